@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
+#
+#   Debian packages  a C toolchain and cmake (zlib-ng is built from source), fuse3, and Python with NumPy and PyTorch
+#   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt
+#
+# Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Debian's interpreter by its full path: only it can see Debian's python3-torch, whatever `python3` is on the PATH.
+readonly PYTHON=/usr/bin/python3
+readonly PACKAGES=(
+    build-essential ca-certificates cmake fuse3 pkg-config tar util-linux
+    python3 python3-numpy python3-torch python3-venv python3-yaml
+)
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+missing_packages() {
+    # dpkg-query complains about unknown packages and exits 1: those are just the missing ones.
+    local installed package
+    installed=$(dpkg-query --show --showformat='${Package} ${db:Status-Status}\n' "${PACKAGES[@]}" 2>/dev/null || true)
+    for package in "${PACKAGES[@]}"; do
+        grep -qx "$package installed" <<<"$installed" || printf '%s\n' "$package"
+    done
+}
+
+install_packages() {
+    command -v dpkg-query >/dev/null || die "this script knows Debian only; install by other means: ${PACKAGES[*]}"
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -eq 0 ] && return
+    [ "$(id -u)" -eq 0 ] || die "not root; please run: apt-get install --no-install-recommends ${missing[*]}"
+    say "installing with apt: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+install_venv() {
+    # The stamp names everything that the environment was made from; a changed pin or a new Python remakes it.
+    local wanted
+    wanted="$(sha256sum scripts/requirements.txt) $("$PYTHON" -VV) $PWD"
+    [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] && return
+    say "making .venv from $PYTHON with the packages of scripts/requirements.txt"
+    rm -rf .venv
+    "$PYTHON" -m venv --system-site-packages .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement scripts/requirements.txt
+    .venv/bin/python -c 'import numpy, pytest, torch, webdataset, wids' || die "the Python packages do not import"
+    printf '%s\n' "$wanted" >.venv/stamp
+}
+
+install_packages
+install_venv
+command -v cargo >/dev/null || die "cargo is not on the PATH; install a stable Rust toolchain first"

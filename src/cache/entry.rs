@@ -1,0 +1,190 @@
+//! One volume in the cache: waiting for its turn, being filled, or full; and the reads that wait for it.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use bytes::Bytes;
+
+use super::growing::{self, Growing};
+use super::region::Region;
+
+/// Somebody who waits for bytes.
+pub trait Wait<E>: Send + 'static {
+    /// Called once, on the thread that made the bytes ready.
+    fn ready(self: Box<Self>, result: Result<Bytes, E>);
+}
+
+/// What came of asking for bytes; a waiter that was not parked comes back.
+pub(super) enum Taken<E, W> {
+    /// The bytes are here.
+    Ready(Bytes, Box<W>),
+    /// The volume could not be filled.
+    Failed(E, Box<W>),
+    /// The waiter will be called.
+    Parked,
+    /// The fill was cancelled before anybody asked: look the key up again.
+    Gone(Box<W>),
+}
+
+pub(super) struct Entry<E> {
+    len: usize,
+    state: Mutex<State<E>>,
+}
+
+struct State<E> {
+    phase: Phase<E>,
+    waiters: Vec<(Range<usize>, Box<dyn Wait<E>>)>,
+}
+
+enum Phase<E> {
+    Queued,
+    Filling { buffer: Arc<Growing<Region>>, cancel: bool },
+    Full(Arc<Growing<Region>>),
+    Failed(E),
+    Cancelled,
+}
+
+impl<E: Clone + 'static> Entry<E> {
+    pub(super) fn new(len: usize) -> Self {
+        Self { len, state: Mutex::new(State { phase: Phase::Queued, waiters: Vec::new() }) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
+        // Nothing panics while it holds this lock; if it did, the state would still be one of the phases.
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// The bytes `range`, or the promise to call `waiter` with them.
+    pub(super) fn take<W: Wait<E>>(&self, range: Range<usize>, waiter: Box<W>) -> Taken<E, W> {
+        let mut state = self.lock();
+        let buffer = match &mut state.phase {
+            Phase::Queued => None,
+            Phase::Filling { buffer, cancel } => {
+                *cancel = false; // somebody wants it after all
+                Some(buffer)
+            }
+            Phase::Full(buffer) => Some(buffer),
+            Phase::Failed(error) => return Taken::Failed(error.clone(), waiter),
+            Phase::Cancelled => return Taken::Gone(waiter),
+        };
+        if let Some(slice) = buffer.and_then(|buffer| buffer.slice(range.clone())) {
+            return Taken::Ready(Bytes::from_owner(slice), waiter);
+        }
+        state.waiters.push((range, waiter));
+        Taken::Parked
+    }
+
+    /// Takes a queued entry that nobody waits for out of service: whoever still finds it looks again.
+    pub(super) fn discard(&self) -> bool {
+        let mut state = self.lock();
+        let idle = matches!(state.phase, Phase::Queued) && state.waiters.is_empty();
+        if idle {
+            state.phase = Phase::Cancelled;
+        }
+        idle
+    }
+
+    /// The buffer of a full volume, to find out when its last reader has dropped it.
+    pub(super) fn full_buffer(&self) -> Weak<Growing<Region>> {
+        match &self.lock().phase {
+            Phase::Full(buffer) => Arc::downgrade(buffer),
+            _ => Weak::new(),
+        }
+    }
+
+    /// Begins the fill.
+    pub(super) fn start(&self, buffer: Arc<Growing<Region>>) {
+        self.lock().phase = Phase::Filling { buffer, cancel: false };
+    }
+
+    /// Asks a running fill to stop; false if somebody waits for it.
+    pub(super) fn request_cancel(&self) -> bool {
+        let mut state = self.lock();
+        let awaited = !state.waiters.is_empty();
+        match &mut state.phase {
+            Phase::Filling { cancel, .. } => {
+                *cancel = !awaited;
+                *cancel
+            }
+            _ => false,
+        }
+    }
+
+    /// Called by the filler between chunks: true, for good, once a cancel was asked for and nobody came since.
+    pub(super) fn confirm_cancel(&self) -> bool {
+        let mut state = self.lock();
+        let cancelled = matches!(state.phase, Phase::Filling { cancel: true, .. });
+        let old = if cancelled { std::mem::replace(&mut state.phase, Phase::Cancelled) } else { Phase::Queued };
+        drop(state);
+        drop(old); // a buffer must not be dropped under the lock: its memory goes home through another lock
+        cancelled
+    }
+
+    /// Answers the reads that are ready by now, the earliest first.
+    pub(super) fn wake(&self) {
+        let mut state = self.lock();
+        let (Phase::Filling { buffer, .. } | Phase::Full(buffer)) = &state.phase else { return };
+        let buffer = buffer.clone();
+        let filled = buffer.filled();
+        let (mut ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.waiters).into_iter().partition(|(range, _)| range.end <= filled);
+        state.waiters = waiting;
+        drop(state);
+        ready.sort_by_key(|(range, _)| range.end);
+        for (range, waiter) in ready {
+            if let Some(slice) = buffer.slice(range) {
+                waiter.ready(Ok(Bytes::from_owner(slice)));
+            }
+        }
+    }
+
+    /// The fill is complete.
+    pub(super) fn finish(&self) {
+        let mut state = self.lock();
+        if let Phase::Filling { buffer, .. } = &state.phase {
+            state.phase = Phase::Full(buffer.clone());
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// The fill failed: everybody who waits gets the error.
+    pub(super) fn fail(&self, error: E) {
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.phase, Phase::Failed(error.clone()));
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        drop(old); // as above
+        for (_, waiter) in waiters {
+            waiter.ready(Err(error.clone()));
+        }
+    }
+}
+
+/// What a filler writes to: the buffer, and the reads that its progress answers.
+pub struct Writer<'a, E> {
+    pub(super) entry: &'a Entry<E>,
+    pub(super) buffer: growing::Writer<Region>,
+}
+
+impl<E: Clone + 'static> Writer<'_, E> {
+    /// The bytes that are not published yet.
+    pub fn spare(&mut self) -> &mut [u8] {
+        self.buffer.spare()
+    }
+
+    /// Makes the first `len` bytes of [`Self::spare`] readable and answers the reads that waited for them.
+    pub fn publish(&mut self, len: usize) {
+        self.buffer.publish(len);
+        self.entry.wake();
+    }
+
+    /// Whether nobody wants the rest. After a yes, the fill must end.
+    pub fn cancelled(&mut self) -> bool {
+        self.entry.confirm_cancel()
+    }
+}

@@ -1,0 +1,119 @@
+//! Memory for volumes: counted against the budget, and reused instead of given back.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::{Advice, MmapMut};
+
+use super::growing::Memory;
+
+/// Smallest unit of memory that is accounted: a page.
+const PAGE: usize = 4096;
+
+/// Where a region goes when its last user drops it.
+pub(super) trait Home: Send + Sync + 'static {
+    fn take_back(&self, map: MmapMut);
+}
+
+/// Memory of one volume; goes home when dropped.
+pub(super) struct Region {
+    map: Option<MmapMut>,
+    len: usize,
+    home: Arc<dyn Home>,
+}
+
+impl Region {
+    pub(super) fn new(map: MmapMut, len: usize, home: Arc<dyn Home>) -> Self {
+        Self { map: Some(map), len, home }
+    }
+}
+
+// SAFETY: an anonymous mapping is initialised (zeroed or reused), owned by this region alone, and does not move.
+unsafe impl Memory for Region {
+    fn base(&mut self) -> NonNull<u8> {
+        let map = self.map.as_mut().expect("a region has its memory until it is dropped");
+        NonNull::new(map.as_mut_ptr()).expect("a mapping is not at address zero")
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if let Some(map) = self.map.take() {
+            self.home.take_back(map);
+        }
+    }
+}
+
+/// The account of the memory in use and of the free regions that are kept for reuse.
+pub(super) struct Ledger {
+    limit: usize,
+    used: usize,
+    free: Vec<MmapMut>,
+}
+
+impl Ledger {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, used: 0, free: Vec::new() }
+    }
+
+    /// Bytes of regions in use, which never exceed the limit unless a single volume does.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether a volume of `len` bytes may be begun now. One that is larger than the whole budget may when it is alone.
+    pub(super) fn fits(&self, len: usize) -> bool {
+        self.used == 0 || self.used + capacity(len) <= self.limit
+    }
+
+    /// Memory for `len` bytes, counted as used; the caller asked [`Self::fits`].
+    ///
+    /// # Errors
+    /// The operating system has no memory left.
+    pub(super) fn take(&mut self, len: usize) -> std::io::Result<MmapMut> {
+        let wanted = capacity(len);
+        // A region up to a quarter too large is as good; a larger one would waste budget that is counted by `wanted`.
+        let fitting =
+            self.free.iter().enumerate().filter(|(_, map)| (wanted..=wanted + wanted / 4).contains(&map.len()));
+        let map = match fitting.min_by_key(|(_, map)| map.len()).map(|(at, _)| at) {
+            Some(at) => self.free.swap_remove(at),
+            None => {
+                self.trim(wanted);
+                let map = MmapMut::map_anon(wanted)?;
+                let _ = map.advise(Advice::HugePage); // saves page faults where the kernel grants it
+                map
+            }
+        };
+        self.used += map.len();
+        self.trim(0);
+        Ok(map)
+    }
+
+    pub(super) fn put(&mut self, map: MmapMut) {
+        self.used -= map.len();
+        self.free.push(map);
+        self.trim(0);
+    }
+
+    /// Unmaps free regions until `extra` more bytes keep the process within the limit.
+    fn trim(&mut self, extra: usize) {
+        let mut kept: usize = self.free.iter().map(|map| map.len()).sum();
+        while self.used + kept + extra > self.limit {
+            let Some(map) = self.free.pop() else { break };
+            kept -= map.len();
+        }
+    }
+}
+
+/// What a volume of `len` bytes is accounted as.
+pub(super) fn capacity(len: usize) -> usize {
+    len.max(1).next_multiple_of(PAGE)
+}

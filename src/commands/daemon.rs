@@ -1,0 +1,98 @@
+//! The background process of a mount: started, reported ready, detached from the terminal, logging to a file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::error::{Error, Result};
+
+/// What the daemon writes when the mount can be used.
+const READY: &[u8] = b"ready\n";
+
+/// Starts this program again as the daemon and waits until it is ready. `Err` carries the exit code of one that
+/// failed: it has told the user why.
+///
+/// # Errors
+/// The process cannot be started.
+pub(super) fn start(log_file: &Path) -> Result<std::result::Result<(), ExitCode>> {
+    let failed = |error| Error::io(Path::new("/proc/self/exe"), "start the daemon", error);
+    close_on_exec();
+    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut daemon = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .arg("--daemon")
+        .arg("--log-file")
+        .arg(log_file)
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .map_err(failed)?;
+    let mut report = Vec::new();
+    // Ends when the daemon closes its side: after its report, or by its end.
+    let _ = ours.read_to_end(&mut report);
+    if report == READY {
+        return Ok(Ok(()));
+    }
+    let status = daemon.wait().map_err(failed)?;
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return Err(Error::Refused(format!("the daemon was killed by signal {signal} before the mount was ready")));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+    Ok(Err(ExitCode::from(code.unwrap_or(super::FAILED))))
+}
+
+/// Descriptors that we inherited (a pipe of the calling script, say) must not live on in the daemon: whoever waits
+/// for their end would wait for the unmount.
+fn close_on_exec() {
+    // SAFETY: sets a flag on descriptors, which std sets on its own anyway; closes nothing and touches no memory.
+    // Kernels before 5.11 lack the call; the descriptors then stay open, which is harmless.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Called in the daemon when the mount is ready: leaves the terminal and tells the parent.
+///
+/// # Errors
+/// The standard streams cannot be redirected.
+pub(super) fn detach(log: File) -> Result<()> {
+    let failed = |error: rustix::io::Errno| Error::io(Path::new("standard streams"), "redirect them", error.into());
+    let _ = rustix::process::setsid(); // fails only for a session leader, which is detached already
+    rustix::process::chdir("/").map_err(failed)?; // do not keep the starting folder busy
+    let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open it", error))?;
+    rustix::stdio::dup2_stdout(&log).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&log).map_err(failed)?;
+    let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    let _ = UnixStream::from(report).write_all(READY); // a parent that was killed does not wait
+    Ok(())
+}
+
+/// Where a mount logs by default: a file of its own in the user's state folder.
+pub(super) fn default_log(mountpoint: &Path) -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = state.or_else(home).unwrap_or_else(std::env::temp_dir);
+    let name = mountpoint.to_string_lossy().trim_matches('/').replace('/', "-");
+    state.join("ctwds-fs").join(format!("{name}.log"))
+}
+
+/// Opens a log for appending; study ids are patient data, so only the user may read it.
+///
+/// # Errors
+/// The file cannot be created.
+pub(super) fn open_log(path: &Path) -> Result<File> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        created.map_err(|error| Error::io(folder, "create the log's folder", error))?;
+    }
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    log.map_err(|error| Error::io(path, "open the log file (--log-file chooses another)", error))
+}
+
+/// Log lines go to standard error, which is the terminal or, in the daemon, the log file.
+pub(super) fn log_to_terminal(level: log::LevelFilter) {
+    let env = env_logger::Env::default().default_filter_or(level.as_str());
+    let _ = env_logger::Builder::from_env(env).format_target(false).try_init(); // a second call keeps the first
+}

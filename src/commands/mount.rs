@@ -1,0 +1,77 @@
+//! `ctwds-fs mount`: in the foreground, or as a daemon that this process starts and waits for.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::daemon;
+use super::{make_plan, warn_left_out};
+use crate::cli::{self, MountArgs};
+use crate::error::{Error, Result};
+use crate::fs::{Tree, mount, mounts};
+use crate::parallel::available_cores;
+use crate::plan::Plan;
+use crate::shard::ShardSet;
+
+pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
+    if args.foreground || args.daemon {
+        return serve(args);
+    }
+    let mountpoint = mounts::resolve(&args.mountpoint).unwrap_or_else(|_| args.mountpoint.clone());
+    let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
+    if let Err(code) = daemon::start(&log_file)? {
+        return Ok(code);
+    }
+    // The promise of an exit code of 0: the first shard can be opened.
+    let first = mountpoint.join(Plan::shard_name(0));
+    File::open(&first).map_err(|error| Error::io(&first, "open the first shard of the new mount", error))?;
+    println!("mounted {} (log: {})", mountpoint.display(), log_file.display());
+    println!("to end it: ctwds-fs unmount {}", mountpoint.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(args: &MountArgs) -> Result<ExitCode> {
+    daemon::log_to_terminal(log::LevelFilter::Info);
+    let mountpoint = mount::check_mountpoint(&args.mountpoint, &args.dataset.data_folder)?;
+    let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
+    let cache_size = cli::cache_size(args.cache_size)?;
+    let threads = args.threads.map_or_else(available_cores, usize::from);
+    let plan = make_plan(&args.dataset)?;
+    warn_left_out(&plan);
+    let about = about(&plan, args.log_file.as_deref());
+    let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
+    let set = ShardSet::new(plan, cache_size, threads)?;
+    let tree = Tree::new(set, about);
+    mount::serve(tree, &mountpoint, args.allow_other, || {
+        if let Some(log) = log {
+            if args.daemon {
+                daemon::detach(log)?;
+            } else {
+                rustix::stdio::dup2_stderr(&log)
+                    .map_err(|error| Error::io(&PathBuf::from("standard error"), "redirect it", error.into()))?;
+            }
+        }
+        log::info!(
+            "{}: {samples} samples in {shards} shards, {} of memory for volumes, {threads} decoders",
+            mountpoint.display(),
+            bytesize::ByteSize(cache_size)
+        );
+        Ok(())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The status file `mount.json`.
+fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
+    let about = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "plan_digest": plan.digest,
+        "data_folder": plan.dataset.root.to_string_lossy(),
+        "log_file": log_file.map(Path::to_string_lossy),
+    });
+    format!("{about:#}\n").into_bytes()
+}

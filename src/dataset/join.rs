@@ -1,0 +1,172 @@
+//! Volumes and tables brought together: who is in all of them, and what the tables say.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use super::tables::{Table, load, present};
+use super::{Config, Meta, MissingMeta, scan, study_id};
+use crate::error::{Error, Result};
+
+const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
+const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
+
+/// A volume that all three tables know.
+pub(super) struct Matched {
+    pub(super) study_id: String,
+    pub(super) path: PathBuf,
+    /// The values, or why the sample is left out.
+    pub(super) meta: Result<Meta, String>,
+    pub(super) text: String,
+    pub(super) labels: Vec<f32>,
+}
+
+pub(super) struct Joined {
+    pub(super) matched: Vec<Matched>,
+    pub(super) unmatched: Vec<(String, String)>,
+    pub(super) rows_without_volume: usize,
+    pub(super) label_names: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+struct Tables {
+    reports: Table,
+    meta: Table,
+    labels: Table,
+}
+
+pub(super) fn join(config: &Config) -> Result<Joined> {
+    let (tables, found) = thread::scope(|scope| {
+        let tables = scope.spawn(|| load_tables(config));
+        let found = scan::find_volumes(&config.data_folder, config.threads);
+        (tables.join(), found)
+    });
+    let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let found = found?;
+    refuse_repeated_studies(&found.files)?;
+    let mut joined = Joined {
+        matched: Vec::new(),
+        unmatched: Vec::new(),
+        rows_without_volume: 0,
+        label_names: tables.labels.columns.clone(),
+        warnings: tables.warnings(config, found.elsewhere),
+    };
+    for path in found.files {
+        let study = study_id(&path).unwrap_or_default();
+        match tables.find(config, study)? {
+            Ok(row) => joined.matched.push(Matched { study_id: study.to_owned(), path, ..row }),
+            Err(absent) => {
+                joined.unmatched.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), absent))
+            }
+        }
+    }
+    joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
+    if let Some(limit) = config.limit {
+        joined.matched.truncate(limit);
+    }
+    Ok(joined)
+}
+
+fn load_tables(config: &Config) -> Result<Tables> {
+    thread::scope(|scope| {
+        let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
+        let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));
+        let labels = load(&config.labels_file, &[]);
+        let join = |handle: thread::ScopedJoinHandle<'_, Result<Table>>| {
+            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        Ok(Tables { reports: join(reports)?, meta: join(meta)?, labels: labels? })
+    })
+}
+
+fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
+    let mut seen: HashMap<&str, &Path> = HashMap::new();
+    for path in files {
+        let Some(study) = study_id(path) else { continue };
+        if let Some(earlier) = seen.insert(study, path) {
+            return Err(Error::Refused(format!(
+                "two volumes have the study id '{study}': {} and {}; remove or rename one",
+                earlier.display(),
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Tables {
+    fn warnings(&self, config: &Config, elsewhere: usize) -> Vec<String> {
+        let tables = [&self.reports, &self.meta, &self.labels];
+        let mut warnings: Vec<String> = tables.iter().flat_map(|table| table.warnings.iter().cloned()).collect();
+        if elsewhere > 0 {
+            let folder = config.data_folder.display();
+            warnings.push(format!("{folder}: {elsewhere} NPZ files lie at another depth than most and are ignored"));
+        }
+        warnings
+    }
+
+    /// What the tables say of a study, or which tables do not know it.
+    fn find(&self, config: &Config, study: &str) -> Result<Result<Matched, String>> {
+        let volume = format!("{study}.nii.gz");
+        let (report, meta, labels) = (self.reports.get(&volume), self.meta.get(&volume), self.labels.get(&volume));
+        let (Some((report, _)), Some((meta, meta_line)), Some((labels, labels_line))) = (report, meta, labels) else {
+            let known = [("reports", report.is_some()), ("metadata", meta.is_some()), ("labels", labels.is_some())];
+            let absent: Vec<&str> = known.iter().filter(|(_, known)| !known).map(|(name, _)| *name).collect();
+            return Ok(Err(absent.join(" and ")));
+        };
+        let text = |field: &String| present(field).unwrap_or(&config.missing_text).to_owned();
+        Ok(Ok(Matched {
+            study_id: String::new(),
+            path: PathBuf::new(),
+            meta: parse_meta(config, meta, meta_line)?,
+            text: format!("{}\n{}", text(&report[0]), text(&report[1])),
+            labels: self.parse_labels(config, labels, labels_line)?,
+        }))
+    }
+
+    fn parse_labels(&self, config: &Config, fields: &[String], line: u64) -> Result<Vec<f32>> {
+        let mut labels = Vec::with_capacity(fields.len());
+        for (field, column) in fields.iter().zip(&self.labels.columns) {
+            match number(field) {
+                // As pandas does it: parsed as f64, stored as f32.
+                #[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
+                Some(value) => labels.push(value as f32),
+                None => {
+                    let reason = format!("line {line}, column '{column}': the label {field:?} is not a number");
+                    return Err(Error::table(&config.labels_file, reason));
+                }
+            }
+        }
+        Ok(labels)
+    }
+}
+
+fn number(field: &str) -> Option<f64> {
+    field.trim().parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// The values, or why the sample is left out.
+fn parse_meta(config: &Config, fields: &[String], line: u64) -> Result<Result<Meta, String>> {
+    let mut missing = Vec::new();
+    let mut value = |at: usize| match present(&fields[at]) {
+        None => {
+            missing.push(META_COLUMNS[at]);
+            Ok(f64::NAN)
+        }
+        Some(field) => number(field).ok_or_else(|| {
+            let reason = format!("line {line}, column '{}': {field:?} is not a number", META_COLUMNS[at]);
+            Error::table(&config.meta_file, reason)
+        }),
+    };
+    let (rescale_slope, rescale_intercept, z_spacing) = (value(0)?, value(1)?, value(3)?);
+    // The original converter writes str() of pandas' NaN where the spacing is missing.
+    let xy_spacing = present(&fields[2]).unwrap_or("nan").to_owned();
+    if present(&fields[2]).is_none() {
+        missing.push(META_COLUMNS[2]);
+    }
+    if !missing.is_empty() && config.missing_meta == MissingMeta::Exclude {
+        let reason = format!("the metadata table has no {} (--missing-meta nan keeps the sample)", missing.join(", "));
+        return Ok(Err(reason));
+    }
+    Ok(Ok(Meta { rescale_slope, rescale_intercept, xy_spacing, z_spacing }))
+}

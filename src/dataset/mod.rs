@@ -1,0 +1,189 @@
+//! The data set: which volumes there are, in which order, what the tables say of them, and who is left out and why.
+//!
+//! The order is total and the same on every machine. Only malformed content leaves a sample out; an I/O error is
+//! fatal, because a plan must not depend on the weather. Knows nothing of shards or tar.
+
+mod join;
+mod scan;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::npz;
+use crate::parallel::try_map;
+
+/// What a sample gets where the metadata table has no value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MissingMeta {
+    /// It is left out, with the reason.
+    #[default]
+    Exclude,
+    /// `NaN` in its JSON, as the original converter wrote it (Python reads that, strict JSON readers do not).
+    Nan,
+}
+
+/// What to read, and how strictly.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of the NPZ files.
+    pub data_folder: PathBuf,
+    /// The table with `Findings_EN` and `Impressions_EN`.
+    pub reports_file: PathBuf,
+    /// The table with the rescale and spacing columns.
+    pub meta_file: PathBuf,
+    /// The table with a column for each class.
+    pub labels_file: PathBuf,
+    /// The array to take instead of the usual ones.
+    pub array: Option<String>,
+    /// Only the first so many volumes that the tables know.
+    pub limit: Option<usize>,
+    /// Whether a malformed volume is an error instead of being left out.
+    pub strict: bool,
+    /// What a missing report field reads as.
+    pub missing_text: String,
+    /// What missing metadata leads to.
+    pub missing_meta: MissingMeta,
+    /// Threads that scan; the work waits on storage, so more than cores.
+    pub threads: usize,
+}
+
+/// The values of the metadata table that a reader needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meta {
+    /// `RescaleSlope`, HU per stored unit.
+    pub rescale_slope: f64,
+    /// `RescaleIntercept`, HU.
+    pub rescale_intercept: f64,
+    /// `XYSpacing` as the table spells it (`"[0.75, 0.75]"`, mm); `"nan"` where it is missing and that is allowed.
+    pub xy_spacing: String,
+    /// `ZSpacing` in mm.
+    pub z_spacing: f64,
+}
+
+/// One volume with everything that becomes its members.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Its position in the data set. Positions of left-out samples stay empty.
+    pub slot: u32,
+    /// The file's stem.
+    pub study_id: String,
+    /// The NPZ, relative to the data folder.
+    pub path: PathBuf,
+    /// The volume's array.
+    pub array: npz::Array,
+    /// From the metadata table.
+    pub meta: Meta,
+    /// Findings, a newline, impressions.
+    pub text: String,
+    /// One value a class.
+    pub labels: Vec<f32>,
+}
+
+/// A volume that all tables know and that is not in the data set; its slot stays empty.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LeftOut {
+    /// Its position.
+    pub slot: u32,
+    /// The file's stem.
+    pub study_id: String,
+    /// The NPZ, relative to the data folder.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The ordered data set.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The data folder.
+    pub root: PathBuf,
+    /// The samples, by ascending slot.
+    pub samples: Vec<Sample>,
+    /// Positions in all: samples and left-out ones.
+    pub slots: u32,
+    /// Those left out.
+    pub left_out: Vec<LeftOut>,
+    /// Volumes that some table does not know: the study id and the tables. They take no slot.
+    pub unmatched: Vec<(String, String)>,
+    /// Rows of the tables that have no volume.
+    pub rows_without_volume: usize,
+    /// The label table's class columns.
+    pub label_names: Vec<String>,
+    /// What the user should know and is no error.
+    pub warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// Reads tables and headers.
+    ///
+    /// # Errors
+    /// Whatever makes the data set unusable as a whole: no volume, an unusable table, two volumes of one study,
+    /// an I/O error, or (if strict) a malformed volume.
+    pub fn scan(config: &Config) -> Result<Self> {
+        let joined = join::join(config)?;
+        let inspected = try_map(&joined.matched, config.threads, |matched| inspect(config, matched))?;
+        // Absolute, because a daemon leaves the folder that it was started in.
+        let root = std::path::absolute(&config.data_folder)
+            .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
+        let mut dataset = Self {
+            root,
+            samples: Vec::with_capacity(inspected.len()),
+            slots: u32::try_from(joined.matched.len())
+                .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,
+            left_out: Vec::new(),
+            unmatched: joined.unmatched,
+            rows_without_volume: joined.rows_without_volume,
+            label_names: joined.label_names,
+            warnings: joined.warnings,
+        };
+        for ((slot, matched), outcome) in (0..).zip(joined.matched).zip(inspected) {
+            let join::Matched { study_id, path, meta, text, labels } = matched;
+            match (outcome, meta) {
+                (Ok(array), Ok(meta)) => {
+                    dataset.samples.push(Sample { slot, study_id, path, array, meta, text, labels })
+                }
+                (Err(reason), _) | (_, Err(reason)) => {
+                    let path = path.to_string_lossy().into_owned();
+                    dataset.left_out.push(LeftOut { slot, study_id, path, reason });
+                }
+            }
+        }
+        if dataset.samples.is_empty() {
+            return Err(dataset.nothing_left(config));
+        }
+        Ok(dataset)
+    }
+
+    fn nothing_left(&self, config: &Config) -> Error {
+        let example = match (self.left_out.first(), self.unmatched.first()) {
+            (Some(left_out), _) => format!("{}: {}", left_out.study_id, left_out.reason),
+            (_, Some((study, tables))) => format!("'{study}.nii.gz' is not in {tables}"),
+            _ => "there is none".into(),
+        };
+        Error::Refused(format!(
+            "no usable volume in {}: {} not in all three tables, {} left out (for example, {example})",
+            config.data_folder.display(),
+            self.unmatched.len(),
+            self.left_out.len()
+        ))
+    }
+}
+
+/// The volume's array, or why the sample is left out.
+fn inspect(config: &Config, matched: &join::Matched) -> Result<Result<npz::Array, String>> {
+    let path = config.data_folder.join(&matched.path);
+    match npz::inspect(&path, config.array.as_deref()) {
+        Ok(array) => Ok(Ok(array)),
+        Err(Error::Malformed { reason, .. }) if !config.strict => Ok(Err(reason)),
+        Err(Error::Malformed { path, reason }) => {
+            Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The study id in a volume's path: the stem of its file name. `None` if that is not UTF-8, which no table can name.
+fn study_id(path: &Path) -> Option<&str> {
+    path.file_stem()?.to_str()
+}

@@ -1,0 +1,152 @@
+//! The three CSV tables, keyed by `VolumeName`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use csv::StringRecord;
+
+use crate::error::{Error, Result};
+
+/// The column that names a row's volume.
+const KEY: &str = "VolumeName";
+
+/// The texts that mean "missing", as pandas' `read_csv` reads them by default.
+const MISSING: [&str; 19] = [
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+];
+
+/// A field's text, or `None` if it says that the value is missing.
+pub(super) fn present(field: &str) -> Option<&str> {
+    (!MISSING.contains(&field)).then_some(field)
+}
+
+/// Some columns of a table, by volume.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The names of the columns that were kept, in their order.
+    pub columns: Vec<String>,
+    rows: HashMap<String, Row>,
+    /// Rows that say the same twice.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Row {
+    line: u64,
+    fields: Vec<String>,
+}
+
+impl Table {
+    /// The fields of a volume's row, in the order of [`Self::columns`], and the row's line.
+    pub(super) fn get(&self, volume_name: &str) -> Option<(&[String], u64)> {
+        self.rows.get(volume_name).map(|row| (row.fields.as_slice(), row.line))
+    }
+
+    /// The rows' volume names.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// Reads `columns` of the table, or all but the key where none are named.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is not such a table: a column is missing, a row is
+/// ragged or not UTF-8, or two rows of one volume differ.
+pub(super) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
+    let failed = |error: csv::Error| csv_error(path, error);
+    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+    let header = reader.headers().map_err(failed)?.clone();
+    let key = column(path, &header, KEY)?;
+    let kept: Vec<usize> = match columns {
+        [] => (0..header.len()).filter(|at| *at != key).collect(),
+        named => named.iter().map(|name| column(path, &header, name)).collect::<Result<_>>()?,
+    };
+    if kept.is_empty() {
+        return Err(Error::table(path, format!("there is no column besides {KEY}")));
+    }
+    let columns = kept.iter().map(|at| header[*at].to_owned()).collect();
+    let mut table = Table { columns, rows: HashMap::new(), warnings: Vec::new() };
+    for record in reader.into_records() {
+        let record = record.map_err(failed)?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let fields = kept.iter().map(|at| record[*at].to_owned()).collect();
+        table.insert(path, &record[key], Row { line, fields })?;
+    }
+    Ok(table)
+}
+
+impl Table {
+    fn insert(&mut self, path: &Path, volume: &str, row: Row) -> Result<()> {
+        let Some(earlier) = self.rows.get(volume) else {
+            self.rows.insert(volume.to_owned(), row);
+            return Ok(());
+        };
+        if earlier.fields != row.fields {
+            let (first, second) = (earlier.line, row.line);
+            let reason =
+                format!("{KEY} '{volume}' stands on line {first} and, with other values, on line {second}; remove one");
+            return Err(Error::table(path, reason));
+        }
+        let (first, second) = (earlier.line, row.line);
+        self.warnings.push(format!("{}: line {second} repeats line {first} ({KEY} '{volume}')", path.display()));
+        Ok(())
+    }
+}
+
+fn column(path: &Path, header: &StringRecord, name: &str) -> Result<usize> {
+    header.iter().position(|found| found == name).ok_or_else(|| {
+        let found: Vec<&str> = header.iter().collect();
+        Error::table(path, format!("column '{name}' is missing; the columns are: {}", found.join(", ")))
+    })
+}
+
+fn csv_error(path: &Path, error: csv::Error) -> Error {
+    let at = error.position().map_or(0, csv::Position::line);
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Error::io(path, "read the table", error),
+        csv::ErrorKind::Utf8 { err, .. } => {
+            Error::table(path, format!("line {at}: not UTF-8 ({err}); save the table as UTF-8"))
+        }
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            Error::table(path, format!("line {at}: {len} fields, the header has {expected_len}; is a quote missing?"))
+        }
+        other => Error::table(path, format!("line {at}: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, columns: &[&str]) -> Result<Table> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        std::fs::write(&path, text).unwrap();
+        load(&path, columns)
+    }
+
+    #[test]
+    fn quotes_newlines_and_a_bom() {
+        let text = "\u{feff}VolumeName,A,B\r\nx.nii.gz,\"a, \"\"q\"\"\nnext\",\"[0.5, 0.5]\"\r\ny.nii.gz,,NA\r\n";
+        let table = load_text(text, &["B", "A"]).unwrap();
+        assert_eq!(table.get("x.nii.gz").unwrap().0, ["[0.5, 0.5]", "a, \"q\"\nnext"]);
+        assert_eq!(table.get("y.nii.gz").unwrap().0.iter().map(|f| present(f)).collect::<Vec<_>>(), [None, None]);
+        assert_eq!(present("Not given."), Some("Not given."));
+    }
+
+    #[test]
+    fn problems_name_lines_and_columns() {
+        let message = |text: &str| load_text(text, &["A"]).unwrap_err().to_string();
+        let missing = message("VolumeName,B,C\n");
+        assert!(missing.contains("column 'A' is missing; the columns are: VolumeName, B, C"), "{missing}");
+        let twice = message("VolumeName,A\nx,1\ny,2\nx,3\n");
+        assert!(twice.contains("'x'") && twice.contains("line 2") && twice.contains("line 4"), "{twice}");
+        let ragged = message("VolumeName,A\nx,1\ny\n");
+        assert!(ragged.contains("line 3"), "{ragged}");
+        let same = load_text("VolumeName,A\nx,1\nx,1\n", &[]).unwrap();
+        assert_eq!((same.len(), same.warnings.len()), (1, 1));
+        assert!(same.warnings[0].contains("line 3 repeats line 2"));
+    }
+}

@@ -1,0 +1,76 @@
+//! The one error type: what failed, in which file, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why an operation failed. Cloneable, because one failed decode answers every reader that waits for it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused something (missing file, EIO, no space, no permission).
+    #[error("{path}: cannot {doing}: {source}", path = path.display())]
+    Io {
+        /// The file or folder concerned.
+        path: PathBuf,
+        /// The attempted operation, as a verb phrase ("read the zip directory").
+        doing: &'static str,
+        /// The operating system's reason.
+        source: Arc<io::Error>,
+    },
+    /// A source file whose content is not what its format demands, or that this program does not support.
+    #[error("{path}: {reason}", path = path.display())]
+    Malformed {
+        /// The NPZ file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A source file is no longer the one that was planned.
+    #[error("{path}: the file has changed since it was planned ({detail}); mount or plan again", path = path.display())]
+    Changed {
+        /// The NPZ file.
+        path: PathBuf,
+        /// Which property differs.
+        detail: String,
+    },
+    /// A table that cannot be used as it is.
+    #[error("{path}: {reason}", path = path.display())]
+    Table {
+        /// The CSV file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+    /// What the user asked for cannot be done; the text names the remedy.
+    #[error("{0}")]
+    Refused(String),
+    /// A bug: a decoder panicked. Reported instead of hanging its readers.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+    /// No file of this name in the mount.
+    #[error("no such file in the mount")]
+    NotFound,
+    /// An attempt to change the read-only mount.
+    #[error("the mount is read-only")]
+    ReadOnly,
+}
+
+impl Error {
+    /// Wraps an operating-system error with the path and the attempted operation.
+    pub fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), doing, source: Arc::new(source) }
+    }
+
+    /// A source file with the wrong content.
+    pub fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// An unusable table.
+    pub fn table(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Table { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,188 @@
+//! FUSE requests as calls of [`Tree`], and errors as errno. Only argument translation.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+
+use super::mount::Event;
+use super::{Attr, Tree};
+use crate::error::Error;
+
+/// Names and sizes never change while mounted.
+const TTL: Duration = Duration::from_secs(3600);
+/// Python sizes its read buffer by this; 1 MiB is also the largest request, and was measured best.
+pub(super) const BLOCK_SIZE: u32 = 1 << 20;
+
+/// The tree as `fuser` wants it.
+pub(super) struct Adapter {
+    pub(super) tree: Tree,
+    pub(super) owner: (u32, u32),
+    /// Told when the session ends.
+    pub(super) events: Sender<Event>,
+}
+
+/// One errno for each error; a new error does not compile until it has one.
+fn errno(error: &Error) -> Errno {
+    match error {
+        Error::NotFound => Errno::ENOENT,
+        Error::ReadOnly => Errno::EROFS,
+        Error::Changed { .. } => Errno::ESTALE,
+        Error::Io { .. } | Error::Malformed { .. } | Error::Table { .. } | Error::Refused(_) | Error::Internal(_) => {
+            Errno::EIO
+        }
+    }
+}
+
+impl Adapter {
+    fn attr(&self, attr: Attr) -> FileAttr {
+        let time = self.tree.started;
+        FileAttr {
+            ino: INodeNo(attr.inode),
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind: if attr.is_dir { FileType::Directory } else { FileType::RegularFile },
+            perm: if attr.is_dir { 0o555 } else { 0o444 },
+            nlink: if attr.is_dir { 2 } else { 1 },
+            uid: self.owner.0,
+            gid: self.owner.1,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA;
+        // What an older kernel lacks costs speed, nothing else.
+        let _ = config.add_capabilities(wanted & config.capabilities());
+        let _ = config.set_max_write(BLOCK_SIZE);
+        let _ = config.set_max_readahead(BLOCK_SIZE);
+        // Read-ahead requests beyond this number wait in the kernel; parked ones count.
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        let _ = self.events.send(Event::Ended); // nobody listens once the process is about to exit
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.tree.look_up(parent.0, name) {
+            Ok(attr) => reply.entry(&TTL, &self.attr(attr), Generation(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        match self.tree.attr(inode.0) {
+            Ok(attr) => reply.attr(&TTL, &self.attr(attr)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, _req: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(errno(&Error::ReadOnly));
+        }
+        match self.tree.open(inode.0) {
+            Ok(opened) => {
+                let cache = if opened.volatile { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
+                reply.opened(FileHandle(opened.handle), cache | FopenFlags::FOPEN_NOFLUSH);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.tree.read(handle.0, offset, size as usize, move |result| match result {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.tree.release(handle.0);
+        reply.ok();
+    }
+
+    fn readdir(&self, _req: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let entries = match self.tree.entries(inode.0, crate::num::to_usize(offset)) {
+            Ok(entries) => entries,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        for (next, (inode, name)) in (offset + 1..).zip(entries) {
+            let is_dir = self.tree.attr(inode).is_ok_and(|attr| attr.is_dir);
+            let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
+            if reply.add(INodeNo(inode), next, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        let (bytes, files) = self.tree.totals();
+        reply.statfs(bytes.div_ceil(4096), 0, 0, files, 0, 4096, 255, 4096);
+    }
+
+    // What follows does not exist here. ENOSYS is not a failure: it tells the kernel not to ask again.
+
+    fn getxattr(&self, _req: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _req: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn opendir(&self, _req: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
+    }
+}

@@ -1,0 +1,152 @@
+//! A mount's life: checks before it, the session, readiness, signals, and its end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::fuse::{Adapter, BLOCK_SIZE};
+use super::{Tree, mounts};
+use crate::error::{Error, Result};
+
+/// How long readers of a mount that was told to end may finish what they read.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What ends a mount.
+pub(super) enum Event {
+    Signal(i32),
+    Ended,
+}
+
+/// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns it resolved.
+///
+/// # Errors
+/// [`Error::Refused`] with the remedy: it is missing, not a folder, not empty, mounted already, or overlaps the data.
+pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
+    let refuse = |reason: String| Err(Error::Refused(format!("mountpoint {}: {reason}", path.display())));
+    let Ok(resolved) = mounts::resolve(path) else {
+        return refuse("the folder does not exist; create it with mkdir -p".into());
+    };
+    if let Some(mounted) = mounts::at(&resolved)? {
+        match mounted.daemon() {
+            // A daemon that was killed leaves a mount that answers nothing but ENOTCONN.
+            Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
+                log::warn!("{}: clearing the mount that process {pid} left behind", resolved.display());
+                mounts::end(&resolved, true).map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
+            }
+            Some(pid) => return refuse(format!("a ctwds-fs mount is already here (process {pid}); unmount it first")),
+            None => return refuse(format!("{} is already mounted here; choose another folder", mounted.source)),
+        }
+    }
+    let resolved = match fs::canonicalize(path) {
+        Ok(resolved) => resolved,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse("the folder does not exist; create it with mkdir -p".into());
+        }
+        Err(error) => return Err(Error::io(path, "open the mountpoint", error)),
+    };
+    if !resolved.is_dir() {
+        return refuse("not a folder".into());
+    }
+    let data = fs::canonicalize(data_folder).map_err(|error| Error::io(data_folder, "open the data folder", error))?;
+    if data.starts_with(&resolved) {
+        return refuse(format!("it would hide the data folder {}; choose a folder outside", data.display()));
+    }
+    if resolved.starts_with(&data) {
+        return refuse(format!("it lies inside the data folder {}; choose a folder outside", data.display()));
+    }
+    let mut entries = fs::read_dir(&resolved).map_err(|error| Error::io(&resolved, "list the mountpoint", error))?;
+    if entries.next().is_some() {
+        return refuse("the folder is not empty; choose an empty one".into());
+    }
+    Ok(resolved)
+}
+
+/// Mounts `tree` at `path`, calls `ready`, and serves until the mount is ended: by a signal, or from outside.
+///
+/// # Errors
+/// The mount is refused, or `ready` failed; the mount is then ended.
+pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    let failed = |error| mount_error(path, error);
+    let (events, inbox) = mpsc::channel();
+    // Before the mount: a signal that comes while it is made must not leave it behind.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let adapter = Adapter { tree, owner, events: events.clone() };
+    let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
+    std::thread::spawn(move || signals.forever().for_each(|signal| drop(events.send(Event::Signal(signal)))));
+    widen_read_ahead(path);
+    if let Err(error) = ready() {
+        let _ = mounts::end(path, true);
+        return Err(error);
+    }
+    match inbox.recv() {
+        Ok(Event::Signal(signal)) => {
+            log::info!("signal {signal}: unmounting {}", path.display());
+            end_gently(path, &inbox);
+        }
+        Ok(Event::Ended) | Err(_) => log::info!("{} was unmounted", path.display()),
+    }
+    // The kernel has ended the session; joining reports how.
+    session.join().map_err(|error| Error::io(path, "serve the mount", error))
+}
+
+fn config(allow_other: bool) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::FSName(format!("{}{}", mounts::SOURCE, std::process::id())),
+        MountOption::Subtype("ctwds-fs".into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+        MountOption::NoExec,
+    ];
+    config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
+    // Two threads translate requests; none of them ever waits for a decode. More were not faster.
+    config.n_threads = Some(2);
+    config
+}
+
+fn mount_error(path: &Path, error: std::io::Error) -> Error {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::NotFound => "is the fuse module loaded (modprobe fuse), and fuse3 installed?",
+        std::io::ErrorKind::PermissionDenied => {
+            "may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf"
+        }
+        _ => "see the reason above; without root, fusermount3 (Debian: fuse3) must be installed",
+    };
+    Error::Refused(format!("mountpoint {}: cannot mount: {error} ({remedy})", path.display()))
+}
+
+/// Read-ahead of 1 MiB instead of the kernel's 128 KiB, which costs a third of the speed. Only root may set it.
+fn widen_read_ahead(path: &Path) {
+    let Ok(Some(mounted)) = mounts::at(path) else { return };
+    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+    if let Err(error) = fs::write(&setting, (BLOCK_SIZE / 1024).to_string()) {
+        log::debug!("{setting}: {error}; reads stay at the kernel's read-ahead");
+    }
+}
+
+fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
+    if let Err(error) = mounts::end(path, false) {
+        log::warn!("{}: {error}; detaching, open files may be read for {} s more", path.display(), PATIENCE.as_secs());
+        if let Err(error) = mounts::end(path, true) {
+            log::error!("{}: cannot be detached: {error}", path.display());
+        }
+    }
+    loop {
+        match inbox.recv_timeout(PATIENCE) {
+            Ok(Event::Signal(_)) => {}
+            Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                log::warn!("files are still open; ending anyway, their readers get errors");
+                // Ends the connection, because it closes /dev/fuse; there is nothing to save.
+                std::process::exit(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The output folder: its lock, its record of finished shards, and files that appear whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::fs::STATUS_DIR;
+use crate::plan::Plan;
+
+/// The record: one JSON line for the plan, then one for each finished shard, each synced when written.
+const JOURNAL: &str = "journal.jsonl";
+/// Unfinished files end like this, so that a glob of `*.tar` does not see them.
+const PARTIAL: &str = ".partial";
+
+/// The folder, locked for this process.
+pub(super) struct Folder {
+    path: PathBuf,
+    journal: Mutex<File>,
+    /// The records that the folder had when it was opened.
+    earlier: Vec<Record>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    plan_digest: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    name: String,
+    size: u64,
+    sha256: String,
+}
+
+impl Folder {
+    /// Opens or creates the folder for the plan of this digest and removes what a killed run left unfinished.
+    pub(super) fn open(path: &Path, digest: &str) -> Result<Self> {
+        let status = path.join(STATUS_DIR);
+        fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
+        let journal_path = status.join(JOURNAL);
+        let failed = |doing| move |error| Error::io(&path.join(STATUS_DIR).join(JOURNAL), doing, error);
+        let mut journal = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&journal_path)
+            .map_err(failed("open the record of finished shards"))?;
+        // The lock dies with its owner, however that ends.
+        flock(&journal, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Error::Refused(format!("{}: another materialize is writing to this folder", path.display()))
+        })?;
+        let text = fs::read(&journal_path).map_err(failed("read the record of finished shards"))?;
+        let mut lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+        let header: Option<Header> = lines.next().and_then(|line| serde_json::from_slice(line).ok());
+        match &header {
+            Some(header) if header.plan_digest != digest => return Err(other_plan(path)),
+            None if holds_shards(path)? => return Err(other_plan(path)),
+            Some(_) => {}
+            None => {
+                journal.set_len(0).map_err(failed("begin the record of finished shards"))?;
+                append(&mut journal, &Header { plan_digest: digest.into() })
+                    .map_err(failed("begin the record of finished shards"))?;
+            }
+        }
+        // A line that a crash cut short is ended, so that the next one stands on its own.
+        if !text.is_empty() && !text.ends_with(b"\n") && header.is_some() {
+            journal.write_all(b"\n").map_err(failed("mend the record of finished shards"))?;
+        }
+        let earlier = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let folder = Self { path: path.to_owned(), journal: Mutex::new(journal), earlier };
+        folder.remove_partials()?;
+        folder.sync()?;
+        Ok(folder)
+    }
+
+    /// The digests of the shards that are finished: recorded, and there with the recorded and planned size.
+    pub(super) fn finished(&self, sizes: &[u64]) -> Result<Vec<Option<String>>> {
+        let mut digests = vec![None; sizes.len()];
+        for (id, (digest, size)) in (0..).zip(digests.iter_mut().zip(sizes)) {
+            let name = Plan::shard_name(id);
+            let Some(record) = self.earlier.iter().rfind(|record| record.name == name && record.size == *size) else {
+                continue;
+            };
+            let path = self.path.join(&name);
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.len() == *size => *digest = Some(record.sha256.clone()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io(&path, "check the finished shard", error)),
+            }
+        }
+        Ok(digests)
+    }
+
+    /// Refuses to begin what cannot fit.
+    pub(super) fn check_space(&self, needed: u64) -> Result<()> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|error| Error::io(&self.path, "ask for free space", error.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < needed {
+            let (needed, free) = (bytesize::ByteSize(needed), bytesize::ByteSize(free));
+            let folder = self.path.display();
+            return Err(Error::Refused(format!(
+                "{folder}: {needed} are needed and {free} are free; nothing was written"
+            )));
+        }
+        Ok(())
+    }
+
+    /// A new file under a temporary name.
+    pub(super) fn create(&self, name: &str) -> Result<Partial<'_>> {
+        let path = self.path.join(format!("{name}{PARTIAL}"));
+        let file = File::create(&path).map_err(|error| Error::io(&path, "create the file", error))?;
+        Ok(Partial { folder: self, path, name: name.into(), file, published: false })
+    }
+
+    /// Writes a whole small file, atomically and durably.
+    pub(super) fn publish(&self, name: &str, content: &[u8]) -> Result<()> {
+        let mut partial = self.create(name)?;
+        partial.write(content)?;
+        partial.publish()
+    }
+
+    /// Notes durably that a shard is finished.
+    pub(super) fn record(&self, name: &str, size: u64, sha256: &str) -> Result<()> {
+        let record = Record { name: name.into(), size, sha256: sha256.into() };
+        let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
+        append(&mut journal, &record)
+            .map_err(|error| Error::io(&self.path.join(STATUS_DIR).join(JOURNAL), "record the finished shard", error))
+    }
+
+    fn remove_partials(&self) -> Result<()> {
+        for path in list(&self.path)?.into_iter().filter(|path| path.to_string_lossy().ends_with(PARTIAL)) {
+            fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        File::open(&self.path)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| Error::io(&self.path, "make the folder's entries durable", error))
+    }
+}
+
+fn append(journal: &mut File, line: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    journal.write_all(&text)?;
+    journal.sync_data()
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::io(folder, "list the output folder", error);
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+fn holds_shards(folder: &Path) -> Result<bool> {
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == crate::manifest::NAME || (name.starts_with("shard-") && name.ends_with(".tar"))
+    };
+    Ok(list(folder)?.iter().any(is_ours))
+}
+
+fn other_plan(folder: &Path) -> Error {
+    Error::Refused(format!(
+        "{}: the folder holds shards of another plan (other volumes, tables or options); choose an empty folder, \
+         or remove the old shards",
+        folder.display()
+    ))
+}
+
+/// A file that is being written. Dropped before [`Partial::publish`], it is removed.
+pub(super) struct Partial<'a> {
+    folder: &'a Folder,
+    path: PathBuf,
+    name: String,
+    file: File,
+    published: bool,
+}
+
+impl Partial<'_> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|error| {
+            let doing = if error.kind() == io::ErrorKind::StorageFull {
+                "write (the disk is full: finished shards are kept; make room and run the same command again)"
+            } else {
+                "write"
+            };
+            Error::io(&self.path, doing, error)
+        })
+    }
+
+    /// Makes the content durable, then the final name.
+    pub(super) fn publish(mut self) -> Result<()> {
+        let target = self.folder.path.join(&self.name);
+        self.file.sync_all().map_err(|error| Error::io(&self.path, "make the file durable", error))?;
+        fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
+        self.published = true;
+        self.folder.sync()
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = fs::remove_file(&self.path); // the next run removes what remains
+        }
+    }
+}

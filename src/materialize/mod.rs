@@ -1,0 +1,157 @@
+//! Shards to disk: a temporary name, fsync, rename; a durable record of what is finished; the manifest last.
+//!
+//! A final name never holds a partial file, and a run that was stopped goes on where it was. Bytes come from
+//! [`ShardSet::read_on`] alone.
+
+mod folder;
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::manifest;
+use crate::num::to_usize;
+use crate::plan::{Plan, ShardId};
+use crate::shard::ShardSet;
+use folder::{Folder, Partial};
+
+/// Bytes that are read, hashed and written at a time.
+const BLOCK: u64 = 4 << 20;
+
+/// What a run reports while it goes on.
+pub trait Observer: Sync {
+    /// There are `bytes` to write in `shards` shards; `kept` shards were finished by an earlier run.
+    fn begin(&self, shards: usize, kept: usize, bytes: u64);
+    /// So many bytes were written.
+    fn wrote(&self, bytes: u64);
+    /// A shard is finished.
+    fn finished(&self, name: &str, bytes: u64);
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Shards that this run wrote.
+    pub written: usize,
+    /// Shards that an earlier run had finished.
+    pub kept: usize,
+    /// Shards that could not be made, with the reason.
+    pub failed: Vec<(String, Error)>,
+}
+
+/// Writes all shards of `set` and the manifest to `out` with `workers` threads.
+///
+/// A shard whose volume is damaged is left out and listed; the others are written, and the manifest is not.
+///
+/// # Errors
+/// [`Error::Refused`] if the folder belongs to another plan, is in use, has no room, or `stop` was set;
+/// [`Error::Io`] if it cannot be written. Finished shards stay, and the same call continues.
+pub fn materialize(
+    set: &ShardSet,
+    out: &Path,
+    workers: usize,
+    stop: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    let plan = set.plan();
+    let folder = Folder::open(out, &plan.digest)?;
+    let sizes: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
+    let digests = folder.finished(&sizes)?;
+    let missing: Vec<ShardId> = (0..).zip(&digests).filter(|(_, digest)| digest.is_none()).map(|(id, _)| id).collect();
+    let kept = digests.len() - missing.len();
+    let needed = missing.iter().map(|id| sizes[*id as usize]).sum();
+    let manifest_len = manifest::render(plan, |_| None).len() as u64 + 64 * sizes.len() as u64;
+    folder.check_space(needed + manifest_len)?;
+    observer.begin(missing.len(), kept, needed);
+
+    let job = Job { set, folder: &folder, stop, observer, digests: Mutex::new(digests), failed: Mutex::default() };
+    job.run(&missing, workers)?;
+    let (digests, mut failed) = (unlock(job.digests), unlock(job.failed));
+    failed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::Refused("interrupted; finished shards are kept, run the same command to continue".into()));
+    }
+    if failed.is_empty() {
+        folder.publish(manifest::NAME, &manifest::render(plan, |id| digests[id as usize].as_deref()))?;
+    }
+    Ok(Outcome { written: missing.len() - failed.len(), kept, failed })
+}
+
+fn unlock<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(|poison| poison.into_inner())
+}
+
+struct Job<'a> {
+    set: &'a ShardSet,
+    folder: &'a Folder,
+    stop: &'a AtomicBool,
+    observer: &'a dyn Observer,
+    digests: Mutex<Vec<Option<String>>>,
+    failed: Mutex<Vec<(String, Error)>>,
+}
+
+impl Job<'_> {
+    /// Workers take the missing shards in order. An error of the output folder ends them all.
+    fn run(&self, missing: &[ShardId], workers: usize) -> Result<()> {
+        let next = AtomicU64::new(0);
+        let broken: Mutex<Option<Error>> = Mutex::new(None);
+        let work = || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let Some(id) = missing.get(to_usize(next.fetch_add(1, Ordering::Relaxed))) else { break };
+                if let Err(error) = self.make(*id) {
+                    next.store(missing.len() as u64, Ordering::Relaxed);
+                    broken.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(error);
+                    break;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..workers.min(missing.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        unlock(broken).map_or(Ok(()), Err)
+    }
+
+    /// Makes one shard. A source that fails is noted; only the output's errors are returned.
+    fn make(&self, id: ShardId) -> Result<()> {
+        let name = Plan::shard_name(id);
+        let len = self.set.len(id).unwrap_or(0);
+        let mut partial = self.folder.create(&name)?;
+        let Some(digest) = self.write(id, len, &mut partial)? else { return Ok(()) };
+        partial.publish()?;
+        self.folder.record(&name, len, &digest)?;
+        self.digests.lock().unwrap_or_else(|poison| poison.into_inner())[id as usize] = Some(digest);
+        self.observer.finished(&name, len);
+        Ok(())
+    }
+
+    /// The digest of what was written; `None` if the run was stopped or a source failed.
+    fn write(&self, id: ShardId, len: u64, partial: &mut Partial<'_>) -> Result<Option<String>> {
+        let cursor = std::sync::Arc::new(self.set.cursor(id));
+        let mut hasher = Sha256::new();
+        let mut offset = 0;
+        while offset < len {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let block = match self.set.read_on(&cursor, offset, to_usize(BLOCK)) {
+                Ok(block) => block,
+                Err(error) => {
+                    let mut failed = self.failed.lock().unwrap_or_else(|poison| poison.into_inner());
+                    failed.push((Plan::shard_name(id), error));
+                    return Ok(None);
+                }
+            };
+            hasher.update(&block);
+            partial.write(&block)?;
+            offset += block.len() as u64;
+            self.observer.wrote(block.len() as u64);
+        }
+        Ok(Some(format!("{:x}", hasher.finalize())))
+    }
+}

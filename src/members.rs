@@ -1,0 +1,115 @@
+//! What the members of a sample are called and what the small ones hold, in each profile.
+
+use serde::Serialize;
+
+use crate::dataset::Sample;
+use crate::pyjson;
+
+/// The profile: how members are named and encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `.bin`, `.json`, `.txt`, `.labels`, as the CT-CLIP loader reads them.
+    #[default]
+    Ctclip,
+    /// `.volume.npy`, `.meta.json`, `.report.txt`, `.labels.npy`, for readers that decode by extension.
+    Npy,
+}
+
+/// Members of a sample, in their order in the shard.
+pub const MEMBERS: usize = 4;
+/// The number of the member that holds the voxels.
+pub const VOLUME: u8 = 0;
+
+impl Format {
+    /// The members' extensions.
+    pub const fn extensions(self) -> [&'static str; MEMBERS] {
+        match self {
+            Self::Ctclip => ["bin", "json", "txt", "labels"],
+            Self::Npy => ["volume.npy", "meta.json", "report.txt", "labels.npy"],
+        }
+    }
+
+    /// The bytes before the voxels in the volume's member.
+    pub fn volume_prefix(self, shape: [u64; 3]) -> Vec<u8> {
+        match self {
+            Self::Ctclip => Vec::new(),
+            Self::Npy => npy_header("<f2", &shape),
+        }
+    }
+
+    /// The payload of a member other than the volume.
+    pub fn payload(self, member: u8, sample: &Sample) -> Vec<u8> {
+        match member {
+            1 => json(sample).into_bytes(),
+            2 => sample.text.clone().into_bytes(),
+            _ => self.labels(&sample.labels),
+        }
+    }
+
+    fn labels(self, labels: &[f32]) -> Vec<u8> {
+        let mut bytes = match self {
+            Self::Ctclip => Vec::new(),
+            Self::Npy => npy_header("<f4", &[labels.len() as u64]),
+        };
+        bytes.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
+        bytes
+    }
+}
+
+/// The fields and their order are those of the CT-CLIP converter.
+#[derive(Serialize)]
+#[allow(non_snake_case)]
+struct StoredJson<'a> {
+    study_id: &'a str,
+    RescaleSlope: f64,
+    RescaleIntercept: f64,
+    XYSpacing: &'a str,
+    ZSpacing: f64,
+    original_shape: &'a [u64],
+    volume_shape: &'a [u64],
+    volume_dtype: &'static str,
+}
+
+fn json(sample: &Sample) -> String {
+    let shape = &sample.array.header.shape;
+    pyjson::dumps(&StoredJson {
+        study_id: &sample.study_id,
+        RescaleSlope: sample.meta.rescale_slope,
+        RescaleIntercept: sample.meta.rescale_intercept,
+        XYSpacing: &sample.meta.xy_spacing,
+        ZSpacing: sample.meta.z_spacing,
+        original_shape: shape,
+        volume_shape: shape,
+        volume_dtype: "float16",
+    })
+}
+
+/// An NPY version 1.0 header for a C-order array, padded to 64 bytes as `numpy.save` does.
+fn npy_header(descr: &str, shape: &[u64]) -> Vec<u8> {
+    let axes: Vec<String> = shape.iter().map(u64::to_string).collect();
+    let comma = if axes.len() == 1 { "," } else { "" };
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", axes.join(", "));
+    let unpadded = 10 + text.len() + 1;
+    text.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
+    text.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes()); // three axes take 118 at most
+    header.extend(text.bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_independent_reader_understands_the_npy_header() {
+        use ndarray_npy::ReadNpyExt;
+        let mut bytes = npy_header("<f4", &[3]);
+        assert_eq!(bytes.len() % 64, 0);
+        bytes.extend([1f32, -2.0, 0.5].iter().flat_map(|x| x.to_le_bytes()));
+        let array = ndarray::Array1::<f32>::read_npy(&bytes[..]).unwrap();
+        assert_eq!(array.as_slice().unwrap(), [1.0, -2.0, 0.5]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The zip directory of an NPZ: which members there are and where their bytes lie.
+//!
+//! Scanning tens of thousands of files is bound by system calls, so every read fetches a window of the file and
+//! later look-ups are served from it: a one-array NPZ costs two `pread`s, one at each end.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rawzip::{CompressionMethod, ReaderAt, ZipLocator};
+
+use super::{Compression, Member};
+use crate::error::{Error, Result};
+
+/// Holds the directory and the first header of an ordinary NPZ (an entry takes about 100 bytes, a header 128).
+const WINDOW: usize = 4096;
+/// An end record can lie this far from the end: its own 22 bytes and a comment of at most 65,535.
+const END_RECORD_REACH: u64 = 22 + 65_535;
+/// NPZ files hold a handful of arrays; more than this is not a volume and would only cost memory.
+const MAX_MEMBERS: u64 = 10_000;
+
+/// A file read through remembered windows. Remembers an I/O error, which the zip reader may swallow while it guesses.
+pub(super) struct Windows<'a> {
+    file: &'a File,
+    len: u64,
+    seen: RefCell<Vec<(u64, Vec<u8>)>>,
+    failed: Cell<Option<io::Error>>,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn new(file: &'a File, len: u64) -> Self {
+        Self { file, len, seen: RefCell::new(Vec::new()), failed: Cell::new(None) }
+    }
+
+    fn fetch(&self, offset: u64, len: usize) -> io::Result<(u64, Vec<u8>)> {
+        let wanted = len.max(WINDOW) as u64;
+        // At the end of the file, reach back: the directory lies before the end record.
+        let start = if offset + wanted > self.len { offset.min(self.len.saturating_sub(wanted)) } else { offset };
+        let mut bytes = vec![0; crate::num::to_usize(wanted.min(self.len - start))];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok((start, bytes))
+    }
+}
+
+impl ReaderAt for Windows<'_> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.len || buf.is_empty() {
+            return Ok(0);
+        }
+        let copy = |(start, bytes): &(u64, Vec<u8>), buf: &mut [u8]| {
+            let from = crate::num::to_usize(offset.checked_sub(*start)?);
+            let found = bytes.get(from..).filter(|found| !found.is_empty())?;
+            let n = found.len().min(buf.len());
+            buf[..n].copy_from_slice(&found[..n]);
+            Some(n)
+        };
+        let mut seen = self.seen.borrow_mut();
+        if let Some(n) = seen.iter().find_map(|window| copy(window, buf)) {
+            return Ok(n);
+        }
+        match self.fetch(offset, buf.len()) {
+            Ok(window) => {
+                let n = copy(&window, buf).unwrap_or(0);
+                seen.push(window);
+                Ok(n)
+            }
+            Err(error) => {
+                let copy = io::Error::new(error.kind(), error.to_string());
+                self.failed.set(Some(error));
+                Err(copy)
+            }
+        }
+    }
+}
+
+/// The `.npy` members of the zip file, in the directory's order.
+///
+/// # Errors
+/// [`Error::Io`] if reading failed, [`Error::Malformed`] for anything that is not a sound zip directory.
+pub(super) fn members(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
+    let result = read_directory(path, windows);
+    match windows.failed.take() {
+        // A file that became shorter while it was read is malformed, everything else is the weather.
+        Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(Error::io(path, "read the zip directory", error))
+        }
+        _ => result,
+    }
+}
+
+fn read_directory(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
+    let broken = |error: rawzip::Error| Error::malformed(path, format!("not a readable zip file: {error}"));
+    let mut buffer = vec![0; WINDOW];
+    let locator = ZipLocator::new().max_search_space(END_RECORD_REACH);
+    let archive = locator.locate_in_reader(windows, &mut buffer, windows.len).map_err(|(_, error)| broken(error))?;
+    if archive.entries_hint() > MAX_MEMBERS {
+        let reason = format!("the zip directory lists {} members, which is no volume file", archive.entries_hint());
+        return Err(Error::malformed(path, reason));
+    }
+    let mut members = Vec::new();
+    let mut entries = archive.entries(&mut buffer);
+    while let Some(entry) = entries.next_entry().map_err(broken)? {
+        let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
+        let Some(array) = name.strip_suffix(".npy") else { continue };
+        if entry.flags().is_encrypted() {
+            return Err(Error::malformed(path, format!("array '{array}' is encrypted")));
+        }
+        let compression = match entry.compression_method() {
+            CompressionMethod::STORE => Compression::Stored,
+            CompressionMethod::DEFLATE => Compression::Deflated,
+            other => {
+                let reason =
+                    format!("array '{array}' uses zip compression method {} (0 and 8 are supported)", other.as_u16());
+                return Err(Error::malformed(path, reason));
+            }
+        };
+        let (crc, len) = (entry.crc32(), entry.uncompressed_size_hint());
+        let located = archive.get_entry(entry.wayfinder()).map_err(broken)?;
+        let (start, end) = located.compressed_data_range();
+        if end > windows.len {
+            let reason =
+                format!("the file is cut short: array '{array}' ends at byte {end}, the file has {}", windows.len);
+            return Err(Error::malformed(path, reason));
+        }
+        if compression == Compression::Stored && end - start != len {
+            return Err(Error::malformed(
+                path,
+                format!("the zip directory contradicts itself about the length of '{array}'"),
+            ));
+        }
+        members.push(Member { name: array.into(), compression, offset: start, packed_len: end - start, len, crc });
+    }
+    Ok(members)
+}

@@ -1,0 +1,230 @@
+//! NPZ files: the zip directory, the array's header, and the payload as a stream of checked bytes.
+//!
+//! Knows nothing of samples, float16 or caches. Every length read from a file is checked before anything is
+//! allocated; what is not supported is an error that names it.
+
+mod directory;
+mod npy;
+mod payload;
+
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use flate2::{Decompress, FlushDecompress};
+
+pub use npy::{ArrayHeader, Element};
+pub use payload::{INPUT_LEN, Payload};
+
+use crate::error::{Error, Result};
+use directory::Windows;
+use npy::HeaderError;
+
+/// How a zip member is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// `np.savez`.
+    Stored,
+    /// `np.savez_compressed`.
+    Deflated,
+}
+
+/// A zip member that holds an array: its place in the file and what its bytes must hash to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The array's name, without `.npy`.
+    pub name: String,
+    /// Stored or deflated.
+    pub compression: Compression,
+    /// Where the member's bytes begin in the file.
+    pub offset: u64,
+    /// The bytes it takes in the file.
+    pub packed_len: u64,
+    /// The bytes of header and payload when unpacked.
+    pub len: u64,
+    /// CRC-32 of those.
+    pub crc: u32,
+}
+
+/// What identifies the state of a source file between planning and reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, in nanoseconds since 1970.
+    pub mtime_ns: i128,
+    /// Inode number.
+    pub inode: u64,
+}
+
+impl Fingerprint {
+    /// The fingerprint in a `stat` result.
+    pub fn of(metadata: &Metadata) -> Self {
+        let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        Self { size: metadata.len(), mtime_ns, inode: metadata.ino() }
+    }
+
+    /// What differs from `other`, for the message; `None` if nothing does.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.size != other.size {
+            Some(format!("it had {} bytes, now {}", self.size, other.size))
+        } else if self.mtime_ns != other.mtime_ns {
+            Some("its modification time differs".into())
+        } else if self.inode != other.inode {
+            Some("it was replaced".into())
+        } else {
+            None
+        }
+    }
+}
+
+/// The one array of an NPZ that becomes a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Array {
+    /// Its place in the zip file.
+    pub member: Member,
+    /// Its dtype, order and shape (three axes).
+    pub header: ArrayHeader,
+    /// The file that this was read from.
+    pub fingerprint: Fingerprint,
+}
+
+/// The names that the known NPZ dialects give to the volume, in the order of preference.
+const KNOWN_NAMES: [&str; 3] = ["data", "volume", "arr_0"];
+
+/// Opens an NPZ and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
+/// only array of at least three dimensions. Reads headers only.
+///
+/// # Errors
+/// [`Error::Io`] if the file system failed; [`Error::Malformed`] if the content is not a supported volume.
+pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
+    let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
+    if !metadata.is_file() {
+        return Err(Error::malformed(path, "not a regular file"));
+    }
+    let fingerprint = Fingerprint::of(&metadata);
+    let windows = Windows::new(&file, fingerprint.size);
+    let members = directory::members(path, &windows)?;
+    let (member, header) = choose(path, &windows, members, choice)?;
+    check_shape(path, &member, &header)?;
+    Ok(Array { member, header, fingerprint })
+}
+
+fn choose(
+    path: &Path,
+    windows: &Windows<'_>,
+    members: Vec<Member>,
+    choice: Option<&str>,
+) -> Result<(Member, ArrayHeader)> {
+    let names = || members.iter().map(|m| format!("'{}'", m.name)).collect::<Vec<_>>().join(", ");
+    let wanted = match choice {
+        Some(name) => Some(members.iter().find(|m| m.name == name).ok_or_else(|| {
+            Error::malformed(
+                path,
+                format!("there is no array '{name}' (arrays found: {}); --array chooses another", names()),
+            )
+        })?),
+        None => KNOWN_NAMES.iter().find_map(|name| members.iter().find(|m| m.name == *name)),
+    };
+    if let Some(member) = wanted {
+        let header = read_header(path, windows, member)?;
+        return Ok((member.clone(), header));
+    }
+    let mut volumes = Vec::new();
+    for member in &members {
+        // An array that cannot be read (a pickled note, say) is no candidate; it does not spoil the others.
+        match read_header(path, windows, member) {
+            Ok(header) if header.shape.len() >= 3 => volumes.push((member.clone(), header)),
+            Ok(_) | Err(Error::Malformed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match <[_; 1]>::try_from(volumes) {
+        Ok([only]) => Ok(only),
+        Err(several) if several.is_empty() => {
+            let found =
+                if members.is_empty() { "it holds no array".into() } else { format!("arrays found: {}", names()) };
+            Err(Error::malformed(
+                path,
+                format!("no array 'data', 'volume' or 'arr_0' and none of three dimensions ({found})"),
+            ))
+        }
+        Err(_) => Err(Error::malformed(
+            path,
+            format!("several arrays could be the volume ({}); choose one with --array", names()),
+        )),
+    }
+}
+
+fn check_shape(path: &Path, member: &Member, header: &ArrayHeader) -> Result<()> {
+    let shape = &header.shape;
+    if shape.len() != 3 {
+        let reason = format!("array '{}' has shape {shape:?}: a volume has three dimensions", member.name);
+        return Err(Error::malformed(path, reason));
+    }
+    if shape.contains(&0) {
+        return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is empty", member.name)));
+    }
+    let expected = header.payload_len().and_then(|len| len.checked_add(header.header_len));
+    if expected != Some(member.len) {
+        let reason = format!(
+            "array '{}' of shape {shape:?} and dtype {} does not fit the {} bytes that the file has for it",
+            member.name,
+            header.descr(),
+            member.len
+        );
+        return Err(Error::malformed(path, reason));
+    }
+    Ok(())
+}
+
+fn read_header(path: &Path, windows: &Windows<'_>, member: &Member) -> Result<ArrayHeader> {
+    let bad = |reason: String| Error::malformed(path, format!("array '{}': {reason}", member.name));
+    let mut wanted = 512; // an ordinary header ends at 128 bytes
+    loop {
+        let bytes = unpacked_head(path, windows, member, wanted)?;
+        match npy::parse(&bytes) {
+            Ok(header) => return Ok(header),
+            Err(HeaderError::Short(needed)) if needed > wanted && needed as u64 <= member.len => wanted = needed,
+            Err(error) => return Err(bad(error.to_string())),
+        }
+    }
+}
+
+/// The first `wanted` bytes of the unpacked member, fewer if it is shorter or damaged.
+fn unpacked_head(path: &Path, windows: &Windows<'_>, member: &Member, wanted: usize) -> Result<Vec<u8>> {
+    let packed_len = match member.compression {
+        Compression::Stored => wanted,
+        // Deflate's worst case adds 5 bytes for 16 KiB; NumPy's headers shrink.
+        Compression::Deflated => wanted + 64,
+    };
+    let mut packed = vec![0; packed_len.min(crate::num::to_usize(member.packed_len))];
+    rawzip::ReaderAt::read_exact_at(windows, &mut packed, member.offset)
+        .map_err(|error| Error::io(path, "read the array's header", error))?;
+    if member.compression == Compression::Stored {
+        return Ok(packed);
+    }
+    let mut bytes = Vec::with_capacity(wanted);
+    Decompress::new(false)
+        .decompress_vec(&packed, &mut bytes, FlushDecompress::Sync)
+        .map_err(|error| Error::malformed(path, format!("array '{}': damaged deflate data: {error}", member.name)))?;
+    Ok(bytes)
+}
+
+/// Fills `out` with payload bytes of a *stored* member from `offset` on, without unpacking or checking the rest.
+///
+/// # Errors
+/// [`Error::Io`] if reading failed, [`Error::Malformed`] if the file ends too early.
+pub fn read_stored(path: &Path, file: &File, array: &Array, offset: u64, out: &mut [u8]) -> Result<()> {
+    debug_assert_eq!(array.member.compression, Compression::Stored);
+    let at = array.member.offset + array.header.header_len + offset;
+    file.read_exact_at(out, at).map_err(|error| read_error(path, error))
+}
+
+fn read_error(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::malformed(path, "the file is cut short"),
+        _ => Error::io(path, "read the volume", error),
+    }
+}

@@ -1,0 +1,97 @@
+//! One reader's position in a shard: whether it reads on, and what it will want next.
+
+use std::sync::{Arc, Mutex};
+
+use super::Inner;
+use crate::cache::{Key, Reader};
+use crate::plan::ShardId;
+
+/// A reader that has read this far without a gap reads on. Walking headers through Python's buffer of `st_blksize`
+/// reads 1 MiB at each header, and the kernel reads another one ahead.
+const SEQUENTIAL: u64 = 5 << 19;
+/// How far out of order requests of a sequential reader may come: the kernel reads ahead on several threads.
+const REORDER: u64 = 2 << 20;
+
+/// A sequence of reads of one shard. Dropping it releases what was kept and read ahead for it.
+pub struct Cursor {
+    set: Arc<Inner>,
+    id: Reader,
+    shard: ShardId,
+    position: Mutex<Position>,
+}
+
+#[derive(Default)]
+struct Position {
+    /// The end of the furthest read of the current run.
+    next: u64,
+    /// Bytes of that run.
+    run: u64,
+    /// The last volume that was read.
+    volume: Option<Key>,
+    /// The volumes asked for ahead.
+    ahead: Option<std::ops::Range<Key>>,
+}
+
+impl Cursor {
+    pub(super) fn new(set: Arc<Inner>, id: Reader, shard: ShardId) -> Self {
+        Self { set, id, shard, position: Mutex::default() }
+    }
+
+    /// The shard that is read.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub(super) fn id(&self) -> Reader {
+        self.id
+    }
+
+    /// Notes a read of `len` bytes that touches the volumes up to `last`; true if the reader reads on.
+    pub(super) fn note(&self, offset: u64, len: u64, last: Option<Key>) -> bool {
+        let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
+        let end = offset + len;
+        let reads_on = offset <= position.next + REORDER && end + REORDER >= position.next;
+        if reads_on {
+            position.run += len;
+            position.next = position.next.max(end);
+        } else {
+            position.run = len;
+            position.next = end;
+        }
+        let sequential = position.run >= SEQUENTIAL;
+        let left = match (position.volume, last) {
+            (Some(old), Some(new)) if new > old || (new < old && !reads_on) => Some(old),
+            _ => None,
+        };
+        if left.is_some() || position.volume.is_none() {
+            position.volume = last.or(position.volume);
+        }
+        let wanted = match position.volume {
+            Some(volume) if sequential => self.after(volume),
+            _ => 0..0,
+        };
+        let asked = position.ahead.replace(wanted.clone());
+        drop(position);
+        if let Some(left) = left {
+            self.set.cache.move_on(self.id, left);
+        }
+        if asked.unwrap_or(0..0) != wanted {
+            self.set.cache.read_ahead(self.id, &wanted.collect::<Vec<_>>());
+        }
+        sequential
+    }
+
+    /// The volumes of the shard behind `volume`: one for each decoder, and one that is ready while they work.
+    fn after(&self, volume: Key) -> std::ops::Range<Key> {
+        let plan = self.set.plan();
+        let end = Key::try_from(plan.shards[self.shard as usize].samples.end).unwrap_or(Key::MAX);
+        let depth = Key::try_from(self.set.threads + 1).unwrap_or(Key::MAX);
+        volume + 1..end.min(volume.saturating_add(1).saturating_add(depth)).max(volume + 1)
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.set.cache.leave(self.id);
+    }
+}

@@ -1,0 +1,207 @@
+//! The waist: every byte of every shard comes into being in [`ShardSet::read_then`], whoever asks.
+//!
+//! Layout × volume × cache. A pure function of the plan: cache size, threads, read sizes and order never change a byte.
+
+mod cursor;
+mod read;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+pub use cursor::Cursor;
+
+use crate::cache::{self, Cache, Key};
+use crate::error::{Error, Result};
+use crate::num::to_usize;
+use crate::plan::{Plan, ShardId};
+use crate::volume::{Filled, Sink, Volume};
+
+/// The shards of a plan, readable at any offset.
+#[derive(Clone)]
+pub struct ShardSet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Cache<Volumes>,
+    threads: usize,
+    cursors: AtomicU64,
+    peeks: AtomicU64,
+    served: AtomicU64,
+}
+
+impl Inner {
+    fn plan(&self) -> &Plan {
+        &self.cache.source().plan
+    }
+}
+
+/// What happened so far; a snapshot for status files and tests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    /// Fills of whole volumes that were begun.
+    pub volumes_decoded: u64,
+    /// Fills that failed.
+    pub volumes_failed: u64,
+    /// Fills that stopped because their reader left.
+    pub volumes_cancelled: u64,
+    /// Reads around a tar header that were answered without filling the volume.
+    pub peeks: u64,
+    /// Voxel reads that were answered at once.
+    pub cache_hits: u64,
+    /// Voxel reads that waited for a decoder.
+    pub cache_waits: u64,
+    /// Bytes that volumes take in memory.
+    pub cache_bytes: u64,
+    /// The most that they took.
+    pub cache_peak_bytes: u64,
+    /// What they may take.
+    pub cache_limit: u64,
+    /// Volumes in memory.
+    pub volumes_cached: u64,
+    /// Bytes handed out.
+    pub bytes_served: u64,
+}
+
+impl ShardSet {
+    /// Serves `plan` with at most `cache_bytes` of volumes in memory and `threads` decoders.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn new(plan: Plan, cache_bytes: u64, threads: usize) -> Result<Self> {
+        let volumes = Volumes { plan, failed: Mutex::default() };
+        let cache = Cache::new(volumes, to_usize(cache_bytes), threads)
+            .map_err(|error| Error::Refused(format!("cannot start {threads} decoder threads: {error}")))?;
+        let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
+        Ok(Self { inner: Arc::new(Inner { cache, threads, cursors, peeks, served }) })
+    }
+
+    /// The plan that is served.
+    pub fn plan(&self) -> &Plan {
+        self.inner.plan()
+    }
+
+    /// The size of a shard in bytes.
+    pub fn len(&self, id: ShardId) -> Option<u64> {
+        self.plan().shards.get(id as usize).map(|shard| shard.layout.len())
+    }
+
+    /// A sequence of reads of one shard by one reader: what is read ahead and kept is decided by it.
+    pub fn cursor(&self, shard: ShardId) -> Cursor {
+        Cursor::new(self.inner.clone(), self.inner.cursors.fetch_add(1, Ordering::Relaxed), shard)
+    }
+
+    /// `len` bytes of shard `id` from `offset` on, fewer only at the end of the shard; waits for them.
+    ///
+    /// # Errors
+    /// Why a volume could not be decoded; [`Error::NotFound`] if there is no such shard.
+    pub fn read(&self, id: ShardId, offset: u64, len: usize) -> Result<Bytes> {
+        wait_for(|done| read::begin(self.inner.clone(), None, id, offset, len, done))
+    }
+
+    /// The same for a reader with a cursor, without waiting: `done` is called at once if the bytes are there, else
+    /// on the thread that made them ready.
+    pub fn read_then(
+        &self,
+        cursor: &Arc<Cursor>,
+        offset: u64,
+        len: usize,
+        done: impl FnOnce(Result<Bytes>) + Send + 'static,
+    ) {
+        read::begin(self.inner.clone(), Some(cursor.clone()), cursor.shard(), offset, len, Box::new(done));
+    }
+
+    /// The same, waiting.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_on(&self, cursor: &Arc<Cursor>, offset: u64, len: usize) -> Result<Bytes> {
+        wait_for(|done| self.read_then(cursor, offset, len, done))
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        let counters = self.inner.cache.counters();
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (used, limit) = self.inner.cache.memory();
+        Stats {
+            volumes_decoded: get(&counters.fills),
+            volumes_failed: get(&counters.failures),
+            volumes_cancelled: get(&counters.cancelled),
+            peeks: get(&self.inner.peeks),
+            cache_hits: get(&counters.hits),
+            cache_waits: get(&counters.waits),
+            cache_bytes: used as u64,
+            cache_peak_bytes: get(&counters.peak_bytes),
+            cache_limit: limit as u64,
+            volumes_cached: self.inner.cache.held() as u64,
+            bytes_served: get(&self.inner.served),
+        }
+    }
+}
+
+fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result<Bytes> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    start(Box::new(move |result| drop(sender.send(result))));
+    receiver.recv().unwrap_or_else(|_| Err(Error::Internal("a read was dropped without an answer".into())))
+}
+
+/// The volumes of a plan as the cache's source; keys are indexes into the samples.
+struct Volumes {
+    plan: Plan,
+    /// Those whose error was logged: every reader gets it, the log has it once.
+    failed: Mutex<HashSet<Key>>,
+}
+
+impl Volumes {
+    fn volume(&self, key: Key) -> Volume<'_> {
+        self.plan.volume(&self.plan.dataset.samples[key as usize])
+    }
+
+    fn log_once(&self, key: Key, error: &Error) {
+        let is_new = self.failed.lock().unwrap_or_else(|poison| poison.into_inner()).insert(key);
+        if is_new {
+            log::error!("{}: {error}", self.plan.dataset.samples[key as usize].study_id);
+        }
+    }
+}
+
+impl cache::Source for Volumes {
+    type Error = Error;
+
+    fn len(&self, key: Key) -> usize {
+        to_usize(self.volume(key).byte_len())
+    }
+
+    fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
+        let result = self.volume(key).fill(&mut CacheSink(writer));
+        result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
+    }
+
+    fn broken(&self, key: Key, message: String) -> Error {
+        let error = Error::Internal(message);
+        self.log_once(key, &error);
+        error
+    }
+}
+
+struct CacheSink<'a, 'b>(&'a mut cache::Writer<'b, Error>);
+
+impl Sink for CacheSink<'_, '_> {
+    fn spare(&mut self) -> &mut [u8] {
+        self.0.spare()
+    }
+
+    fn publish(&mut self, len: usize) {
+        self.0.publish(len);
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.0.cancelled()
+    }
+}

@@ -1,0 +1,198 @@
+//! Array elements to float16, with NumPy's results to the bit.
+//!
+//! Rounding is to nearest, ties to even, once. NaN keeps the top bits of its payload as NumPy's does; the processor's
+//! instruction would set the quiet bit as well, so chunks that hold a NaN or a value beyond ±65504 take a slow path.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::npz::Element;
+
+/// What becomes of a finite value that rounds beyond float16's largest, ±65504.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Overflow {
+    /// The volume is refused, with the voxel's place and value.
+    #[default]
+    Error,
+    /// ±65504.
+    Saturate,
+    /// ±infinity, as NumPy does it.
+    Inf,
+}
+
+/// A value that float16 cannot hold, under [`Overflow::Error`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct TooLarge {
+    /// Its place in the converted slice.
+    pub index: usize,
+    /// The value.
+    pub value: f64,
+}
+
+/// From here on a magnitude rounds to infinity.
+const LIMIT: f64 = 65_520.0;
+
+/// Converts the elements in `source` (whose bytes it may swap in place) to `voxels`; both have the same number of
+/// elements, and `source` is aligned to 8 bytes.
+///
+/// # Errors
+/// [`TooLarge`] under [`Overflow::Error`]; `voxels` is then unspecified.
+pub(super) fn to_f16(
+    element: Element,
+    big_endian: bool,
+    source: &mut [u8],
+    voxels: &mut [f16],
+    overflow: Overflow,
+) -> Result<(), TooLarge> {
+    debug_assert_eq!(source.len(), voxels.len() * element.size());
+    if big_endian {
+        swap_bytes(element.size(), source);
+    }
+    match element {
+        Element::F16 => voxels.copy_from_slice(bytemuck::cast_slice(source)),
+        Element::F32 => from_f32(bytemuck::cast_slice(source), voxels, overflow)?,
+        Element::F64 => from_f64(bytemuck::cast_slice(source), voxels, overflow)?,
+        Element::I8 => through_f32(bytemuck::cast_slice::<_, i8>(source), voxels, overflow, f32::from)?,
+        Element::U8 => through_f32(source, voxels, overflow, f32::from)?,
+        Element::I16 => through_f32(bytemuck::cast_slice::<_, i16>(source), voxels, overflow, f32::from)?,
+        Element::U16 => through_f32(bytemuck::cast_slice::<_, u16>(source), voxels, overflow, f32::from)?,
+        // Every i32 that float16 can hold is exact in f32, and no other one rounds below the limit.
+        Element::I32 => through_f32(bytemuck::cast_slice::<_, i32>(source), voxels, overflow, |x| x as f32)?,
+    }
+    Ok(())
+}
+
+fn swap_bytes(size: usize, bytes: &mut [u8]) {
+    match size {
+        2 => bytemuck::cast_slice_mut::<_, u16>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
+        4 => bytemuck::cast_slice_mut::<_, u32>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
+        8 => bytemuck::cast_slice_mut::<_, u64>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
+        _ => {}
+    }
+}
+
+fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+    const LIMIT_BITS: u32 = 0x477f_f000; // 65520f32; magnitudes order as their bits, and NaN above them all
+    // Blocks that stay in L1 between the check and the conversion.
+    for (block, (source, voxels)) in source.chunks(4096).zip(voxels.chunks_mut(4096)).enumerate() {
+        let largest = source.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff));
+        if largest < LIMIT_BITS {
+            voxels.convert_from_f32_slice(source);
+            continue;
+        }
+        for (index, (x, voxel)) in source.iter().zip(voxels).enumerate() {
+            *voxel = one_f32(*x, overflow).ok_or(TooLarge { index: block * 4096 + index, value: f64::from(*x) })?;
+        }
+    }
+    Ok(())
+}
+
+fn one_f32(x: f32, overflow: Overflow) -> Option<f16> {
+    if x.is_nan() {
+        return Some(nan(x.is_sign_negative(), u64::from(x.to_bits() >> 13)));
+    }
+    if x.is_infinite() || f64::from(x.abs()) < LIMIT { Some(f16::from_f32(x)) } else { beyond(x < 0.0, overflow) }
+}
+
+fn from_f64(source: &[f64], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+    for (index, (&x, voxel)) in source.iter().zip(voxels).enumerate() {
+        *voxel = if x.is_nan() {
+            nan(x.is_sign_negative(), x.to_bits() >> 42)
+        } else if x.is_infinite() || x.abs() < LIMIT {
+            f16::from_f32(round_to_odd(x))
+        } else {
+            beyond(x < 0.0, overflow).ok_or(TooLarge { index, value: x })?
+        };
+    }
+    Ok(())
+}
+
+/// Truncates to f32 and sets its last bit if anything was cut off. Rounding that to float16, which has 13 bits
+/// fewer, gives what rounding the f64 once would give.
+#[expect(clippy::cast_possible_truncation, reason = "the rounding is undone below")]
+fn round_to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    if f64::from(nearest) == x {
+        return nearest;
+    }
+    let truncated = if f64::from(nearest).abs() > x.abs() { nearest.to_bits() - 1 } else { nearest.to_bits() };
+    f32::from_bits(truncated | 1)
+}
+
+/// NumPy's float16 NaN: the top ten bits of the payload, or 1 where those are zero.
+fn nan(negative: bool, payload: u64) -> f16 {
+    let payload = u16::try_from(payload & 0x3ff).unwrap_or(1).max(1);
+    f16::from_bits(if negative { 0xfc00 } else { 0x7c00 } | payload)
+}
+
+fn beyond(negative: bool, overflow: Overflow) -> Option<f16> {
+    let magnitude = match overflow {
+        Overflow::Error => return None,
+        Overflow::Saturate => f16::MAX,
+        Overflow::Inf => f16::INFINITY,
+    };
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+fn through_f32<T: Copy>(
+    source: &[T],
+    voxels: &mut [f16],
+    overflow: Overflow,
+    widen: impl Fn(T) -> f32,
+) -> Result<(), TooLarge> {
+    let mut wide = [0f32; 2048];
+    for (block, (source, voxels)) in source.chunks(2048).zip(voxels.chunks_mut(2048)).enumerate() {
+        let wide = &mut wide[..source.len()];
+        wide.iter_mut().zip(source).for_each(|(wide, x)| *wide = widen(*x));
+        from_f32(wide, voxels, overflow)
+            .map_err(|TooLarge { index, value }| TooLarge { index: block * 2048 + index, value })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn f64_to_f16(x: f64, overflow: Overflow) -> Result<u16, TooLarge> {
+        let mut voxel = [f16::ZERO];
+        from_f64(&[x], &mut voxel, overflow).map(|()| voxel[0].to_bits())
+    }
+
+    #[test]
+    fn f64_rounds_once() {
+        // Just above the tie between 1.0 and its successor: through f32 it would fall onto the tie and down to 1.0.
+        assert_eq!(f64_to_f16(1.0 + 2f64.powi(-11) + 2f64.powi(-40), Overflow::Error), Ok(0x3c01));
+        assert_eq!(f64_to_f16(1.0 + 2f64.powi(-11), Overflow::Error), Ok(0x3c00));
+        assert_eq!(f64_to_f16(1.0 + 3.0 * 2f64.powi(-11) - 2f64.powi(-40), Overflow::Error), Ok(0x3c01));
+        assert_eq!(f64_to_f16(2f64.powi(-25) + 2f64.powi(-60), Overflow::Error), Ok(1));
+        assert_eq!(f64_to_f16(2f64.powi(-25), Overflow::Error), Ok(0));
+        assert_eq!(f64_to_f16(-1e-320, Overflow::Error), Ok(0x8000));
+        assert_eq!(f64_to_f16(65_519.999_999_999, Overflow::Error), Ok(0x7bff));
+    }
+
+    #[test]
+    fn overflow_is_what_was_asked_for() {
+        assert_eq!(f64_to_f16(65_520.0, Overflow::Error), Err(TooLarge { index: 0, value: 65_520.0 }));
+        assert_eq!(f64_to_f16(-1e300, Overflow::Saturate), Ok(0xfbff));
+        assert_eq!(f64_to_f16(1e300, Overflow::Inf), Ok(0x7c00));
+        assert_eq!(f64_to_f16(f64::INFINITY, Overflow::Error), Ok(0x7c00));
+        let mut source = vec![0f32; 5000];
+        source[4100] = -65_520.0;
+        let mut voxels = vec![f16::ZERO; 5000];
+        assert_eq!(from_f32(&source, &mut voxels, Overflow::Error), Err(TooLarge { index: 4100, value: -65_520.0 }));
+        from_f32(&source, &mut voxels, Overflow::Saturate).unwrap();
+        assert_eq!(voxels[4100].to_bits(), 0xfbff);
+    }
+
+    #[test]
+    fn nan_keeps_its_payload() {
+        for (bits, expected) in
+            [(0x7fc0_0000, 0x7e00), (0x7f80_0001, 0x7c01), (0xffff_ffff, 0xffff), (0x7fa0_0000, 0x7d00)]
+        {
+            let mut voxel = [f16::ZERO];
+            from_f32(&[f32::from_bits(bits)], &mut voxel, Overflow::Error).unwrap();
+            assert_eq!(voxel[0].to_bits(), expected, "{bits:08x}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A source array as the final voxel bytes: little-endian float16, C order, exactly the planned length.
+//!
+//! A C-order source streams: each chunk is unpacked, cast while it is hot, and handed on. A Fortran-order source is
+//! transposed in blocks of planes as it arrives and handed on as a whole, because its first output row needs every
+//! plane. The source's fingerprint is checked before and after: a file that changed is an error, never a mixture.
+
+mod cast;
+mod scratch;
+mod transpose;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+
+pub use cast::Overflow;
+
+use crate::error::{Error, Result};
+use crate::npz::{self, Array, Compression, Fingerprint, Payload};
+use crate::num::to_usize;
+use cast::{TooLarge, to_f16};
+use scratch::{CHUNK_LEN, Scratch};
+use transpose::PlaneBlock;
+
+/// Bytes of a float16 voxel.
+pub const VOXEL: u64 = 2;
+
+/// Where the voxels go, from the first to the last.
+pub trait Sink {
+    /// The bytes that are not handed on yet; at the start those of the whole volume.
+    fn spare(&mut self) -> &mut [u8];
+    /// Hands on the first `len` bytes of [`Self::spare`].
+    fn publish(&mut self, len: usize);
+    /// Whether nobody wants the rest any more; asked between chunks.
+    fn cancelled(&mut self) -> bool;
+}
+
+/// How a fill ended when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Every voxel was published, and the source's checksum is right.
+    Complete,
+    /// The sink was cancelled.
+    Cancelled,
+}
+
+/// A volume: its source and how it becomes voxels.
+#[derive(Clone, Debug)]
+pub struct Volume<'a> {
+    /// The NPZ file.
+    pub path: PathBuf,
+    /// The array in it.
+    pub array: &'a Array,
+    /// What becomes of values that float16 cannot hold.
+    pub overflow: Overflow,
+}
+
+impl Volume<'_> {
+    /// The shape of the result, in array order.
+    pub fn shape(&self) -> [u64; 3] {
+        let shape = &self.array.header.shape;
+        [shape[0], shape[1], shape[2]] // `npz::inspect` admits three axes only
+    }
+
+    /// The length of the result in bytes, known without reading a voxel.
+    pub fn byte_len(&self) -> u64 {
+        self.shape().iter().product::<u64>() * VOXEL
+    }
+
+    /// Writes all voxels to `sink`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
+    /// does not fit, [`Error::Io`] if reading failed.
+    pub fn fill(&self, sink: &mut impl Sink) -> Result<Filled> {
+        let file = self.open()?;
+        let filled = Scratch::with(|scratch| {
+            let payload = Payload::open(&self.path, &file, self.array, &mut scratch.input)?;
+            let in_order = !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1;
+            if in_order {
+                self.fill_in_order(payload, &mut scratch.chunk, sink)
+            } else {
+                self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.block, sink)
+            }
+        });
+        self.check_unchanged(&file)?; // first: a changed file explains every other failure
+        if filled? == Last::Withheld {
+            let rest = sink.spare().len();
+            sink.publish(rest);
+            return Ok(Filled::Complete);
+        }
+        Ok(Filled::Cancelled)
+    }
+
+    /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating
+    /// one costs four times that. `None` where only a whole fill can tell (Fortran order).
+    pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
+        let ratio = self.array.header.element.size() as u64 / VOXEL.min(self.array.header.element.size() as u64);
+        match (self.array.header.fortran_order, self.array.member.compression) {
+            (true, _) => None,
+            (false, Compression::Stored) => Some(len * ratio),
+            (false, Compression::Deflated) => Some((offset + len) * ratio * 4),
+        }
+    }
+
+    /// Reads `out.len()` bytes of the result at `offset` without keeping anything and without the checksum, which
+    /// covers the whole: for readers that look at the tar headers around a volume.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let file = self.open()?;
+        let result = Scratch::with(|scratch| self.peek_from(&file, offset, out, scratch));
+        self.check_unchanged(&file)?;
+        result
+    }
+
+    fn peek_from(&self, file: &File, offset: u64, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+        let element = self.array.header.element.size();
+        // Whole elements around the wanted bytes.
+        let mut at = to_usize(offset / VOXEL);
+        let mut skip = to_usize(offset % VOXEL);
+        let mut payload = match self.array.member.compression {
+            Compression::Stored => None,
+            Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.input)?),
+        };
+        if let Some(payload) = &mut payload {
+            let mut left = at * element;
+            while left > 0 {
+                let n = left.min(CHUNK_LEN);
+                payload.read_exact(&mut scratch.chunk[..n])?;
+                left -= n;
+            }
+        }
+        let mut voxels = [f16::ZERO; 8192];
+        let mut done = 0;
+        while done < out.len() {
+            let count = (skip + out.len() - done).div_ceil(to_usize(VOXEL)).min(voxels.len());
+            let source = &mut scratch.chunk[..count * element];
+            match &mut payload {
+                Some(payload) => payload.read_exact(source)?,
+                None => npz::read_stored(&self.path, file, self.array, (at * element) as u64, source)?,
+            }
+            self.cast(source, &mut voxels[..count], at)?;
+            let bytes: &[u8] = &bytemuck::cast_slice(&voxels[..count])[skip..];
+            let n = bytes.len().min(out.len() - done);
+            out[done..done + n].copy_from_slice(&bytes[..n]);
+            (done, at, skip) = (done + n, at + count, 0);
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<File> {
+        let file = File::open(&self.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => self.changed("it is gone".into()),
+            _ => Error::io(&self.path, "open the file", error),
+        })?;
+        self.check_unchanged(&file)?;
+        // Doubles the kernel's read-ahead; advice only, so a file system that has none is fine.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        Ok(file)
+    }
+
+    fn check_unchanged(&self, file: &File) -> Result<()> {
+        let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the file", error))?;
+        match self.array.fingerprint.difference(&Fingerprint::of(&metadata)) {
+            None => Ok(()),
+            Some(detail) => Err(self.changed(detail)),
+        }
+    }
+
+    fn changed(&self, detail: String) -> Error {
+        Error::Changed { path: self.path.clone(), detail }
+    }
+
+    fn cast(&self, source: &mut [u8], voxels: &mut [f16], first: usize) -> Result<()> {
+        let header = &self.array.header;
+        to_f16(header.element, header.big_endian, source, voxels, self.overflow)
+            .map_err(|TooLarge { index, value }| too_large(&self.path, header, first + index, value))
+    }
+
+    /// All but the last chunk is published as it comes; the last one waits for the checksum.
+    fn fill_in_order(&self, mut payload: Payload<'_>, chunk: &mut [u8], sink: &mut impl Sink) -> Result<Last> {
+        let element = self.array.header.element.size();
+        let mut first = 0;
+        loop {
+            if sink.cancelled() {
+                return Ok(Last::Cancelled);
+            }
+            let spare = sink.spare();
+            let left = spare.len() / to_usize(VOXEL);
+            let count = left.min(CHUNK_LEN / element);
+            let source = &mut chunk[..count * element];
+            payload.read_exact(source)?;
+            self.cast(source, bytemuck::cast_slice_mut(&mut spare[..count * to_usize(VOXEL)]), first)?;
+            if count == left {
+                payload.finish()?;
+                return Ok(Last::Withheld);
+            }
+            sink.publish(count * to_usize(VOXEL));
+            first += count;
+        }
+    }
+
+    fn fill_transposed(
+        &self,
+        mut payload: Payload<'_>,
+        chunk: &mut [u8],
+        block: &mut Vec<f16>,
+        sink: &mut impl Sink,
+    ) -> Result<Last> {
+        let shape = self.shape().map(to_usize);
+        let planes = to_usize(PlaneBlock::planes(self.shape()));
+        let needed = PlaneBlock::scratch_len(shape, planes);
+        if block.len() < needed {
+            block.resize(needed, f16::ZERO);
+        }
+        let element = self.array.header.element.size();
+        let mut first = 0;
+        for start in (0..shape[2]).step_by(planes) {
+            let range = start..shape[2].min(start + planes);
+            let mut block = PlaneBlock::new(block, shape);
+            for plane in 0..range.len() {
+                if sink.cancelled() {
+                    return Ok(Last::Cancelled);
+                }
+                for voxels in block.plane(plane).chunks_mut(CHUNK_LEN / element) {
+                    let source = &mut chunk[..voxels.len() * element];
+                    payload.read_exact(source)?;
+                    self.cast(source, voxels, first)?;
+                    first += voxels.len();
+                }
+            }
+            block.scatter(range, bytemuck::cast_slice_mut(sink.spare()));
+        }
+        payload.finish()?;
+        Ok(Last::Withheld)
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Last {
+    /// The last bytes are written and checked, but not published.
+    Withheld,
+    Cancelled,
+}
+
+fn too_large(path: &Path, header: &npz::ArrayHeader, index: usize, value: f64) -> Error {
+    let mut rest = index as u64;
+    let mut place = [0; 3];
+    let axes: [usize; 3] = if header.fortran_order { [0, 1, 2] } else { [2, 1, 0] };
+    for axis in axes {
+        place[axis] = rest % header.shape[axis];
+        rest /= header.shape[axis];
+    }
+    Error::malformed(
+        path,
+        format!(
+            "voxel {place:?} is {value}, which float16 cannot hold (at most 65504); choose --overflow saturate or inf"
+        ),
+    )
+}

@@ -1,0 +1,77 @@
+"""Fixtures: the program, and one data set that is mounted, materialised and converted by the reference."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import reference
+from harness import READER_OPTIONS, Program, find_program, force_unmount, mount_points, snapshot
+from make_dataset import Dataset, Options, make_dataset
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """The binary under test."""
+    return Program(find_program())
+
+
+@pytest.fixture(scope="session", params=["materialize", "mount"])
+def via(request: pytest.FixtureRequest) -> str:
+    """How the shards are made: every test that asks for this runs both ways."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A CT-RATE-like data set of mixed orders and compressions, with strays and gaps."""
+    out = tmp_path_factory.mktemp("dataset")
+    return make_dataset(Options(out, volumes=14, size=(56, 48, 24), missing_zspacing=1, bom=True))
+
+
+@pytest.fixture(scope="session")
+def sources_before(dataset: Dataset) -> dict[str, tuple[str, int, int]]:
+    """The state of the source files before anything touched them."""
+    return snapshot(dataset)
+
+
+@pytest.fixture(scope="session")
+def expected(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards as the reference converter makes them."""
+    out = tmp_path_factory.mktemp("expected")
+    slots = reference.plan(dataset.folder, dataset.reports, dataset.meta, dataset.labels, READER_OPTIONS)
+    reference.convert(slots, out, READER_OPTIONS)
+    return out
+
+
+@pytest.fixture(scope="session")
+def files(program: Program, dataset: Dataset, sources_before: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards as files that the program wrote."""
+    out = tmp_path_factory.mktemp("files")
+    return program.materialize(dataset, out, *READER_OPTIONS.flags(), "--num-workers", 2)
+
+
+@pytest.fixture(scope="module")
+def mount(program: Program, dataset: Dataset, sources_before: object) -> Iterator[Path]:
+    """The shards as a mount of the program; a new one for each module, so that one deadline covers it."""
+    with program.mounted(dataset, *READER_OPTIONS.flags()) as point:
+        yield point
+
+
+@pytest.fixture(scope="module", params=["files", "mount"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The shards, once as files and once as a mount: what a reader sees must be the same."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_mount_left() -> Iterator[None]:
+    """No mount of the tests may be left when they end."""
+    yield
+    prefix = str(Path(tempfile.gettempdir()).resolve() / "ctwds-test-")
+    left = [point for point in mount_points() if point.startswith(prefix)]
+    for point in left:
+        force_unmount(Path(point))
+    assert not left, f"the tests left mounts: {left}"
