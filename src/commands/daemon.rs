@@ -19,10 +19,11 @@ const READY: &[u8] = b"ready\n";
 /// # Errors
 /// The process cannot be started.
 pub(super) fn start(log_file: &Path) -> Result<std::result::Result<(), ExitCode>> {
-    let failed = |error| Error::io(Path::new("/proc/self/exe"), "start the daemon", error);
+    let failed = |error| Error::io(Path::new("ctwds-fs"), "start the daemon", error);
+    let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     close_on_exec();
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let mut daemon = Command::new("/proc/self/exe")
+    let mut daemon = Command::new(program)
         .args(std::env::args_os().skip(1))
         .arg("--daemon")
         .arg("--log-file")

@@ -120,6 +120,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        log::trace!("read handle {handle}, {size} bytes at {offset}");
         self.tree.read(handle.0, offset, size as usize, move |result| match result {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(errno(&error)),

@@ -7,8 +7,8 @@ use crate::cache::{Key, Reader};
 use crate::plan::ShardId;
 
 /// A reader that has read this far without a gap reads on. Walking headers through Python's buffer of `st_blksize`
-/// reads 1 MiB at each header, and the kernel reads another one ahead.
-const SEQUENTIAL: u64 = 5 << 19;
+/// reads 1 MiB at each header, and the kernel reads another two ahead.
+const SEQUENTIAL: u64 = 7 << 19;
 /// How far out of order requests of a sequential reader may come: the kernel reads ahead on several threads.
 const REORDER: u64 = 2 << 20;
 
