@@ -71,7 +71,7 @@ impl<E: Clone + 'static> Entry<E> {
             Phase::Failed(error) => return Taken::Failed(error.clone(), waiter),
             Phase::Cancelled => return Taken::Gone(waiter),
         };
-        if let Some(slice) = buffer.and_then(|buffer| buffer.slice(range.clone())) {
+        if let Some(slice) = buffer.and_then(|buffer| Growing::slice(buffer, range.clone())) {
             return Taken::Ready(Bytes::from_owner(slice), waiter);
         }
         state.waiters.push((range, waiter));
@@ -136,7 +136,7 @@ impl<E: Clone + 'static> Entry<E> {
         drop(state);
         ready.sort_by_key(|(range, _)| range.end);
         for (range, waiter) in ready {
-            if let Some(slice) = buffer.slice(range) {
+            if let Some(slice) = Growing::slice(&buffer, range) {
                 waiter.ready(Ok(Bytes::from_owner(slice)));
             }
         }

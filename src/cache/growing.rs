@@ -65,8 +65,8 @@ impl<M: Memory> Growing<M> {
     }
 
     /// The bytes `range`; `None` if they are not all filled yet.
-    pub(super) fn slice(self: &Arc<Self>, range: Range<usize>) -> Option<Slice<M>> {
-        (range.start <= range.end && range.end <= self.filled()).then(|| Slice { shared: self.clone(), range })
+    pub(super) fn slice(this: &Arc<Self>, range: Range<usize>) -> Option<Slice<M>> {
+        (range.start <= range.end && range.end <= this.filled()).then(|| Slice { shared: this.clone(), range })
     }
 }
 

@@ -9,6 +9,8 @@ mod growing;
 mod region;
 mod schedule;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

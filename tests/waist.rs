@@ -1,0 +1,183 @@
+//! The waist against the naive shard: virtual, materialised and mounted, at random offsets, in any order.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // a test may end at the first surprise
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use common::{Example, Stored};
+use ctwds_fs::materialize::{Observer, materialize};
+use ctwds_fs::shard::ShardSet;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn begin(&self, _shards: usize, _kept: usize, _bytes: u64) {}
+    fn wrote(&self, _bytes: u64) {}
+    fn finished(&self, _name: &str, _bytes: u64) {}
+}
+
+/// A read: which shard, where (as a fraction of its length, so that it fits any), and how much.
+type Wanted = (usize, f64, usize);
+
+fn stored() -> impl Strategy<Value = Stored> {
+    let descr = prop::sample::select(vec!["<f4", ">f4", "<f8", "<f2", "|u1", "<i2", ">i4"]);
+    ([1usize..12, 1usize..12, 1usize..40], descr, any::<bool>(), any::<bool>())
+        .prop_map(|(shape, descr, fortran, deflated)| Stored { shape, descr, fortran, deflated })
+}
+
+fn reads() -> impl Strategy<Value = Vec<Wanted>> {
+    prop::collection::vec((0usize..4, 0.0..1.1, prop_oneof![0usize..600, 0usize..20_000]), 1..30)
+}
+
+/// The conformance check that every way of reading passes: `read` gives exactly the naive bytes, cut at the end.
+fn check_reads(naive: &[Vec<u8>], wanted: &[Wanted], read: impl Fn(usize, u64, usize) -> Vec<u8>) {
+    for &(shard, fraction, len) in wanted {
+        let shard = shard % naive.len();
+        let bytes = &naive[shard];
+        let start = ((bytes.len() as f64 * fraction) as usize).min(bytes.len() + 5);
+        let expected = bytes.get(start..bytes.len().min(start + len)).unwrap_or_default();
+        let found = read(shard, start as u64, len);
+        assert!(found == expected, "shard {shard}, {len} bytes at {start}: {} bytes differ", found.len());
+    }
+}
+
+fn read_file(path: &Path, offset: u64, len: usize) -> Vec<u8> {
+    let file = File::open(path).unwrap();
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64).unwrap() {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
+}
+
+fn shard_path(folder: &Path, shard: usize) -> PathBuf {
+    folder.join(format!("shard-{shard:06}.tar"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn virtual_and_materialised_shards_equal_the_naive_one(
+        volumes in prop::collection::vec(stored(), 1..6),
+        per_shard in 1u32..4,
+        cache_pages in 1u64..12,
+        threads in 1usize..4,
+        wanted in reads(),
+    ) {
+        let example = Example::write(volumes, per_shard);
+        let naive = example.naive_shards();
+        let set = ShardSet::new(example.plan(), cache_pages * 4096, threads).unwrap();
+        prop_assert_eq!(set.plan().shards.len(), naive.len());
+        check_reads(&naive, &wanted, |shard, offset, len| set.read(u32::try_from(shard).unwrap(), offset, len).unwrap().to_vec());
+        let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
+        check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
+        let out = example.folder.path().join("out");
+        let outcome = materialize(&set, &out, threads, &AtomicBool::new(false), &Silent).unwrap();
+        prop_assert_eq!(outcome.written, naive.len());
+        check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));
+        prop_assert!(set.stats().cache_bytes <= set.stats().cache_limit.max(set.stats().cache_peak_bytes));
+    }
+}
+
+/// Volumes that are small, larger than a read, and large enough to be peeked at, in all orders and compressions.
+fn mixed_example() -> Example {
+    let mut volumes = Vec::new();
+    for (shape, descr) in [([3, 5, 7], "<f4"), ([40, 50, 60], "<i2"), ([128, 128, 150], "<f4")] {
+        for (fortran, deflated) in [(false, false), (false, true), (true, false), (true, true)] {
+            volumes.push(Stored { shape, descr, fortran, deflated });
+        }
+    }
+    Example::write(volumes, 5)
+}
+
+#[test]
+fn concurrent_readers_in_any_order_see_the_same_bytes() {
+    let example = mixed_example();
+    let naive = example.naive_shards();
+    // Room for two of the large volumes; more readers than that.
+    let set = ShardSet::new(example.plan(), 10 << 20, 3).unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..6u64 {
+            let (set, naive) = (&set, &naive);
+            scope.spawn(move || {
+                let shard = u32::try_from(reader % 3).unwrap();
+                let cursor = Arc::new(set.cursor(shard));
+                let bytes = &naive[shard as usize];
+                let step = [512, 4096, 10_240, 131_072, 1 << 20, 5 << 20][usize::try_from(reader).unwrap()];
+                for start in (0..bytes.len()).step_by(step) {
+                    let found = set.read_on(&cursor, start as u64, step).unwrap();
+                    assert!(found == bytes[start..bytes.len().min(start + step)], "reader {reader} at {start}");
+                }
+            });
+        }
+    });
+    assert!(set.stats().cache_peak_bytes <= 10 << 20);
+}
+
+/// Unmounts when dropped, however the test ends.
+struct Mount {
+    point: tempfile::TempDir,
+}
+
+impl Mount {
+    fn new(example: &Example, flags: &[&str]) -> Self {
+        let point = tempfile::tempdir().unwrap();
+        let log = example.folder.path().join("mount.log");
+        let output = Command::new(env!("CARGO_BIN_EXE_ctwds-fs"))
+            .arg("mount")
+            .args(example.flags())
+            .args(flags)
+            .arg("--log-file")
+            .arg(log)
+            .arg(point.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self { point }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let ended = Command::new(env!("CARGO_BIN_EXE_ctwds-fs")).arg("unmount").arg(self.point.path()).status();
+        if !ended.is_ok_and(|status| status.success()) {
+            let _ = Command::new("umount").args(["--force", "--lazy"]).arg(self.point.path()).status();
+        }
+    }
+}
+
+#[test]
+fn the_mounted_shard_equals_the_naive_one() {
+    if std::env::var_os("CTWDS_SKIP_FUSE").is_some_and(|skip| skip == "1") {
+        eprintln!("skipped: CTWDS_SKIP_FUSE=1");
+        return;
+    }
+    let example = mixed_example();
+    let naive = example.naive_shards();
+    let mount = Mount::new(&example, &["--cache-size", "16MiB", "--threads", "2"]);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..20 {
+        let wanted = reads().new_tree(&mut runner).unwrap().current();
+        check_reads(&naive, &wanted, |shard, offset, len| {
+            read_file(&shard_path(mount.point.path(), shard), offset, len)
+        });
+    }
+    for (shard, bytes) in naive.iter().enumerate() {
+        assert!(std::fs::read(shard_path(mount.point.path(), shard)).unwrap() == *bytes, "shard {shard}");
+    }
+}
