@@ -14,17 +14,17 @@ use zip::write::SimpleFileOptions;
 
 /// How a volume is stored.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    pub shape: [usize; 3],
-    pub descr: &'static str,
-    pub fortran: bool,
-    pub deflated: bool,
+pub(crate) struct Stored {
+    pub(crate) shape: [usize; 3],
+    pub(crate) descr: &'static str,
+    pub(crate) fortran: bool,
+    pub(crate) deflated: bool,
 }
 
 /// A data set on disk, and what its shards must hold.
-pub struct Example {
-    pub folder: tempfile::TempDir,
-    pub per_shard: u32,
+pub(crate) struct Example {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) per_shard: u32,
     volumes: Vec<Stored>,
 }
 
@@ -34,7 +34,7 @@ fn value(volume: usize, at: usize) -> i32 {
 }
 
 impl Example {
-    pub fn write(volumes: Vec<Stored>, per_shard: u32) -> Self {
+    pub(crate) fn write(volumes: Vec<Stored>, per_shard: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("volumes");
         fs::create_dir(&data).unwrap();
@@ -61,7 +61,7 @@ impl Example {
     }
 
     /// The command's flags for this data set.
-    pub fn flags(&self) -> Vec<String> {
+    pub(crate) fn flags(&self) -> Vec<String> {
         let files = [
             ("--data-folder", "volumes"),
             ("--reports-file", "reports.csv"),
@@ -74,7 +74,7 @@ impl Example {
         flags
     }
 
-    pub fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         let config = Config {
             data_folder: self.path("volumes"),
             reports_file: self.path("reports.csv"),
@@ -92,7 +92,7 @@ impl Example {
     }
 
     /// Every shard as one vector, made the simplest way.
-    pub fn naive_shards(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn naive_shards(&self) -> Vec<Vec<u8>> {
         let numbered: Vec<(usize, &Stored)> = self.volumes.iter().enumerate().collect();
         numbered
             .chunks(self.per_shard as usize)
