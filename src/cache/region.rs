@@ -74,15 +74,19 @@ impl Ledger {
         self.used == 0 || self.used + capacity(len) <= self.limit
     }
 
+    /// Whether a region of a size that suits `len` bytes is free.
+    pub(super) fn has_spare(&self, len: usize) -> bool {
+        self.free.iter().any(|map| serves(map.len(), len))
+    }
+
     /// Memory for `len` bytes, counted as used; the caller asked [`Self::fits`].
     ///
     /// # Errors
     /// The operating system has no memory left.
     pub(super) fn take(&mut self, len: usize) -> std::io::Result<MmapMut> {
         let wanted = capacity(len);
-        // A region up to a quarter too large is as good; a larger one would waste budget that is counted by `wanted`.
-        let fitting =
-            self.free.iter().enumerate().filter(|(_, map)| (wanted..=wanted + wanted / 4).contains(&map.len()));
+        let room = self.limit.saturating_sub(self.used).max(wanted);
+        let fitting = self.free.iter().enumerate().filter(|(_, map)| serves(map.len(), len) && map.len() <= room);
         let map = match fitting.min_by_key(|(_, map)| map.len()).map(|(at, _)| at) {
             Some(at) => self.free.swap_remove(at),
             None => {
@@ -111,6 +115,12 @@ impl Ledger {
             kept -= map.len();
         }
     }
+}
+
+/// Whether a region of `size` bytes is used for a volume of `len`: it is counted by its size, so that one of more than
+/// twice the length would waste budget.
+pub(super) fn serves(size: usize, len: usize) -> bool {
+    (capacity(len)..=2 * capacity(len)).contains(&size)
 }
 
 /// What a volume of `len` bytes is accounted as.

@@ -13,7 +13,7 @@ use memmap2::MmapMut;
 
 use super::entry::Entry;
 use super::growing::Growing;
-use super::region::{Ledger, Region, capacity};
+use super::region::{self, Ledger, Region, capacity};
 use super::{Key, Reader, Task};
 
 /// A reader that asked for nothing for this long may lose its volume to one that waits. A training step takes
@@ -44,6 +44,8 @@ struct Resident<E> {
     last_used: u64,
     readers: Vec<Use>,
     ahead_for: Option<Reader>,
+    /// A reader has read all of it.
+    read_past: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,7 +136,8 @@ impl<E: Clone + 'static> Schedule<E> {
 
     fn make_room(&mut self, len: usize, demanded: bool, now: Instant) -> Room<E> {
         if self.ledger.fits(len) {
-            return Room::Fits;
+            let past = self.recyclable(len, now).and_then(|key| self.give_up(key));
+            return past.map_or(Room::Fits, |entry| Room::Evicted(vec![entry]));
         }
         self.leaving.retain(|(buffer, _)| buffer.strong_count() > 0);
         let mut going: usize = self.leaving.iter().map(|(_, size)| size).sum();
@@ -173,11 +176,8 @@ impl<E: Clone + 'static> Schedule<E> {
     /// The volume that is missed least: an unused one, the least recently used first; for a demand then one that was
     /// read ahead, the latest first, because its reader comes to it last.
     fn victim(&self, demanded: bool, now: Instant) -> Option<Key> {
-        let idle = |r: &Resident<E>| r.readers.iter().all(|u| u.until <= now);
-        let unused =
-            self.entries.iter().filter(|(_, r)| r.progress == Progress::Full && r.ahead_for.is_none() && idle(r));
-        if let Some((key, _)) = unused.min_by_key(|(_, r)| r.last_used) {
-            return Some(*key);
+        if let Some(key) = self.unused(now, |_| true) {
+            return Some(key);
         }
         let ahead = self.entries.iter().filter(|(_, r)| {
             demanded
@@ -185,6 +185,26 @@ impl<E: Clone + 'static> Schedule<E> {
                 && matches!(r.progress, Progress::Full | Progress::Running { cancelling: false })
         });
         ahead.max_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
+    }
+
+    /// The least recently used full volume that nobody is in the middle of, among those that `may` go.
+    fn unused(&self, now: Instant, may: impl Fn(&Resident<E>) -> bool) -> Option<Key> {
+        let candidates = self.entries.iter().filter(|(_, r)| {
+            let idle = r.readers.iter().all(|u| u.until <= now);
+            r.progress == Progress::Full && r.ahead_for.is_none() && idle && may(r)
+        });
+        candidates.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
+    }
+
+    /// A volume that was read to its end and whose memory serves for `len` bytes, where no free memory does. Memory
+    /// that was touched before is worth more than such a volume, which the kernel has cached by now: first touch of
+    /// fresh pages was measured slower than decoding into them.
+    fn recyclable(&mut self, len: usize, now: Instant) -> Option<Key> {
+        self.leaving.retain(|(buffer, _)| buffer.strong_count() > 0);
+        if self.ledger.has_spare(len) || !self.leaving.is_empty() {
+            return None;
+        }
+        self.unused(now, |r| r.read_past && region::serves(capacity(r.entry.len()), len))
     }
 
     /// Evicts a full volume, or asks a running fill to stop.
@@ -323,7 +343,7 @@ impl<E: Clone + 'static> Schedule<E> {
 impl<E: Clone + 'static> Resident<E> {
     fn queued(len: usize, ahead_for: Option<Reader>) -> Self {
         let entry = Arc::new(Entry::new(len));
-        Self { entry, progress: Progress::Queued, last_used: 0, readers: Vec::new(), ahead_for }
+        Self { entry, progress: Progress::Queued, last_used: 0, readers: Vec::new(), ahead_for, read_past: false }
     }
 
     fn note(&mut self, reader: Reader, bytes: usize, now: Instant) {
@@ -335,7 +355,8 @@ impl<E: Clone + 'static> Resident<E> {
         reading.served += bytes;
         reading.until = now + IDLE;
         if reading.served >= self.entry.len() {
-            self.readers.swap_remove(at); // read past
+            self.readers.swap_remove(at);
+            self.read_past = true;
         }
     }
 }

@@ -67,7 +67,7 @@ impl Cursor {
             position.volume = last.or(position.volume);
         }
         let wanted = match position.volume {
-            Some(volume) if sequential => self.after(volume),
+            Some(volume) if sequential => self.from(volume),
             _ => 0..0,
         };
         let asked = position.ahead.replace(wanted.clone());
@@ -81,12 +81,12 @@ impl Cursor {
         sequential
     }
 
-    /// The volumes of the shard behind `volume`: one for each decoder, and one that is ready while they work.
-    fn after(&self, volume: Key) -> std::ops::Range<Key> {
+    /// `volume` and those of the shard behind it: one for each decoder, and one that is ready while they work.
+    fn from(&self, volume: Key) -> std::ops::Range<Key> {
         let plan = self.set.plan();
         let end = Key::try_from(plan.shards[self.shard as usize].samples.end).unwrap_or(Key::MAX);
-        let depth = Key::try_from(self.set.threads + 1).unwrap_or(Key::MAX);
-        volume + 1..end.min(volume.saturating_add(1).saturating_add(depth)).max(volume + 1)
+        let depth = Key::try_from(self.set.threads + 2).unwrap_or(Key::MAX);
+        volume..end.min(volume.saturating_add(depth))
     }
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import reference
-from harness import READER_OPTIONS, Program, find_program, force_unmount, mount_points, snapshot
+from harness import READER_OPTIONS, Program, find_program, force_unmount, mount_folder, mount_points, require_fuse, snapshot
 from make_dataset import Dataset, Options, make_dataset
 
 
@@ -64,6 +64,14 @@ def mount(program: Program, dataset: Dataset, sources_before: object) -> Iterato
 def folder(request: pytest.FixtureRequest) -> Path:
     """The shards, once as files and once as a mount: what a reader sees must be the same."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder with an empty folder `mount` in it, for a test that mounts there itself."""
+    require_fuse()
+    with mount_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reference
@@ -22,6 +25,9 @@ COMMAND_DEADLINE = 120  # seconds; the slowest command of the tests takes a few
 MOUNT_DEADLINE = 200  # seconds that a mount may live, below the deadline of a test
 # What the data set of the readers is converted with: small shards, so that there are several.
 READER_OPTIONS = reference.Options(samples_per_shard=4)
+NOBODY = 65_534  # a user without rights
+SOURCE = "ctwds-fs:"  # how the mount table names our mounts, before the daemon's process id
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tmpfs and become another user")
 
 
 def find_program() -> Path:
@@ -52,6 +58,31 @@ def mount_points() -> list[str]:
         return [line.split()[1].encode().decode("unicode_escape") for line in table]
 
 
+def daemon_of(path: Path) -> int:
+    """The process that serves the mount there."""
+    with open("/proc/self/mounts", encoding="utf-8") as table:
+        sources = [line.split()[0] for line in table if line.split()[1].encode().decode("unicode_escape") == str(path)]
+    assert sources and sources[-1].startswith(SOURCE), f"{path} is no mount of ours: {sources}"
+    return int(sources[-1].removeprefix(SOURCE))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process still does anything; one that only waits for its parent to notice its end does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
+    """Poll, because neither processes nor mount tables tell us; fail after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds} s still not true: {what}"
+        time.sleep(0.002)
+
+
 def force_unmount(path: Path) -> None:
     """Abort the file system's connection, so that hanging readers get an error, and detach it."""
     for command in (["umount", "--force", "--lazy", str(path)], ["fusermount3", "-u", "-z", str(path)]):
@@ -60,22 +91,71 @@ def force_unmount(path: Path) -> None:
                 subprocess.run(command, capture_output=True, timeout=30, check=False)
 
 
+@contextlib.contextmanager
+def mount_folder(mode: int = 0o700) -> Iterator[Path]:
+    """A new folder with an empty folder `mount` in it, for a test that mounts there itself; a mount that is left, and
+    its daemon, are ended. Whatever else is put into the folder must be single files."""
+    base = Path(tempfile.mkdtemp(prefix="ctwds-test-mount-")).resolve()  # as the mount table names it
+    point = base / "mount"
+    point.mkdir()
+    base.chmod(mode)
+    watchdog = threading.Timer(MOUNT_DEADLINE, force_unmount, [point])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield base
+    finally:
+        watchdog.cancel()
+        for _ in range(2):  # a test may have put one mount over another
+            if is_mounted(point):
+                with contextlib.suppress(AssertionError, ProcessLookupError):
+                    os.kill(daemon_of(point), signal.SIGKILL)
+                force_unmount(point)
+        # Never a recursive delete: were the mount still there, it would walk into it.
+        with contextlib.suppress(OSError):
+            for path in base.iterdir():
+                if path != point:
+                    path.unlink()
+            point.rmdir()
+            base.rmdir()
+
+
 @dataclass(frozen=True)
 class Program:
     """The binary under test."""
 
     path: Path
 
-    def run(self, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; with `check`, anything but exit code 0 fails the test with what it printed."""
+    def run(self, *arguments: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; with `check`, anything but exit code 0 fails the test with what it printed.
+        `options` are those of `subprocess.run`: another user, say, or another environment."""
         command = [str(self.path), *map(str, arguments)]
         # Pipes on purpose: a daemon that kept one open would make this wait until the deadline.
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=False, stdin=subprocess.DEVNULL
-        )
+            command, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=False, stdin=subprocess.DEVNULL,
+            **options,
+        )  # fmt: skip
         if check and done.returncode != 0:
             pytest.fail(f"exit code {done.returncode}: {' '.join(command)}\n{done.stdout}{done.stderr}")
         return done
+
+    def refuses(self, *arguments: object, **options: Any) -> str:
+        """The message of a command that must fail: with exit code 1, and with a message instead of a panic."""
+        done = self.run(*arguments, check=False, **options)
+        assert done.returncode == 1, f"exit code {done.returncode}: {arguments}\n{done.stdout}{done.stderr}"
+        assert "ctwds-fs: error: " in done.stderr and "panicked" not in done.stderr, done.stderr
+        return done.stderr
+
+    @contextlib.contextmanager
+    def running(self, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
+        """A command while it runs; it is killed if the block leaves it."""
+        command = [str(self.path), *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
+        with subprocess.Popen(command, text=True, **pipes) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def materialize(self, dataset: Dataset, out: Path, *flags: object) -> Path:
         """The data set as files in `out`."""
@@ -86,30 +166,18 @@ class Program:
     def mounted(self, dataset: Dataset, *flags: object) -> Iterator[Path]:
         """The data set as a mount, until the block ends. The mount point and the log are in a folder of their own."""
         require_fuse()
-        base = Path(tempfile.mkdtemp(prefix="ctwds-test-mount-")).resolve()  # as the mount table names it
-        point, log = base / "mount", base / "log"
-        point.mkdir()
-        watchdog = threading.Timer(MOUNT_DEADLINE, force_unmount, [point])
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            self.run("mount", *dataset.flags(), *flags, "--log-file", log, point)
-            assert is_mounted(point), "mount returned 0, but nothing is mounted"
-            yield point
-            self.run("unmount", point)
-            assert not is_mounted(point), "unmount returned 0, but the mount is still there"
-        except BaseException as error:
-            if log.exists():
-                error.add_note(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
-            raise
-        finally:
-            watchdog.cancel()
-            force_unmount(point)
-            log.unlink(missing_ok=True)
-            # Never a recursive delete: were the mount still there, it would walk into it.
-            with contextlib.suppress(OSError):
-                point.rmdir()
-                base.rmdir()
+        with mount_folder() as base:
+            point, log = base / "mount", base / "log"
+            try:
+                self.run("mount", *dataset.flags(), *flags, "--log-file", log, point)
+                assert is_mounted(point), "mount returned 0, but nothing is mounted"
+                yield point
+                self.run("unmount", point)
+                assert not is_mounted(point), "unmount returned 0, but the mount is still there"
+            except BaseException as error:
+                if log.exists():
+                    error.add_note(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
+                raise
 
     @contextlib.contextmanager
     def produced(self, via: str, dataset: Dataset, out: Path, *flags: object) -> Iterator[Path]:

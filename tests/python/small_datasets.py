@@ -48,6 +48,15 @@ def write_dataset(
     return dataset
 
 
+def noise_dataset(
+    out: Path, count: int, shape: tuple[int, int, int] = (64, 64, 96), *, deflated: bool = True
+) -> Dataset:
+    """Volumes `v00.npz`, … of random integers, which neither deflate nor any reordering of bytes leaves as they are."""
+    rng = np.random.default_rng(count)
+    volumes = {f"v{n:02d}.npz": {"data": rng.integers(-1000, 1000, shape).astype("f4")} for n in range(count)}
+    return write_dataset(out, volumes, writer="numpy", deflated=deflated)
+
+
 def check_against_reference(
     program: Program, via: str, dataset: Dataset, tmp_path: Path, options: reference.Options = reference.Options()
 ) -> Path:
