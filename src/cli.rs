@@ -133,7 +133,7 @@ pub struct MountArgs {
     #[arg(long)]
     pub foreground: bool,
     /// Where the mount logs [default: the user's state folder; the terminal with --foreground]
-    #[arg(long, value_name = "FILE", overrides_with = "log_file")]
+    #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]

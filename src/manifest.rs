@@ -29,7 +29,14 @@ struct Manifest<'a> {
     volume_kind: &'static str,
     label_names: &'a [String],
     left_out: &'a [LeftOut],
+    unmatched: Vec<Unmatched<'a>>,
     shards: Vec<Shard<'a>>,
+}
+
+#[derive(Serialize)]
+struct Unmatched<'a> {
+    study_id: &'a str,
+    not_in: &'a str,
 }
 
 #[derive(Serialize)]
@@ -69,6 +76,7 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
         volume_kind: "stored",
         label_names: &plan.dataset.label_names,
         left_out: &plan.dataset.left_out,
+        unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
         shards: (0..).zip(&plan.shards).map(|(id, shard)| shard_entry(plan, id, shard, sha256(id))).collect(),
     };
     // Plain structs of strings and finite numbers: neither can fail to serialise.

@@ -30,6 +30,7 @@ mod sync {
     unsafe impl Sync for Shadow {}
 }
 
+#[allow(dead_code)] // the model does not use all of it
 #[path = "../src/cache/growing.rs"]
 mod growing;
 

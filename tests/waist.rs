@@ -81,7 +81,7 @@ proptest! {
     ) {
         let example = Example::write(volumes, per_shard);
         let naive = example.naive_shards();
-        let set = ShardSet::new(example.plan(), cache_pages * 4096, threads).unwrap();
+        let set = ShardSet::new(example.plan(), cache_pages * 4096, threads, per_shard == 1).unwrap();
         prop_assert_eq!(set.plan().shards.len(), naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| set.read(u32::try_from(shard).unwrap(), offset, len).unwrap().to_vec());
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
@@ -110,7 +110,7 @@ fn concurrent_readers_in_any_order_see_the_same_bytes() {
     let example = mixed_example();
     let naive = example.naive_shards();
     // Room for two of the large volumes; more readers than that.
-    let set = ShardSet::new(example.plan(), 10 << 20, 3).unwrap();
+    let set = ShardSet::new(example.plan(), 10 << 20, 3, true).unwrap();
     std::thread::scope(|scope| {
         for reader in 0..6u64 {
             let (set, naive) = (&set, &naive);

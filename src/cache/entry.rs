@@ -1,7 +1,8 @@
 //! One volume in the cache: waiting for its turn, being filled, or full; and the reads that wait for it.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
@@ -33,12 +34,14 @@ pub(super) struct Entry<E> {
 
 struct State<E> {
     phase: Phase<E>,
+    /// The fill is to stop, unless somebody comes before it notices.
+    cancel: bool,
     waiters: Vec<(Range<usize>, Box<dyn Wait<E>>)>,
 }
 
 enum Phase<E> {
     Queued,
-    Filling { buffer: Arc<Growing<Region>>, cancel: bool },
+    Filling(Arc<Growing<Region>>),
     Full(Arc<Growing<Region>>),
     Failed(E),
     Cancelled,
@@ -46,7 +49,7 @@ enum Phase<E> {
 
 impl<E: Clone + 'static> Entry<E> {
     pub(super) fn new(len: usize) -> Self {
-        Self { len, state: Mutex::new(State { phase: Phase::Queued, waiters: Vec::new() }) }
+        Self { len, state: Mutex::new(State { phase: Phase::Queued, cancel: false, waiters: Vec::new() }) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -61,19 +64,17 @@ impl<E: Clone + 'static> Entry<E> {
     /// The bytes `range`, or the promise to call `waiter` with them.
     pub(super) fn take<W: Wait<E>>(&self, range: Range<usize>, waiter: Box<W>) -> Taken<E, W> {
         let mut state = self.lock();
-        let buffer = match &mut state.phase {
+        let buffer = match &state.phase {
             Phase::Queued => None,
-            Phase::Filling { buffer, cancel } => {
-                *cancel = false; // somebody wants it after all
-                Some(buffer)
-            }
-            Phase::Full(buffer) => Some(buffer),
+            Phase::Filling(buffer) | Phase::Full(buffer) => Some(buffer),
             Phase::Failed(error) => return Taken::Failed(error.clone(), waiter),
             Phase::Cancelled => return Taken::Gone(waiter),
         };
         if let Some(slice) = buffer.and_then(|buffer| Growing::slice(buffer, range.clone())) {
+            state.cancel = false; // somebody wants it after all
             return Taken::Ready(Bytes::from_owner(slice), waiter);
         }
+        state.cancel = false;
         state.waiters.push((range, waiter));
         Taken::Parked
     }
@@ -88,36 +89,30 @@ impl<E: Clone + 'static> Entry<E> {
         idle
     }
 
-    /// The buffer of a full volume, to find out when its last reader has dropped it.
-    pub(super) fn full_buffer(&self) -> Weak<Growing<Region>> {
+    /// Where the buffer of a volume lies, to recognise its memory when the last reader has dropped it.
+    pub(super) fn address(&self) -> Option<usize> {
         match &self.lock().phase {
-            Phase::Full(buffer) => Arc::downgrade(buffer),
-            _ => Weak::new(),
+            Phase::Filling(buffer) | Phase::Full(buffer) => Some(buffer.address()),
+            _ => None,
         }
     }
 
     /// Begins the fill.
     pub(super) fn start(&self, buffer: Arc<Growing<Region>>) {
-        self.lock().phase = Phase::Filling { buffer, cancel: false };
+        self.lock().phase = Phase::Filling(buffer);
     }
 
     /// Asks a running fill to stop; false if somebody waits for it.
     pub(super) fn request_cancel(&self) -> bool {
         let mut state = self.lock();
-        let awaited = !state.waiters.is_empty();
-        match &mut state.phase {
-            Phase::Filling { cancel, .. } => {
-                *cancel = !awaited;
-                *cancel
-            }
-            _ => false,
-        }
+        state.cancel = state.waiters.is_empty();
+        state.cancel
     }
 
     /// Called by the filler between chunks: true, for good, once a cancel was asked for and nobody came since.
     pub(super) fn confirm_cancel(&self) -> bool {
         let mut state = self.lock();
-        let cancelled = matches!(state.phase, Phase::Filling { cancel: true, .. });
+        let cancelled = state.cancel && matches!(state.phase, Phase::Filling(_));
         let old = if cancelled { std::mem::replace(&mut state.phase, Phase::Cancelled) } else { Phase::Queued };
         drop(state);
         drop(old); // a buffer must not be dropped under the lock: its memory goes home through another lock
@@ -127,7 +122,7 @@ impl<E: Clone + 'static> Entry<E> {
     /// Answers the reads that are ready by now, the earliest first.
     pub(super) fn wake(&self) {
         let mut state = self.lock();
-        let (Phase::Filling { buffer, .. } | Phase::Full(buffer)) = &state.phase else { return };
+        let (Phase::Filling(buffer) | Phase::Full(buffer)) = &state.phase else { return };
         let buffer = buffer.clone();
         let filled = buffer.filled();
         let (mut ready, waiting): (Vec<_>, Vec<_>) =
@@ -137,7 +132,7 @@ impl<E: Clone + 'static> Entry<E> {
         ready.sort_by_key(|(range, _)| range.end);
         for (range, waiter) in ready {
             if let Some(slice) = Growing::slice(&buffer, range) {
-                waiter.ready(Ok(Bytes::from_owner(slice)));
+                answer(waiter, Ok(Bytes::from_owner(slice)));
             }
         }
     }
@@ -145,7 +140,7 @@ impl<E: Clone + 'static> Entry<E> {
     /// The fill is complete.
     pub(super) fn finish(&self) {
         let mut state = self.lock();
-        if let Phase::Filling { buffer, .. } = &state.phase {
+        if let Phase::Filling(buffer) = &state.phase {
             state.phase = Phase::Full(buffer.clone());
         }
         drop(state);
@@ -160,8 +155,15 @@ impl<E: Clone + 'static> Entry<E> {
         drop(state);
         drop(old); // as above
         for (_, waiter) in waiters {
-            waiter.ready(Err(error.clone()));
+            answer(waiter, Err(error.clone()));
         }
+    }
+}
+
+/// A waiter that panics must not take the filler, and with it the other waiters, along.
+fn answer<E: 'static>(waiter: Box<dyn Wait<E>>, result: Result<Bytes, E>) {
+    if catch_unwind(AssertUnwindSafe(|| waiter.ready(result))).is_err() {
+        log::error!("a read failed by an internal error, reported above");
     }
 }
 

@@ -59,6 +59,11 @@ impl<M: Memory> Growing<M> {
         (shared.clone(), Writer { shared, filled: 0 })
     }
 
+    /// The memory's address, which identifies it.
+    pub(super) fn address(&self) -> usize {
+        self.base.as_ptr().addr()
+    }
+
     /// The bytes that can be read so far.
     pub(super) fn filled(&self) -> usize {
         self.filled.load(Ordering::Acquire)

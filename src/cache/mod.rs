@@ -7,6 +7,7 @@
 mod entry;
 mod growing;
 mod region;
+mod resident;
 mod schedule;
 mod sync;
 #[cfg(test)]
@@ -50,8 +51,17 @@ pub trait Source: Send + Sync + 'static {
     /// Whatever prevents it; everybody who waits for the volume gets it.
     fn fill(&self, key: Key, writer: &mut Writer<'_, Self::Error>) -> Result<bool, Self::Error>;
 
-    /// The error for a fill that panicked, or for which there was no memory.
-    fn broken(&self, key: Key, message: String) -> Self::Error;
+    /// The error for a fill that did not end as it should.
+    fn broken(&self, key: Key, cause: Broken) -> Self::Error;
+}
+
+/// Why a fill did not end as it should.
+#[derive(Debug)]
+pub enum Broken {
+    /// It panicked with this message.
+    Panic(String),
+    /// The operating system gave no memory.
+    NoMemory(std::io::Error),
 }
 
 /// A read's state: answered, or to be answered by a call.
@@ -93,14 +103,15 @@ struct Shared<S: Source> {
 }
 
 impl<S: Source> Cache<S> {
-    /// A cache of `limit` bytes with `threads` filling threads.
+    /// A cache of `limit` bytes with `threads` filling threads. With `recycle`, a volume that a reader has read to its
+    /// end gives its memory to the next one, instead of being kept as long as the limit allows.
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn new(source: S, limit: usize, threads: usize) -> std::io::Result<Self> {
+    pub fn new(source: S, limit: usize, threads: usize, recycle: bool) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             source,
-            schedule: Mutex::new(Schedule::new(limit)),
+            schedule: Mutex::new(Schedule::new(limit, recycle)),
             changed: Condvar::new(),
             counters: Counters::default(),
         });
@@ -127,7 +138,7 @@ impl<S: Source> Cache<S> {
             let (entry, is_work) = self.shared.lock().want(key, len, reader, range.len(), Instant::now());
             let taken = entry.take(range.clone(), waiter);
             if is_work {
-                self.shared.changed.notify_one();
+                self.shared.changed.notify_all();
             }
             let counters = &self.shared.counters;
             match taken {
@@ -142,8 +153,7 @@ impl<S: Source> Cache<S> {
                 }
                 Taken::Gone(back) => waiter = back,
             }
-            // The cancelled fill has yet to leave the map; its thread is about to do that.
-            std::thread::yield_now();
+            self.shared.lock().forget(key, &entry);
         }
     }
 
@@ -217,8 +227,12 @@ impl<S: Source> Drop for Cache<S> {
 
 impl<S: Source> Home for Shared<S> {
     fn take_back(&self, map: MmapMut) {
-        self.lock().ledger.put(map);
+        let mut schedule = self.lock();
+        schedule.ledger.put(map);
+        let discarded = schedule.ledger.take_discarded();
+        drop(schedule);
         self.changed.notify_all();
+        drop(discarded);
     }
 }
 
@@ -263,24 +277,25 @@ impl<S: Source> Shared<S> {
         self.counters.fills.fetch_add(1, Ordering::Relaxed);
         let result = match memory {
             Ok(map) => {
-                let used = self.lock().ledger.used() as u64;
-                self.counters.peak_bytes.fetch_max(used, Ordering::Relaxed);
+                let mut schedule = self.lock();
+                self.counters.peak_bytes.fetch_max(schedule.ledger.used() as u64, Ordering::Relaxed);
+                let discarded = schedule.ledger.take_discarded();
+                drop(schedule);
+                drop(discarded);
                 let (shared, buffer) = Growing::new(Region::new(map, entry.len(), self.clone()));
                 entry.start(shared);
                 let mut writer = Writer { entry, buffer };
                 catch_unwind(AssertUnwindSafe(|| self.source.fill(key, &mut writer)))
-                    .unwrap_or_else(|panic| Err(self.source.broken(key, panic_message(&*panic))))
+                    .unwrap_or_else(|panic| Err(self.source.broken(key, Broken::Panic(panic_message(&*panic)))))
             }
-            Err(error) => {
-                Err(self.source.broken(key, format!("no memory for a volume of {} bytes: {error}", entry.len())))
-            }
+            Err(error) => Err(self.source.broken(key, Broken::NoMemory(error))),
         };
         // An entry that failed or was cancelled leaves the map before its waiters hear of it: errors are not kept.
         let complete = matches!(result, Ok(true));
         if complete {
             entry.finish();
         }
-        self.lock().ended(key, entry, complete);
+        self.lock().ended(key, entry, complete, Instant::now());
         match result {
             Ok(true) => {}
             Ok(false) => {

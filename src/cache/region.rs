@@ -53,11 +53,15 @@ pub(super) struct Ledger {
     limit: usize,
     used: usize,
     free: Vec<MmapMut>,
+    /// Address and size of used memory that comes back as soon as replies under way have gone out.
+    leaving: Vec<(usize, usize)>,
+    /// To be unmapped outside the lock: that takes long.
+    discarded: Vec<MmapMut>,
 }
 
 impl Ledger {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, used: 0, free: Vec::new() }
+        Self { limit, used: 0, free: Vec::new(), leaving: Vec::new(), discarded: Vec::new() }
     }
 
     /// Bytes of regions in use, which never exceed the limit unless a single volume does.
@@ -101,7 +105,23 @@ impl Ledger {
         Ok(map)
     }
 
+    /// Notes that the memory at this address will come back.
+    pub(super) fn expect(&mut self, address: usize, len: usize) {
+        self.leaving.push((address, capacity(len)));
+    }
+
+    /// Bytes that will come back.
+    pub(super) fn leaving(&self) -> usize {
+        self.leaving.iter().map(|(_, size)| size).sum()
+    }
+
+    /// Memory to be unmapped, outside the lock.
+    pub(super) fn take_discarded(&mut self) -> Vec<MmapMut> {
+        std::mem::take(&mut self.discarded)
+    }
+
     pub(super) fn put(&mut self, map: MmapMut) {
+        self.leaving.retain(|(address, _)| *address != map.as_ptr().addr());
         self.used -= map.len();
         self.free.push(map);
         self.trim(0);
@@ -113,6 +133,7 @@ impl Ledger {
         while self.used + kept + extra > self.limit {
             let Some(map) = self.free.pop() else { break };
             kept -= map.len();
+            self.discarded.push(map);
         }
     }
 }

@@ -3,25 +3,18 @@
 //! Demanded volumes go first and strictly in order, so that none starves; volumes read ahead take what room is
 //! left. Room is made by the least recently used volume that nobody is in the middle of, then (for a demand only)
 //! by volumes read ahead. A volume that a reader is in the middle of stays until it is read past, or the reader has
-//! been idle for [`IDLE`] while others wait.
+//! been idle for [`IDLE`](super::resident::IDLE) while others wait.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use memmap2::MmapMut;
 
 use super::entry::Entry;
-use super::growing::Growing;
-use super::region::{self, Ledger, Region, capacity};
+use super::region::{self, Ledger, capacity};
+use super::resident::{GRACE, IDLE, Progress, Resident};
 use super::{Key, Reader, Task};
-
-/// A reader that asked for nothing for this long may lose its volume to one that waits. A training step takes
-/// longer now and then, but then its loader has batches in store.
-const IDLE: Duration = Duration::from_secs(2);
-/// A reader that went on to another volume may still have requests for the old one under way, because the kernel
-/// reads ahead on several threads.
-const GRACE: Duration = Duration::from_millis(20);
 
 pub(super) struct Schedule<E> {
     entries: HashMap<Key, Resident<E>>,
@@ -29,36 +22,12 @@ pub(super) struct Schedule<E> {
     demand: VecDeque<Key>,
     ahead: VecDeque<Key>,
     pub(super) ledger: Ledger,
-    /// Evicted volumes whose memory a reply still holds.
-    leaving: Vec<(Weak<Growing<Region>>, usize)>,
     /// Removed volumes that a worker is to drop outside the lock.
     retired: Vec<Arc<Entry<E>>>,
     uses: u64,
+    /// Whether a volume that was read to its end gives its memory to the next one before fresh memory is taken.
+    recycle: bool,
     closing: bool,
-}
-
-struct Resident<E> {
-    entry: Arc<Entry<E>>,
-    progress: Progress,
-    /// The number of the last use, for the least recently used.
-    last_used: u64,
-    readers: Vec<Use>,
-    ahead_for: Option<Reader>,
-    /// A reader has read all of it.
-    read_past: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Queued,
-    Running { cancelling: bool },
-    Full,
-}
-
-struct Use {
-    reader: Reader,
-    served: usize,
-    until: Instant,
 }
 
 /// What a worker does next.
@@ -79,16 +48,16 @@ enum Room<E> {
 }
 
 impl<E: Clone + 'static> Schedule<E> {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, recycle: bool) -> Self {
         Self {
             entries: HashMap::new(),
             tasks: VecDeque::new(),
             demand: VecDeque::new(),
             ahead: VecDeque::new(),
             ledger: Ledger::new(limit),
-            leaving: Vec::new(),
             retired: Vec::new(),
             uses: 0,
+            recycle,
             closing: false,
         }
     }
@@ -139,8 +108,7 @@ impl<E: Clone + 'static> Schedule<E> {
             let past = self.recyclable(len, now).and_then(|key| self.give_up(key));
             return past.map_or(Room::Fits, |entry| Room::Evicted(vec![entry]));
         }
-        self.leaving.retain(|(buffer, _)| buffer.strong_count() > 0);
-        let mut going: usize = self.leaving.iter().map(|(_, size)| size).sum();
+        let mut going = self.ledger.leaving();
         going += self
             .entries
             .values()
@@ -181,7 +149,7 @@ impl<E: Clone + 'static> Schedule<E> {
         }
         let ahead = self.entries.iter().filter(|(_, r)| {
             demanded
-                && r.ahead_for.is_some()
+                && !r.ahead_for.is_empty()
                 && matches!(r.progress, Progress::Full | Progress::Running { cancelling: false })
         });
         ahead.max_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
@@ -191,7 +159,7 @@ impl<E: Clone + 'static> Schedule<E> {
     fn unused(&self, now: Instant, may: impl Fn(&Resident<E>) -> bool) -> Option<Key> {
         let candidates = self.entries.iter().filter(|(_, r)| {
             let idle = r.readers.iter().all(|u| u.until <= now);
-            r.progress == Progress::Full && r.ahead_for.is_none() && idle && may(r)
+            r.progress == Progress::Full && r.ahead_for.is_empty() && idle && may(r)
         });
         candidates.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
@@ -200,8 +168,7 @@ impl<E: Clone + 'static> Schedule<E> {
     /// that was touched before is worth more than such a volume, which the kernel has cached by now: first touch of
     /// fresh pages was measured slower than decoding into them.
     fn recyclable(&mut self, len: usize, now: Instant) -> Option<Key> {
-        self.leaving.retain(|(buffer, _)| buffer.strong_count() > 0);
-        if self.ledger.has_spare(len) || !self.leaving.is_empty() {
+        if !self.recycle || self.ledger.has_spare(len) || self.ledger.leaving() > 0 {
             return None;
         }
         self.unused(now, |r| r.read_past && region::serves(capacity(r.entry.len()), len))
@@ -213,7 +180,9 @@ impl<E: Clone + 'static> Schedule<E> {
         match resident.progress {
             Progress::Full => {
                 let resident = self.entries.remove(&key)?;
-                self.leaving.push((resident.entry.full_buffer(), capacity(resident.entry.len())));
+                if let Some(address) = resident.entry.address() {
+                    self.ledger.expect(address, resident.entry.len());
+                }
                 Some(resident.entry)
             }
             Progress::Running { .. } => {
@@ -224,7 +193,7 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// A reader asks for `bytes` of a volume: finds it, or queues its fill. True if there is new work.
+    /// A reader asks for `bytes` of a volume: finds it, or queues its fill. True if a worker may have something to do.
     pub(super) fn want(
         &mut self,
         key: Key,
@@ -235,28 +204,44 @@ impl<E: Clone + 'static> Schedule<E> {
     ) -> (Arc<Entry<E>>, bool) {
         self.uses += 1;
         let is_new = !self.entries.contains_key(&key);
-        let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len, None));
+        let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
         resident.last_used = self.uses;
-        let was_ahead = resident.ahead_for.take().is_some();
+        resident.ahead_for.retain(|other| Some(*other) != reader);
         if let Progress::Running { cancelling } = &mut resident.progress {
             *cancelling = false;
         }
         let queued = resident.progress == Progress::Queued;
-        if let Some(reader) = reader {
-            resident.note(reader, bytes, now);
-        }
+        let ended = reader.is_some_and(|reader| resident.note(reader, bytes, now));
         let entry = resident.entry.clone();
-        // One that is larger than the budget is served, and not kept.
-        if resident.progress == Progress::Full && resident.readers.is_empty() && capacity(len) > self.ledger.limit() {
-            self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
+        if capacity(len) > self.ledger.limit() {
+            self.retire_oversized();
         }
-        if queued && was_ahead {
-            self.ahead.retain(|queued| *queued != key);
+        let waiting_ahead = self.ahead.len();
+        if queued {
+            self.ahead.retain(|ahead| *ahead != key);
         }
-        if queued && (is_new || was_ahead) {
+        if is_new || waiting_ahead > self.ahead.len() {
             self.demand.push_back(key);
         }
-        (entry, queued)
+        (entry, queued || ended)
+    }
+
+    /// Drops volumes that are larger than the budget and that nobody is in the middle of: they are served, not kept.
+    fn retire_oversized(&mut self) {
+        let limit = self.ledger.limit();
+        let oversized = self
+            .entries
+            .extract_if(|_, r| r.progress == Progress::Full && r.readers.is_empty() && capacity(r.entry.len()) > limit);
+        self.retired.extend(oversized.map(|(_, r)| r.entry));
+    }
+
+    /// A fill was found cancelled before its thread could say so: makes room for a new one under the same key.
+    pub(super) fn forget(&mut self, key: Key, entry: &Arc<Entry<E>>) {
+        if self.entries.get(&key).is_some_and(|r| Arc::ptr_eq(&r.entry, entry)) {
+            self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
+            self.demand.retain(|queued| *queued != key);
+            self.ahead.retain(|queued| *queued != key);
+        }
     }
 
     /// Whether a volume is here or on its way.
@@ -269,10 +254,18 @@ impl<E: Clone + 'static> Schedule<E> {
         self.forget_ahead(reader, |key| keys.iter().any(|(wanted, _)| *wanted == key));
         for &(key, len) in keys {
             // A volume larger than the budget would displace everything that is being read.
-            if !self.entries.contains_key(&key) && capacity(len) <= self.ledger.limit() {
-                self.uses += 1;
-                let resident = Resident { last_used: self.uses, ..Resident::queued(len, Some(reader)) };
-                self.entries.insert(key, resident);
+            if capacity(len) > self.ledger.limit() {
+                continue;
+            }
+            self.uses += 1;
+            let is_new = !self.entries.contains_key(&key);
+            let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
+            let is_ahead = !resident.ahead_for.is_empty();
+            if is_new || (is_ahead && !resident.ahead_for.contains(&reader)) {
+                resident.ahead_for.push(reader);
+            }
+            if is_new {
+                resident.last_used = self.uses;
                 self.ahead.push_back(key);
             }
         }
@@ -282,13 +275,14 @@ impl<E: Clone + 'static> Schedule<E> {
         let stale: Vec<Key> = self
             .entries
             .iter()
-            .filter(|(key, r)| r.ahead_for == Some(reader) && !keep(**key))
+            .filter(|(key, r)| r.ahead_for.contains(&reader) && !keep(**key))
             .map(|(key, _)| *key)
             .collect();
         for key in stale {
             let Some(resident) = self.entries.get_mut(&key) else { continue };
-            resident.ahead_for = None;
+            resident.ahead_for.retain(|other| *other != reader);
             match resident.progress {
+                _ if !resident.ahead_for.is_empty() => {}
                 Progress::Queued if resident.entry.discard() => {
                     self.ahead.retain(|queued| *queued != key);
                     self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
@@ -301,8 +295,13 @@ impl<E: Clone + 'static> Schedule<E> {
 
     /// `reader` left `key` for another volume, perhaps before its end.
     pub(super) fn move_on(&mut self, reader: Reader, key: Key, now: Instant) {
-        let uses = self.entries.get_mut(&key).into_iter().flat_map(|r| &mut r.readers);
-        uses.filter(|u| u.reader == reader).for_each(|u| u.until = u.until.min(now + GRACE));
+        let Some(resident) = self.entries.get_mut(&key) else { return };
+        for reading in resident.readers.iter_mut().filter(|u| u.reader == reader) {
+            reading.moved_on = true;
+            reading.until = reading.until.min(now + GRACE);
+            // Its first bytes may have been peeked at, which is not counted.
+            resident.read_past |= reading.served >= resident.entry.len() / 2;
+        }
     }
 
     /// `reader` is gone: nothing is kept or filled for its sake.
@@ -310,6 +309,7 @@ impl<E: Clone + 'static> Schedule<E> {
         for resident in self.entries.values_mut() {
             resident.readers.retain(|u| u.reader != reader);
         }
+        self.retire_oversized();
         self.forget_ahead(reader, |_| false);
     }
 
@@ -318,10 +318,12 @@ impl<E: Clone + 'static> Schedule<E> {
     }
 
     /// A fill ended: the volume is full, or it is no longer here.
-    pub(super) fn ended(&mut self, key: Key, entry: &Arc<Entry<E>>, full: bool) {
+    pub(super) fn ended(&mut self, key: Key, entry: &Arc<Entry<E>>, full: bool, now: Instant) {
         let Some(resident) = self.entries.get_mut(&key).filter(|r| Arc::ptr_eq(&r.entry, entry)) else { return };
         if full && (capacity(entry.len()) <= self.ledger.limit() || !resident.readers.is_empty()) {
             resident.progress = Progress::Full;
+            // Its readers may have waited for longer than an idle one is given.
+            resident.readers.iter_mut().filter(|u| !u.moved_on).for_each(|u| u.until = now + IDLE);
         } else {
             self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
         }
@@ -336,27 +338,7 @@ impl<E: Clone + 'static> Schedule<E> {
     pub(super) fn drain(&mut self) -> Vec<Arc<Entry<E>>> {
         self.closing = true;
         self.tasks.clear();
-        self.entries.drain().map(|(_, resident)| resident.entry).collect()
-    }
-}
-
-impl<E: Clone + 'static> Resident<E> {
-    fn queued(len: usize, ahead_for: Option<Reader>) -> Self {
-        let entry = Arc::new(Entry::new(len));
-        Self { entry, progress: Progress::Queued, last_used: 0, readers: Vec::new(), ahead_for, read_past: false }
-    }
-
-    fn note(&mut self, reader: Reader, bytes: usize, now: Instant) {
-        let at = self.readers.iter().position(|u| u.reader == reader).unwrap_or_else(|| {
-            self.readers.push(Use { reader, served: 0, until: now });
-            self.readers.len() - 1
-        });
-        let reading = &mut self.readers[at];
-        reading.served += bytes;
-        reading.until = now + IDLE;
-        if reading.served >= self.entry.len() {
-            self.readers.swap_remove(at);
-            self.read_past = true;
-        }
+        let retired = std::mem::take(&mut self.retired);
+        self.entries.drain().map(|(_, resident)| resident.entry).chain(retired).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Cache, Key, Poll, Source, Wait, Writer};
+use super::{Broken, Cache, Key, Poll, Source, Wait, Writer};
 
 const LEN: usize = 16 * 4096;
 const CHUNK: usize = 4096;
@@ -39,8 +39,8 @@ impl<F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static> Source for
         Ok(true)
     }
 
-    fn broken(&self, _key: Key, message: String) -> String {
-        message
+    fn broken(&self, _key: Key, cause: Broken) -> String {
+        format!("{cause:?}")
     }
 }
 
@@ -52,7 +52,7 @@ fn cache<F>(volumes: usize, threads: usize, before_chunk: F) -> Cache<Fake<F>>
 where
     F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static,
 {
-    Cache::new(Fake { len: LEN, before_chunk }, volumes * LEN, threads).unwrap()
+    Cache::new(Fake { len: LEN, before_chunk }, volumes * LEN, threads, false).unwrap()
 }
 
 struct Answer(Sender<(usize, Result<Bytes, String>)>, usize);
@@ -209,7 +209,7 @@ fn an_idle_reader_gives_way_to_one_that_waits() {
 #[test]
 fn a_volume_larger_than_the_budget_is_served_and_not_kept() {
     let source = Fake { len: 4 * LEN, before_chunk: |_, _| Ok(()) };
-    let cache = Cache::new(source, LEN, 2).unwrap();
+    let cache = Cache::new(source, LEN, 2, false).unwrap();
     for key in [1, 2, 1] {
         for part in 0..4 {
             assert_eq!(read(&cache, key, part * LEN..(part + 1) * LEN, 5).unwrap().len(), LEN);

@@ -1,5 +1,6 @@
 //! The background process of a mount: started, reported ready, detached from the terminal, logging to a file.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -13,21 +14,22 @@ use crate::error::{Error, Result};
 /// What the daemon writes when the mount can be used.
 const READY: &[u8] = b"ready\n";
 
-/// Starts this program again as the daemon and waits until it is ready. `Err` carries the exit code of one that
+/// Starts this program again as the daemon, logging to `log_file` unless the user named another, and waits until it is
+/// ready. `Err` carries the exit code of one that
 /// failed: it has told the user why.
 ///
 /// # Errors
 /// The process cannot be started.
-pub(super) fn start(log_file: &Path) -> Result<std::result::Result<(), ExitCode>> {
+pub(super) fn start(log_file: Option<&Path>) -> Result<std::result::Result<(), ExitCode>> {
     let failed = |error| Error::io(Path::new("ctwds-fs"), "start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     close_on_exec();
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
-        .args(std::env::args_os().skip(1))
+        .args(std::env::args_os().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
         .arg("--daemon")
-        .arg("--log-file")
-        .arg(log_file)
+        .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
+        .args(std::env::args_os().skip(2))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(failed)?;
@@ -94,6 +96,7 @@ pub(super) fn open_log(path: &Path) -> Result<File> {
 
 /// Log lines go to standard error, which is the terminal or, in the daemon, the log file.
 pub(super) fn log_to_terminal(level: log::LevelFilter) {
-    let env = env_logger::Env::default().default_filter_or(level.as_str());
+    // fuser warns about its own second unmount, which finds the work done.
+    let env = env_logger::Env::default().default_filter_or(format!("{level},fuser=error"));
     let _ = env_logger::Builder::from_env(env).format_target(false).try_init(); // a second call keeps the first
 }

@@ -21,7 +21,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let plan = make_plan(&args.dataset)?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
-    let set = ShardSet::new(plan, default_cache_size(), workers)?;
+    let set = ShardSet::new(plan, default_cache_size(), workers, true)?;
     // The first signal stops cleanly between two blocks; a second one ends the process as usual.
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

@@ -19,15 +19,18 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
         return serve(args);
     }
-    let mountpoint = mounts::resolve(&args.mountpoint).unwrap_or_else(|_| args.mountpoint.clone());
+    let mountpoint = mounts::resolve_links(&args.mountpoint);
     let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
-    if let Err(code) = daemon::start(&log_file)? {
+    if let Err(code) = daemon::start(args.log_file.is_none().then_some(&*log_file))? {
         return Ok(code);
     }
     // The promise of an exit code of 0: the first shard can be opened.
     let first = mountpoint.join(Plan::shard_name(0));
-    File::open(&first).map_err(|error| Error::io(&first, "open the first shard of the new mount", error))?;
+    File::open(&first).map_err(|error| {
+        let _ = mounts::end(&mountpoint, true);
+        Error::io(&first, "open the first shard of the new mount", error)
+    })?;
     println!("mounted {} (log: {})", mountpoint.display(), log_file.display());
     println!("to end it: ctwds-fs unmount {}", mountpoint.display());
     Ok(ExitCode::SUCCESS)
@@ -43,7 +46,7 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     warn_left_out(&plan);
     let about = about(&plan, args.log_file.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
-    let set = ShardSet::new(plan, cache_size, threads)?;
+    let set = ShardSet::new(plan, cache_size, threads, true)?;
     let tree = Tree::new(set, about);
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {

@@ -73,8 +73,10 @@ impl Filesystem for Adapter {
         let _ = config.add_capabilities(wanted & config.capabilities());
         let _ = config.set_max_write(BLOCK_SIZE);
         let _ = config.set_max_readahead(BLOCK_SIZE);
-        // Read-ahead requests beyond this number wait in the kernel; parked ones count.
-        let _ = config.set_max_background(64);
+        // A reader's read-ahead that waits for a decoder counts against this; beyond it the kernel holds back even
+        // the reads that could be answered. With 64, eighty readers made each other decode again.
+        let _ = config.set_max_background(4096);
+        let _ = config.set_congestion_threshold(4096);
         Ok(())
     }
 

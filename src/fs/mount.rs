@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::fuse::{Adapter, BLOCK_SIZE};
@@ -28,13 +28,11 @@ pub(super) enum Event {
 /// [`Error::Refused`] with the remedy: it is missing, not a folder, not empty, mounted already, or overlaps the data.
 pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     let refuse = |reason: String| Err(Error::Refused(format!("mountpoint {}: {reason}", path.display())));
-    let Ok(resolved) = mounts::resolve(path) else {
-        return refuse("the folder does not exist; create it with mkdir -p".into());
-    };
+    let resolved = mounts::resolve_links(path);
     if let Some(mounted) = mounts::at(&resolved)? {
         match mounted.daemon() {
             // A daemon that was killed leaves a mount that answers nothing but ENOTCONN.
-            Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
+            Some(pid) if mounts::is_dead(&resolved) => {
                 log::warn!("{}: clearing the mount that process {pid} left behind", resolved.display());
                 mounts::end(&resolved, true).map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
             }
@@ -74,7 +72,7 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let failed = |error| mount_error(path, error);
     let (events, inbox) = mpsc::channel();
     // Before the mount: a signal that comes while it is made must not leave it behind.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let adapter = Adapter { tree, owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;

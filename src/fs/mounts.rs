@@ -94,11 +94,31 @@ fn end_as_user(path: &Path, lazily: bool) -> std::io::Result<()> {
     Err(std::io::Error::new(kind, message))
 }
 
+/// The same for a path whose last component may be a symbolic link to the mountpoint.
+pub fn resolve_links(path: &Path) -> PathBuf {
+    let unresolved = resolve(path);
+    match &unresolved {
+        Ok(plain) if at(plain).is_ok_and(|mounted| mounted.is_some()) => plain.clone(),
+        _ => fs::canonicalize(path).or(unresolved).unwrap_or_else(|_| path.to_owned()),
+    }
+}
+
+/// Whether the daemon of our mount at `path` is gone: the kernel then answers ENOTCONN. A living one's root is answered
+/// from the kernel's cache or by a thread that never waits.
+pub fn is_dead(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// Whether a process is there and not just waiting to be reaped.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
 /// Waits until a process is gone; false if it is still there after `limit`.
 pub fn wait_for_exit(pid: u32, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    while process.exists() {
+    while is_running(pid) {
         if Instant::now() > deadline {
             return false;
         }

@@ -126,6 +126,17 @@ impl Folder {
         partial.publish()
     }
 
+    /// Removes the manifest: it is not to speak of shards that are about to be made again.
+    pub(super) fn remove_manifest(&self) -> Result<()> {
+        let path = self.path.join(crate::manifest::NAME);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(&path, "remove the old manifest", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Notes durably that a shard is finished.
     pub(super) fn record(&self, name: &str, size: u64, sha256: &str) -> Result<()> {
         let record = Record { name: name.into(), size, sha256: sha256.into() };
@@ -135,7 +146,11 @@ impl Folder {
     }
 
     fn remove_partials(&self) -> Result<()> {
-        for path in list(&self.path)?.into_iter().filter(|path| path.to_string_lossy().ends_with(PARTIAL)) {
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.strip_suffix(PARTIAL).is_some_and(is_output)
+        };
+        for path in list(&self.path)?.into_iter().filter(is_ours) {
             fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
         }
         Ok(())
@@ -162,11 +177,12 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn holds_shards(folder: &Path) -> Result<bool> {
-    let is_ours = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name == crate::manifest::NAME || (name.starts_with("shard-") && name.ends_with(".tar"))
-    };
-    Ok(list(folder)?.iter().any(is_ours))
+    Ok(list(folder)?.iter().any(|path| is_output(&path.file_name().unwrap_or_default().to_string_lossy())))
+}
+
+/// Whether a file of this name is of the kind that a run writes.
+fn is_output(name: &str) -> bool {
+    name == crate::manifest::NAME || (name.starts_with("shard-") && name.ends_with(".tar"))
 }
 
 fn other_plan(folder: &Path) -> Error {
@@ -188,20 +204,23 @@ pub(super) struct Partial<'a> {
 
 impl Partial<'_> {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| {
-            let doing = if error.kind() == io::ErrorKind::StorageFull {
-                "write (the disk is full: finished shards are kept; make room and run the same command again)"
-            } else {
-                "write"
-            };
-            Error::io(&self.path, doing, error)
-        })
+        self.file.write_all(bytes).map_err(|error| self.failed("write", error))
+    }
+
+    fn failed(&self, doing: &'static str, error: io::Error) -> Error {
+        let doing = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "write (there is no room left: finished shards are kept; make room and run the same command again)"
+            }
+            _ => doing,
+        };
+        Error::io(&self.path, doing, error)
     }
 
     /// Makes the content durable, then the final name.
     pub(super) fn publish(mut self) -> Result<()> {
         let target = self.folder.path.join(&self.name);
-        self.file.sync_all().map_err(|error| Error::io(&self.path, "make the file durable", error))?;
+        self.file.sync_all().map_err(|error| self.failed("make the file durable", error))?;
         fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
         self.folder.sync()

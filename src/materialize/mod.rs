@@ -65,6 +65,9 @@ pub fn materialize(
     let needed = missing.iter().map(|id| sizes[*id as usize]).sum();
     let manifest_len = manifest::render(plan, |_| None).len() as u64 + 64 * sizes.len() as u64;
     folder.check_space(needed + manifest_len)?;
+    if !missing.is_empty() {
+        folder.remove_manifest()?;
+    }
     observer.begin(missing.len(), kept, needed);
 
     let job = Job { set, folder: &folder, stop, observer, digests: Mutex::new(digests), failed: Mutex::default() };

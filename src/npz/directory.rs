@@ -18,8 +18,10 @@ use crate::error::{Error, Result};
 const WINDOW: usize = 4096;
 /// An end record can lie this far from the end: its own 22 bytes and a comment of at most 65,535.
 const END_RECORD_REACH: u64 = 22 + 65_535;
+/// Windows that are remembered: the directory's, and those of a few headers.
+const MAX_WINDOWS: usize = 8;
 /// NPZ files hold a handful of arrays; more than this is not a volume and would only cost memory.
-const MAX_MEMBERS: u64 = 10_000;
+const MAX_MEMBERS: usize = 10_000;
 
 /// A file read through remembered windows. Remembers an I/O error, which the zip reader may swallow while it guesses.
 pub(super) struct Windows<'a> {
@@ -63,6 +65,9 @@ impl ReaderAt for Windows<'_> {
         match self.fetch(offset, buf.len()) {
             Ok(window) => {
                 let n = copy(&window, buf).unwrap_or(0);
+                if seen.len() == MAX_WINDOWS {
+                    seen.remove(0);
+                }
                 seen.push(window);
                 Ok(n)
             }
@@ -95,13 +100,15 @@ fn read_directory(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
     let mut buffer = vec![0; WINDOW];
     let locator = ZipLocator::new().max_search_space(END_RECORD_REACH);
     let archive = locator.locate_in_reader(windows, &mut buffer, windows.len).map_err(|(_, error)| broken(error))?;
-    if archive.entries_hint() > MAX_MEMBERS {
-        let reason = format!("the zip directory lists {} members, which is no volume file", archive.entries_hint());
-        return Err(Error::malformed(path, reason));
-    }
     let mut members = Vec::new();
     let mut entries = archive.entries(&mut buffer);
+    let mut count = 0;
     while let Some(entry) = entries.next_entry().map_err(broken)? {
+        count += 1;
+        if count > MAX_MEMBERS {
+            let reason = format!("the zip directory lists more than {MAX_MEMBERS} members, which is no volume file");
+            return Err(Error::malformed(path, reason));
+        }
         let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
         let Some(array) = name.strip_suffix(".npy") else { continue };
         if entry.flags().is_encrypted() {

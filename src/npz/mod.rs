@@ -92,6 +92,11 @@ pub struct Array {
 /// The names that the known NPZ dialects give to the volume, in the order of preference.
 const KNOWN_NAMES: [&str; 3] = ["data", "volume", "arr_0"];
 
+/// More voxels than any scanner makes, and few enough that no later arithmetic overflows (2 TiB of float16).
+const MAX_VOXELS: u64 = 1 << 40;
+/// Deflate cannot pack better (258 bytes in two bits); a directory that claims more would only cost memory.
+const MAX_DEFLATE_RATIO: u64 = 1032;
+
 /// Opens an NPZ and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
 /// only array of at least three dimensions. Reads headers only.
 ///
@@ -111,6 +116,17 @@ pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
     Ok(Array { member, header, fingerprint })
 }
 
+/// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.
+fn named<'a>(path: &Path, members: &'a [Member], name: &str) -> Result<Option<&'a Member>> {
+    let mut found = members.iter().filter(|member| member.name == name);
+    match (found.next(), found.next()) {
+        (Some(_), Some(_)) => {
+            Err(Error::malformed(path, format!("the zip directory lists array '{name}' more than once")))
+        }
+        (member, _) => Ok(member),
+    }
+}
+
 fn choose(
     path: &Path,
     windows: &Windows<'_>,
@@ -119,13 +135,16 @@ fn choose(
 ) -> Result<(Member, ArrayHeader)> {
     let names = || members.iter().map(|m| format!("'{}'", m.name)).collect::<Vec<_>>().join(", ");
     let wanted = match choice {
-        Some(name) => Some(members.iter().find(|m| m.name == name).ok_or_else(|| {
+        Some(name) => Some(named(path, &members, name)?.ok_or_else(|| {
             Error::malformed(
                 path,
                 format!("there is no array '{name}' (arrays found: {}); --array chooses another", names()),
             )
         })?),
-        None => KNOWN_NAMES.iter().find_map(|name| members.iter().find(|m| m.name == *name)),
+        None => {
+            let known: Vec<_> = KNOWN_NAMES.iter().map(|name| named(path, &members, name)).collect::<Result<_>>()?;
+            known.into_iter().flatten().next()
+        }
     };
     if let Some(member) = wanted {
         let header = read_header(path, windows, member)?;
@@ -173,6 +192,21 @@ fn check_shape(path: &Path, member: &Member, header: &ArrayHeader) -> Result<()>
             member.name,
             header.descr(),
             member.len
+        );
+        return Err(Error::malformed(path, reason));
+    }
+    if header
+        .shape
+        .iter()
+        .try_fold(1, |product: u64, n| product.checked_mul(*n))
+        .is_none_or(|voxels| voxels > MAX_VOXELS)
+    {
+        return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is no volume", member.name)));
+    }
+    if member.compression == Compression::Deflated && member.len / MAX_DEFLATE_RATIO > member.packed_len {
+        let reason = format!(
+            "array '{}' claims {} bytes, more than its {} packed ones can hold",
+            member.name, member.len, member.packed_len
         );
         return Err(Error::malformed(path, reason));
     }

@@ -71,12 +71,12 @@ impl<'a> Payload<'a> {
     fn inflate_exact(&mut self, inflate: &mut Decompress, out: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < out.len() {
-            if self.pending.is_empty() {
-                self.fetch()?;
-            }
+            // The inflater may still owe output for input that it took long ago, so the end of the input is no error yet.
+            self.fetch_if_empty()?;
             let (status, n) = self.inflate_some(inflate, &mut out[filled..])?;
             filled += n;
-            if status == Status::StreamEnd && filled < out.len() {
+            let is_dry = n == 0 && self.pending.is_empty() && self.fetched == self.array.member.packed_len;
+            if filled < out.len() && (status == Status::StreamEnd || is_dry) {
                 return Err(Error::malformed(self.path, "the deflate data ends before the array does"));
             }
         }
@@ -97,10 +97,10 @@ impl<'a> Payload<'a> {
         Ok((status, made))
     }
 
-    fn fetch(&mut self) -> Result<()> {
+    fn fetch_if_empty(&mut self) -> Result<()> {
         let left = self.array.member.packed_len - self.fetched;
-        if left == 0 {
-            return Err(Error::malformed(self.path, "the deflate data ends before the array does"));
+        if !self.pending.is_empty() || left == 0 {
+            return Ok(());
         }
         let n = self.input.len().min(to_usize(left));
         let at = self.array.member.offset + self.fetched;
@@ -121,9 +121,7 @@ impl<'a> Payload<'a> {
         if let Some(mut inflate) = self.inflate.take() {
             // The end marker may still be in the input; a byte of output would be one too many.
             loop {
-                if self.pending.is_empty() && self.fetched < self.array.member.packed_len {
-                    self.fetch()?;
-                }
+                self.fetch_if_empty()?;
                 let (status, n) = self.inflate_some(&mut inflate, &mut [0])?;
                 if n > 0 {
                     return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));

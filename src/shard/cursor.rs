@@ -49,8 +49,8 @@ impl Cursor {
     /// Notes a read of `len` bytes that touches the volumes up to `last`; true if the reader reads on.
     pub(super) fn note(&self, offset: u64, len: u64, last: Option<Key>) -> bool {
         let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
-        let end = offset + len;
-        let reads_on = offset <= position.next + REORDER && end + REORDER >= position.next;
+        let end = offset.saturating_add(len);
+        let reads_on = offset <= position.next.saturating_add(REORDER) && end.saturating_add(REORDER) >= position.next;
         if reads_on {
             position.run += len;
             position.next = position.next.max(end);
@@ -71,7 +71,7 @@ impl Cursor {
             _ => 0..0,
         };
         let asked = position.ahead.replace(wanted.clone());
-        drop(position);
+        // Still under the lock: two requests of one reader must not leave the older wishes standing.
         if let Some(left) = left {
             self.set.cache.move_on(self.id, left);
         }

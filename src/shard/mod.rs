@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use cursor::Cursor;
 
-use crate::cache::{self, Cache, Key};
+use crate::cache::{self, Broken, Cache, Key};
 use crate::error::{Error, Result};
 use crate::num::to_usize;
 use crate::plan::{Plan, ShardId};
@@ -69,13 +69,17 @@ pub struct Stats {
 }
 
 impl ShardSet {
-    /// Serves `plan` with at most `cache_bytes` of volumes in memory and `threads` decoders.
+    /// Serves `plan` with at most `cache_bytes` of volumes in memory and `threads` decoders. `read_once` says that
+    /// volumes which were read are not asked for again soon, because the kernel has them, or nobody does.
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn new(plan: Plan, cache_bytes: u64, threads: usize) -> Result<Self> {
-        let volumes = Volumes { plan, failed: Mutex::default() };
-        let cache = Cache::new(volumes, to_usize(cache_bytes), threads)
+    pub fn new(plan: Plan, cache_bytes: u64, threads: usize, read_once: bool) -> Result<Self> {
+        let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default() };
+        // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
+        let total: u64 = volumes.plan.dataset.samples.iter().map(|sample| volumes.plan.volume(sample).byte_len()).sum();
+        let recycle = read_once || total > cache_bytes;
+        let cache = Cache::new(volumes, to_usize(cache_bytes), threads, recycle)
             .map_err(|error| Error::Refused(format!("cannot start {threads} decoder threads: {error}")))?;
         let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
         Ok(Self { inner: Arc::new(Inner { cache, threads, cursors, peeks, served }) })
@@ -145,6 +149,10 @@ impl ShardSet {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
 fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result<Bytes> {
     let (sender, receiver) = mpsc::sync_channel(1);
     start(Box::new(move |result| drop(sender.send(result))));
@@ -154,8 +162,11 @@ fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result
 /// The volumes of a plan as the cache's source; keys are indexes into the samples.
 struct Volumes {
     plan: Plan,
-    /// Those whose error was logged: every reader gets it, the log has it once.
+    /// Those that could not be read. Every reader gets the error, the log has it once.
     failed: Mutex<HashSet<Key>>,
+    /// Those whose last chunk was peeked at. The kernel may have cached it, so it no longer stands for the checksum:
+    /// nothing of them is published before that was checked.
+    peeked: Mutex<HashSet<Key>>,
 }
 
 impl Volumes {
@@ -164,8 +175,7 @@ impl Volumes {
     }
 
     fn log_once(&self, key: Key, error: &Error) {
-        let is_new = self.failed.lock().unwrap_or_else(|poison| poison.into_inner()).insert(key);
-        if is_new {
+        if lock(&self.failed).insert(key) {
             log::error!("{}: {error}", self.plan.dataset.samples[key as usize].study_id);
         }
     }
@@ -179,12 +189,18 @@ impl cache::Source for Volumes {
     }
 
     fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
-        let result = self.volume(key).fill(&mut CacheSink(writer));
+        let verify_first = lock(&self.peeked).contains(&key);
+        let result = self.volume(key).fill(&mut CacheSink(writer), verify_first);
         result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
     }
 
-    fn broken(&self, key: Key, message: String) -> Error {
-        let error = Error::Internal(message);
+    fn broken(&self, key: Key, cause: Broken) -> Error {
+        let error = match cause {
+            Broken::Panic(message) => Error::Internal(message),
+            Broken::NoMemory(error) => {
+                Error::Refused(format!("no memory for the volume ({error}); lower --cache-size"))
+            }
+        };
         self.log_once(key, &error);
         error
     }

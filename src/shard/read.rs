@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Cursor, Inner};
+use super::{Cursor, Inner, lock};
 use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};
 use crate::layout::{Content, Extent};
@@ -134,12 +134,17 @@ impl Read {
 
     /// Whether the wanted voxels are cheaper to make on their own, for a reader that looks at headers only.
     fn may_peek(&self, key: Key, range: &Range<u64>) -> bool {
-        let plan = self.set.plan();
-        let volume = plan.volume(&plan.dataset.samples[key as usize]);
-        !self.sequential
+        let volumes = self.set.cache.source();
+        let volume = volumes.volume(key);
+        let is_cheap = !self.sequential
             && volume.byte_len() >= PEEK_MIN_VOLUME
             && volume.peek_cost(range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
-            && !self.set.cache.contains(key)
+            && !lock(&volumes.failed).contains(&key);
+        if is_cheap && volume.reaches_last_chunk(range.end) {
+            // Before the look into the cache: a fill that begins after it knows of the peek.
+            lock(&volumes.peeked).insert(key);
+        }
+        is_cheap && !self.set.cache.contains(key)
     }
 
     fn peek(self: Box<Self>, key: Key, range: Range<u64>) {

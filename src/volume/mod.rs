@@ -67,22 +67,26 @@ impl Volume<'_> {
         self.shape().iter().product::<u64>() * VOXEL
     }
 
-    /// Writes all voxels to `sink`.
+    /// Writes all voxels to `sink`: as they come, the last ones when the checksum was found right; or, with
+    /// `verify_first`, all of them only then.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
     /// does not fit, [`Error::Io`] if reading failed.
-    pub fn fill(&self, sink: &mut impl Sink) -> Result<Filled> {
+    pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
         let file = self.open()?;
         let filled = Scratch::with(|scratch| {
             let payload = Payload::open(&self.path, &file, self.array, &mut scratch.input)?;
             let in_order = !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1;
             if in_order {
-                self.fill_in_order(payload, &mut scratch.chunk, sink)
+                self.fill_in_order(payload, &mut scratch.chunk, sink, verify_first)
             } else {
                 self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.block, sink)
             }
         });
+        if matches!(filled, Ok(Last::Cancelled)) {
+            return Ok(Filled::Cancelled);
+        }
         self.check_unchanged(&file)?; // first: a changed file explains every other failure
         if filled? == Last::Withheld {
             let rest = sink.spare().len();
@@ -179,15 +183,28 @@ impl Volume<'_> {
             .map_err(|TooLarge { index, value }| too_large(&self.path, header, first + index, value))
     }
 
+    /// Whether a part of the volume that ends at byte `end` may reach into its last chunk, which a fill publishes only
+    /// when the checksum was found right: so whoever reads a whole volume cannot miss that it is damaged.
+    pub fn reaches_last_chunk(&self, end: u64) -> bool {
+        end + (CHUNK_LEN as u64) * VOXEL > self.byte_len()
+    }
+
     /// All but the last chunk is published as it comes; the last one waits for the checksum.
-    fn fill_in_order(&self, mut payload: Payload<'_>, chunk: &mut [u8], sink: &mut impl Sink) -> Result<Last> {
+    fn fill_in_order(
+        &self,
+        mut payload: Payload<'_>,
+        chunk: &mut [u8],
+        sink: &mut impl Sink,
+        verify_first: bool,
+    ) -> Result<Last> {
         let element = self.array.header.element.size();
         let mut first = 0;
+        let mut withheld = 0;
         loop {
             if sink.cancelled() {
                 return Ok(Last::Cancelled);
             }
-            let spare = sink.spare();
+            let spare = &mut sink.spare()[withheld..];
             let left = spare.len() / to_usize(VOXEL);
             let count = left.min(CHUNK_LEN / element);
             let source = &mut chunk[..count * element];
@@ -197,7 +214,11 @@ impl Volume<'_> {
                 payload.finish()?;
                 return Ok(Last::Withheld);
             }
-            sink.publish(count * to_usize(VOXEL));
+            if verify_first {
+                withheld += count * to_usize(VOXEL);
+            } else {
+                sink.publish(count * to_usize(VOXEL));
+            }
             first += count;
         }
     }

@@ -27,7 +27,7 @@ LARGEST_REQUEST = 1 << 17
 
 
 class FaultyFolder:
-    """The files of a folder; `faults` maps (operation, name) to the errno that answers it from now on. Operations are
+    """The files of a folder, with the times `mtimes`; `faults` maps (operation, name) to the errno that answers it from now on. Operations are
     "lookup", "open", "read" and, for the folder as a whole (name ""), "list". `on_read` is called with the name before
     each read: whoever reads waits for it, which is how a test acts at an exact moment of another process."""
 
@@ -36,6 +36,7 @@ class FaultyFolder:
         self.files = files
         self.names = sorted(files)
         self.faults: dict[tuple[str, str], int] = {}
+        self.mtimes: dict[str, int] = {}
         self.on_read: Callable[[str], object] = lambda name: None
         self.device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0,allow_other"
@@ -107,9 +108,10 @@ class FaultyFolder:
         return "" if node == ROOT else self.names[node - 2]
 
     def attributes(self, node: int) -> bytes:
-        """`struct fuse_attr`; the times never change."""
-        size, mode = (0, 0o40555) if node == ROOT else (len(self.files[self.name(node)]), 0o100444)
-        return struct.pack("<6Q10I", node, size, 0, 1, 1, 1, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+        """`struct fuse_attr`."""
+        name = self.name(node)
+        size, mode = (0, 0o40555) if node == ROOT else (len(self.files[name]), 0o100444)
+        return struct.pack("<6Q10I", node, size, 0, 1, self.mtimes.get(name, 1), 1, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
     def entries(self, offset: int, size: int) -> bytes:
         """Directory entries from number `offset` on, as many as fit."""

@@ -131,10 +131,8 @@ class Program:
         `options` are those of `subprocess.run`: another user, say, or another environment."""
         command = [str(self.path), *map(str, arguments)]
         # Pipes on purpose: a daemon that kept one open would make this wait until the deadline.
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=False, stdin=subprocess.DEVNULL,
-            **options,
-        )  # fmt: skip
+        options = {"timeout": COMMAND_DEADLINE, "stdin": subprocess.DEVNULL} | options
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         if check and done.returncode != 0:
             pytest.fail(f"exit code {done.returncode}: {' '.join(command)}\n{done.stdout}{done.stderr}")
         return done

@@ -7,6 +7,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import reference
@@ -49,11 +50,14 @@ def write_dataset(
 
 
 def noise_dataset(
-    out: Path, count: int, shape: tuple[int, int, int] = (64, 64, 96), *, deflated: bool = True
-) -> Dataset:
-    """Volumes `v00.npz`, … of random integers, which neither deflate nor any reordering of bytes leaves as they are."""
+    out: Path, count: int, shape: tuple[int, int, int] = (64, 64, 96), *, dtype: str = "f4", deflated: bool = False,
+    order: Literal["C", "F"] = "C",
+) -> Dataset:  # fmt: skip
+    """Volumes `v00.npz`, … of random integers: no byte of one is where another, or any reordering, has the same."""
     rng = np.random.default_rng(count)
-    volumes = {f"v{n:02d}.npz": {"data": rng.integers(-1000, 1000, shape).astype("f4")} for n in range(count)}
+    volumes = {
+        f"v{n:02d}.npz": {"data": rng.integers(-1000, 1000, shape).astype(dtype, order=order)} for n in range(count)
+    }
     return write_dataset(out, volumes, writer="numpy", deflated=deflated)
 
 

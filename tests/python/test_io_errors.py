@@ -7,7 +7,6 @@ import errno
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,6 @@ from small_datasets import noise_dataset, write_dataset
 
 VOLUME = {"data": np.arange(24, dtype="f4").reshape(2, 3, 4)}
 AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter, unlike those of pytest."""
-    folder = Path(tempfile.mkdtemp(prefix="ctwds-test-open-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 # --- no permission ---------------------------------------------------------------------------------------------------

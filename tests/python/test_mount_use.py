@@ -1,0 +1,202 @@
+"""Who may use a mount and for what: no writing, no other users unless allowed, ordinary users as owners, and many
+readers at once, with a cache of any size."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from harness import NOBODY, Program, digest, mount_folder, needs_root, require_fuse, shards, wait_until
+from make_dataset import Dataset
+from small_datasets import noise_dataset
+
+FLAGS = ("--samples-per-shard", 3)
+AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+READERS = 8
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Volumes of 768 KiB as float16, in two shards."""
+    return noise_dataset(tmp_path_factory.mktemp("small"), 6)
+
+
+@pytest.fixture(scope="module")
+def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their shards as files."""
+    return program.materialize(small, tmp_path_factory.mktemp("right"), *FLAGS)
+
+
+def errno_of(action: Callable[[], object]) -> int:
+    """The error of a call that must fail."""
+    with pytest.raises(OSError) as caught:
+        action()
+    return caught.value.errno or 0
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+def test_even_root_cannot_write(program: Program, small: Dataset) -> None:
+    """EROFS for every call that would change something, in every place (the commonest ones have a test of their own)."""
+    with program.mounted(small, *FLAGS) as point:
+        shard, manifest, status = point / "shard-000000.tar", point / "manifest.json", point / ".ctwds"
+        attempts: list[Callable[[], object]] = [
+            lambda: os.symlink("x", point / "new"), lambda: os.link(shard, point / "new"),
+            lambda: os.mkfifo(point / "new"), lambda: os.rmdir(status), lambda: os.chown(shard, 1, 1),
+            lambda: os.chmod(point, 0o777), lambda: os.setxattr(shard, "user.x", b""),
+            lambda: os.removexattr(shard, "user.x"), lambda: os.open(shard, os.O_RDONLY | os.O_TRUNC),
+            lambda: os.open(manifest, os.O_WRONLY), lambda: os.unlink(status / "stats.json"),
+            lambda: os.open(status / "new", os.O_WRONLY | os.O_CREAT), lambda: os.rename(manifest, status / "new"),
+            lambda: os.mkdir(status / "new"), lambda: os.truncate(manifest, 0), lambda: os.utime(point),
+        ]  # fmt: skip
+        assert [errno_of(attempt) for attempt in attempts] == [errno.EROFS] * len(attempts)
+        assert os.access(shard, os.R_OK) and not os.access(shard, os.W_OK) and not os.access(shard, os.X_OK)
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("allowed", [False, True])
+def test_other_users(program: Program, small: Dataset, right: Path, allowed: bool) -> None:
+    """Nobody but the owner may look into a mount, unless the owner says so; and nobody may write."""
+    require_fuse()
+    with mount_folder(0o755) as base:
+        point, flag = base / "mount", ["--allow-other"] if allowed else []
+        program.run("mount", *small.flags(), *FLAGS, *flag, "--log-file", base / "log", point)
+        for command in (["cat", point / "shard-000000.tar"], ["ls", point], ["stat", point]):
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False, **AS_NOBODY)  # type: ignore[call-overload]
+            if not allowed:
+                assert done.returncode != 0 and b"Permission denied" in done.stderr
+            else:
+                assert done.returncode == 0
+                if command[0] == "cat":
+                    assert done.stdout == (right / "shard-000000.tar").read_bytes()
+        done = subprocess.run(["touch", point / "new"], capture_output=True, timeout=60, check=False, **AS_NOBODY)  # type: ignore[call-overload]
+        assert done.returncode != 0
+        message = Program(program.path).refuses("unmount", point, **AS_NOBODY)
+        assert str(point) in message
+        program.run("unmount", point)
+
+
+@needs_root
+def test_an_ordinary_user(program: Program, small: Dataset, right: Path, open_folder: Path) -> None:
+    """Mounts, reads and unmounts with fusermount3, keeps even root out, and clears the mount of a dead daemon."""
+    require_fuse()
+    public = Path(shutil.copy(program.path, open_folder))
+    data = noise_dataset(open_folder / "data", 6)
+    home, scratch = open_folder / "home", open_folder / "scratch"
+    for folder in (home, scratch, home / "mount"):
+        folder.mkdir()
+    for folder in (home, home / "mount"):
+        os.chown(folder, NOBODY, NOBODY)
+    script = Path(__file__).with_name("user_session.py")
+    arguments = [public, home, NOBODY, scratch, *data.flags(), *FLAGS]
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, script, *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    happened = json.loads(done.stdout)
+    sound = f"{digest(right / 'shard-000000.tar')}  {home}/mount/shard-000000.tar\n"
+
+    code, output, _, table = happened["mount"]
+    assert code == 0 and len(table) == 1 and f"user_id={NOBODY}" in table[0], happened["mount"]
+    assert str(home / "state") in output
+    assert happened["log"] == [NOBODY, 0o600]
+    assert happened["read"][:2] == [0, sound]
+    assert happened["write"][0] != 0 and "Read-only" in happened["write"][2]
+    assert happened["root looks"] == errno.EACCES
+    assert happened["busy"][0] == 1 and "open" in happened["busy"][2] and "again" in happened["busy"][2]
+    assert happened["unmount"][0] == 0 and happened["after unmount"] == []
+    if happened["fuse.conf allows"]:
+        assert happened["allow other"][0] == 0
+    else:
+        assert happened["allow other"][0] == 1 and "user_allow_other" in happened["allow other"][2]
+        assert "/etc/fuse.conf" in happened["allow other"][2]
+    assert happened["again"][0] == 0
+    assert happened["fusermount3"][0] == 0 and happened["after fusermount3"] == []
+    assert happened["once more"][0] == 0
+    assert happened["over the dead"][0] == 0, happened["over the dead"]
+    assert len(happened["over the dead"][3]) == 1 and happened["read over the dead"][:2] == [0, sound]
+    assert happened["unmount the dead"][0] == 0 and happened["after the dead"] == []
+
+
+# --- many readers ----------------------------------------------------------------------------------------------------
+
+
+def read_at_random(folder: Path, right: Path, seed: int) -> int:
+    """Reads of any length at any offset, now and then past the kernel's cache; the number of those that were right."""
+    rng = random.Random(seed)
+    contents = {path.name: path.read_bytes() for path in shards(right)}
+    files = {name: os.open(folder / name, os.O_RDONLY) for name in contents}
+    count = 0
+    for _ in range(120):
+        name = rng.choice(sorted(contents))
+        offset, length = rng.randrange(len(contents[name])), rng.choice([1, 512, 4096, 300_000, 2_000_000])
+        if rng.random() < 0.1:
+            os.posix_fadvise(files[name], 0, 0, os.POSIX_FADV_DONTNEED)
+        if rng.random() < 0.1:
+            os.close(files[name])
+            files[name] = os.open(folder / name, os.O_RDONLY)
+        wanted = contents[name][offset : offset + length]
+        count += os.pread(files[name], length, offset) == wanted[: len(wanted)]
+    return count
+
+
+def read_with_many(point: Path, right: Path, readers: int) -> None:
+    """Several processes at once read the same shards; each read of each must be right."""
+    with ProcessPoolExecutor(readers, multiprocessing.get_context("fork")) as pool:
+        counts = [pool.submit(read_at_random, point, right, seed) for seed in range(readers)]
+        assert [count.result(timeout=100) for count in counts] == [120] * readers
+
+
+def stats(point: Path) -> dict[str, int]:
+    """The counters of the mount, as they are now."""
+    return json.loads((point / ".ctwds" / "stats.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated", "fortran"])
+def test_many_readers(program: Program, tmp_path: Path, kind: str) -> None:
+    """Eight processes at random offsets see exactly the materialised bytes, whatever the sources are."""
+    data = noise_dataset(
+        tmp_path, 6, dtype="i2", deflated=kind == "deflated", order="F" if kind == "fortran" else "C"
+    )
+    right = program.materialize(data, tmp_path / "right", *FLAGS)
+    with program.mounted(data, *FLAGS) as point:
+        read_with_many(point, right, READERS)
+        assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
+
+
+@pytest.mark.parametrize("size", ["1B", "100kB", "1MiB", "2MiB"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: str, threads: int) -> None:
+    """Smaller than one volume, or than what all readers want at once: it costs time and never a byte; afterwards the
+    memory is back within the limit."""
+    with program.mounted(small, *FLAGS, "--cache-size", size, "--threads", threads) as point:
+        read_with_many(point, right, 4)
+        assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
+        wait_until(lambda: stats(point)["cache_bytes"] <= stats(point)["cache_limit"], "the memory is within its limit")
+        assert stats(point)["volumes_failed"] == 0
+
+
+def test_status_files(program: Program, small: Dataset) -> None:
+    """They tell what happens, and the log's place; a listing does not show them."""
+    with program.mounted(small, *FLAGS, "--cache-size", "3MiB", "--threads", 2) as point:
+        assert stats(point)["cache_limit"] == 3 << 20 and stats(point)["volumes_decoded"] == 0
+        size = len((point / "shard-000001.tar").read_bytes())
+        after = stats(point)
+        assert after["bytes_served"] >= size and 3 <= after["volumes_decoded"] <= 4 and after["cache_peak_bytes"] > 0
+        assert stat.S_ISDIR((point / ".ctwds").stat().st_mode)
+        assert sorted(os.listdir(point / ".ctwds")) == ["mount.json", "stats.json"]
