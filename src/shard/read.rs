@@ -18,8 +18,13 @@ use crate::plan::ShardId;
 /// The work that a look at a volume's first or last bytes may cost before the whole volume is filled instead:
 /// 4 MiB of stored source bytes, or 1 MiB of deflated ones, is 2 ms.
 const PEEK_COST: u64 = 4 << 20;
+/// What a walk of the headers touches of a volume: the kernel's and Python's read-ahead behind the header before it,
+/// and the kernel's read-around in front of the header after it. Between the two nothing is peeked at, so that whoever
+/// reads a whole volume needs a fill, and with it the checksum.
+const PEEK_HEAD: u64 = 7 << 19;
+const PEEK_TAIL: u64 = 1 << 20;
 /// Volumes smaller than this are filled at once: they cost no more than a few peeks.
-const PEEK_MIN_VOLUME: u64 = 4 << 20;
+const PEEK_MIN_VOLUME: u64 = 8 << 20;
 
 pub(super) type Done = Box<dyn FnOnce(Result<Bytes>) + Send>;
 
@@ -138,6 +143,7 @@ impl Read {
         let volume = volumes.volume(key);
         let is_cheap = !self.sequential
             && volume.byte_len() >= PEEK_MIN_VOLUME
+            && (range.end <= PEEK_HEAD || range.start >= volume.byte_len() - PEEK_TAIL)
             && volume.peek_cost(range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
             && !lock(&volumes.failed).contains(&key);
         if is_cheap && volume.reaches_last_chunk(range.end) {

@@ -13,11 +13,11 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
 
 import pytest
-from harness import NOBODY, Program, digest, mount_folder, needs_root, require_fuse, shards, wait_until
+from harness import NOBODY, Program, digest, force_unmount, mount_folder, needs_root, require_fuse, shards, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -159,7 +159,12 @@ def read_with_many(point: Path, right: Path, readers: int) -> None:
     """Several processes at once read the same shards; each read of each must be right."""
     with ProcessPoolExecutor(readers, multiprocessing.get_context("fork")) as pool:
         counts = [pool.submit(read_at_random, point, right, seed) for seed in range(readers)]
-        assert [count.result(timeout=100) for count in counts] == [120] * readers
+        _, stuck = wait(counts, timeout=30)
+        if stuck:
+            told = stats(point)
+            force_unmount(point)  # else nothing could end the readers
+            pytest.fail(f"{len(stuck)} of {readers} readers are stuck; {told}")
+        assert [count.result() for count in counts] == [120] * readers
 
 
 def stats(point: Path) -> dict[str, int]:
