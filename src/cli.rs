@@ -126,6 +126,10 @@ pub struct MountArgs {
     /// Decoder threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Whether the kernel keeps what it reads: fast when read again, costly when read once
+    /// [auto: on if the shards fit half of the memory]
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub page_cache: PageCache,
     /// Let other users read the mount too
     #[arg(long)]
     pub allow_other: bool,
@@ -138,6 +142,29 @@ pub struct MountArgs {
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]
     pub daemon: bool,
+}
+
+/// Whether shards go through the kernel's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PageCache {
+    /// If all shards together fit half of the memory that the process may use.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: a read takes a quarter of the CPU time, and reading again decodes again.
+    Off,
+}
+
+impl PageCache {
+    /// Whether it is used for shards of so many bytes in all.
+    pub fn is_on(self, shard_bytes: u64) -> bool {
+        match self {
+            Self::Auto => shard_bytes <= crate::memory::available() / 2,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
 }
 
 /// `materialize`.

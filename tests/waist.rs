@@ -169,11 +169,17 @@ fn the_mounted_shard_equals_the_naive_one() {
     }
     let example = mixed_example();
     let naive = example.naive_shards();
-    let mount = Mount::new(&example, &["--cache-size", "16MiB", "--threads", "2"]);
+    for page_cache in ["on", "off"] {
+        check_mount(&example, &naive, page_cache);
+    }
+}
+
+fn check_mount(example: &Example, naive: &[Vec<u8>], page_cache: &str) {
+    let mount = Mount::new(example, &["--cache-size", "16MiB", "--threads", "2", "--page-cache", page_cache]);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..20 {
         let wanted = reads().new_tree(&mut runner).unwrap().current();
-        check_reads(&naive, &wanted, |shard, offset, len| {
+        check_reads(naive, &wanted, |shard, offset, len| {
             read_file(&shard_path(mount.point.path(), shard), offset, len)
         });
     }

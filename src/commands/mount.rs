@@ -46,8 +46,9 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     warn_left_out(&plan);
     let about = about(&plan, args.log_file.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
-    let set = ShardSet::new(plan, cache_size, threads, true)?;
-    let tree = Tree::new(set, about);
+    let page_cache = args.page_cache.is_on(plan.shard_bytes());
+    let set = ShardSet::new(plan, cache_size, threads, page_cache)?;
+    let tree = Tree::new(set, about, page_cache);
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {
             if args.daemon {
@@ -58,9 +59,10 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
             }
         }
         log::info!(
-            "{}: {samples} samples in {shards} shards, {} of memory for volumes, {threads} decoders",
+            "{}: {samples} samples in {shards} shards, {} of memory for volumes, {threads} decoders, page cache {}",
             mountpoint.display(),
-            bytesize::ByteSize(cache_size)
+            bytesize::ByteSize(cache_size),
+            if page_cache { "on" } else { "off" }
         );
         Ok(())
     })?;

@@ -104,7 +104,7 @@ impl Filesystem for Adapter {
         }
         match self.tree.open(inode.0) {
             Ok(opened) => {
-                let cache = if opened.volatile { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
+                let cache = if opened.uncached { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
                 reply.opened(FileHandle(opened.handle), cache | FopenFlags::FOPEN_NOFLUSH);
             }
             Err(error) => reply.error(errno(&error)),

@@ -52,8 +52,8 @@ pub struct Attr {
 pub struct Opened {
     /// Names it in later calls.
     pub handle: u64,
-    /// Whether the kernel must not cache it, because each open sees other bytes.
-    pub volatile: bool,
+    /// Whether the kernel is not to cache it.
+    pub uncached: bool,
 }
 
 #[derive(Clone)]
@@ -67,6 +67,8 @@ pub struct Tree {
     set: ShardSet,
     manifest: Bytes,
     mount: Bytes,
+    /// Whether the kernel is to keep what it reads of the shards.
+    page_cache: bool,
     /// All files' times.
     pub(crate) started: SystemTime,
     handles: RwLock<HashMap<u64, Handle>>,
@@ -74,11 +76,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree of a shard set; `mount` is the content of the status file of that name.
-    pub fn new(set: ShardSet, mount: Vec<u8>) -> Self {
+    /// The tree of a shard set; `mount` is the content of the status file of that name. With `page_cache`, the kernel
+    /// keeps what it reads of the shards.
+    pub fn new(set: ShardSet, mount: Vec<u8>, page_cache: bool) -> Self {
         let manifest = manifest::render(set.plan(), |_| None).into();
         let started = SystemTime::now();
-        Self { set, manifest, mount: mount.into(), started, handles: RwLock::default(), next_handle: AtomicU64::new(1) }
+        let (handles, next_handle) = (RwLock::default(), AtomicU64::new(1));
+        Self { set, manifest, mount: mount.into(), page_cache, started, handles, next_handle }
     }
 
     /// The entry `name` of folder `parent`.
@@ -155,7 +159,9 @@ impl Tree {
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.handles.write().unwrap_or_else(|poison| poison.into_inner()).insert(number, handle);
-        Ok(Opened { handle: number, volatile: inode == STATS_FILE })
+        // The statistics are others at each open.
+        let uncached = inode == STATS_FILE || (inode >= FIRST_SHARD && !self.page_cache);
+        Ok(Opened { handle: number, uncached })
     }
 
     fn stats(&self) -> Bytes {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import reference
-from harness import READER_OPTIONS, Program, find_program, force_unmount, mount_folder, mount_points, require_fuse, snapshot
+from harness import PREFIX, READER_OPTIONS, Program, find_program, force_unmount, mount_folder, mount_points, require_fuse, snapshot
 from make_dataset import Dataset, Options, make_dataset
 
 
@@ -78,7 +78,7 @@ def base() -> Iterator[Path]:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user may enter, unlike those of pytest."""
-    folder = Path(tempfile.mkdtemp(prefix="ctwds-test-open-")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
@@ -88,7 +88,7 @@ def open_folder() -> Iterator[Path]:
 def no_mount_left() -> Iterator[None]:
     """No mount of the tests may be left when they end."""
     yield
-    prefix = str(Path(tempfile.gettempdir()).resolve() / "ctwds-test-")
+    prefix = str(Path(tempfile.gettempdir()).resolve() / PREFIX)
     left = [point for point in mount_points() if point.startswith(prefix)]
     for point in left:
         force_unmount(Path(point))

@@ -25,6 +25,8 @@ COMMAND_DEADLINE = 120  # seconds; the slowest command of the tests takes a few
 MOUNT_DEADLINE = 200  # seconds that a mount may live, below the deadline of a test
 # What the data set of the readers is converted with: small shards, so that there are several.
 READER_OPTIONS = reference.Options(samples_per_shard=4)
+# Temporary folders of this run; another one may go on at the same time, and its mounts are its own.
+PREFIX = f"ctwds-test-{os.getpid()}-"
 NOBODY = 65_534  # a user without rights
 SOURCE = "ctwds-fs:"  # how the mount table names our mounts, before the daemon's process id
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a tmpfs and become another user")
@@ -95,7 +97,7 @@ def force_unmount(path: Path) -> None:
 def mount_folder(mode: int = 0o700) -> Iterator[Path]:
     """A new folder with an empty folder `mount` in it, for a test that mounts there itself; a mount that is left, and
     its daemon, are ended. Whatever else is put into the folder must be single files."""
-    base = Path(tempfile.mkdtemp(prefix="ctwds-test-mount-")).resolve()  # as the mount table names it
+    base = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()  # as the mount table names it
     point = base / "mount"
     point.mkdir()
     base.chmod(mode)

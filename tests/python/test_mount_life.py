@@ -211,9 +211,9 @@ def adopting() -> Iterator[None]:
 
 
 def is_dead(point: Path) -> bool:
-    """Whether the kernel has noticed that nobody serves the mount."""
+    """Whether the kernel has noticed that nobody serves the mount (`stat` may be answered from its cache)."""
     try:
-        os.stat(point)
+        os.listdir(point)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

