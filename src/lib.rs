@@ -1,5 +1,73 @@
-//! x
-#![allow(missing_docs)]
+//! `ctwds-fs` presents CT volumes in NPZ files as WebDataset shards: a read-only FUSE mount whose tar files are made on
+//! demand, or the same bytes on disk. This page is the project's architecture; it changes in the commit that changes
+//! the code.
+//!
+//! # One waist
+//!
+//! Everything that hands out shard bytes asks [`shard::ShardSet`], which makes them in one function (`shard/read.rs`).
+//! The mount and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard
+//! equals its materialised file by construction. That both are *right* is shown by tests with code of its own:
+//! a naive shard in `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
+//!
+//! ```text
+//! cli ─► commands ─► dataset ─► plan ─► shard ◄─ volume ◄─ npz
+//!                              layout     ▲  ◄─ cache
+//!                              members    │
+//!                              tar        ├── fs ─► fs/fuse, fs/mount
+//!                                         └── materialize
+//! ```
+//!
+//! # Rooms
+//!
+//! | module | owns | does not know |
+//! |---|---|---|
+//! | [`cli`], [`commands`] | parsing, messages, exit codes, the background process | tar, NPZ |
+//! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
+//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why | shards, tar |
+//! | [`npz`] | zip directory, NPY header, a stream of checked payload bytes | samples, float16, caching |
+//! | [`volume`] | source array to voxel bytes: cast, transpose, peeks | tar, caching, offsets |
+//! | [`members`], [`pyjson`] | names and small payloads of a sample's members, per profile | files |
+//! | [`tar`] | header bytes and padding; pure | files |
+//! | [`layout`] | extents and the look-up by offset; pure | files, decoding |
+//! | [`plan`] | data set + options → shards and digest; pure | reading voxels |
+//! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
+//! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
+//! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse` and `fs/mount` alone import `fuser` | decoding |
+//! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, record, resume | how bytes are made |
+//!
+//! # Invariants
+//!
+//! - **dataset**: the order is that of the relative paths' bytes, the same on every machine; study ids are unique. Only
+//!   malformed content leaves a sample out: an I/O error is fatal, because a plan must not depend on the weather. A
+//!   sample that is left out leaves its slot empty, so no other key or shard changes because of it.
+//! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
+//!   that names it, never a guess; nothing is unpickled.
+//! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
+//!   option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is known
+//!   without reading a voxel.
+//! - **volume**: exactly the planned length. The source's size, time and inode are checked before the first byte is
+//!   handed on and with every chunk; a source that changed is an error, never a mixture. The last chunk is handed on
+//!   only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a volume whose end was
+//!   peeked at is checked as a whole before any of it is handed on.
+//! - **cache**: accounted bytes, fills in flight included, stay within the budget; a volume larger than that is filled
+//!   when it is alone, and not kept. One fill per key; its bytes or its error reach every waiter; errors are not kept.
+//!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait.
+//!   Demands are served in order; what is read ahead gives way to them.
+//! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header walks
+//!   fill nothing where a volume's last bytes can be made alone (stored, C order).
+//! - **fs**: nothing is ever written; an inode's bytes and size never change; no lock is held across I/O, a decode or a
+//!   copy.
+//! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
+//!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
+//! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
+//!   of it is made again; a run that was stopped goes on where it was.
+//! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
+//!   a model test), and one system call in `commands/daemon.rs`.
+//!
+//! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
+//! knows the tar or JSON dialect.
+
 pub mod cache;
 pub mod cli;
 pub mod commands;

@@ -3,7 +3,7 @@
 //! Demanded volumes go first and strictly in order, so that none starves; volumes read ahead take what room is
 //! left. Room is made by the least recently used volume that nobody is in the middle of, then (for a demand only)
 //! by volumes read ahead. A volume that a reader is in the middle of stays until it is read past, or the reader has
-//! been idle for [`IDLE`](super::resident::IDLE) while others wait.
+//! been idle for [`super::resident::IDLE`] while others wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
