@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::npz::{self, Array, Compression, Fingerprint, Payload};
 use crate::num::to_usize;
 use cast::{TooLarge, to_f16};
-use scratch::{CHUNK_LEN, Scratch};
+use scratch::{Block, CHUNK_LEN, Scratch};
 use transpose::PlaneBlock;
 
 /// Bytes of a float16 voxel.
@@ -229,15 +229,13 @@ impl Volume<'_> {
         &self,
         mut payload: Payload<'_>,
         chunk: &mut [u8],
-        block: &mut Vec<f16>,
+        block: &mut Block,
         sink: &mut impl Sink,
     ) -> Result<Last> {
         let shape = self.shape().map(to_usize);
         let planes = to_usize(PlaneBlock::planes(self.shape()));
         let needed = PlaneBlock::scratch_len(shape, planes);
-        if block.len() < needed {
-            block.resize(needed, f16::ZERO);
-        }
+        let block = block.with_len(needed).map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
         let element = self.array.header.element.size();
         let mut first = 0;
         for start in (0..shape[2]).step_by(planes) {

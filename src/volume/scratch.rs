@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use half::f16;
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 use crate::npz::INPUT_LEN;
 
@@ -19,12 +19,28 @@ pub(super) struct Scratch {
     /// Unpacked bytes, [`CHUNK_LEN`] of them.
     pub chunk: MmapMut,
     /// A block of planes, for Fortran order; grows to what the largest volume needs.
-    pub block: Vec<f16>,
+    pub block: Block,
+}
+
+/// Memory of a size that is known when it is used.
+pub(super) struct Block(Option<MmapMut>);
+
+impl Block {
+    /// At least `len` voxels of it.
+    pub(super) fn with_len(&mut self, len: usize) -> std::io::Result<&mut [f16]> {
+        let bytes = len * size_of::<f16>();
+        if self.0.as_ref().is_none_or(|map| map.len() < bytes) {
+            let map = MmapMut::map_anon(bytes)?;
+            let _ = map.advise(Advice::HugePage); // its strided reads would miss the TLB on small pages
+            self.0 = Some(map);
+        }
+        Ok(self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map)))
+    }
 }
 
 impl Scratch {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { input: MmapMut::map_anon(INPUT_LEN)?, chunk: MmapMut::map_anon(CHUNK_LEN)?, block: Vec::new() })
+        Ok(Self { input: MmapMut::map_anon(INPUT_LEN)?, chunk: MmapMut::map_anon(CHUNK_LEN)?, block: Block(None) })
     }
 
     /// Runs `work` with this thread's buffers.
