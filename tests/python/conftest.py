@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 import reference
-from harness import PREFIX, READER_OPTIONS, Program, find_program, force_unmount, mount_folder, mount_points, require_fuse, snapshot
+from harness import (
+    PREFIX,
+    READER_OPTIONS,
+    Program,
+    find_program,
+    force_unmount,
+    mount_folder,
+    mount_points,
+    require_fuse,
+    snapshot,
+)
 from make_dataset import Dataset, Options, make_dataset
 
 

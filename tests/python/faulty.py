@@ -27,9 +27,10 @@ LARGEST_REQUEST = 1 << 17
 
 
 class FaultyFolder:
-    """The files of a folder, with the times `mtimes`; `faults` maps (operation, name) to the errno that answers it from now on. Operations are
-    "lookup", "open", "read" and, for the folder as a whole (name ""), "list". `on_read` is called with the name before
-    each read: whoever reads waits for it, which is how a test acts at an exact moment of another process."""
+    """The files of a folder, with the times `mtimes`. `faults` maps (operation, name) to the errno that answers it from
+    now on; operations are "lookup", "open", "read" and, for the folder as a whole (name ""), "list". `on_read` is
+    called with the name before each read: whoever reads waits for it, which is how a test acts at an exact moment of
+    another process."""
 
     def __init__(self, point: Path, files: dict[str, bytes]) -> None:
         self.point = point
@@ -62,7 +63,7 @@ class FaultyFolder:
                 continue
             try:
                 failed, body = 0, self.answer(opcode, node, request[40:])
-            except Exception as error:  # also one of a test's `on_read`: an unanswered request would hang everybody
+            except BaseException as error:  # a test's `on_read` may fail: an unanswered request would hang everybody
                 failed, body = -(getattr(error, "errno", None) or errno.EIO), b""
             try:
                 os.write(self.device, struct.pack("<IiQ", 16 + len(body), failed, unique) + body)

@@ -93,6 +93,7 @@ def test_missing_column(program: Program, tmp_path: Path, table: str, column: st
 def test_label_that_is_no_number(program: Program, tmp_path: Path, label: str) -> None:
     """File, line and column; the line is that of the file, although a quoted field spans two lines."""
     dataset = sound_dataset(tmp_path)
+    rows: list[list[object]]
     rows = [["VolumeName", "first\nclass", "second"], ["v0.nii.gz", 1, 0], ["v1.nii.gz", 0, label], ["v2.nii.gz", 0, 0]]
     write_csv(dataset.labels, rows)
     assert_names(program.refuses("plan", *dataset.flags()), dataset.labels, "line 4", "'second'", f'"{label}"')

@@ -1,4 +1,4 @@
-"""Mountpoints and output folders that cannot be used are refused with the reason and the remedy, and left as they are."""
+"""Mountpoints and output folders that cannot be used are refused with reason and remedy, and stay as they are."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def test_mountpoint_that_contains_the_data_folder(program: Program, tiny: Datase
 
 
 @pytest.mark.parametrize("by_link", [False, True])
-def test_mountpoint_with_a_mount(
-    program: Program, tiny: Dataset, base: Path, tmp_path: Path, by_link: bool
-) -> None:
+def test_mountpoint_with_a_mount(program: Program, tiny: Dataset, base: Path, tmp_path: Path, by_link: bool) -> None:
     """One of ours is named with its process; the mount that is there goes on."""
     point = base / "mount"
     program.run("mount", *tiny.flags(), "--log-file", base / "log", point)

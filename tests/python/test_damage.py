@@ -182,8 +182,8 @@ def test_damaged_volume_gives_eio(
             else:
                 pytest.fail(f"attempt {attempt}: the damaged volume was read without an error; wrong bytes: {wrong}")
         case.check_all_but_the_bad(point)
-        (error,) = errors_of(point)
-        assert str(case.bad) in error and ("CRC" in error or "deflate" in error)
+        (line,) = errors_of(point)
+        assert str(case.bad) in line and ("CRC" in line or "deflate" in line)
 
 
 @pytest.mark.parametrize("kind", ["small deflated", "small stored"])
@@ -270,9 +270,7 @@ CHANGES = [touch, grow, exchange, overwrite, cut, Path.unlink]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_source_that_changes_while_mounted(
-    program: Program, tmp_path: Path, change: Callable[[Path], None]
-) -> None:
+def test_source_that_changes_while_mounted(program: Program, tmp_path: Path, change: Callable[[Path], None]) -> None:
     """ESTALE for its voxels, for every reader; all else is served; the log has the file, the change and the remedy."""
     dataset = noise_dataset(tmp_path, 4, SMALL)
     case = Case(dataset, program.materialize(dataset, tmp_path / "right", "--samples-per-shard", 3))

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,8 @@ def test_every_end_is_clean(program: Program, begin: Callable[..., Path], right:
             program.run("unmount", point)
             assert not is_mounted(point) and not is_running(pid), "unmount returned too early"
         else:
-            subprocess.run({"umount": ["umount", point], "fusermount3": ["fusermount3", "-u", point]}[way],
-                           check=True, timeout=30)  # fmt: skip
+            how = {"umount": ["umount"], "fusermount3": ["fusermount3", "-u"]}[way]
+            subprocess.run([*how, point], check=True, timeout=30)
         assert_ended(point, pid)
 
 
@@ -227,7 +228,7 @@ def test_killed_daemon(program: Program, adopting: None, begin: Callable[..., Pa
         point = begin()
         killed.append(daemon_of(point))
         os.kill(killed[-1], signal.SIGKILL)
-        wait_until(lambda: is_dead(point), "the mount is dead")
+        wait_until(partial(is_dead, point), "the mount is dead")
         if clear == "mount":
             begin()
             assert digest(point / "shard-000000.tar") == digest(right / "shard-000000.tar")

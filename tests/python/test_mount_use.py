@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import NOBODY, Program, digest, force_unmount, mount_folder, needs_root, require_fuse, shards, wait_until
@@ -22,7 +23,7 @@ from make_dataset import Dataset
 from small_datasets import noise_dataset
 
 FLAGS = ("--samples-per-shard", 3)
-AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def errno_of(action: Callable[[], object]) -> int:
 
 @needs_root
 def test_even_root_cannot_write(program: Program, small: Dataset) -> None:
-    """EROFS for every call that would change something, in every place (the commonest ones have a test of their own)."""
+    """EROFS for every call that would change something, in every place."""
     with program.mounted(small, *FLAGS) as point:
         shard, manifest, status = point / "shard-000000.tar", point / "manifest.json", point / ".ctwds"
         attempts: list[Callable[[], object]] = [
@@ -76,17 +77,17 @@ def test_other_users(program: Program, small: Dataset, right: Path, allowed: boo
     with mount_folder(0o755) as base:
         point, flag = base / "mount", ["--allow-other"] if allowed else []
         program.run("mount", *small.flags(), *FLAGS, *flag, "--log-file", base / "log", point)
-        for command in (["cat", point / "shard-000000.tar"], ["ls", point], ["stat", point]):
-            done = subprocess.run(command, capture_output=True, timeout=60, check=False, **AS_NOBODY)  # type: ignore[call-overload]
+        for tool, path in {"cat": point / "shard-000000.tar", "ls": point, "stat": point}.items():
+            done = subprocess.run([tool, path], capture_output=True, timeout=60, check=False, **AS_NOBODY)
             if not allowed:
                 assert done.returncode != 0 and b"Permission denied" in done.stderr
             else:
                 assert done.returncode == 0
-                if command[0] == "cat":
+                if tool == "cat":
                     assert done.stdout == (right / "shard-000000.tar").read_bytes()
-        done = subprocess.run(["touch", point / "new"], capture_output=True, timeout=60, check=False, **AS_NOBODY)  # type: ignore[call-overload]
+        done = subprocess.run(["touch", point / "new"], capture_output=True, timeout=60, check=False, **AS_NOBODY)
         assert done.returncode != 0
-        message = Program(program.path).refuses("unmount", point, **AS_NOBODY)
+        message = program.refuses("unmount", point, **AS_NOBODY)
         assert str(point) in message
         program.run("unmount", point)
 
@@ -186,22 +187,19 @@ def stats(point: Path) -> dict[str, int]:
 @pytest.mark.parametrize("kind", ["stored", "deflated", "fortran"])
 def test_many_readers(program: Program, tmp_path: Path, kind: str) -> None:
     """Eight processes at random offsets see exactly the materialised bytes, whatever the sources are."""
-    data = noise_dataset(
-        tmp_path, 6, dtype="i2", deflated=kind == "deflated", order="F" if kind == "fortran" else "C"
-    )
+    data = noise_dataset(tmp_path, 6, dtype="i2", deflated=kind == "deflated", order="F" if kind == "fortran" else "C")
     right = program.materialize(data, tmp_path / "right", *FLAGS)
     with program.mounted(data, *FLAGS) as point:
         assert read_with_many(point, right, 8, read_at_random, 100) == [100] * 8
         assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
 
 
-@pytest.mark.parametrize("size", ["1B", "100kB", "1MiB", "2MiB"])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("size", "threads"), [("1B", 1), ("100kB", 3), ("1MiB", 1), ("2MiB", 3)])
 def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: str, threads: int) -> None:
     """Smaller than one volume, or than what all readers want at once: it costs time and never a byte; afterwards the
     memory is back within the limit."""
     with program.mounted(small, *FLAGS, "--cache-size", size, "--threads", threads) as point:
-        assert read_with_many(point, right, 4, read_through, 2) == [4] * 4
+        assert read_with_many(point, right, 3, read_through, 1) == [2] * 3
         if size == "2MiB":  # two volumes; with less, whoever leaves a volume half read makes the next one wait
             assert read_with_many(point, right, 2, read_at_random, 4) == [4] * 2
         wait_until(lambda: stats(point)["cache_bytes"] <= stats(point)["cache_limit"], "the memory is within its limit")
