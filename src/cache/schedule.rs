@@ -13,7 +13,7 @@ use memmap2::MmapMut;
 
 use super::entry::Entry;
 use super::region::{self, Ledger, capacity};
-use super::resident::{GRACE, IDLE, Progress, Resident};
+use super::resident::{GRACE, IDLE, Progress, Resident, Use};
 use super::{Key, Reader, Task};
 
 pub(super) struct Schedule<E> {
@@ -77,8 +77,7 @@ impl<E: Clone + 'static> Schedule<E> {
         for demanded in [true, false] {
             let queue = if demanded { &self.demand } else { &self.ahead };
             let Some(&key) = queue.front() else { continue };
-            let len = self.entries[&key].entry.len();
-            match self.make_room(len, demanded, now) {
+            match self.make_room(key, demanded, now) {
                 Room::Fits => return self.begin(key, demanded),
                 Room::Evicted(entries) => return Next::Drop(entries),
                 Room::Blocked(until) => {
@@ -103,7 +102,8 @@ impl<E: Clone + 'static> Schedule<E> {
         Next::Fill(key, entry, memory)
     }
 
-    fn make_room(&mut self, len: usize, demanded: bool, now: Instant) -> Room<E> {
+    fn make_room(&mut self, wanted: Key, demanded: bool, now: Instant) -> Room<E> {
+        let len = self.entries[&wanted].entry.len();
         if self.ledger.fits(len) {
             let past = self.recyclable(len, now).and_then(|key| self.give_up(key));
             return past.map_or(Room::Fits, |entry| Room::Evicted(vec![entry]));
@@ -142,17 +142,30 @@ impl<E: Clone + 'static> Schedule<E> {
     }
 
     /// The volume that is missed least: an unused one, the least recently used first; for a demand then one that was
-    /// read ahead, the latest first, because its reader comes to it last.
+    /// read ahead, the latest first, because its reader comes to it last; then one that only waiting readers hold.
     fn victim(&self, demanded: bool, now: Instant) -> Option<Key> {
         if let Some(key) = self.unused(now, |_| true) {
             return Some(key);
         }
+        if !demanded {
+            return None;
+        }
         let ahead = self.entries.iter().filter(|(_, r)| {
-            demanded
-                && !r.ahead_for.is_empty()
-                && matches!(r.progress, Progress::Full | Progress::Running { cancelling: false })
+            !r.ahead_for.is_empty() && matches!(r.progress, Progress::Full | Progress::Running { cancelling: false })
         });
-        ahead.max_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
+        if let Some((key, _)) = ahead.max_by_key(|(_, r)| r.last_used) {
+            return Some(*key);
+        }
+        // A reader whose requests came out of order may wait for one volume in the middle of another: it cannot go on
+        // there, so that keeping it would stop everybody.
+        let queued =
+            |reader| self.demand.iter().any(|key| self.entries[key].readers.iter().any(|u| u.reader == reader));
+        let waiting = |u: &Use| queued(u.reader);
+        let stuck = self
+            .entries
+            .iter()
+            .filter(|(_, r)| r.progress == Progress::Full && r.readers.iter().all(|u| u.until <= now || waiting(u)));
+        stuck.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
 
     /// The least recently used full volume that nobody is in the middle of, among those that `may` go.

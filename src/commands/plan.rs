@@ -76,6 +76,6 @@ fn list(text: &mut String, title: &str, lines: impl ExactSizeIterator<Item = Str
     text.push_str(&format!("\n{title}: {count}\n"));
     lines.take(LISTED).for_each(|line| text.push_str(&format!("  {line}\n")));
     if count > LISTED {
-        text.push_str(&format!("  … and {} more\n", count - LISTED));
+        text.push_str(&format!("  … and {} more (--json lists all)\n", count - LISTED));
     }
 }

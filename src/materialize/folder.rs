@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::partial::Partial;
 use crate::error::{Error, Result};
 use crate::fs::STATUS_DIR;
 use crate::plan::Plan;
@@ -15,7 +16,7 @@ use crate::plan::Plan;
 /// The record: one JSON line for the plan, then one for each finished shard, each synced when written.
 const JOURNAL: &str = "journal.jsonl";
 /// Unfinished files end like this, so that a glob of `*.tar` does not see them.
-const PARTIAL: &str = ".partial";
+pub(super) const PARTIAL: &str = ".partial";
 
 /// The folder, locked for this process.
 pub(super) struct Folder {
@@ -114,9 +115,11 @@ impl Folder {
 
     /// A new file under a temporary name.
     pub(super) fn create(&self, name: &str) -> Result<Partial<'_>> {
-        let path = self.path.join(format!("{name}{PARTIAL}"));
-        let file = File::create(&path).map_err(|error| Error::io(&path, "create the file", error))?;
-        Ok(Partial { folder: self, path, name: name.into(), file, published: false })
+        Partial::create(self, name)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes a whole small file, atomically and durably.
@@ -156,7 +159,7 @@ impl Folder {
         Ok(())
     }
 
-    fn sync(&self) -> Result<()> {
+    pub(super) fn sync(&self) -> Result<()> {
         File::open(&self.path)
             .and_then(|folder| folder.sync_all())
             .map_err(|error| Error::io(&self.path, "make the folder's entries durable", error))
@@ -191,46 +194,4 @@ fn other_plan(folder: &Path) -> Error {
          or remove the old shards",
         folder.display()
     ))
-}
-
-/// A file that is being written. Dropped before [`Partial::publish`], it is removed.
-pub(super) struct Partial<'a> {
-    folder: &'a Folder,
-    path: PathBuf,
-    name: String,
-    file: File,
-    published: bool,
-}
-
-impl Partial<'_> {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| self.failed("write", error))
-    }
-
-    fn failed(&self, doing: &'static str, error: io::Error) -> Error {
-        let doing = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "write (there is no room left: finished shards are kept; make room and run the same command again)"
-            }
-            _ => doing,
-        };
-        Error::io(&self.path, doing, error)
-    }
-
-    /// Makes the content durable, then the final name.
-    pub(super) fn publish(mut self) -> Result<()> {
-        let target = self.folder.path.join(&self.name);
-        self.file.sync_all().map_err(|error| self.failed("make the file durable", error))?;
-        fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
-        self.published = true;
-        self.folder.sync()
-    }
-}
-
-impl Drop for Partial<'_> {
-    fn drop(&mut self) {
-        if !self.published {
-            let _ = fs::remove_file(&self.path); // the next run removes what remains
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! [`ShardSet::read_on`] alone.
 
 mod folder;
+mod partial;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -16,7 +17,8 @@ use crate::manifest;
 use crate::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
-use folder::{Folder, Partial};
+use folder::Folder;
+use partial::Partial;
 
 /// Bytes that are read, hashed and written at a time.
 const BLOCK: u64 = 4 << 20;

@@ -45,6 +45,11 @@ impl<'a> Payload<'a> {
         Ok(payload)
     }
 
+    /// Bytes of the array that were not read yet.
+    pub fn remaining(&self) -> u64 {
+        self.array.member.len - self.produced
+    }
+
     /// Fills `out` with the next bytes of the array.
     ///
     /// # Errors

@@ -210,7 +210,11 @@ impl Volume<'_> {
             let count = left.min(CHUNK_LEN / element);
             let source = &mut chunk[..count * element];
             payload.read_exact(source)?;
-            self.cast(source, bytemuck::cast_slice_mut(&mut spare[..count * to_usize(VOXEL)]), first)?;
+            if let Err(error) =
+                self.cast(source, bytemuck::cast_slice_mut(&mut spare[..count * to_usize(VOXEL)]), first)
+            {
+                return Err(damage(payload, chunk).unwrap_or(error));
+            }
             if count == left {
                 payload.finish()?;
                 return Ok(Last::Withheld);
@@ -248,7 +252,9 @@ impl Volume<'_> {
                 for voxels in block.plane(plane).chunks_mut(CHUNK_LEN / element) {
                     let source = &mut chunk[..voxels.len() * element];
                     payload.read_exact(source)?;
-                    self.cast(source, voxels, first)?;
+                    if let Err(error) = self.cast(source, voxels, first) {
+                        return Err(damage(payload, chunk).unwrap_or(error));
+                    }
                     first += voxels.len();
                 }
             }
@@ -257,6 +263,17 @@ impl Volume<'_> {
         payload.finish()?;
         Ok(Last::Withheld)
     }
+}
+
+/// Reads the rest of an array to find out whether it is damaged, which would explain a value that does not fit.
+fn damage(mut payload: Payload<'_>, chunk: &mut [u8]) -> Option<Error> {
+    while payload.remaining() > 0 {
+        let len = CHUNK_LEN.min(to_usize(payload.remaining()));
+        if let Err(error) = payload.read_exact(&mut chunk[..len]) {
+            return Some(error);
+        }
+    }
+    payload.finish().err()
 }
 
 #[derive(PartialEq, Eq)]

@@ -1,0 +1,76 @@
+"""Starts reading processes together, and ends them whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from bench import Failure
+
+DEADLINE = 240  # seconds for one run of all readers; the slowest takes some ten
+BLOCK = 1 << 20  # bytes that a plain reader asks for
+
+
+def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """A reader in a session of its own, so that its own workers can be ended with it."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "bench.worker"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True,
+    )  # fmt: skip
+    tell(process, json.dumps(job))
+    return process
+
+
+def tell(process: subprocess.Popen[bytes], line: str) -> None:
+    """Send a line; one who is dead already is noticed when his answer is missing."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(process.stdin.fileno(), line.encode() + b"\n")
+
+
+def hear(process: subprocess.Popen[bytes], deadline: float) -> str:
+    """The next line of a reader."""
+    received = b""
+    while not received.endswith(b"\n"):
+        ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            raise Failure(f"a reader gave no answer within {DEADLINE} s")
+        piece = os.read(process.stdout.fileno(), 65536)
+        if not piece:
+            raise Failure("a reader failed; its message is above")
+        received += piece
+    return received.decode()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a reader and its workers. One that waits for a dead mount ends only when that mount is aborted, later."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stdout):
+        pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
+
+
+def work(kind: str, shares: list[list[str]], **options: Any) -> list[dict[str, Any]]:
+    """One reader a share of the paths, all begun at once; what each of them answered."""
+    deadline = time.monotonic() + DEADLINE
+    options = {"block": BLOCK, "passes": 1} | options
+    readers: list[subprocess.Popen[bytes]] = []
+    try:
+        for paths in shares:
+            readers.append(start({"kind": kind, "paths": paths, **options}))
+        for reader in readers:
+            hear(reader, deadline)
+        for reader in readers:
+            tell(reader, "go")
+        return [json.loads(hear(reader, deadline)) for reader in readers]
+    finally:
+        for reader in readers:
+            end(reader)

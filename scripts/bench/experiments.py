@@ -1,0 +1,174 @@
+"""What is measured. Each experiment interleaves its variants and returns their raw samples; it knows no target.
+
+A cold run is a fresh mount: nothing is decoded, nothing of the shards is in the page cache. The source files are, for
+every variant alike: what is compared is what software does with them, not the disk."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+from bench import Failure, crew
+from bench.lab import Lab, Sample, Samples, digests, remove, say, split, warm
+from bench.mounting import run
+
+PASSES = 4  # over what is read again, so that a run takes long enough to be measured
+SMALL = 8192  # bytes that a Python program reads at a time
+MIB = 1 << 20
+
+
+def cold(lab: Lab, compression: str, readers: int) -> Samples:
+    """`np.load` against a fresh mount, with and without the kernel's page cache, and against files."""
+    data, files = lab.dataset("C", compression), lab.files()
+
+    def mount(page_cache: bool) -> Sample:
+        with lab.mounted(data, page_cache=page_cache) as mount:
+            return lab.read("raw", split(mount.shards(), readers), mount)
+
+    return lab.interleave({
+        "np.load": lambda: lab.read("numpy", split(data.volumes(), readers)),
+        "mount": lambda: mount(False),
+        "mount, page cache": lambda: mount(True),
+        "files": lambda: lab.read("raw", split(files, readers)),
+    })  # fmt: skip
+
+
+def webdataset(lab: Lab, workers: int) -> Samples:
+    """The same through PyTorch's DataLoader, which hands on the same tensors."""
+    data = lab.dataset("C", "deflated")
+
+    def mount(page_cache: bool) -> Sample:
+        with lab.mounted(data, page_cache=page_cache) as mount:
+            return lab.read("webdataset_loader", split(mount.shards(), 1), mount, workers=workers)
+
+    return lab.interleave({
+        "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
+        "mount": lambda: mount(False),
+        "mount, page cache": lambda: mount(True),
+    })  # fmt: skip
+
+
+def fortran(lab: Lab, compression: str) -> Samples:
+    """A cold read by one reader from both orders of the source arrays."""
+
+    sources = {order: lab.dataset(order, compression) for order in "CF"}
+
+    def read(order: str, page_cache: bool) -> Sample:
+        with lab.mounted(sources[order], page_cache=page_cache) as mount:
+            return lab.read("raw", split(mount.shards(), 1), mount)
+
+    return lab.interleave({
+        f"{order}{', page cache' if page_cache else ''}": partial(read, order, page_cache)
+        for page_cache in (False, True)
+        for order in ("C", "F")
+    })  # fmt: skip
+
+
+def reread(lab: Lab, kind: str, block: int = MIB) -> Samples:
+    """A mount that was read once, so that its bytes are in the page cache, against files that are."""
+    data, files = lab.dataset("C", "deflated"), lab.files()
+    with lab.mounted(data, page_cache=True) as mount:
+        shards = mount.shards()
+        warm(shards)
+        return lab.interleave({
+            "files": lambda: lab.read(kind, split(files, 1), passes=PASSES, block=block),
+            "mount": lambda: lab.read(kind, split(shards, 1), mount, passes=PASSES, block=block),
+        })  # fmt: skip
+
+
+def command(*words: object) -> Sample:
+    """A whole command, its start included."""
+
+    def cpu() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    used, begin = cpu(), time.monotonic()
+    run(*words)
+    return {"wall": time.monotonic() - begin, "cpu": cpu() - used}
+
+
+def materialize(lab: Lab, compression: str) -> Samples:
+    """Writing all shards, against the converter of the tests; both must write the same bytes."""
+    data, out = lab.dataset("C", compression), lab.folder / "out"
+    wanted = digests(lab.files())
+
+    def convert(*words: object) -> Sample:
+        remove(out)
+        try:
+            sample = command(*words)
+            if digests(sorted(out.glob("*.tar"))) != wanted:
+                raise Failure(f"wrong shards: {' '.join(map(str, words))}")
+            return sample
+        finally:
+            remove(out)
+
+    ours = [lab.program, "materialize", *data.flags(), *lab.shard_flags(), "--output-dir", out, "--num-workers", 2]
+    return lab.interleave({
+        "converter": lambda: convert(*lab.reference(data, out)),
+        "materialize": lambda: convert(*ours),
+    })  # fmt: skip
+
+
+def start(lab: Lab) -> Samples:
+    """Scanning many files, all of them warm."""
+    data = lab.studies()
+    scan = [sys.executable, "-m", "bench.scan", data.folder, data.reports, data.meta, data.labels, 2]
+    found = {int(run(*scan)), lab.study_count(data)}  # warms both
+    if found != {lab.settings.studies}:
+        raise Failure(f"of {lab.settings.studies} studies were found: {found}")
+    return lab.interleave({
+        "scan": lambda: command(*scan),
+        "plan": lambda: command(lab.program, "plan", *data.flags()),
+    })  # fmt: skip
+
+
+def memory(lab: Lab, order: str) -> Samples:
+    """The daemon's peak with eight readers of eight shards and a cache of four volumes."""
+    data, settings = lab.dataset(order, "deflated"), lab.settings
+    height, width, depth = settings.size
+    budget = 4 * settings.voxel_bytes()
+    block = height * width * min(depth, 32) * 4 if order == "F" else 0  # 32 planes of float32
+    limit = budget + settings.cores * (32 * MIB + block) + 64 * MIB
+
+    def peak() -> Sample:
+        with lab.mounted(data, cache=budget, shards=8) as mount:
+            sample = lab.read("raw", split(mount.shards(), 8), mount)
+            return {"bytes": mount.peak_rss(), "read": sample}
+
+    return lab.interleave({"daemon": peak, "limit": lambda: {"bytes": limit}})
+
+
+def first_byte(lab: Lab) -> Samples:
+    """A volume's first bytes against all of them, from opening the shard on."""
+    samples: Samples = {"first": [], "all": []}
+    data = lab.dataset("C", "deflated")
+    for _ in range(lab.settings.runs):
+        with lab.mounted(data) as mount:
+            (answer,) = crew.work("first", split(mount.shards()[-1:], 1))
+        if answer["bytes"] != lab.settings.voxel_bytes():
+            raise Failure(f"{answer['bytes']} bytes are not a volume")
+        for name, found in samples.items():
+            found.append({"wall": answer[name]})
+    say(f"  {samples}")
+    return samples
+
+
+COMPRESSIONS = ("deflated", "stored")
+READERS = (1, 2, 4)
+
+EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
+    **{f"cold {how} {n}": partial(cold, compression=how, readers=n) for how in COMPRESSIONS for n in READERS},
+    **{f"webdataset {n}": partial(webdataset, workers=n) for n in (1, 2)},
+    **{f"fortran {how}": partial(fortran, compression=how) for how in COMPRESSIONS},
+    "reread raw": partial(reread, kind="raw"),
+    "reread python": partial(reread, kind="python", block=SMALL),
+    "reread webdataset": partial(reread, kind="webdataset"),
+    **{f"materialize {how}": partial(materialize, compression=how) for how in COMPRESSIONS},
+    "start": start,
+    **{f"memory {order}": partial(memory, order=order) for order in "CF"},
+    "first byte": first_byte,
+}

@@ -1,0 +1,206 @@
+"""What the experiments share: the data sets, made when they are first asked for, and the ways to read them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from make_dataset import Dataset, Options, make_dataset
+
+from bench import Failure, crew
+from bench.mounting import Mount, mounted, run
+
+SHARDS = 4  # as many as the most readers of a row
+REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "python" / "reference.py"
+
+Sample = dict[str, Any]
+Samples = dict[str, list[Sample]]  # by variant, in the order of the runs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; all of it is written beside the samples."""
+
+    runs: int = 5
+    volumes: int = 16
+    size: tuple[int, int, int] = (512, 512, 64)
+    studies: int = 40_000
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+
+    def voxel_bytes(self) -> int:
+        """The float16 voxels of one volume."""
+        height, width, depth = self.size
+        return height * width * depth * 2
+
+    def cache_bytes(self) -> int:
+        """The cache of cold runs holds half of the data set: a real one never fits."""
+        return self.voxel_bytes() * (self.volumes // 2)
+
+    def disk_bytes(self) -> int:
+        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 three times."""
+        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 3)) + self.studies * 12_000
+
+
+def say(text: str) -> None:
+    """Tell how far the run is."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def split(paths: list[Path], count: int) -> list[list[str]]:
+    """The paths dealt to `count` readers."""
+    return [[str(path) for path in paths[start::count]] for start in range(count)]
+
+
+def warm(paths: list[Path]) -> None:
+    """Read files once, so that they are in the page cache."""
+    buffer = bytearray(1 << 22)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def digests(paths: list[Path]) -> list[str]:
+    """SHA-256 of files."""
+    found = []
+    for path in paths:
+        with path.open("rb") as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return found
+
+
+def remove(folder: Path) -> None:
+    """Remove an output, and let the disk come to rest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.sync()
+
+
+@dataclass
+class Lab:
+    """The program, a folder to work in, and the data sets made so far."""
+
+    program: Path
+    folder: Path
+    settings: Settings
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Make something on first use."""
+        if name not in self.made:
+            self.made[name] = make()
+            os.sync()  # its dirty pages are not to be written while something is measured
+        return self.made[name]
+
+    def shard_flags(self, shards: int = SHARDS) -> list[object]:
+        """The option that makes this many shards."""
+        return ["--samples-per-shard", max(1, self.settings.volumes // shards)]
+
+    def dataset(self, order: str, compression: str) -> Dataset:
+        """A data set of the phantom, in the page cache; checked once to give the shards that every other one gives."""
+
+        def make() -> Dataset:
+            settings = self.settings
+            say(f"making {settings.volumes} volumes of {settings.size}, order {order}, {compression}")
+            options = Options(
+                self.folder / f"{order}-{compression}", volumes=settings.volumes, size=settings.size, fixed_size=True,
+                order=order, compression=compression, strays=False, workers=settings.cores,
+            )  # fmt: skip
+            data = make_dataset(options)
+            with self.mounted(data) as mount:
+                found = digests(mount.shards())
+            if found != self.once("digests", lambda: found):
+                raise Failure(f"the shards of {options.out.name} differ from those of the other data sets")
+            return data
+
+        data = self.once(f"{order}-{compression}", make)
+        warm(data.volumes())
+        return data
+
+    def files(self) -> list[Path]:
+        """The shards as files that the program wrote, in the page cache."""
+
+        def make() -> list[Path]:
+            data, out = self.dataset("C", "deflated"), self.folder / "files"
+            run(self.program, "materialize", *data.flags(), *self.shard_flags(), "--output-dir", out)
+            shards = sorted(out.glob("*.tar"))
+            if digests(shards) != self.made["digests"]:
+                raise Failure("the materialised shards differ from the mounted ones")
+            return shards
+
+        shards = self.once("files", make)
+        warm(shards)
+        return shards
+
+    def studies(self) -> Dataset:
+        """Many tiny volumes with tables of the same length."""
+
+        def make() -> Dataset:
+            from bench.studies import make_studies
+
+            say(f"making {self.settings.studies} tiny volumes")
+            return make_studies(self.folder / "studies", self.settings.studies)
+
+        return self.once("studies", make)
+
+    @contextlib.contextmanager
+    def mounted(
+        self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS
+    ) -> Iterator[Mount]:
+        """A fresh mount."""
+        options = [
+            *data.flags(), *self.shard_flags(shards), "--cache-size", cache or self.settings.cache_bytes(),
+            "--threads", self.settings.cores, "--page-cache", "on" if page_cache else "off",
+        ]  # fmt: skip
+        with mounted(self.program, self.folder, *options) as mount:
+            yield mount
+
+    def read(self, kind: str, shares: list[list[str]], mount: Mount | None = None, **options: Any) -> Sample:
+        """One measurement: readers begin together; wall time to the last one's end, CPU time of them and the daemon.
+        What they read must be all there is."""
+        daemon = mount.cpu_seconds() if mount else 0.0
+        answers = crew.work(kind, shares, **options)
+        daemon = mount.cpu_seconds() - daemon if mount else 0.0
+        readers = sum(answer["cpu"] for answer in answers)
+        read = sum(answer["bytes"] for answer in answers)
+        if kind in ("raw", "python"):
+            expected = sum(os.stat(path).st_size for share in shares for path in share)
+        else:
+            expected = self.settings.voxel_bytes() * self.settings.volumes
+        if read != expected * options.get("passes", 1):
+            raise Failure(f"a {kind} reader read {read} bytes, not {expected}")
+        return {
+            "wall": max(answer["end"] for answer in answers) - min(answer["begin"] for answer in answers),
+            "cpu": readers + daemon, "readers_cpu": readers, "daemon_cpu": daemon, "bytes_read": read,
+        }  # fmt: skip
+
+    def interleave(self, variants: dict[str, Callable[[], Sample]]) -> Samples:
+        """A B A B …: what changes on the machine meanwhile changes for all variants."""
+        samples: Samples = {name: [] for name in variants}
+        for number in range(self.settings.runs):
+            for name, measure in variants.items():
+                samples[name].append(measure())
+            last = ", ".join(f"{name} {summary(found[-1])}" for name, found in samples.items())
+            say(f"  run {number + 1} of {self.settings.runs}: {last}")
+        return samples
+
+    def reference(self, data: Dataset, out: Path) -> list[object]:
+        """The command of the NumPy and tarfile converter."""
+        command = [sys.executable, REFERENCE, *data.flags(), *self.shard_flags(), "--output-dir", out]
+        return [*command, "--num-workers", 2]
+
+    def study_count(self, data: Dataset) -> int:
+        """How many samples the program plans."""
+        return json.loads(run(self.program, "plan", *data.flags(), "--json"))["total_samples"]
+
+
+def summary(sample: Sample) -> str:
+    """A sample in a word."""
+    return f"{sample['wall']:.3f} s" if "wall" in sample else f"{sample['bytes'] / 2**20:.0f} MiB"

@@ -1,0 +1,136 @@
+"""The rows of the table: which samples of which experiment are compared, and what is to be reached."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+SPEED, COST = "speed", "cost"  # more is better, less is better
+
+
+@dataclass(frozen=True)
+class Row:
+    """A ratio of two variants of an experiment. A speed is their time over ours, a cost is ours over theirs."""
+
+    name: str
+    path: str
+    against: str
+    experiment: str
+    ours: str
+    theirs: str
+    target: float | None = None
+    kind: str = SPEED
+    field: str = "wall"
+    beside: bool = False  # printed beside a row, and not counted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row's figures."""
+
+    ratio: float
+    least: float
+    most: float
+    ours: float
+    theirs: float
+
+
+def measured(row: Row, variants: dict[str, list[dict[str, Any]]]) -> Measured:
+    """The ratio of each run, and their median."""
+    ours, theirs = ([sample[row.field] for sample in variants[name]] for name in (row.ours, row.theirs))
+    over, under = (theirs, ours) if row.kind == SPEED else (ours, theirs)
+    ratios = [a / b for a, b in zip(over, under)]
+    return Measured(
+        statistics.median(ratios), min(ratios), max(ratios), statistics.median(ours), statistics.median(theirs)
+    )
+
+
+def reached(row: Row, ratio: float) -> bool | None:
+    """Whether the row's target is met."""
+    if row.target is None:
+        return None
+    return ratio >= row.target if row.kind == SPEED else ratio <= row.target
+
+
+def with_page_cache(row: Row) -> list[Row]:
+    """A cold row, and beside it the same with the kernel's page cache."""
+    theirs = row.theirs + ", page cache" if row.theirs == "C" else row.theirs
+    beside = Row(
+        row.name + "/page-cache", row.path + ", page cache on", row.against, row.experiment,
+        row.ours + ", page cache", theirs, row.target, row.kind, row.field, beside=True,
+    )  # fmt: skip
+    return [row, beside]
+
+
+def cold_rows() -> list[Row]:
+    """Plain readers of a fresh mount."""
+    targets = {
+        ("deflated", 1): 4.0, ("stored", 1): 4.0, ("deflated", 2): 2.4, ("stored", 2): 3.0,
+        ("deflated", 4): None, ("stored", 4): None,
+    }  # fmt: skip
+    rows = []
+    for (how, readers), target in targets.items():
+        many = "1 reader" if readers == 1 else f"{readers} readers"
+        against = "np.load in one process" if readers == 1 else f"np.load in {readers} processes"
+        row = Row(
+            f"cold/{how}/{readers}", f"cold read, {how}, {many}", against, f"cold {how} {readers}",
+            "mount", "np.load", target,
+        )  # fmt: skip
+        rows += with_page_cache(row)
+    return rows
+
+
+def webdataset_rows() -> list[Row]:
+    """webdataset behind a DataLoader."""
+    rows = []
+    for workers, target in ((1, 3.0), (2, 1.6)):
+        many = "1 worker" if workers == 1 else f"{workers} workers"
+        rows += with_page_cache(Row(
+            f"webdataset/{workers}", f"cold webdataset, deflated, {many}", f"np.load data set, {many}",
+            f"webdataset {workers}", "mount", "np.load", target,
+        ))  # fmt: skip
+    return rows
+
+
+def fortran_rows() -> list[Row]:
+    """Fortran order against C order."""
+    rows = []
+    for how in ("deflated", "stored"):
+        rows += with_page_cache(Row(
+            f"fortran/{how}", f"cold read, {how}, Fortran order", "C order", f"fortran {how}", "F", "C", 0.75
+        ))  # fmt: skip
+    return rows
+
+
+def other_rows() -> list[Row]:
+    """Everything else."""
+    converter, tiny = "NumPy + tarfile converter, 2 processes", "the same scan by Python, 2 processes"
+    budget = "cache + decoders × 32 MiB + 64 MiB"
+    return [
+        Row("reread/plain", "re-read, 1 MiB reads", "file", "reread raw", "mount", "files", 0.80),
+        Row("reread/python", "re-read, Python read(8192)", "file", "reread python", "mount", "files", 1.2),
+        Row("reread/webdataset", "re-read, webdataset", "file", "reread webdataset", "mount", "files", 0.95),
+        *(
+            Row(
+                f"materialize/{how}", f"materialize, {how}, 2 workers, with SHA-256", converter, f"materialize {how}",
+                "materialize", "converter", target,
+            )
+            for how, target in (("deflated", 3.6), ("stored", 5.0))
+        ),
+        Row("start/first", "plan of many tiny volumes, warm", tiny, "start", "plan", "scan", 10.0),
+        Row("memory/C", "daemon's peak memory, C order", budget, "memory C", "daemon", "limit", 1.0, COST, "bytes"),
+        Row(
+            "memory/F", "daemon's peak memory, Fortran order", f"{budget} + decoders × plane block", "memory F",
+            "daemon", "limit", 1.0, COST, "bytes",
+        ),
+        Row("first-byte", "first voxel byte, cold", "all of the volume", "first byte", "first", "all", 0.1, COST),
+    ]  # fmt: skip
+
+
+CPU = Row(
+    "cpu/deflated", "CPU seconds, reader + daemon, cold, deflated", "np.load in one process", "cold deflated 1",
+    "mount", "np.load", 0.45, COST, "cpu",
+)  # fmt: skip
+
+ROWS = [*cold_rows(), *webdataset_rows(), *with_page_cache(CPU), *fortran_rows(), *other_rows()]

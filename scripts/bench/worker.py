@@ -1,0 +1,166 @@
+"""One reading process. Gets its job as a line of JSON, prepares (imports, buffers), answers `ready`, waits for a line,
+reads, and answers with what it read and what that took: so neither Python's start nor imports are measured.
+
+Nothing is imported here that a kind of reader does not use."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Job = dict[str, Any]
+Run = Callable[[], dict[str, Any]]
+
+
+def raw(job: Job) -> Run:
+    """Unbuffered `readinto` of whole files. The buffer is page-aligned and touched before: copies into anything else
+    measure the memory of the machine."""
+    buffer = mmap.mmap(-1, job["block"])
+    buffer.write(bytes(job["block"]))
+
+    def run() -> dict[str, Any]:
+        total = 0
+        for path in job["paths"] * job["passes"]:
+            with open(path, "rb", buffering=0) as file:
+                while count := file.readinto(buffer):
+                    total += count
+        return {"bytes": total}
+
+    return run
+
+
+def python(job: Job) -> Run:
+    """Python's buffered file in small reads."""
+
+    def run() -> dict[str, Any]:
+        total = 0
+        for path in job["paths"] * job["passes"]:
+            with open(path, "rb") as file:
+                while piece := file.read(job["block"]):
+                    total += len(piece)
+        return {"bytes": total}
+
+    return run
+
+
+def numpy(job: Job) -> Run:
+    """What one does without the program: `np.load`, float16."""
+    import numpy as np
+
+    def run() -> dict[str, Any]:
+        return {"bytes": sum(np.load(path)["data"].astype(np.float16).nbytes for path in job["paths"])}
+
+    return run
+
+
+def tensors(paths: list[str]) -> Any:
+    """The shards as a WebDataset of float16 tensors."""
+    import numpy as np
+    import torch
+    import webdataset
+
+    def decode(sample: dict[str, bytes]) -> torch.Tensor:
+        shape = json.loads(sample["json"])["volume_shape"]
+        return torch.from_numpy(np.frombuffer(sample["bin"], np.float16).reshape(shape))
+
+    return webdataset.WebDataset(paths, shardshuffle=False).map(decode)
+
+
+def total_bytes(stream: Any) -> int:
+    """The bytes of all tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in stream)
+
+
+def webdataset(job: Job) -> Run:
+    """webdataset in this process."""
+    data = tensors(job["paths"] * job["passes"])
+    return lambda: {"bytes": total_bytes(data)}
+
+
+def webdataset_loader(job: Job) -> Run:
+    """webdataset behind PyTorch's DataLoader."""
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(tensors(job["paths"]), batch_size=None, num_workers=job["workers"])
+    return lambda: {"bytes": total_bytes(loader)}
+
+
+def numpy_loader(job: Job) -> Run:
+    """`np.load` in a map-style data set behind PyTorch's DataLoader."""
+    import numpy as np
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Volumes(Dataset):
+        """The same tensors from the NPZ files."""
+
+        def __len__(self) -> int:
+            return len(job["paths"])
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return torch.from_numpy(np.load(job["paths"][index])["data"].astype(np.float16))
+
+    loader = DataLoader(Volumes(), batch_size=None, num_workers=job["workers"])
+    return lambda: {"bytes": total_bytes(loader)}
+
+
+def first(job: Job) -> Run:
+    """The first volume of a shard: how long until its first bytes come, and until all have come."""
+    from tarfile import BLOCKSIZE, TarInfo
+
+    buffer = mmap.mmap(-1, job["block"])
+    buffer.write(bytes(job["block"]))
+    view = memoryview(buffer)
+
+    def run() -> dict[str, Any]:
+        begin = time.monotonic()
+        with open(job["paths"][0], "rb", buffering=0) as file:
+            file.readinto(view[:BLOCKSIZE])
+            header = TarInfo.frombuf(bytes(view[:BLOCKSIZE]), "utf-8", "strict")
+            assert header.name.endswith(".bin"), header.name
+            total = file.readinto(view[: min(4096, header.size)])
+            came = time.monotonic() - begin
+            while total < header.size:
+                total += file.readinto(view[: min(job["block"], header.size - total)])
+        return {"bytes": total, "first": came, "all": time.monotonic() - begin}
+
+    return run
+
+
+KINDS = {maker.__name__: maker for maker in (raw, python, numpy, webdataset, webdataset_loader, numpy_loader, first)}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def answers() -> Iterator[str]:
+    """What this process says: that it is ready, then what it measured."""
+    job = json.loads(sys.stdin.readline())
+    run = KINDS[job["kind"]](job)
+    yield "ready"
+    sys.stdin.readline()
+    cpu, begin = cpu_seconds(), time.monotonic()
+    result = run()
+    end = time.monotonic()
+    yield json.dumps(result | {"begin": begin, "end": end, "cpu": cpu_seconds() - cpu})
+
+
+def main() -> None:
+    """Serve one job. Whatever a library prints must not be taken for an answer."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
+        os.dup2(2, 1)
+        for answer in answers():
+            print(answer, file=output, flush=True)
+
+
+if __name__ == "__main__":
+    main()
