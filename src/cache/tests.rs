@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::schedule::{Next, Schedule};
 use super::{Broken, Cache, Key, Poll, Source, Wait, Writer};
 
 const LEN: usize = 16 * 4096;
@@ -204,6 +205,21 @@ fn an_idle_reader_gives_way_to_one_that_waits() {
     // Reader 1 stops in the middle; reader 2 gets the room when that has been idle.
     assert_eq!(read(&cache, 2, 0..LEN, 2).unwrap().len(), LEN);
     assert_eq!(read(&cache, 1, CHUNK..LEN, 1).unwrap().len(), LEN - CHUNK);
+}
+
+#[test]
+fn a_reader_that_waits_elsewhere_does_not_hold_up_the_queue() {
+    let mut schedule: Schedule<String> = Schedule::new(LEN, false);
+    let now = Instant::now();
+    schedule.want(2, LEN, Some(1), CHUNK, now);
+    let Next::Fill(2, entry, Ok(_)) = schedule.next(now) else { panic!("the only volume is not filled") };
+    schedule.ended(2, &entry, true, now);
+    // Reader 2 waits for room, which reader 1 holds in the middle of volume 2.
+    schedule.want(3, LEN, Some(2), LEN, now);
+    assert!(matches!(schedule.next(now), Next::Wait(Some(_))));
+    // Now reader 1 waits too, behind it: nobody could go on.
+    schedule.want(1, LEN, Some(1), CHUNK, now);
+    assert!(matches!(schedule.next(now), Next::Drop(_)));
 }
 
 #[test]
