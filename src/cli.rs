@@ -77,6 +77,9 @@ pub struct DatasetArgs {
     /// Stop at a malformed volume instead of leaving it out
     #[arg(long)]
     pub strict: bool,
+    /// Look into every NPZ again, also those that have not changed since the last time
+    #[arg(long)]
+    pub rescan: bool,
 }
 
 impl DatasetArgs {
@@ -92,6 +95,8 @@ impl DatasetArgs {
             strict: self.strict,
             missing_text: self.missing_text.clone(),
             missing_meta: self.missing_meta,
+            scan_cache: cache_folder(),
+            rescan: self.rescan,
             // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
             threads: 32,
         };
@@ -99,6 +104,13 @@ impl DatasetArgs {
             Options { samples_per_shard: self.samples_per_shard, format: self.format, overflow: self.overflow };
         (config, options)
     }
+}
+
+/// The user's folder for what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = given.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(cache.join("ctwds-fs"))
 }
 
 /// `plan`.

@@ -4,6 +4,7 @@
 //! fatal, because a plan must not depend on the weather. Knows nothing of shards or tar.
 
 mod join;
+mod saved;
 mod scan;
 mod tables;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::npz;
 use crate::parallel::try_map;
+use saved::{Finding, Saved};
 
 /// What a sample gets where the metadata table has no value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -44,6 +46,10 @@ pub struct Config {
     pub missing_text: String,
     /// What missing metadata leads to.
     pub missing_meta: MissingMeta,
+    /// The folder in which what was found in the NPZ files is kept for the next scan, if at all.
+    pub scan_cache: Option<PathBuf>,
+    /// Whether to look into every file, whatever was kept of it.
+    pub rescan: bool,
     /// Threads that scan; the work waits on storage, so more than cores.
     pub threads: usize,
 }
@@ -122,13 +128,13 @@ impl Dataset {
     /// an I/O error, or (if strict) a malformed volume.
     pub fn scan(config: &Config) -> Result<Self> {
         let joined = join::join(config)?;
-        let inspected = try_map(&joined.matched, config.threads, |matched| inspect(config, matched))?;
         // Absolute, because a daemon leaves the folder that it was started in.
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
+        let findings = inspect_all(config, &root, &joined.matched)?;
         let mut dataset = Self {
             root,
-            samples: Vec::with_capacity(inspected.len()),
+            samples: Vec::with_capacity(findings.len()),
             slots: u32::try_from(joined.matched.len())
                 .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,
             left_out: Vec::new(),
@@ -137,13 +143,13 @@ impl Dataset {
             label_names: joined.label_names,
             warnings: joined.warnings,
         };
-        for ((slot, matched), outcome) in (0..).zip(joined.matched).zip(inspected) {
+        for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let join::Matched { study_id, path, meta, text, labels } = matched;
-            match (outcome, meta) {
-                (Ok(array), Ok(meta)) => {
+            match (finding, meta) {
+                (Finding::Volume(array), Ok(meta)) => {
                     dataset.samples.push(Sample { slot, study_id, path, array, meta, text, labels })
                 }
-                (Err(reason), _) | (_, Err(reason)) => {
+                (Finding::Malformed(_, reason), _) | (_, Err(reason)) => {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                 }
@@ -170,16 +176,37 @@ impl Dataset {
     }
 }
 
-/// The volume's array, or why the sample is left out.
-fn inspect(config: &Config, matched: &join::Matched) -> Result<Result<npz::Array, String>> {
-    let path = config.data_folder.join(&matched.path);
-    match npz::inspect(&path, config.array.as_deref()) {
-        Ok(array) => Ok(Ok(array)),
-        Err(Error::Malformed { reason, .. }) if !config.strict => Ok(Err(reason)),
-        Err(Error::Malformed { path, reason }) => {
+/// Looks into the files of all matched volumes that no earlier scan knows.
+fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Result<Vec<Finding>> {
+    let file = config.scan_cache.as_deref().map(|cache| saved::file(cache, root, config.array.as_deref()));
+    let saved = file.as_deref().filter(|_| !config.rescan).map(Saved::load).unwrap_or_default();
+    let findings = try_map(matched, config.threads, |matched| inspect(config, &saved, &matched.path))?;
+    if let Some(file) = file {
+        let by_path = matched.iter().map(|matched| matched.path.clone()).zip(findings.iter().cloned()).collect();
+        if !saved.knows(&by_path) {
+            Saved::store(&file, by_path);
+        }
+    }
+    Ok(findings)
+}
+
+fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
+    let path = config.data_folder.join(relative);
+    let metadata = std::fs::metadata(&path).map_err(|error| Error::io(&path, "stat the file", error))?;
+    let fingerprint = npz::Fingerprint::of(&metadata);
+    let finding = match saved.get(relative, &fingerprint) {
+        Some(finding) => finding.clone(),
+        None => match npz::inspect(&path, config.array.as_deref()) {
+            Ok(array) => Finding::Volume(array),
+            Err(Error::Malformed { reason, .. }) => Finding::Malformed(fingerprint, reason),
+            Err(error) => return Err(error),
+        },
+    };
+    match finding {
+        Finding::Malformed(_, reason) if config.strict => {
             Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
         }
-        Err(error) => Err(error),
+        finding => Ok(finding),
     }
 }
 

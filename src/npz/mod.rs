@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use flate2::{Decompress, FlushDecompress};
+use serde::{Deserialize, Serialize};
 
 pub use npy::{ArrayHeader, Element};
 pub use payload::{INPUT_LEN, Payload};
@@ -21,7 +22,7 @@ use directory::Windows;
 use npy::HeaderError;
 
 /// How a zip member is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
     /// `np.savez`.
     Stored,
@@ -30,7 +31,7 @@ pub enum Compression {
 }
 
 /// A zip member that holds an array: its place in the file and what its bytes must hash to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The array's name, without `.npy`.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct Member {
 }
 
 /// What identifies the state of a source file between planning and reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Bytes.
     pub size: u64,
@@ -79,7 +80,7 @@ impl Fingerprint {
 }
 
 /// The one array of an NPZ that becomes a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
     /// Its place in the zip file.
     pub member: Member,

@@ -85,6 +85,8 @@ impl Example {
             strict: true,
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
+            scan_cache: None,
+            rescan: false,
             threads: 2,
         };
         let options = Options { samples_per_shard: self.per_shard, format: Format::Ctclip, overflow: Overflow::Error };

@@ -23,6 +23,15 @@ from harness import (
 from make_dataset import Dataset, Options, make_dataset
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the program keeps of its scans is neither the user's nor left to the next run."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        yield cache
+
+
 @pytest.fixture(scope="session")
 def program() -> Program:
     """The binary under test."""
