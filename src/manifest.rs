@@ -61,7 +61,7 @@ struct Sample<'a> {
 pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
     const MIB: f64 = 1024.0 * 1024.0;
     let samples = plan.dataset.samples.len();
-    let total_mb = plan.payload_bytes() as f64 / MIB;
+    let total_mb = plan.payload_bytes as f64 / MIB;
     let manifest = Manifest {
         num_shards: plan.shards.len(),
         samples_per_shard: plan.options.samples_per_shard,

@@ -12,6 +12,7 @@ use crate::dataset::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::layout::{MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
+use crate::parallel::{available_cores, try_map};
 use crate::tar;
 use crate::volume::{Overflow, Volume};
 
@@ -47,6 +48,8 @@ pub struct Plan {
     pub options: Options,
     /// The shards, by number. One whose samples are all left out is an empty tar file.
     pub shards: Vec<Shard>,
+    /// Payload bytes of all members of all samples.
+    pub payload_bytes: u64,
     /// SHA-256 of all that determines the shards' bytes, in hexadecimal.
     pub digest: String,
 }
@@ -60,6 +63,7 @@ impl Plan {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
+        let measured = try_map(&dataset.samples, available_cores(), |sample| measure(options, sample))?;
         let count = dataset.slots.div_ceil(options.samples_per_shard);
         let mut shards = Vec::with_capacity(count as usize);
         let mut next = 0;
@@ -68,14 +72,12 @@ impl Plan {
             while dataset.samples.get(next).is_some_and(|sample| sample.slot / options.samples_per_shard == number) {
                 next += 1;
             }
-            let sizes: Vec<[u64; MEMBERS]> = dataset.samples[first..next]
-                .iter()
-                .map(|sample| member_sizes(options, sample))
-                .collect::<Result<_>>()?;
-            shards.push(Shard { samples: first..next, layout: ShardLayout::new(&sizes) });
+            let sizes = measured[first..next].iter().map(|measured| measured.sizes);
+            shards.push(Shard { samples: first..next, layout: ShardLayout::new(sizes) });
         }
-        let digest = digest(&dataset, options);
-        Ok(Self { dataset, options, shards, digest })
+        let digest = digest(&dataset, options, &measured);
+        let payload_bytes = measured.iter().flat_map(|measured| measured.sizes).sum();
+        Ok(Self { dataset, options, shards, payload_bytes, digest })
     }
 
     /// A shard's file name.
@@ -120,12 +122,6 @@ impl Plan {
         Volume { path: self.dataset.root.join(&sample.path), array: &sample.array, overflow: self.options.overflow }
     }
 
-    /// Payload bytes of all members of all samples.
-    pub fn payload_bytes(&self) -> u64 {
-        let sizes = |sample: &Sample| member_sizes(self.options, sample).map_or(0, |sizes| sizes.iter().sum());
-        self.dataset.samples.iter().map(sizes).sum()
-    }
-
     /// Bytes of all shard files.
     pub fn shard_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.layout.len()).sum()
@@ -137,41 +133,55 @@ fn volume_member_len(options: Options, sample: &Sample) -> u64 {
     options.format.volume_prefix(volume.shape()).len() as u64 + volume.byte_len()
 }
 
-fn member_sizes(options: Options, sample: &Sample) -> Result<[u64; MEMBERS]> {
-    let small = |member| options.format.payload(member, sample).len() as u64;
-    let sizes = [volume_member_len(options, sample), small(1), small(2), small(3)];
+/// What a sample contributes to the layout and to the digest.
+struct Measured {
+    sizes: [u64; MEMBERS],
+    digest: [u8; 32],
+}
+
+/// Makes the small members once, for their sizes and for the digest.
+fn measure(options: Options, sample: &Sample) -> Result<Measured> {
+    let (array, header) = (&sample.array, &sample.array.header);
+    let mut fields = Fields(Sha256::new());
+    fields.add(&sample.slot.to_le_bytes());
+    fields.add(sample.path.as_os_str().as_bytes());
+    fields.add(&array.fingerprint.size.to_le_bytes());
+    fields.add(array.member.name.as_bytes());
+    fields.add(&array.member.crc.to_le_bytes());
+    fields.add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());
+    let mut sizes = [volume_member_len(options, sample), 0, 0, 0];
+    for (member, size) in (1..).zip(&mut sizes[1..]) {
+        let payload = options.format.payload(member, sample);
+        *size = payload.len() as u64;
+        fields.add(&payload);
+    }
     match sizes.iter().max() {
         Some(&largest) if largest > tar::MAX_PAYLOAD => Err(Error::Refused(format!(
             "{}: a member of {largest} bytes does not fit a tar file of the USTAR format (8 GiB at most); \
              leave the volume out of the data folder",
             sample.path.display()
         ))),
-        _ => Ok(sizes),
+        _ => Ok(Measured { sizes, digest: fields.0.finalize().into() }),
+    }
+}
+
+/// A hash over fields, each with its length, so that none runs into the next.
+struct Fields(Sha256);
+
+impl Fields {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
     }
 }
 
 /// Hashes what determines the bytes: never times, inodes, absolute paths or thread counts.
-fn digest(dataset: &Dataset, options: Options) -> String {
-    let mut hasher = Sha256::new();
-    let mut add = |bytes: &[u8]| {
-        hasher.update((bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    add(b"ctwds-fs plan 1");
-    add(format!("{:?} {:?} {} {}", options.format, options.overflow, options.samples_per_shard, dataset.slots)
-        .as_bytes());
-    add(dataset.label_names.join("\n").as_bytes());
-    for sample in &dataset.samples {
-        let (array, header) = (&sample.array, &sample.array.header);
-        add(&sample.slot.to_le_bytes());
-        add(sample.path.as_os_str().as_bytes());
-        add(&array.fingerprint.size.to_le_bytes());
-        add(array.member.name.as_bytes());
-        add(&array.member.crc.to_le_bytes());
-        add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());
-        for member in 1..4 {
-            add(&options.format.payload(member, sample));
-        }
-    }
-    format!("{:x}", hasher.finalize())
+fn digest(dataset: &Dataset, options: Options, measured: &[Measured]) -> String {
+    let mut fields = Fields(Sha256::new());
+    fields.add(b"ctwds-fs plan 1");
+    let Options { samples_per_shard, format, overflow } = options;
+    fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {}", dataset.slots).as_bytes());
+    fields.add(dataset.label_names.join("\n").as_bytes());
+    measured.iter().for_each(|measured| fields.add(&measured.digest));
+    format!("{:x}", fields.0.finalize())
 }
