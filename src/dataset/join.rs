@@ -7,6 +7,7 @@ use std::thread;
 use super::tables::{Table, load, present};
 use super::{Config, Meta, MissingMeta, scan, study_id};
 use crate::error::{Error, Result};
+use crate::parallel::{available_cores, try_map};
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
 const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
@@ -15,6 +16,11 @@ const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing"
 pub(super) struct Matched {
     pub(super) study_id: String,
     pub(super) path: PathBuf,
+    pub(super) row: Row,
+}
+
+/// What the tables say of a volume.
+pub(super) struct Row {
     /// The values, or why the sample is left out.
     pub(super) meta: Result<Meta, String>,
     pub(super) text: String,
@@ -51,13 +57,13 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         label_names: tables.labels.columns.clone(),
         warnings: tables.warnings(config, found.elsewhere),
     };
-    for path in found.files {
-        let study = study_id(&path).unwrap_or_default();
-        match tables.find(config, study)? {
-            Ok(row) => joined.matched.push(Matched { study_id: study.to_owned(), path, ..row }),
-            Err(absent) => {
-                joined.unmatched.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), absent))
-            }
+    let rows =
+        try_map(&found.files, available_cores(), |path| tables.find(config, study_id(path).unwrap_or_default()))?;
+    for (path, row) in found.files.into_iter().zip(rows) {
+        let study_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match row {
+            Ok(row) => joined.matched.push(Matched { study_id, path, row }),
+            Err(absent) => joined.unmatched.push((study_id, absent)),
         }
     }
     joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
@@ -106,7 +112,7 @@ impl Tables {
     }
 
     /// What the tables say of a study, or which tables do not know it.
-    fn find(&self, config: &Config, study: &str) -> Result<Result<Matched, String>> {
+    fn find(&self, config: &Config, study: &str) -> Result<Result<Row, String>> {
         let volume = format!("{study}.nii.gz");
         let (report, meta, labels) = (self.reports.get(&volume), self.meta.get(&volume), self.labels.get(&volume));
         let (Some((report, _)), Some((meta, meta_line)), Some((labels, labels_line))) = (report, meta, labels) else {
@@ -115,9 +121,7 @@ impl Tables {
             return Ok(Err(absent.join(" and ")));
         };
         let text = |field: &String| present(field).unwrap_or(&config.missing_text).to_owned();
-        Ok(Ok(Matched {
-            study_id: String::new(),
-            path: PathBuf::new(),
+        Ok(Ok(Row {
             meta: parse_meta(config, meta, meta_line)?,
             text: format!("{}\n{}", text(&report[0]), text(&report[1])),
             labels: self.parse_labels(config, labels, labels_line)?,

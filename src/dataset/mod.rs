@@ -144,7 +144,7 @@ impl Dataset {
             warnings: joined.warnings,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let join::Matched { study_id, path, meta, text, labels } = matched;
+            let join::Matched { study_id, path, row: join::Row { meta, text, labels } } = matched;
             match (finding, meta) {
                 (Finding::Volume(array), Ok(meta)) => {
                     dataset.samples.push(Sample { slot, study_id, path, array, meta, text, labels })
