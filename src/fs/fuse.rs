@@ -11,7 +11,6 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::mount::Event;
 use super::{Attr, Tree};
 use crate::error::Error;
 
@@ -19,6 +18,13 @@ use crate::error::Error;
 const TTL: Duration = Duration::from_secs(3600);
 /// Python sizes its read buffer by this; 1 MiB is also the largest request, and was measured best.
 pub(super) const BLOCK_SIZE: u32 = 1 << 20;
+
+/// What ends a mount.
+pub(super) enum Event {
+    Signal(i32),
+    /// The kernel ended the session.
+    Ended,
+}
 
 /// The tree as `fuser` wants it.
 pub(super) struct Adapter {

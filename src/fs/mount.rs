@@ -9,18 +9,12 @@ use fuser::{Config, MountOption, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::fuse::{Adapter, BLOCK_SIZE};
+use super::fuse::{Adapter, BLOCK_SIZE, Event};
 use super::{Tree, mounts};
 use crate::error::{Error, Result};
 
 /// How long readers of a mount that was told to end may finish what they read.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What ends a mount.
-pub(super) enum Event {
-    Signal(i32),
-    Ended,
-}
 
 /// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns it resolved.
 ///

@@ -8,15 +8,13 @@ use std::sync::Mutex;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::partial::Partial;
+use super::partial::{PARTIAL, Partial, sync_folder};
 use crate::error::{Error, Result};
 use crate::fs::STATUS_DIR;
 use crate::plan::Plan;
 
 /// The record: one JSON line for the plan, then one for each finished shard, each synced when written.
 const JOURNAL: &str = "journal.jsonl";
-/// Unfinished files end like this, so that a glob of `*.tar` does not see them.
-pub(super) const PARTIAL: &str = ".partial";
 
 /// The folder, locked for this process.
 pub(super) struct Folder {
@@ -75,7 +73,7 @@ impl Folder {
         let earlier = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
         let folder = Self { path: path.to_owned(), journal: Mutex::new(journal), earlier };
         folder.remove_partials()?;
-        folder.sync()?;
+        sync_folder(&folder.path)?;
         Ok(folder)
     }
 
@@ -115,11 +113,7 @@ impl Folder {
 
     /// A new file under a temporary name.
     pub(super) fn create(&self, name: &str) -> Result<Partial<'_>> {
-        Partial::create(self, name)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        Partial::create(&self.path, name)
     }
 
     /// Writes a whole small file, atomically and durably.
@@ -157,12 +151,6 @@ impl Folder {
             fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
         }
         Ok(())
-    }
-
-    pub(super) fn sync(&self) -> Result<()> {
-        File::open(&self.path)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|error| Error::io(&self.path, "make the folder's entries durable", error))
     }
 }
 

@@ -3,14 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::folder::{Folder, PARTIAL};
 use crate::error::{Error, Result};
 
+/// Unfinished files end like this, so that a glob of `*.tar` does not see them.
+pub(super) const PARTIAL: &str = ".partial";
 /// Bytes of a write. Large and page-aligned, as `O_DIRECT` wants them: through the page cache, writing was measured at
 /// half the speed, because it copies every byte into fresh pages.
 const BLOCK: usize = 4 << 20;
@@ -19,7 +20,7 @@ const ALIGNMENT: usize = 4096;
 
 /// A file under a temporary name. Dropped before [`Partial::publish`], it is removed.
 pub(super) struct Partial<'a> {
-    folder: &'a Folder,
+    folder: &'a Path,
     path: PathBuf,
     name: String,
     file: File,
@@ -30,8 +31,8 @@ pub(super) struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    pub(super) fn create(folder: &'a Folder, name: &str) -> Result<Self> {
-        let path = folder.path().join(format!("{name}{PARTIAL}"));
+    pub(super) fn create(folder: &'a Path, name: &str) -> Result<Self> {
+        let path = folder.join(format!("{name}{PARTIAL}"));
         let open = |flags| OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path);
         let file = open(libc::O_DIRECT)
             .or_else(|error| if error.raw_os_error() == Some(libc::EINVAL) { open(0) } else { Err(error) })
@@ -87,13 +88,19 @@ impl<'a> Partial<'a> {
     /// Makes the content durable, then the final name.
     pub(super) fn publish(mut self) -> Result<()> {
         self.flush()?;
-        let target = self.folder.path().join(&self.name);
+        let target = self.folder.join(&self.name);
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
         fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
-        self.folder.sync()
+        sync_folder(self.folder)
     }
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::io(folder, "make the folder's entries durable", error))
 }
 
 impl Drop for Partial<'_> {
