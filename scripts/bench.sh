@@ -8,6 +8,7 @@
 # The data set needs about 6 GB below ${TMPDIR:-/tmp}, and memory to hold it; --keep leaves it there.
 # CTWDS_FS=PATH measures another binary and builds none.
 set -euo pipefail
+here=$PWD # what relative arguments refer to
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH=$PWD/scripts
 readonly DEADLINE=3600 # seconds; a full run takes a quarter of that
@@ -16,7 +17,7 @@ keep=false
 for argument in "$@"; do
     case $argument in
     --keep) keep=true ;;
-    --render | --render=* | --list | --help | -h) exec /usr/bin/env python3 -m bench "$@" ;;
+    --render | --render=* | --list | --help | -h) exec /usr/bin/env python3 -m bench --base "$here" "$@" ;;
     esac
 done
 
@@ -25,6 +26,7 @@ if [ -z "${CTWDS_FS:-}" ]; then
     cargo build --release
     CTWDS_FS=${CARGO_TARGET_DIR:-$PWD/target}/release/ctwds-fs
 fi
+CTWDS_FS=$(realpath "$CTWDS_FS")
 [ -e /dev/fuse ] || { echo "bench: there is no /dev/fuse here, so nothing can be mounted" >&2; exit 1; }
 
 work=$(realpath "$(mktemp -d -t ctwds-bench-XXXXXX)")
@@ -52,7 +54,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # In the background, because bash runs a trap only once the command in the foreground has ended.
-timeout --kill-after=60 "$DEADLINE" .venv/bin/python -m bench --program "$CTWDS_FS" --work "$work" "$@" &
+timeout --kill-after=60 "$DEADLINE" .venv/bin/python -m bench --base "$here" --program "$CTWDS_FS" --work "$work" "$@" &
 child=$!
 status=0
 wait "$child" || status=$?

@@ -14,11 +14,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from bench import Failure
 from bench.render import FAILED, render
 from bench.rows import ROWS
 
 OUT = Path(__file__).resolve().parents[2] / "target" / "bench"
-QUICK = {"runs": 1, "volumes": 16, "size": (160, 160, 48), "studies": 2000}
+QUICK = {"runs": 1, "patience": 0.0, "volumes": 16, "size": (160, 160, 48), "studies": 2000}
 DATA = "bench.json"
 
 
@@ -32,17 +33,21 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--keep", action="store_true", help="leave the data sets in the temporary folder")
     add("--list", action="store_true", help="print the names of the rows")
     add("--render", type=Path, metavar="JSON", help="show results that were measured before")
-    add("--runs", type=int, metavar="N", help="runs of each variant")
+    add("--runs", type=int, metavar="N", help="runs of each variant, at least; quick ones have more")
     add("--volumes", type=int, metavar="N", help="volumes of each data set, at least 8")
     add("--size", type=int, nargs=3, metavar=("H", "W", "D"), help="their shape")
     add("--studies", type=int, metavar="N", help="tiny volumes of the scan")
-    add("--program", type=Path, help=argparse.SUPPRESS)  # these two are set by bench.sh
+    add("--base", type=Path, default=Path(), help=argparse.SUPPRESS)  # these three are set by bench.sh
+    add("--program", type=Path, help=argparse.SUPPRESS)
     add("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.volumes is not None and given.volumes < 8:
         parser.error("--volumes: eight readers need eight shards")
     if min(given.runs or 1, given.studies or 1, *(given.size or [1])) < 1:
         parser.error("--runs, --studies and --size must be positive")
+    for name in ("out", "render", "program", "work"):
+        if (path := getattr(given, name)) is not None:
+            setattr(given, name, given.base / path)
     return given
 
 
@@ -50,14 +55,13 @@ def settings_of(given: argparse.Namespace) -> Any:
     """What was asked for, over the defaults."""
     from bench.lab import Settings
 
-    asked = {name: getattr(given, name) for name in QUICK if getattr(given, name) is not None}
+    asked = {name: value for name in QUICK if (value := getattr(given, name, None)) is not None}
     return Settings(**{**(QUICK if given.quick else {}), **asked})
 
 
 def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     """Run the experiments that the rows need. The JSON is written after each of them: a run that is stopped keeps what
     it has."""
-    from bench import Failure
     from bench.experiments import EXPERIMENTS
     from bench.lab import Lab, say
     from bench.machine import describe
@@ -72,7 +76,7 @@ def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     results = {
         "rows": names,
         "machine": describe(program, given.work),
-        "settings": dataclasses.asdict(settings) | {"quick": given.quick},
+        "settings": dataclasses.asdict(settings) | {"quick": given.quick, "disk_bytes": settings.disk_bytes()},
         "seconds": 0.0,
         "experiments": {},
     }
@@ -127,7 +131,10 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that mounts and readers are ended
     given.out.mkdir(parents=True, exist_ok=True)
-    results = measure(given, names)
+    try:
+        results = measure(given, names)
+    except Failure as failure:
+        sys.exit(f"bench: {failure}")
     show(results, given.out)
     sys.exit(any("error" in found for found in results["experiments"].values()))
 

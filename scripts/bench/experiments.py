@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bench import Failure, crew
-from bench.lab import Lab, Sample, Samples, digests, remove, say, split, warm
+from bench.lab import Lab, Sample, Samples, digests, remove, say, split, summary, warm
 from bench.mounting import run
 
 PASSES = 4  # over what is read again, so that a run takes long enough to be measured
@@ -146,14 +146,15 @@ def first_byte(lab: Lab) -> Samples:
     """A volume's first bytes against all of them, from opening the shard on."""
     samples: Samples = {"first": [], "all": []}
     data = lab.dataset("C", "deflated")
-    for _ in range(lab.settings.runs):
+    for _ in range(3 * lab.settings.runs):
         with lab.mounted(data) as mount:
             (answer,) = crew.work("first", split(mount.shards()[-1:], 1))
         if answer["bytes"] != lab.settings.voxel_bytes():
             raise Failure(f"{answer['bytes']} bytes are not a volume")
         for name, found in samples.items():
             found.append({"wall": answer[name]})
-    say(f"  {samples}")
+    last = ", ".join(f"{name} {summary(found[-1])}" for name, found in samples.items())
+    say(f"  run {len(samples['all'])}: {last}")
     return samples
 
 

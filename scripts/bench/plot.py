@@ -10,11 +10,11 @@ from typing import Any
 READERS = (1, 2, 4)
 COMPRESSIONS = ("deflated", "stored")
 SERIES = {
-    "files": ("materialised files, page-cache hot", "#555555"),
-    "mount": ("mount, cold", "#0a6e4f"),
-    "mount, page cache": ("mount, cold, page cache on", "#6cb894"),
-    "np.load": ("np.load of the NPZ", "#c2410c"),
-}
+    "files": ("materialised files, page-cache hot", "#555555", -8),
+    "mount": ("mount, cold", "#0a6e4f", -8),
+    "mount, page cache": ("mount, cold, page cache on", "#6cb894", 17),
+    "np.load": ("np.load of the NPZ", "#c2410c", 17),
+}  # name, colour, and how far below its point a figure stands
 PANEL, HEIGHT, LEFT, TOP, GAP = 300, 300, 70, 60, 60  # pixels
 
 
@@ -33,8 +33,9 @@ def throughput(results: dict[str, Any], compression: str) -> dict[str, dict[int,
 class Panel:
     """One chart: readers to the right, throughput upwards on a logarithmic scale."""
 
-    def __init__(self, left: float, low: float, high: float) -> None:
-        self.left, self.low, self.high = left, math.log10(low), math.log10(high)
+    def __init__(self, left: float, ticks: list[int]) -> None:
+        self.left, self.ticks = left, ticks
+        self.low, self.high = math.log10(ticks[0]), math.log10(ticks[-1])
 
     def x(self, readers: int) -> float:
         """Where a number of readers lies."""
@@ -48,25 +49,24 @@ class Panel:
         """Title, axes and grid."""
         right, bottom = self.left + PANEL, TOP + HEIGHT
         parts = [text(self.left + PANEL / 2, TOP - 12, title, "middle", bold=True)]
-        for power in range(round(self.low), round(self.high) + 1):
-            for factor in (1, 2, 5) if power < round(self.high) else (1,):
-                y = self.y(factor * 10**power)
-                shade = "#bbbbbb" if factor == 1 else "#eeeeee"
-                parts.append(f'<path d="M{self.left} {y:.1f}H{right}" stroke="{shade}"/>')
-                parts.append(text(self.left - 6, y + 4, f"{factor * 10**power:,}", "end"))
+        for tick in self.ticks:
+            y = self.y(tick)
+            shade = "#bbbbbb" if str(tick)[0] == "1" else "#e5e5e5"
+            parts.append(f'<path d="M{self.left} {y:.1f}H{right}" stroke="{shade}"/>')
+            parts.append(text(self.left - 6, y + 4, f"{tick:,}", "end"))
         parts.append(f'<path d="M{self.left} {TOP}V{bottom}" stroke="#555555"/>')
         parts += [text(self.x(readers), bottom + 18, str(readers), "middle") for readers in READERS]
         parts.append(text(self.left + PANEL / 2, bottom + 36, "readers", "middle"))
         return parts
 
-    def line(self, rates: dict[int, float], color: str) -> list[str]:
+    def line(self, rates: dict[int, float], color: str, below: int) -> list[str]:
         """One series, each point with its figure."""
         points = [(self.x(readers), self.y(rate), rate) for readers, rate in rates.items()]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
         parts = [f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>']
         for x, y, rate in points:
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>')
-            parts.append(text(x, y - 8, f"{rate:,.0f}", "middle", color))
+            parts.append(text(x, y + below, f"{rate:,.0f}", "middle", color))
         return parts
 
 
@@ -76,13 +76,21 @@ def text(x: float, y: float, words: str, anchor: str, color: str = "#222222", bo
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{weight}>{escape(words)}</text>'
 
 
+def ticks_around(rates: list[float]) -> list[int]:
+    """1, 2 and 5 times powers of ten, from below the least to above the most, with room for the figures."""
+    steps = [factor * 10**power for power in range(9) for factor in (1, 2, 5)]
+    low = max([step for step in steps if step < min(rates) / 1.5], default=1)
+    high = min([step for step in steps if step > max(rates) * 1.3], default=steps[-1])
+    return [step for step in steps if low <= step <= high]
+
+
 def plot(results: dict[str, Any]) -> str | None:
     """The SVG, or nothing if nothing of it was measured."""
     charts = {how: found for how in COMPRESSIONS if (found := throughput(results, how))}
     rates = [rate for found in charts.values() for series in found.values() for rate in series.values()]
     if not rates:
         return None
-    low, high = 10 ** math.floor(math.log10(min(rates))), 10 ** math.ceil(math.log10(max(rates) * 1.2))
+    ticks = ticks_around(rates)
     width = LEFT + len(charts) * (PANEL + GAP)
     legend = TOP + HEIGHT + 64
     height = legend + 20 * len(SERIES) + 26
@@ -93,11 +101,11 @@ def plot(results: dict[str, Any]) -> str | None:
         text(12, 24, "Throughput by readers, MB/s of float16 voxels (logarithmic)", "start", bold=True),
     ]
     for number, (how, found) in enumerate(charts.items()):
-        panel = Panel(LEFT + number * (PANEL + GAP), low, high)
+        panel = Panel(LEFT + number * (PANEL + GAP), ticks)
         parts += panel.frame(f"{how} NPZ")
-        for name, (_, color) in SERIES.items():
-            parts += panel.line(found.get(name, {}), color)
-    for number, (label, color) in enumerate(SERIES.values()):
+        for name, (_, color, below) in SERIES.items():
+            parts += panel.line(found.get(name, {}), color, below)
+    for number, (label, color, _) in enumerate(SERIES.values()):
         y = legend + 20 * number
         parts.append(f'<path d="M{LEFT} {y - 4}h24" stroke="{color}" stroke-width="3"/>')
         parts.append(text(LEFT + 32, y, label, "start"))

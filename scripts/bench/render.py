@@ -65,10 +65,12 @@ def about(results: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"Linux {machine['kernel']}, {machine['file_system']}; {versions}\n"
         f"{settings['volumes']} volumes of {' × '.join(map(str, settings['size']))} float32, "
-        f"{settings['studies']} tiny ones; {settings['runs']} runs; {results['seconds']:.0f} s in all"
+        f"{settings['studies']} tiny ones; at least {settings['runs']} runs; {results['seconds']:.0f} s in all"
     )
     if machine["load_before"] > 0.5:
         text += f"\nThe machine was busy when this began (load {machine['load_before']:.1f}): the ratios may be off."
+    if machine["memory_bytes"] < settings["disk_bytes"]:
+        text += "\nThe memory does not hold the data sets: the disk was measured as well."
     if settings["quick"]:
         text += "\nA smoke test on small data: the figures mean nothing."
     return text
