@@ -164,7 +164,7 @@ pub enum PageCache {
     Auto,
     /// Always.
     On,
-    /// Never: a read takes a quarter of the CPU time, and reading again decodes again.
+    /// Never: reading once is cheaper, and reading again may decode again.
     Off,
 }
 

@@ -12,6 +12,7 @@ import reference
 from harness import (
     PREFIX,
     READER_OPTIONS,
+    SMALL_FLAGS,
     Program,
     find_program,
     force_unmount,
@@ -21,6 +22,7 @@ from harness import (
     snapshot,
 )
 from make_dataset import Dataset, Options, make_dataset
+from small_datasets import noise_dataset
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,6 +51,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A CT-RATE-like data set of mixed orders and compressions, with strays and gaps."""
     out = tmp_path_factory.mktemp("dataset")
     return make_dataset(Options(out, volumes=14, size=(56, 48, 24), missing_zspacing=1, bom=True))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six volumes of 768 KiB as float16, for tests of a mount's life and use."""
+    return noise_dataset(tmp_path_factory.mktemp("small"), 6)
+
+
+@pytest.fixture(scope="module")
+def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their shards as files."""
+    return program.materialize(small, tmp_path_factory.mktemp("right"), *SMALL_FLAGS)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ COMMAND_DEADLINE = 120  # seconds; the slowest command of the tests takes a few
 MOUNT_DEADLINE = 200  # seconds that a mount may live, below the deadline of a test
 # What the data set of the readers is converted with: small shards, so that there are several.
 READER_OPTIONS = reference.Options(samples_per_shard=4)
+SMALL_FLAGS = ("--samples-per-shard", 3)  # two shards of the small data set
 # Temporary folders of this run; another one may go on at the same time, and its mounts are its own.
 PREFIX = f"ctwds-test-{os.getpid()}-"
 NOBODY = 65_534  # a user without rights

@@ -17,24 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Program, daemon_of, digest, is_mounted, is_running, shards, wait_until
+from harness import SMALL_FLAGS, Program, daemon_of, digest, is_mounted, is_running, shards, wait_until
 from make_dataset import Dataset
-from small_datasets import noise_dataset
 
-FLAGS = ("--samples-per-shard", 3)
 PR_SET_CHILD_SUBREAPER = 36
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Six volumes, of 768 KiB as float16."""
-    return noise_dataset(tmp_path_factory.mktemp("small"), 6)
-
-
-@pytest.fixture(scope="module")
-def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their shards as files."""
-    return program.materialize(small, tmp_path_factory.mktemp("right"), *FLAGS)
 
 
 @pytest.fixture
@@ -43,7 +29,7 @@ def begin(program: Program, small: Dataset, base: Path) -> Callable[..., Path]:
 
     def mount(*flags: object, **options: Any) -> Path:
         log = [] if options else ["--log-file", base / "log"]
-        program.run("mount", *small.flags(), *FLAGS, *log, *flags, base / "mount", **options)
+        program.run("mount", *small.flags(), *SMALL_FLAGS, *log, *flags, base / "mount", **options)
         return base / "mount"
 
     return mount
@@ -192,7 +178,7 @@ def test_unmount_of_a_busy_mount_is_refused(
 def test_foreground(program: Program, small: Dataset, base: Path, right: Path, sent: signal.Signals) -> None:
     """The command stays, logs to the terminal, and ends well with the mount."""
     point = base / "mount"
-    with program.running("mount", "--foreground", *small.flags(), *FLAGS, point) as process:
+    with program.running("mount", "--foreground", *small.flags(), *SMALL_FLAGS, point) as process:
         wait_until(lambda: (point / "shard-000000.tar").exists(), "the mount is ready")
         assert digest(point / "shard-000000.tar") == digest(right / "shard-000000.tar")
         assert daemon_of(point) == process.pid and process.poll() is None

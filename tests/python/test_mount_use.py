@@ -18,24 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import NOBODY, Program, digest, force_unmount, mount_folder, needs_root, require_fuse, shards, wait_until
+from harness import SMALL_FLAGS, NOBODY, Program, digest, force_unmount, mount_folder, needs_root, require_fuse, shards, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
-FLAGS = ("--samples-per-shard", 3)
 AS_NOBODY: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Volumes of 768 KiB as float16, in two shards."""
-    return noise_dataset(tmp_path_factory.mktemp("small"), 6)
-
-
-@pytest.fixture(scope="module")
-def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their shards as files."""
-    return program.materialize(small, tmp_path_factory.mktemp("right"), *FLAGS)
 
 
 def errno_of(action: Callable[[], object]) -> int:
@@ -51,7 +38,7 @@ def errno_of(action: Callable[[], object]) -> int:
 @needs_root
 def test_even_root_cannot_write(program: Program, small: Dataset) -> None:
     """EROFS for every call that would change something, in every place."""
-    with program.mounted(small, *FLAGS) as point:
+    with program.mounted(small, *SMALL_FLAGS) as point:
         shard, manifest, status = point / "shard-000000.tar", point / "manifest.json", point / ".ctwds"
         attempts: list[Callable[[], object]] = [
             lambda: os.symlink("x", point / "new"), lambda: os.link(shard, point / "new"),
@@ -76,7 +63,7 @@ def test_other_users(program: Program, small: Dataset, right: Path, allowed: boo
     require_fuse()
     with mount_folder(0o755) as base:
         point, flag = base / "mount", ["--allow-other"] if allowed else []
-        program.run("mount", *small.flags(), *FLAGS, *flag, "--log-file", base / "log", point)
+        program.run("mount", *small.flags(), *SMALL_FLAGS, *flag, "--log-file", base / "log", point)
         for tool, path in {"cat": point / "shard-000000.tar", "ls": point, "stat": point}.items():
             done = subprocess.run([tool, path], capture_output=True, timeout=60, check=False, **AS_NOBODY)
             if not allowed:
@@ -104,7 +91,7 @@ def test_an_ordinary_user(program: Program, small: Dataset, right: Path, open_fo
     for folder in (home, home / "mount"):
         os.chown(folder, NOBODY, NOBODY)
     script = Path(__file__).with_name("user_session.py")
-    arguments = [public, home, NOBODY, scratch, *data.flags(), *FLAGS]
+    arguments = [public, home, NOBODY, scratch, *data.flags(), *SMALL_FLAGS]
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, script, *arguments]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
@@ -188,8 +175,8 @@ def stats(point: Path) -> dict[str, int]:
 def test_many_readers(program: Program, tmp_path: Path, kind: str) -> None:
     """Eight processes at random offsets see exactly the materialised bytes, whatever the sources are."""
     data = noise_dataset(tmp_path, 6, dtype="i2", deflated=kind == "deflated", order="F" if kind == "fortran" else "C")
-    right = program.materialize(data, tmp_path / "right", *FLAGS)
-    with program.mounted(data, *FLAGS) as point:
+    right = program.materialize(data, tmp_path / "right", *SMALL_FLAGS)
+    with program.mounted(data, *SMALL_FLAGS) as point:
         assert read_with_many(point, right, 8, read_at_random, 100) == [100] * 8
         assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
 
@@ -198,7 +185,7 @@ def test_many_readers(program: Program, tmp_path: Path, kind: str) -> None:
 def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: str, threads: int) -> None:
     """Smaller than one volume, or than what all readers want at once: it costs time and never a byte; afterwards the
     memory is back within the limit."""
-    with program.mounted(small, *FLAGS, "--cache-size", size, "--threads", threads) as point:
+    with program.mounted(small, *SMALL_FLAGS, "--cache-size", size, "--threads", threads) as point:
         assert read_with_many(point, right, 3, read_through, 1) == [2] * 3
         if size == "2MiB":  # two volumes; with less, whoever leaves a volume half read makes the next one wait
             assert read_with_many(point, right, 2, read_at_random, 4) == [4] * 2
@@ -208,7 +195,7 @@ def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: 
 
 def test_status_files(program: Program, small: Dataset) -> None:
     """They tell what happens, and the log's place; a listing does not show them."""
-    with program.mounted(small, *FLAGS, "--cache-size", "3MiB", "--threads", 2) as point:
+    with program.mounted(small, *SMALL_FLAGS, "--cache-size", "3MiB", "--threads", 2) as point:
         assert stats(point)["cache_limit"] == 3 << 20 and stats(point)["volumes_decoded"] == 0
         size = len((point / "shard-000001.tar").read_bytes())
         after = stats(point)
