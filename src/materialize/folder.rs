@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use memmap2::MmapMut;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::partial::{PARTIAL, Partial, sync_folder};
+use super::partial::{ALIGNMENT, PARTIAL, Partial, sync_folder};
 use crate::error::{Error, Result};
 use crate::fs::STATUS_DIR;
 use crate::plan::Plan;
@@ -77,6 +78,11 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The digests of the shards that are finished: recorded, and there with the recorded and planned size.
     pub(super) fn finished(&self, sizes: &[u64]) -> Result<Vec<Option<String>>> {
         let mut digests = vec![None; sizes.len()];
@@ -119,7 +125,10 @@ impl Folder {
     /// Writes a whole small file, atomically and durably.
     pub(super) fn publish(&self, name: &str, content: &[u8]) -> Result<()> {
         let mut partial = self.create(name)?;
-        partial.write(content)?;
+        let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
+            .map_err(|error| Error::io(&self.path, "get memory to write", error))?;
+        block[..content.len()].copy_from_slice(content);
+        partial.write(&mut block, content.len())?;
         partial.publish()
     }
 

@@ -4,13 +4,14 @@
 //! [`ShardSet::read_on`] alone.
 
 mod folder;
+mod output;
 mod partial;
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use sha2::{Digest, Sha256};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, Scope, ScopedJoinHandle};
 
 use crate::error::{Error, Result};
 use crate::manifest;
@@ -18,10 +19,10 @@ use crate::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
 use folder::Folder;
-use partial::Partial;
+use output::{Blocks, Message, Output};
 
-/// Bytes that are read, hashed and written at a time.
-const BLOCK: u64 = 4 << 20;
+/// Bytes that are asked for at a time.
+const READ: usize = 4 << 20;
 
 /// What a run reports while it goes on.
 pub trait Observer: Sync {
@@ -72,7 +73,15 @@ pub fn materialize(
     }
     observer.begin(missing.len(), kept, needed);
 
-    let job = Job { set, folder: &folder, stop, observer, digests: Mutex::new(digests), failed: Mutex::default() };
+    let job = Job {
+        set,
+        folder: &folder,
+        stop,
+        observer,
+        blocks: Blocks::default(),
+        digests: Mutex::new(digests),
+        failed: Mutex::default(),
+    };
     job.run(&missing, workers)?;
     let (digests, mut failed) = (unlock(job.digests), unlock(job.failed));
     failed.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -89,11 +98,20 @@ fn unlock<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(|poison| poison.into_inner())
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+fn join(writing: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 struct Job<'a> {
     set: &'a ShardSet,
     folder: &'a Folder,
     stop: &'a AtomicBool,
     observer: &'a dyn Observer,
+    blocks: Blocks,
     digests: Mutex<Vec<Option<String>>>,
     failed: Mutex<Vec<(String, Error)>>,
 }
@@ -104,16 +122,13 @@ impl Job<'_> {
         let next = AtomicU64::new(0);
         let broken: Mutex<Option<Error>> = Mutex::new(None);
         let work = || {
-            while !self.stop.load(Ordering::Relaxed) {
-                let Some(id) = missing.get(to_usize(next.fetch_add(1, Ordering::Relaxed))) else { break };
-                if let Err(error) = self.make(*id) {
-                    next.store(missing.len() as u64, Ordering::Relaxed);
-                    broken.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(error);
-                    break;
-                }
+            let shards = std::iter::from_fn(|| missing.get(to_usize(next.fetch_add(1, Ordering::Relaxed))).copied());
+            if let Err(error) = thread::scope(|scope| self.make_all(scope, shards)) {
+                next.store(missing.len() as u64, Ordering::Relaxed);
+                lock(&broken).get_or_insert(error);
             }
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 1..workers.min(missing.len()) {
                 scope.spawn(work);
             }
@@ -122,41 +137,70 @@ impl Job<'_> {
         unlock(broken).map_or(Ok(()), Err)
     }
 
-    /// Makes one shard. A source that fails is noted; only the output's errors are returned.
-    fn make(&self, id: ShardId) -> Result<()> {
-        let name = Plan::shard_name(id);
-        let len = self.set.len(id).unwrap_or(0);
-        let mut partial = self.folder.create(&name)?;
-        let Some(digest) = self.write(id, len, &mut partial)? else { return Ok(()) };
-        partial.publish()?;
-        self.folder.record(&name, len, &digest)?;
-        self.digests.lock().unwrap_or_else(|poison| poison.into_inner())[id as usize] = Some(digest);
-        self.observer.finished(&name, len);
-        Ok(())
+    /// Makes one shard after the other; each is written out and synced while the next is made.
+    fn make_all<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        shards: impl Iterator<Item = ShardId>,
+    ) -> Result<()> {
+        let mut before: Option<ScopedJoinHandle<'scope, Result<()>>> = None;
+        for id in shards.take_while(|_| !self.stop.load(Ordering::Relaxed)) {
+            let (sender, receiver) = mpsc::sync_channel(1);
+            let writing = scope.spawn(move || self.write_out(id, receiver));
+            self.make(id, sender)?;
+            before.replace(writing).map_or(Ok(()), join)?;
+        }
+        before.map_or(Ok(()), join)
     }
 
-    /// The digest of what was written; `None` if the run was stopped or a source failed.
-    fn write(&self, id: ShardId, len: u64, partial: &mut Partial<'_>) -> Result<Option<String>> {
-        let cursor = std::sync::Arc::new(self.set.cursor(id));
-        let mut hasher = Sha256::new();
+    /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
+    fn make(&self, id: ShardId, sender: SyncSender<Message>) -> Result<()> {
+        let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
+        let mut output = Output::new(&self.blocks, sender).map_err(no_memory)?;
+        let cursor = Arc::new(self.set.cursor(id));
+        let len = self.set.len(id).unwrap_or(0);
         let mut offset = 0;
         while offset < len {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                return Ok(());
             }
-            let block = match self.set.read_on(&cursor, offset, to_usize(BLOCK)) {
-                Ok(block) => block,
+            let bytes = match self.set.read_on(&cursor, offset, READ) {
+                Ok(bytes) => bytes,
                 Err(error) => {
-                    let mut failed = self.failed.lock().unwrap_or_else(|poison| poison.into_inner());
-                    failed.push((Plan::shard_name(id), error));
-                    return Ok(None);
+                    lock(&self.failed).push((Plan::shard_name(id), error));
+                    return Ok(());
                 }
             };
-            hasher.update(&block);
-            partial.write(&block)?;
-            offset += block.len() as u64;
-            self.observer.wrote(block.len() as u64);
+            if !output.write(&bytes).map_err(no_memory)? {
+                return Ok(()); // the writing thread has the error
+            }
+            offset += bytes.len() as u64;
+            self.observer.wrote(bytes.len() as u64);
         }
-        Ok(Some(format!("{:x}", hasher.finalize())))
+        output.finish();
+        Ok(())
+    }
+
+    /// Writes one shard out, makes it durable, and records it.
+    fn write_out(&self, id: ShardId, messages: Receiver<Message>) -> Result<()> {
+        let name = Plan::shard_name(id);
+        let mut partial = self.folder.create(&name)?;
+        for message in messages {
+            match message {
+                Message::Block(mut block, len) => {
+                    partial.write(&mut block, len)?;
+                    self.blocks.put(block);
+                }
+                Message::End(digest) => {
+                    let len = self.set.len(id).unwrap_or(0);
+                    partial.publish()?;
+                    self.folder.record(&name, len, &digest)?;
+                    lock(&self.digests)[id as usize] = Some(digest);
+                    self.observer.finished(&name, len);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(()) // given up: the partial file vanishes
     }
 }

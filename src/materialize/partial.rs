@@ -12,11 +12,8 @@ use crate::error::{Error, Result};
 
 /// Unfinished files end like this, so that a glob of `*.tar` does not see them.
 pub(super) const PARTIAL: &str = ".partial";
-/// Bytes of a write. Large and page-aligned, as `O_DIRECT` wants them: through the page cache, writing was measured at
-/// half the speed, because it copies every byte into fresh pages.
-const BLOCK: usize = 4 << 20;
 /// What offsets and lengths of direct writes must be multiples of on every common device.
-const ALIGNMENT: usize = 4096;
+pub(super) const ALIGNMENT: usize = 4096;
 
 /// A file under a temporary name. Dropped before [`Partial::publish`], it is removed.
 pub(super) struct Partial<'a> {
@@ -24,8 +21,6 @@ pub(super) struct Partial<'a> {
     path: PathBuf,
     name: String,
     file: File,
-    block: MmapMut,
-    filled: usize,
     len: u64,
     published: bool,
 }
@@ -37,36 +32,23 @@ impl<'a> Partial<'a> {
         let file = open(libc::O_DIRECT)
             .or_else(|error| if error.raw_os_error() == Some(libc::EINVAL) { open(0) } else { Err(error) })
             .map_err(|error| Error::io(&path, "create the file", error))?;
-        let block = MmapMut::map_anon(BLOCK).map_err(|error| Error::io(&path, "get memory to write", error))?;
-        Ok(Self { folder, path, name: name.into(), file, block, filled: 0, len: 0, published: false })
+        Ok(Self { folder, path, name: name.into(), file, len: 0, published: false })
     }
 
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
-            self.block[self.filled..self.filled + now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            self.len += now.len() as u64;
-            bytes = later;
-            if self.filled == BLOCK {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes out what is gathered, rounded up with zeros that [`Self::publish`] cuts off again.
-    fn flush(&mut self) -> Result<()> {
-        let rounded = self.filled.next_multiple_of(ALIGNMENT);
-        self.block[self.filled..rounded].fill(0);
-        self.filled = 0;
-        let result = match self.file.write_all(&self.block[..rounded]) {
+    /// Appends the first `len` bytes of `block`, which is page-aligned, and rounds them up with zeros that
+    /// [`Self::publish`] cuts off again: only the last block may have a length that is no multiple of [`ALIGNMENT`].
+    pub(super) fn write(&mut self, block: &mut MmapMut, len: usize) -> Result<()> {
+        debug_assert!(self.len.is_multiple_of(ALIGNMENT as u64), "only the last block is cut off");
+        let rounded = len.next_multiple_of(ALIGNMENT);
+        block[len..rounded].fill(0);
+        let result = match self.file.write_all(&block[..rounded]) {
             // Some file systems accept the flag and refuse the first write.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.give_up_direct() => {
-                self.file.write_all(&self.block[..rounded])
+                self.file.write_all(&block[..rounded])
             }
             result => result,
         };
+        self.len += len as u64;
         result.map_err(|error| self.failed("write", error))
     }
 
@@ -87,7 +69,6 @@ impl<'a> Partial<'a> {
 
     /// Makes the content durable, then the final name.
     pub(super) fn publish(mut self) -> Result<()> {
-        self.flush()?;
         let target = self.folder.join(&self.name);
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
