@@ -47,7 +47,11 @@ impl Cursor {
     }
 
     /// Notes a read of `len` bytes that touches the volumes up to `last`; true if the reader reads on.
-    pub(super) fn note(&self, offset: u64, len: u64, last: Option<Key>) -> bool {
+    ///
+    /// `whole` says that the first byte of `last` takes a whole fill. A reader who begins at the shard's begin is then
+    /// taken at once for one who reads on: before its first fill ended there would be no second read to tell by, and
+    /// one who only walks the headers needs the following volumes just as much.
+    pub(super) fn note(&self, offset: u64, len: u64, last: Option<Key>, whole: bool) -> bool {
         let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
         let end = offset.saturating_add(len);
         let reads_on = offset <= position.next.saturating_add(REORDER) && end.saturating_add(REORDER) >= position.next;
@@ -58,7 +62,7 @@ impl Cursor {
             position.run = len;
             position.next = end;
         }
-        let sequential = position.run >= SEQUENTIAL;
+        let sequential = position.run >= SEQUENTIAL || (whole && position.run == position.next);
         let left = match (position.volume, last) {
             (Some(old), Some(new)) if new > old || (new < old && !reads_on) => Some(old),
             _ => None,

@@ -59,7 +59,8 @@ pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId
         Part::Voxels(key, _) => Some(*key),
         Part::Literal(_) => None,
     });
-    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, last));
+    let whole = last.is_some_and(|key| set.cache.source().volume(key).peek_cost(0, 1).is_none());
+    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, last, whole));
     let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
     Box::new(Read { set, cursor, sequential, parts, gathered, done }).advance();
 }
