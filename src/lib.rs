@@ -29,7 +29,8 @@
 //! | [`members`], [`pyjson`] | names and small payloads of a sample's members, per profile | files |
 //! | [`tar`] | header bytes and padding; pure | files |
 //! | [`layout`] | extents and the look-up by offset; pure | files, decoding |
-//! | [`plan`] | data set + options → shards and digest; pure | reading voxels |
+//! | [`plan`] | data set + options → shards and digest; what earlier runs planned | reading voxels |
+//! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse` and `fs/mount` alone import `fuser` | decoding |
@@ -42,6 +43,8 @@
 //!   sample that is left out leaves its slot empty, so no other key or shard changes because of it.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled.
+//! - **saved**: a saved plan or finding counts only while size, time and inode of all that it was made from are the same,
+//!   and only for the program that wrote it.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
 //!   option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is known
@@ -84,6 +87,7 @@ pub mod num;
 pub mod parallel;
 pub mod plan;
 pub mod pyjson;
+pub mod saved;
 pub mod shard;
 pub mod tar;
 pub mod volume;

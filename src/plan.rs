@@ -2,6 +2,8 @@
 //!
 //! Pure: everything is known from headers and tables; no voxel was read.
 
+mod saved;
+
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
@@ -60,10 +62,21 @@ impl Plan {
     /// # Errors
     /// [`Error::Refused`] if a shard cannot be written as USTAR.
     pub fn new(dataset: Dataset, options: Options) -> Result<Self> {
+        let (sizes, digest) = Self::measure(&dataset, options)?;
+        Ok(Self::lay_out(dataset, options, &sizes, digest))
+    }
+
+    /// The sizes of all samples' members, and the digest.
+    fn measure(dataset: &Dataset, options: Options) -> Result<(Vec<Sizes>, String)> {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
         let measured = try_map(&dataset.samples, available_cores(), |sample| measure(options, sample))?;
+        let digest = digest(dataset, options, &measured);
+        Ok((measured.iter().map(|measured| measured.sizes).collect(), digest))
+    }
+
+    fn lay_out(dataset: Dataset, options: Options, sizes: &[Sizes], digest: String) -> Self {
         let count = dataset.slots.div_ceil(options.samples_per_shard);
         let mut shards = Vec::with_capacity(count as usize);
         let mut next = 0;
@@ -72,12 +85,10 @@ impl Plan {
             while dataset.samples.get(next).is_some_and(|sample| sample.slot / options.samples_per_shard == number) {
                 next += 1;
             }
-            let sizes = measured[first..next].iter().map(|measured| measured.sizes);
-            shards.push(Shard { samples: first..next, layout: ShardLayout::new(sizes) });
+            shards.push(Shard { samples: first..next, layout: ShardLayout::new(&sizes[first..next]) });
         }
-        let digest = digest(&dataset, options, &measured);
-        let payload_bytes = measured.iter().flat_map(|measured| measured.sizes).sum();
-        Ok(Self { dataset, options, shards, payload_bytes, digest })
+        let payload_bytes = sizes.iter().flatten().sum();
+        Self { dataset, options, shards, payload_bytes, digest }
     }
 
     /// A shard's file name.
@@ -133,9 +144,12 @@ fn volume_member_len(options: Options, sample: &Sample) -> u64 {
     options.format.volume_prefix(volume.shape()).len() as u64 + volume.byte_len()
 }
 
+/// The payload bytes of a sample's members.
+type Sizes = [u64; MEMBERS];
+
 /// What a sample contributes to the layout and to the digest.
 struct Measured {
-    sizes: [u64; MEMBERS],
+    sizes: Sizes,
     digest: [u8; 32],
 }
 

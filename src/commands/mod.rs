@@ -9,7 +9,6 @@ mod unmount;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, DatasetArgs};
-use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::plan::Plan;
 
@@ -33,11 +32,11 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Scans and lays out, and prints what the user should know.
 fn make_plan(args: &DatasetArgs) -> Result<Plan> {
     let (config, options) = args.resolve();
-    let dataset = Dataset::scan(&config)?;
-    for warning in &dataset.warnings {
+    let plan = Plan::of(&config, options)?;
+    for warning in &plan.dataset.warnings {
         eprintln!("ctwds-fs: warning: {warning}");
     }
-    Plan::new(dataset, options)
+    Ok(plan)
 }
 
 /// One line about those left out, for commands whose subject is something else.

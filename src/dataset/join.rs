@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::tables::{Table, load, present};
-use super::{Config, Meta, MissingMeta, scan, study_id};
+use super::{Config, Inputs, Meta, MissingMeta, scan, study_id};
 use crate::error::{Error, Result};
+use crate::npz::Fingerprint;
 use crate::parallel::{available_cores, try_map};
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
@@ -33,9 +34,11 @@ pub(super) struct Joined {
     pub(super) rows_without_volume: usize,
     pub(super) label_names: Vec<String>,
     pub(super) warnings: Vec<String>,
+    pub(super) inputs: Inputs,
 }
 
 struct Tables {
+    states: [Fingerprint; 3],
     reports: Table,
     meta: Table,
     labels: Table,
@@ -50,12 +53,14 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let found = found?;
     refuse_repeated_studies(&found.files)?;
+    let inputs = Inputs { tables: tables.states, folders: found.folders, left_out: Vec::new(), certain: found.certain };
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),
         rows_without_volume: 0,
         label_names: tables.labels.columns.clone(),
         warnings: tables.warnings(config, found.elsewhere),
+        inputs,
     };
     let rows =
         try_map(&found.files, available_cores(), |path| tables.find(config, study_id(path).unwrap_or_default()))?;
@@ -74,6 +79,11 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
 }
 
 fn load_tables(config: &Config) -> Result<Tables> {
+    let state = |path: &PathBuf| match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Fingerprint::of(&metadata)),
+        Err(error) => Err(Error::io(path, "read the table", error)),
+    };
+    let states = [state(&config.reports_file)?, state(&config.meta_file)?, state(&config.labels_file)?];
     thread::scope(|scope| {
         let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
         let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));
@@ -81,7 +91,7 @@ fn load_tables(config: &Config) -> Result<Tables> {
         let join = |handle: thread::ScopedJoinHandle<'_, Result<Table>>| {
             handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        Ok(Tables { reports: join(reports)?, meta: join(meta)?, labels: labels? })
+        Ok(Tables { states, reports: join(reports)?, meta: join(meta)?, labels: labels? })
     })
 }
 

@@ -3,12 +3,16 @@
 //! The order is total and the same on every machine. Only malformed content leaves a sample out; an I/O error is
 //! fatal, because a plan must not depend on the weather. Knows nothing of shards or tar.
 
+mod inputs;
 mod join;
 mod saved;
 mod scan;
 mod tables;
 
 use std::path::{Path, PathBuf};
+
+pub use inputs::Inputs;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::npz;
@@ -55,7 +59,7 @@ pub struct Config {
 }
 
 /// The values of the metadata table that a reader needs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// `RescaleSlope`, HU per stored unit.
     pub rescale_slope: f64,
@@ -68,7 +72,7 @@ pub struct Meta {
 }
 
 /// One volume with everything that becomes its members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Its position in the data set. Positions of left-out samples stay empty.
     pub slot: u32,
@@ -87,7 +91,7 @@ pub struct Sample {
 }
 
 /// A volume that all tables know and that is not in the data set; its slot stays empty.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Its position.
     pub slot: u32,
@@ -100,7 +104,7 @@ pub struct LeftOut {
 }
 
 /// The ordered data set.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Dataset {
     /// The data folder.
     pub root: PathBuf,
@@ -118,6 +122,8 @@ pub struct Dataset {
     pub label_names: Vec<String>,
     /// What the user should know and is no error.
     pub warnings: Vec<String>,
+    /// What all this was found in.
+    pub inputs: Inputs,
 }
 
 impl Dataset {
@@ -142,9 +148,11 @@ impl Dataset {
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
             warnings: joined.warnings,
+            inputs: joined.inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let join::Matched { study_id, path, row: join::Row { meta, text, labels } } = matched;
+            let fingerprint = *finding.fingerprint();
             match (finding, meta) {
                 (Finding::Volume(array), Ok(meta)) => {
                     dataset.samples.push(Sample { slot, study_id, path, array, meta, text, labels })
@@ -152,6 +160,7 @@ impl Dataset {
                 (Finding::Malformed(_, reason), _) | (_, Err(reason)) => {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
+                    dataset.inputs.left_out.push(fingerprint);
                 }
             }
         }
@@ -192,13 +201,16 @@ fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Resul
 
 fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
     let path = config.data_folder.join(relative);
-    let metadata = std::fs::metadata(&path).map_err(|error| Error::io(&path, "stat the file", error))?;
-    let fingerprint = npz::Fingerprint::of(&metadata);
-    let finding = match saved.get(relative, &fingerprint) {
-        Some(finding) => finding.clone(),
-        None => match npz::inspect(&path, config.array.as_deref()) {
+    let stat = || match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(npz::Fingerprint::of(&metadata)),
+        Err(error) => Err(Error::io(&path, "stat the file", error)),
+    };
+    let finding = match saved.get(relative) {
+        Some(finding) if *finding.fingerprint() == stat()? => finding.clone(),
+        _ => match npz::inspect(&path, config.array.as_deref()) {
             Ok(array) => Finding::Volume(array),
-            Err(Error::Malformed { reason, .. }) => Finding::Malformed(fingerprint, reason),
+            // Again, so that the state it was found in is known from before.
+            Err(Error::Malformed { .. }) => look_again(config, &path, stat()?)?,
             Err(error) => return Err(error),
         },
     };
@@ -207,6 +219,14 @@ fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
             Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
         }
         finding => Ok(finding),
+    }
+}
+
+fn look_again(config: &Config, path: &Path, fingerprint: npz::Fingerprint) -> Result<Finding> {
+    match npz::inspect(path, config.array.as_deref()) {
+        Ok(array) => Ok(Finding::Volume(array)),
+        Err(Error::Malformed { reason, .. }) => Ok(Finding::Malformed(fingerprint, reason)),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,11 +1,16 @@
 //! The NPZ files of a data folder, in an order that is the same on every machine.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Dir, FileType, Mode, OFlags};
+
 use crate::error::{Error, Result};
+use crate::npz::Fingerprint;
 use crate::parallel::try_map;
 
 /// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
@@ -18,6 +23,18 @@ pub(super) struct Found {
     pub files: Vec<PathBuf>,
     /// Files that lie at the depths that were not chosen.
     pub elsewhere: usize,
+    /// The folders that were listed, and their states before.
+    pub folders: Vec<(PathBuf, Fingerprint)>,
+    /// Whether these states tell every change: not where a symbolic link leads elsewhere, or nowhere yet.
+    pub certain: bool,
+}
+
+/// What is directly in a folder.
+struct Listing {
+    state: Fingerprint,
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    certain: bool,
 }
 
 /// Lists `*.npz` at all three depths and takes the depth that has the most, the deepest of equals. Follows symbolic
@@ -31,11 +48,17 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
     }
     let mut folders = vec![PathBuf::new()];
     let mut by_depth: Vec<Vec<PathBuf>> = Vec::new();
+    let (mut listed, mut certain) = (Vec::new(), true);
     for depth in 1..=DEPTHS {
         let listings = try_map(&folders, threads, |folder| list(root, folder, depth < DEPTHS))?;
-        let (files, deeper): (Vec<_>, Vec<_>) = listings.into_iter().unzip();
-        by_depth.push(files.into_iter().flatten().collect());
-        folders = deeper.into_iter().flatten().collect();
+        by_depth.push(Vec::new());
+        let here = std::mem::take(&mut folders);
+        for (folder, listing) in here.into_iter().zip(listings) {
+            by_depth[depth - 1].extend(listing.files);
+            folders.extend(listing.folders);
+            listed.push((folder, listing.state));
+            certain &= listing.certain;
+        }
     }
     let counts: Vec<usize> = by_depth.iter().map(Vec::len).collect();
     let chosen = (0..DEPTHS).max_by_key(|depth| counts[*depth]).unwrap_or(0); // the last of equals
@@ -51,46 +74,66 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
     }
     let mut files = std::mem::take(&mut by_depth[chosen]);
     files.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-    Ok(Found { files, elsewhere: by_depth.iter().map(Vec::len).sum() })
+    Ok(Found { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
 }
 
 /// The NPZ files and (if wanted) the folders directly in `folder`.
-fn list(root: &Path, folder: &Path, want_folders: bool) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+fn list(root: &Path, folder: &Path, want_folders: bool) -> Result<Listing> {
     let here = root.join(folder);
-    let failed = |error: io::Error| Error::io(&here, "list the folder", error);
-    let (mut files, mut folders) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(&here).map_err(failed)? {
+    let failed = |error: rustix::io::Errno| Error::io(&here, "list the folder", error.into());
+    // By system calls: the standard library looks each folder up and stats it once more, and there are 23,000 of them.
+    let open = rustix::fs::open(&here, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = open.map_err(failed)?;
+    let state = Fingerprint::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
+    let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true };
+    for entry in Dir::new(open).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name.as_bytes().starts_with(b".") {
             continue;
         }
         let is_npz = name.as_bytes().ends_with(b".npz");
-        let mut kind = entry.file_type().map_err(failed)?;
-        if kind.is_symlink() {
-            if !is_npz && !want_folders {
-                continue;
-            }
-            match fs::metadata(entry.path()) {
-                Ok(target) if target.is_dir() && !is_npz => {
-                    refuse_cycle(&here, &entry.path())?;
-                    kind = target.file_type();
-                }
-                Ok(target) => kind = target.file_type(),
-                // A link to nowhere that claims to be a volume is reported; any other is none of our business.
-                Err(error) if is_npz || error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(&entry.path(), "follow the symbolic link", error));
-                }
-                Err(_) => continue,
-            }
-        }
-        if kind.is_file() && is_npz {
-            files.push(folder.join(name));
-        } else if kind.is_dir() && want_folders {
-            folders.push(folder.join(name));
+        let kind = match entry.file_type() {
+            FileType::Symlink if !is_npz && !want_folders => continue,
+            FileType::Symlink | FileType::Unknown => listing.look_at(&here, name, is_npz)?,
+            kind => Some(kind),
+        };
+        match kind {
+            Some(FileType::RegularFile) if is_npz => listing.files.push(folder.join(name)),
+            Some(FileType::Directory) if want_folders => listing.folders.push(folder.join(name)),
+            _ => {}
         }
     }
-    Ok((files, folders))
+    Ok(listing)
+}
+
+impl Listing {
+    /// What an entry is, or what a symbolic link leads to; `None` for a link to nowhere.
+    fn look_at(&mut self, folder: &Path, name: &OsStr, is_npz: bool) -> Result<Option<FileType>> {
+        let path = folder.join(name);
+        let entry = fs::symlink_metadata(&path).map_err(|error| Error::io(&path, "stat the entry", error))?;
+        if !entry.is_symlink() {
+            return Ok(Some(FileType::from_raw_mode(entry.mode())));
+        }
+        match fs::metadata(&path) {
+            Ok(target) if target.is_dir() && !is_npz => {
+                refuse_cycle(folder, &path)?;
+                Ok(Some(FileType::Directory))
+            }
+            Ok(target) => {
+                self.certain &= is_npz && target.is_file(); // anything else may become a folder or a volume
+                Ok(Some(FileType::from_raw_mode(target.mode())))
+            }
+            // A link to nowhere that claims to be a volume is reported; any other is none of our business.
+            Err(error) if is_npz || error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(&path, "follow the symbolic link", error))
+            }
+            Err(_) => {
+                self.certain = false;
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// A link to a folder that it lies in would present the same volumes under several names.

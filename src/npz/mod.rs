@@ -65,6 +65,12 @@ impl Fingerprint {
         Self { size: metadata.len(), mtime_ns, inode: metadata.ino() }
     }
 
+    /// The same from the plain system call.
+    pub fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        Self { size: u64::try_from(stat.st_size).unwrap_or(0), mtime_ns, inode: stat.st_ino }
+    }
+
     /// What differs from `other`, for the message; `None` if nothing does.
     pub fn difference(&self, other: &Self) -> Option<String> {
         if self.size != other.size {

@@ -1,4 +1,4 @@
-"""A second start looks at time stamps only, and never takes an old finding for a new file."""
+"""A second start looks at time stamps only, and never takes an old finding, or an old plan, for a new file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ def old_dataset(out: Path) -> Dataset:
     for path in dataset.folder.glob("*.npz"):
         os.utime(path, (LONG_AGO, LONG_AGO))
     return dataset
+
+
+def settled_dataset(out: Path) -> Dataset:
+    """The same, with tables and folders that have settled too: now the plan as a whole is saved."""
+    dataset = old_dataset(out)
+    settle(dataset)
+    return dataset
+
+
+def settle(dataset: Dataset, mtime: int = LONG_AGO) -> None:
+    """Set the times of tables and folder."""
+    for path in (dataset.folder, dataset.reports, dataset.meta, dataset.labels):
+        os.utime(path, (mtime, mtime))
 
 
 def planned(program: Program, dataset: Dataset, *flags: object) -> list[str]:
@@ -77,3 +90,85 @@ def test_findings_are_private_and_expendable(program: Program, own_cache: Path, 
         for file in files:
             file.write_bytes(content)
         assert planned(program, dataset) == []
+
+
+def texts(program: Program, dataset: Dataset, *flags: object) -> str:
+    """The plan's digest, which covers every byte of the tables that is used."""
+    return json.loads(program.run("plan", *dataset.flags(), "--json", *flags).stdout)["plan_digest"]
+
+
+def test_a_second_start_reads_no_table(program: Program, tmp_path: Path) -> None:
+    """Shown by a report that changed behind its time stamp's back; any honest change is seen."""
+    dataset = settled_dataset(tmp_path)
+    first = texts(program, dataset)
+    table = dataset.reports.read_text(encoding="utf-8")
+    with dataset.reports.open("r+", encoding="utf-8") as file:
+        file.write(table.replace("findings of v01", "Findings of v01"))
+    settle(dataset)
+    assert texts(program, dataset) == first
+    changed = texts(program, dataset, "--rescan")
+    assert changed != first
+    assert texts(program, dataset) == changed
+    dataset.reports.write_text(table, encoding="utf-8")
+    settle(dataset, LONG_AGO + 1)
+    assert texts(program, dataset) == first
+
+
+def test_a_saved_plan_sees_volumes_come_and_go(program: Program, tmp_path: Path) -> None:
+    """A folder's time tells that; so does the time of a folder that a link leads to."""
+    dataset = settled_dataset(tmp_path)
+    three = texts(program, dataset)
+    parked = tmp_path / "parked.npz"
+    (dataset.folder / "v02.npz").rename(parked)
+    two = texts(program, dataset)
+    assert two != three
+    parked.rename(dataset.folder / "v02.npz")
+    settle(dataset, LONG_AGO + 2)
+    assert texts(program, dataset) == three
+    elsewhere = tmp_path / "elsewhere"
+    dataset.folder.rename(elsewhere)
+    dataset.folder.mkdir()
+    (dataset.folder / "link").symlink_to(elsewhere)
+    settle(dataset, LONG_AGO + 3)
+    linked = texts(program, dataset)
+    assert linked != three
+    (elsewhere / "v02.npz").rename(parked)
+    assert texts(program, dataset) not in (linked, three)
+
+
+def test_a_link_to_nowhere_may_become_a_folder(program: Program, tmp_path: Path) -> None:
+    """Which changes no time of what was looked at: such a plan is not saved."""
+    dataset = settled_dataset(tmp_path)
+    (dataset.folder / "later").symlink_to(tmp_path / "later")
+    settle(dataset)
+    before = texts(program, dataset)
+    (tmp_path / "later").mkdir()
+    for path in dataset.folder.glob("*.npz"):
+        (tmp_path / "later" / path.name).write_bytes(path.read_bytes())
+    (dataset.folder / "v02.npz").unlink()
+    settle(dataset)
+    assert texts(program, dataset) != before
+
+
+def test_each_choice_of_options_has_a_saved_plan_of_its_own(
+    program: Program, own_cache: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    """And only the latest are kept."""
+    dataset = settled_dataset(tmp_path)
+    options = [("--samples-per-shard", n) for n in range(1, 12)]
+    digests = [texts(program, dataset, *option) for option in options]
+    assert len(set(digests)) == len(options)
+    assert [texts(program, dataset, *option) for option in options] == digests
+    assert len(list((own_cache / "ctwds-fs").glob("plan-*"))) <= 8
+
+
+def test_a_saved_plan_serves_the_same_bytes(program: Program, tmp_path: Path) -> None:
+    """Whether the plan was made or read."""
+    dataset = settled_dataset(tmp_path)
+    for number in range(2):
+        program.run("materialize", *dataset.flags(), "--output-dir", tmp_path / f"out{number}")
+    first, second = ((tmp_path / f"out{number}" / "shard-000000.tar").read_bytes() for number in range(2))
+    assert first == second
+    spoil(dataset.folder / "v01.npz", LONG_AGO)
+    result = program.run("materialize", *dataset.flags(), "--output-dir", tmp_path / "out2", check=False)
+    assert result.returncode == 1 and "v01" in result.stderr

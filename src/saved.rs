@@ -1,0 +1,92 @@
+//! Files of the user's cache folder: what took long to find out and can be found out again.
+//!
+//! They change no result. A file counts only for the program that wrote it, to the byte, and only whole; whatever is
+//! wrong with it means that it is not there, and one that cannot be written is no error.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What was written this shortly before somebody looked may be written again within the same time stamp.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The latest modification time, in nanoseconds since 1970, that can be trusted to tell a change from now on.
+pub fn settled_before() -> i128 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i128::try_from(now.saturating_sub(SETTLED).as_nanos()).unwrap_or(i128::MAX)
+}
+
+/// The content of `file`, if it is sound and this program's.
+pub fn load<T: DeserializeOwned>(file: &Path) -> Option<T> {
+    let bytes = fs::read(file).ok()?;
+    let (mark, rest) = bytes.split_first_chunk::<8>()?;
+    let (crc, content) = rest.split_first_chunk::<4>()?;
+    let is_ours = *mark == program()? && u32::from_le_bytes(*crc) == crc32fast::hash(content);
+    is_ours.then(|| postcard::from_bytes(content).ok())?
+}
+
+/// Writes `content` to `file`, whole or not at all, readable for the user only: study ids are patient data.
+pub fn store(file: &Path, content: &impl Serialize) {
+    if let Err(error) = write(file, content) {
+        log::debug!("{}: not saved: {error}", file.display());
+    }
+}
+
+fn write(file: &Path, content: &impl Serialize) -> std::io::Result<()> {
+    let mark = program().ok_or_else(|| std::io::Error::other("the program's own file cannot be found"))?;
+    let content = postcard::to_stdvec(content).map_err(std::io::Error::other)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A name of its own for each process.
+    let partial = file.with_extension(format!("{}.partial", std::process::id()));
+    let mut output = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let written = output
+        .write_all(&mark)
+        .and_then(|()| output.write_all(&crc32fast::hash(&content).to_le_bytes()))
+        .and_then(|()| output.write_all(&content))
+        .and_then(|()| fs::rename(&partial, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+/// Identifies the running program: its version alone would not tell two builds of it apart, and the format has no names
+/// by which a field that was added could be noticed.
+fn program() -> Option<[u8; 8]> {
+    let file = fs::metadata(std::env::current_exe().ok()?).ok()?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(&file.mtime().to_le_bytes());
+    hasher.update(&file.mtime_nsec().to_le_bytes());
+    let [a, b, c, d] = hasher.finalize().to_le_bytes();
+    let [e, f, g, h, ..] = file.len().to_le_bytes();
+    Some([a, b, c, d, e, f, g, h])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_file_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/file.bin");
+        store(&file, &("text", 7u32));
+        assert_eq!(load::<(String, u32)>(&file), Some(("text".into(), 7)));
+        let right = fs::read(&file).unwrap();
+        for at in 0..right.len() {
+            let mut wrong = right.clone();
+            wrong[at] ^= 4;
+            fs::write(&file, &wrong).unwrap();
+            assert_eq!(load::<(String, u32)>(&file), None, "byte {at} flipped");
+            fs::write(&file, &right[..at]).unwrap();
+            assert_eq!(load::<(String, u32)>(&file), None, "cut at {at}");
+        }
+    }
+}
