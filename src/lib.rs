@@ -34,6 +34,7 @@
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse` and `fs/mount` alone import `fuser` | decoding |
+//! | [`bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, record, resume | how bytes are made |
 //!
 //! # Invariants
@@ -71,6 +72,7 @@
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
 
+pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod commands;

@@ -33,7 +33,7 @@ pub struct Options {
 pub type ShardId = u32;
 
 /// One shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Shard {
     /// Its samples, as indexes into [`Dataset::samples`].
     pub samples: Range<usize>,
@@ -42,7 +42,7 @@ pub struct Shard {
 }
 
 /// Data set, options, layouts and digest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The samples.
     pub dataset: Dataset,

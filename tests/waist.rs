@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::materialize::{Observer, materialize};
-use ctwds_fs::shard::ShardSet;
+use ctwds_fs::shard::{Serving, ShardSet};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
@@ -77,11 +77,16 @@ proptest! {
         per_shard in 1u32..4,
         cache_pages in 1u64..12,
         threads in 1usize..4,
+        read_ahead in 0usize..4,
         wanted in reads(),
     ) {
         let example = Example::write(volumes, per_shard);
         let naive = example.naive_shards();
-        let set = ShardSet::new(example.plan(), cache_pages * 4096, threads, per_shard == 1).unwrap();
+        let set = ShardSet::new(
+            example.plan(),
+            Serving { cache_bytes: cache_pages * 4096, threads, read_ahead, read_once: per_shard == 1 },
+        )
+        .unwrap();
         prop_assert_eq!(set.plan().shards.len(), naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| set.read(u32::try_from(shard).unwrap(), offset, len).unwrap().to_vec());
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
@@ -110,7 +115,9 @@ fn concurrent_readers_in_any_order_see_the_same_bytes() {
     let example = mixed_example();
     let naive = example.naive_shards();
     // Room for two of the large volumes; more readers than that.
-    let set = ShardSet::new(example.plan(), 10 << 20, 3, true).unwrap();
+    let set =
+        ShardSet::new(example.plan(), Serving { cache_bytes: 10 << 20, threads: 3, read_ahead: 4, read_once: true })
+            .unwrap();
     std::thread::scope(|scope| {
         for reader in 0..6u64 {
             let (set, naive) = (&set, &naive);

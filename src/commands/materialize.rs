@@ -1,8 +1,8 @@
 //! `ctwds-fs materialize`: the shards on disk, with progress.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytesize::ByteSize;
@@ -11,24 +11,20 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{FAILED, make_plan, warn_left_out};
 use crate::cli::{MaterializeArgs, default_cache_size};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::materialize::{Observer, materialize};
 use crate::parallel::available_cores;
-use crate::shard::ShardSet;
+use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
     let plan = make_plan(&args.dataset)?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
-    let set = ShardSet::new(plan, default_cache_size(), workers, true)?;
-    // The first signal stops cleanly between two blocks; a second one ends the process as usual.
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
-    }
+    let read_ahead = Serving::usual_read_ahead(workers);
+    let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
+    let set = ShardSet::new(plan, serving)?;
+    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
     let progress = Progress::new();
     let outcome = materialize(&set, &args.output_dir, workers, &stop, &progress);
     progress.bar.finish_and_clear();

@@ -1,5 +1,6 @@
 //! The commands: each wires the library together and speaks to the user.
 
+mod bench;
 mod daemon;
 mod materialize;
 mod mount;
@@ -7,9 +8,11 @@ mod plan;
 mod unmount;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::cli::{Cli, Command, DatasetArgs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Plan;
 
 /// Exit code of everything that failed; usage errors exit with 2.
@@ -22,6 +25,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Mount(args) => mount::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Unmount(args) => unmount::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ctwds-fs: error: {error}");
@@ -37,6 +41,17 @@ fn make_plan(args: &DatasetArgs) -> Result<Plan> {
         eprintln!("ctwds-fs: warning: {warning}");
     }
     Ok(plan)
+}
+
+/// A flag that the first of these signals sets; a second one ends the process as usual.
+fn stop_on_signals(signals: &[i32]) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in signals {
+        signal_hook::flag::register_conditional_default(*signal, stop.clone())
+            .and_then(|_| signal_hook::flag::register(*signal, stop.clone()))
+            .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
+    }
+    Ok(stop)
 }
 
 /// One line about those left out, for commands whose subject is something else.

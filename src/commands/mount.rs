@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs::{Tree, mount, mounts};
 use crate::parallel::available_cores;
 use crate::plan::Plan;
-use crate::shard::ShardSet;
+use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
@@ -47,7 +47,9 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     let about = about(&plan, args.log_file.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
     let page_cache = args.page_cache.is_on(plan.shard_bytes());
-    let set = ShardSet::new(plan, cache_size, threads, page_cache)?;
+    let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
+    let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
+    let set = ShardSet::new(plan, serving)?;
     let tree = Tree::new(set, about, page_cache);
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {

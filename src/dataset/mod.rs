@@ -104,7 +104,7 @@ pub struct LeftOut {
 }
 
 /// The ordered data set.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dataset {
     /// The data folder.
     pub root: PathBuf,

@@ -85,11 +85,11 @@ impl Cursor {
         sequential
     }
 
-    /// `volume` and those of the shard behind it: one for each decoder, and one that is ready while they work.
+    /// `volume` and those of the shard behind it that are wanted ahead.
     fn from(&self, volume: Key) -> std::ops::Range<Key> {
         let plan = self.set.plan();
         let end = Key::try_from(plan.shards[self.shard as usize].samples.end).unwrap_or(Key::MAX);
-        let depth = Key::try_from(self.set.threads + 2).unwrap_or(Key::MAX);
+        let depth = Key::try_from(self.set.read_ahead.saturating_add(1)).unwrap_or(Key::MAX);
         volume..end.min(volume.saturating_add(depth))
     }
 }

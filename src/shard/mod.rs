@@ -27,9 +27,29 @@ pub struct ShardSet {
     inner: Arc<Inner>,
 }
 
+/// How shards are served; changes no byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving {
+    /// Memory for volumes, in bytes.
+    pub cache_bytes: u64,
+    /// Decoders.
+    pub threads: usize,
+    /// Volumes that are filled ahead of each reader who reads on, as far as the memory allows.
+    pub read_ahead: usize,
+    /// Volumes which were read are not asked for again soon, because the kernel has them, or nobody does.
+    pub read_once: bool,
+}
+
+impl Serving {
+    /// Volumes ahead where the user named no number: one for each decoder, and one that is ready while they work.
+    pub fn usual_read_ahead(threads: usize) -> usize {
+        threads + 1
+    }
+}
+
 struct Inner {
     cache: Cache<Volumes>,
-    threads: usize,
+    read_ahead: usize,
     cursors: AtomicU64,
     peeks: AtomicU64,
     served: AtomicU64,
@@ -69,12 +89,12 @@ pub struct Stats {
 }
 
 impl ShardSet {
-    /// Serves `plan` with at most `cache_bytes` of volumes in memory and `threads` decoders. `read_once` says that
-    /// volumes which were read are not asked for again soon, because the kernel has them, or nobody does.
+    /// Serves `plan`.
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn new(plan: Plan, cache_bytes: u64, threads: usize, read_once: bool) -> Result<Self> {
+    pub fn new(plan: Plan, serving: Serving) -> Result<Self> {
+        let Serving { cache_bytes, threads, read_ahead, read_once } = serving;
         let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default() };
         // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
         let total: u64 = volumes.plan.dataset.samples.iter().map(|sample| volumes.plan.volume(sample).byte_len()).sum();
@@ -82,7 +102,7 @@ impl ShardSet {
         let cache = Cache::new(volumes, to_usize(cache_bytes), threads, recycle)
             .map_err(|error| Error::Refused(format!("cannot start {threads} decoder threads: {error}")))?;
         let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
-        Ok(Self { inner: Arc::new(Inner { cache, threads, cursors, peeks, served }) })
+        Ok(Self { inner: Arc::new(Inner { cache, read_ahead, cursors, peeks, served }) })
     }
 
     /// The plan that is served.

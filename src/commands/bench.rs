@@ -1,0 +1,176 @@
+//! `ctwds-fs bench`: the user's own data, by NumPy, through a mount, and as files.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tempfile::TempDir;
+
+use super::make_plan;
+use crate::bench::{self, Config, Data, Shards};
+use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
+use crate::error::{Error, Result};
+use crate::fs::mounts;
+use crate::materialize::{Observer, materialize};
+use crate::parallel::available_cores;
+use crate::plan::Plan;
+use crate::shard::{Serving, ShardSet};
+
+/// The daemon's end, after the unmount.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
+    super::daemon::log_to_terminal(log::LevelFilter::Warn);
+    let whole = make_plan(&args.dataset)?;
+    let threads = args.threads.map_or_else(available_cores, usize::from);
+    let part = DatasetArgs {
+        limit: Some(args.samples.min(whole.dataset.slots as usize)),
+        test_mode: false,
+        samples_per_shard: samples_per_shard(args),
+        ..args.dataset.clone()
+    };
+    let plan = make_plan(&part)?;
+    let data = data(&plan, &whole);
+    let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
+    let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
+    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?;
+    let page_cache = args.page_cache.is_on(whole.shard_bytes());
+    let maker = Maker { args, part, page_cache, threads, plan, folder, stop: stop.clone() };
+    let usual = Serving::usual_read_ahead(threads);
+    let config = Config {
+        readers: args.readers.clone(),
+        read_ahead: if args.read_ahead.is_empty() { vec![0, 1, usual, 2 * usual] } else { args.read_ahead.clone() },
+        runs: args.runs,
+        warm: args.warm,
+        python: args.python.clone(),
+        array: args.dataset.array.clone(),
+    };
+    let bar = ProgressBar::no_length();
+    let template = "{wide_bar} {pos}/{len} {msg}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let report = bench::run(&config, data, &maker, &stop, |step, steps, what| {
+        bar.set_length(steps as u64);
+        bar.set_position(step as u64);
+        bar.set_message(what.to_owned());
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Internal(error.to_string()))?;
+        println!("{json}");
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As many shards as the most readers, so that each has one.
+fn samples_per_shard(args: &BenchArgs) -> u32 {
+    let most = args.readers.iter().max().copied().unwrap_or(1).max(1);
+    u32::try_from(args.samples.div_ceil(most)).unwrap_or(1).max(1)
+}
+
+fn data(plan: &Plan, whole: &Plan) -> Data {
+    let samples = &plan.dataset.samples;
+    Data {
+        volumes: samples.iter().map(|sample| plan.dataset.root.join(&sample.path)).collect(),
+        samples: samples.len(),
+        samples_in_all: whole.dataset.samples.len(),
+        voxels: samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>()).sum(),
+        npz_bytes: samples.iter().map(|sample| sample.array.fingerprint.size).sum(),
+        shard_bytes: plan.shard_bytes(),
+    }
+}
+
+/// Makes shards as a user would: by the program itself.
+struct Maker<'a> {
+    args: &'a BenchArgs,
+    part: DatasetArgs,
+    page_cache: bool,
+    threads: usize,
+    plan: Plan,
+    folder: TempDir,
+    stop: Arc<AtomicBool>,
+}
+
+/// Unmounts when dropped.
+struct Mount(PathBuf);
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let Ok(Some(pid)) = mounts::at(&self.0).map(|mounted| mounted.and_then(|mounted| mounted.daemon())) else {
+            return;
+        };
+        if let Err(error) = mounts::end(&self.0, false).or_else(|_| mounts::end(&self.0, true)) {
+            log::warn!("{}: cannot be unmounted: {error}", self.0.display());
+        } else {
+            mounts::wait_for_exit(pid, PATIENCE);
+        }
+    }
+}
+
+impl Maker<'_> {
+    fn shards(&self, folder: &std::path::Path) -> Vec<PathBuf> {
+        (0..).zip(&self.plan.shards).map(|(id, _)| folder.join(Plan::shard_name(id))).collect()
+    }
+}
+
+impl Shards for Maker<'_> {
+    type Mount = Mount;
+
+    fn mount(&self, read_ahead: usize) -> Result<(Self::Mount, Vec<PathBuf>)> {
+        let failed = |error| Error::io("ctwds-fs".as_ref(), "start the mount", error);
+        let mountpoint = mounts::resolve_links(&self.folder.path().join("mount"));
+        fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
+        let cache = cli::cache_size(self.args.cache_size)?;
+        let mut flags = cli::dataset_flags(std::env::args_os(), &["limit", "test_mode", "samples_per_shard"]);
+        let mut set = |flag: &str, value: &dyn std::fmt::Display| flags.push(format!("--{flag}={value}").into());
+        set("limit", &self.part.limit.unwrap_or_default());
+        set("samples-per-shard", &self.part.samples_per_shard);
+        set("read-ahead", &read_ahead);
+        set("threads", &self.threads);
+        set("cache-size", &cache);
+        set("page-cache", if self.page_cache { &"on" } else { &"off" });
+        let mut log = OsString::from("--log-file=");
+        log.push(self.folder.path().join("mount.log"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut mount = Command::new(program);
+        mount.arg("mount").args(&flags).arg(log).arg(&mountpoint).stdin(Stdio::null());
+        let output = mount.output().map_err(failed)?;
+        if !output.status.success() {
+            return Err(Error::Refused(format!(
+                "the mount failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )));
+        }
+        let shards = self.shards(&mountpoint);
+        Ok((Mount(mountpoint), shards))
+    }
+
+    fn materialize(&self) -> Result<Vec<PathBuf>> {
+        let out = self.folder.path().join("files");
+        let read_ahead = Serving::usual_read_ahead(self.threads);
+        let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
+        let set = ShardSet::new(self.plan.clone(), serving)?;
+        let outcome = materialize(&set, &out, self.threads, &self.stop, &Silent)?;
+        match outcome.failed.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(self.shards(&out)),
+        }
+    }
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn begin(&self, _: usize, _: usize, _: u64) {}
+    fn wrote(&self, _: u64) {}
+    fn finished(&self, _: &str, _: u64) {}
+}

@@ -1,0 +1,86 @@
+"""`ctwds-fs bench` measures what it says, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from harness import Program, daemon_of, is_running, mount_points, wait_until
+from make_dataset import Dataset
+from small_datasets import noise_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six small volumes."""
+    return noise_dataset(tmp_path_factory.mktemp("bench"), 6, (16, 16, 8), deflated=True)
+
+
+def flags(dataset: Dataset, work: Path, *more: object) -> list[object]:
+    """A short run in a folder of its own."""
+    return [*dataset.flags(), "--samples", 4, "--runs", 2, "--work-dir", work, *more]
+
+
+def mounted_below(folder: Path) -> list[Path]:
+    """The mounts of a run in this folder."""
+    return [Path(point) for point in mount_points() if Path(point).is_relative_to(folder)]
+
+
+def test_every_combination_is_measured(program: Program, dataset: Dataset, tmp_path: Path) -> None:
+    """With the numbers of the data set, and in both forms."""
+    wanted = ["--readers", "1,2", "--read-ahead", "0,3", "--python", sys.executable]
+    report = json.loads(program.run("bench", *flags(dataset, tmp_path, *wanted, "--json")).stdout)
+    sources = ["npz", {"mount": {"read_ahead": 0}}, {"mount": {"read_ahead": 3}}, "files"]
+    expected = [(source, readers) for source in sources for readers in (1, 2)]
+    assert [(row["source"], row["readers"]) for row in report["rows"]] == expected
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in report["rows"])
+    data = report["data"]
+    assert (data["samples"], data["samples_in_all"], data["voxels"]) == (4, 6, 4 * 16 * 16 * 8)
+    text = program.run("bench", *flags(dataset, tmp_path, *wanted)).stdout
+    for part in ("samples/s", "NPZ by np.load", "mount --read-ahead 3", "materialised files", "times as fast as"):
+        assert part in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_numpy_the_rest_is_measured(program: Program, dataset: Dataset, tmp_path: Path) -> None:
+    """And the report says why a row is missing."""
+    result = program.run("bench", *flags(dataset, tmp_path, "--readers", 1, "--python", "/bin/false"))
+    assert "was not measured (/bin/false" in result.stdout and "--python" in result.stdout
+    assert "materialised files" in result.stdout
+
+
+def test_a_damaged_volume_is_named(program: Program, tmp_path: Path) -> None:
+    """It cannot be measured, and nothing stays."""
+    dataset = noise_dataset(tmp_path / "data", 4, (16, 16, 8), deflated=True)
+    volume = dataset.folder / "v01.npz"
+    content = bytearray(volume.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    volume.write_bytes(content)
+    work = tmp_path / "work"
+    work.mkdir()
+    assert "v01.npz" in program.refuses("bench", *flags(dataset, work))
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_nothing(program: Program, dataset: Dataset, tmp_path: Path, number: int) -> None:
+    """No mount, no daemon, no folder."""
+    endless = [*dataset.flags(), "--runs", 100_000, "--work-dir", tmp_path, "--python", sys.executable]
+    with program.running("bench", *endless) as process:
+        daemons: list[int] = []
+
+        def note_daemon() -> bool:
+            with contextlib.suppress(AssertionError):  # it was unmounted between two looks
+                daemons.extend(daemon_of(path) for path in mounted_below(tmp_path))
+            return bool(daemons)
+
+        wait_until(note_daemon, "a mount")
+        process.send_signal(number)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 1 and "interrupted" in message
+    assert mounted_below(tmp_path) == [] and list(tmp_path.iterdir()) == []
+    assert not any(is_running(pid) for pid in daemons)
