@@ -149,6 +149,9 @@ pub struct MountArgs {
     /// [auto: on if the shards fit half of the memory]
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub page_cache: PageCache,
+    /// Folder in which `materialize` writes, or wrote, these shards: finished ones are read from there
+    #[arg(long, value_name = "DIR")]
+    pub materialized: Option<PathBuf>,
     /// Let other users read the mount too
     #[arg(long)]
     pub allow_other: bool,

@@ -33,9 +33,10 @@
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
-//! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse` and `fs/mount` alone import `fuser` | decoding |
+//! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
-//! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, record, resume | how bytes are made |
+//! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
+//! | [`record`] | which shards of an output folder are finished | how they are made |
 //!
 //! # Invariants
 //!
@@ -60,8 +61,8 @@
 //!   Demands are served in order; what is read ahead gives way to them.
 //! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header walks
 //!   fill nothing where a volume's last bytes can be made alone (stored, C order).
-//! - **fs**: nothing is ever written; an inode's bytes and size never change; no lock is held across I/O, a decode or a
-//!   copy.
+//! - **fs**: nothing is ever written; an inode's bytes and size never change: a shard that has become a file gets a new
+//!   inode under its old name. No lock is held across I/O, a decode or a copy.
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
@@ -89,6 +90,7 @@ pub mod num;
 pub mod parallel;
 pub mod plan;
 pub mod pyjson;
+pub mod record;
 pub mod saved;
 pub mod shard;
 pub mod tar;

@@ -80,6 +80,17 @@ def reread(lab: Lab, kind: str, block: int = MIB) -> Samples:
         })  # fmt: skip
 
 
+def materialized(lab: Lab) -> Samples:
+    """Shards that a mount takes from files, against the files."""
+    data, files = lab.dataset("C", "deflated"), lab.files()
+    with lab.mounted(data, materialized=files[0].parent) as mount:
+        shards = mount.shards()
+        return lab.interleave({
+            "files": lambda: lab.read("raw", split(files, 1), passes=PASSES),
+            "mount": lambda: lab.read("raw", split(shards, 1), mount, passes=PASSES),
+        })  # fmt: skip
+
+
 def command(*words: object) -> Sample:
     """A whole command, its start included."""
 
@@ -171,6 +182,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     "reread raw": partial(reread, kind="raw"),
     "reread python": partial(reread, kind="python", block=SMALL),
     "reread webdataset": partial(reread, kind="webdataset"),
+    "materialized": materialized,
     **{f"materialize {how}": partial(materialize, compression=how) for how in COMPRESSIONS},
     "start": start,
     **{f"memory {order}": partial(memory, order=order) for order in "CF"},

@@ -154,13 +154,16 @@ class Lab:
 
     @contextlib.contextmanager
     def mounted(
-        self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS
+        self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS,
+        materialized: Path | None = None,
     ) -> Iterator[Mount]:
         """A fresh mount."""
         options = [
             *data.flags(), *self.shard_flags(shards), "--cache-size", cache or self.settings.cache_bytes(),
             "--threads", self.settings.cores, "--page-cache", "on" if page_cache else "off",
         ]  # fmt: skip
+        if materialized:
+            options += ["--materialized", materialized]
         with mounted(self.program, self.folder, *options) as mount:
             yield mount
 

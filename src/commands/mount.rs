@@ -50,7 +50,10 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
     let set = ShardSet::new(plan, serving)?;
-    let tree = Tree::new(set, about, page_cache);
+    let mut tree = Tree::new(set, about, page_cache);
+    if let Some(folder) = &args.materialized {
+        tree.use_materialized(folder)?;
+    }
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {
             if args.daemon {

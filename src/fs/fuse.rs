@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -11,7 +13,8 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::{Attr, Tree};
+use super::passthrough::Passthrough;
+use super::{Attr, Opened, Reading, Tree};
 use crate::error::Error;
 
 /// Names and sizes never change while mounted.
@@ -28,7 +31,8 @@ pub(super) enum Event {
 
 /// The tree as `fuser` wants it.
 pub(super) struct Adapter {
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
+    pub(super) passthrough: Arc<Passthrough>,
     pub(super) owner: (u32, u32),
     /// Told when the session ends.
     pub(super) events: Sender<Event>,
@@ -77,6 +81,10 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA;
         // What an older kernel lacks costs speed, nothing else.
         let _ = config.add_capabilities(wanted & config.capabilities());
+        let passthrough = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH)
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        self.passthrough.offered.store(passthrough, Ordering::Relaxed);
         let _ = config.set_max_write(BLOCK_SIZE);
         let _ = config.set_max_readahead(BLOCK_SIZE);
         // A reader's read-ahead that waits for a decoder counts against this; beyond it the kernel holds back even
@@ -108,13 +116,18 @@ impl Filesystem for Adapter {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&Error::ReadOnly));
         }
-        match self.tree.open(inode.0) {
-            Ok(opened) => {
-                let cache = if opened.uncached { FopenFlags::FOPEN_DIRECT_IO } else { FopenFlags::FOPEN_KEEP_CACHE };
-                reply.opened(FileHandle(opened.handle), cache | FopenFlags::FOPEN_NOFLUSH);
+        let passthrough = self.passthrough.clone();
+        self.tree.open(inode.0, move |result| match result {
+            Ok(Opened { handle, reading }) => {
+                let cache = match reading {
+                    Reading::From(file) => return passthrough.open(inode.0, handle, file.as_deref(), reply),
+                    Reading::Cached => FopenFlags::FOPEN_KEEP_CACHE,
+                    Reading::Uncached => FopenFlags::FOPEN_DIRECT_IO,
+                };
+                reply.opened(FileHandle(handle), cache | FopenFlags::FOPEN_NOFLUSH);
             }
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn read(
@@ -138,13 +151,14 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.passthrough.release(inode.0, handle.0);
         self.tree.release(handle.0);
         reply.ok();
     }

@@ -2,26 +2,34 @@
 //!
 //! An inode's bytes and size never change. No lock is held while bytes are read or made.
 
+mod finished;
 mod fuse;
 pub mod mount;
 pub mod mounts;
+mod passthrough;
+mod pool;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::num::to_usize;
 use crate::plan::{Plan, ShardId};
-use crate::shard::{Cursor, ShardSet};
+use crate::record::STATUS_DIR;
+use crate::shard::{self, Cursor, ShardSet};
+use finished::Finished;
+use pool::Pool;
 
-/// The folder of the status files; hidden, so that a glob of `*.tar` does not see it.
-pub const STATUS_DIR: &str = ".ctwds";
 const STATS: &str = "stats.json";
 const MOUNT: &str = "mount.json";
 
@@ -33,8 +41,11 @@ const STATUS: Inode = 2;
 const MANIFEST_FILE: Inode = 3;
 const STATS_FILE: Inode = 4;
 const MOUNT_FILE: Inode = 5;
-/// Shard 0's inode; the others follow.
+/// Shard 0's inode while it is made on demand; the others follow.
 const FIRST_SHARD: Inode = 16;
+/// Shard 0's inode once it is a file; the others follow. Another one, because a kernel that has cached pages of the one
+/// cannot read the other past them.
+const FIRST_FILE: Inode = 1 << 33;
 
 /// What `stat` shows, besides the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +59,67 @@ pub struct Attr {
 }
 
 /// An open file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// Names it in later calls.
     pub handle: u64,
-    /// Whether the kernel is not to cache it.
-    pub uncached: bool,
+    /// How the kernel is to read it.
+    pub reading: Reading,
+}
+
+/// How the kernel reads an open file.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// Through its page cache.
+    Cached,
+    /// Past it.
+    Uncached,
+    /// From this file, without us if it can. `None` where the file is gone: from where others who have it open read.
+    From(Option<Arc<File>>),
 }
 
 #[derive(Clone)]
 enum Handle {
     Shard(Arc<Cursor>),
     Fixed(Bytes),
+    File(Arc<File>),
+}
+
+/// Shards that are files already.
+struct Materialized {
+    finished: Finished,
+    /// Those whose names have the inode of the file, and its size: without a sample that could not be made, it is not
+    /// the planned one.
+    switched: RwLock<HashMap<ShardId, u64>>,
+    /// Opens and reads them: a disk may be slow, and a server dead.
+    pool: Pool,
+    opened: AtomicU64,
+}
+
+/// The status file `stats.json`.
+#[derive(Serialize)]
+struct Stats {
+    #[serde(flatten)]
+    shards: shard::Stats,
+    /// Shards that are read from files.
+    materialized_shards: u64,
+    /// Opens that were served from them.
+    materialized_opens: u64,
+}
+
+fn read_file(file: &File, offset: u64, len: usize) -> Result<Bytes> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(Path::new("a materialised shard"), "read it", error)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes.into())
 }
 
 /// The tree of the mount.
@@ -69,6 +129,7 @@ pub struct Tree {
     mount: Bytes,
     /// Whether the kernel is to keep what it reads of the shards.
     page_cache: bool,
+    materialized: Option<Materialized>,
     /// All files' times.
     pub(crate) started: SystemTime,
     handles: RwLock<HashMap<u64, Handle>>,
@@ -82,7 +143,45 @@ impl Tree {
         let manifest = manifest::render(set.plan(), |_| None).into();
         let started = SystemTime::now();
         let (handles, next_handle) = (RwLock::default(), AtomicU64::new(1));
-        Self { set, manifest, mount: mount.into(), page_cache, started, handles, next_handle }
+        let materialized = None;
+        Self { set, manifest, mount: mount.into(), page_cache, materialized, started, handles, next_handle }
+    }
+
+    /// Takes shards that `materialize` has finished in `folder`, now or later, from there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
+    /// cannot be read.
+    pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
+        let finished = Finished::open(folder, &self.set.plan().digest)?;
+        let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
+        let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
+        self.materialized = Some(Materialized { finished, switched, pool, opened });
+        self.switch_finished();
+        Ok(())
+    }
+
+    /// Gives the names of shards that have become files their new inodes; these names.
+    pub fn switch_finished(&self) -> Vec<String> {
+        let Some(Materialized { finished, switched, .. }) = &self.materialized else { return Vec::new() };
+        finished.refresh();
+        let known = |id: &ShardId| switched.read().unwrap_or_else(|poison| poison.into_inner()).contains_key(id);
+        let all = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
+        let size = |id| Some((id, finished.file(id)?.1));
+        let new: Vec<(ShardId, u64)> = all.filter(|id| !known(id)).filter_map(size).collect();
+        switched.write().unwrap_or_else(|poison| poison.into_inner()).extend(new.iter().copied());
+        new.into_iter().map(|(id, _)| Plan::shard_name(id)).collect()
+    }
+
+    /// The size of a shard's file, if its name leads there.
+    fn file_size(&self, id: ShardId) -> Option<u64> {
+        let switched = &self.materialized.as_ref()?.switched;
+        switched.read().unwrap_or_else(|poison| poison.into_inner()).get(&id).copied()
+    }
+
+    /// The inode that a shard's name has now.
+    fn inode_of(&self, id: ShardId) -> Inode {
+        Inode::from(id) + if self.file_size(id).is_some() { FIRST_FILE } else { FIRST_SHARD }
     }
 
     /// The entry `name` of folder `parent`.
@@ -104,11 +203,11 @@ impl Tree {
 
     fn shard_named(&self, name: &str) -> Option<Inode> {
         let id: ShardId = name.strip_prefix("shard-")?.strip_suffix(".tar")?.parse().ok()?;
-        (Plan::shard_name(id) == name).then_some(FIRST_SHARD + Inode::from(id))
+        (Plan::shard_name(id) == name).then(|| self.inode_of(id))
     }
 
     fn shard_of(inode: Inode) -> Option<ShardId> {
-        ShardId::try_from(inode.checked_sub(FIRST_SHARD)?).ok()
+        ShardId::try_from(inode.checked_sub(if inode >= FIRST_FILE { FIRST_FILE } else { FIRST_SHARD })?).ok()
     }
 
     /// The attributes of an inode.
@@ -121,9 +220,14 @@ impl Tree {
             MANIFEST_FILE => (self.manifest.len() as u64, false),
             MOUNT_FILE => (self.mount.len() as u64, false),
             STATS_FILE => (0, false),
-            shard => (Self::shard_of(shard).and_then(|id| self.set.len(id)).ok_or(Error::NotFound)?, false),
+            shard => (self.shard_size(shard).ok_or(Error::NotFound)?, false),
         };
         Ok(Attr { inode, size, is_dir })
+    }
+
+    fn shard_size(&self, inode: Inode) -> Option<u64> {
+        let id = Self::shard_of(inode)?;
+        if inode >= FIRST_FILE { self.file_size(id) } else { self.set.len(id) }
     }
 
     /// The entries of a folder with their inodes, `.` and `..` first, from number `start` on.
@@ -138,34 +242,63 @@ impl Tree {
             _ => return Err(Error::NotFound),
         };
         let fixed = fixed.into_iter().map(|(inode, name)| (inode, name.to_owned()));
-        let shards = (0..ShardId::try_from(shards).unwrap_or(ShardId::MAX))
-            .map(|id| (FIRST_SHARD + Inode::from(id), Plan::shard_name(id)));
+        let shards =
+            (0..ShardId::try_from(shards).unwrap_or(ShardId::MAX)).map(|id| (self.inode_of(id), Plan::shard_name(id)));
         Ok(dots.into_iter().chain(fixed).chain(shards).skip(start))
     }
 
-    /// Opens a file for reading.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if it is none.
-    pub fn open(&self, inode: Inode) -> Result<Opened> {
-        let handle = match inode {
-            MANIFEST_FILE => Handle::Fixed(self.manifest.clone()),
-            MOUNT_FILE => Handle::Fixed(self.mount.clone()),
-            STATS_FILE => Handle::Fixed(self.stats()),
-            shard => {
-                let id = Self::shard_of(shard).filter(|id| self.set.len(*id).is_some()).ok_or(Error::NotFound)?;
-                Handle::Shard(Arc::new(self.set.cursor(id)))
-            }
+    /// Opens a file for reading. `done` is called at once, or by a thread that may wait for a disk.
+    pub fn open(self: &Arc<Self>, inode: Inode, done: impl FnOnce(Result<Opened>) + Send + 'static) {
+        let tree = self.clone();
+        match &self.materialized {
+            Some(materialized) if inode >= FIRST_SHARD => materialized.pool.run(move || done(tree.open_now(inode))),
+            _ => done(self.open_now(inode)),
+        }
+    }
+
+    fn open_now(&self, inode: Inode) -> Result<Opened> {
+        let (handle, reading) = match inode {
+            // Status is asked for when something is wrong: never out of the cache.
+            MANIFEST_FILE => (Handle::Fixed(self.manifest.clone()), Reading::Cached),
+            MOUNT_FILE => (Handle::Fixed(self.mount.clone()), Reading::Uncached),
+            STATS_FILE => (Handle::Fixed(self.stats()), Reading::Uncached),
+            shard => self.open_shard(shard)?,
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.handles.write().unwrap_or_else(|poison| poison.into_inner()).insert(number, handle);
-        // The statistics are others at each open.
-        let uncached = inode == STATS_FILE || (inode >= FIRST_SHARD && !self.page_cache);
-        Ok(Opened { handle: number, uncached })
+        Ok(Opened { handle: number, reading })
+    }
+
+    fn open_shard(&self, inode: Inode) -> Result<(Handle, Reading)> {
+        let id = Self::shard_of(inode).ok_or(Error::NotFound)?;
+        let promised = self.shard_size(inode).ok_or(Error::NotFound)?;
+        let usual = if self.page_cache { Reading::Cached } else { Reading::Uncached };
+        let file = self.materialized.as_ref().and_then(|materialized| {
+            materialized.finished.refresh();
+            let (file, size) = materialized.finished.file(id)?;
+            (size == promised).then(|| {
+                materialized.opened.fetch_add(1, Ordering::Relaxed);
+                Arc::new(file)
+            })
+        });
+        Ok(match file {
+            Some(file) if inode >= FIRST_FILE => (Handle::File(file.clone()), Reading::From(Some(file))),
+            Some(file) => (Handle::File(file), usual),
+            // It was made without a sample that cannot be made, and is gone.
+            None if self.set.len(id) != Some(promised) => return Err(Error::NotFound),
+            None if inode >= FIRST_FILE => (Handle::Shard(Arc::new(self.set.cursor(id))), Reading::From(None)),
+            None => (Handle::Shard(Arc::new(self.set.cursor(id))), usual),
+        })
     }
 
     fn stats(&self) -> Bytes {
-        let mut json = serde_json::to_vec_pretty(&self.set.stats()).unwrap_or_default();
+        let count = |materialized: &Materialized| {
+            let switched = materialized.switched.read().unwrap_or_else(|poison| poison.into_inner()).len();
+            (switched as u64, materialized.opened.load(Ordering::Relaxed))
+        };
+        let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
+        let stats = Stats { shards: self.set.stats(), materialized_shards, materialized_opens };
+        let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
         json.push(b'\n');
         json.into()
     }
@@ -180,6 +313,10 @@ impl Tree {
                 let start = to_usize(offset).min(bytes.len());
                 done(Ok(bytes.slice(start..start.saturating_add(len).min(bytes.len()))));
             }
+            Some(Handle::File(file)) => match &self.materialized {
+                Some(materialized) => materialized.pool.run(move || done(read_file(&file, offset, len))),
+                None => done(Err(Error::NotFound)),
+            },
             None => done(Err(Error::NotFound)),
         }
     }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -15,6 +16,10 @@ use crate::error::{Error, Result};
 
 /// How long readers of a mount that was told to end may finish what they read.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the folder of materialised shards is looked at. An open that comes sooner sees a new file as well; what it
+/// has to wait for is that the kernel reads it on its own.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns it resolved.
 ///
@@ -68,10 +73,14 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     // Before the mount: a signal that comes while it is made must not leave it behind.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    let adapter = Adapter { tree, owner, events: events.clone() };
+    let tree = Arc::new(tree);
+    let watched = Arc::downgrade(&tree);
+    let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
     std::thread::spawn(move || signals.forever().for_each(|signal| drop(events.send(Event::Signal(signal)))));
     widen_read_ahead(path);
+    let notifier = session.notifier();
+    std::thread::spawn(move || watch(&watched, &notifier));
     if let Err(error) = ready() {
         let _ = mounts::end(path, true);
         return Err(error);
@@ -85,6 +94,19 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     }
     // The kernel has ended the session; joining reports how.
     session.join().map_err(|error| Error::io(path, "serve the mount", error))
+}
+
+/// Tells the kernel that names lead to other inodes: those of shards that have become files. In a thread of its own,
+/// because the kernel may wait for requests before it takes the message, and because the folder's server may be dead.
+fn watch(tree: &Weak<Tree>, notifier: &Notifier) {
+    while let Some(tree) = tree.upgrade() {
+        for name in tree.switch_finished() {
+            // A kernel that does not know the name has nothing to forget.
+            let _ = notifier.inval_entry(INodeNo::ROOT, name.as_ref());
+        }
+        drop(tree);
+        std::thread::sleep(WATCH);
+    }
 }
 
 fn config(allow_other: bool) -> Config {

@@ -7,34 +7,19 @@ use std::sync::Mutex;
 
 use memmap2::MmapMut;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::partial::{ALIGNMENT, PARTIAL, Partial, sync_folder};
 use crate::error::{Error, Result};
-use crate::fs::STATUS_DIR;
 use crate::plan::Plan;
-
-/// The record: one JSON line for the plan, then one for each finished shard, each synced when written.
-const JOURNAL: &str = "journal.jsonl";
+use crate::record::{self, Finished, Header, STATUS_DIR};
 
 /// The folder, locked for this process.
 pub(super) struct Folder {
     path: PathBuf,
     journal: Mutex<File>,
     /// The records that the folder had when it was opened.
-    earlier: Vec<Record>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    plan_digest: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    name: String,
-    size: u64,
-    sha256: String,
+    earlier: Vec<Finished>,
 }
 
 impl Folder {
@@ -42,8 +27,8 @@ impl Folder {
     pub(super) fn open(path: &Path, digest: &str) -> Result<Self> {
         let status = path.join(STATUS_DIR);
         fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
-        let journal_path = status.join(JOURNAL);
-        let failed = |doing| move |error| Error::io(&path.join(STATUS_DIR).join(JOURNAL), doing, error);
+        let journal_path = record::path(path);
+        let failed = |doing| move |error| Error::io(&record::path(path), doing, error);
         let mut journal = OpenOptions::new()
             .read(true)
             .append(true)
@@ -55,10 +40,9 @@ impl Folder {
             Error::Refused(format!("{}: another materialize is writing to this folder", path.display()))
         })?;
         let text = fs::read(&journal_path).map_err(failed("read the record of finished shards"))?;
-        let mut lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-        let header: Option<Header> = lines.next().and_then(|line| serde_json::from_slice(line).ok());
-        match &header {
-            Some(header) if header.plan_digest != digest => return Err(other_plan(path)),
+        let earlier = record::parse(&text);
+        match &earlier {
+            Some(earlier) if earlier.plan_digest != digest => return Err(other_plan(path)),
             None if holds_shards(path)? => return Err(other_plan(path)),
             Some(_) => {}
             None => {
@@ -68,10 +52,10 @@ impl Folder {
             }
         }
         // A line that a crash cut short is ended, so that the next one stands on its own.
-        if !text.is_empty() && !text.ends_with(b"\n") && header.is_some() {
+        if !text.is_empty() && !text.ends_with(b"\n") && earlier.is_some() {
             journal.write_all(b"\n").map_err(failed("mend the record of finished shards"))?;
         }
-        let earlier = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let earlier = earlier.map(|earlier| earlier.shards).unwrap_or_default();
         let folder = Self { path: path.to_owned(), journal: Mutex::new(journal), earlier };
         folder.remove_partials()?;
         sync_folder(&folder.path)?;
@@ -145,10 +129,10 @@ impl Folder {
 
     /// Notes durably that a shard is finished.
     pub(super) fn record(&self, name: &str, size: u64, sha256: &str) -> Result<()> {
-        let record = Record { name: name.into(), size, sha256: sha256.into() };
+        let record = Finished { name: name.into(), size, sha256: sha256.into() };
         let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
         append(&mut journal, &record)
-            .map_err(|error| Error::io(&self.path.join(STATUS_DIR).join(JOURNAL), "record the finished shard", error))
+            .map_err(|error| Error::io(&record::path(&self.path), "record the finished shard", error))
     }
 
     fn remove_partials(&self) -> Result<()> {
