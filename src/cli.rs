@@ -32,6 +32,8 @@ pub enum Command {
     Mount(MountArgs),
     /// Write the shards and manifest.json to a folder; run again to continue
     Materialize(MaterializeArgs),
+    /// Show how a mount is doing
+    Status(StatusArgs),
     /// End a mount
     Unmount(UnmountArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
@@ -208,6 +210,22 @@ pub struct MaterializeArgs {
 pub struct UnmountArgs {
     /// Where the shards are mounted
     pub mountpoint: PathBuf,
+    /// Detach it although files are open: who has them reads on, and the mount ends with the last of them
+    #[arg(long, conflicts_with = "force")]
+    pub lazy: bool,
+    /// End it although files are open: who has them gets errors
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the shards are mounted
+    pub mountpoint: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bench`.

@@ -28,7 +28,7 @@ pub use entry::{Wait, Writer};
 use entry::{Entry, Taken};
 use growing::Growing;
 use region::{Home, Region};
-use schedule::{Next, Schedule};
+use schedule::{Next, Schedule, Wanted};
 
 /// Names a volume.
 pub type Key = u32;
@@ -81,6 +81,8 @@ pub struct Counters {
     pub failures: AtomicU64,
     /// Fills that stopped because nobody wanted them any more.
     pub cancelled: AtomicU64,
+    /// Volumes whose fill was begun ahead of their reader, who then came.
+    pub ahead_hits: AtomicU64,
     /// Reads answered at once.
     pub hits: AtomicU64,
     /// Reads that waited.
@@ -135,7 +137,11 @@ impl<S: Source> Cache<S> {
     ) -> Poll<S::Error, W> {
         loop {
             let len = self.shared.source.len(key);
-            let (entry, is_work) = self.shared.lock().want(key, len, reader, range.len(), Instant::now());
+            let Wanted { entry, is_work, was_ahead } =
+                self.shared.lock().want(key, len, reader, range.len(), Instant::now());
+            if was_ahead {
+                self.shared.counters.ahead_hits.fetch_add(1, Ordering::Relaxed);
+            }
             let taken = entry.take(range.clone(), waiter);
             if is_work {
                 self.shared.changed.notify_all();

@@ -41,6 +41,15 @@ pub(super) enum Next<E> {
     Close,
 }
 
+/// A volume that a reader asked for.
+pub(super) struct Wanted<E> {
+    pub(super) entry: Arc<Entry<E>>,
+    /// A worker may have something to do.
+    pub(super) is_work: bool,
+    /// It was begun ahead of this reader, who asks for the first time.
+    pub(super) was_ahead: bool,
+}
+
 enum Room<E> {
     Fits,
     Evicted(Vec<Arc<Entry<E>>>),
@@ -206,7 +215,7 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// A reader asks for `bytes` of a volume: finds it, or queues its fill. True if a worker may have something to do.
+    /// A reader asks for `bytes` of a volume: finds it, or queues its fill.
     pub(super) fn want(
         &mut self,
         key: Key,
@@ -214,12 +223,14 @@ impl<E: Clone + 'static> Schedule<E> {
         reader: Option<Reader>,
         bytes: usize,
         now: Instant,
-    ) -> (Arc<Entry<E>>, bool) {
+    ) -> Wanted<E> {
         self.uses += 1;
         let is_new = !self.entries.contains_key(&key);
         let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
         resident.last_used = self.uses;
+        let expected = resident.ahead_for.len();
         resident.ahead_for.retain(|other| Some(*other) != reader);
+        let was_ahead = resident.progress != Progress::Queued && resident.ahead_for.len() < expected;
         if let Progress::Running { cancelling } = &mut resident.progress {
             *cancelling = false;
         }
@@ -236,7 +247,7 @@ impl<E: Clone + 'static> Schedule<E> {
         if is_new || waiting_ahead > self.ahead.len() {
             self.demand.push_back(key);
         }
-        (entry, queued || ended)
+        Wanted { entry, is_work: queued || ended, was_ahead }
     }
 
     /// Drops volumes that are larger than the budget and that nobody is in the middle of: they are served, not kept.

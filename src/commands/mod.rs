@@ -5,14 +5,17 @@ mod daemon;
 mod materialize;
 mod mount;
 mod plan;
+mod status;
 mod unmount;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::cli::{Cli, Command, DatasetArgs};
 use crate::error::{Error, Result};
+use crate::fs::mounts::{self, Mounted};
 use crate::plan::Plan;
 
 /// Exit code of everything that failed; usage errors exit with 2.
@@ -25,6 +28,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Mount(args) => mount::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Unmount(args) => unmount::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {
@@ -41,6 +45,16 @@ fn make_plan(args: &DatasetArgs) -> Result<Plan> {
         eprintln!("ctwds-fs: warning: {warning}");
     }
     Ok(plan)
+}
+
+/// The mount of ours at a path that the user gave, and its daemon. Asks the mount table, never the path itself: what is
+/// mounted there may not answer.
+fn our_mount(given: &Path) -> Result<(PathBuf, Mounted, u32)> {
+    let path = mounts::resolve_links(given);
+    let not_ours = |what: &str| Error::Refused(format!("{}: {what}", given.display()));
+    let mounted = mounts::at(&path)?.ok_or_else(|| not_ours("nothing is mounted here"))?;
+    let pid = mounted.daemon().ok_or_else(|| not_ours("this is not a mount of ctwds-fs; use umount"))?;
+    Ok((path, mounted, pid))
 }
 
 /// A flag that the first of these signals sets; a second one ends the process as usual.

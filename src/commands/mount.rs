@@ -80,6 +80,10 @@ fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "plan_digest": plan.digest,
+        "samples": plan.dataset.samples.len(),
+        "samples_left_out": plan.dataset.left_out.len(),
+        "shards": plan.shards.len(),
+        "shard_bytes": plan.shard_bytes(),
         "data_folder": plan.dataset.root.to_string_lossy(),
         "log_file": log_file.map(Path::to_string_lossy),
     });

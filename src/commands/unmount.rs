@@ -1,31 +1,55 @@
 //! `ctwds-fs unmount`: back to the NPZ files.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result};
-use crate::fs::mounts;
+use crate::fs::{holders, mounts};
 
 /// The daemon's threads end when the kernel closes the session; a decode under way may take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Holders that are named.
+const NAMED: usize = 10;
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
-    let path = mounts::resolve_links(&args.mountpoint);
-    let not_ours = |what: &str| Err(Error::Refused(format!("{}: {what}", args.mountpoint.display())));
-    let Some(mounted) = mounts::at(&path)? else { return not_ours("nothing is mounted here") };
-    let Some(pid) = mounted.daemon() else { return not_ours("this is not a mount of ctwds-fs; use umount") };
+    let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
     let is_dead = mounts::is_dead(&path);
-    mounts::end(&path, is_dead).map_err(|error| match error.kind() {
-        std::io::ErrorKind::ResourceBusy => Error::Refused(format!(
-            "{}: files are open in the mount, or a process stands in it; end the training that reads it, then unmount again",
-            args.mountpoint.display()
-        )),
-        _ => Error::io(&path, "unmount", error),
-    })?;
+    if args.force {
+        mounts::abort(&mounted).map_err(|error| Error::io(&path, "abort the connection", error))?;
+    }
+    // An aborted connection may be gone from the table by now.
+    let gone = args.force && mounts::at(&path)?.is_none_or(|mounted| mounted.daemon() != Some(pid));
+    if !gone {
+        mounts::end(&path, is_dead || args.lazy || args.force).map_err(|error| match error.kind() {
+            std::io::ErrorKind::ResourceBusy => Error::Refused(busy(&path)),
+            _ => Error::io(&path, "unmount", error),
+        })?;
+    }
+    if args.lazy && mounts::is_running(pid) {
+        println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     if !is_dead && !mounts::wait_for_exit(pid, PATIENCE) {
         eprintln!("ctwds-fs: warning: unmounted, but process {pid} has not ended yet (a source that does not answer?)");
     }
     println!("unmounted {}", path.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says who is in the way.
+fn busy(path: &Path) -> String {
+    let holders = holders::of(path);
+    let mut text = format!("{}: files are open in the mount, or a process stands in it", path.display());
+    for holder in holders.iter().take(NAMED) {
+        text.push_str(&format!("\n  {} (process {}): {}", holder.name, holder.pid, holder.path.display()));
+    }
+    if holders.len() > NAMED {
+        text.push_str(&format!("\n  … and {} more", holders.len() - NAMED));
+    }
+    if holders.is_empty() {
+        text.push_str(" (of another user, or in a container: not to be seen from here)");
+    }
+    text + "\nEnd them and unmount again; or --lazy lets them finish, and --force gives them errors"
 }

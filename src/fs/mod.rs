@@ -4,6 +4,7 @@
 
 mod finished;
 mod fuse;
+pub mod holders;
 pub mod mount;
 pub mod mounts;
 mod passthrough;
@@ -32,6 +33,9 @@ use pool::Pool;
 
 const STATS: &str = "stats.json";
 const MOUNT: &str = "mount.json";
+const ERRORS: &str = "errors.json";
+/// The status files, for whoever reads all of them: what is mounted, what happened, what failed.
+pub const STATUS_FILES: [&str; 3] = [MOUNT, STATS, ERRORS];
 
 /// An inode number.
 pub type Inode = u64;
@@ -41,6 +45,7 @@ const STATUS: Inode = 2;
 const MANIFEST_FILE: Inode = 3;
 const STATS_FILE: Inode = 4;
 const MOUNT_FILE: Inode = 5;
+const ERRORS_FILE: Inode = 6;
 /// Shard 0's inode while it is made on demand; the others follow.
 const FIRST_SHARD: Inode = 16;
 /// Shard 0's inode once it is a file; the others follow. Another one, because a kernel that has cached pages of the one
@@ -105,6 +110,12 @@ struct Stats {
     materialized_shards: u64,
     /// Opens that were served from them.
     materialized_opens: u64,
+}
+
+fn json(content: &impl Serialize) -> Bytes {
+    let mut json = serde_json::to_vec_pretty(content).unwrap_or_default();
+    json.push(b'\n');
+    json.into()
 }
 
 fn read_file(file: &File, offset: u64, len: usize) -> Result<Bytes> {
@@ -196,6 +207,7 @@ impl Tree {
             (ROOT, _) => self.shard_named(name).ok_or(Error::NotFound)?,
             (STATUS, STATS) => STATS_FILE,
             (STATUS, MOUNT) => MOUNT_FILE,
+            (STATUS, ERRORS) => ERRORS_FILE,
             _ => return Err(Error::NotFound),
         };
         self.attr(inode)
@@ -219,7 +231,7 @@ impl Tree {
             ROOT | STATUS => (0, true),
             MANIFEST_FILE => (self.manifest.len() as u64, false),
             MOUNT_FILE => (self.mount.len() as u64, false),
-            STATS_FILE => (0, false),
+            STATS_FILE | ERRORS_FILE => (0, false),
             shard => (self.shard_size(shard).ok_or(Error::NotFound)?, false),
         };
         Ok(Attr { inode, size, is_dir })
@@ -238,7 +250,7 @@ impl Tree {
         let dots = [(folder, ".".to_owned()), (ROOT, "..".to_owned())];
         let (fixed, shards): (Vec<(Inode, &str)>, _) = match folder {
             ROOT => (vec![(STATUS, STATUS_DIR), (MANIFEST_FILE, manifest::NAME)], self.set.plan().shards.len()),
-            STATUS => (vec![(STATS_FILE, STATS), (MOUNT_FILE, MOUNT)], 0),
+            STATUS => (vec![(STATS_FILE, STATS), (MOUNT_FILE, MOUNT), (ERRORS_FILE, ERRORS)], 0),
             _ => return Err(Error::NotFound),
         };
         let fixed = fixed.into_iter().map(|(inode, name)| (inode, name.to_owned()));
@@ -262,6 +274,7 @@ impl Tree {
             MANIFEST_FILE => (Handle::Fixed(self.manifest.clone()), Reading::Cached),
             MOUNT_FILE => (Handle::Fixed(self.mount.clone()), Reading::Uncached),
             STATS_FILE => (Handle::Fixed(self.stats()), Reading::Uncached),
+            ERRORS_FILE => (Handle::Fixed(json(&self.set.errors())), Reading::Uncached),
             shard => self.open_shard(shard)?,
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
@@ -298,9 +311,7 @@ impl Tree {
         };
         let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
         let stats = Stats { shards: self.set.stats(), materialized_shards, materialized_opens };
-        let mut json = serde_json::to_vec_pretty(&stats).unwrap_or_default();
-        json.push(b'\n');
-        json.into()
+        json(&stats)
     }
 
     /// Reads `len` bytes of an open file from `offset` on, fewer only at its end. `done` is called at once, or by

@@ -94,8 +94,35 @@ fn end_as_user(path: &Path, lazily: bool) -> std::io::Result<()> {
     Err(std::io::Error::new(kind, message))
 }
 
+/// Ends the connection of our mount: whoever waits for it gets an error, also while its daemon is stuck in the kernel.
+///
+/// # Errors
+/// The last of the ways to do it was refused.
+pub fn abort(mounted: &Mounted) -> std::io::Result<()> {
+    let minor = mounted.device.split_once(':').map_or("", |(_, minor)| minor);
+    if fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").is_ok() {
+        return Ok(()); // its owner may, where that file system is mounted
+    }
+    if unmount(&mounted.path, UnmountFlags::FORCE).is_ok() {
+        return Ok(()); // root may
+    }
+    // Without its last reader, /dev/fuse is closed, unless a thread of the daemon cannot be ended.
+    let pid = mounted.daemon().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    let pid = pid.ok_or(std::io::ErrorKind::NotFound)?;
+    match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
 /// The same for a path whose last component may be a symbolic link to the mountpoint.
 pub fn resolve_links(path: &Path) -> PathBuf {
+    // A path that stands in the table as it was given is not touched at all.
+    if let Ok(absolute) = std::path::absolute(path)
+        && at(&absolute).is_ok_and(|mounted| mounted.is_some())
+    {
+        return absolute;
+    }
     let unresolved = resolve(path);
     match &unresolved {
         Ok(plain) if at(plain).is_ok_and(|mounted| mounted.is_some()) => plain.clone(),
@@ -110,7 +137,7 @@ pub fn is_dead(path: &Path) -> bool {
 }
 
 /// Whether a process is there and not just waiting to be reaped.
-fn is_running(pid: u32) -> bool {
+pub fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
 }

@@ -71,7 +71,7 @@ impl Cursor {
             position.volume = last.or(position.volume);
         }
         let wanted = match position.volume {
-            Some(volume) if sequential => self.from(volume),
+            Some(volume) if sequential && self.set.read_ahead > 0 => self.from(volume),
             _ => 0..0,
         };
         let asked = position.ahead.replace(wanted.clone());

@@ -5,7 +5,7 @@
 mod cursor;
 mod read;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -70,6 +70,8 @@ pub struct Stats {
     pub volumes_failed: u64,
     /// Fills that stopped because their reader left.
     pub volumes_cancelled: u64,
+    /// Volumes that were decoded, or being decoded, before anybody asked for them, and then were asked for.
+    pub read_ahead_hits: u64,
     /// Reads around a tar header that were answered without filling the volume.
     pub peeks: u64,
     /// Voxel reads that were answered at once.
@@ -86,6 +88,15 @@ pub struct Stats {
     pub volumes_cached: u64,
     /// Bytes handed out.
     pub bytes_served: u64,
+}
+
+/// A volume that could not be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeError {
+    /// Its sample.
+    pub study_id: String,
+    /// Why; names the file.
+    pub error: String,
 }
 
 impl ShardSet {
@@ -148,6 +159,17 @@ impl ShardSet {
         wait_for(|done| self.read_then(cursor, offset, len, done))
     }
 
+    /// The volumes that could not be read so far, and why.
+    pub fn errors(&self) -> Vec<VolumeError> {
+        let volumes = self.inner.cache.source();
+        let samples = &volumes.plan.dataset.samples;
+        let error = |(key, error): (&Key, &String)| VolumeError {
+            study_id: samples[*key as usize].study_id.clone(),
+            error: error.clone(),
+        };
+        lock(&volumes.failed).iter().map(error).collect()
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> Stats {
         let counters = self.inner.cache.counters();
@@ -157,6 +179,7 @@ impl ShardSet {
             volumes_decoded: get(&counters.fills),
             volumes_failed: get(&counters.failures),
             volumes_cancelled: get(&counters.cancelled),
+            read_ahead_hits: get(&counters.ahead_hits),
             peeks: get(&self.inner.peeks),
             cache_hits: get(&counters.hits),
             cache_waits: get(&counters.waits),
@@ -182,8 +205,8 @@ fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result
 /// The volumes of a plan as the cache's source; keys are indexes into the samples.
 struct Volumes {
     plan: Plan,
-    /// Those that could not be read. Every reader gets the error, the log has it once.
-    failed: Mutex<HashSet<Key>>,
+    /// Those that could not be read, and why. Every reader gets the error, the log has it once.
+    failed: Mutex<BTreeMap<Key, String>>,
     /// Those whose last chunk was peeked at. The kernel may have cached it, so it no longer stands for the checksum:
     /// nothing of them is published before that was checked.
     peeked: Mutex<HashSet<Key>>,
@@ -195,7 +218,7 @@ impl Volumes {
     }
 
     fn log_once(&self, key: Key, error: &Error) {
-        if lock(&self.failed).insert(key) {
+        if lock(&self.failed).insert(key, error.to_string()).is_none() {
             log::error!("{}: {error}", self.plan.dataset.samples[key as usize].study_id);
         }
     }

@@ -146,7 +146,7 @@ impl Read {
             && volume.byte_len() >= PEEK_MIN_VOLUME
             && (range.end <= PEEK_HEAD || range.start >= volume.byte_len() - PEEK_TAIL)
             && volume.peek_cost(range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
-            && !lock(&volumes.failed).contains(&key);
+            && !lock(&volumes.failed).contains_key(&key);
         if is_cheap && volume.reaches_last_chunk(range.end) {
             // Before the look into the cache: a fill that begins after it knows of the peek.
             lock(&volumes.peeked).insert(key);

@@ -201,4 +201,4 @@ def test_status_files(program: Program, small: Dataset) -> None:
         after = stats(point)
         assert after["bytes_served"] >= size and 3 <= after["volumes_decoded"] <= 4 and after["cache_peak_bytes"] > 0
         assert stat.S_ISDIR((point / ".ctwds").stat().st_mode)
-        assert sorted(os.listdir(point / ".ctwds")) == ["mount.json", "stats.json"]
+        assert sorted(os.listdir(point / ".ctwds")) == ["errors.json", "mount.json", "stats.json"]

@@ -1,0 +1,85 @@
+//! `ctwds-fs status`: how a mount is doing, from the files under `.ctwds/` in it.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+
+use crate::cli::StatusArgs;
+use crate::error::{Error, Result};
+use crate::fs::{STATUS_FILES, mounts};
+use crate::record::STATUS_DIR;
+
+pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
+    let (path, _, pid) = super::our_mount(&args.mountpoint)?;
+    if mounts::is_dead(&path) {
+        return Err(Error::Refused(format!(
+            "{}: the mount's process {pid} is gone, and whoever reads there gets errors; \
+             `ctwds-fs unmount {}` clears it, and `ctwds-fs mount` mounts again",
+            path.display(),
+            path.display()
+        )));
+    }
+    let [mount, stats, errors] = STATUS_FILES.map(|name| read(&path, name));
+    let status = json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? });
+    if args.json {
+        println!("{status:#}");
+    } else {
+        print!("{}", describe(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(mount: &Path, name: &str) -> Result<Value> {
+    let path = mount.join(STATUS_DIR).join(name);
+    let content = fs::read(&path).map_err(|error| Error::io(&path, "read the status", error))?;
+    serde_json::from_slice(&content).map_err(|error| Error::Internal(format!("{}: {error}", path.display())))
+}
+
+fn describe(status: &Value) -> String {
+    let number = |section: &str, name: &str| status[section][name].as_u64().unwrap_or(0);
+    let (mount, stats) = (|name| number("mount", name), |name| number("stats", name));
+    let text = |section: &str, name: &str| status[section][name].as_str().unwrap_or("none").to_owned();
+    let bytes = |name| ByteSize(stats(name));
+    let mut lines = vec![
+        format!("Mount        {} (process {})", status["mountpoint"].as_str().unwrap_or_default(), mount("pid")),
+        format!("Data set     {}", text("mount", "data_folder")),
+        format!(
+            "Shards       {} with {} samples, {}; {} materialised ones in use",
+            mount("shards"),
+            mount("samples"),
+            ByteSize(mount("shard_bytes")),
+            stats("materialized_shards")
+        ),
+        format!("Plan digest  {}", text("mount", "plan_digest")),
+        format!("Log          {}", text("mount", "log_file")),
+        format!(
+            "Memory       {} of {} for {} volumes (at most {} so far)",
+            bytes("cache_bytes"),
+            bytes("cache_limit"),
+            stats("volumes_cached"),
+            bytes("cache_peak_bytes")
+        ),
+        format!(
+            "Decoded      {} volumes ({} of them ahead of their reader), {} failed, {} given up",
+            stats("volumes_decoded"),
+            stats("read_ahead_hits"),
+            stats("volumes_failed"),
+            stats("volumes_cancelled")
+        ),
+        format!(
+            "Reads        {} served; {} found their voxels ready, {} waited, {} headers only",
+            bytes("bytes_served"),
+            stats("cache_hits"),
+            stats("cache_waits"),
+            stats("peeks")
+        ),
+    ];
+    let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    lines.push(format!("Errors       {}", if errors.is_empty() { "none".into() } else { errors.len().to_string() }));
+    let field = |error: &Value, name: &str| error[name].as_str().unwrap_or_default().to_owned();
+    lines.extend(errors.iter().map(|error| format!("  {}: {}", field(error, "study_id"), field(error, "error"))));
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,183 @@
+"""What a mount tells of itself, and the ways to end it while it is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import faulty_folder
+from harness import Program, daemon_of, digest, is_mounted, is_running, mount_folder, require_fuse, shards, wait_until
+from make_dataset import Dataset
+from small_datasets import noise_dataset
+
+READER = """
+import sys
+with open(sys.argv[1], "rb", buffering=0) as file:
+    file.read(512)
+    print("open", flush=True)
+    sys.stdin.readline()
+    total = 512
+    try:
+        while piece := file.read(1 << 20):
+            total += len(piece)
+    except OSError as error:
+        total = error.errno
+    print(total, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Four volumes, the second of which is damaged."""
+    dataset = noise_dataset(tmp_path_factory.mktemp("data"), 4, (32, 64, 64), deflated=True)
+    volume = dataset.folder / "v01.npz"
+    content = bytearray(volume.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    volume.write_bytes(content)
+    return dataset
+
+
+@contextlib.contextmanager
+def unended(program: Program, dataset: Dataset, *flags: object) -> Iterator[Path]:
+    """A mount that the test ends in its own way."""
+    require_fuse()
+    with mount_folder() as base:
+        point = base / "mount"
+        program.run("mount", *dataset.flags(), "--samples-per-shard", 1, *flags, "--log-file", base / "log", point)
+        yield point
+
+
+@contextlib.contextmanager
+def reader(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a file open, and reads on when it gets a line."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", READER, str(path)], text=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_status_tells_what_happened(program: Program, dataset: Dataset) -> None:
+    """In numbers that can be checked, with every error and its study; as text, as JSON, and as files."""
+    with program.mounted(dataset, "--samples-per-shard", 1, "--cache-size", "64MiB") as point:
+        for shard in shards(point):
+            with contextlib.suppress(OSError):
+                shard.read_bytes()
+        found = json.loads(program.run("status", "--json", point).stdout)
+        assert found["mount"]["samples"] == 4 and found["mount"]["shards"] == 4
+        assert found["mount"]["pid"] == daemon_of(point)
+        assert found["stats"]["volumes_decoded"] >= 4 and found["stats"]["cache_limit"] == 64 << 20
+        assert [error["study_id"] for error in found["errors"]] == ["v01"]
+        assert "v01.npz" in found["errors"][0]["error"]
+        assert found["errors"] == json.loads((point / ".ctwds" / "errors.json").read_text())
+        text = program.run("status", point).stdout
+        for part in ("4 with 4 samples", "Errors       1", "v01: ", "64.0 MiB", found["mount"]["plan_digest"]):
+            assert part in text
+
+
+def test_read_ahead_is_counted(program: Program, tmp_path: Path) -> None:
+    """The volumes of a shard that were begun before their reader came to them."""
+    dataset = noise_dataset(tmp_path, 4, (64, 128, 256), deflated=True)
+    for ahead, hits in ((0, 0), (2, 3)):
+        with program.mounted(dataset, "--read-ahead", ahead, "--page-cache", "off") as point:
+            shards(point)[0].read_bytes()
+            assert json.loads(program.run("status", "--json", point).stdout)["stats"]["read_ahead_hits"] == hits
+
+
+def test_status_of_what_is_no_mount(program: Program, tmp_path: Path) -> None:
+    """The path itself is not asked."""
+    assert "nothing is mounted here" in program.refuses("status", tmp_path)
+    assert "not a mount of ctwds-fs" in program.refuses("status", "/proc")
+
+
+def test_status_of_a_dead_mount(program: Program, dataset: Dataset) -> None:
+    """It says what to do."""
+    with unended(program, dataset) as point:
+        os.kill(daemon := daemon_of(point), 9)
+        wait_until(lambda: not is_running(daemon), "the daemon is dead")
+        assert f"ctwds-fs unmount {point}" in program.refuses("status", point)
+        program.run("unmount", point)
+        assert not is_mounted(point)
+
+
+def test_a_busy_mount_names_who_holds_it(program: Program, dataset: Dataset) -> None:
+    """And stays."""
+    with unended(program, dataset) as point:
+        path = point / "shard-000000.tar"
+        with reader(path) as process:
+            message = program.refuses("unmount", point)
+            assert f"(process {process.pid}): {path}" in message and "--lazy" in message and "--force" in message
+            assert is_mounted(point)
+        program.run("unmount", point)
+
+
+def test_lazy_lets_readers_finish(program: Program, dataset: Dataset) -> None:
+    """Nothing is mounted any more, and nobody reads less."""
+    with unended(program, dataset) as point:
+        path, daemon = point / "shard-000000.tar", daemon_of(point)
+        size = path.stat().st_size
+        with reader(path) as process:
+            assert "detached" in program.run("unmount", "--lazy", point).stdout
+            assert not is_mounted(point)
+            answer, _ = process.communicate("go on\n", timeout=60)
+            assert int(answer) == size
+        wait_until(lambda: not is_running(daemon), "the daemon ends with its last reader")
+
+
+def test_force_ends_it_at_once(program: Program, dataset: Dataset) -> None:
+    """Readers get an error instead of bytes."""
+    with unended(program, dataset, "--page-cache", "off") as point:
+        daemon = daemon_of(point)
+        with reader(point / "shard-000000.tar") as process:
+            program.run("unmount", "--force", point)
+            assert not is_mounted(point)
+            answer, _ = process.communicate("go on\n", timeout=60)
+            assert int(answer) < 200, "an errno, not a length"
+        wait_until(lambda: not is_running(daemon), "the daemon is gone")
+
+
+def test_a_source_that_does_not_answer_holds_up_nothing_else(program: Program, tmp_path: Path) -> None:
+    """`status`, `ls`, healthy shards and `unmount --force` while a read of a volume never returns."""
+    real = noise_dataset(tmp_path, 3, (32, 64, 64))
+    files = {path.name: path.read_bytes() for path in real.volumes()}
+    with faulty_folder(files) as folder:
+        hung: list[str] = []
+        dataset = Dataset(folder.point, real.reports, real.meta, real.labels)
+        with unended(program, dataset, "--threads", 2) as point:
+            release = threading.Event()
+
+            def stall(name: str) -> None:
+                if name == "v01.npz":
+                    hung.append(name)
+                    release.wait(120)
+
+            (point / "shard-000002.tar").read_bytes()
+            folder.on_read = stall
+            with reader_of_whole(point / "shard-000001.tar") as process:
+                wait_until(lambda: bool(hung), "the source hangs")
+                assert "3 with 3 samples" in program.run("status", point, timeout=20).stdout
+                assert len(shards(point)) == 3
+                assert digest(point / "shard-000002.tar")
+                program.run("unmount", "--force", point, timeout=60)
+                assert not is_mounted(point)
+                release.set()
+                process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def reader_of_whole(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that reads a file from its begin to its end."""
+    with subprocess.Popen(["cat", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
