@@ -1,18 +1,18 @@
 //! The command line: parsing and resolution into the configurations of the library.
 
+mod bench;
+mod dataset;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::builder::RangedU64ValueParser;
-use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::dataset::{self, MissingMeta};
+pub use bench::{BenchArgs, dataset_flags};
+pub use dataset::DatasetArgs;
+
 use crate::error::{Error, Result};
-use crate::members::Format;
-use crate::plan::Options;
-use crate::volume::Overflow;
 
 /// CT volumes in NPZ files as WebDataset shards: mounted and made on demand, or written to disk.
 #[derive(Debug, Parser)]
@@ -38,85 +38,6 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
-}
-
-/// The data set and everything that determines the shards' bytes.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Data set")]
-pub struct DatasetArgs {
-    /// Folder of the NPZ volumes (*.npz, */*.npz or */*/*.npz)
-    #[arg(long, value_name = "DIR")]
-    pub data_folder: PathBuf,
-    /// CSV with VolumeName, Findings_EN, Impressions_EN
-    #[arg(long, value_name = "CSV")]
-    pub reports_file: PathBuf,
-    /// CSV with VolumeName, RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing
-    #[arg(long, value_name = "CSV")]
-    pub meta_file: PathBuf,
-    /// CSV with VolumeName and one column a class
-    #[arg(long, value_name = "CSV")]
-    pub labels_file: PathBuf,
-    /// Samples in a shard
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
-    pub samples_per_shard: u32,
-    /// Only the first N volumes that the tables know
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Only the first 100 of them
-    #[arg(long, conflicts_with = "limit")]
-    pub test_mode: bool,
-    /// The array in the NPZ files [default: data, volume, arr_0, or the only one of three dimensions]
-    #[arg(long, value_name = "NAME")]
-    pub array: Option<String>,
-    /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-    /// Values beyond float16 (±65504)
-    #[arg(long, value_enum, default_value_t)]
-    pub overflow: Overflow,
-    /// Text in place of a missing report field ("nan" reproduces the original converter)
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub missing_text: String,
-    /// Samples whose metadata is incomplete: leave out, or keep with NaN
-    #[arg(long, value_enum, default_value_t)]
-    pub missing_meta: MissingMeta,
-    /// Stop at a malformed volume instead of leaving it out
-    #[arg(long)]
-    pub strict: bool,
-    /// Look into every NPZ again, also those that have not changed since the last time
-    #[arg(long)]
-    pub rescan: bool,
-}
-
-impl DatasetArgs {
-    /// The library's form of them.
-    pub fn resolve(&self) -> (dataset::Config, Options) {
-        let config = dataset::Config {
-            data_folder: self.data_folder.clone(),
-            reports_file: self.reports_file.clone(),
-            meta_file: self.meta_file.clone(),
-            labels_file: self.labels_file.clone(),
-            array: self.array.clone(),
-            limit: if self.test_mode { Some(100) } else { self.limit },
-            strict: self.strict,
-            missing_text: self.missing_text.clone(),
-            missing_meta: self.missing_meta,
-            scan_cache: cache_folder(),
-            rescan: self.rescan,
-            // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
-            threads: 32,
-        };
-        let options =
-            Options { samples_per_shard: self.samples_per_shard, format: self.format, overflow: self.overflow };
-        (config, options)
-    }
-}
-
-/// The user's folder for what can be made again.
-fn cache_folder() -> Option<PathBuf> {
-    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = given.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-    Some(cache.join("ctwds-fs"))
 }
 
 /// `plan`.
@@ -228,76 +149,6 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// `bench`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// Volumes to measure: the first N
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
-    pub samples: usize,
-    /// Numbers of readers (DataLoader workers)
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = at_least_one())]
-    pub readers: Vec<usize>,
-    /// Numbers of volumes that the mount makes ready ahead of each reader [default: 0, 1, the mount's default, its double]
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
-    pub read_ahead: Vec<usize>,
-    /// Runs of each combination
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
-    pub runs: usize,
-    /// Leave files in the kernel's page cache between runs
-    #[arg(long)]
-    pub warm: bool,
-    /// Python with NumPy, for the NPZ row
-    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
-    pub python: PathBuf,
-    /// Folder for a mountpoint and the shards of the measured samples [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
-    pub work_dir: Option<PathBuf>,
-    /// As for mount
-    #[arg(long, value_name = "BYTES")]
-    pub cache_size: Option<ByteSize>,
-    /// Decoder threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-    /// As for mount
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
-    pub page_cache: PageCache,
-    /// Print the raw measurements as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-fn at_least_one() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
-}
-
-/// The flags of the data set among a command's arguments, for another command; without those named in `except`.
-pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
-    let matches = Cli::command().get_matches_from(args.into_iter().map(with_dashes));
-    let Some((_, given)) = matches.subcommand() else { return Vec::new() };
-    let all = DatasetArgs::augment_args(clap::Command::new("data set"));
-    let mut flags = Vec::new();
-    for arg in all.get_arguments() {
-        let id = arg.get_id().as_str();
-        let (Some(ValueSource::CommandLine), Some(name)) = (given.value_source(id), arg.get_long()) else { continue };
-        if except.contains(&id) {
-            continue;
-        }
-        if !arg.get_action().takes_values() {
-            flags.push(format!("--{name}").into());
-            continue;
-        }
-        for value in given.get_raw(id).into_iter().flatten() {
-            let mut flag = OsString::from(format!("--{name}="));
-            flag.push(value);
-            flags.push(flag);
-        }
-    }
-    flags
-}
-
 /// Parses the arguments; flags may be written with underscores, as the original scripts have them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
     Cli::parse_from(args.into_iter().map(with_dashes))
@@ -333,17 +184,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_set_flags_are_handed_on_as_they_were_given() {
-        let args = "ctwds-fs bench --data_folder d --reports-file=r --meta-file m --labels-file l --limit 3 --strict \
-                    --missing-text=-x --runs 2 --format npy";
-        let flags = dataset_flags(args.split_whitespace().map(OsString::from), &["limit"]);
-        let expected = "--data-folder=d --reports-file=r --meta-file=m --labels-file=l --format=npy --missing-text=-x \
-                        --strict";
-        assert_eq!(flags, expected.split_whitespace().map(OsString::from).collect::<Vec<_>>());
-    }
-
-    #[test]
     fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::dataset::Sample;
 use crate::pyjson;
+use crate::volume::Kind;
 
 /// The profile: how members are named and encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -69,19 +70,42 @@ struct StoredJson<'a> {
     original_shape: &'a [u64],
     volume_shape: &'a [u64],
     volume_dtype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_kind: Option<Kind>,
+}
+
+#[derive(Serialize)]
+struct PreprocessedJson<'a> {
+    study_id: &'a str,
+    volume_shape: &'a [u64],
+    volume_dtype: &'static str,
+    volume_kind: Kind,
 }
 
 fn json(sample: &Sample) -> String {
-    let shape = &sample.array.header.shape;
+    let Sample { study_id, meta, recipe, .. } = sample;
+    let source = &sample.array.header.shape;
+    let shape = recipe.shape([source[0], source[1], source[2]]);
+    let volume_dtype = "float16";
+    // A loader that rescales what it reads gets HU from both kinds.
+    let (slope, intercept, volume_kind) = match recipe.kind() {
+        Kind::Stored => (meta.rescale_slope, meta.rescale_intercept, None),
+        Kind::Rescaled => (1.0, 0.0, Some(Kind::Rescaled)),
+        Kind::Preprocessed => {
+            let volume_kind = Kind::Preprocessed;
+            return pyjson::dumps(&PreprocessedJson { study_id, volume_shape: &shape, volume_dtype, volume_kind });
+        }
+    };
     pyjson::dumps(&StoredJson {
-        study_id: &sample.study_id,
-        RescaleSlope: sample.meta.rescale_slope,
-        RescaleIntercept: sample.meta.rescale_intercept,
-        XYSpacing: &sample.meta.xy_spacing,
-        ZSpacing: sample.meta.z_spacing,
-        original_shape: shape,
-        volume_shape: shape,
-        volume_dtype: "float16",
+        study_id,
+        RescaleSlope: slope,
+        RescaleIntercept: intercept,
+        XYSpacing: &meta.xy_spacing,
+        ZSpacing: meta.z_spacing,
+        original_shape: source,
+        volume_shape: &shape,
+        volume_dtype,
+        volume_kind,
     })
 }
 

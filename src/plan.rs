@@ -16,7 +16,7 @@ use crate::layout::{MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
-use crate::volume::{Overflow, Volume};
+use crate::volume::{Overflow, Recipe, Volume};
 
 /// The options that change a shard's bytes, besides those of the data set.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +130,12 @@ impl Plan {
 
     /// A sample's volume.
     pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
-        Volume { path: self.dataset.root.join(&sample.path), array: &sample.array, overflow: self.options.overflow }
+        Volume {
+            path: self.dataset.root.join(&sample.path),
+            array: &sample.array,
+            recipe: &sample.recipe,
+            overflow: self.options.overflow,
+        }
     }
 
     /// Bytes of all shard files.
@@ -140,7 +145,8 @@ impl Plan {
 }
 
 fn volume_member_len(options: Options, sample: &Sample) -> u64 {
-    let volume = Volume { path: Default::default(), array: &sample.array, overflow: options.overflow };
+    let (path, overflow) = (Default::default(), options.overflow);
+    let volume = Volume { path, array: &sample.array, recipe: &sample.recipe, overflow };
     options.format.volume_prefix(volume.shape()).len() as u64 + volume.byte_len()
 }
 
@@ -163,6 +169,9 @@ fn measure(options: Options, sample: &Sample) -> Result<Measured> {
     fields.add(array.member.name.as_bytes());
     fields.add(&array.member.crc.to_le_bytes());
     fields.add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());
+    if sample.recipe != Recipe::Stored {
+        fields.add(format!("{:?}", sample.recipe).as_bytes());
+    }
     let mut sizes = [volume_member_len(options, sample), 0, 0, 0];
     for (member, size) in (1..).zip(&mut sizes[1..]) {
         let payload = options.format.payload(member, sample);

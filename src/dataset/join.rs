@@ -9,6 +9,7 @@ use super::{Config, Inputs, Meta, MissingMeta, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
 use crate::parallel::{available_cores, try_map};
+use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
 const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
@@ -178,7 +179,9 @@ fn parse_meta(config: &Config, fields: &[String], line: u64) -> Result<Result<Me
     if present(&fields[2]).is_none() {
         missing.push(META_COLUMNS[2]);
     }
-    if !missing.is_empty() && config.missing_meta == MissingMeta::Exclude {
+    // A preprocessed sample shows none of them; its recipe says which of them it needs.
+    let shown = config.kind.kind != Kind::Preprocessed;
+    if !missing.is_empty() && shown && config.missing_meta == MissingMeta::Exclude {
         let reason = format!("the metadata table has no {} (--missing-meta nan keeps the sample)", missing.join(", "));
         return Ok(Err(reason));
     }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::npz;
 use crate::parallel::try_map;
+use crate::volume::{Geometry, KindOptions, Recipe};
 use saved::{Finding, Saved};
 
 /// What a sample gets where the metadata table has no value.
@@ -44,12 +45,14 @@ pub struct Config {
     pub array: Option<String>,
     /// Only the first so many volumes that the tables know.
     pub limit: Option<usize>,
-    /// Whether a malformed volume is an error instead of being left out.
+    /// Whether a volume that would be left out is an error instead.
     pub strict: bool,
     /// What a missing report field reads as.
     pub missing_text: String,
     /// What missing metadata leads to.
     pub missing_meta: MissingMeta,
+    /// What becomes of values and shapes.
+    pub kind: KindOptions,
     /// The folder in which what was found in the NPZ files is kept for the next scan, if at all.
     pub scan_cache: Option<PathBuf>,
     /// Whether to look into every file, whatever was kept of it.
@@ -71,6 +74,14 @@ pub struct Meta {
     pub z_spacing: f64,
 }
 
+impl Meta {
+    /// What a volume's recipe needs of it.
+    pub fn geometry(&self) -> Geometry<'_> {
+        let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
+        Geometry { slope, intercept, xy_spacing, z_spacing }
+    }
+}
+
 /// One volume with everything that becomes its members.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
@@ -84,6 +95,8 @@ pub struct Sample {
     pub array: npz::Array,
     /// From the metadata table.
     pub meta: Meta,
+    /// What becomes of its values and shape.
+    pub recipe: Recipe,
     /// Findings, a newline, impressions.
     pub text: String,
     /// One value a class.
@@ -153,11 +166,15 @@ impl Dataset {
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let join::Matched { study_id, path, row: join::Row { meta, text, labels } } = matched;
             let fingerprint = *finding.fingerprint();
-            match (finding, meta) {
-                (Finding::Volume(array), Ok(meta)) => {
-                    dataset.samples.push(Sample { slot, study_id, path, array, meta, text, labels })
+            match recipe(config, finding, meta) {
+                Ok((array, meta, recipe)) => {
+                    dataset.samples.push(Sample { slot, study_id, path, array, meta, recipe, text, labels });
                 }
-                (Finding::Malformed(_, reason), _) | (_, Err(reason)) => {
+                Err(reason) if config.strict => {
+                    let path = config.data_folder.join(path);
+                    return Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") });
+                }
+                Err(reason) => {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(fingerprint);
@@ -182,6 +199,21 @@ impl Dataset {
             self.unmatched.len(),
             self.left_out.len()
         ))
+    }
+}
+
+/// What the volume is made from, or why it is left out.
+fn recipe(
+    config: &Config,
+    finding: Finding,
+    meta: Result<Meta, String>,
+) -> std::result::Result<(npz::Array, Meta, Recipe), String> {
+    match (finding, meta) {
+        (Finding::Volume(array), Ok(meta)) => {
+            let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
+            Ok((array, meta, recipe))
+        }
+        (Finding::Malformed(_, reason), _) | (_, Err(reason)) => Err(reason),
     }
 }
 

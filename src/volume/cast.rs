@@ -20,6 +20,22 @@ pub enum Overflow {
     Inf,
 }
 
+/// What is done to every value before it is cast: x becomes slope · x + intercept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Linear {
+    pub slope: f64,
+    pub intercept: f64,
+}
+
+impl Linear {
+    /// As NumPy computes it for an array of f32 and Python floats: in f32.
+    #[expect(clippy::cast_possible_truncation, reason = "meant")]
+    fn apply(self, values: &mut [f32]) {
+        let (slope, intercept) = (self.slope as f32, self.intercept as f32);
+        values.iter_mut().for_each(|x| *x = *x * slope + intercept);
+    }
+}
+
 /// A value that float16 cannot hold, under [`Overflow::Error`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct TooLarge {
@@ -43,8 +59,12 @@ pub(super) fn to_f16(
     source: &mut [u8],
     voxels: &mut [f16],
     overflow: Overflow,
+    linear: Option<Linear>,
 ) -> Result<(), TooLarge> {
     debug_assert_eq!(source.len(), voxels.len() * element.size());
+    if let Some(linear) = linear {
+        return mapped(element, big_endian, source, voxels, overflow, linear);
+    }
     if big_endian {
         swap_bytes(element.size(), source);
     }
@@ -62,6 +82,59 @@ pub(super) fn to_f16(
     Ok(())
 }
 
+/// The same with a map before it.
+fn mapped(
+    element: Element,
+    big_endian: bool,
+    source: &mut [u8],
+    voxels: &mut [f16],
+    overflow: Overflow,
+    linear: Linear,
+) -> Result<(), TooLarge> {
+    if element == Element::F64 {
+        // In f64, and rounded once.
+        if big_endian {
+            swap_bytes(8, source);
+        }
+        let values: &mut [f64] = bytemuck::cast_slice_mut(source);
+        values.iter_mut().for_each(|x| *x = *x * linear.slope + linear.intercept);
+        return from_f64(values, voxels, overflow);
+    }
+    const BLOCK: usize = 2048; // stays in L1
+    let mut wide = [0f32; BLOCK];
+    let blocks = source.chunks_mut(BLOCK * element.size()).zip(voxels.chunks_mut(BLOCK));
+    for (block, (source, voxels)) in blocks.enumerate() {
+        let wide = &mut wide[..voxels.len()];
+        widen(element, big_endian, source, linear, wide);
+        from_f32(wide, voxels, overflow)
+            .map_err(|TooLarge { index, value }| TooLarge { index: block * BLOCK + index, value })?;
+    }
+    Ok(())
+}
+
+/// The elements in `source` (whose bytes it may swap in place) as mapped f32 values.
+pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linear: Linear, out: &mut [f32]) {
+    if big_endian {
+        swap_bytes(element.size(), source);
+    }
+    fn each<T: bytemuck::AnyBitPattern>(source: &[u8], out: &mut [f32], wide: impl Fn(T) -> f32) {
+        let source: &[T] = bytemuck::cast_slice(source);
+        out.iter_mut().zip(source).for_each(|(out, x)| *out = wide(*x));
+    }
+    match element {
+        Element::F16 => each(source, out, f16::to_f32),
+        Element::F32 => out.copy_from_slice(bytemuck::cast_slice(source)),
+        #[expect(clippy::cast_possible_truncation, reason = "the steps after this are done in f32")]
+        Element::F64 => each(source, out, |x: f64| x as f32),
+        Element::I8 => each::<i8>(source, out, f32::from),
+        Element::U8 => each::<u8>(source, out, f32::from),
+        Element::I16 => each::<i16>(source, out, f32::from),
+        Element::U16 => each::<u16>(source, out, f32::from),
+        Element::I32 => each(source, out, |x: i32| x as f32),
+    }
+    linear.apply(out);
+}
+
 fn swap_bytes(size: usize, bytes: &mut [u8]) {
     match size {
         2 => bytemuck::cast_slice_mut::<_, u16>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
@@ -71,7 +144,7 @@ fn swap_bytes(size: usize, bytes: &mut [u8]) {
     }
 }
 
-fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+pub(super) fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
     const LIMIT_BITS: u32 = 0x477f_f000; // 65520f32; magnitudes order as their bits, and NaN above them all
     // Blocks that stay in L1 between the check and the conversion.
     for (block, (source, voxels)) in source.chunks(4096).zip(voxels.chunks_mut(4096)).enumerate() {

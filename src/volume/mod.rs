@@ -1,10 +1,14 @@
-//! A source array as the final voxel bytes: little-endian float16, C order, exactly the planned length.
+//! A source array as the final voxel bytes: little-endian float16, C order, exactly the planned length, of one kind
+//! (`kind`): as stored, in HU, or preprocessed (`planes`, `resample`).
 //!
 //! A C-order source streams: each chunk is unpacked, cast while it is hot, and handed on. A Fortran-order source is
 //! transposed in blocks of planes as it arrives and handed on as a whole, because its first output row needs every
 //! plane. The source's fingerprint is checked before and after: a file that changed is an error, never a mixture.
 
 mod cast;
+mod kind;
+mod planes;
+mod resample;
 mod scratch;
 mod transpose;
 
@@ -14,11 +18,13 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 pub use cast::Overflow;
+pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
 
 use crate::error::{Error, Result};
 use crate::npz::{self, Array, Compression, Fingerprint, Payload};
 use crate::num::to_usize;
-use cast::{TooLarge, to_f16};
+use cast::{Linear, TooLarge, to_f16};
+use planes::Planes;
 use scratch::{Block, CHUNK_LEN, Scratch};
 use transpose::PlaneBlock;
 
@@ -51,15 +57,33 @@ pub struct Volume<'a> {
     pub path: PathBuf,
     /// The array in it.
     pub array: &'a Array,
+    /// What becomes of its values and shape.
+    pub recipe: &'a Recipe,
     /// What becomes of values that float16 cannot hold.
     pub overflow: Overflow,
 }
 
 impl Volume<'_> {
-    /// The shape of the result, in array order.
+    /// The shape of the result: the array's, or height, width, depth.
     pub fn shape(&self) -> [u64; 3] {
         let shape = &self.array.header.shape;
-        [shape[0], shape[1], shape[2]] // `npz::inspect` admits three axes only
+        self.recipe.shape([shape[0], shape[1], shape[2]]) // `npz::inspect` admits three axes only
+    }
+
+    /// The steps plane by plane, for a result in which not every voxel is that of the same place in the source.
+    fn planes(&self) -> Option<Planes> {
+        let header = &self.array.header;
+        match self.recipe {
+            Recipe::Stored | Recipe::Rescaled { axes: Axes::Hwd, .. } => None,
+            Recipe::Rescaled { slope, intercept, axes } => {
+                let (clip, shape) = ([f64::NEG_INFINITY, f64::INFINITY], self.shape());
+                let (slope, intercept, axes) = (*slope, *intercept, *axes);
+                let steps =
+                    Preprocess { slope, intercept, clip, resampled: shape, divisor: 1.0, shape, pad_value: 0.0, axes };
+                Some(Planes::new(header, &steps))
+            }
+            Recipe::Preprocessed(steps) => Some(Planes::new(header, steps)),
+        }
     }
 
     /// The length of the result in bytes, known without reading a voxel.
@@ -77,6 +101,9 @@ impl Volume<'_> {
         let file = self.open()?;
         let filled = Scratch::with(|scratch| {
             let payload = Payload::open(&self.path, &file, self.array, &mut scratch.input)?;
+            if let Some(planes) = self.planes() {
+                return planes.fill(self, &file, payload, &mut scratch.block, sink, verify_first);
+            }
             let in_order = !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1;
             if in_order {
                 self.fill_in_order(&file, payload, &mut scratch.chunk, sink, verify_first)
@@ -97,8 +124,12 @@ impl Volume<'_> {
     }
 
     /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating
-    /// one costs four times that. `None` where only a whole fill can tell (Fortran order).
+    /// one costs four times that. `None` where only a whole fill can tell (Fortran order,
+    /// preprocessed).
     pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
+        if !matches!(self.recipe, Recipe::Stored | Recipe::Rescaled { axes: Axes::Hwd, .. }) {
+            return None;
+        }
         let ratio = self.array.header.element.size() as u64 / VOXEL.min(self.array.header.element.size() as u64);
         match (self.array.header.fortran_order, self.array.member.compression) {
             (true, _) => None,
@@ -179,7 +210,13 @@ impl Volume<'_> {
 
     fn cast(&self, source: &mut [u8], voxels: &mut [f16], first: usize) -> Result<()> {
         let header = &self.array.header;
-        to_f16(header.element, header.big_endian, source, voxels, self.overflow)
+        let linear = match *self.recipe {
+            Recipe::Rescaled { slope, intercept, .. } if (slope, intercept) != (1.0, 0.0) => {
+                Some(Linear { slope, intercept })
+            }
+            _ => None,
+        };
+        to_f16(header.element, header.big_endian, source, voxels, self.overflow, linear)
             .map_err(|TooLarge { index, value }| too_large(&self.path, header, first + index, value))
     }
 

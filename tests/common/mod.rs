@@ -8,7 +8,7 @@ use ctwds_fs::dataset::{Config, Dataset, MissingMeta};
 use ctwds_fs::members::Format;
 use ctwds_fs::plan::{Options, Plan};
 use ctwds_fs::tar;
-use ctwds_fs::volume::Overflow;
+use ctwds_fs::volume::{KindOptions, Overflow};
 use half::f16;
 use zip::write::SimpleFileOptions;
 
@@ -85,6 +85,7 @@ impl Example {
             strict: true,
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
+            kind: KindOptions::default(),
             scan_cache: None,
             rescan: false,
             threads: 2,

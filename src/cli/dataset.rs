@@ -1,0 +1,147 @@
+//! The arguments that name a data set and determine its shards' bytes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::dataset::{self, MissingMeta};
+use crate::members::Format;
+use crate::plan::Options;
+use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
+
+/// The data set and everything that determines the shards' bytes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data set")]
+pub struct DatasetArgs {
+    /// Folder of the NPZ volumes (*.npz, */*.npz or */*/*.npz)
+    #[arg(long, value_name = "DIR")]
+    pub data_folder: PathBuf,
+    /// CSV with VolumeName, Findings_EN, Impressions_EN
+    #[arg(long, value_name = "CSV")]
+    pub reports_file: PathBuf,
+    /// CSV with VolumeName, RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing
+    #[arg(long, value_name = "CSV")]
+    pub meta_file: PathBuf,
+    /// CSV with VolumeName and one column a class
+    #[arg(long, value_name = "CSV")]
+    pub labels_file: PathBuf,
+    /// Samples in a shard
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
+    pub samples_per_shard: u32,
+    /// Only the first N volumes that the tables know
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Only the first 100 of them
+    #[arg(long, conflicts_with = "limit")]
+    pub test_mode: bool,
+    /// The array in the NPZ files [default: data, volume, arr_0, or the only one of three dimensions]
+    #[arg(long, value_name = "NAME")]
+    pub array: Option<String>,
+    /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Values beyond float16 (±65504)
+    #[arg(long, value_enum, default_value_t)]
+    pub overflow: Overflow,
+    /// Text in place of a missing report field ("nan" reproduces the original converter)
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub missing_text: String,
+    /// Samples whose metadata is incomplete: leave out, or keep with NaN
+    #[arg(long, value_enum, default_value_t)]
+    pub missing_meta: MissingMeta,
+    /// What the volumes hold: the array as stored, HU, or HU that are clipped, resampled, cropped and padded
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub volume: Kind,
+    /// Slope and intercept of values that are not HU yet: auto (the table's, if the values do not contradict it), table,
+    /// none, or SLOPE,INTERCEPT
+    #[arg(long, default_value = "auto", value_name = "WHICH", allow_hyphen_values = true)]
+    pub rescale: Rescale,
+    /// What the arrays hold [default: by name and type: data, volume (i16), arr_0 (floats)]
+    #[arg(long, value_enum)]
+    pub dialect: Option<Dialect>,
+    /// Preprocessed volumes that are resampled by the table's spacing: auto (those that are not yet), always, never
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub resample: Resample,
+    /// Preprocessed: spacing of height, width and depth in mm
+    #[arg(long, value_name = "H,W,D", default_value = "0.75,0.75,1.5", value_parser = positive, allow_hyphen_values = true)]
+    pub spacing: Triple,
+    /// Preprocessed: voxels of height, width and depth
+    #[arg(long, value_name = "H,W,D", default_value = "480,480,240", value_parser = whole)]
+    pub shape: Triple,
+    /// Preprocessed: HU beyond this are clipped
+    #[arg(long, value_name = "LOW,HIGH", default_value = "-1000,1000", value_parser = range, allow_hyphen_values = true)]
+    pub hu_range: [f64; 2],
+    /// Preprocessed: what is put around a smaller volume
+    #[arg(long, value_name = "VALUE", default_value_t = -1.0, allow_hyphen_values = true)]
+    pub pad_value: f64,
+    /// Stop at a volume that would be left out
+    #[arg(long)]
+    pub strict: bool,
+    /// Look into every NPZ again, also those that have not changed since the last time
+    #[arg(long)]
+    pub rescan: bool,
+}
+
+impl DatasetArgs {
+    /// The library's form of them.
+    pub fn resolve(&self) -> (dataset::Config, Options) {
+        let config = dataset::Config {
+            data_folder: self.data_folder.clone(),
+            reports_file: self.reports_file.clone(),
+            meta_file: self.meta_file.clone(),
+            labels_file: self.labels_file.clone(),
+            array: self.array.clone(),
+            limit: if self.test_mode { Some(100) } else { self.limit },
+            strict: self.strict,
+            missing_text: self.missing_text.clone(),
+            missing_meta: self.missing_meta,
+            kind: KindOptions {
+                kind: self.volume,
+                dialect: self.dialect,
+                rescale: self.rescale,
+                resample: self.resample,
+                spacing: self.spacing,
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked when parsed")]
+                shape: self.shape.map(|n| n as u64),
+                hu_range: self.hu_range,
+                pad_value: self.pad_value,
+            },
+            scan_cache: cache_folder(),
+            rescan: self.rescan,
+            // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
+            threads: 32,
+        };
+        let options =
+            Options { samples_per_shard: self.samples_per_shard, format: self.format, overflow: self.overflow };
+        (config, options)
+    }
+}
+
+/// Height, width, depth.
+type Triple = [f64; 3];
+
+fn positive(text: &str) -> std::result::Result<Triple, String> {
+    floats::<3>(text).and_then(|values| {
+        if values.iter().all(|value| *value > 0.0) { Ok(values) } else { Err("they must be positive".into()) }
+    })
+}
+
+fn range(text: &str) -> std::result::Result<[f64; 2], String> {
+    floats::<2>(text).and_then(|[low, high]| {
+        if low < high { Ok([low, high]) } else { Err("the first must be less than the second".into()) }
+    })
+}
+
+fn whole(text: &str) -> std::result::Result<Triple, String> {
+    let is_size = |value: &f64| value.fract() == 0.0 && *value < 1e5;
+    positive(text).and_then(|values| {
+        if values.iter().all(is_size) { Ok(values) } else { Err("they must be whole numbers below 100,000".into()) }
+    })
+}
+
+/// The user's folder for what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = given.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(cache.join("ctwds-fs"))
+}

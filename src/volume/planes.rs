@@ -1,0 +1,301 @@
+//! A source array plane by plane: mapped, clipped, resampled, and put where it belongs in height, width, depth.
+//!
+//! The slowest axis in memory is that of the planes. Each plane that has a weight is mapped and resampled along its two
+//! axes; two of them are kept, between which the result's planes lie. Where the slowest axis is the height, each of
+//! these is the next part of the result and is published at once; else the result is put together in memory first.
+
+use half::f16;
+
+use super::cast::{Linear, TooLarge, from_f32, widen};
+use super::kind::{Axes, Preprocess};
+use super::resample::{Axis, along, between};
+use super::scratch::{Block, CHUNK_LEN};
+use super::transpose::PlaneBlock;
+use super::{Last, Sink, Volume};
+use crate::error::{Error, Result};
+use crate::npz::{ArrayHeader, Payload};
+use crate::num::to_usize;
+
+const HEIGHT: usize = 0;
+const WIDTH: usize = 1;
+const DEPTH: usize = 2;
+
+/// The steps for one volume.
+pub(super) struct Planes {
+    linear: Linear,
+    clip: [f32; 2],
+    divisor: f32,
+    pad: f16,
+    /// From the slowest in memory to the fastest: the axis, and which of the result's it is.
+    axes: [(Axis, usize); 3],
+}
+
+impl Planes {
+    pub(super) fn new(header: &ArrayHeader, steps: &Preprocess) -> Self {
+        let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
+        let axis =
+            |at: usize| (Axis::new(to_usize(source[at]), to_usize(steps.resampled[at]), to_usize(steps.shape[at])), at);
+        let axes = match (steps.axes, header.fortran_order) {
+            (Axes::Hwd, false) => [HEIGHT, WIDTH, DEPTH],
+            (Axes::Hwd, true) => [DEPTH, WIDTH, HEIGHT],
+            (Axes::Dhw, false) => [DEPTH, HEIGHT, WIDTH],
+            (Axes::Dhw, true) => [WIDTH, HEIGHT, DEPTH],
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the steps are done in f32")]
+        Self {
+            linear: Linear { slope: steps.slope, intercept: steps.intercept },
+            clip: steps.clip.map(|hu| hu as f32),
+            divisor: steps.divisor as f32,
+            pad: f16::from_f64(steps.pad_value),
+            axes: axes.map(axis),
+        }
+    }
+
+    /// Fills the volume; its last plane waits for the checksum, all of it where nothing may be handed on before.
+    pub(super) fn fill(
+        &self,
+        volume: &Volume<'_>,
+        file: &std::fs::File,
+        payload: Payload<'_>,
+        block: &mut Block,
+        sink: &mut impl Sink,
+        verify_first: bool,
+    ) -> Result<Last> {
+        let mut source = Source::new(self, volume, payload);
+        let finished = match self.axes[0].1 {
+            HEIGHT => self.by_height(&mut source, volume, file, sink, verify_first)?,
+            DEPTH => self.by_depth(&mut source, volume, block, sink)?,
+            _ => self.by_width(&mut source, sink)?,
+        };
+        if !finished || !source.skip_rest(|| sink.cancelled())? {
+            return Ok(Last::Cancelled);
+        }
+        source.payload.finish()?;
+        Ok(Last::Withheld)
+    }
+
+    /// The result in order; false if it was cancelled.
+    fn by_height<S: Sink>(
+        &self,
+        source: &mut Source<'_>,
+        volume: &Volume<'_>,
+        file: &std::fs::File,
+        sink: &mut S,
+        verify_first: bool,
+    ) -> Result<bool> {
+        let (rows, columns) = (self.axes[1].0.len, self.axes[2].0.len);
+        let len = self.axes[0].0.len;
+        let mut withheld = 0;
+        for at in 0..len {
+            if sink.cancelled() {
+                return Ok(false);
+            }
+            let plane = source.plane(at, &mut || sink.cancelled())?;
+            let Some(plane) = plane else { return Ok(false) };
+            let bytes = rows * columns * size_of::<f16>();
+            let out: &mut [f16] = bytemuck::cast_slice_mut(&mut sink.spare()[withheld..withheld + bytes]);
+            out.fill(self.pad);
+            for (row, values) in plane.rows() {
+                let start = row * columns + self.axes[2].0.before;
+                out[start..start + values.len()].copy_from_slice(values);
+            }
+            if verify_first {
+                withheld += bytes;
+            } else if at + 1 < len {
+                volume.check_unchanged(file)?;
+                sink.publish(bytes);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Planes along the depth, transposed in blocks.
+    fn by_depth<S: Sink>(
+        &self,
+        source: &mut Source<'_>,
+        volume: &Volume<'_>,
+        block: &mut Block,
+        sink: &mut S,
+    ) -> Result<bool> {
+        let shape = volume.shape();
+        let planes = to_usize(PlaneBlock::planes(shape));
+        let shape = shape.map(to_usize);
+        let needed = PlaneBlock::scratch_len(shape, planes);
+        let block =
+            block.with_len(needed).map_err(|error| Error::io(&volume.path, "get memory to transpose", error))?;
+        let height = shape[HEIGHT];
+        // A plane of the block has the height as its fastest axis.
+        let is_transposed = self.axes[1].1 == HEIGHT;
+        for start in (0..shape[DEPTH]).step_by(planes) {
+            let range = start..shape[DEPTH].min(start + planes);
+            let mut block = PlaneBlock::new(block, shape);
+            for at in range.clone() {
+                let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
+                let out = block.plane(at - start);
+                out.fill(self.pad);
+                let before = self.axes[2].0.before;
+                for (row, values) in plane.rows() {
+                    if is_transposed {
+                        let column = out[before * height + row..].iter_mut().step_by(height);
+                        column.zip(values).for_each(|(out, value)| *out = *value);
+                    } else {
+                        let first = row * height + before;
+                        out[first..first + values.len()].copy_from_slice(values);
+                    }
+                }
+            }
+            block.scatter(range, bytemuck::cast_slice_mut(sink.spare()));
+        }
+        Ok(true)
+    }
+
+    /// Planes along the width, of which the rows lie along the depth.
+    fn by_width<S: Sink>(&self, source: &mut Source<'_>, sink: &mut S) -> Result<bool> {
+        let (width, depth) = (self.axes[0].0.len, self.axes[2].0.len);
+        bytemuck::cast_slice_mut::<_, f16>(sink.spare()).fill(self.pad);
+        for at in 0..width {
+            let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
+            let out: &mut [f16] = bytemuck::cast_slice_mut(sink.spare());
+            for (row, values) in plane.rows() {
+                let first = (row * width + at) * depth + self.axes[2].0.before;
+                out[first..first + values.len()].copy_from_slice(values);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The source's planes as they come, and the two that the result's next plane lies between.
+struct Source<'a> {
+    planes: &'a Planes,
+    volume: &'a Volume<'a>,
+    payload: Payload<'a>,
+    /// The number of the plane that comes next.
+    next: usize,
+    /// Source bytes of some rows.
+    bytes: Vec<u8>,
+    row: Vec<f32>,
+    /// Rows of one plane, resampled along the fastest axis.
+    rows: Vec<f32>,
+    /// Resampled planes: that before the last, and the last.
+    pair: [Vec<f32>; 2],
+    between: Vec<f32>,
+    result: Vec<f16>,
+}
+
+/// A plane of the result without its padding.
+struct Plane<'a> {
+    values: &'a [f16],
+    columns: usize,
+    before: usize,
+}
+
+impl<'a> Plane<'a> {
+    /// The rows and their places.
+    fn rows(&self) -> impl Iterator<Item = (usize, &'a [f16])> {
+        (self.before..).zip(self.values.chunks_exact(self.columns.max(1)))
+    }
+}
+
+impl<'a> Source<'a> {
+    fn new(planes: &'a Planes, volume: &'a Volume<'a>, payload: Payload<'a>) -> Self {
+        let [_, (middle, _), (fast, _)] = &planes.axes;
+        let row_bytes = fast.source * volume.array.header.element.size();
+        let rows = (CHUNK_LEN / row_bytes).clamp(1, middle.source);
+        let plane = middle.taps.len() * fast.taps.len();
+        Self {
+            planes,
+            volume,
+            payload,
+            next: 0,
+            bytes: vec![0; row_bytes * rows],
+            row: vec![0.0; fast.source],
+            rows: vec![0.0; middle.source * fast.taps.len()],
+            pair: [vec![0.0; plane], vec![0.0; plane]],
+            between: vec![0.0; plane],
+            result: vec![f16::ZERO; plane],
+        }
+    }
+
+    /// Plane number `at` of the result; no rows if it is padding. `None` if it was cancelled.
+    fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_>>> {
+        let [(slow, _), (middle, _), (fast, _)] = &self.planes.axes;
+        let columns = fast.taps.len();
+        let Some(tap) = at.checked_sub(slow.before).and_then(|at| slow.taps.get(at)).copied() else {
+            return Ok(Some(Plane { values: &[], columns, before: 0 }));
+        };
+        while self.next <= tap.upper {
+            if cancelled() {
+                return Ok(None);
+            }
+            // Of those before the pair nothing is wanted.
+            if self.next < tap.lower { self.skip_plane()? } else { self.take_plane()? }
+        }
+        let [before, last] = &self.pair;
+        let lower = if tap.lower + 1 == self.next { last } else { before };
+        between(lower, last, tap.weight, &mut self.between);
+        let divisor = self.planes.divisor;
+        if divisor != 1.0 {
+            self.between.iter_mut().for_each(|x| *x /= divisor);
+        }
+        from_f32(&self.between, &mut self.result, self.volume.overflow).map_err(|TooLarge { value, .. }| {
+            let reason = format!("a voxel is {value}, which float16 cannot hold; choose --overflow saturate or inf");
+            Error::malformed(&self.volume.path, reason)
+        })?;
+        Ok(Some(Plane { values: &self.result, columns, before: middle.before }))
+    }
+
+    fn skip_plane(&mut self) -> Result<()> {
+        let [_, (middle, _), (fast, _)] = &self.planes.axes;
+        let mut left = middle.source * fast.source * self.volume.array.header.element.size();
+        while left > 0 {
+            let n = left.min(self.bytes.len());
+            self.payload.read_exact(&mut self.bytes[..n])?;
+            left -= n;
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The next plane becomes the last of the pair.
+    fn take_plane(&mut self) -> Result<()> {
+        let [_, (middle, _), (fast, _)] = &self.planes.axes;
+        let header = &self.volume.array.header;
+        let (row_bytes, columns) = (fast.source * header.element.size(), fast.taps.len());
+        let (window, [low, high]) = (middle.window(), self.planes.clip);
+        let mut at = 0;
+        while at < middle.source {
+            let count = (self.bytes.len() / row_bytes).min(middle.source - at);
+            let bytes = &mut self.bytes[..count * row_bytes];
+            self.payload.read_exact(bytes)?;
+            for (row, bytes) in (at..).zip(bytes.chunks_exact_mut(row_bytes)) {
+                if !window.contains(&row) {
+                    continue;
+                }
+                widen(header.element, header.big_endian, bytes, self.planes.linear, &mut self.row);
+                self.row.iter_mut().for_each(|x| *x = x.clamp(low, high));
+                along(&self.row, &fast.taps, &mut self.rows[row * columns..(row + 1) * columns]);
+            }
+            at += count;
+        }
+        self.pair.swap(0, 1);
+        let out = self.pair[1].chunks_exact_mut(columns.max(1));
+        for (out, tap) in out.zip(&middle.taps) {
+            let row = |at: usize| &self.rows[at * columns..(at + 1) * columns];
+            between(row(tap.lower), row(tap.upper), tap.weight, out);
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// What is left of the source counts for the checksum; false if it was cancelled.
+    fn skip_rest(&mut self, mut cancelled: impl FnMut() -> bool) -> Result<bool> {
+        while self.next < self.planes.axes[0].0.source {
+            if cancelled() {
+                return Ok(false);
+            }
+            self.skip_plane()?;
+        }
+        Ok(true)
+    }
+}

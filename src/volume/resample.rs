@@ -1,0 +1,125 @@
+//! Linear interpolation along one axis, as PyTorch's `interpolate(mode="linear", align_corners=False)` does it, and the
+//! crop and padding behind it. Pure.
+
+/// Where the voxels of an axis come from.
+#[derive(Debug)]
+pub(super) struct Axis {
+    /// Voxels of the source.
+    pub source: usize,
+    /// Voxels of the result, padding included.
+    pub len: usize,
+    /// Padding before the first tap.
+    pub before: usize,
+    /// One for each voxel that is not padding.
+    pub taps: Vec<Tap>,
+}
+
+/// A voxel between two of the source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tap {
+    pub lower: usize,
+    /// The next one, or the same where it has no weight.
+    pub upper: usize,
+    /// Of `upper`; the rest is that of `lower`.
+    pub weight: f32,
+}
+
+impl Axis {
+    /// `source` voxels resampled to `resampled`, then cropped or padded around the middle to `len`: from
+    /// max((n − t) / 2, 0), with (t − n) / 2 before it.
+    pub(super) fn new(source: usize, resampled: usize, len: usize) -> Self {
+        let start = resampled.saturating_sub(len) / 2;
+        let count = resampled.min(len);
+        let before = len.saturating_sub(resampled) / 2;
+        // The scale in f32 and the rest in f64: the weights are then those of PyTorch 1.13 to the bit, read out of it
+        // with volumes of one voxel. All in f32, they would be off by 2e-6, and so would be steep edges.
+        let tap = |at: usize| {
+            let scale = f64::from(source as f32 / resampled as f32);
+            let place = (scale * (at as f64 + 0.5) - 0.5).max(0.0);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `source`")]
+            let lower = (place as usize).min(source - 1);
+            #[expect(clippy::cast_possible_truncation, reason = "rounded once, here")]
+            let weight = (place - lower as f64).clamp(0.0, 1.0) as f32;
+            let upper = (lower + 1).min(source - 1);
+            if weight == 0.0 { Tap { lower, upper: lower, weight } } else { Tap { lower, upper, weight } }
+        };
+        Self { source, len, before, taps: (start..start + count).map(tap).collect() }
+    }
+
+    /// The first and the last source voxel that has a weight.
+    pub(super) fn window(&self) -> std::ops::RangeInclusive<usize> {
+        let first = self.taps.first().map_or(0, |tap| tap.lower);
+        first..=self.taps.last().map_or(0, |tap| tap.upper)
+    }
+}
+
+/// One row along its axis; `out` has a value for each tap.
+pub(super) fn along(row: &[f32], taps: &[Tap], out: &mut [f32]) {
+    for (out, tap) in out.iter_mut().zip(taps) {
+        *out = row[tap.lower] * (1.0 - tap.weight) + row[tap.upper] * tap.weight;
+    }
+}
+
+/// Between two rows or planes.
+pub(super) fn between(lower: &[f32], upper: &[f32], weight: f32, out: &mut [f32]) {
+    let rest = 1.0 - weight;
+    for ((out, lower), upper) in out.iter_mut().zip(lower).zip(upper) {
+        *out = lower * rest + upper * weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_tap_is_within_the_source_and_they_ascend(source in 1usize..700, resampled in 1usize..900, len in 1usize..900) {
+            let axis = Axis::new(source, resampled, len);
+            prop_assert_eq!(axis.taps.len(), resampled.min(len));
+            prop_assert!(axis.before + axis.taps.len() <= axis.len);
+            for pair in axis.taps.windows(2) {
+                prop_assert!(pair[0].lower <= pair[1].lower && pair[0].upper <= pair[1].upper);
+            }
+            prop_assert!(axis.taps.iter().all(|tap| tap.upper < source && tap.upper <= tap.lower + 1));
+        }
+
+        #[test]
+        fn a_constant_stays_and_nothing_leaves_the_range(
+            row in prop::collection::vec(-1000f32..1000.0, 1..80), resampled in 1usize..200,
+        ) {
+            let axis = Axis::new(row.len(), resampled, resampled);
+            let mut out = vec![0.0; resampled];
+            along(&row, &axis.taps, &mut out);
+            let (least, most) = row.iter().fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+            prop_assert!(out.iter().all(|x| *x >= least - 1e-3 && *x <= most + 1e-3));
+            along(&vec![42.0; row.len()], &axis.taps, &mut out);
+            prop_assert!(out.iter().all(|x| (*x - 42.0).abs() < 1e-4));
+        }
+
+        #[test]
+        fn a_ramp_is_reproduced_inside(source in 2usize..300, resampled in 2usize..400) {
+            let axis = Axis::new(source, resampled, resampled);
+            let row: Vec<f32> = (0u16..).take(source).map(f32::from).collect();
+            let mut out = vec![0.0; resampled];
+            along(&row, &axis.taps, &mut out);
+            for (at, x) in (0u32..).zip(&out) {
+                let scale = source as f64 / resampled as f64;
+                let place = scale * (f64::from(at) + 0.5) - 0.5;
+                if place >= 0.0 && place <= source as f64 - 1.0 {
+                    prop_assert!((f64::from(*x) - place).abs() < 1e-3, "{at}: {x} {place}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn crop_and_padding_are_around_the_middle() {
+        let axis = Axis::new(7, 7, 4);
+        assert_eq!((axis.taps[0].lower, axis.before, axis.taps.len()), (1, 0, 4));
+        let axis = Axis::new(3, 3, 8);
+        assert_eq!((axis.taps[0].lower, axis.before, axis.taps.len()), (0, 2, 3));
+    }
+}

@@ -1,0 +1,74 @@
+"""The kinds of volume as the CT-CLIP loader makes them, with NumPy and PyTorch: what every voxel is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+SHAPE = (480, 480, 240)
+SPACING = (0.75, 0.75, 1.5)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The options, by default those of the program."""
+
+    shape: tuple[int, int, int] = SHAPE
+    spacing: tuple[float, float, float] = SPACING
+    hu_range: tuple[float, float] = (-1000.0, 1000.0)
+    pad_value: float = -1.0
+
+    def flags(self) -> list[str]:
+        """As the program takes them."""
+        options = {"shape": self.shape, "spacing": self.spacing, "hu-range": self.hu_range}
+        flags = [f"--{name}={','.join(map(str, values))}" for name, values in options.items()]
+        return [*flags, f"--pad-value={self.pad_value}"]
+
+
+def resampled(volume: np.ndarray, current: tuple[float, float, float], steps: Steps) -> np.ndarray:
+    """Trilinear, with half-pixel centres, to `int(n * (current / target))` voxels."""
+    sizes = [int(n * (now / target)) for n, now, target in zip(volume.shape, current, steps.spacing)]
+    tensor = torch.from_numpy(np.ascontiguousarray(volume))[None, None]
+    return F.interpolate(tensor, size=sizes, mode="trilinear", align_corners=False)[0, 0].numpy()
+
+
+def cropped_and_padded(volume: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    """Around the middle; and which voxels are no padding."""
+    result = np.full(steps.shape, steps.pad_value, np.float32)
+    inside = np.zeros(steps.shape, bool)
+    from_, to = [], []
+    for n, t in zip(volume.shape, steps.shape):
+        start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
+        from_.append(slice(start, start + count))
+        to.append(slice(before, before + count))
+    result[tuple(to)] = volume[tuple(from_)]
+    inside[tuple(to)] = True
+    return result, inside
+
+
+def preprocessed(
+    stored: np.ndarray, slope: float, intercept: float, spacing: tuple[float, float, float] | None,
+    steps: Steps | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """All steps, in f32 (before the cast to f16); and which voxels are no padding."""
+    steps = steps or Steps()
+    volume = stored.astype(np.float32) * slope + intercept
+    volume = np.clip(volume, *steps.hu_range).astype(np.float32)
+    if spacing is not None:
+        volume = resampled(volume, spacing, steps)
+    return cropped_and_padded(volume / np.float32(1000), steps)
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, inside: np.ndarray) -> None:
+    """Within a unit in f16's last place or 1e-6 everywhere, and exact in 99 % of what is no padding."""
+    rounded = expected.astype(np.float16)
+    unit = np.spacing(np.maximum(np.abs(rounded), np.abs(found))).astype(np.float64)
+    error = np.abs(found.astype(np.float64) - rounded.astype(np.float64))
+    assert (error <= np.maximum(unit, 1e-6)).all(), f"off by up to {error.max()}"
+    assert (found[~inside] == rounded[~inside]).all(), "padding"
+    if inside.any():
+        exact = (found[inside] == rounded[inside]).mean()
+        assert exact >= 0.99, f"{exact:.4f} of the voxels are exact"
