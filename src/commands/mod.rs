@@ -2,6 +2,7 @@
 
 mod bench;
 mod daemon;
+mod doubts;
 mod materialize;
 mod mount;
 mod plan;
@@ -37,8 +38,17 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
-/// Scans and lays out, and prints what the user should know.
+/// Scans and lays out, and prints what the user should know. Refuses volumes whose values contradict their recipe.
 fn make_plan(args: &DatasetArgs) -> Result<Plan> {
+    let plan = show_plan(args)?;
+    match doubts::find(&plan, &args.resolve().0.kind)? {
+        Some(doubt) => Err(Error::Refused(doubt)),
+        None => Ok(plan),
+    }
+}
+
+/// The same without the refusal.
+fn show_plan(args: &DatasetArgs) -> Result<Plan> {
     let (config, options) = args.resolve();
     let plan = Plan::of(&config, options)?;
     for warning in &plan.dataset.warnings {

@@ -1,22 +1,30 @@
 //! `ctwds-fs plan`: what would be built.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
+use clap::ValueEnum;
 
-use super::make_plan;
+use super::{doubts, show_plan};
 use crate::cli::PlanArgs;
+use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::plan::Plan;
+use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
 
 /// Lists longer than this are cut in the text; `--json` has all.
 const LISTED: usize = 20;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
-    let plan = make_plan(&args.dataset)?;
-    let output = if args.json { manifest::render(&plan, |_| None) } else { describe(&plan).into_bytes() };
+    let plan = show_plan(&args.dataset)?;
+    let kind = args.dataset.resolve().0.kind;
+    if let Some(doubt) = doubts::find(&plan, &kind)? {
+        eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
+    }
+    let output = if args.json { manifest::render(&plan, |_| None) } else { describe(&plan, &kind).into_bytes() };
     match std::io::stdout().write_all(&output) {
         // Whoever reads may stop early (`| head`).
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -26,21 +34,14 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     }
 }
 
-fn describe(plan: &Plan) -> String {
+fn describe(plan: &Plan, asked: &KindOptions) -> String {
     let dataset = &plan.dataset;
-    let npz_bytes: u64 = dataset.samples.iter().map(|sample| sample.array.fingerprint.size).sum();
-    let f32_bytes: u64 = dataset.samples.iter().map(|sample| plan.volume(sample).byte_len() * 2).sum();
-    let f16_bytes = f32_bytes / 2;
-    let shard_bytes = plan.shard_bytes();
-    let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let mut text = format!(
         "Data set     {}\n\
          Samples      {} ({} volumes not in all three tables, {} left out; {} table rows without a volume)\n\
          Classes      {}\n\
-         Shards       {} of up to {} samples, shard-000000.tar to {}\n\
+         Shards       {} of up to {} samples, shard-000000.tar to {}, {} in all\n\
          Members      {}\n\
-         Volumes      float16, C order, as stored: {} in all, {} a sample on average\n\
-         Shard bytes  {} ({:.1} % of the NPZ files' {}; {:.1} % of float32's {})\n\
          Plan digest  {}\n",
         dataset.root.display(),
         dataset.samples.len(),
@@ -51,21 +52,72 @@ fn describe(plan: &Plan) -> String {
         plan.shards.len(),
         plan.options.samples_per_shard,
         Plan::shard_name(u32::try_from(plan.shards.len().saturating_sub(1)).unwrap_or(u32::MAX)),
+        ByteSize(plan.shard_bytes()),
         plan.options.format.extensions().map(|extension| format!(".{extension}")).join(" "),
-        ByteSize(f16_bytes),
-        ByteSize(f16_bytes / (dataset.samples.len() as u64).max(1)),
-        ByteSize(shard_bytes),
-        percent(shard_bytes, npz_bytes),
-        ByteSize(npz_bytes),
-        percent(shard_bytes, f32_bytes),
-        ByteSize(f32_bytes),
         plan.digest,
     );
+    kinds(&mut text, plan, asked);
     let left_out = dataset.left_out.iter().map(|left_out| format!("{}: {}", left_out.path, left_out.reason));
     list(&mut text, "Left out (their slots stay empty)", left_out);
     let unmatched = dataset.unmatched.iter().map(|(study, tables)| format!("{study}: not in {tables}"));
     list(&mut text, "Not in all three tables (others close up)", unmatched);
     text
+}
+
+/// What the volumes take in each kind, against what they take now; and what they hold, where that matters.
+fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
+    let samples = &plan.dataset.samples;
+    let npz_bytes: u64 = samples.iter().map(|sample| sample.array.fingerprint.size).sum();
+    let f32_bytes: u64 = samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>() * 4).sum();
+    let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+    text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
+    text.push_str("Volumes      in float16, C order, of each kind of --volume\n");
+    for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
+        let options = KindOptions { kind, ..*asked };
+        let bytes: Vec<u64> = samples.iter().filter_map(|sample| volume_bytes(&options, sample)).collect();
+        let (all, count) = (bytes.iter().sum::<u64>(), bytes.len());
+        let name = kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        let mark = if kind == asked.kind { '*' } else { ' ' };
+        let part = if count == samples.len() { String::new() } else { format!(", {count} samples") };
+        text.push_str(&format!(
+            "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the NPZ files, {:.1} % of float32)\n",
+            ByteSize(all / (count as u64).max(1)),
+            ByteSize(all),
+            percent(all, npz_bytes),
+            percent(all, f32_bytes),
+        ));
+    }
+    let mut steps: BTreeMap<String, usize> = BTreeMap::new();
+    samples
+        .iter()
+        .filter_map(|sample| what_is_done(&sample.recipe))
+        .for_each(|what| *steps.entry(what).or_default() += 1);
+    for (what, count) in steps.iter().take(LISTED) {
+        text.push_str(&format!("    {count} samples: {what}\n"));
+    }
+}
+
+fn volume_bytes(options: &KindOptions, sample: &Sample) -> Option<u64> {
+    let recipe = Recipe::new(options, &sample.array, sample.meta.geometry()).ok()?;
+    let shape = &sample.array.header.shape;
+    Some(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)
+}
+
+/// A recipe in words; those of many volumes are the same.
+fn what_is_done(recipe: &Recipe) -> Option<String> {
+    let source = |axes| match axes {
+        Axes::Hwd => "axes height, width, depth",
+        Axes::Dhw => "axes depth, height, width",
+    };
+    match recipe {
+        Recipe::Stored => None,
+        Recipe::Rescaled { slope, intercept, axes } => Some(format!("{slope} · x + {intercept}, {}", source(*axes))),
+        Recipe::Preprocessed(Preprocess { slope, intercept, clip, divisor, axes, is_resampled, .. }) => Some(format!(
+            "{slope} · x + {intercept}, clipped to {clip:?}, {}, ÷ {divisor}, {}",
+            if *is_resampled { "resampled" } else { "not resampled" },
+            source(*axes)
+        )),
+    }
 }
 
 fn list(text: &mut String, title: &str, lines: impl ExactSizeIterator<Item = String>) {

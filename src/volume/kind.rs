@@ -169,8 +169,10 @@ pub struct Preprocess {
     pub intercept: f64,
     /// Then it is clipped to this,
     pub clip: [f64; 2],
-    /// and resampled to this many voxels (height, width, depth);
+    /// and resampled to this many voxels (height, width, depth), or left as it is;
     pub resampled: [u64; 3],
+    /// Whether that is done: the sizes may happen to be those of the source.
+    pub is_resampled: bool,
     /// divided by this,
     pub divisor: f64,
     /// cropped and padded around its middle to this shape,
@@ -221,12 +223,24 @@ impl Recipe {
         let divisor = if dialect == Dialect::Normalized { 1.0 } else { 1000.0 };
         let clip = options.hu_range.map(|hu| hu / 1000.0 * divisor);
         let source = axes.hwd(array_shape(array));
-        let resampled = match (options.resample, dialect) {
-            (Resample::Always, _) | (Resample::Auto, Dialect::Native) => resampled(options, source, geometry)?,
-            (Resample::Never, _) | (Resample::Auto, _) => source,
+        let is_resampled = match options.resample {
+            Resample::Auto => dialect == Dialect::Native,
+            Resample::Always => true,
+            Resample::Never => false,
         };
+        let resampled = if is_resampled { resampled(options, source, geometry)? } else { source };
         let (shape, pad_value) = (options.shape, options.pad_value);
-        Ok(Self::Preprocessed(Preprocess { slope, intercept, clip, resampled, divisor, shape, pad_value, axes }))
+        Ok(Self::Preprocessed(Preprocess {
+            slope,
+            intercept,
+            clip,
+            resampled,
+            is_resampled,
+            divisor,
+            shape,
+            pad_value,
+            axes,
+        }))
     }
 
     /// The result's shape; the array's axes for a stored volume, height, width, depth for the others.

@@ -6,6 +6,7 @@
 //! plane. The source's fingerprint is checked before and after: a file that changed is an error, never a mixture.
 
 mod cast;
+mod evidence;
 mod kind;
 mod planes;
 mod resample;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 pub use cast::Overflow;
+pub use evidence::{Doubt, doubt};
 pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
 
 use crate::error::{Error, Result};
@@ -78,8 +80,17 @@ impl Volume<'_> {
             Recipe::Rescaled { slope, intercept, axes } => {
                 let (clip, shape) = ([f64::NEG_INFINITY, f64::INFINITY], self.shape());
                 let (slope, intercept, axes) = (*slope, *intercept, *axes);
-                let steps =
-                    Preprocess { slope, intercept, clip, resampled: shape, divisor: 1.0, shape, pad_value: 0.0, axes };
+                let steps = Preprocess {
+                    slope,
+                    intercept,
+                    clip,
+                    resampled: shape,
+                    is_resampled: false,
+                    divisor: 1.0,
+                    shape,
+                    pad_value: 0.0,
+                    axes,
+                };
                 Some(Planes::new(header, &steps))
             }
             Recipe::Preprocessed(steps) => Some(Planes::new(header, steps)),

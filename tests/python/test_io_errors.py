@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty import FaultyFolder, faulty_folder, small_disk
-from harness import NOBODY, Program, digest, needs_root, require_fuse, shards
+from harness import NOBODY, Program, digest, needs_root, require_fuse, shards, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset, write_dataset
 
@@ -180,7 +180,9 @@ def test_disk_that_fills_up_half_way(program: Program, faulty: tuple[FaultyFolde
         command = ["materialize", *dataset.flags(), "--samples-per-shard", "1", "--output-dir", out]
 
         def fill_the_disk(name: str) -> None:
-            if name == "v02.npz" and (out / "shard-000001.tar").exists() and not ballast.exists():
+            # Not while planning; and a shard is written out while the next one is made.
+            if name == "v02.npz" and (out / "shard-000000.tar").exists() and not ballast.exists():
+                wait_until((out / "shard-000001.tar").exists, "the second shard is finished")
                 stat = os.statvfs(disk)
                 with ballast.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, stat.f_bavail * stat.f_frsize - 50_000)

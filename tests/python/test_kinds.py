@@ -214,3 +214,96 @@ def test_nonsense_is_refused(program: Program, tmp_path: Path) -> None:
                   ["--rescale", "maybe"], ["--spacing", "-1,1,1"], ["--shape", "1e9,1,1"]):  # fmt: skip
         done = program.run("plan", *dataset.flags(), "--volume", "preprocessed", *flags, check=False)
         assert done.returncode == 2 and flags[0] in done.stderr
+
+
+def head(air: float, corner: float, seed: int = 0) -> np.ndarray:
+    """Tissue in the middle of air, with padded corners as some scanners write them."""
+    volume = np.full((32, 32, 24), air, np.float32)
+    volume[8:24, 8:24] = air + 1000
+    volume += np.random.default_rng(seed).integers(-20, 20, volume.shape)
+    volume[:4, :4] = volume[-4:, -4:] = corner
+    return volume
+
+
+RAW = {"-1024": (head(24, 0), -1024), "padded": (head(24, -2000), -1024), "-8192": (head(7192, 7168), -8192)}
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_raw_values_raise_no_doubt(program: Program, tmp_path: Path, raw: str) -> None:
+    """Of every scanner that CT-RATE has."""
+    volume, intercept = RAW[raw]
+    dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": volume}})
+    set_meta(dataset, {"v": (1, intercept, "[0.9, 0.9]", 1.2)})
+    done = program.run("plan", *dataset.flags(), "--volume", "rescaled")
+    assert "--rescale" not in done.stderr
+    found = samples(program.materialize(dataset, tmp_path / "out", "--volume", "rescaled"))["v"]["volume"]
+    assert (found == (volume + intercept).astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("kind", ["rescaled", "preprocessed"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_values_that_are_hu_already_are_not_shifted(program: Program, tmp_path: Path, kind: str, order: Any) -> None:
+    """`plan` names them, `mount` and `materialize` refuse until an option decides."""
+    volumes = {f"v{n}.npz": {"data": np.asarray(head(-1000, -1024, n), order=order)} for n in range(3)}
+    volumes["raw.npz"] = {"data": head(24, 0)}
+    dataset = write_dataset(tmp_path / "data", volumes)
+    set_meta(dataset, {path.removesuffix(".npz"): (1, -1024, "[0.9, 0.9]", 1.2) for path in volumes})
+    flags = ["--volume", kind, *SMALL.flags()]
+    warning = program.run("plan", *dataset.flags(), *flags).stderr
+    assert "3 of 4 volumes looked at (v0, v1, v2)" in warning and "--rescale none" in warning
+    point = tmp_path / "mount"
+    point.mkdir()
+    for command in (["mount", point], ["materialize", "--output-dir", tmp_path / "refused"]):
+        assert "--rescale none" in program.refuses(command[0], *dataset.flags(), *flags, *command[1:])
+    assert not (tmp_path / "refused").exists()
+    for rescale, intercept in (("none", 0), ("table", -1024), ("1,-7", -7)):
+        out = program.materialize(dataset, tmp_path / rescale, *flags, f"--rescale={rescale}")
+        found, stored = samples(out)["v1"]["volume"], volumes["v1.npz"]["data"]
+        if kind == "rescaled":
+            assert (found == (stored + intercept).astype(np.float16)).all()
+        else:
+            assert_close(found, *preprocessed(stored, 1, intercept, (0.9, 0.9, 1.2), SMALL))
+    assert program.run("plan", *dataset.flags()).stderr == "", "stored volumes are taken as they are"
+
+
+def test_an_arr_0_of_hu_is_no_arr_0_of_clip(program: Program, tmp_path: Path) -> None:
+    """Its values say so."""
+    dataset = write_dataset(tmp_path / "data", {"v.npz": {"arr_0": head(-1000, -1024)}})
+    set_meta(dataset, {"v": (1, -1024, "[0.9, 0.9]", 1.2)})
+    message = program.refuses(
+        "materialize", *dataset.flags(), "--volume", "preprocessed", "--output-dir", tmp_path / "out"
+    )
+    assert "HU / 1000" in message and "--dialect" in message
+
+
+def test_plan_compares_the_kinds(program: Program, tmp_path: Path) -> None:
+    """Bytes a sample and in all, against the NPZ files and against float32; and what is done."""
+    dataset = write_dataset(tmp_path / "data", {f"v{n}.npz": {"data": values((20, 22, 18))} for n in range(2)})
+    text = program.run("plan", *dataset.flags(), "--volume", "preprocessed", *SMALL.flags()).stdout
+    lines = {line.split()[-0 if "*" not in line else 1]: line for line in text.splitlines() if "a sample" in line}
+    assert set(lines) == {"stored", "rescaled", "preprocessed"} and "*" in lines["preprocessed"]
+    assert "50.0 % of float32" in lines["stored"] and "50.0 % of float32" in lines["rescaled"]
+    share = 100 * np.prod(SMALL.shape) * 2 / (20 * 22 * 18 * 4)
+    assert f"{share:.1f} % of float32" in lines["preprocessed"]
+    assert "2 samples: 1 · x + -1024, clipped" in text and "resampled" in text
+
+
+def test_every_kind_streams_and_is_the_same_in_a_mount(program: Program, tmp_path: Path) -> None:
+    """Whatever the order of reads and the size of the cache; the digests of the plans differ."""
+    volumes = {f"v{n}.npz": {"data": np.asarray(head(24, 0, n), order="CF"[n % 2])} for n in range(4)}
+    dataset = write_dataset(tmp_path / "data", volumes, deflated=True)
+    seen = set()
+    for kind in ("stored", "rescaled", "preprocessed"):
+        flags = ["--volume", kind, *SMALL.flags(), "--samples-per-shard", 2]
+        right = program.materialize(dataset, tmp_path / kind, *flags)
+        seen.add(json.loads((right / "manifest.json").read_text())["plan_digest"])
+        for more in (["--cache-size", "20KiB"], ["--page-cache", "off", "--threads", 1]):
+            with program.mounted(dataset, *flags, *more) as point:
+                for shard in shards(right):
+                    content = shard.read_bytes()
+                    with (point / shard.name).open("rb") as file:
+                        for offset in range(len(content) - 4097, -1, -30_011):
+                            file.seek(offset)
+                            assert file.read(4097) == content[offset : offset + 4097]
+                    assert digest(point / shard.name) == digest(shard)
+    assert len(seen) == 3

@@ -1,0 +1,68 @@
+//! Whether the values of the volumes are what the recipe takes them for: asked before anything is made of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::dataset::Sample;
+use crate::error::Result;
+use crate::parallel::{available_cores, try_map};
+use crate::plan::Plan;
+use crate::volume::{Doubt, KindOptions, Recipe, Rescale, doubt};
+
+/// Volumes that are looked at: so many of each slope and intercept, and so many in all.
+const OF_EACH: usize = 8;
+const IN_ALL: usize = 48;
+/// Studies that are named.
+const NAMED: usize = 5;
+
+/// Looks into volumes spread over the data set; what is wrong with them, in a sentence with the remedy.
+///
+/// # Errors
+/// A volume cannot be read.
+pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
+    let looked_at: Vec<&Sample> = choose(plan, asked);
+    let doubts = try_map(&looked_at, available_cores(), |sample| {
+        doubt(&plan.dataset.root.join(&sample.path), &sample.array, &sample.recipe)
+    })?;
+    let mut found: BTreeMap<Doubt, Vec<&Sample>> = BTreeMap::new();
+    for (sample, doubt) in looked_at.iter().zip(doubts) {
+        if let Some(doubt) = doubt {
+            found.entry(doubt).or_default().push(sample);
+        }
+    }
+    let Some((doubt, samples)) = found.into_iter().next() else { return Ok(None) };
+    let names: Vec<&str> = samples.iter().take(NAMED).map(|sample| sample.study_id.as_str()).collect();
+    let more = if samples.len() > NAMED { ", …" } else { "" };
+    let who = format!("{} of {} volumes looked at ({}{more})", samples.len(), looked_at.len(), names.join(", "));
+    Ok(Some(match doubt {
+        Doubt::AlreadyHu => format!(
+            "{who} hold HU already, which the slope and intercept of the metadata table would shift; \
+             --rescale none takes the values as they are, --rescale table applies the table all the same"
+        ),
+        Doubt::NotNormalized => {
+            format!("{who} hold values beyond ±1.5, which are not HU / 1000; --dialect hu or native says what they are")
+        }
+    }))
+}
+
+/// Of each slope and intercept some, spread over the data set. Those that the user has decided are not asked about.
+fn choose<'a>(plan: &'a Plan, asked: &KindOptions) -> Vec<&'a Sample> {
+    if asked.dialect.is_some() || asked.rescale != Rescale::Auto {
+        return Vec::new();
+    }
+    let mut groups: HashMap<String, Vec<&Sample>> = HashMap::new();
+    for sample in &plan.dataset.samples {
+        let (slope, intercept, axes) = match &sample.recipe {
+            Recipe::Stored => continue,
+            Recipe::Rescaled { slope, intercept, axes } => (slope, intercept, axes),
+            Recipe::Preprocessed(steps) => (&steps.slope, &steps.intercept, &steps.axes),
+        };
+        groups.entry(format!("{slope} {intercept} {axes:?}")).or_default().push(sample);
+    }
+    let mut groups: Vec<Vec<&Sample>> = groups.into_values().collect();
+    groups.sort_by_key(|group| group[0].slot);
+    let spread = |group: &Vec<&'a Sample>| -> Vec<&'a Sample> {
+        let count = group.len().min(OF_EACH);
+        (0..count).map(|n| group[n * group.len() / count]).collect()
+    };
+    groups.iter().flat_map(spread).take(IN_ALL).collect()
+}
