@@ -36,6 +36,7 @@
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
+//! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished | how they are made |
 //!
 //! # Invariants
@@ -90,6 +91,7 @@ pub mod num;
 pub mod parallel;
 pub mod plan;
 pub mod pyjson;
+pub mod quarantine;
 pub mod record;
 pub mod saved;
 pub mod shard;

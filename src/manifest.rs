@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::dataset::LeftOut;
 use crate::members::Format;
 use crate::plan::{Plan, ShardId};
+use crate::volume::Kind;
 
 /// The manifest's file name.
 pub const NAME: &str = "manifest.json";
@@ -26,7 +27,7 @@ struct Manifest<'a> {
     tool: &'static str,
     plan_digest: &'a str,
     format: Format,
-    volume_kind: &'static str,
+    volume_kind: Kind,
     label_names: &'a [String],
     left_out: &'a [LeftOut],
     unmatched: Vec<Unmatched<'a>>,
@@ -73,7 +74,7 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
         tool: concat!("ctwds-fs ", env!("CARGO_PKG_VERSION")),
         plan_digest: &plan.digest,
         format: plan.options.format,
-        volume_kind: "stored",
+        volume_kind: plan.kind(),
         label_names: &plan.dataset.label_names,
         left_out: &plan.dataset.left_out,
         unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),

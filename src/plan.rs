@@ -16,7 +16,7 @@ use crate::layout::{MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
-use crate::volume::{Overflow, Recipe, Volume};
+use crate::volume::{Kind, Overflow, Recipe, Volume};
 
 /// The options that change a shard's bytes, besides those of the data set.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +136,11 @@ impl Plan {
             recipe: &sample.recipe,
             overflow: self.options.overflow,
         }
+    }
+
+    /// The kind of all volumes.
+    pub fn kind(&self) -> Kind {
+        self.dataset.samples.first().map_or(Kind::Stored, |sample| sample.recipe.kind())
     }
 
     /// Bytes of all shard files.

@@ -296,7 +296,9 @@ def test_every_kind_streams_and_is_the_same_in_a_mount(program: Program, tmp_pat
     for kind in ("stored", "rescaled", "preprocessed"):
         flags = ["--volume", kind, *SMALL.flags(), "--samples-per-shard", 2]
         right = program.materialize(dataset, tmp_path / kind, *flags)
-        seen.add(json.loads((right / "manifest.json").read_text())["plan_digest"])
+        manifest = json.loads((right / "manifest.json").read_text())
+        assert manifest["volume_kind"] == kind
+        seen.add(manifest["plan_digest"])
         for more in (["--cache-size", "20KiB"], ["--page-cache", "off", "--threads", 1]):
             with program.mounted(dataset, *flags, *more) as point:
                 for shard in shards(right):
