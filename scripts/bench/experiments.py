@@ -19,6 +19,7 @@ PASSES = 4  # over what is read again, so that a run takes long enough to be mea
 SETTLED = 2.5  # seconds after which the program trusts the time of a file that was written
 SMALL = 8192  # bytes that a Python program reads at a time
 MIB = 1 << 20
+RESULT = 480 * 480 * 240 * 2  # bytes of a preprocessed volume
 
 
 def cold(lab: Lab, compression: str, readers: int) -> Samples:
@@ -83,12 +84,39 @@ def reread(lab: Lab, kind: str, block: int = MIB) -> Samples:
 def materialized(lab: Lab) -> Samples:
     """Shards that a mount takes from files, against the files."""
     data, files = lab.dataset("C", "deflated"), lab.files()
-    with lab.mounted(data, materialized=files[0].parent) as mount:
+    with lab.mounted(data, flags=("--materialized", files[0].parent)) as mount:
         shards = mount.shards()
         return lab.interleave({
             "files": lambda: lab.read("raw", split(files, 1), passes=PASSES),
             "mount": lambda: lab.read("raw", split(shards, 1), mount, passes=PASSES),
         })  # fmt: skip
+
+
+def preprocessed(lab: Lab, compression: str, threads: int) -> Samples:
+    """The steps of the original loader by NumPy and PyTorch, in one process, against a mount that does them, one reader
+    before it; with so many threads each."""
+    data, settings = lab.whole(compression), lab.settings
+
+    def mount() -> Sample:
+        with lab.mounted(data, threads=threads, cache=6 * RESULT, flags=("--volume", "preprocessed")) as mount:
+            return lab.read("raw", split(mount.shards(), 1), mount)
+
+    steps = {"metadata": str(data.meta), "threads": threads, "expected": RESULT * settings.whole}
+    return lab.interleave({
+        "NumPy + PyTorch": lambda: lab.read("preprocess", split(data.volumes(), 1), **steps),
+        "mount": mount,
+    })  # fmt: skip
+
+
+def rescaled(lab: Lab, compression: str) -> Samples:
+    """A cold read by one reader of two kinds of volume."""
+    data = lab.dataset("C", compression)
+
+    def mount(kind: str) -> Sample:
+        with lab.mounted(data, flags=("--volume", kind)) as mount:
+            return lab.read("raw", split(mount.shards(), 1), mount)
+
+    return lab.interleave({kind: partial(mount, kind) for kind in ("stored", "rescaled")})
 
 
 def command(*words: object) -> Sample:
@@ -184,6 +212,12 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     "reread webdataset": partial(reread, kind="webdataset"),
     "materialized": materialized,
     **{f"materialize {how}": partial(materialize, compression=how) for how in COMPRESSIONS},
+    **{
+        f"preprocessed {how} {threads}": partial(preprocessed, compression=how, threads=threads)
+        for how in COMPRESSIONS
+        for threads in (1, 2)
+    },
+    **{f"rescaled {how}": partial(rescaled, compression=how) for how in COMPRESSIONS},
     "start": start,
     **{f"memory {order}": partial(memory, order=order) for order in "CF"},
     "first byte": first_byte,

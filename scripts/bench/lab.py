@@ -34,6 +34,8 @@ class Settings:
     patience: float = 15.0  # seconds; what is over sooner is run up to three times as often
     volumes: int = 16
     size: tuple[int, int, int] = (512, 512, 64)
+    whole: int = 4  # volumes of a scan's whole length, for what is resampled
+    whole_size: tuple[int, int, int] = (512, 512, 260)
     studies: int = 40_000
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
@@ -47,8 +49,11 @@ class Settings:
         return self.voxel_bytes() * (self.volumes // 2)
 
     def disk_bytes(self) -> int:
-        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 three times."""
-        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 3)) + self.studies * 12_000
+        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 three times; the whole
+        ones in float32 and deflated."""
+        height, width, depth = self.whole_size
+        whole = height * width * depth * self.whole * 6
+        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 3)) + whole + self.studies * 12_000
 
 
 def say(text: str) -> None:
@@ -126,6 +131,22 @@ class Lab:
         warm(data.volumes())
         return data
 
+    def whole(self, compression: str) -> Dataset:
+        """Scans of their whole length, in the page cache."""
+
+        def make() -> Dataset:
+            settings = self.settings
+            say(f"making {settings.whole} volumes of {settings.whole_size}, {compression}")
+            options = Options(
+                self.folder / f"whole-{compression}", volumes=settings.whole, size=settings.whole_size, fixed_size=True,
+                order="C", compression=compression, strays=False, workers=settings.cores,
+            )  # fmt: skip
+            return make_dataset(options)
+
+        data = self.once(f"whole-{compression}", make)
+        warm(data.volumes())
+        return data
+
     def files(self) -> list[Path]:
         """The shards as files that the program wrote, in the page cache."""
 
@@ -155,21 +176,22 @@ class Lab:
     @contextlib.contextmanager
     def mounted(
         self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS,
-        materialized: Path | None = None,
+        threads: int | None = None, flags: tuple[object, ...] = (),
     ) -> Iterator[Mount]:
         """A fresh mount."""
         options = [
             *data.flags(), *self.shard_flags(shards), "--cache-size", cache or self.settings.cache_bytes(),
-            "--threads", self.settings.cores, "--page-cache", "on" if page_cache else "off",
+            "--threads", threads or self.settings.cores, "--page-cache", "on" if page_cache else "off", *flags,
         ]  # fmt: skip
-        if materialized:
-            options += ["--materialized", materialized]
         with mounted(self.program, self.folder, *options) as mount:
             yield mount
 
-    def read(self, kind: str, shares: list[list[str]], mount: Mount | None = None, **options: Any) -> Sample:
+    def read(
+        self, kind: str, shares: list[list[str]], mount: Mount | None = None, *, expected: int | None = None,
+        **options: Any,
+    ) -> Sample:
         """One measurement: readers begin together; wall time to the last one's end, CPU time of them and the daemon.
-        What they read must be all there is."""
+        What they read must be all there is: the bytes that are expected, by default the volumes'."""
         daemon = mount.cpu_seconds() if mount else 0.0
         answers = crew.work(kind, shares, **options)
         daemon = mount.cpu_seconds() - daemon if mount else 0.0
@@ -177,7 +199,7 @@ class Lab:
         read = sum(answer["bytes"] for answer in answers)
         if kind in ("raw", "python"):
             expected = sum(os.stat(path).st_size for share in shares for path in share)
-        else:
+        elif expected is None:
             expected = self.settings.voxel_bytes() * self.settings.volumes
         if read != expected * options.get("passes", 1):
             raise Failure(f"a {kind} reader read {read} bytes, not {expected}")

@@ -103,6 +103,25 @@ def fortran_rows() -> list[Row]:
     return rows
 
 
+def kind_rows() -> list[Row]:
+    """The kinds of volume."""
+    rows = []
+    for how, target in (("deflated", 4.0), ("stored", 8.0)):
+        for threads, aim in ((1, target), (2, None)):
+            many = "1 thread" if threads == 1 else f"{threads} threads"
+            rows.append(Row(
+                f"preprocessed/{how}/{threads}", f"cold read, preprocessed, {how}, {many}", f"NumPy + PyTorch, {many}",
+                f"preprocessed {how} {threads}", "mount", "NumPy + PyTorch", aim,
+            ))  # fmt: skip
+    return rows + [
+        Row(
+            f"rescaled/{how}", f"cold read, rescaled, {how}", "stored as it is", f"rescaled {how}", "rescaled", "stored",
+            1.05, COST,
+        )
+        for how in ("deflated", "stored")
+    ]  # fmt: skip
+
+
 def other_rows() -> list[Row]:
     """Everything else."""
     converter, tiny = "NumPy + tarfile converter, 2 processes", "the same scan by Python, 2 processes"
@@ -135,4 +154,4 @@ CPU = Row(
     "mount", "np.load", 0.45, COST, "cpu",
 )  # fmt: skip
 
-ROWS = [*cold_rows(), *webdataset_rows(), *with_page_cache(CPU), *fortran_rows(), *other_rows()]
+ROWS = [*cold_rows(), *webdataset_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(), *other_rows()]

@@ -110,6 +110,32 @@ def numpy_loader(job: Job) -> Run:
     return lambda: {"bytes": total_bytes(loader)}
 
 
+def preprocess(job: Job) -> Run:
+    """All steps of the original loader, as the tests have them, by NumPy and PyTorch."""
+    import ast
+    import csv
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "python"))
+    from kinds import preprocessed
+
+    torch.set_num_threads(job["threads"])
+    with open(job["metadata"], newline="", encoding="utf-8-sig") as file:
+        rows = {row["VolumeName"]: row for row in csv.DictReader(file)}
+
+    def voxels(path: str) -> np.ndarray:
+        row = rows[Path(path).stem + ".nii.gz"]
+        spacing = (*ast.literal_eval(row["XYSpacing"]), float(row["ZSpacing"]))
+        slope, intercept = float(row["RescaleSlope"]), float(row["RescaleIntercept"])
+        volume, _ = preprocessed(np.load(path)["data"], slope, intercept, spacing)
+        return volume.astype(np.float16)
+
+    return lambda: {"bytes": sum(voxels(path).nbytes for path in job["paths"])}
+
+
 def first(job: Job) -> Run:
     """The first volume of a shard: how long until its first bytes come, and until all have come."""
     from tarfile import BLOCKSIZE, TarInfo
@@ -133,7 +159,8 @@ def first(job: Job) -> Run:
     return run
 
 
-KINDS = {maker.__name__: maker for maker in (raw, python, numpy, webdataset, webdataset_loader, numpy_loader, first)}
+MAKERS = (raw, python, numpy, webdataset, webdataset_loader, numpy_loader, preprocess, first)
+KINDS = {maker.__name__: maker for maker in MAKERS}
 
 
 def cpu_seconds() -> float:

@@ -21,7 +21,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let plan = make_plan(&args.dataset)?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
-    let read_ahead = Serving::usual_read_ahead(workers);
+    let read_ahead = 1;
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
