@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::config::{Configured, Split};
 use crate::dataset::{self, MissingMeta};
 use crate::error::{Error, Result};
 use crate::members::Format;
@@ -26,6 +27,13 @@ pub struct DatasetArgs {
     /// CSV with VolumeName and one column a class
     #[arg(long, value_name = "CSV")]
     pub labels_file: Option<PathBuf>,
+    /// The training's configuration (YAML): its section `data` names the four inputs, and the mountpoint as the folder
+    /// of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the training
+    #[arg(long, value_name = "YAML", requires = "split")]
+    pub config: Option<PathBuf>,
+    /// Which data set of the configuration
+    #[arg(long, value_enum, requires = "config")]
+    pub split: Option<Split>,
     /// Samples in a shard
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     pub samples_per_shard: u32,
@@ -100,7 +108,7 @@ impl DatasetArgs {
     /// Where the data set is: the only place that decides it.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names the flags that are missing.
+    /// [`Error::Usage`] that names the flags that are missing; a configuration that lacks them as well.
     pub fn sources(&self) -> Result<Sources> {
         let given = [
             ("--data-folder", &self.data_folder),
@@ -108,16 +116,27 @@ impl DatasetArgs {
             ("--meta-file", &self.meta_file),
             ("--labels-file", &self.labels_file),
         ];
-        match given.map(|(_, path)| path.clone()) {
-            [Some(data_folder), Some(reports_file), Some(meta_file), Some(labels_file)] => {
-                Ok(Sources { data_folder, reports_file, meta_file, labels_file })
-            }
+        let paths = given.map(|(_, path)| path.clone());
+        let paths = match (paths, self.configured()?) {
+            ([Some(folder), Some(reports), Some(meta), Some(labels)], _) => [folder, reports, meta, labels],
+            (paths, Some(configured)) => configured.sources(paths)?,
             _ => {
                 let missing = given.iter().filter(|(_, path)| path.is_none()).map(|(flag, _)| *flag);
-                let missing: Vec<&str> = missing.collect();
-                Err(Error::Usage(format!("missing: {}", missing.join(", "))))
+                let missing = missing.collect::<Vec<_>>().join(", ");
+                return Err(Error::Usage(format!("missing: {missing}; or --config and --split")));
             }
-        }
+        };
+        let [data_folder, reports_file, meta_file, labels_file] = paths;
+        Ok(Sources { data_folder, reports_file, meta_file, labels_file })
+    }
+
+    /// The configuration, where the user named one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn configured(&self) -> Result<Option<Configured>> {
+        let named = self.config.as_deref().zip(self.split);
+        named.map(|(file, split)| Configured::read(file, split)).transpose()
     }
 
     /// What becomes of values and shapes.
