@@ -1,6 +1,7 @@
 //! The command line: parsing and resolution into the configurations of the library.
 
 mod bench;
+mod config;
 mod dataset;
 
 use std::ffi::OsString;
@@ -57,8 +58,8 @@ pub struct MountArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
-    /// An empty folder outside the data folder
-    pub mountpoint: PathBuf,
+    /// An empty folder outside the data folder [default: the folder of the shard pattern in --config]
+    pub mountpoint: Option<PathBuf>,
     /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
     #[arg(long, value_name = "BYTES")]
     pub cache_size: Option<ByteSize>,
@@ -87,6 +88,20 @@ pub struct MountArgs {
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]
     pub daemon: bool,
+}
+
+impl MountArgs {
+    /// Where to mount.
+    ///
+    /// # Errors
+    /// Neither the command line nor the configuration says it.
+    pub fn mountpoint(&self) -> Result<PathBuf> {
+        match (&self.mountpoint, self.dataset.configured()?) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Some(configured)) => configured.mountpoint(),
+            (None, None) => Err(Error::Usage("missing: the mountpoint; or --config and --split".into())),
+        }
+    }
 }
 
 /// Whether shards go through the kernel's page cache.
@@ -207,8 +222,9 @@ mod tests {
             .map(OsString::from),
         );
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
-        assert_eq!(args.dataset.data_folder.to_str(), Some("a_b"));
-        assert_eq!(args.dataset.reports_file.to_str(), Some("r_1.csv"));
-        assert_eq!((args.num_workers, args.dataset.resolve().0.limit), (Some(8), Some(100)));
+        let config = args.dataset.resolve().unwrap().0;
+        assert_eq!(config.data_folder.to_str(), Some("a_b"));
+        assert_eq!(config.reports_file.to_str(), Some("r_1.csv"));
+        assert_eq!((args.num_workers, config.limit), (Some(8), Some(100)));
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
         return serve(args);
     }
-    let mountpoint = mounts::resolve_links(&args.mountpoint);
+    let mountpoint = mounts::resolve_links(&args.mountpoint()?);
     let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
     if let Err(code) = daemon::start(args.log_file.is_none().then_some(&*log_file))? {
@@ -38,7 +38,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
 
 fn serve(args: &MountArgs) -> Result<ExitCode> {
     daemon::log_to_terminal(log::LevelFilter::Info);
-    let mountpoint = mount::check_mountpoint(&args.mountpoint, &args.dataset.data_folder)?;
+    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &args.dataset.sources()?.data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);

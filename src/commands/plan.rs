@@ -20,7 +20,7 @@ const LISTED: usize = 20;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = show_plan(&args.dataset)?;
-    let kind = args.dataset.resolve().0.kind;
+    let kind = args.dataset.kind();
     if let Some(doubt) = doubts::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }

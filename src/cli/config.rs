@@ -1,0 +1,243 @@
+//! The configuration that the training reads: a YAML file whose section `data` says where the data set and its shards
+//! are. Keys that other programs read are none of our business.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::{DuplicateKeyPolicy, Spanned};
+
+use crate::error::{Error, Result};
+
+/// Which of the data sets of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Split {
+    /// Keys such as `train_dir`.
+    Train,
+    /// Keys such as `valid_dir`.
+    Valid,
+}
+
+/// The sections that are read.
+#[derive(Debug, Deserialize)]
+struct File {
+    data: Option<Section>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Section {
+    train_dir: Option<Spanned<Value>>,
+    reports_train: Option<Spanned<Value>>,
+    train_meta: Option<Spanned<Value>>,
+    labels_train: Option<Spanned<Value>>,
+    webdataset_shards_train: Option<Spanned<Value>>,
+    valid_dir: Option<Spanned<Value>>,
+    reports_valid: Option<Spanned<Value>>,
+    valid_meta: Option<Spanned<Value>>,
+    labels_valid: Option<Spanned<Value>>,
+    webdataset_shards_val: Option<Spanned<Value>>,
+}
+
+/// A path, or what the user wrote in its place.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Text(String),
+    Other(IgnoredAny),
+}
+
+/// The keys of one data set in a configuration.
+#[derive(Debug)]
+pub struct Configured {
+    file: PathBuf,
+    keys: [&'static str; 5],
+    values: [Option<Spanned<Value>>; 5],
+}
+
+impl Configured {
+    /// Reads `file`.
+    ///
+    /// # Errors
+    /// It cannot be read, is no YAML, or has no section `data`.
+    pub fn read(file: &Path, split: Split) -> Result<Self> {
+        let text = fs::read_to_string(file).map_err(|error| Error::io(file, "read the configuration", error))?;
+        let options = serde_saphyr::options! {
+            duplicate_keys: DuplicateKeyPolicy::LastWins, // as PyYAML, by which the training reads it
+            with_snippet: false,
+        };
+        let parsed: Result<File, _> = serde_saphyr::from_str_with_options(&text, options);
+        let parsed = parsed.map_err(|error| Error::malformed(file, error.to_string()))?;
+        let section = parsed.data.ok_or_else(|| Error::malformed(file, "there is no section 'data:' in it"))?;
+        let (keys, values) = match split {
+            Split::Train => (
+                ["train_dir", "reports_train", "train_meta", "labels_train", "webdataset_shards_train"],
+                [
+                    section.train_dir,
+                    section.reports_train,
+                    section.train_meta,
+                    section.labels_train,
+                    section.webdataset_shards_train,
+                ],
+            ),
+            Split::Valid => (
+                ["valid_dir", "reports_valid", "valid_meta", "labels_valid", "webdataset_shards_val"],
+                [
+                    section.valid_dir,
+                    section.reports_valid,
+                    section.valid_meta,
+                    section.labels_valid,
+                    section.webdataset_shards_val,
+                ],
+            ),
+        };
+        Ok(Self { file: file.to_owned(), keys, values })
+    }
+
+    /// Data folder, reports, metadata and labels; relative to the current folder, as the training takes them. `given` is
+    /// what the command line has: it wins, and what it has is not asked for here.
+    ///
+    /// # Errors
+    /// A key is missing, or no path.
+    pub fn sources(&self, given: [Option<PathBuf>; 4]) -> Result<[PathBuf; 4]> {
+        let mut found = [const { None }; 4];
+        for (at, given) in given.into_iter().enumerate() {
+            found[at] = match given {
+                Some(path) => Some(path),
+                None => self.text(at)?.map(PathBuf::from),
+            };
+        }
+        match found {
+            [Some(folder), Some(reports), Some(meta), Some(labels)] => Ok([folder, reports, meta, labels]),
+            found => {
+                let missing = found.iter().zip(&self.keys).filter(|(path, _)| path.is_none());
+                Err(self.missing(&missing.map(|(_, key)| *key).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    /// The folder of the shards' pattern.
+    ///
+    /// # Errors
+    /// The key is missing, or its value is not the pattern of shards in one folder.
+    pub fn mountpoint(&self) -> Result<PathBuf> {
+        let at = self.keys.len() - 1;
+        let pattern = self.text(at)?.ok_or_else(|| self.missing(&[self.keys[at]]))?;
+        let refuse = |reason| Err(self.wrong(at, &format!("{reason}; name the mountpoint on the command line")));
+        let path = Path::new(pattern.strip_prefix("file:").unwrap_or(pattern));
+        let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+            return refuse("the pattern has no folder");
+        };
+        let folder_text = folder.to_string_lossy();
+        if pattern.contains("::") || folder_text.contains(['{', '}', '*', '?', '[']) {
+            return refuse("the pattern names several folders");
+        }
+        if folder_text.contains(':') {
+            return refuse("the pattern is not of files");
+        }
+        Ok(without_epoch(folder).to_owned())
+    }
+
+    fn text(&self, at: usize) -> Result<Option<&str>> {
+        match self.values[at].as_ref().map(|spanned| &spanned.value) {
+            None => Ok(None),
+            Some(Value::Text(text)) if !text.trim().is_empty() => Ok(Some(text)),
+            Some(Value::Text(_)) => Err(self.wrong(at, "it is empty")),
+            Some(Value::Other(_)) => Err(self.wrong(at, "it should be one path")),
+        }
+    }
+
+    fn wrong(&self, at: usize, reason: &str) -> Error {
+        let line = self.values[at].as_ref().map_or(0, |spanned| spanned.defined.line());
+        Error::malformed(&self.file, format!("line {line}, data.{}: {reason}", self.keys[at]))
+    }
+
+    fn missing(&self, keys: &[&str]) -> Error {
+        let keys: Vec<String> = keys.iter().map(|key| format!("data.{key}")).collect();
+        let reason = format!("{} not set there, nor is the flag in its stead", keys.join(", "));
+        Error::malformed(&self.file, reason)
+    }
+}
+
+/// The mountpoint of a folder such as `epochs/000003` in it.
+fn without_epoch(folder: &Path) -> &Path {
+    let is_number = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match folder.parent() {
+        Some(epochs) if is_number(folder) && epochs.ends_with("epochs") => epochs.parent().unwrap_or(folder),
+        _ => folder,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAIN: &str = "model: {size: 3, tags: [a, b]}\n\
+        paths: &paths\n  train_dir: /data/npz\n  reports_train: reports with spaces.csv\n\
+        data:\n  <<: *paths\n  dataset_format: webdataset\n  train_meta: 'm.csv'\n  labels_train: \"l.csv\"\n  \
+        webdataset_shards_train: /data/shards/train/shard-{000000..000471}.tar\n  valid_dir: [a, b]\n  valid_meta:\n";
+
+    fn read(text: &str, split: Split) -> Result<Configured> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("base_config.yaml");
+        fs::write(&file, text).unwrap();
+        Configured::read(&file, split)
+    }
+
+    fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("base_config.yaml: "), "{message}");
+        message
+    }
+
+    #[test]
+    fn paths_of_a_split() {
+        let train = read(TRAIN, Split::Train).unwrap();
+        let expected = ["/data/npz", "reports with spaces.csv", "m.csv", "l.csv"].map(PathBuf::from);
+        assert_eq!(train.sources([const { None }; 4]).unwrap(), expected);
+        let given = [None, Some("r.csv".into()), None, None];
+        assert_eq!(train.sources(given).unwrap()[1], Path::new("r.csv"));
+        assert_eq!(train.mountpoint().unwrap(), Path::new("/data/shards/train"));
+    }
+
+    #[test]
+    fn problems_name_key_and_line() {
+        let valid = read(TRAIN, Split::Valid).unwrap();
+        let no_path = message(valid.sources([const { None }; 4]));
+        assert!(no_path.contains("line 11, data.valid_dir: it should be one path"), "{no_path}");
+        let missing = message(valid.sources([Some("d".into()), None, None, None]));
+        assert!(missing.contains("data.reports_valid, data.valid_meta, data.labels_valid not set"), "{missing}");
+        assert!(message(valid.mountpoint()).contains("data.webdataset_shards_val not set"));
+        assert!(message(read("model: 1\n", Split::Train)).contains("no section 'data:'"));
+        let broken = message(read("data:\n  train_dir: 'x\n", Split::Train));
+        assert!(broken.contains("line 3"), "{broken}");
+    }
+
+    #[test]
+    fn mountpoints() {
+        let of = |pattern: &str| {
+            read(&format!("data: {{webdataset_shards_train: '{pattern}'}}"), Split::Train).unwrap().mountpoint()
+        };
+        for (pattern, folder) in [
+            ("shards/shard-{0..3}.tar", "shards"),
+            ("file:/s/shard-000000.tar", "/s"),
+            ("/s/*.tar", "/s"),
+            ("/s/epochs/000003/shard-{000000..000001}.tar", "/s"),
+            ("/s/epochs/train/shard-{000000..000001}.tar", "/s/epochs/train"),
+        ] {
+            assert_eq!(of(pattern).unwrap(), Path::new(folder), "{pattern}");
+        }
+        for (pattern, why) in [
+            ("shard-{0..3}.tar", "no folder"),
+            ("/{a,b}/s.tar", "several folders"),
+            ("/a/s.tar::/b/s.tar", "several folders"),
+            ("http://host/s.tar", "not of files"),
+            ("", "empty"),
+        ] {
+            assert!(message(of(pattern)).contains(why), "{pattern}");
+        }
+    }
+}

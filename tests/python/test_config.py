@@ -1,0 +1,125 @@
+"""Where the command line says that the data set is: by flags, or by the configuration that the training reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Program, is_mounted, shards
+from make_dataset import Dataset
+
+INPUTS = ("--data-folder", "--reports-file", "--meta-file", "--labels-file")
+
+
+@pytest.mark.parametrize("command", ["plan", "mount", "materialize", "bench"])
+def test_missing_inputs_are_named(program: Program, small: Dataset, base: Path, command: str) -> None:
+    """All at once, and as a usage error; in the background daemon's stead as well."""
+    more = {"mount": [base / "mount"], "materialize": ["--output-dir", base / "out"]}.get(command, [])
+    for given in range(len(INPUTS)):
+        flags = small.flags()[: 2 * given]
+        done = program.run(command, *flags, *more, check=False)
+        assert done.returncode == 2 and "panicked" not in done.stderr, done.stderr
+        named = [flag for flag in INPUTS if flag in done.stderr]
+        assert named == list(INPUTS[given:]), done.stderr
+    assert not is_mounted(base / "mount") and not (base / "out").exists()
+
+
+# --- the training's configuration --------------------------------------------------------------------------------------
+
+YAML = """\
+# the training's
+model: {{name: ctclip, layers: [1, 2]}}
+shared: &shared
+  labels_train: {labels}
+data:
+  <<: *shared
+  dataset_format: webdataset
+  train_dir: {folder}
+  reports_train: "{reports}"
+  train_meta: {meta}
+  webdataset_shards_train: shards/train/shard-{{000000..000471}}.tar
+  valid_dir: {folder}/nothing   # not there
+  reports_valid: {reports}
+  valid_meta: [{meta}]
+  webdataset_shards_val:
+  batch_size: 8
+"""
+
+
+@pytest.fixture
+def configured(small: Dataset, tmp_path: Path) -> Path:
+    """A folder to start in, with a configuration whose paths are relative to it, not to its own folder."""
+    (tmp_path / "configs").mkdir()
+    paths = {name: os.path.relpath(getattr(small, name), tmp_path) for name in ("folder", "reports", "meta", "labels")}
+    (tmp_path / "configs" / "base_config.yaml").write_text(YAML.format(**paths), encoding="utf-8")
+    return tmp_path
+
+
+CONFIG = ("--config", "configs/base_config.yaml", "--split")
+
+
+def planned(program: Program, *flags: object, **options: Any) -> dict[str, Any]:
+    """What `plan` says."""
+    return json.loads(program.run("plan", "--json", *flags, **options).stdout)
+
+
+def test_a_configuration_instead_of_flags(program: Program, small: Dataset, configured: Path) -> None:
+    """The same plan, whichever way the data set is named."""
+    assert planned(program, *CONFIG, "train", cwd=configured) == planned(program, *small.flags())
+
+
+def test_flags_win(program: Program, small: Dataset, configured: Path) -> None:
+    """Each for itself; what they give need not be in the configuration, or right there."""
+    flags = ["--data-folder", small.folder, "--meta-file", small.meta, "--labels-file", small.labels]
+    assert planned(program, *CONFIG, "valid", *flags, cwd=configured) == planned(program, *small.flags())
+
+
+def test_what_the_configuration_lacks(program: Program, configured: Path) -> None:
+    """File, line, key and reason."""
+    message = program.refuses("plan", *CONFIG, "valid", cwd=configured)
+    assert "configs/base_config.yaml: line 14, data.valid_meta: it should be one path" in message
+    message = program.refuses("plan", *CONFIG, "valid", "--meta-file", "m.csv", cwd=configured)
+    assert "data.labels_valid not set" in message
+    file = configured / "configs" / "base_config.yaml"
+    for text, reason in {"data: 5\n": "line 1", "data:\n  - a\n": "line 2", "model: 5\n": "'data:'", "": "'data:'"}.items():
+        file.write_text(text, encoding="utf-8")
+        message = program.refuses("plan", *CONFIG, "train", cwd=configured)
+        assert "configs/base_config.yaml: " in message and reason in message
+    file.unlink()
+    assert "configs/base_config.yaml: cannot read" in program.refuses("plan", *CONFIG, "train", cwd=configured)
+
+
+def test_which_split_must_be_said(program: Program, configured: Path) -> None:
+    """Nobody guesses which data set is meant."""
+    for flags in (CONFIG[:2], ["--split", "train"], [*CONFIG, "test"]):
+        assert program.run("plan", *flags, check=False, cwd=configured).returncode == 2
+
+
+def test_mount_at_the_place_of_the_shards(program: Program, base: Path, configured: Path) -> None:
+    """The folder of the pattern, from which the training reads; the daemon finds it as the command did."""
+    config = configured / "configs" / "base_config.yaml"
+    config.write_text(config.read_text().replace("shards/train/", f"{os.path.relpath(base, configured)}/mount/"))
+    program.run("mount", *CONFIG, "train", "--log-file", base / "log", cwd=configured)
+    assert is_mounted(base / "mount") and len(shards(base / "mount")) == 1
+    program.run("unmount", base / "mount")
+    message = program.refuses("mount", *CONFIG, "valid", cwd=configured)
+    assert "data.webdataset_shards_val not set" in message
+    program.run("mount", *CONFIG, "train", "--log-file", base / "log", base / "mount", cwd=configured)
+    program.run("unmount", base / "mount")
+
+
+def test_a_mountpoint_is_needed(program: Program, small: Dataset) -> None:
+    """Without a configuration as well."""
+    done = program.run("mount", *small.flags(), check=False)
+    assert done.returncode == 2 and "mountpoint" in done.stderr
+
+
+def test_bench_hands_the_configuration_on(program: Program, base: Path, configured: Path) -> None:
+    """To the mount that it measures."""
+    flags = ["--samples", 2, "--readers", 1, "--read-ahead", 0, "--runs", 1, "--python", sys.executable, "--json"]
+    done = program.run("bench", *CONFIG, "train", *flags, cwd=configured)
+    assert json.loads(done.stdout)
