@@ -2,6 +2,7 @@
 
 mod bench;
 mod dataset;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use verify::VerifyArgs;
 
 use crate::error::{Error, Result};
 
@@ -36,6 +38,8 @@ pub enum Command {
     Status(StatusArgs),
     /// End a mount
     Unmount(UnmountArgs),
+    /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
+    Verify(VerifyArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }
