@@ -15,6 +15,7 @@ use super::report::{Finding, Precision, Verdict};
 use super::source::Source;
 use super::walk::{Sample, Span};
 use crate::dataset;
+use crate::num::to_usize;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
 
@@ -126,7 +127,7 @@ pub(super) fn compare(
     let mut wrong = small_members(&file, plan, source, sample, &array);
     let expected = Expected::new(&array, &source.recipe, plan.options.overflow);
     let mut result = None;
-    if expected.shape() != sample.shape.map(crate::num::to_usize) {
+    if expected.shape() != sample.shape.map(to_usize) {
         wrong.push(format!("its shape is {:?}, and {:?} by its source", sample.shape, expected.shape()));
     } else {
         match voxels(&file, sample, &expected, progress) {
@@ -175,7 +176,7 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
     let mut place = [0, 0, 0];
     let mut at = 0;
     while at < len {
-        let n = READ.min(crate::num::to_usize(len - at));
+        let n = READ.min(to_usize(len - at));
         file.read_exact_at(&mut buffer[..n], start + at)?;
         for bytes in buffer[..n].chunks_exact(2) {
             let found = f16::from_le_bytes([bytes[0], bytes[1]]);
@@ -198,7 +199,7 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
 fn small_members(file: &File, plan: &Plan, source: &dataset::Sample, sample: &Sample, array: &Source) -> Vec<String> {
     let member = |which: usize| {
         let Span { start, len } = sample.members[which];
-        let mut bytes = vec![0; crate::num::to_usize(len)];
+        let mut bytes = vec![0; to_usize(len)];
         file.read_exact_at(&mut bytes, start).map(|()| bytes).map_err(|error| error.to_string())
     };
     let mut wrong = Vec::new();
@@ -243,7 +244,7 @@ fn fields(json: &Value, source: &dataset::Sample, array: &Source, wrong: &mut Ve
     if json["XYSpacing"] != meta.xy_spacing.as_str() {
         wrong.push(format!("XYSpacing is {}, and {:?} by the metadata table", json["XYSpacing"], meta.xy_spacing));
     }
-    let shape = payload::shape(json, "original_shape").map(|shape| shape.map(crate::num::to_usize));
+    let shape = payload::shape(json, "original_shape").map(|shape| shape.map(to_usize));
     if shape.as_ref() != Ok(&array.shape()) {
         wrong.push(format!("original_shape is {}, and {:?} by its source", json["original_shape"], array.shape()));
     }

@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::source::Source;
+use crate::num::to_usize;
 use crate::volume::{Axes, Overflow, Preprocess, Recipe};
 
 /// A voxel as it should be.
@@ -41,7 +42,7 @@ impl<'a> Expected<'a> {
         let (taps, pad) = match recipe {
             Recipe::Preprocessed(steps) => {
                 let from = hwd(steps.axes, source.shape());
-                let axis = |axis: usize| taps(from[axis], size(steps.resampled[axis]), size(steps.shape[axis]));
+                let axis = |axis: usize| taps(from[axis], to_usize(steps.resampled[axis]), to_usize(steps.shape[axis]));
                 ([axis(0), axis(1), axis(2)], nearest(steps.pad_value))
             }
             _ => (Default::default(), f16::ZERO),
@@ -54,7 +55,7 @@ impl<'a> Expected<'a> {
         match self.recipe {
             Recipe::Stored => self.source.shape(),
             Recipe::Rescaled { axes, .. } => hwd(*axes, self.source.shape()),
-            Recipe::Preprocessed(steps) => steps.shape.map(size),
+            Recipe::Preprocessed(steps) => steps.shape.map(to_usize),
         }
     }
 
@@ -123,10 +124,6 @@ impl Tap {
     fn both(self) -> [(usize, f64); 2] {
         [(self.lower, 1.0 - self.weight), (self.upper, self.weight)]
     }
-}
-
-fn size(n: u64) -> usize {
-    crate::num::to_usize(n)
 }
 
 fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {

@@ -234,7 +234,7 @@ impl Gather<'_, '_> {
             Some((profile, which))
         });
         match which {
-            Some((profile, 0)) => self.volume(name, profile, span, entry),
+            Some((profile, 0)) => self.pass_voxels(name, profile, span, entry),
             Some((profile, which)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
@@ -285,7 +285,7 @@ impl Gather<'_, '_> {
     }
 
     /// Passes over the voxels; those in NPY have a header.
-    fn volume(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
+    fn pass_voxels(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let mut head = Vec::new();
         let mut voxels = span;
         let mut read = 0;
