@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod dataset;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use verify::VerifyArgs;
 
 use crate::error::{Error, Result};
 
@@ -37,6 +39,8 @@ pub enum Command {
     Status(StatusArgs),
     /// End a mount
     Unmount(UnmountArgs),
+    /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
+    Verify(VerifyArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }

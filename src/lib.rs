@@ -36,6 +36,7 @@
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
+//! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished | how they are made |
 //!
@@ -68,6 +69,8 @@
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
 //!   of it is made again; a run that was stopped goes on where it was.
+//! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
+//!   looked at is said, and never counts as fine.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
 //!   a model test), and one system call in `commands/daemon.rs`.
 //!
@@ -96,4 +99,5 @@ pub mod record;
 pub mod saved;
 pub mod shard;
 pub mod tar;
+pub mod verify;
 pub mod volume;

@@ -6,8 +6,10 @@ mod doubts;
 mod materialize;
 mod mount;
 mod plan;
+mod sources;
 mod status;
 mod unmount;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Materialize(args) => materialize::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {

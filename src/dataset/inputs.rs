@@ -17,8 +17,8 @@ const BATCH: usize = 256;
 /// The states of tables, folders and volumes before they were read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Of the reports, the metadata and the labels.
-    pub(super) tables: [Fingerprint; 3],
+    /// Of the reports, the metadata, the labels, and the list of excluded samples if there is one.
+    pub(super) tables: Vec<Fingerprint>,
     /// The folders that were listed, relative to the data folder. Their names change only with their time.
     pub(super) folders: Vec<(PathBuf, Fingerprint)>,
     /// Of the volumes that are left out, in their order. A sample has its own.
@@ -41,8 +41,9 @@ impl Dataset {
 
     /// Whether tables, folders and volumes are as they were when this was scanned. Only stats.
     pub fn is_current(&self, config: &Config) -> bool {
-        let tables = [&config.reports_file, &config.meta_file, &config.labels_file];
-        let tables = tables.into_iter().zip(&self.inputs.tables);
+        let tables = config.tables();
+        let as_many = tables.len() == self.inputs.tables.len();
+        let mut tables = tables.into_iter().zip(&self.inputs.tables);
         let samples = self.samples.iter().map(|sample| (sample.path.as_path(), &sample.array.fingerprint));
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
         let left_out = left_out.map(|(left_out, fingerprint)| (Path::new(&left_out.path), fingerprint));
@@ -54,7 +55,8 @@ impl Dataset {
         let all_are = |batch: &&[(&Path, &Fingerprint)]| {
             batch.iter().all(|(path, fingerprint)| is(&root, path, fingerprint)).then_some(()).ok_or(())
         };
-        tables.into_iter().all(|(path, fingerprint)| is(CWD, path, fingerprint))
+        as_many
+            && tables.all(|(path, fingerprint)| is(CWD, path, fingerprint))
             && try_map(&batches, config.threads, all_are).is_ok()
     }
 }

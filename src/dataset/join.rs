@@ -9,6 +9,7 @@ use super::{Config, Inputs, Meta, MissingMeta, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
 use crate::parallel::{available_cores, try_map};
+use crate::quarantine;
 use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
@@ -19,6 +20,8 @@ pub(super) struct Matched {
     pub(super) study_id: String,
     pub(super) path: PathBuf,
     pub(super) row: Row,
+    /// Why the user leaves it out, if so.
+    pub(super) excluded: Option<String>,
 }
 
 /// What the tables say of a volume.
@@ -39,7 +42,7 @@ pub(super) struct Joined {
 }
 
 struct Tables {
-    states: [Fingerprint; 3],
+    states: Vec<Fingerprint>,
     reports: Table,
     meta: Table,
     labels: Table,
@@ -54,7 +57,8 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let found = found?;
     refuse_repeated_studies(&found.files)?;
-    let inputs = Inputs { tables: tables.states, folders: found.folders, left_out: Vec::new(), certain: found.certain };
+    let inputs =
+        Inputs { tables: tables.states.clone(), folders: found.folders, left_out: Vec::new(), certain: found.certain };
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),
@@ -63,14 +67,22 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         warnings: tables.warnings(config, found.elsewhere),
         inputs,
     };
+    let mut excluded = excluded(config)?;
     let rows =
         try_map(&found.files, available_cores(), |path| tables.find(config, study_id(path).unwrap_or_default()))?;
     for (path, row) in found.files.into_iter().zip(rows) {
         let study_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match row {
-            Ok(row) => joined.matched.push(Matched { study_id, path, row }),
+            Ok(row) => {
+                let excluded = excluded.remove(&study_id);
+                joined.matched.push(Matched { study_id, path, row, excluded });
+            }
             Err(absent) => joined.unmatched.push((study_id, absent)),
         }
+    }
+    if let (Some(list), Some(study)) = (&config.exclude, excluded.keys().min()) {
+        let (list, count) = (list.display(), excluded.len());
+        joined.warnings.push(format!("{list}: {count} of its studies are not in the data set (for example '{study}')"));
     }
     joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
     if let Some(limit) = config.limit {
@@ -79,12 +91,22 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     Ok(joined)
 }
 
+/// The studies that the user leaves out, and why.
+fn excluded(config: &Config) -> Result<HashMap<String, String>> {
+    let Some(list) = &config.exclude else { return Ok(HashMap::new()) };
+    let reason = |row: &quarantine::Quarantined| match row.reason.as_str() {
+        "" => format!("excluded by {}", list.display()),
+        reason => format!("excluded by {}: {reason}", list.display()),
+    };
+    Ok(quarantine::read(list)?.into_iter().map(|row| (row.study_id.clone(), reason(&row))).collect())
+}
+
 fn load_tables(config: &Config) -> Result<Tables> {
     let state = |path: &PathBuf| match std::fs::metadata(path) {
         Ok(metadata) => Ok(Fingerprint::of(&metadata)),
         Err(error) => Err(Error::io(path, "read the table", error)),
     };
-    let states = [state(&config.reports_file)?, state(&config.meta_file)?, state(&config.labels_file)?];
+    let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
     thread::scope(|scope| {
         let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
         let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));

@@ -53,12 +53,21 @@ pub struct Config {
     pub missing_meta: MissingMeta,
     /// What becomes of values and shapes.
     pub kind: KindOptions,
+    /// The list of samples that the user leaves out ([`crate::quarantine`]).
+    pub exclude: Option<PathBuf>,
     /// The folder in which what was found in the NPZ files is kept for the next scan, if at all.
     pub scan_cache: Option<PathBuf>,
     /// Whether to look into every file, whatever was kept of it.
     pub rescan: bool,
     /// Threads that scan; the work waits on storage, so more than cores.
     pub threads: usize,
+}
+
+impl Config {
+    /// The tables, and the list of excluded samples if there is one.
+    fn tables(&self) -> Vec<&PathBuf> {
+        [&self.reports_file, &self.meta_file, &self.labels_file].into_iter().chain(&self.exclude).collect()
+    }
 }
 
 /// The values of the metadata table that a reader needs.
@@ -164,13 +173,14 @@ impl Dataset {
             inputs: joined.inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let join::Matched { study_id, path, row: join::Row { meta, text, labels } } = matched;
+            let join::Matched { study_id, path, row: join::Row { meta, text, labels }, excluded } = matched;
+            let excluded = excluded.is_some();
             let fingerprint = *finding.fingerprint();
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     dataset.samples.push(Sample { slot, study_id, path, array, meta, recipe, text, labels });
                 }
-                Err(reason) if config.strict => {
+                Err(reason) if config.strict && !excluded => {
                     let path = config.data_folder.join(path);
                     return Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") });
                 }
@@ -213,7 +223,7 @@ fn recipe(
             let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
             Ok((array, meta, recipe))
         }
-        (Finding::Malformed(_, reason), _) | (_, Err(reason)) => Err(reason),
+        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, Err(reason)) => Err(reason),
     }
 }
 
@@ -221,9 +231,17 @@ fn recipe(
 fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Result<Vec<Finding>> {
     let file = config.scan_cache.as_deref().map(|cache| saved::file(cache, root, config.array.as_deref()));
     let saved = file.as_deref().filter(|_| !config.rescan).map(Saved::load).unwrap_or_default();
-    let findings = try_map(matched, config.threads, |matched| inspect(config, &saved, &matched.path))?;
+    let findings = try_map(matched, config.threads, |matched| match &matched.excluded {
+        Some(reason) => Ok(Finding::Excluded(state(&config.data_folder.join(&matched.path))?, reason.clone())),
+        None => inspect(config, &saved, &matched.path),
+    })?;
     if let Some(file) = file {
-        let by_path = matched.iter().map(|matched| matched.path.clone()).zip(findings.iter().cloned()).collect();
+        // Of those excluded, what an earlier scan found stays.
+        let found = |(matched, finding): (&join::Matched, &Finding)| {
+            let known = if matched.excluded.is_some() { saved.get(&matched.path)? } else { finding };
+            Some((matched.path.clone(), known.clone()))
+        };
+        let by_path = matched.iter().zip(&findings).filter_map(found).collect();
         if !saved.knows(&by_path) {
             Saved::store(&file, by_path);
         }
@@ -233,16 +251,12 @@ fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Resul
 
 fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
     let path = config.data_folder.join(relative);
-    let stat = || match std::fs::metadata(&path) {
-        Ok(metadata) => Ok(npz::Fingerprint::of(&metadata)),
-        Err(error) => Err(Error::io(&path, "stat the file", error)),
-    };
     let finding = match saved.get(relative) {
-        Some(finding) if *finding.fingerprint() == stat()? => finding.clone(),
+        Some(finding) if *finding.fingerprint() == state(&path)? => finding.clone(),
         _ => match npz::inspect(&path, config.array.as_deref()) {
             Ok(array) => Finding::Volume(array),
             // Again, so that the state it was found in is known from before.
-            Err(Error::Malformed { .. }) => look_again(config, &path, stat()?)?,
+            Err(Error::Malformed { .. }) => look_again(config, &path, state(&path)?)?,
             Err(error) => return Err(error),
         },
     };
@@ -251,6 +265,13 @@ fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
             Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
         }
         finding => Ok(finding),
+    }
+}
+
+fn state(path: &Path) -> Result<npz::Fingerprint> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(npz::Fingerprint::of(&metadata)),
+        Err(error) => Err(Error::io(path, "stat the file", error)),
     }
 }
 

@@ -18,13 +18,15 @@ pub(super) enum Finding {
     Volume(Array),
     /// Why it is none.
     Malformed(Fingerprint, String),
+    /// Why the user leaves it out; the file was not opened, and this is not saved.
+    Excluded(Fingerprint, String),
 }
 
 impl Finding {
     pub(super) fn fingerprint(&self) -> &Fingerprint {
         match self {
             Self::Volume(array) => &array.fingerprint,
-            Self::Malformed(fingerprint, _) => fingerprint,
+            Self::Malformed(fingerprint, _) | Self::Excluded(fingerprint, _) => fingerprint,
         }
     }
 }

@@ -58,6 +58,7 @@ fn file(folder: &Path, config: &Config, options: Options) -> Result<PathBuf> {
         reports_file: absolute(&config.reports_file)?,
         meta_file: absolute(&config.meta_file)?,
         labels_file: absolute(&config.labels_file)?,
+        exclude: config.exclude.as_deref().map(absolute).transpose()?,
         scan_cache: None,
         rescan: false,
         threads: 0,

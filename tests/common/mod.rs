@@ -86,6 +86,7 @@ impl Example {
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
             kind: KindOptions::default(),
+            exclude: None,
             scan_cache: None,
             rescan: false,
             threads: 2,

@@ -1,0 +1,67 @@
+//! The arguments of `verify`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+
+use super::{DatasetArgs, dataset_flags};
+use crate::error::Result;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  everything that was looked at is right
+  1  verify failed (the folder or the data set cannot be used)
+  2  wrong usage
+  3  damaged: a shard is not what it should be (--sources: a volume cannot be read)
+  4  incomplete: shards or samples are missing, were left out, or are not finished
+  5  could not check: what was read is sound, but something could not be compared or read
+The first of 3, 4 and 5 that applies counts; all findings are listed.";
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct VerifyArgs {
+    /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With the flags of the
+    /// data set, its samples are compared with the NPZ files and tables
+    #[arg(long, value_name = "DIR", required_unless_present = "sources", conflicts_with = "sources")]
+    pub webdataset_dir: Option<PathBuf>,
+    /// What the shards were made from, with the options that they were made with
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
+    /// Compare only N samples with their sources, chosen at random [default: all]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub num_samples: Option<usize>,
+    /// Chooses the samples: the same seed, the same samples
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Say how far float16 is from the sources' values, in which samples most, and count NaN and infinity
+    #[arg(long)]
+    pub check_precision: bool,
+    /// Read every volume of the data set instead, and list those that cannot be read
+    #[arg(long)]
+    pub sources: bool,
+    /// The list that --sources writes, for --exclude [default: quarantine.csv]
+    #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "webdataset_dir")]
+    pub quarantine: Option<PathBuf>,
+    /// Threads [default: the cores that the process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub num_workers: Option<u16>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl VerifyArgs {
+    /// The data set, if any of its flags was given.
+    ///
+    /// # Errors
+    /// Only some of its inputs were.
+    pub fn dataset(&self) -> Result<Option<&DatasetArgs>> {
+        if !self.sources && dataset_flags(std::env::args_os(), &[]).is_empty() {
+            return Ok(None);
+        }
+        self.dataset.sources()?;
+        Ok(Some(&self.dataset))
+    }
+}

@@ -1,0 +1,242 @@
+//! What can be said of all shards together: which there are, which the manifest names, and that no sample is there
+//! twice.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::report::{Finding, Verdict};
+use super::told::{Manifest, Shard};
+use super::walk::{Sample, Walk};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+
+/// A shard file.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    pub name: String,
+    pub path: PathBuf,
+    pub number: u64,
+    pub len: u64,
+}
+
+/// The shards of a folder, by number. Other tar files, and unfinished ones, are findings.
+///
+/// # Errors
+/// The folder cannot be listed, or has no shard.
+pub(super) fn shards(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
+    let failed = |error| Error::io(folder, "list the folder of shards", error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".tar.partial") {
+            findings.push(Finding::new(
+                Verdict::Incomplete,
+                &name,
+                "an unfinished shard of a run that stopped, or goes on",
+            ));
+        }
+        if !name.ends_with(".tar") {
+            continue;
+        }
+        let number = name.strip_prefix("shard-").and_then(|name| name.strip_suffix(".tar"));
+        let number = number.filter(|digits| digits.len() >= 6).and_then(|digits| digits.parse().ok());
+        match (number, fs::metadata(&path)) {
+            (Some(number), Ok(metadata)) => files.push(ShardFile { name, path, number, len: metadata.len() }),
+            (None, _) => findings.push(Finding::damaged(&name, "a tar file that is no shard of this data set")),
+            (_, Err(error)) => {
+                findings.push(Finding::new(Verdict::Unchecked, &name, format!("it cannot be looked at: {error}")));
+            }
+        }
+    }
+    if files.is_empty() && findings.is_empty() {
+        return Err(Error::Refused(format!("{}: there is no shard (shard-000000.tar, …)", folder.display())));
+    }
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}
+
+/// Checks the shards against the manifest and against each other.
+pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [Walk], findings: &mut Vec<Finding>) {
+    check_unique(walks, findings);
+    check_labels(manifest, walks);
+    match manifest {
+        None => check_numbers(walks, walks.last().map_or(0, |walk| walk.number + 1), findings),
+        Some(manifest) => {
+            check_totals(manifest, walks, findings);
+            match &manifest.shards {
+                Some(shards) => check_listed(manifest, shards, walks, findings),
+                None => {
+                    check_numbers(walks, manifest.num_shards as u64, findings);
+                    check_slots(manifest, walks, findings);
+                }
+            }
+        }
+    }
+}
+
+fn check_unique(walks: &[Walk], findings: &mut Vec<Finding>) {
+    let mut studies: HashMap<&str, &str> = HashMap::new();
+    for sample in walks.iter().flat_map(|walk| &walk.samples) {
+        if let Some(earlier) = studies.insert(&sample.study_id, &sample.key) {
+            let what = format!("the study '{}' is there already, as {earlier}", sample.study_id);
+            findings.push(Finding::damaged(&sample.key, what));
+        }
+    }
+}
+
+/// As many labels as the manifest names, or as most samples have.
+fn check_labels(manifest: Option<&Manifest>, walks: &mut [Walk]) {
+    let mut counts: HashMap<usize, usize> = HashMap::new();
+    walks.iter().flat_map(|walk| &walk.samples).for_each(|sample| *counts.entry(sample.labels).or_default() += 1);
+    let named = manifest.and_then(|manifest| manifest.label_names.as_ref()).map(Vec::len);
+    let Some(right) = named.or(counts.iter().max_by_key(|(_, count)| **count).map(|(labels, _)| *labels)) else {
+        return;
+    };
+    for walk in walks {
+        for sample in walk.samples.iter().filter(|sample| sample.labels != right) {
+            let what = format!("it has {} labels, and {right} are right", sample.labels);
+            walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
+        }
+    }
+}
+
+fn check_numbers(walks: &[Walk], count: u64, findings: &mut Vec<Finding>) {
+    let there: HashSet<u64> = walks.iter().map(|walk| walk.number).collect();
+    for number in (0..count).filter(|number| !there.contains(number)) {
+        findings.push(Finding::new(Verdict::Incomplete, format!("shard-{number:06}.tar"), "it is missing"));
+    }
+    for walk in walks.iter().filter(|walk| walk.number >= count) {
+        findings.push(Finding::damaged(&walk.name, format!("the manifest has {count} shards only")));
+    }
+}
+
+/// Where the manifest lists no sample: positions that were passed over, and too many.
+fn check_slots(manifest: &Manifest, walks: &mut [Walk], findings: &mut Vec<Finding>) {
+    for walk in walks {
+        let per_shard = u64::from(manifest.samples_per_shard);
+        for sample in walk.samples.iter().filter(|sample| sample.index >= per_shard) {
+            let what = format!("a shard has {per_shard} samples at most, by the manifest");
+            walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
+        }
+        let there: HashSet<&String> = walk.keys.iter().collect();
+        let last = walk.samples.last().map_or(0, |sample| sample.index);
+        for key in (0..last).map(|index| format!("{:06}_{index:06}", walk.number)).filter(|key| !there.contains(key)) {
+            findings.push(Finding::new(Verdict::Incomplete, key, "the slot is empty"));
+        }
+    }
+}
+
+/// The six numbers of every manifest.
+fn check_totals(manifest: &Manifest, walks: &[Walk], findings: &mut Vec<Finding>) {
+    let mut wrong = |what: String| findings.push(Finding::damaged("manifest.json", what));
+    if let Some(shards) = manifest.shards.as_ref().filter(|shards| shards.len() != manifest.num_shards) {
+        wrong(format!("num_shards is {}, and it lists {}", manifest.num_shards, shards.len()));
+    }
+    let near = |a: f64, b: f64| (a - b).abs() <= 0.006_f64.max(1e-6 * b.abs());
+    let Manifest { total_samples, total_size_mb, total_size_gb, average_sample_size_mb, .. } = *manifest;
+    if !near(total_size_gb, total_size_mb / 1024.0) {
+        wrong(format!("total_size_gb is {total_size_gb}, and total_size_mb is {total_size_mb}"));
+    }
+    if !near(average_sample_size_mb, total_size_mb / total_samples.max(1) as f64) {
+        wrong(format!("average_sample_size_mb is {average_sample_size_mb}, not the total over {total_samples}"));
+    }
+    // Where something is missing or broken, that is said, and the sums do not matter.
+    if walks.iter().any(|walk| !walk.findings.is_empty()) || walks.len() != manifest.num_shards {
+        return;
+    }
+    let (samples, bytes) =
+        walks.iter().fold((0, 0), |(samples, bytes), walk| (samples + walk.samples.len(), bytes + walk.payload_bytes));
+    match samples.cmp(&total_samples) {
+        std::cmp::Ordering::Equal => {
+            let found = bytes as f64 / f64::from(1 << 20);
+            if !near(total_size_mb, found) {
+                wrong(format!("total_size_mb is {total_size_mb}, and the members have {found}"));
+            }
+        }
+        std::cmp::Ordering::Less => findings.push(Finding::new(
+            Verdict::Incomplete,
+            "manifest.json",
+            format!("it counts {total_samples} samples, and {samples} are there"),
+        )),
+        std::cmp::Ordering::Greater => {
+            wrong(format!("it counts {total_samples} samples, and {samples} are there"));
+        }
+    }
+}
+
+/// Each shard against what the manifest lists.
+fn check_listed(manifest: &Manifest, shards: &[Shard], walks: &mut [Walk], findings: &mut Vec<Finding>) {
+    let there: HashSet<&str> = walks.iter().map(|walk| &*walk.name).collect();
+    for shard in shards.iter().filter(|shard| !there.contains(&*shard.name)) {
+        findings.push(Finding::new(Verdict::Incomplete, &shard.name, "it is missing"));
+    }
+    for left_out in &manifest.left_out {
+        let what = format!("it was left out: {}", left_out.reason);
+        findings.push(Finding::new(Verdict::Incomplete, &left_out.study_id, what));
+    }
+    for walk in walks {
+        match manifest.shard(&walk.name) {
+            Some(shard) => check_one(shard, walk),
+            None => walk.findings.push(Finding::damaged(&walk.name, "the manifest does not name it")),
+        }
+    }
+}
+
+fn check_one(shard: &Shard, walk: &mut Walk) {
+    let name = walk.name.clone();
+    if !walk.whole {
+        return; // why, stands there already
+    }
+    let walk_is_sound = walk.findings.is_empty();
+    if shard.size != walk.len {
+        let what = format!("it has {} bytes, and {} in the manifest", walk.len, shard.size);
+        walk.findings.push(Finding::damaged(&name, what));
+    }
+    if let Some(sha256) = shard.sha256.as_ref().filter(|sha256| **sha256 != walk.sha256) {
+        let what = format!("its SHA-256 is {}, and {sha256} in the manifest", walk.sha256);
+        walk.findings.push(Finding::damaged(&name, what));
+    }
+    let found: HashMap<&str, &Sample> = walk.samples.iter().map(|sample| (&*sample.key, sample)).collect();
+    let keys: HashSet<&str> = walk.keys.iter().map(String::as_str).collect();
+    let mut more = Vec::new();
+    for listed in &shard.samples {
+        let place = format!("{name}: {}", listed.key);
+        match found.get(&*listed.key) {
+            Some(sample) if sample.study_id != listed.study_id => {
+                let what = format!("it is '{}', and '{}' in the manifest", sample.study_id, listed.study_id);
+                more.push(Finding::damaged(place, what));
+            }
+            // In a shard that is broken off, everything behind that is missing.
+            None if !keys.contains(&*listed.key) && walk_is_sound => {
+                more.push(Finding::new(Verdict::Incomplete, place, "the sample is missing"));
+            }
+            _ => {}
+        }
+    }
+    let listed: HashSet<&str> = shard.samples.iter().map(|sample| &*sample.key).collect();
+    for key in keys.iter().filter(|key| !listed.contains(**key)) {
+        more.push(Finding::damaged(format!("{name}: {key}"), "the manifest does not name this sample"));
+    }
+    walk.findings.extend(more);
+}
+
+/// Samples of the data set that are in no shard.
+pub(super) fn check_complete<'a>(
+    plan: &Plan,
+    samples: impl Iterator<Item = &'a Sample>,
+    walks: &[Walk],
+    findings: &mut Vec<Finding>,
+) {
+    let there: HashSet<&str> = samples.map(|sample| &*sample.study_id).collect();
+    // What is in a broken shard is not missing, and its damage stands there already.
+    let broken: HashSet<u64> = walks.iter().filter(|walk| !walk.findings.is_empty()).map(|walk| walk.number).collect();
+    let per_shard = u64::from(plan.options.samples_per_shard);
+    for sample in &plan.dataset.samples {
+        if !there.contains(&*sample.study_id) && !broken.contains(&(u64::from(sample.slot) / per_shard)) {
+            let what = "it is in the data set that the flags name, and in no shard";
+            findings.push(Finding::new(Verdict::Incomplete, &sample.study_id, what));
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! One shard from its first to its last byte, with the `tar` crate: structure, order and completeness of the members,
+//! what the small ones hold, and the digest.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+
+use super::Progress;
+use super::folder::ShardFile;
+use super::payload::{self, Facts, Profile};
+use super::report::{Finding, Verdict};
+
+/// Bytes that are read at a time.
+const READ: usize = 1 << 20;
+/// A small member that is larger than this is not looked into: reports have a few KB.
+const SMALL: u64 = 16 << 20;
+/// The record of a tar file: it ends with two empty blocks and is padded to a multiple of this.
+const RECORD: u64 = 10_240;
+const BLOCK: u64 = 512;
+
+/// A shard as it was found.
+pub(super) struct Walk {
+    pub name: String,
+    pub path: PathBuf,
+    pub number: u64,
+    pub len: u64,
+    /// Of what was read, in hexadecimal.
+    pub sha256: String,
+    /// Samples with all members.
+    pub samples: Vec<Sample>,
+    /// Keys in the order found, of broken samples too.
+    pub keys: Vec<String>,
+    pub payload_bytes: u64,
+    /// Whether it was read to its end.
+    pub whole: bool,
+    pub findings: Vec<Finding>,
+}
+
+/// Where a member's bytes are in the shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    pub start: u64,
+    pub len: u64,
+}
+
+/// A whole sample.
+#[derive(Debug)]
+pub(super) struct Sample {
+    pub key: String,
+    pub index: u64,
+    pub study_id: String,
+    pub kind: String,
+    pub shape: [u64; 3],
+    pub labels: usize,
+    pub profile: Profile,
+    /// In the profile's order; that of the volume without a header before the voxels.
+    pub members: [Span; 4],
+    /// From the header of the first member to the padding of the last.
+    pub place: Range<u64>,
+}
+
+/// Reads a shard.
+pub(super) fn walk(file: &ShardFile, progress: &dyn Progress) -> Walk {
+    let mut walk = Walk {
+        name: file.name.clone(),
+        path: file.path.clone(),
+        number: file.number,
+        len: file.len,
+        sha256: String::new(),
+        samples: Vec::new(),
+        keys: Vec::new(),
+        payload_bytes: 0,
+        whole: false,
+        findings: Vec::new(),
+    };
+    let source = match File::open(&file.path) {
+        Ok(source) => source,
+        Err(error) => {
+            let what = format!("it cannot be opened: {error}");
+            walk.findings.push(Finding::new(Verdict::Unchecked, &file.name, what));
+            return walk;
+        }
+    };
+    let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
+    let tap = Tap { file: source, state: RefCell::new(state), progress };
+    let mut gather = Gather { walk: &mut walk, tap: &tap, current: None, last: None };
+    let result = gather.members().and_then(|end| gather.end(end));
+    let at = tap.state.borrow().at;
+    if result.is_err() {
+        let _ = io::copy(&mut &tap, &mut io::sink()); // the rest, for the digest; its error is noted
+    }
+    let State { hasher, failed, .. } = tap.state.into_inner();
+    walk.whole = failed.is_none();
+    walk.findings.extend(match (failed, result) {
+        (Some(error), _) => {
+            Some(Finding::new(Verdict::Unchecked, &file.name, format!("it cannot be read: {error} (at byte {at})")))
+        }
+        (None, Err(error)) => {
+            let what = format!("{error} (at byte {at}); what follows was not looked at");
+            Some(Finding::damaged(&file.name, what))
+        }
+        (None, Ok(())) => None,
+    });
+    walk.sha256 = format!("{:x}", hasher.finalize());
+    walk
+}
+
+/// The file, hashed on the way. The `tar` crate passes over padding: that it is zero is checked here.
+struct Tap<'a> {
+    file: File,
+    state: RefCell<State>,
+    progress: &'a dyn Progress,
+}
+
+struct State {
+    hasher: Sha256,
+    at: u64,
+    zeros: Range<u64>,
+    /// The first byte of padding that is not zero.
+    dirty: Option<u64>,
+    /// What the operating system said.
+    failed: Option<String>,
+}
+
+impl Read for &Tap<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state.borrow_mut();
+        let State { hasher, at, zeros, dirty, failed } = &mut *state;
+        let n = (&self.file).read(buffer).inspect_err(|error| {
+            if error.kind() != ErrorKind::Interrupted {
+                *failed = Some(error.to_string());
+            }
+        })?;
+        hasher.update(&buffer[..n]);
+        if dirty.is_none() && *at < zeros.end && zeros.start < *at + n as u64 {
+            let is_dirty = |(place, byte): &(u64, &u8)| zeros.contains(place) && **byte != 0;
+            *dirty = (*at..).zip(&buffer[..n]).find(is_dirty).map(|(place, _)| place);
+        }
+        *at += n as u64;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+}
+
+/// A sample whose members are coming.
+struct Current {
+    key: String,
+    index: Option<u64>,
+    /// Extensions as they come.
+    extensions: Vec<String>,
+    members: [Span; 4],
+    /// The shape in the header of a volume in NPY.
+    npy_shape: Option<[u64; 3]>,
+    facts: Option<Facts>,
+    labels: Option<usize>,
+    place: Range<u64>,
+    broken: bool,
+}
+
+struct Gather<'a, 'b> {
+    walk: &'a mut Walk,
+    tap: &'a Tap<'b>,
+    current: Option<Current>,
+    /// The last index.
+    last: Option<u64>,
+}
+
+impl Gather<'_, '_> {
+    fn damaged(&mut self, place: impl Display, what: impl Into<String>) {
+        let place = format!("{}: {place}", self.walk.name);
+        self.walk.findings.push(Finding::damaged(place, what));
+        if let Some(current) = &mut self.current {
+            current.broken = true;
+        }
+    }
+
+    /// All members; where the archive's end begins.
+    fn members(&mut self) -> io::Result<u64> {
+        let mut archive = tar::Archive::new(self.tap);
+        let mut end = 0;
+        // Raw: an extension header would be no member of a sample.
+        for entry in archive.entries()?.raw(true) {
+            let mut entry = entry?;
+            let (start, len) = (entry.raw_file_position(), entry.size());
+            let data_end = start + len;
+            end = data_end.next_multiple_of(BLOCK);
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            if entry.header().entry_type() != tar::EntryType::Regular || entry.header().as_ustar().is_none() {
+                self.damaged(&name, "it is no plain file of a USTAR archive");
+            }
+            self.member(&name, Span { start, len }, &mut entry)?;
+            self.tap.state.borrow_mut().zeros = data_end..end;
+        }
+        self.close();
+        Ok(end)
+    }
+
+    /// What follows the last member.
+    fn end(&mut self, end: u64) -> io::Result<()> {
+        // The first empty block has been read.
+        self.tap.state.borrow_mut().zeros = end..u64::MAX;
+        io::copy(&mut &*self.tap, &mut io::sink())?;
+        let State { at, dirty, .. } = *self.tap.state.borrow();
+        let right = (end + 2 * BLOCK).next_multiple_of(RECORD);
+        if let Some(dirty) = dirty {
+            self.damaged(format!("byte {dirty}"), "there is something where only padding should be");
+        } else if at != right {
+            self.damaged("end", format!("the file has {at} bytes, its members and the padding make {right}"));
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
+        self.walk.payload_bytes += span.len;
+        let (key, extension) = name.split_once('.').unwrap_or((name, ""));
+        if self.current.as_ref().is_none_or(|current| current.key != key) {
+            self.close();
+            self.open(key, span.start - BLOCK);
+        }
+        let profile =
+            self.current.as_ref().and_then(|current| current.extensions.first().map(|first| first.to_owned()));
+        let profile = Profile::of(profile.as_deref().unwrap_or(extension));
+        if let Some(current) = &mut self.current {
+            current.extensions.push(extension.to_owned());
+            current.place.end = (span.start + span.len).next_multiple_of(BLOCK);
+        }
+        let which = profile.and_then(|profile| {
+            let which = profile.extensions().iter().position(|known| *known == extension)?;
+            Some((profile, which))
+        });
+        match which {
+            Some((profile, 0)) => self.pass_voxels(name, profile, span, entry),
+            Some((profile, which)) if span.len <= SMALL => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes)?;
+                self.complete(span, bytes.len() as u64)?;
+                self.small(name, profile, which, span, &bytes);
+                Ok(())
+            }
+            _ => {
+                let len = io::copy(entry, &mut io::sink())?;
+                self.complete(span, len)
+            }
+        }
+    }
+
+    fn complete(&self, span: Span, read: u64) -> io::Result<()> {
+        if read == span.len { Ok(()) } else { Err(io::Error::new(ErrorKind::UnexpectedEof, "the file is cut short")) }
+    }
+
+    fn open(&mut self, key: &str, start: u64) {
+        let numbers = key.split_once('_').filter(|(shard, index)| {
+            [shard, index].iter().all(|part| part.len() == 6 && part.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        let numbers: Option<(u64, u64)> =
+            numbers.and_then(|(shard, index)| Some((shard.parse().ok()?, index.parse().ok()?)));
+        let last = self.last;
+        self.current = Some(Current {
+            key: key.to_owned(),
+            index: numbers.map(|(_, index)| index),
+            extensions: Vec::new(),
+            members: [Span::default(); 4],
+            npy_shape: None,
+            facts: None,
+            labels: None,
+            place: start..start,
+            broken: false,
+        });
+        self.walk.keys.push(key.to_owned());
+        match numbers {
+            None => self.damaged(key, "the key is not SHARD_INDEX of six digits each"),
+            Some((shard, _)) if shard != self.walk.number => {
+                self.damaged(key, "the key is one of another shard; was the file renamed?");
+            }
+            Some((_, index)) if last.is_some_and(|last| index <= last) => {
+                self.damaged(key, "the key does not follow the one before it: it stands there twice, or out of order");
+            }
+            Some((_, index)) => self.last = Some(index),
+        }
+    }
+
+    /// Passes over the voxels; those in NPY have a header.
+    fn pass_voxels(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
+        let mut head = Vec::new();
+        let mut voxels = span;
+        let mut read = 0;
+        if profile == Profile::Npy {
+            read = entry.take(128).read_to_end(&mut head)? as u64;
+            match payload::npy_volume(&head) {
+                Ok((len, shape)) if len <= span.len => {
+                    voxels = Span { start: span.start + len, len: span.len - len };
+                    if let Some(current) = &mut self.current {
+                        current.npy_shape = Some(shape);
+                    }
+                }
+                Ok(_) => self.damaged(name, "the NPY header is longer than the member"),
+                Err(reason) => self.damaged(name, reason),
+            }
+        }
+        read += self.pass(entry)?;
+        if let Some(current) = &mut self.current {
+            current.members[0] = voxels;
+        }
+        self.complete(span, read)
+    }
+
+    fn pass(&self, entry: &mut impl Read) -> io::Result<u64> {
+        let mut buffer = vec![0; READ];
+        let mut passed = 0;
+        loop {
+            match entry.read(&mut buffer) {
+                Ok(0) => return Ok(passed),
+                Ok(n) => passed += n as u64,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn small(&mut self, name: &str, profile: Profile, which: usize, span: Span, bytes: &[u8]) {
+        let Some(current) = &mut self.current else { return };
+        current.members[which] = span;
+        let result = match which {
+            1 => payload::facts(bytes).map(|facts| current.facts = Some(facts)),
+            2 => payload::text(bytes).map(|_| ()),
+            _ => payload::labels(profile, bytes).map(|labels| current.labels = Some(labels.len())),
+        };
+        if let Err(reason) = result {
+            self.damaged(name, reason);
+        }
+    }
+
+    /// The sample is over: are its members all there, in order, and of one another's sizes?
+    fn close(&mut self) {
+        let Some(current) = &self.current else { return };
+        let Current { key, extensions, members, npy_shape, facts, .. } = current;
+        let key = key.clone();
+        let profile = Profile::of(&extensions[0]).unwrap_or(Profile::Ctclip);
+        let mut wrong = Vec::new();
+        if *extensions != profile.extensions() {
+            let expected = profile.extensions().join(" ");
+            wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
+        }
+        if let Some(Facts { shape, .. }) = facts {
+            let len: u64 = 2 * shape.iter().product::<u64>();
+            if extensions.iter().any(|extension| *extension == profile.extensions()[0]) && members[0].len != len {
+                wrong.push(format!("{shape:?} voxels of float16 are {len} bytes, the volume has {}", members[0].len));
+            }
+            if npy_shape.is_some_and(|npy| npy != *shape) {
+                wrong.push(format!("the volume's own shape is not the {shape:?} of its JSON"));
+            }
+        }
+        wrong.into_iter().for_each(|what| self.damaged(&key, what));
+        let Some(Current { key, index, members, facts, labels, place, broken: false, .. }) = self.current.take() else {
+            return;
+        };
+        let (Some(facts), Some(labels), Some(index)) = (facts, labels, index) else { return };
+        let Facts { study_id, shape, kind } = facts;
+        self.walk.samples.push(Sample { key, index, study_id, kind, shape, labels, profile, members, place });
+    }
+}

@@ -1,0 +1,365 @@
+"""`ctwds-fs verify` is itself tested: every kind of damage is caught, with the exit code that stands for it, and what is
+sound is called so, for every kind of volume and both profiles, on files and on a mount."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from damages import DAMAGED, DAMAGES, FIRST, INCOMPLETE, JSON, UNCHECKED, recompute, with_payload
+from faulty import faulty_folder
+from harness import SMALL_FLAGS, Program, needs_root, require_fuse
+from kinds import Steps
+from make_dataset import Dataset
+from npzfiles import WRITERS, write_npz
+from small_datasets import noise_dataset, write_csv, write_dataset
+
+PROFILES = ("ctclip", "npy")
+KINDS = ("stored", "rescaled", "preprocessed")
+STEPS = Steps(shape=(10, 7, 6)).flags()
+CONTENT = ("voxel", "last voxel", "text", "label")  # damages that only a digest or the source can tell
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six small volumes of the values of a raw scan; the text and the labels differ."""
+    dataset = noise_dataset(tmp_path_factory.mktemp("data"), 6, (8, 8, 8))
+    for path in dataset.volumes():
+        with np.load(path) as arrays:
+            write_npz(path, {"data": arrays["data"] + 1024}, writer="numpy")
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def sound(program: Program, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Folders without fault, by profile and kind, each made once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(profile: str, kind: str = "stored") -> Path:
+        if (profile, kind) not in made:
+            out = tmp_path_factory.mktemp("sound") / "out"
+            made[profile, kind] = program.materialize(data, out, *flags(profile, kind))
+        return made[profile, kind]
+
+    return make
+
+
+def flags(profile: str, kind: str) -> list[object]:
+    """The options of a folder."""
+    return [*SMALL_FLAGS, "--format", profile, "--volume", kind, *STEPS]
+
+
+def verify(program: Program, folder: Path, *more: object) -> tuple[int, str]:
+    """The exit code and what was said."""
+    done = program.run("verify", "--webdataset_dir", folder, *more, check=False)
+    assert "panicked" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_sound_is_fine(program: Program, data: Dataset, sound: Callable, profile: str, kind: str) -> None:
+    """In itself and against its sources, with figures that are right."""
+    folder = sound(profile, kind)
+    assert verify(program, folder)[0] == 0
+    options = [*data.flags(), *flags(profile, kind), "--check_precision", "--num-workers", 2]
+    code, text = verify(program, folder, *options)
+    assert code == 0 and "every sample is what its source holds" in text and "Precision" in text
+    report = json.loads(program.run("verify", "--webdataset_dir", folder, *options, "--json").stdout)
+    assert report["verdict"] == "fine" and report["findings"] == []
+    information, shards = report["information"], sorted(folder.glob("*.tar"))
+    size = 10 * 7 * 6 if kind == "preprocessed" else 8 * 8 * 8
+    assert (information["samples"], information["shards"], information["labels"]) == (6, 2, 3)
+    assert information["shard_bytes"] == sum(path.stat().st_size for path in shards)
+    assert information["npz_bytes"] == sum(path.stat().st_size for path in data.volumes())
+    assert information["ratio_to_f32"] == information["shard_bytes"] / (6 * size * 4)
+    assert report["integrity"] == {"read": 2, "sound": 2, "digests": 2}
+    source = report["source"]
+    assert (source["compared"], source["voxels"], source["different"]) == (6, 6 * size, 0)
+    assert source["exact"] == source["voxels"] if kind != "preprocessed" else source["exact"] >= 0.99 * source["voxels"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_caught(program: Program, sound: Callable, tmp_path: Path, name: str, profile: str) -> None:
+    """By the manifest; and where the shards themselves tell, also if the manifest was made to agree with them."""
+    damage = DAMAGES[name]
+    folder = tmp_path / "out"
+    shutil.copytree(sound(profile), folder)
+    damage.do(folder)
+    code, text = verify(program, folder)
+    # A digest that is wrong outweighs what is missing.
+    assert code == damage.code or (damage.code == INCOMPLETE and code == DAMAGED and "SHA-256" in text), text
+    assert damage.says in text
+    if damage.of_manifest:
+        return
+    recompute(folder)
+    code, text = verify(program, folder)
+    assert code == (damage.code if damage.shows else 0), text
+    assert "its SHA-256" not in text and (damage.says in text or not damage.shows)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CONTENT)
+def test_only_the_source_tells(
+    program: Program, data: Dataset, sound: Callable, tmp_path: Path, name: str, kind: str, profile: str
+) -> None:  # fmt: skip
+    """The manifest agrees with what was changed; the NPZ file and the tables do not."""
+    folder = tmp_path / "out"
+    shutil.copytree(sound(profile, kind), folder)
+    DAMAGES[name].do(folder)
+    recompute(folder)
+    assert verify(program, folder)[0] == 0
+    code, text = verify(program, folder, *data.flags(), *flags(profile, kind))
+    assert code == DAMAGED and "000000_000000 v00" in text and name.split()[-1] in text, text
+
+
+def test_the_json_is_compared_with_the_table(program: Program, data: Dataset, sound: Callable, tmp_path: Path) -> None:
+    """A number that no other check can know."""
+    folder = tmp_path / "out"
+    shutil.copytree(sound("ctclip"), folder)
+    DAMAGES["number in the JSON"].do(folder)
+    recompute(folder)
+    assert verify(program, folder)[0] == 0
+    code, text = verify(program, folder, *data.flags(), *flags("ctclip", "stored"))
+    assert code == DAMAGED and "RescaleSlope is 2.0, and 1 by the metadata table" in text
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_another_shape_of_as_many_voxels(
+    program: Program, data: Dataset, sound: Callable, tmp_path: Path, profile: str
+) -> None:  # fmt: skip
+    """The header of an NPY volume tells, otherwise only the source."""
+    folder = tmp_path / "out"
+    shutil.copytree(sound(profile), folder)
+    with_payload(JSON, lambda payload: payload.replace(b"[8, 8, 8]", b"[4, 8, 16]"))(folder)
+    recompute(folder)
+    code, text = verify(program, folder)
+    assert code == (DAMAGED if profile == "npy" else 0), text
+    code, text = verify(program, folder, *data.flags(), *flags(profile, "stored"))
+    assert code == DAMAGED and "[4, 8, 16]" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mount(program: Program, data: Dataset, tmp_path: Path, kind: str) -> None:
+    """Without sources its voxels are compared with nothing, and that is said; with them it is fine, and differs from
+    other sources."""
+    options = flags("ctclip", kind)
+    other = tmp_path / "other"
+    shutil.copytree(data.folder, other)
+    with np.load(other / "v04.npz") as arrays:
+        volume = arrays["data"].copy()
+    volume[3, 4, 5] += 100
+    write_npz(other / "v04.npz", {"data": volume}, writer="numpy")
+    tables = ["--reports-file", data.reports, "--meta-file", data.meta, "--labels-file", data.labels]
+    with program.mounted(data, *options) as point:
+        code, text = verify(program, point)
+        assert code == UNCHECKED and "compared with nothing" in text
+        assert verify(program, point, *data.flags(), *options)[0] == 0
+        code, text = verify(program, point, "--data-folder", other, *tables, *options)
+        assert code == DAMAGED and "000001_000001 v04" in text and "voxels are wrong" in text
+        assert text.count("voxels are wrong") == 1
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_original_converters_folder(program: Program, data: Dataset, tmp_path: Path, profile: str) -> None:
+    """Six numbers in the manifest, no digest, and perhaps another order of the samples."""
+    options = reference.Options(samples_per_shard=4, format=profile)
+    slots = reference.plan(data.folder, data.reports, data.meta, data.labels, options)
+    folder = tmp_path / "out"
+    reference.convert([*slots[3:], *slots[:3]], folder, options)
+    code, text = verify(program, folder)
+    assert code == UNCHECKED and "the manifest has no digest" in text
+    # Samples of a shard and extension names are the folder's, not the flags'.
+    assert verify(program, folder, *data.flags())[0] == 0
+    DAMAGES["voxel"].do(folder)
+    assert verify(program, folder, *data.flags())[0] == DAMAGED
+    DAMAGES["member missing"].do(folder)
+    assert verify(program, folder)[0] == DAMAGED
+    reference.convert([slots[0], None, *slots[2:]], folder, options)
+    code, text = verify(program, folder, *data.flags())
+    assert code == INCOMPLETE and "000000_000001: the slot is empty" in text and "v01: it is in the data set" in text
+
+
+def test_some_at_random(program: Program, data: Dataset, sound: Callable, tmp_path: Path) -> None:
+    """The same seed chooses the same samples; every sample is chosen by some."""
+    folder = tmp_path / "out"
+    shutil.copytree(sound("ctclip"), folder)
+    DAMAGES["voxel"].do(folder)
+    recompute(folder)
+    codes = []
+    for seed in range(12):
+        found = {verify(program, folder, *data.flags(), *SMALL_FLAGS, "--num_samples", 2, "--seed", seed)[0]
+                 for _ in range(2)}  # fmt: skip
+        assert len(found) == 1
+        codes += found
+    assert {0, DAMAGED} == set(codes)
+    report = json.loads(program.run("verify", "--webdataset_dir", sound("ctclip"), *data.flags(), *SMALL_FLAGS,
+                                    "--num_samples", 2, "--json").stdout)  # fmt: skip
+    assert (report["source"]["compared"], report["source"]["samples"]) == (2, 6)
+
+
+DTYPES = ("<f2", "<f4", ">f4", "<f8", "|i1", "|u1", "<i2", ">i2", "<u2", "<i4")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_dtype_and_order(program: Program, tmp_path: Path, kind: str, order: str) -> None:
+    """Two decoders that share no code agree on every voxel, also on NaN, infinity, ties and what is too large."""
+    rng = np.random.default_rng(1)
+    volumes = {}
+    for number, dtype in enumerate(DTYPES):
+        values = rng.integers(0, 120, (9, 8, 7)) if dtype[1:] in ("i1", "u1") else rng.integers(0, 3000, (9, 8, 7))
+        array = values.astype(dtype, order=order)
+        if array.dtype.kind == "f":
+            array += rng.random(array.shape).astype(dtype)
+            array[0, 0, :5] = [2049, 2051, 0.1, -0.0, 70]
+            if kind == "stored":
+                array[1, 1, :3] = [np.nan, np.inf, -np.inf]
+        if dtype == "<i4" and kind == "stored":
+            array[2, 2, :2] = [1_000_000, -65_520]
+        volumes[f"v{number}.npz"] = {"data": array}
+    dataset = write_dataset(tmp_path / "data", volumes, deflated=order == "F")
+    for overflow in ("saturate", "inf"):
+        options = ["--volume", kind, *STEPS, "--overflow", overflow]
+        out = program.materialize(dataset, tmp_path / overflow, *options)
+        report = json.loads(program.run("verify", "--webdataset_dir", out, *dataset.flags(), *options, "--json").stdout)
+        assert report["source"]["compared"] == len(DTYPES) and report["source"]["different"] == 0
+        if kind == "stored":
+            counts = report["source"]["precision"]
+            assert (counts["nan"], counts["infinite"]) == (4, 8 + (2 if overflow == "inf" else 0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_dialect(program: Program, tmp_path: Path, kind: str) -> None:
+    """Of arrays and their axes."""
+    rng = np.random.default_rng(2)
+    hu = rng.integers(-1000, 1000, (9, 8, 7))
+    volumes = {
+        "data.npz": {"data": (hu + 1024).astype("f4")},
+        "volume.npz": {"volume": hu.astype("i2"), "metadata": np.array(b"x")},
+        "arr.npz": {"arr_0": (hu / 1000).astype("f4").transpose(2, 0, 1)},
+    }
+    dataset = write_dataset(tmp_path / "data", volumes)
+    options = ["--volume", kind, *STEPS]
+    out = program.materialize(dataset, tmp_path / "out", *options)
+    assert verify(program, out, *dataset.flags(), *options)[0] == 0
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writer_of_npz(program: Program, tmp_path: Path, writer: str) -> None:
+    """The independent code reads what the program reads."""
+    array = np.random.default_rng(3).integers(0, 2000, (6, 5, 4)).astype("f4")
+    for deflated in (False, True):
+        data = tmp_path / str(deflated)
+        dataset = write_dataset(data, {"v.npz": {"data": array}}, writer=writer, deflated=deflated)
+        out = program.materialize(dataset, data / "out")
+        assert verify(program, out, *dataset.flags())[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["stored", "rescaled"])
+def test_precision_is_what_numpy_measures(program: Program, tmp_path: Path, kind: str) -> None:
+    """In stored units and in HU, and the worst first."""
+    rng = np.random.default_rng(4)
+    slopes = {"a": 0.5, "b": 2.0}
+    volumes = {f"{name}.npz": {"data": rng.random((6, 7, 8)) * 4000} for name in slopes}
+    dataset = write_dataset(tmp_path / "data", volumes)
+    header = ["VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"]
+    write_csv(dataset.meta, [header] + [[f"{n}.nii.gz", s, -1024, "[0.9, 0.9]", 1.2] for n, s in slopes.items()])
+    out = program.materialize(dataset, tmp_path / "out", "--volume", kind)
+    options = [*dataset.flags(), "--volume", kind, "--check_precision", "--json"]
+    source = json.loads(program.run("verify", "--webdataset_dir", out, *options).stdout)["source"]
+    errors, scales = {}, {}
+    for name, slope in slopes.items():
+        exact = volumes[f"{name}.npz"]["data"] * (slope if kind == "rescaled" else 1)
+        exact = exact - (1024 if kind == "rescaled" else 0)
+        errors[name] = np.abs(exact.astype(np.float16).astype(np.float64) - exact)
+        scales[name] = 1 if kind == "rescaled" else slope
+    together = np.concatenate([errors[name].ravel() for name in slopes])
+    in_hu = np.concatenate([errors[name].ravel() * scales[name] for name in slopes])
+    precision = source["precision"]
+    found = [precision[name] for name in ("max_error", "rms_error", "max_error_hu", "rms_error_hu")]
+    assert found == pytest.approx([together.max(), np.sqrt((together**2).mean()), in_hu.max(),
+                                   np.sqrt((in_hu**2).mean())], rel=1e-12)  # fmt: skip
+    worst = sorted(slopes, key=lambda name: -(errors[name].max() * scales[name]))
+    assert [entry["study_id"] for entry in source["worst"]] == worst
+
+
+def test_what_could_not_be_checked(program: Program, sound: Callable, data: Dataset, tmp_path: Path) -> None:
+    """A source that is damaged or gone from the data set, and precision without sources: the shards are sound."""
+    copy = tmp_path / "data"
+    shutil.copytree(data.folder, copy)
+    volume = copy / "v02.npz"
+    content = bytearray(volume.read_bytes())
+    content[-300] ^= 1
+    volume.write_bytes(content)
+    tables = ["--reports-file", data.reports, "--meta-file", data.meta, "--labels-file", data.labels]
+    code, text = verify(program, sound("ctclip"), "--data-folder", copy, *tables, *SMALL_FLAGS)
+    assert code == UNCHECKED and "v02: it cannot be compared with its source" in text and "SOUND as far as" in text
+    volume.unlink()
+    code, text = verify(program, sound("ctclip"), "--data-folder", copy, *tables, *SMALL_FLAGS)
+    assert code == UNCHECKED and "'v02' is not in the data set" in text
+    code, text = verify(program, sound("ctclip"), "--check_precision")
+    assert code == UNCHECKED and "--check-precision" in text
+
+
+def test_left_out_and_missing(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """What is there is sound, but it is not all."""
+    listed = tmp_path / "list.csv"
+    listed.write_text("study_id,reason\nv01,bad label\n")
+    out = program.materialize(data, tmp_path / "out", *SMALL_FLAGS, "--exclude", listed)
+    code, text = verify(program, out)
+    assert code == INCOMPLETE and "v01: it was left out: excluded by" in text and "bad label" in text
+    code, text = verify(program, out, *data.flags(), *SMALL_FLAGS)
+    assert code == INCOMPLETE and "v01: it is in the data set that the flags name, and in no shard" in text
+
+
+def test_wrong_use(program: Program, data: Dataset, sound: Callable, tmp_path: Path) -> None:
+    """Each with a message and the code of its kind."""
+    for arguments in ([], ["--webdataset_dir", "x", "--sources"], ["--webdataset_dir", "x", "--quarantine", "y"],
+                      ["--webdataset_dir", sound("ctclip"), "--data-folder", data.folder],
+                      ["--webdataset_dir", sound("ctclip"), "--format", "npy"],
+                      ["--webdataset_dir", "x", "--num_samples", 0]):  # fmt: skip
+        done = program.run("verify", *arguments, check=False)
+        assert done.returncode == 2 and "panicked" not in done.stderr, arguments
+    assert "nowhere" in program.refuses("verify", "--webdataset_dir", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "manifest.json").write_bytes((sound("ctclip") / "manifest.json").read_bytes())
+    assert "there is no shard" in program.refuses("verify", "--webdataset_dir", tmp_path / "empty")
+    wanted = [*data.flags(), *flags("ctclip", "stored")]
+    assert "--volume rescaled" in program.refuses("verify", "--webdataset_dir", sound("ctclip", "rescaled"), *wanted)
+    help_text = program.run("verify", "--help").stdout
+    assert "Exit codes:" in help_text and "3  damaged" in help_text
+
+
+def test_nothing_is_written(program: Program, sound: Callable, data: Dataset) -> None:
+    """Neither in the folder nor anywhere near."""
+    folder = sound("ctclip")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    verify(program, folder, *data.flags(), *SMALL_FLAGS)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@needs_root
+def test_a_shard_that_cannot_be_read(program: Program, sound: Callable) -> None:
+    """What the disk does not give is no damage that was seen; what it gives is still looked at."""
+    require_fuse()
+    files = {path.name: path.read_bytes() for path in sound("ctclip").iterdir() if path.is_file()}
+    with faulty_folder(files) as folder:
+        assert verify(program, folder.point)[0] == 0
+        for operation in ("open", "read"):
+            folder.faults = {(operation, "shard-000001.tar"): errno.EIO}
+            code, text = verify(program, folder.point)
+            assert code == UNCHECKED and "shard-000001.tar: it cannot be" in text and "Input/output error" in text
+            assert "1 of 2 shards are sound" in text
+        first = bytearray(files[FIRST])
+        first[600] ^= 1
+        folder.files[FIRST] = bytes(first)
+        assert verify(program, folder.point)[0] == DAMAGED
