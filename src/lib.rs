@@ -38,6 +38,7 @@
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished | how they are made |
+//! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
 //! # Invariants
 //!
@@ -81,6 +82,8 @@ pub mod commands;
 pub mod dataset;
 pub mod error;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layout;
 pub mod manifest;
 pub mod materialize;
