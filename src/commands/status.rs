@@ -80,11 +80,14 @@ fn describe(status: &Value) -> String {
             stats("volumes_cancelled")
         ),
         format!(
-            "Reads        {} served; {} found their voxels ready, {} waited, {} headers only",
+            "Reads        {} served; {} found their voxels ready, {} waited, {} headers only; \
+             {} files open, {} reads under way",
             bytes("bytes_served"),
             stats("cache_hits"),
             stats("cache_waits"),
-            stats("peeks")
+            stats("peeks"),
+            stats("open_files"),
+            stats("waiting_reads")
         ),
     ];
     let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
