@@ -39,6 +39,7 @@
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished | how they are made |
+//! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
 //! # Invariants
 //!
@@ -84,6 +85,8 @@ pub mod commands;
 pub mod dataset;
 pub mod error;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layout;
 pub mod manifest;
 pub mod materialize;

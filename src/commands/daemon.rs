@@ -47,6 +47,12 @@ pub(super) fn start(log_file: Option<&Path>) -> Result<std::result::Result<(), E
     Ok(Err(ExitCode::from(code.unwrap_or(super::FAILED))))
 }
 
+/// Called in the daemon before it does anything: until the mount is ready, it ends with the command that started it.
+pub(super) fn end_with_parent() {
+    // A kernel that refuses costs time only: the report of a daemon without a parent fails, and it ends then.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}
+
 /// Descriptors that we inherited (a pipe of the calling script, say) must not live on in the daemon: whoever waits
 /// for their end would wait for the unmount.
 fn close_on_exec() {
@@ -68,8 +74,11 @@ pub(super) fn detach(log: File) -> Result<()> {
     rustix::stdio::dup2_stderr(&log).map_err(failed)?;
     let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
-    let _ = UnixStream::from(report).write_all(READY); // a parent that was killed does not wait
-    Ok(())
+    rustix::process::set_parent_process_death_signal(None).map_err(failed)?; // from here on the mount is wanted
+    // Nobody would know of a mount whose command was killed.
+    UnixStream::from(report)
+        .write_all(READY)
+        .map_err(|_| Error::Refused("the command that started this mount was ended before it was ready".into()))
 }
 
 /// Where a mount logs by default: a file of its own in the user's state folder.

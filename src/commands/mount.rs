@@ -15,6 +15,9 @@ use crate::parallel::available_cores;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
+/// Reports are patient data.
+const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
+
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
         return serve(args);
@@ -32,11 +35,17 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
         Error::io(&first, "open the first shard of the new mount", error)
     })?;
     println!("mounted {} (log: {})", mountpoint.display(), log_file.display());
+    if args.allow_other {
+        println!("{OTHERS}");
+    }
     println!("to end it: ctwds-fs unmount {}", mountpoint.display());
     Ok(ExitCode::SUCCESS)
 }
 
 fn serve(args: &MountArgs) -> Result<ExitCode> {
+    if args.daemon {
+        daemon::end_with_parent();
+    }
     daemon::log_to_terminal(log::LevelFilter::Info);
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &args.dataset.sources()?.data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
@@ -69,6 +78,9 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
             bytesize::ByteSize(cache_size),
             if page_cache { "on" } else { "off" }
         );
+        if args.allow_other {
+            log::warn!("{OTHERS}");
+        }
         Ok(())
     })?;
     Ok(ExitCode::SUCCESS)

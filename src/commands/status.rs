@@ -13,8 +13,8 @@ use crate::fs::{STATUS_FILES, mounts};
 use crate::record::STATUS_DIR;
 
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let (path, _, pid) = super::our_mount(&args.mountpoint)?;
-    if mounts::is_dead(&path) {
+    let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
+    if mounts::is_dead(&mounted) {
         return Err(Error::Refused(format!(
             "{}: the mount's process {pid} is gone, and whoever reads there gets errors; \
              `ctwds-fs unmount {}` clears it, and `ctwds-fs mount` mounts again",
@@ -22,7 +22,17 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
             path.display()
         )));
     }
-    let [mount, stats, errors] = STATUS_FILES.map(|name| read(&path, name));
+    let asked = path.clone();
+    let answer = mounts::within(mounts::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)));
+    let [mount, stats, errors] = answer.ok_or_else(|| {
+        Error::Refused(format!(
+            "{}: process {pid} has not answered for {} s; is it stopped (kill -CONT {pid})? `ctwds-fs unmount --force {}` \
+             ends it",
+            path.display(),
+            mounts::ANSWER.as_secs(),
+            path.display()
+        ))
+    })?;
     let status = json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? });
     if args.json {
         println!("{status:#}");
@@ -70,11 +80,14 @@ fn describe(status: &Value) -> String {
             stats("volumes_cancelled")
         ),
         format!(
-            "Reads        {} served; {} found their voxels ready, {} waited, {} headers only",
+            "Reads        {} served; {} found their voxels ready, {} waited, {} headers only; \
+             {} files open, {} reads under way",
             bytes("bytes_served"),
             stats("cache_hits"),
             stats("cache_waits"),
-            stats("peeks")
+            stats("peeks"),
+            stats("open_files"),
+            stats("waiting_reads")
         ),
     ];
     let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);

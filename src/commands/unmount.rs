@@ -10,12 +10,14 @@ use crate::fs::{holders, mounts};
 
 /// The daemon's threads end when the kernel closes the session; a decode under way may take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The same where readers were given errors: a process that is still there is killed, then waited for as long again.
+const FORCED: Duration = Duration::from_secs(5);
 /// Holders that are named.
 const NAMED: usize = 10;
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
-    let is_dead = mounts::is_dead(&path);
+    let is_dead = mounts::is_dead(&mounted);
     if args.force {
         mounts::abort(&mounted).map_err(|error| Error::io(&path, "abort the connection", error))?;
     }
@@ -31,8 +33,13 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
         println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
         return Ok(ExitCode::SUCCESS);
     }
-    if !is_dead && !mounts::wait_for_exit(pid, PATIENCE) {
-        eprintln!("ctwds-fs: warning: unmounted, but process {pid} has not ended yet (a source that does not answer?)");
+    let patience = if args.force { FORCED } else { PATIENCE };
+    if !is_dead && !mounts::wait_for_exit(pid, patience) {
+        let killed = args.force && mounts::kill(pid) && mounts::wait_for_exit(pid, FORCED);
+        let state = if killed { "did not end and was killed" } else { "has not ended yet" };
+        eprintln!(
+            "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"
+        );
     }
     println!("unmounted {}", path.display());
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ mod inputs;
 mod join;
 mod saved;
 mod scan;
-mod tables;
+pub(crate) mod tables;
 
 use std::path::{Path, PathBuf};
 

@@ -23,7 +23,7 @@ pub(super) fn present(field: &str) -> Option<&str> {
 
 /// Some columns of a table, by volume.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     /// The names of the columns that were kept, in their order.
     pub columns: Vec<String>,
     rows: HashMap<String, Row>,
@@ -54,7 +54,7 @@ impl Table {
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is not such a table: a column is missing, a row is
 /// ragged or not UTF-8, or two rows of one volume differ.
-pub(super) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
+pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
     let failed = |error: csv::Error| csv_error(path, error);
     let mut reader = csv::Reader::from_path(path).map_err(failed)?;
     let header = reader.headers().map_err(failed)?.clone();

@@ -212,3 +212,29 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn one_errno_for_each_error() {
+        let path = Path::new("v.npz");
+        let table = [
+            (Error::NotFound, Errno::ENOENT),
+            (Error::ReadOnly, Errno::EROFS),
+            (Error::Changed { path: path.into(), detail: "it is gone".into() }, Errno::ESTALE),
+            // Also where the storage said something else: to a reader, "permission denied" would be about the mount.
+            (Error::io(path, "read the volume", io::ErrorKind::PermissionDenied.into()), Errno::EIO),
+            (Error::io(path, "read the volume", io::Error::from_raw_os_error(libc::ETIMEDOUT)), Errno::EIO),
+            (Error::malformed(path, "damaged"), Errno::EIO),
+            (Error::table(path, "ragged"), Errno::EIO),
+            (Error::Refused("no memory".into()), Errno::EIO),
+            (Error::Internal("a bug".into()), Errno::EIO),
+        ];
+        for (error, wanted) in table {
+            assert_eq!(errno(&error).code(), wanted.code(), "{error}");
+        }
+    }
+}

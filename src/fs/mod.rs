@@ -110,6 +110,26 @@ struct Stats {
     materialized_shards: u64,
     /// Opens that were served from them.
     materialized_opens: u64,
+    /// Files that somebody has open, status files included.
+    open_files: u64,
+    /// Reads that are not answered yet, besides those which the kernel does itself.
+    waiting_reads: u64,
+}
+
+/// A read that is not answered yet; counted until it is dropped.
+struct Waiting(Arc<AtomicU64>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn json(content: &impl Serialize) -> Bytes {
@@ -145,6 +165,7 @@ pub struct Tree {
     pub(crate) started: SystemTime,
     handles: RwLock<HashMap<u64, Handle>>,
     next_handle: AtomicU64,
+    waiting: Arc<AtomicU64>,
 }
 
 impl Tree {
@@ -153,9 +174,9 @@ impl Tree {
     pub fn new(set: ShardSet, mount: Vec<u8>, page_cache: bool) -> Self {
         let manifest = manifest::render(set.plan(), |_| None).into();
         let started = SystemTime::now();
-        let (handles, next_handle) = (RwLock::default(), AtomicU64::new(1));
+        let (handles, next_handle, waiting) = (RwLock::default(), AtomicU64::new(1), Arc::default());
         let materialized = None;
-        Self { set, manifest, mount: mount.into(), page_cache, materialized, started, handles, next_handle }
+        Self { set, manifest, mount: mount.into(), page_cache, materialized, started, handles, next_handle, waiting }
     }
 
     /// Takes shards that `materialize` has finished in `folder`, now or later, from there.
@@ -310,7 +331,10 @@ impl Tree {
             (switched as u64, materialized.opened.load(Ordering::Relaxed))
         };
         let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
-        let stats = Stats { shards: self.set.stats(), materialized_shards, materialized_opens };
+        let open_files = self.handles.read().unwrap_or_else(|poison| poison.into_inner()).len() as u64;
+        let waiting_reads = self.waiting.load(Ordering::Relaxed);
+        let shards = self.set.stats();
+        let stats = Stats { shards, materialized_shards, materialized_opens, open_files, waiting_reads };
         json(&stats)
     }
 
@@ -318,6 +342,11 @@ impl Tree {
     /// the thread that makes the bytes: never does the calling thread wait for a decode.
     pub fn read(&self, handle: u64, offset: u64, len: usize, done: impl FnOnce(Result<Bytes>) + Send + 'static) {
         let handle = self.handles.read().unwrap_or_else(|poison| poison.into_inner()).get(&handle).cloned();
+        let waiting = Waiting::new(&self.waiting);
+        let done = move |result| {
+            drop(waiting); // before the answer, whose reader may look at the count
+            done(result);
+        };
         match handle {
             Some(Handle::Shard(cursor)) => self.set.read_then(&cursor, offset, len, done),
             Some(Handle::Fixed(bytes)) => {

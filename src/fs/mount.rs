@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -31,7 +31,7 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     if let Some(mounted) = mounts::at(&resolved)? {
         match mounted.daemon() {
             // A daemon that was killed leaves a mount that answers nothing but ENOTCONN.
-            Some(pid) if mounts::is_dead(&resolved) => {
+            Some(pid) if mounts::is_dead(&mounted) => {
                 log::warn!("{}: clearing the mount that process {pid} left behind", resolved.display());
                 mounts::end(&resolved, true).map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
             }
@@ -152,8 +152,9 @@ fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
             log::error!("{}: cannot be detached: {error}", path.display());
         }
     }
+    let deadline = Instant::now() + PATIENCE; // further signals do not put it off
     loop {
-        match inbox.recv_timeout(PATIENCE) {
+        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Signal(_)) => {}
             Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {

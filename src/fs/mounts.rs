@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// What the mount table calls the source of our mounts, followed by the daemon's process id.
 pub const SOURCE: &str = "ctwds-fs:";
 
+/// How long a mount is waited for; a daemon that is well answers in microseconds.
+pub const ANSWER: Duration = Duration::from_secs(5);
+
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
@@ -130,10 +133,34 @@ pub fn resolve_links(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether the daemon of our mount at `path` is gone: the kernel then answers ENOTCONN. A living one's root is answered
-/// from the kernel's cache or by a thread that never waits.
-pub fn is_dead(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+/// Whether the daemon of our mount is gone, so that the kernel answers ENOTCONN. The mount is asked only if no such
+/// process can be seen (it may be that of another container), and not for long: a thread of a killed daemon that is
+/// stuck in the kernel keeps the connection open, and nobody serves it.
+pub fn is_dead(mounted: &Mounted) -> bool {
+    let path = mounted.path.clone();
+    let not_connected = move || {
+        fs::symlink_metadata(path).is_err_and(|error: std::io::Error| error.raw_os_error() == Some(libc::ENOTCONN))
+    };
+    !mounted.daemon().is_some_and(is_daemon) && within(ANSWER, not_connected).unwrap_or(false)
+}
+
+/// Runs `ask`, which may never return, for at most so long.
+pub fn within<T: Send + 'static>(limit: Duration, ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || drop(sender.send(ask())));
+    receiver.recv_timeout(limit).ok()
+}
+
+/// Whether a process is there and is called as ours are: a number may have gone to another one meanwhile.
+fn is_daemon(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    is_running(pid) && name.is_ok_and(|name| SOURCE.strip_suffix(':') == Some(name.trim_end()))
+}
+
+/// Kills a daemon of ours that does not end; false if it is none, or may not be killed.
+pub fn kill(pid: u32) -> bool {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).filter(|_| is_daemon(pid));
+    process.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok())
 }
 
 /// Whether a process is there and not just waiting to be reaped.

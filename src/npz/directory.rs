@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rawzip::{CompressionMethod, ReaderAt, ZipLocator};
+use rawzip::{CompressionMethod, ErrorKind, ReaderAt, ZipEntry, ZipFileHeaderRecord, ZipLocator};
 
 use super::{Compression, Member};
 use crate::error::{Error, Result};
@@ -20,6 +20,8 @@ const WINDOW: usize = 4096;
 const END_RECORD_REACH: u64 = 22 + 65_535;
 /// Windows that are remembered: the directory's, and those of a few headers.
 const MAX_WINDOWS: usize = 8;
+/// A local header's name and extra fields; longer ones, of writers that align their data, are read again.
+const USUAL_FIELDS: usize = 256;
 /// NPZ files hold a handful of arrays; more than this is not a volume and would only cost memory.
 const MAX_MEMBERS: usize = 10_000;
 
@@ -110,6 +112,14 @@ fn read_directory(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
             return Err(Error::malformed(path, reason));
         }
         let name = String::from_utf8_lossy(entry.file_path().as_bytes()).into_owned();
+        let located = archive.get_entry(entry.wayfinder()).map_err(broken)?;
+        // The directory has no checksum: were `data` misspelled in it, another array of the file would be taken.
+        let local = local_name(&located).map_err(broken)?;
+        if local != entry.file_path().as_bytes() {
+            let other = String::from_utf8_lossy(&local);
+            let reason = format!("the zip directory says '{name}' where the file has '{other}': the file is damaged");
+            return Err(Error::malformed(path, reason));
+        }
         let Some(array) = name.strip_suffix(".npy") else { continue };
         if entry.flags().is_encrypted() {
             return Err(Error::malformed(path, format!("array '{array}' is encrypted")));
@@ -123,21 +133,47 @@ fn read_directory(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
                 return Err(Error::malformed(path, reason));
             }
         };
-        let (crc, len) = (entry.crc32(), entry.uncompressed_size_hint());
-        let located = archive.get_entry(entry.wayfinder()).map_err(broken)?;
-        let (start, end) = located.compressed_data_range();
-        if end > windows.len {
-            let reason =
-                format!("the file is cut short: array '{array}' ends at byte {end}, the file has {}", windows.len);
-            return Err(Error::malformed(path, reason));
-        }
-        if compression == Compression::Stored && end - start != len {
-            return Err(Error::malformed(
-                path,
-                format!("the zip directory contradicts itself about the length of '{array}'"),
-            ));
-        }
-        members.push(Member { name: array.into(), compression, offset: start, packed_len: end - start, len, crc });
+        let span = located.compressed_data_range();
+        members.push(member(path, windows.len, array, compression, span, &entry)?);
+    }
+    let promised = archive.entries_hint();
+    if promised != count as u64 {
+        let reason = format!("the zip directory lists {count} members, its end record {promised}: the file is damaged");
+        return Err(Error::malformed(path, reason));
     }
     Ok(members)
+}
+
+/// The name that stands before the member's bytes.
+fn local_name<R: ReaderAt>(entry: &ZipEntry<'_, R>) -> Result<Vec<u8>, rawzip::Error> {
+    let mut buffer = vec![0; USUAL_FIELDS];
+    if let Err(error) = entry.local_header(&mut buffer)
+        && let ErrorKind::BufferTooSmall { required } = error.kind()
+    {
+        buffer.resize(*required, 0); // at most 128 KiB
+    }
+    Ok(entry.local_header(&mut buffer)?.file_path().as_bytes().to_vec())
+}
+
+/// A member whose bytes lie from `start` to `end` in a file of `file_len` bytes.
+fn member(
+    path: &Path,
+    file_len: u64,
+    array: &str,
+    compression: Compression,
+    (start, end): (u64, u64),
+    entry: &ZipFileHeaderRecord<'_>,
+) -> Result<Member> {
+    let (crc, len) = (entry.crc32(), entry.uncompressed_size_hint());
+    if end > file_len {
+        let reason = format!("the file is cut short: array '{array}' ends at byte {end}, the file has {file_len}");
+        return Err(Error::malformed(path, reason));
+    }
+    if compression == Compression::Stored && end - start != len {
+        return Err(Error::malformed(
+            path,
+            format!("the zip directory contradicts itself about the length of '{array}'"),
+        ));
+    }
+    Ok(Member { name: array.into(), compression, offset: start, packed_len: end - start, len, crc })
 }

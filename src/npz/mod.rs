@@ -4,7 +4,7 @@
 //! allocated; what is not supported is an error that names it.
 
 mod directory;
-mod npy;
+pub(crate) mod npy;
 mod payload;
 
 use std::fs::{File, Metadata};

@@ -78,7 +78,7 @@ impl ArrayHeader {
 
 /// Why a header was not understood; the text names the value found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum HeaderError {
+pub(crate) enum HeaderError {
     /// The bytes end before the header does: this many are needed.
     Short(usize),
     /// Not an NPY header, or an array that is not supported.
@@ -101,7 +101,7 @@ pub(super) const MAX_HEADER: usize = 10_000;
 ///
 /// # Errors
 /// [`HeaderError::Short`] if more bytes are needed, [`HeaderError::Bad`] for everything else.
-pub(super) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
     let bad = |reason: &str| HeaderError::Bad(reason.into());
     if bytes.len() < 12 {
         return Err(HeaderError::Short(12));

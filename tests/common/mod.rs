@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ctwds_fs::dataset::{Config, Dataset, MissingMeta};
+use ctwds_fs::error::Result;
 use ctwds_fs::members::Format;
 use ctwds_fs::plan::{Options, Plan};
 use ctwds_fs::tar;
@@ -56,7 +57,7 @@ impl Example {
         Self { folder, per_shard, volumes }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -75,6 +76,10 @@ impl Example {
     }
 
     pub(crate) fn plan(&self) -> Plan {
+        self.try_plan().unwrap()
+    }
+
+    pub(crate) fn try_plan(&self) -> Result<Plan> {
         let config = Config {
             data_folder: self.path("volumes"),
             reports_file: self.path("reports.csv"),
@@ -92,7 +97,7 @@ impl Example {
             threads: 2,
         };
         let options = Options { samples_per_shard: self.per_shard, format: Format::Ctclip, overflow: Overflow::Error };
-        Plan::new(Dataset::scan(&config).unwrap(), options).unwrap()
+        Plan::new(Dataset::scan(&config)?, options)
     }
 
     /// Every shard as one vector, made the simplest way.

@@ -95,14 +95,14 @@ def force_unmount(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def mount_folder(mode: int = 0o700) -> Iterator[Path]:
+def mount_folder(mode: int = 0o700, seconds: float = MOUNT_DEADLINE) -> Iterator[Path]:
     """A new folder with an empty folder `mount` in it, for a test that mounts there itself; a mount that is left, and
-    its daemon, are ended. Whatever else is put into the folder must be single files."""
+    its daemon, are ended, after so many seconds at the latest. Whatever else is put into the folder must be single files."""
     base = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()  # as the mount table names it
     point = base / "mount"
     point.mkdir()
     base.chmod(mode)
-    watchdog = threading.Timer(MOUNT_DEADLINE, force_unmount, [point])
+    watchdog = threading.Timer(seconds, force_unmount, [point])
     watchdog.daemon = True
     watchdog.start()
     try:

@@ -1,0 +1,85 @@
+//! What the fuzzer and the replay of its corpus (`tests/corpus.rs`) run: every parser of bytes that others wrote, with
+//! what must hold whatever they are. Not part of the interface.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::dataset::tables;
+use crate::npz::{self, Payload, npy};
+use crate::{quarantine, record};
+
+/// Larger arrays would only make the fuzzer slow.
+const MAX_ARRAY: u64 = 16 << 20;
+
+/// A parser, and what must hold of its answer.
+type Check = fn(&[u8]);
+
+/// The targets by name, which is that of the corpus folder.
+pub const TARGETS: [(&str, Check); 4] =
+    [("npy_header", npy_header), ("npz", npz), ("tables", tables), ("journal", journal)];
+
+/// A file in memory, for parsers that want a path.
+fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {
+    let memory = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC).expect("a file in memory");
+    let file = File::from(memory);
+    file.write_all_at(bytes, 0).expect("memory");
+    let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+    check(&path, &file);
+}
+
+/// A header that is accepted lies within the bytes, and its dtype means the same when it is written again.
+pub fn npy_header(bytes: &[u8]) {
+    let Ok(header) = npy::parse(bytes) else { return };
+    assert!(header.header_len <= bytes.len() as u64 && header.shape.len() <= 32);
+    let mut again = b"\x93NUMPY\x02\x00".to_vec();
+    let shape: String = header.shape.iter().map(|n| format!("{n}, ")).collect();
+    let order = if header.fortran_order { "True" } else { "False" };
+    let text = format!("{{'descr': '{}', 'fortran_order': {order}, 'shape': ({shape}), }}", header.descr());
+    again.extend(u32::try_from(text.len()).expect("a short header").to_le_bytes());
+    again.extend(text.bytes());
+    let read = npy::parse(&again).expect("what was written");
+    assert_eq!(npz::ArrayHeader { header_len: header.header_len, ..read }, header);
+}
+
+/// A volume that is accepted has the bytes that its header promises, within the file, or an error when it is read.
+pub fn npz(bytes: &[u8]) {
+    with_file(bytes, |path, file| {
+        let Ok(array) = npz::inspect(path, None) else { return };
+        let member = &array.member;
+        assert!(member.offset.checked_add(member.packed_len).is_some_and(|end| end <= bytes.len() as u64));
+        assert_eq!(array.header.payload_len().map(|len| len + array.header.header_len), Some(member.len));
+        if member.len > MAX_ARRAY {
+            return;
+        }
+        let mut input = vec![0; 4096];
+        let Ok(mut payload) = Payload::open(path, file, &array, &mut input) else { return };
+        let mut chunk = vec![0; 10_000];
+        while payload.remaining() > 0 {
+            let len = chunk.len().min(crate::num::to_usize(payload.remaining()));
+            if payload.read_exact(&mut chunk[..len]).is_err() {
+                return;
+            }
+        }
+        let _ = payload.finish();
+    });
+}
+
+/// A table's rows have the columns that were asked for.
+pub fn tables(bytes: &[u8]) {
+    with_file(bytes, |path, _| {
+        let _ = quarantine::read(path);
+        for columns in [&[][..], &["Findings_EN", "Impressions_EN"], &["RescaleSlope"]] {
+            let Ok(table) = tables::load(path, columns) else { continue };
+            assert!(columns.is_empty() || table.columns == columns);
+            assert!(!table.columns.is_empty());
+        }
+    });
+}
+
+/// A record that is accepted is whole lines, so what follows the last of them changes nothing.
+pub fn journal(bytes: &[u8]) {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let [all, cut] = [bytes, &bytes[..whole]].map(|text| record::parse(text).map(|found| format!("{found:?}")));
+    assert_eq!(all, cut);
+}
