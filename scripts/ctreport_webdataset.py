@@ -1,0 +1,975 @@
+"""CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
+
+This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
+as a path.
+
+    from ctreport_webdataset import CTReportWebDataset
+    loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
+    for epoch in range(10):
+        for volumes, texts, labels, study_ids, embeddings in loader: ...
+
+A sample is (volume (1, D, H, W), text, labels, study id, embedding), a batch (volumes (B, 1, D, H, W), list of texts,
+labels (B, classes), list of ids, embeddings); labels are float32 NumPy arrays. Volumes are float32 in [-1, 1], by
+default 240 x 480 x 480 voxels of 1.5 x 0.75 x 0.75 mm. Embeddings are empty; with `use_embedding` they are what the
+shards or NPZ files hold instead of volumes, as float32, and the volumes are empty.
+
+Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
+steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
+`stored` volumes of an NPZ dialect other than `data` cannot be told apart: mount those as `preprocessed`.
+
+Memory. Each worker holds `buffer_size` volumes as its shard has them (float16: 110 MB each if preprocessed, 137 MB if
+stored with 512 x 512 x 261 voxels), and `prefetch_factor` batches and one more in /dev/shm: 221 MB a volume as float32,
+half of it with `dtype=torch.float16` (then `.float()` on the GPU). A buffer of 1000 would be 110 GB a worker. The
+default is 4, as the order of the shards is shuffled as well, and as a mount shuffles better: `mount --shuffle-seed S`
+shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutation of the whole data set. Where they are, a
+shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the first,
+with the shards in another order.
+
+Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader goes on to the next epoch
+by itself; `set_epoch(n)`, of the loader or the data set, decides which one the next `iter(loader)` gives, also under
+persistent workers.
+
+Several processes (DDP). Rank and world size are the arguments, else torch.distributed's, else RANK and WORLD_SIZE.
+Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches, as
+otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank has fewer (as DistributedSampler does),
+"drop" ends all with the shortest, and "keep" leaves the numbers uneven, each sample exactly once (for metrics).
+`epoch_length` (samples a rank, rounded up to whole batches) sets the length instead. `resampled` draws shards with
+replacement. All of this is exact for `make_loader`, which knows the batch size; elsewhere a batch is taken to be one
+sample.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import errno
+import glob
+import io
+import itertools
+import json
+import math
+import mmap
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+
+SHAPE = (480, 480, 240)  # height, width, depth
+SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
+BUFFER_SIZE = 4
+BLOCK = 512  # bytes, of a tar
+CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
+HUGE_PAGE = 2 << 20
+
+Sample = tuple[torch.Tensor, str, np.ndarray, str, torch.Tensor]
+Batch = tuple[torch.Tensor, list[str], np.ndarray, list[str], torch.Tensor]
+Rescale = str | Sequence[float]
+AnyPath = str | os.PathLike[str]
+
+
+class LoaderError(RuntimeError):
+    """Something cannot be loaded. The message names it, the reason and the remedy."""
+
+
+def clean_text(text: str) -> str:
+    """A report (findings, newline, impressions) as the text encoder gets it."""
+    return "" if text == "Not given." else re.sub("[\"'()]", "", text)
+
+
+def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
+    """The value of an option, if it is one of those there are."""
+    if value not in allowed:
+        raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ volumes and samples
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
+    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept."""
+
+    shape: Sequence[int] = SHAPE
+    spacing: Sequence[float] = SPACING
+    dtype: torch.dtype = torch.float32
+    rescale: Rescale = "table"
+    use_embedding: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rescale, str) or len(self.rescale) != 2:
+            choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
+
+    def apply(self, array: np.ndarray, meta: Mapping[str, Any], native: bool, out: torch.Tensor) -> None:
+        """Fill `out` (1, D, H, W) from an array (H, W, D): a native one, or one that is in [-1, 1] and resampled."""
+        volume = self._normalized(array, meta) if native else torch.from_numpy(array).permute(2, 0, 1)
+        source, target = [], []
+        for n, t in zip(volume.shape, out.shape[1:]):
+            start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
+            source.append(slice(start, start + count))
+            target.append(slice(before, before + count))
+        if any(n < t for n, t in zip(volume.shape, out.shape[1:])):
+            out.fill_(-1)
+        transpose(volume[tuple(source)], out[0][tuple(target)])
+
+    def _normalized(self, array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
+        """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
+        if self.rescale == "table":
+            slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
+        else:
+            slope, intercept = (1.0, 0.0) if self.rescale == "none" else map(float, self.rescale)
+        xy, z = number(meta, "XYSpacing"), number(meta, "ZSpacing")
+        volume = torch.empty(array.shape[2], *array.shape[:2])
+        transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
+        volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
+        target = (self.spacing[2], self.spacing[0], self.spacing[1])
+        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target)]
+        if min(size) < 1:
+            raise LoaderError(f"{array.shape} voxels of {xy} x {xy} x {z} mm are less than one of {self.spacing} mm")
+        if size != list(volume.shape):  # else interpolation gives every voxel as it is
+            volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
+        return volume.div_(1000)
+
+    def sample(self, array: np.ndarray, meta: Mapping[str, Any], native: bool, text: str, labels: np.ndarray,
+               out: torch.Tensor | None = None) -> Sample:  # fmt: skip
+        """The 5-tuple; its volume is put into `out`, if there is such."""
+        if self.use_embedding:
+            embedding = torch.from_numpy(array.astype(np.float32))
+            return torch.empty(0), clean_text(text), labels, meta["study_id"], embedding
+        if array.ndim != 3:
+            raise LoaderError(f"its volume has the shape {array.shape}; is it an embedding (use_embedding)?")
+        volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
+        self.apply(array, meta, native, volume)
+        return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
+
+
+def number(meta: Mapping[str, Any], field: str) -> float:
+    """A number of the metadata; of `XYSpacing`, such as "[0.75, 0.75]", the first."""
+    try:
+        value = float(str(meta[field]).strip("[] ").split(",")[0])
+    except (KeyError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise LoaderError(f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table")
+    return value
+
+
+def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
+    """Copy (D, H, W) to (D, H, W). A source whose depth lies closest in memory is copied row by row: PyTorch's own copy
+    of all of it takes three times as long, as it walks through one of both with the largest stride."""
+    if source.stride(0) != 1:
+        out.copy_(source)
+        return
+    for row in range(source.shape[1]):
+        out[:, row].copy_(source[:, row])
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
+    if get_worker_info() is None:
+        return torch.empty(*shape, dtype=dtype)
+    size = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
+
+
+def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
+    first = tensors[0]
+    if first.numel() == 0:
+        return torch.empty(0)
+    slab, size = first._base, first.numel()
+    if slab is not None and len(tensors) <= len(slab) and all(
+        each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors)
+    ):  # fmt: skip
+        return slab[: len(tensors)]
+    if len(tensors) == 1:
+        return first[None]
+    return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as a batch."""
+    volumes, texts, labels, ids, embeddings = zip(*samples)
+    return stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+
+
+# ------------------------------------------------------------------------------------------------------- tar to arrays
+
+
+class Buffer:
+    """Page-aligned memory that is used again for every volume: the first touch of memory costs more than the read."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+
+    def view(self, size: int) -> memoryview:
+        """The first bytes; what they held before is lost."""
+        if size > len(self._memory):
+            length = -(-size // HUGE_PAGE) * HUGE_PAGE
+            memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if length > HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+                try:
+                    memory.madvise(mmap.MADV_HUGEPAGE)
+                except OSError:
+                    pass  # a kernel without huge pages
+            self._memory = memoryview(memory)
+        return self._memory[:size]
+
+
+def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+    """`.bin`: little-endian, C order, shape and type in the JSON."""
+    return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
+
+
+def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+    """`.volume.npy`, as `--format npy` writes it."""
+    file = io.BytesIO(payload[:4096])
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("the npy header has another version than 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+# What makes an array of a voxel member, by its suffix: the one place for new encodings.
+VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], np.ndarray]] = {
+    "bin": raw_voxels, "volume.npy": npy_voxels,
+}  # fmt: skip
+OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
+    "json": ("meta", lambda payload: json.loads(bytes(payload))),
+    "txt": ("text", lambda payload: str(payload, "utf-8")),
+    "labels": ("labels", lambda payload: np.frombuffer(payload, "<f4").copy()),
+    "labels.npy": ("labels", lambda payload: npy_voxels(payload, {}).copy()),
+}
+OTHERS |= {"meta.json": OTHERS["json"], "report.txt": OTHERS["txt"]}
+REMEDIES = {
+    errno.EIO: "the volume is damaged or its disk fails; `ctwds-fs status MOUNTPOINT` names the study and the reason, "
+    "on_error='skip' goes on without it",
+    errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
+    errno.ENOTCONN: "the mount's process has ended; mount again",
+    errno.ENOENT: "is it mounted?",
+    errno.EACCES: "only the user who mounted may read, unless --allow-other is given",
+}
+
+
+def parse_header(block: bytes) -> tuple[str, int] | None:
+    """Name and size of a tar member, or None at the end of the archive.
+
+    Raises ValueError for what is no header of a plain file."""
+    if not any(block):
+        return None
+    if int(block[148:156].strip(b" \0") or b"0", 8) != sum(block[:148]) + sum(block[156:]) + 8 * 32:
+        raise ValueError("the header's checksum is wrong")
+    if block[156:157] not in (b"0", b"\0"):
+        raise ValueError(f"a member of type {block[156:157]!r}, not a plain file")
+    name, prefix = (block[begin:end].split(b"\0")[0].decode() for begin, end in ((0, 100), (345, 500)))
+    return f"{prefix}/{name}" if prefix else name, int(block[124:136].strip(b" \0"), 8)
+
+
+def complain(error: LoaderError, on_error: str, more: str = "") -> None:
+    """Raise it, or warn that something is left out."""
+    if on_error == "raise":
+        raise error
+    warnings.warn(f"left out: {error}{more}", stacklevel=2)
+
+
+@dataclass
+class RawSample:
+    """A sample as its shard has it. `voxels` are in `buffer`, which belongs to the sample until it is done with."""
+
+    key: str
+    study_id: str
+    meta: dict[str, Any]
+    voxels: np.ndarray
+    text: str
+    labels: np.ndarray
+    buffer: Buffer
+
+    def native(self) -> bool:
+        """Whether the volume still has the scanner's spacing. Shards of the original converter do not say it: those of
+        preprocessed volumes have no slope."""
+        return self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed") != "preprocessed"
+
+
+@dataclass
+class Member:
+    """A member of a sample, or why it could not be read; voxels lie in the buffer."""
+
+    suffix: str
+    payload: memoryview | LoaderError
+    buffer: Buffer | None
+
+
+class ShardReader:
+    """Reads a shard from front to back, each byte once, voxels straight into a buffer of the pool.
+
+    With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount would
+    have to decode first."""
+
+    def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise") -> None:
+        self.path, self._pool, self._on_error = path, pool, on_error
+
+    def __iter__(self) -> Iterator[RawSample]:
+        try:
+            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._failure("the shard", error) from error
+        try:
+            for key, members in self._groups():
+                try:
+                    sample = self._sample(key, members)
+                except LoaderError as error:
+                    complain(error, self._on_error)
+                    continue
+                yield sample
+        except LoaderError as error:  # of a header: there is no way to find the next one
+            complain(error, self._on_error, "; the rest of the shard is left out as well")
+        finally:
+            os.close(self._file)
+
+    def _failure(self, name: str, error: Exception) -> LoaderError:
+        code, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (0, str(error))
+        remedy = REMEDIES.get(code or 0, "compare the shard with its digest in manifest.json, and write it again")
+        return LoaderError(f"{self.path}: {name}: {reason}: {remedy}")
+
+    def _read(self, view: memoryview, offset: int, name: str) -> None:
+        try:
+            while view:
+                count = os.preadv(self._file, [view[:CHUNK]], offset)
+                if count == 0:
+                    raise EOFError("the shard ends here, it was not written to its end")
+                view, offset = view[count:], offset + count
+        except (OSError, EOFError) as error:
+            raise self._failure(name, error) from error
+
+    def _groups(self) -> Iterator[tuple[str, list[Member]]]:
+        """The members of each sample, as soon as the header behind them says that they are all."""
+        header, offset, name = bytearray(BLOCK), BLOCK, "its first header"
+        self._read(memoryview(header), 0, name)
+        key, members = "", list[Member]()
+        while True:
+            try:
+                found = parse_header(bytes(header))
+            except ValueError as error:
+                raise self._failure(f"the header behind {name}", error) from error
+            if members and (found is None or found[0].partition(".")[0] != key):
+                yield key, members
+                members = []
+            if found is None:
+                return
+            name, size = found
+            key, _, suffix = name.partition(".")
+            room = -(-size // BLOCK) * BLOCK + BLOCK
+            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix in VOXELS else None
+            view = buffer.view(room) if buffer else memoryview(bytearray(room))
+            try:
+                self._read(view, offset, name)
+                members.append(Member(suffix, view[:size], buffer))
+                header = bytearray(view[-BLOCK:])
+            except LoaderError as error:
+                members.append(Member(suffix, error, buffer))
+                self._read(memoryview(header), offset + room - BLOCK, f"the header behind {name}")
+            offset += room
+
+    def _sample(self, key: str, members: list[Member]) -> RawSample:
+        parts: dict[str, Any] = {}
+        try:
+            for member in members:
+                if isinstance(member.payload, LoaderError):
+                    raise member.payload
+                if member.suffix in VOXELS:
+                    parts |= {"voxels": (VOXELS[member.suffix], member.payload), "buffer": member.buffer}
+                elif member.suffix in OTHERS:
+                    field, decode = OTHERS[member.suffix]
+                    parts[field] = decode(member.payload)
+            missing = [part for part in ("voxels", "meta", "text", "labels") if part not in parts]
+            if missing:
+                raise ValueError(f"no {' and no '.join(missing)} among its members {[m.suffix for m in members]}")
+            decode_voxels, payload = parts.pop("voxels")
+            return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
+        except (LoaderError, ValueError, KeyError, TypeError) as error:
+            self._pool.extend(member.buffer for member in members if member.buffer)
+            raise error if isinstance(error, LoaderError) else self._failure(key, error) from error
+
+
+# -------------------------------------------------------------------------------------------------------------- shards
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard and how many samples it has, if a manifest says so."""
+
+    path: str
+    samples: int | None
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`shard-{000000..000471}.tar` and `{train,val}/x` as the shell expands them, numbers as wide as they are written."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if not found:
+        return [pattern]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if numbers:
+        width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 1
+        values = [f"{value:0{width}d}" for value in range(int(numbers[1]), int(numbers[2]) + 1)]
+    else:
+        values = found[1].split(",")
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [path for value in values for path in expand_braces(before + value + after)]
+
+
+def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
+    """The shards that a folder, a file, a glob, a brace pattern, or a list of those name."""
+    if not isinstance(pattern, (str, os.PathLike)):
+        return [path for each in pattern for path in shard_paths(each)]
+    paths: list[str] = []
+    for name in expand_braces(os.fspath(pattern)):
+        if os.path.isdir(name):
+            paths += sorted(glob.glob(os.path.join(glob.escape(name), "*.tar")))
+        elif glob.has_magic(name):
+            paths += sorted(glob.glob(name))
+        else:
+            paths.append(name)
+    absent = [path for path in paths if not os.path.exists(path)]
+    if absent:
+        raise LoaderError(f"{absent[0]} is not there ({len(absent)} of {len(paths)} shards are missing): is it mounted?")
+    if not paths:
+        raise LoaderError(f"{os.fspath(pattern)}: no shard (*.tar) is there: is it mounted?")
+    return paths
+
+
+def manifest_counts(folder: str) -> dict[str, int]:
+    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such file."""
+    path = os.path.join(folder, "manifest.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        if "shards" in manifest:
+            return {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
+        number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
+        counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
+        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
+
+
+def with_counts(paths: Iterable[str]) -> list[Shard]:
+    """The shards of some paths."""
+    parts = [os.path.split(path) for path in paths]
+    counts = {folder: manifest_counts(folder) for folder in {folder for folder, _ in parts}}
+    return [Shard(os.path.join(folder, name), counts[folder].get(name)) for folder, name in parts]
+
+
+# --------------------------------------------------------------------------------------------------- epochs and loaders
+
+
+class _Epochs:
+    """What both data sets have: the epoch, which all processes see, the rank, and the loader."""
+
+    def __init__(self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None,
+                 uneven: str) -> None:  # fmt: skip
+        self.mode = choice("mode", mode, ("train", "val"))
+        self.shuffle, self.seed = shuffle and mode == "train", seed
+        self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
+        if (rank is None) != (world_size is None):
+            raise LoaderError("rank and world_size are given together, or neither")
+        self._given = None if rank is None or world_size is None else (rank, world_size)
+        self.rank, self.world_size = self._find_world()
+        # The epoch, and whether set_epoch chose it. Shared, so that workers that are there already see it.
+        self._state = torch.tensor([-1, 0]).share_memory_()
+        self._batch_size, self._drop_last = 1, False
+
+    def _find_world(self) -> tuple[int, int]:
+        if self._given:
+            world = self._given
+        elif torch.distributed.is_available() and torch.distributed.is_initialized():
+            world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:
+            world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if not 0 <= world[0] < world[1]:
+            raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
+        return world
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that an iteration gives which begins now."""
+        return max(0, int(self._state[0]))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration; called on every rank, before `iter(loader)`."""
+        self._state.copy_(torch.tensor([epoch, 1]))
+
+    def _begin_epoch(self) -> None:
+        if not self._state[1]:
+            self._state[0] += 1
+        self._state[1] = 0
+        if (self.rank, self.world_size) != self._find_world():
+            raise LoaderError("torch.distributed was initialised after the data set was made: make it after that")
+
+    def make_loader(self, batch_size: int, num_workers: int = 4, prefetch_factor: int = 2, **options: Any) -> CTReportLoader:
+        """A DataLoader of batches. `options` are DataLoader's; by default workers are persistent, and memory is pinned
+        where there is a GPU."""
+        data = copy.copy(self)
+        data._batch_size, data._drop_last = batch_size, options.get("drop_last", False)
+        options = {"pin_memory": torch.cuda.is_available(), "collate_fn": collate} | options
+        if num_workers > 0:
+            options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
+        else:
+            options.pop("persistent_workers", None)
+        data._check(num_workers, prefetch_factor)
+        return CTReportLoader(data, batch_size=batch_size, num_workers=num_workers, sampler=data._sampler(), **options)
+
+    create_pytorch_dataloader = make_loader
+
+    def _sampler(self) -> Sampler[int] | None:
+        return None
+
+    def _check(self, workers: int, prefetch: int) -> None:
+        """Refuse what could not work."""
+
+    def _batches(self, workers: int) -> int:
+        raise NotImplementedError
+
+
+class CTReportLoader(DataLoader):
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+
+    dataset: Any
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration."""
+        self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Any:
+        self.dataset._begin_epoch()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        return self.dataset._batches(self.num_workers)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker reads in an epoch: its shards, how many samples (None: all there are) and batches (None: not known)."""
+
+    shards: list[Shard]
+    samples: int | None
+    batches: int | None
+
+
+class CTReportWebDataset(_Epochs, IterableDataset):
+    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module."""
+
+    def __init__(
+        self, shard_pattern: Any, shuffle: bool = True, buffer_size: int | None = None, use_embedding: bool = False,
+        mode: str = "train", *, dtype: torch.dtype = torch.float32, shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0, rank: int | None = None,
+        world_size: int | None = None, uneven: str = "pad", resampled: bool = False,
+        epoch_length: int | None = None, on_error: str = "raise",
+    ) -> None:  # fmt: skip
+        super().__init__(shuffle, mode, seed, rank, world_size, uneven)
+        self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
+        self.resampled, self.epoch_length = resampled, epoch_length
+        self.on_error = choice("on_error", on_error, ("raise", "skip"))
+        self.shards = with_counts(shard_paths(shard_pattern))
+        self.views = self._find_views() if self.shuffle and not resampled else []
+        if buffer_size is None:
+            buffer_size = 1 if self.views else BUFFER_SIZE
+        self.buffer_size = max(1, buffer_size) if self.shuffle else 1
+
+    def __len__(self) -> int:
+        """Samples of the whole data set, of all ranks."""
+        return sum(self._counts(self.shards))
+
+    def _counts(self, shards: Sequence[Shard]) -> list[int]:
+        unknown = [shard.path for shard in shards if shard.samples is None]
+        if unknown:
+            raise LoaderError(
+                f"{unknown[0]}: its number of samples is not known, as no manifest.json beside it names it; ctwds-fs "
+                "writes that file, in a mount and with materialize"
+            )
+        return [shard.samples or 0 for shard in shards]
+
+    def _find_views(self) -> list[str]:
+        """The folders of the epoch views, if the pattern names all shards of a folder that has such."""
+        folder = os.path.dirname(self.shards[0].path)
+        views = list(itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count())))
+        if views and {shard.path for shard in self.shards} != set(shard_paths(folder)):
+            warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=4)
+            return []
+        return views
+
+    def _order(self, epoch: int) -> list[Shard]:
+        shards = self.shards
+        if self.views:
+            shards = with_counts(shard_paths(self.views[epoch % len(self.views)]))
+        if self.shuffle and epoch >= len(self.views):
+            shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
+        return shards
+
+    def _tasks(self, epoch: int, workers: int) -> list[Task]:
+        """What the workers of this rank read. Every rank computes those of all, and so the same number of batches."""
+        shards, world, batch = self._order(epoch), self.world_size, self._batch_size
+        self._refuse_too_few(len(shards), workers)
+        dealt = [[shards[r::world][w::workers] for w in range(workers)] for r in range(world)]
+        known = all(shard.samples is not None for shard in shards)
+        if self.epoch_length is None and not self.resampled and (world == 1 or self.uneven == "keep"):
+            counts = [sum(self._counts(part)) if known else None for part in dealt[self.rank]]
+            return [Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts)]
+        if self.resampled:
+            natural = [[0] * workers] * world
+        else:
+            natural = [[sum(self._counts(part)) for part in parts] for parts in dealt]
+        batches = [[self._in_batches(count) for count in counts] for counts in natural]
+        if self.epoch_length or self.resampled:
+            length = self.epoch_length or math.ceil(sum(self._counts(shards)) / world)
+            target = math.ceil(length / batch)
+        else:
+            target = (max if self.uneven == "pad" else min)(map(sum, batches))
+        mine = level(batches[self.rank], target)
+        samples = [
+            count if now == before else now * batch
+            for count, before, now in zip(natural[self.rank], batches[self.rank], mine)
+        ]
+        parts = [shards] * workers if self.resampled else dealt[self.rank]
+        return [Task(*task) for task in zip(parts, samples, mine)]
+
+    def _in_batches(self, samples: int) -> int:
+        return samples // self._batch_size if self._drop_last else math.ceil(samples / self._batch_size)
+
+    def _refuse_too_few(self, shards: int, workers: int) -> None:
+        if shards >= self.world_size * workers or self.resampled:
+            return
+        wanted = self.world_size * workers
+        total = sum(shard.samples or 0 for shard in self.shards)
+        size = f" (here at most {max(1, total // wanted)})" if total else ""
+        raise LoaderError(
+            f"{shards} shards are fewer than {self.world_size} ranks x {workers} workers, so some would read nothing: "
+            f"mount again with a smaller --samples-per-shard{size}, which converts nothing; or take fewer workers "
+            f"(num_workers), or resampled=True"
+        )
+
+    def _batches(self, workers: int) -> int:
+        batches = [task.batches for task in self._tasks(self.epoch, max(1, workers))]
+        if None in batches:
+            self._counts(self.shards)  # says what is missing
+        return sum(count or 0 for count in batches)
+
+    def _check(self, workers: int, prefetch: int) -> None:
+        self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
+        held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
+        if samples:
+            held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
+        volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
+        need = max(1, workers) * (held + (prefetch + 1) * self._batch_size * volume)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if need > memory / 2:
+            warnings.warn(
+                f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
+                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a smaller "
+                "buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or dtype=torch.float16",
+                stacklevel=3,
+            )
+
+    def __iter__(self) -> Iterator[Sample]:
+        info, epoch = get_worker_info(), self.epoch  # now, not when the first sample is asked for
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        task = self._tasks(epoch, workers)[worker]
+        return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
+
+    def _samples(self, task: Task, rng: np.random.Generator) -> Iterator[Sample]:
+        """The samples; their volumes are written into the batches that they will be collated to."""
+        pool = [Buffer() for _ in range(self.buffer_size)]
+        height, width, depth = self.steps.shape
+        batch, place = torch.empty(0), 0
+        for raw in self._shuffled(task, rng, pool):
+            if place % self._batch_size == 0 and not self.steps.use_embedding:
+                batch, place = allocate((self._batch_size, 1, depth, height, width), self.steps.dtype), 0
+            out = None if self.steps.use_embedding else batch[place]
+            try:
+                sample = self.steps.sample(raw.voxels, raw.meta, raw.native(), raw.text, raw.labels, out)
+            except LoaderError as error:
+                complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
+                continue
+            finally:
+                pool.append(raw.buffer)
+            place += 1
+            yield sample
+
+    def _shuffled(self, task: Task, rng: np.random.Generator, pool: list[Buffer]) -> Iterator[RawSample]:
+        """Samples out of a buffer at random; each is done with when the next one is asked for."""
+        held: list[RawSample] = []
+        for raw in itertools.islice(self._raw(task, rng, pool), task.samples):
+            held.append(raw)
+            if len(held) == self.buffer_size:
+                yield held.pop(int(rng.integers(len(held))))
+        while held:
+            yield held.pop(int(rng.integers(len(held))))
+
+    def _raw(self, task: Task, rng: np.random.Generator, pool: list[Buffer]) -> Iterator[RawSample]:
+        """The samples of the worker's shards: once, or as often as it takes."""
+        while True:
+            found = False
+            for at in range(len(task.shards)):
+                shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
+                for raw in ShardReader(shard.path, pool, self.on_error):
+                    found = True
+                    yield raw
+            if task.samples is None:
+                return
+            if not found:
+                raise LoaderError(f"{task.shards[0].path} and {len(task.shards) - 1} more shards have no sample to read")
+
+
+def level(batches: Sequence[int], target: int) -> list[int]:
+    """Change numbers so that their sum is the target, and they differ as little as may be."""
+    result = list(batches)
+    while sum(result) < target:
+        result[result.index(min(result))] += 1
+    while sum(result) > target:
+        result[result.index(max(result))] -= 1
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------------------- NPZ
+
+MISSING = set("|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|"))
+META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
+DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
+DIALECTS = ("native", "hu", "normalized")
+
+
+def find_volumes(folder: AnyPath) -> list[str]:
+    """The NPZ files of the folder depth that has the most, by the bytes of their relative paths."""
+    most = max((glob.glob(pattern, root_dir=folder) for pattern in DEPTHS), key=len)
+    if not most:
+        raise LoaderError(f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?")
+    return sorted(most, key=os.fsencode)
+
+
+def read_table(path: AnyPath, columns: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """Some columns (all but VolumeName, if none are named) of a table, by study."""
+    rows: dict[str, dict[str, str]] = {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or ()
+        wanted = list(columns) or [name for name in names if name != "VolumeName"]
+        absent = [name for name in ("VolumeName", *wanted) if name not in names]
+        if absent:
+            raise LoaderError(f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}")
+        for row in reader:
+            study, values = row["VolumeName"].removesuffix(".nii.gz"), {name: row[name] for name in wanted}
+            if None in row or None in row.values():
+                raise LoaderError(f"{os.fspath(path)}: line {reader.line_num} has not as many fields as the header")
+            if rows.setdefault(study, values) != values:
+                raise LoaderError(f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one")
+    return rows
+
+
+@dataclass(frozen=True)
+class Study:
+    """A volume that all three tables know."""
+
+    path: str
+    meta: dict[str, Any]
+    text: str
+    labels: np.ndarray
+
+
+class CTReportDataset(_Epochs, Dataset):
+    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths. `dialect`
+    says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing: `data`), "hu"
+    (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
+
+    def __init__(
+        self, data_folder: AnyPath, reports_file: AnyPath,
+        meta_file: AnyPath, labels: AnyPath, mode: str = "train",
+        use_embedding: bool = False, *, shuffle: bool = True, dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE, spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0,
+        rank: int | None = None, world_size: int | None = None, uneven: str = "pad",
+        dialect: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(shuffle, mode, seed, rank, world_size, uneven)
+        self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
+        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
+        reports, metas = read_table(reports_file, ("Findings_EN", "Impressions_EN")), read_table(meta_file, META_COLUMNS)
+        rows = read_table(labels)
+        self.studies: list[Study] = []
+        for name in find_volumes(data_folder):
+            study, path = Path(name).stem, os.path.join(data_folder, name)
+            if study not in reports or study not in metas or study not in rows:
+                continue
+            meta = {"study_id": study} | metas[study]
+            if any(value in MISSING for value in metas[study].values()) and self._needs_meta(path):
+                continue  # as ctwds-fs leaves it out
+            text = "\n".join("" if field in MISSING else field for field in reports[study].values())
+            try:
+                values = np.array([float(value) for value in rows[study].values()], np.float32)
+            except ValueError as error:
+                raise LoaderError(f"{os.fspath(labels)}: {study}: a label is not a number: {error}") from error
+            self.studies.append(Study(path, meta, text, values))
+        if not self.studies:
+            raise LoaderError(f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files")
+
+    def _needs_meta(self, path: str) -> bool:
+        return not self.steps.use_embedding and self._load(path)[1] == "native"
+
+    def _load(self, path: str) -> tuple[np.ndarray, str]:
+        """The array of voxels, and its dialect."""
+        try:
+            with np.load(path, allow_pickle=False) as npz:
+                name = next((known for known in ("data", "volume", "arr_0") if known in npz.files), npz.files[0])
+                array = npz[name]
+        except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+        known = {"data": "native"}
+        if array.dtype == np.int16:
+            known["volume"] = "hu"
+        if array.dtype.kind == "f":
+            known["arr_0"] = "normalized"
+        dialect = self.dialect or known.get(name)
+        if dialect is None and not self.steps.use_embedding:
+            raise LoaderError(f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})")
+        return array, dialect or ""
+
+    def __len__(self) -> int:
+        """Samples of the whole data set, of all ranks."""
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> Sample:
+        study = self.studies[index]
+        array, dialect = self._load(study.path)
+        try:
+            array = np.asarray(array, dtype=np.float32)
+            if self.steps.use_embedding:
+                pass
+            elif dialect == "hu":
+                array = np.clip(array, -1000, 1000) / np.float32(1000)
+            elif dialect == "normalized":
+                array = np.clip(array, -1, 1).transpose(1, 2, 0)
+            return self.steps.sample(array, study.meta, dialect == "native", study.text, study.labels)
+        except (LoaderError, ValueError) as error:
+            raise LoaderError(f"{study.path}: {error}") from error
+
+    def _sampler(self) -> Sampler[int]:
+        return EpochSampler(self)
+
+    def _batches(self, workers: int) -> int:
+        count = len(EpochSampler(self))
+        return count // self._batch_size if self._drop_last else math.ceil(count / self._batch_size)
+
+
+class EpochSampler(Sampler[int]):
+    """The indices that a rank reads in an epoch."""
+
+    def __init__(self, data: CTReportDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(list(iter(self)))
+
+    def __iter__(self) -> Iterator[int]:
+        data = self.data
+        order = list(range(len(data)))
+        if data.shuffle:
+            order = np.random.default_rng([data.seed, data.epoch]).permutation(len(data)).tolist()
+        extra = -len(order) % data.world_size
+        if data.uneven == "pad":
+            order += list(itertools.islice(itertools.cycle(order), extra))
+        elif data.uneven == "drop":
+            order = order[: len(order) // data.world_size * data.world_size]
+        return iter(order[data.rank :: data.world_size])
+
+
+# ------------------------------------------------------------------------------------------------------- configuration
+
+NPZ_KEYS = {
+    "train": ("train_dir", "reports_train", "train_meta", "labels_train"),
+    "val": ("valid_dir", "reports_valid", "valid_meta", "labels_valid"),
+}
+LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
+COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "seed", "uneven")  # as the arguments
+SHARD_KEYS = ("resampled", "epoch_length", "on_error")
+KNOWN_KEYS = (
+    "dataset_format", "webdataset_shards_train", "webdataset_shards_val", "shuffle_buffer_size", "dialect",
+    *NPZ_KEYS["train"], *NPZ_KEYS["val"], *LOADER_KEYS, *COMMON_KEYS, *SHARD_KEYS,
+)  # fmt: skip
+FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
+
+Config = str | os.PathLike[str] | Mapping[str, Any]
+
+
+def data_section(cfg: Config) -> Mapping[str, Any]:
+    """The section `data` of a configuration, given as a mapping or as the path of a YAML file."""
+    if isinstance(cfg, (str, os.PathLike)):
+        import yaml
+
+        cfg = yaml.safe_load(Path(cfg).read_text(encoding="utf-8"))
+    if not isinstance(cfg, Mapping) or not isinstance(cfg.get("data"), Mapping):
+        raise LoaderError("the configuration has no section 'data'")
+    return check_keys(cfg["data"])
+
+
+def check_keys(data_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse keys that nothing reads: a misspelt one would be a default that nobody chose."""
+    unknown = [key for key in data_cfg if key not in KNOWN_KEYS]
+    if unknown:
+        raise LoaderError(f"data.{unknown[0]} is not known; the keys of data are: {', '.join(KNOWN_KEYS)}")
+    return data_cfg
+
+
+def required(data_cfg: Mapping[str, Any], key: str) -> Any:
+    """The value of a key that must be there."""
+    if data_cfg.get(key) is None:
+        raise LoaderError(f"data.{key} is missing; dataset_format: {data_cfg.get('dataset_format', 'webdataset')} needs it")
+    return data_cfg[key]
+
+
+def arguments(data_cfg: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Keyword arguments from the keys that are there."""
+    found = {key: data_cfg[key] for key in keys if data_cfg.get(key) is not None}
+    if "dtype" in found:
+        found["dtype"] = getattr(torch, choice("data.dtype", found["dtype"], ("float32", "float16")))
+    return found
+
+
+def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "train") -> CTReportWebDataset:
+    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself."""
+    shards = required(check_keys(data_cfg), f"webdataset_shards_{choice('mode', mode, ('train', 'val'))}")
+    more = arguments(data_cfg, (*COMMON_KEYS, *SHARD_KEYS))
+    if mode == "val":
+        more = {key: value for key, value in more.items() if key not in ("resampled", "epoch_length")}  # of training
+    return CTReportWebDataset(shards, mode == "train", data_cfg.get("shuffle_buffer_size"), mode=mode, **more)
+
+
+def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
+    """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (shards to train, NPZ to validate)."""
+    data_cfg = data_section(cfg)
+    kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
+    if kind == "webdataset" or (kind == "mixed" and mode == "train"):
+        return create_webdataset_from_config(data_cfg, mode)
+    paths = [required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]]
+    return CTReportDataset(*paths, mode=mode, **arguments(data_cfg, (*COMMON_KEYS, "dialect")))
+
+
+def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:
+    """Its loader, with `batch_size`, `num_workers`, `prefetch_factor` and `persistent_workers`."""
+    data_cfg = data_section(cfg)
+    values = LOADER_KEYS | {key: data_cfg[key] for key in LOADER_KEYS if data_cfg.get(key) is not None}
+    return create_dataset_from_config(cfg, mode).make_loader(**values)
