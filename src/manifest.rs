@@ -88,12 +88,15 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
 
 fn shard_entry<'a>(plan: &'a Plan, id: ShardId, shard: &crate::plan::Shard, sha256: Option<&'a str>) -> Shard<'a> {
     let samples = &plan.dataset.samples[shard.samples.clone()];
-    let entry = |sample: &'a crate::dataset::Sample| Sample {
-        key: plan.key(sample),
-        study_id: &sample.study_id,
-        source: sample.path.to_string_lossy().into_owned(),
-        source_size: sample.array.fingerprint.size,
-        source_crc32: format!("{:08x}", sample.array.member.crc),
+    let entry = |sample: &'a crate::dataset::Sample| {
+        let (source_size, crc) = sample.npz_size_and_crc();
+        Sample {
+            key: plan.key(sample),
+            study_id: &sample.study_id,
+            source: sample.path.to_string_lossy().into_owned(),
+            source_size,
+            source_crc32: format!("{crc:08x}"),
+        }
     };
     Shard {
         name: Plan::shard_name(id),
