@@ -74,6 +74,7 @@
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
 
+pub mod archive;
 pub mod bench;
 pub mod cache;
 pub mod cli;

@@ -1,13 +1,14 @@
 //! What the members of a sample are called and what the small ones hold, in each profile.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::codec::{CODEC, FILTER};
 use crate::dataset::{Sample, Source, Study};
 use crate::pyjson;
 use crate::volume::Kind;
 
 /// The profile: how members are named and encoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `.bin`, `.json`, `.txt`, `.labels`, as the CT-CLIP loader reads them.
@@ -57,6 +58,21 @@ impl Format {
         bytes.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
         bytes
     }
+}
+
+/// The end of a sample's JSON in a compressed shard; without it stands a plain `}`.
+fn codec_fields() -> String {
+    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{FILTER}\"}}")
+}
+
+/// A sample's JSON with the codec and the filter at its end.
+pub fn with_codec(json: &[u8]) -> Vec<u8> {
+    [json.strip_suffix(b"}").unwrap_or(json), codec_fields().as_bytes()].concat()
+}
+
+/// A sample's JSON as a plain shard has it; `None` if it does not end with this codec and filter.
+pub fn without_codec(json: &[u8]) -> Option<Vec<u8>> {
+    json.strip_suffix(codec_fields().as_bytes()).map(|plain| [plain, b"}"].concat())
 }
 
 /// The fields and their order are those of the CT-CLIP converter.
@@ -127,6 +143,16 @@ fn npy_header(descr: &str, shape: &[u64]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codec_and_filter_come_last() {
+        let packed = with_codec(br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        let expected: &[u8] =
+            br#"{"study_id": "a", "volume_shape": [1, 2, 3], "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
+        assert_eq!(packed, expected);
+        assert_eq!(without_codec(&packed).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        assert_eq!(without_codec(br#"{"study_id": "a"}"#), None);
+    }
 
     #[test]
     fn an_independent_reader_understands_the_npy_header() {

@@ -17,7 +17,7 @@ use crate::layout::{MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
-use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Volume};
+use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
 
 /// The options that change a shard's bytes, besides those of the data set.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +152,12 @@ impl Plan {
     /// The kind of all volumes.
     pub fn kind(&self) -> Kind {
         self.dataset.samples.first().map_or(Kind::Stored, Sample::kind)
+    }
+
+    /// Whether all volumes are plain members of shards on disk.
+    pub fn is_stored_plain(&self) -> bool {
+        let is_plain = |sample: &Sample| matches!(&sample.source, Source::Shard(stored) if stored.volume.storage == Storage::Plain);
+        self.dataset.samples.iter().all(is_plain)
     }
 
     /// Bytes of all shard files.

@@ -19,7 +19,7 @@ use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
 const LISTED: usize = 20;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
-    let plan = show_plan(&args.dataset)?;
+    let plan = show_plan(&args.dataset, args.source.shards.as_deref())?;
     let kind = args.dataset.kind();
     if let Some(doubt) = doubts::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");

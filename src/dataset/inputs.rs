@@ -15,7 +15,7 @@ use crate::parallel::try_map;
 const BATCH: usize = 256;
 
 /// The states of tables, folders and volumes before they were read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// Of the reports, the metadata and the labels.
     pub(super) tables: [Fingerprint; 3],
