@@ -15,6 +15,7 @@ pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
 pub use verify::VerifyArgs;
 
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// CT volumes in NPZ files as WebDataset shards: mounted and made on demand, or written to disk.
@@ -45,12 +46,23 @@ pub enum Command {
     Bench(BenchArgs),
 }
 
+/// Shards on disk in place of a data set.
+#[derive(Clone, Debug, Args)]
+pub struct ShardsArgs {
+    /// Folder of finished shards, plain or compressed: they take the place of the NPZ files and the tables
+    #[arg(long, value_name = "DIR", conflicts_with_all = dataset::ALL, help_heading = "Data set")]
+    pub shards: Option<PathBuf>,
+}
+
 /// `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
+    /// Or shards.
+    #[command(flatten)]
+    pub source: ShardsArgs,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
@@ -62,6 +74,9 @@ pub struct MountArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
+    /// Or shards.
+    #[command(flatten)]
+    pub source: ShardsArgs,
     /// An empty folder outside the data folder [default: the folder of the shard pattern in --config]
     pub mountpoint: Option<PathBuf>,
     /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
@@ -137,9 +152,16 @@ pub struct MaterializeArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
+    /// Or shards.
+    #[command(flatten)]
+    pub source: ShardsArgs,
     /// Folder for the shards; created if missing
     #[arg(long, value_name = "DIR")]
     pub output_dir: PathBuf,
+    /// Compress the volumes without loss: zstd, or zstd:LEVEL with a level from 1 to 19. `mount --shards` shows such
+    /// shards as plain ones
+    #[arg(long, value_name = "CODEC")]
+    pub compress: Option<Codec>,
     /// Shards written at a time, and decoder threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub num_workers: Option<u16>,

@@ -78,9 +78,11 @@
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
 
+pub mod archive;
 pub mod bench;
 pub mod cache;
 pub mod cli;
+pub mod codec;
 pub mod commands;
 pub mod dataset;
 pub mod error;

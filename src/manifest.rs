@@ -3,12 +3,18 @@
 //! The first six fields are those that the CT-CLIP converter writes and its loader reads; sizes there are MiB and GiB
 //! of payload.
 
+mod read;
+
 use serde::Serialize;
 
+use crate::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::dataset::LeftOut;
 use crate::members::Format;
 use crate::plan::{Plan, ShardId};
+use crate::record::Finished;
 use crate::volume::Kind;
+
+pub use read::{Manifest, Sample as ReadSample, Shard as ReadShard, read};
 
 /// The manifest's file name.
 pub const NAME: &str = "manifest.json";
@@ -16,7 +22,7 @@ pub const NAME: &str = "manifest.json";
 const SCHEMA_VERSION: u32 = 1;
 
 #[derive(Serialize)]
-struct Manifest<'a> {
+struct Written<'a> {
     num_shards: usize,
     samples_per_shard: u32,
     total_samples: usize,
@@ -28,10 +34,21 @@ struct Manifest<'a> {
     plan_digest: &'a str,
     format: Format,
     volume_kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression: Option<Compression>,
     label_names: &'a [String],
     left_out: &'a [LeftOut],
     unmatched: Vec<Unmatched<'a>>,
     shards: Vec<Shard<'a>>,
+}
+
+/// How the volumes of the shards are stored, where they are not plain.
+#[derive(Serialize)]
+struct Compression {
+    codec: &'static str,
+    level: i32,
+    filter: &'static str,
+    block_bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -44,6 +61,9 @@ struct Unmatched<'a> {
 struct Shard<'a> {
     name: String,
     size: u64,
+    /// Of the plain shard, where this one is compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain_size: Option<u64>,
     sha256: Option<&'a str>,
     sample_count: usize,
     samples: Vec<Sample<'a>>,
@@ -60,10 +80,29 @@ struct Sample<'a> {
 
 /// The manifest of a plan; `sha256` gives a shard's digest where it is known.
 pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
+    render_all(plan, None, |id, plain_size| (plain_size, None, sha256(id)))
+}
+
+/// The manifest of compressed shards; `file` gives what is known of each. The sizes of payload are those of the plain
+/// shards.
+pub fn render_compressed<'a>(plan: &'a Plan, codec: Codec, file: impl Fn(ShardId) -> Option<&'a Finished>) -> Vec<u8> {
+    let compression = Compression { codec: CODEC, level: codec.level, filter: FILTER, block_bytes: BLOCK };
+    render_all(plan, Some(compression), |id, plain_size| match file(id) {
+        Some(file) => (file.size, Some(plain_size), Some(&file.sha256)),
+        None => (0, Some(plain_size), None),
+    })
+}
+
+/// `file` gives the size of a shard's file, that of the plain shard if the file is another, and its digest.
+fn render_all<'a>(
+    plan: &'a Plan,
+    compression: Option<Compression>,
+    file: impl Fn(ShardId, u64) -> (u64, Option<u64>, Option<&'a str>),
+) -> Vec<u8> {
     const MIB: f64 = 1024.0 * 1024.0;
     let samples = plan.dataset.samples.len();
     let total_mb = plan.payload_bytes as f64 / MIB;
-    let manifest = Manifest {
+    let manifest = Written {
         num_shards: plan.shards.len(),
         samples_per_shard: plan.options.samples_per_shard,
         total_samples: samples,
@@ -75,10 +114,14 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
         plan_digest: &plan.digest,
         format: plan.options.format,
         volume_kind: plan.kind(),
+        compression,
         label_names: &plan.dataset.label_names,
         left_out: &plan.dataset.left_out,
         unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
-        shards: (0..).zip(&plan.shards).map(|(id, shard)| shard_entry(plan, id, shard, sha256(id))).collect(),
+        shards: (0..)
+            .zip(&plan.shards)
+            .map(|(id, shard)| shard_entry(plan, id, shard, file(id, shard.layout.len())))
+            .collect(),
     };
     // Plain structs of strings and finite numbers: neither can fail to serialise.
     let mut json = serde_json::to_vec_pretty(&manifest).expect("the manifest serialises");
@@ -86,18 +129,27 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
     json
 }
 
-fn shard_entry<'a>(plan: &'a Plan, id: ShardId, shard: &crate::plan::Shard, sha256: Option<&'a str>) -> Shard<'a> {
+fn shard_entry<'a>(
+    plan: &'a Plan,
+    id: ShardId,
+    shard: &crate::plan::Shard,
+    (size, plain_size, sha256): (u64, Option<u64>, Option<&'a str>),
+) -> Shard<'a> {
     let samples = &plan.dataset.samples[shard.samples.clone()];
-    let entry = |sample: &'a crate::dataset::Sample| Sample {
-        key: plan.key(sample),
-        study_id: &sample.study_id,
-        source: sample.path.to_string_lossy().into_owned(),
-        source_size: sample.array.fingerprint.size,
-        source_crc32: format!("{:08x}", sample.array.member.crc),
+    let entry = |sample: &'a crate::dataset::Sample| {
+        let (source_size, crc) = sample.npz_size_and_crc();
+        Sample {
+            key: plan.key(sample),
+            study_id: &sample.study_id,
+            source: sample.path.to_string_lossy().into_owned(),
+            source_size,
+            source_crc32: format!("{crc:08x}"),
+        }
     };
     Shard {
         name: Plan::shard_name(id),
-        size: shard.layout.len(),
+        size,
+        plain_size,
         sha256,
         sample_count: samples.len(),
         samples: samples.iter().map(entry).collect(),

@@ -1,13 +1,14 @@
 //! What the members of a sample are called and what the small ones hold, in each profile.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::dataset::Sample;
+use crate::codec::{CODEC, FILTER};
+use crate::dataset::{Sample, Source, Study};
 use crate::pyjson;
 use crate::volume::Kind;
 
 /// The profile: how members are named and encoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `.bin`, `.json`, `.txt`, `.labels`, as the CT-CLIP loader reads them.
@@ -41,10 +42,11 @@ impl Format {
 
     /// The payload of a member other than the volume.
     pub fn payload(self, member: u8, sample: &Sample) -> Vec<u8> {
-        match member {
-            1 => json(sample).into_bytes(),
-            2 => sample.text.clone().into_bytes(),
-            _ => self.labels(&sample.labels),
+        match (&sample.source, member) {
+            (Source::Shard(stored), _) => stored.small[usize::from(member) - 1].clone(),
+            (Source::Npz(study), 1) => json(&sample.study_id, study).into_bytes(),
+            (Source::Npz(study), 2) => study.text.clone().into_bytes(),
+            (Source::Npz(study), _) => self.labels(&study.labels),
         }
     }
 
@@ -56,6 +58,21 @@ impl Format {
         bytes.extend(labels.iter().flat_map(|label| label.to_le_bytes()));
         bytes
     }
+}
+
+/// The end of a sample's JSON in a compressed shard; without it stands a plain `}`.
+fn codec_fields() -> String {
+    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{FILTER}\"}}")
+}
+
+/// A sample's JSON with the codec and the filter at its end.
+pub fn with_codec(json: &[u8]) -> Vec<u8> {
+    [json.strip_suffix(b"}").unwrap_or(json), codec_fields().as_bytes()].concat()
+}
+
+/// A sample's JSON as a plain shard has it; `None` if it does not end with this codec and filter.
+pub fn without_codec(json: &[u8]) -> Option<Vec<u8>> {
+    json.strip_suffix(codec_fields().as_bytes()).map(|plain| [plain, b"}"].concat())
 }
 
 /// The fields and their order are those of the CT-CLIP converter.
@@ -82,9 +99,9 @@ struct PreprocessedJson<'a> {
     volume_kind: Kind,
 }
 
-fn json(sample: &Sample) -> String {
-    let Sample { study_id, meta, recipe, .. } = sample;
-    let source = &sample.array.header.shape;
+fn json(study_id: &str, study: &Study) -> String {
+    let Study { array, meta, recipe, .. } = study;
+    let source = &array.header.shape;
     let shape = recipe.shape([source[0], source[1], source[2]]);
     let volume_dtype = "float16";
     // A loader that rescales what it reads gets HU from both kinds.
@@ -126,6 +143,16 @@ fn npy_header(descr: &str, shape: &[u64]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codec_and_filter_come_last() {
+        let packed = with_codec(br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        let expected: &[u8] =
+            br#"{"study_id": "a", "volume_shape": [1, 2, 3], "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
+        assert_eq!(packed, expected);
+        assert_eq!(without_codec(&packed).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        assert_eq!(without_codec(br#"{"study_id": "a"}"#), None);
+    }
 
     #[test]
     fn an_independent_reader_understands_the_npy_header() {

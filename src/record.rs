@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// The folder of what is about the shards and none of them; hidden, so that a glob of `*.tar` does not see it.
@@ -18,6 +19,9 @@ const JOURNAL: &str = "journal.jsonl";
 pub struct Header {
     /// The digest of the plan that the shards belong to.
     pub plan_digest: String,
+    /// How their volumes are compressed, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<Codec>,
 }
 
 /// A finished shard.
@@ -36,6 +40,8 @@ pub struct Finished {
 pub struct Record {
     /// The plan.
     pub plan_digest: String,
+    /// How the volumes are compressed, if they are.
+    pub codec: Option<Codec>,
     /// In the order in which they were finished; a shard that was made again stands there twice.
     pub shards: Vec<Finished>,
 }
@@ -61,7 +67,7 @@ pub fn read(folder: &Path) -> Result<Option<Record>> {
 /// Lines that a crash cut short are passed over.
 pub fn parse(text: &[u8]) -> Option<Record> {
     let mut lines = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    let Header { plan_digest } = serde_json::from_slice(lines.next()?).ok()?;
+    let Header { plan_digest, codec } = serde_json::from_slice(lines.next()?).ok()?;
     let shards = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
-    Some(Record { plan_digest, shards })
+    Some(Record { plan_digest, codec, shards })
 }

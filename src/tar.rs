@@ -32,6 +32,25 @@ pub fn header(name: &str, size: u64) -> [u8; 512] {
     block
 }
 
+/// What a header says of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The member's name.
+    pub name: String,
+    /// Bytes of its payload.
+    pub size: u64,
+}
+
+/// Reads the header block of a regular file in the dialect that [`header`] writes; `None` if it is anything else, such
+/// as the zeros at the end or a damaged block.
+pub fn parse(block: &[u8]) -> Option<Entry> {
+    let name = block.get(..MAX_NAME)?.split(|byte| *byte == 0).next()?;
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?.to_owned();
+    let size = std::str::from_utf8(block.get(124..135)?).ok()?;
+    let size = u64::from_str_radix(size, 8).ok()?;
+    (header(&name, size) == block).then_some(Entry { name, size })
+}
+
 /// The zero bytes after a payload of `size` bytes.
 pub const fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK
@@ -53,6 +72,18 @@ mod tests {
         for end in (0..40_960).step_by(512) {
             assert_eq!((end + trailer(end)) % RECORD, 0);
             assert!(trailer(end) >= 1024 && trailer(end) < 1024 + RECORD);
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_parsed() {
+        let right = header("000001_000002.bin", 110_592_000);
+        assert_eq!(parse(&right), Some(Entry { name: "000001_000002.bin".into(), size: 110_592_000 }));
+        assert_eq!(parse(&[0; 512]), None);
+        for at in 0..512 {
+            let mut wrong = right;
+            wrong[at] ^= 2;
+            assert_eq!(parse(&wrong), None, "byte {at}");
         }
     }
 

@@ -92,7 +92,7 @@ proptest! {
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
         check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
         let out = example.folder.path().join("out");
-        let outcome = materialize(&set, &out, threads, &AtomicBool::new(false), &Silent).unwrap();
+        let outcome = materialize(&set, &out, threads, None, &AtomicBool::new(false), &Silent).unwrap();
         prop_assert_eq!(outcome.written, naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));
         prop_assert!(set.stats().cache_bytes <= set.stats().cache_limit.max(set.stats().cache_peak_bytes));

@@ -11,6 +11,31 @@ use crate::members::Format;
 use crate::plan::Options;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
+/// What says which data set, and how its shards are made; none of it has a meaning for shards that are made already.
+pub(super) const ALL: [&str; 21] = [
+    "data_folder",
+    "reports_file",
+    "meta_file",
+    "labels_file",
+    "samples_per_shard",
+    "limit",
+    "test_mode",
+    "array",
+    "format",
+    "overflow",
+    "missing_text",
+    "missing_meta",
+    "volume",
+    "rescale",
+    "dialect",
+    "resample",
+    "spacing",
+    "shape",
+    "hu_range",
+    "pad_value",
+    "strict",
+];
+
 /// The data set and everything that determines the shards' bytes.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data set")]

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::make_plan;
 use crate::bench::{self, Config, Data, Shards};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
+use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
 use crate::materialize::{Observer, materialize};
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
-    let whole = make_plan(&args.dataset)?;
+    let whole = make_plan(&args.dataset, None)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let part = DatasetArgs {
         limit: Some(args.samples.min(whole.dataset.slots as usize)),
@@ -35,7 +36,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         samples_per_shard: samples_per_shard(args),
         ..args.dataset.clone()
     };
-    let plan = make_plan(&part)?;
+    let plan = make_plan(&part, None)?;
     let data = data(&plan, &whole);
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
@@ -83,8 +84,12 @@ fn data(plan: &Plan, whole: &Plan) -> Data {
         volumes: samples.iter().map(|sample| plan.dataset.root.join(&sample.path)).collect(),
         samples: samples.len(),
         samples_in_all: whole.dataset.samples.len(),
-        voxels: samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>()).sum(),
-        npz_bytes: samples.iter().map(|sample| sample.array.fingerprint.size).sum(),
+        voxels: samples
+            .iter()
+            .filter_map(Sample::study)
+            .map(|study| study.array.header.shape.iter().product::<u64>())
+            .sum(),
+        npz_bytes: samples.iter().map(|sample| sample.npz_size_and_crc().0).sum(),
         shard_bytes: plan.shard_bytes(),
     }
 }
@@ -159,7 +164,7 @@ impl Shards for Maker<'_> {
         let read_ahead = Serving::usual_read_ahead(self.threads);
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;
-        let outcome = materialize(&set, &out, self.threads, &self.stop, &Silent)?;
+        let outcome = materialize(&set, &out, self.threads, None, &self.stop, &Silent)?;
         match outcome.failed.into_iter().next() {
             Some((_, error)) => Err(error),
             None => Ok(self.shards(&out)),

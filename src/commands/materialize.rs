@@ -18,7 +18,7 @@ use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
-    let plan = make_plan(&args.dataset)?;
+    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let read_ahead = 1;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let set = ShardSet::new(plan, serving)?;
     let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
     let progress = Progress::new();
-    let outcome = materialize(&set, &args.output_dir, workers, &stop, &progress);
+    let outcome = materialize(&set, &args.output_dir, workers, args.compress, &stop, &progress);
     progress.bar.finish_and_clear();
     let outcome = outcome?;
     let out = args.output_dir.display();

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::archive;
 use crate::cli::{Cli, Command, DatasetArgs};
 use crate::error::{Error, Result};
 use crate::fs::mounts::{self, Mounted};
@@ -25,6 +26,9 @@ use crate::plan::Plan;
 pub const FAILED: u8 = 1;
 /// Exit code of usage errors, as the parser of the command line has it.
 const USAGE: u8 = 2;
+
+/// Threads that look into shards: opening a file on a network waits for the server.
+const SCANNERS: usize = 32;
 
 /// Runs a command and reports its error.
 pub fn run(cli: Cli) -> ExitCode {
@@ -44,8 +48,8 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 /// Scans and lays out, and prints what the user should know. Refuses volumes whose values contradict their recipe.
-fn make_plan(args: &DatasetArgs) -> Result<Plan> {
-    let plan = show_plan(args)?;
+fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    let plan = show_plan(args, shards)?;
     match doubts::find(&plan, &args.kind())? {
         Some(doubt) => Err(Error::Refused(doubt)),
         None => Ok(plan),
@@ -53,7 +57,10 @@ fn make_plan(args: &DatasetArgs) -> Result<Plan> {
 }
 
 /// The same without the refusal.
-fn show_plan(args: &DatasetArgs) -> Result<Plan> {
+fn show_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    if let Some(folder) = shards {
+        return archive::plan(folder, SCANNERS);
+    }
     let (config, options) = args.resolve()?;
     let plan = Plan::of(&config, options)?;
     for warning in &plan.dataset.warnings {

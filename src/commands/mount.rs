@@ -47,20 +47,24 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
         daemon::end_with_parent();
     }
     daemon::log_to_terminal(log::LevelFilter::Info);
-    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &args.dataset.sources()?.data_folder)?;
+    let stored = args.source.shards.as_deref();
+    let data_folder = stored.map_or_else(|| Ok(args.dataset.sources()?.data_folder), |stored| Ok(stored.to_owned()))?;
+    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
-    let plan = make_plan(&args.dataset)?;
+    let plan = make_plan(&args.dataset, stored)?;
     warn_left_out(&plan);
     let about = about(&plan, args.log_file.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
     let page_cache = args.page_cache.is_on(plan.shard_bytes());
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
+    // Plain shards are files already.
+    let is_plain = stored.is_some() && plan.is_stored_plain();
     let set = ShardSet::new(plan, serving)?;
     let mut tree = Tree::new(set, about, page_cache);
-    if let Some(folder) = &args.materialized {
+    if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;
     }
     mount::serve(tree, &mountpoint, args.allow_other, || {

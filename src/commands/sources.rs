@@ -40,7 +40,7 @@ struct Report {
 
 pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
-    let plan = make_plan(&args.dataset)?;
+    let plan = make_plan(&args.dataset, None)?;
     let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
     let mut found = left_out(&plan.dataset, args.dataset.array.as_deref(), &excluded, workers)?;

@@ -18,7 +18,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let Some(folder) = &args.webdataset_dir else {
         return sources::run(args, workers);
     };
-    let plan = dataset.map(make_plan).transpose()?;
+    let plan = dataset.map(|dataset| make_plan(dataset, None)).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);

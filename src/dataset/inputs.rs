@@ -15,7 +15,7 @@ use crate::parallel::try_map;
 const BATCH: usize = 256;
 
 /// The states of tables, folders and volumes before they were read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// Of the reports, the metadata, the labels, and the list of excluded samples if there is one.
     pub(super) tables: Vec<Fingerprint>,
@@ -33,7 +33,7 @@ impl Dataset {
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
         let Inputs { tables, folders, left_out, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, fingerprint)| fingerprint);
-        let samples = self.samples.iter().map(|sample| &sample.array.fingerprint);
+        let samples = self.samples.iter().map(|sample| sample.fingerprint());
         // A file system without times of folders shows them as 1970.
         let settled = |fingerprint: &Fingerprint| (1..settled_before).contains(&fingerprint.mtime_ns);
         *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
@@ -44,7 +44,7 @@ impl Dataset {
         let tables = config.tables();
         let as_many = tables.len() == self.inputs.tables.len();
         let mut tables = tables.into_iter().zip(&self.inputs.tables);
-        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), &sample.array.fingerprint));
+        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), sample.fingerprint()));
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
         let left_out = left_out.map(|(left_out, fingerprint)| (Path::new(&left_out.path), fingerprint));
         let folders = self.inputs.folders.iter().map(|(path, fingerprint)| (path.as_path(), fingerprint));

@@ -31,9 +31,15 @@ impl Finished {
     /// [`Error::Refused`] if the folder holds shards of another plan, [`Error::Io`] if it cannot be read.
     pub(super) fn open(folder: &Path, plan_digest: &str) -> Result<Self> {
         let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-        if let Some(found) = record::read(&folder)?
-            && found.plan_digest != plan_digest
-        {
+        let found = record::read(&folder)?;
+        if found.as_ref().is_some_and(|found| found.codec.is_some()) {
+            return Err(Error::Refused(format!(
+                "--materialized {}: the folder holds compressed shards, and a mount shows plain ones; mount --shards \
+                 serves them",
+                folder.display()
+            )));
+        }
+        if found.is_some_and(|found| found.plan_digest != plan_digest) {
             return Err(Error::Refused(format!(
                 "--materialized {}: the folder holds shards of another plan (other volumes, tables or options); \
                  give the options that it was made with, or another folder",
@@ -60,7 +66,7 @@ impl Finished {
             return;
         }
         let sizes = match record::read(&self.folder) {
-            Ok(Some(found)) if found.plan_digest == self.plan_digest => {
+            Ok(Some(found)) if found.plan_digest == self.plan_digest && found.codec.is_none() => {
                 found.shards.into_iter().map(|shard| (shard.name, shard.size)).collect()
             }
             Ok(_) => HashMap::new(),

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use super::partial::{ALIGNMENT, PARTIAL, Partial, sync_folder};
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::record::{self, Finished, Header, STATUS_DIR};
@@ -23,8 +24,9 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens or creates the folder for the plan of this digest and removes what a killed run left unfinished.
-    pub(super) fn open(path: &Path, digest: &str) -> Result<Self> {
+    /// Opens or creates the folder for the plan of this digest, compressed like this, and removes what a killed run left
+    /// unfinished.
+    pub(super) fn open(path: &Path, digest: &str, codec: Option<Codec>) -> Result<Self> {
         let status = path.join(STATUS_DIR);
         fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
         let journal_path = record::path(path);
@@ -43,11 +45,12 @@ impl Folder {
         let earlier = record::parse(&text);
         match &earlier {
             Some(earlier) if earlier.plan_digest != digest => return Err(other_plan(path)),
+            Some(earlier) if earlier.codec != codec => return Err(other_codec(path, earlier.codec)),
             None if holds_shards(path)? => return Err(other_plan(path)),
             Some(_) => {}
             None => {
                 journal.set_len(0).map_err(failed("begin the record of finished shards"))?;
-                append(&mut journal, &Header { plan_digest: digest.into() })
+                append(&mut journal, &Header { plan_digest: digest.into(), codec })
                     .map_err(failed("begin the record of finished shards"))?;
             }
         }
@@ -67,23 +70,21 @@ impl Folder {
         &self.path
     }
 
-    /// The digests of the shards that are finished: recorded, and there with the recorded and planned size.
-    pub(super) fn finished(&self, sizes: &[u64]) -> Result<Vec<Option<String>>> {
-        let mut digests = vec![None; sizes.len()];
-        for (id, (digest, size)) in (0..).zip(digests.iter_mut().zip(sizes)) {
+    /// Of so many shards those that are finished: recorded, and there with the recorded size.
+    pub(super) fn finished(&self, shards: usize) -> Result<Vec<Option<Finished>>> {
+        let mut finished = vec![None; shards];
+        for (id, finished) in (0..).zip(&mut finished) {
             let name = Plan::shard_name(id);
-            let Some(record) = self.earlier.iter().rfind(|record| record.name == name && record.size == *size) else {
-                continue;
-            };
+            let Some(record) = self.earlier.iter().rfind(|record| record.name == name) else { continue };
             let path = self.path.join(&name);
             match fs::metadata(&path) {
-                Ok(metadata) if metadata.len() == *size => *digest = Some(record.sha256.clone()),
+                Ok(metadata) if metadata.len() == record.size => *finished = Some(record.clone()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io(&path, "check the finished shard", error)),
             }
         }
-        Ok(digests)
+        Ok(finished)
     }
 
     /// Refuses to begin what cannot fit.
@@ -113,7 +114,8 @@ impl Folder {
             .map_err(|error| Error::io(&self.path, "get memory to write", error))?;
         block[..content.len()].copy_from_slice(content);
         partial.write(&mut block, content.len())?;
-        partial.publish()
+        partial.publish()?;
+        Ok(())
     }
 
     /// Removes the manifest: it is not to speak of shards that are about to be made again.
@@ -128,10 +130,9 @@ impl Folder {
     }
 
     /// Notes durably that a shard is finished.
-    pub(super) fn record(&self, name: &str, size: u64, sha256: &str) -> Result<()> {
-        let record = Finished { name: name.into(), size, sha256: sha256.into() };
+    pub(super) fn record(&self, finished: &Finished) -> Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
-        append(&mut journal, &record)
+        append(&mut journal, finished)
             .map_err(|error| Error::io(&record::path(&self.path), "record the finished shard", error))
     }
 
@@ -167,6 +168,14 @@ fn holds_shards(folder: &Path) -> Result<bool> {
 /// Whether a file of this name is of the kind that a run writes.
 fn is_output(name: &str) -> bool {
     name == crate::manifest::NAME || (name.starts_with("shard-") && name.ends_with(".tar"))
+}
+
+fn other_codec(folder: &Path, codec: Option<Codec>) -> Error {
+    let how = codec.map_or_else(|| "plain shards".into(), |codec| format!("shards compressed with {codec}"));
+    Error::Refused(format!(
+        "{}: the folder holds {how}; give the same --compress to continue, or choose another folder",
+        folder.display()
+    ))
 }
 
 fn other_plan(folder: &Path) -> Error {

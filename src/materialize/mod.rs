@@ -3,21 +3,25 @@
 //! A final name never holds a partial file, and a run that was stopped goes on where it was. Bytes come from
 //! [`ShardSet::read_on`] alone.
 
+mod compress;
 mod folder;
 mod output;
 mod partial;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::num::to_usize;
 use crate::plan::{Plan, ShardId};
+use crate::record::Finished;
 use crate::shard::ShardSet;
+use compress::Task;
 use folder::Folder;
 use output::{Blocks, Message, Output};
 
@@ -45,7 +49,8 @@ pub struct Outcome {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Writes all shards of `set` and the manifest to `out` with `workers` threads.
+/// Writes all shards of `set` and the manifest to `out` with `workers` threads, compressed by `codec` if there is one.
+/// Then each worker keeps the compressed member that it is at in memory.
 ///
 /// A shard whose volume is damaged is left out and listed; the others are written, and the manifest is not.
 ///
@@ -56,18 +61,20 @@ pub fn materialize(
     set: &ShardSet,
     out: &Path,
     workers: usize,
+    codec: Option<Codec>,
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     let plan = set.plan();
-    let folder = Folder::open(out, &plan.digest)?;
+    let folder = Folder::open(out, &plan.digest, codec)?;
     let sizes: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
-    let digests = folder.finished(&sizes)?;
-    let missing: Vec<ShardId> = (0..).zip(&digests).filter(|(_, digest)| digest.is_none()).map(|(id, _)| id).collect();
-    let kept = digests.len() - missing.len();
+    let finished = folder.finished(sizes.len())?;
+    let missing: Vec<ShardId> = (0..).zip(&finished).filter(|(_, shard)| shard.is_none()).map(|(id, _)| id).collect();
+    let kept = finished.len() - missing.len();
     let needed = missing.iter().map(|id| sizes[*id as usize]).sum();
     let manifest_len = manifest::render(plan, |_| None).len() as u64 + 64 * sizes.len() as u64;
-    folder.check_space(needed + manifest_len)?;
+    // What compressed shards take is known when they are made.
+    folder.check_space(if codec.is_none() { needed + manifest_len } else { manifest_len })?;
     if !missing.is_empty() {
         folder.remove_manifest()?;
     }
@@ -78,18 +85,24 @@ pub fn materialize(
         folder: &folder,
         stop,
         observer,
+        codec,
         blocks: Blocks::default(),
-        digests: Mutex::new(digests),
+        finished: Mutex::new(finished),
         failed: Mutex::default(),
     };
     job.run(&missing, workers)?;
-    let (digests, mut failed) = (unlock(job.digests), unlock(job.failed));
+    let (finished, mut failed) = (unlock(job.finished), unlock(job.failed));
     failed.sort_by(|(a, _), (b, _)| a.cmp(b));
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Refused("interrupted; finished shards are kept, run the same command to continue".into()));
     }
     if failed.is_empty() {
-        folder.publish(manifest::NAME, &manifest::render(plan, |id| digests[id as usize].as_deref()))?;
+        let file = |id: ShardId| finished[id as usize].as_ref();
+        let manifest = match codec {
+            None => manifest::render(plan, |id| file(id).map(|file| &*file.sha256)),
+            Some(codec) => manifest::render_compressed(plan, codec, file),
+        };
+        folder.publish(manifest::NAME, &manifest)?;
     }
     Ok(Outcome { written: missing.len() - failed.len(), kept, failed })
 }
@@ -111,8 +124,9 @@ struct Job<'a> {
     folder: &'a Folder,
     stop: &'a AtomicBool,
     observer: &'a dyn Observer,
+    codec: Option<Codec>,
     blocks: Blocks,
-    digests: Mutex<Vec<Option<String>>>,
+    finished: Mutex<Vec<Option<Finished>>>,
     failed: Mutex<Vec<(String, Error)>>,
 }
 
@@ -121,18 +135,30 @@ impl Job<'_> {
     fn run(&self, missing: &[ShardId], workers: usize) -> Result<()> {
         let next = AtomicU64::new(0);
         let broken: Mutex<Option<Error>> = Mutex::new(None);
-        let work = || {
+        let (tasks, queue) = mpsc::channel();
+        let queue = Mutex::new(queue);
+        let work = |tasks: Sender<Task>| {
             let shards = std::iter::from_fn(|| missing.get(to_usize(next.fetch_add(1, Ordering::Relaxed))).copied());
-            if let Err(error) = thread::scope(|scope| self.make_all(scope, shards)) {
+            if let Err(error) = thread::scope(|scope| self.make_all(scope, shards, &tasks)) {
                 next.store(missing.len() as u64, Ordering::Relaxed);
                 lock(&broken).get_or_insert(error);
             }
         };
         thread::scope(|scope| {
-            for _ in 1..workers.min(missing.len()) {
-                scope.spawn(work);
+            // They end when the last worker has dropped its way to ask them.
+            if let Some(codec) = self.codec {
+                for _ in 0..workers.max(1) {
+                    scope.spawn({
+                        let queue = &queue;
+                        move || compress::encode(codec, queue)
+                    });
+                }
             }
-            work();
+            for _ in 1..workers.min(missing.len()) {
+                let tasks = tasks.clone();
+                scope.spawn(|| work(tasks));
+            }
+            work(tasks);
         });
         unlock(broken).map_or(Ok(()), Err)
     }
@@ -142,42 +168,50 @@ impl Job<'_> {
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         shards: impl Iterator<Item = ShardId>,
+        tasks: &Sender<Task>,
     ) -> Result<()> {
         let mut before: Option<ScopedJoinHandle<'scope, Result<()>>> = None;
         for id in shards.take_while(|_| !self.stop.load(Ordering::Relaxed)) {
             let (sender, receiver) = mpsc::sync_channel(1);
             let writing = scope.spawn(move || self.write_out(id, receiver));
-            self.make(id, sender)?;
+            self.make(id, sender, tasks)?;
             before.replace(writing).map_or(Ok(()), join)?;
         }
         before.map_or(Ok(()), join)
     }
 
     /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
-    fn make(&self, id: ShardId, sender: SyncSender<Message>) -> Result<()> {
+    fn make(&self, id: ShardId, sender: SyncSender<Message>, tasks: &Sender<Task>) -> Result<()> {
         let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
         let mut output = Output::new(&self.blocks, sender).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
-        let len = self.set.len(id).unwrap_or(0);
-        let mut offset = 0;
-        while offset < len {
+        let read = |offset, len| {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
+                return None;
             }
-            let bytes = match self.set.read_on(&cursor, offset, READ) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    lock(&self.failed).push((Plan::shard_name(id), error));
-                    return Ok(());
-                }
-            };
-            if !output.write(&bytes).map_err(no_memory)? {
-                return Ok(()); // the writing thread has the error
-            }
-            offset += bytes.len() as u64;
+            let bytes = self.set.read_on(&cursor, offset, len);
+            let bytes = bytes.map_err(|error| lock(&self.failed).push((Plan::shard_name(id), error))).ok()?;
             self.observer.wrote(bytes.len() as u64);
+            Some(bytes)
+        };
+        // A writing thread that gives up has the error.
+        let complete = if self.codec.is_some() {
+            let format = self.set.plan().options.format;
+            compress::shard(format, tasks, read, |bytes| output.write(bytes)).map_err(no_memory)?
+        } else {
+            let (mut offset, len) = (0, self.set.len(id).unwrap_or(0));
+            while offset < len {
+                let Some(bytes) = read(offset, READ) else { break };
+                if !output.write(&bytes).map_err(no_memory)? {
+                    break;
+                }
+                offset += bytes.len() as u64;
+            }
+            offset >= len
+        };
+        if complete {
+            output.finish();
         }
-        output.finish();
         Ok(())
     }
 
@@ -191,12 +225,12 @@ impl Job<'_> {
                     partial.write(&mut block, len)?;
                     self.blocks.put(block);
                 }
-                Message::End(digest) => {
-                    let len = self.set.len(id).unwrap_or(0);
-                    partial.publish()?;
-                    self.folder.record(&name, len, &digest)?;
-                    lock(&self.digests)[id as usize] = Some(digest);
-                    self.observer.finished(&name, len);
+                Message::End(sha256) => {
+                    let size = partial.publish()?;
+                    let finished = Finished { name, size, sha256 };
+                    self.folder.record(&finished)?;
+                    self.observer.finished(&finished.name, size);
+                    lock(&self.finished)[id as usize] = Some(finished);
                     return Ok(());
                 }
             }

@@ -67,14 +67,15 @@ impl<'a> Partial<'a> {
         Error::io(&self.path, doing, error)
     }
 
-    /// Makes the content durable, then the final name.
-    pub(super) fn publish(mut self) -> Result<()> {
+    /// Makes the content durable, then the final name; its bytes.
+    pub(super) fn publish(mut self) -> Result<u64> {
         let target = self.folder.join(&self.name);
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
         fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
-        sync_folder(self.folder)
+        sync_folder(self.folder)?;
+        Ok(self.len)
     }
 }
 

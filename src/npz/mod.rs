@@ -48,7 +48,7 @@ pub struct Member {
 }
 
 /// What identifies the state of a source file between planning and reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Bytes.
     pub size: u64,

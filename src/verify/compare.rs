@@ -14,7 +14,7 @@ use super::payload;
 use super::report::{Finding, Precision, Verdict};
 use super::source::Source;
 use super::walk::{Sample, Span};
-use crate::dataset;
+use crate::dataset::Study;
 use crate::num::to_usize;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
@@ -102,7 +102,7 @@ fn is_near(found: f16, right: f16) -> bool {
 /// Compares everything of a sample.
 pub(super) fn compare(
     plan: &Plan,
-    source: &dataset::Sample,
+    (npz, study): (&Path, &Study),
     sample: &Sample,
     shard: &Path,
     progress: &dyn Progress,
@@ -116,7 +116,7 @@ pub(super) fn compare(
             format!("it cannot be compared with its source: {what}"),
         )],
     };
-    let array = match Source::read(&plan.dataset.root.join(&source.path), &source.array.member.name) {
+    let array = match Source::read(&plan.dataset.root.join(npz), &study.array.member.name) {
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
@@ -124,8 +124,8 @@ pub(super) fn compare(
         Ok(file) => file,
         Err(error) => return unchecked(format!("{}: {error}", shard.display())),
     };
-    let mut wrong = small_members(&file, plan, source, sample, &array);
-    let expected = Expected::new(&array, &source.recipe, plan.options.overflow);
+    let mut wrong = small_members(&file, plan, study, sample, &array);
+    let expected = Expected::new(&array, &study.recipe, plan.options.overflow);
     let mut result = None;
     if expected.shape() != sample.shape.map(to_usize) {
         wrong.push(format!("its shape is {:?}, and {:?} by its source", sample.shape, expected.shape()));
@@ -133,7 +133,7 @@ pub(super) fn compare(
         match voxels(&file, sample, &expected, progress) {
             Ok(difference) => {
                 wrong.extend(judge(&difference, &expected));
-                let hu_per_unit = hu_per_unit(source);
+                let hu_per_unit = hu_per_unit(study);
                 result = Some(Difference {
                     key: sample.key.clone(),
                     study_id: sample.study_id.clone(),
@@ -159,12 +159,12 @@ fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
 }
 
 /// What a unit of the shard's values is in HU.
-fn hu_per_unit(source: &dataset::Sample) -> f64 {
-    let dialect = Dialect::of(&source.array);
-    match (&source.recipe, dialect) {
+fn hu_per_unit(study: &Study) -> f64 {
+    let dialect = Dialect::of(&study.array);
+    match (&study.recipe, dialect) {
         (Recipe::Rescaled { .. }, _) | (Recipe::Stored, Some(Dialect::Hu)) => 1.0,
         (Recipe::Preprocessed(_), _) | (Recipe::Stored, Some(Dialect::Normalized)) => 1000.0,
-        (Recipe::Stored, _) => source.meta.rescale_slope.abs(),
+        (Recipe::Stored, _) => study.meta.rescale_slope.abs(),
     }
 }
 
@@ -196,7 +196,7 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
 }
 
 /// Text, labels and JSON against the tables.
-fn small_members(file: &File, plan: &Plan, source: &dataset::Sample, sample: &Sample, array: &Source) -> Vec<String> {
+fn small_members(file: &File, plan: &Plan, study: &Study, sample: &Sample, array: &Source) -> Vec<String> {
     let member = |which: usize| {
         let Span { start, len } = sample.members[which];
         let mut bytes = vec![0; to_usize(len)];
@@ -204,17 +204,17 @@ fn small_members(file: &File, plan: &Plan, source: &dataset::Sample, sample: &Sa
     };
     let mut wrong = Vec::new();
     match member(1).and_then(|bytes| payload::json(&bytes)) {
-        Ok(json) => fields(&json, source, array, &mut wrong),
+        Ok(json) => fields(&json, study, array, &mut wrong),
         Err(reason) => wrong.push(reason),
     }
     match member(2) {
-        Ok(bytes) if bytes != source.text.as_bytes() => wrong.push("its text is not that of the reports table".into()),
+        Ok(bytes) if bytes != study.text.as_bytes() => wrong.push("its text is not that of the reports table".into()),
         Ok(_) => {}
         Err(reason) => wrong.push(reason),
     }
     match member(3).and_then(|bytes| payload::labels(sample.profile, &bytes)) {
-        Ok(labels) if labels != source.labels => {
-            let place = labels.iter().zip(&source.labels).position(|(a, b)| a != b).unwrap_or(0);
+        Ok(labels) if labels != study.labels => {
+            let place = labels.iter().zip(&study.labels).position(|(a, b)| a != b).unwrap_or(0);
             let name = plan.dataset.label_names.get(place).map_or("", String::as_str);
             wrong.push(format!("its labels are not those of the table, from '{name}' on"));
         }
@@ -224,9 +224,9 @@ fn small_members(file: &File, plan: &Plan, source: &dataset::Sample, sample: &Sa
     wrong
 }
 
-fn fields(json: &Value, source: &dataset::Sample, array: &Source, wrong: &mut Vec<String>) {
-    let meta = &source.meta;
-    let (slope, intercept) = match source.recipe {
+fn fields(json: &Value, study: &Study, array: &Source, wrong: &mut Vec<String>) {
+    let meta = &study.meta;
+    let (slope, intercept) = match study.recipe {
         Recipe::Stored => (meta.rescale_slope, meta.rescale_intercept),
         Recipe::Rescaled { .. } => (1.0, 0.0),
         Recipe::Preprocessed(_) => return,

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 pub use report::{Finding, Information, Integrity, Place, Precision, Report, SourceCheck, Verdict, Worst};
 pub use source::readable;
 
-use crate::dataset;
+use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::parallel::try_map;
 use crate::plan::Plan;
@@ -95,7 +95,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
 fn npz_bytes(plan: &Plan, walks: &[Walk]) -> Option<u64> {
     let by_study = by_study(plan);
     let samples = walks.iter().flat_map(|walk| &walk.samples);
-    samples.map(|sample| Some(by_study.get(&*sample.study_id)?.array.fingerprint.size)).sum()
+    samples.map(|sample| Some(by_study.get(&*sample.study_id)?.fingerprint().size)).sum()
 }
 
 fn by_study(plan: &Plan) -> HashMap<&str, &dataset::Sample> {
@@ -133,8 +133,8 @@ fn compare_all(
     folder::check_complete(plan, all.iter().map(sample), walks, findings);
     let mut pairs = Vec::new();
     for place in choose(all.clone(), config, |place| &sample(place).key) {
-        match by_study.get(&*sample(&place).study_id) {
-            Some(source) => pairs.push((place, *source)),
+        match by_study.get(&*sample(&place).study_id).and_then(|source| Some((&*source.path, source.study()?))) {
+            Some(source) => pairs.push((place, source)),
             None => findings.push(Finding::new(
                 Verdict::Unchecked,
                 &sample(&place).key,
@@ -146,9 +146,9 @@ fn compare_all(
         }
     }
     progress.begin("voxels against their sources", pairs.iter().map(|(place, _)| voxels(sample(place).shape)).sum());
-    let workers = workers_that_fit(config.workers, pairs.iter().map(|(_, source)| *source));
+    let workers = workers_that_fit(config.workers, pairs.iter().map(|(_, (_, study))| *study));
     let mut compared = try_map(&pairs, workers, |(place, source)| {
-        Ok::<_, Error>(compare::compare(plan, source, sample(place), &walks[place.0].path, progress))
+        Ok::<_, Error>(compare::compare(plan, *source, sample(place), &walks[place.0].path, progress))
     })?;
     compared.iter_mut().for_each(|compared| findings.append(&mut compared.findings));
     Ok(SourceCheck::new(all.len(), compared.iter().filter_map(|Compared { result, .. }| result.as_ref()), WORST))
@@ -169,8 +169,8 @@ fn choose<'a>(mut all: Vec<At>, config: &Config<'_>, key: impl Fn(&At) -> &'a St
 }
 
 /// A source is in memory as a whole: no more of the largest at a time than fit half of it.
-fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a dataset::Sample>) -> usize {
-    let bytes = |sample: &dataset::Sample| sample.array.header.payload_len().unwrap_or(u64::MAX);
+fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a Study>) -> usize {
+    let bytes = |study: &Study| study.array.header.payload_len().unwrap_or(u64::MAX);
     let largest = sources.map(bytes).max().unwrap_or(1).max(1);
     workers.min(usize::try_from(crate::memory::available() / 2 / largest).unwrap_or(workers)).max(1)
 }

@@ -1,0 +1,154 @@
+//! A folder of finished shards, plain or compressed, as a plan: what its manifest says, and where its shards have it.
+//! Reads headers and small members, no voxel.
+
+mod walk;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::codec::EXTENSION;
+use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest};
+use crate::members::{MEMBERS, VOLUME, without_codec};
+use crate::npz::Fingerprint;
+use crate::num::to_usize;
+use crate::parallel::try_map;
+use crate::plan::{Options, Plan, ShardId};
+use crate::volume::{Overflow, ShardMember, Storage, read_table};
+use walk::{Member, Windows};
+
+/// The number of the sample's JSON among its members.
+const JSON: usize = 1;
+
+/// The plan of the shards in `folder`, which `threads` threads look into: the same plan, to the digest, that they were
+/// made by.
+///
+/// # Errors
+/// [`Error::Refused`] if the folder has no manifest, [`Error::Malformed`] if a shard is not what the manifest says,
+/// [`Error::Io`] if something cannot be read.
+pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
+    // Absolute, because a daemon leaves the folder that it was started in.
+    let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
+    let manifest = manifest::read(&root)?;
+    let numbered: Vec<(ShardId, &manifest::ReadShard)> = (0..).zip(&manifest.shards).collect();
+    let samples = try_map(&numbered, threads, |(id, shard)| open(&root, &manifest, *id, shard))?;
+    let samples: Vec<Sample> = samples.into_iter().flatten().collect();
+    let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
+    let slots = slots.max().map_or(0, |last| last + 1);
+    let options = Options {
+        samples_per_shard: manifest.samples_per_shard,
+        format: manifest.format,
+        overflow: Overflow::default(), // the voxels are float16 already
+    };
+    let sizes: Vec<u64> = manifest.shards.iter().map(|shard| shard.plain_size.unwrap_or(shard.size)).collect();
+    let dataset = Dataset {
+        root,
+        samples,
+        slots,
+        left_out: manifest.left_out,
+        unmatched: manifest.unmatched.into_iter().map(|unmatched| (unmatched.study_id, unmatched.not_in)).collect(),
+        rows_without_volume: 0,
+        label_names: manifest.label_names,
+        warnings: Vec::new(),
+        inputs: Inputs::default(),
+    };
+    let plan = Plan::of_shards(dataset, options, manifest.plan_digest)?;
+    let planned: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
+    if planned != sizes {
+        let reason = "its sizes of plain shards are not those of the shards beside it; make them again";
+        return Err(Error::malformed(&folder.join(manifest::NAME), reason));
+    }
+    Ok(plan)
+}
+
+/// The samples of one shard.
+fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::ReadShard) -> Result<Vec<Sample>> {
+    // A name from a file must not lead out of the folder.
+    if shard.name != Plan::shard_name(id) {
+        return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
+    }
+    let path = root.join(&shard.name);
+    let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
+    let metadata = file.metadata().map_err(|error| Error::io(&path, "stat the shard", error))?;
+    let fingerprint = Fingerprint::of(&metadata);
+    if fingerprint.size != shard.size {
+        let reason = format!("it has {} bytes, {} says {}", fingerprint.size, manifest::NAME, shard.size);
+        return Err(Error::malformed(&path, reason));
+    }
+    let mut opened = Opened { path: &path, file: &file, windows: Windows::new(&path, &file), manifest, fingerprint };
+    let members = walk::members(&mut opened.windows, fingerprint.size)?;
+    if members.len() != shard.samples.len() * MEMBERS {
+        let reason =
+            format!("it has {} members, {} has {} samples", members.len(), manifest::NAME, shard.samples.len());
+        return Err(Error::malformed(&path, reason));
+    }
+    members
+        .chunks_exact(MEMBERS)
+        .zip(&shard.samples)
+        .map(|(members, listed)| opened.sample(id, members, listed))
+        .collect()
+}
+
+struct Opened<'a> {
+    path: &'a Path,
+    file: &'a File,
+    windows: Windows<'a>,
+    manifest: &'a Manifest,
+    fingerprint: Fingerprint,
+}
+
+impl Opened<'_> {
+    fn sample(&mut self, shard: ShardId, members: &[Member], listed: &manifest::ReadSample) -> Result<Sample> {
+        let (key, path) = (&listed.key, self.path);
+        let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
+        let per_shard = self.manifest.samples_per_shard;
+        let index = key.strip_prefix(&format!("{shard:06}_")).and_then(|index| index.parse().ok());
+        let Some(index) = index.filter(|index: &u32| *index < per_shard) else {
+            return Err(other(format!("a sample of key {key}")));
+        };
+        let extensions = self.manifest.format.extensions();
+        let plain_name = format!("{key}.{}", extensions[usize::from(VOLUME)]);
+        let is_packed = members[usize::from(VOLUME)].name == format!("{plain_name}.{EXTENSION}");
+        for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
+            if !(number == usize::from(VOLUME) && is_packed) && member.name != format!("{key}.{extension}") {
+                return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
+            }
+        }
+        let mut small: [Vec<u8>; MEMBERS - 1] = Default::default();
+        for (bytes, member) in small.iter_mut().zip(&members[1..]) {
+            *bytes = self.windows.read(member.offset, to_usize(member.len))?.to_vec();
+        }
+        if is_packed {
+            small[JSON - 1] = without_codec(&small[JSON - 1]).ok_or_else(|| {
+                Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
+            })?;
+        }
+        let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
+            .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
+        let stored = Stored {
+            volume: self.volume(&members[usize::from(VOLUME)], is_packed)?,
+            kind: self.manifest.volume_kind,
+            small,
+            npz_size: listed.source_size,
+            npz_crc,
+        };
+        Ok(Sample {
+            slot: shard * per_shard + index,
+            study_id: listed.study_id.clone(),
+            path: PathBuf::from(&listed.source),
+            source: Source::Shard(Box::new(stored)),
+        })
+    }
+
+    fn volume(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
+        let (offset, fingerprint) = (member.offset, self.fingerprint);
+        let file = PathBuf::from(self.path.file_name().unwrap_or_default());
+        if !is_packed {
+            return Ok(ShardMember { file, fingerprint, offset, len: member.len, storage: Storage::Plain });
+        }
+        let table = read_table(self.path, self.file, offset, member.len)?;
+        let storage = Storage::Blocks { packed_len: member.len, largest: table.largest() };
+        Ok(ShardMember { file, fingerprint, offset, len: table.plain_len(), storage })
+    }
+}

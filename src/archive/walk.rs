@@ -1,0 +1,80 @@
+//! The headers of a shard on disk: what its members are called, and where their bytes are.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::num::to_usize;
+use crate::tar::{self, Entry};
+
+/// Bytes that are read at a time: the small members of a sample with their headers, and the next sample's first.
+const WINDOW: usize = 16 << 10;
+
+/// A member of the shard.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+/// Reads a file in windows.
+pub(super) struct Windows<'a> {
+    path: &'a Path,
+    file: &'a File,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Windows<'a> {
+    pub(super) fn new(path: &'a Path, file: &'a File) -> Self {
+        Self { path, file, start: 0, bytes: Vec::new() }
+    }
+
+    /// `len` bytes at `offset`.
+    pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let end = offset + len as u64;
+        if offset < self.start || end > self.start + self.bytes.len() as u64 {
+            self.bytes.resize(len.max(WINDOW), 0);
+            self.start = offset;
+            let mut filled = 0;
+            while filled < len {
+                match self.file.read_at(&mut self.bytes[filled..], offset + filled as u64) {
+                    Ok(0) => return Err(Error::malformed(self.path, "the shard is cut off")),
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Error::io(self.path, "read the shard's headers", error)),
+                }
+            }
+            self.bytes.truncate(filled);
+        }
+        let from = to_usize(offset - self.start);
+        Ok(&self.bytes[from..from + len])
+    }
+}
+
+/// All members of a shard of `size` bytes.
+///
+/// # Errors
+/// [`Error::Malformed`] if it is not a tar file of the dialect that this program writes.
+pub(super) fn members(windows: &mut Windows<'_>, size: u64) -> Result<Vec<Member>> {
+    let mut members = Vec::new();
+    let mut at = 0;
+    loop {
+        let header = windows.read(at, to_usize(tar::BLOCK))?;
+        let Some(Entry { name, size: len }) = tar::parse(header) else {
+            let is_end = header.iter().all(|byte| *byte == 0) && at + tar::trailer(at) == size;
+            if is_end {
+                return Ok(members);
+            }
+            return Err(Error::malformed(windows.path, format!("no tar header of this program at byte {at}")));
+        };
+        let offset = at + tar::BLOCK;
+        at = offset + len + tar::padding(len);
+        if at >= size {
+            return Err(Error::malformed(windows.path, format!("the shard is cut off within {name}")));
+        }
+        members.push(Member { name, offset, len });
+    }
+}
