@@ -30,6 +30,8 @@ pub(super) struct Manifest {
     pub left_out: Vec<LeftOut>,
     /// None where only the converter's fields are there.
     pub shards: Option<Vec<Shard>>,
+    /// Of a shuffled view.
+    pub shuffle: Option<serde_json::Value>,
     #[serde(skip)]
     by_name: HashMap<String, usize>,
 }

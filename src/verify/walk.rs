@@ -65,7 +65,7 @@ pub(super) struct Sample {
 }
 
 /// Reads a shard.
-pub(super) fn walk(file: &ShardFile, progress: &dyn Progress) -> Walk {
+pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> Walk {
     let mut walk = Walk {
         name: file.name.clone(),
         path: file.path.clone(),
@@ -88,7 +88,7 @@ pub(super) fn walk(file: &ShardFile, progress: &dyn Progress) -> Walk {
     };
     let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
     let tap = Tap { file: source, state: RefCell::new(state), progress };
-    let mut gather = Gather { walk: &mut walk, tap: &tap, current: None, last: None };
+    let mut gather = Gather { walk: &mut walk, tap: &tap, is_shuffled, current: None, last: None };
     let result = gather.members().and_then(|end| gather.end(end));
     let at = tap.state.borrow().at;
     if result.is_err() {
@@ -165,6 +165,8 @@ struct Current {
 struct Gather<'a, 'b> {
     walk: &'a mut Walk,
     tap: &'a Tap<'b>,
+    /// Whether samples may come from any shard, in any order.
+    is_shuffled: bool,
     current: Option<Current>,
     /// The last index.
     last: Option<u64>,
@@ -274,6 +276,7 @@ impl Gather<'_, '_> {
         self.walk.keys.push(key.to_owned());
         match numbers {
             None => self.damaged(key, "the key is not SHARD_INDEX of six digits each"),
+            Some(_) if self.is_shuffled => {}
             Some((shard, _)) if shard != self.walk.number => {
                 self.damaged(key, "the key is one of another shard; was the file renamed?");
             }

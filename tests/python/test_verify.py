@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -363,3 +364,21 @@ def test_a_shard_that_cannot_be_read(program: Program, sound: Callable) -> None:
         first[600] ^= 1
         folder.files[FIRST] = bytes(first)
         assert verify(program, folder.point)[0] == DAMAGED
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_benchmark(program: Program, sound: Callable, data: Dataset, profile: str) -> None:
+    """The same samples by NumPy, through mounts, and from these shards; or from these shards alone."""
+    require_fuse()
+    wanted = ["--benchmark", "--num_samples", 4, "--python", sys.executable]
+    named = [*data.flags(), *flags(profile, "stored")]
+    report = json.loads(program.run("verify", "--webdataset_dir", sound(profile), *named, *wanted, "--json").stdout)
+    rows = report["benchmark"]["rows"]
+    assert {json.dumps(row["source"]).split('"')[1] for row in rows} == {"npz", "mount", "given"}
+    assert {row["readers"] for row in rows} == {1, 2, 4} and all(len(row["seconds"]) == 3 for row in rows)
+    assert report["verdict"] == "fine" and report["benchmark"]["data"]["samples"] == 4
+    done = program.run("verify", "--webdataset_dir", sound(profile), *wanted)
+    assert "Best of the shards that are there: the given shards" in done.stdout
+    assert "NPZ by np.load was not measured (no NPZ files were named)" in done.stdout and "FINE" in done.stdout
+    text = program.run("verify", "--webdataset_dir", sound(profile), *named, *wanted).stdout
+    assert "times as fast as the best of NPZ" in text and "mount --read-ahead 0" in text
