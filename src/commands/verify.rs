@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -22,6 +24,8 @@ use crate::verify::{self, Config, Place, Progress, Report, Verdict};
 const SAMPLES: usize = 16;
 const READERS: [usize; 3] = [1, 2, 4];
 const RUNS: usize = 3;
+/// Lines of progress where there is no terminal.
+const EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
@@ -34,7 +38,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);
-    bar.0.finish_and_clear();
+    bar.bar.finish_and_clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
@@ -163,26 +167,38 @@ impl Shards for Only {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
-pub(super) struct Bar(pub(super) ProgressBar);
+/// A bar on a terminal, a line now and then elsewhere.
+pub(super) struct Bar {
+    pub(super) bar: ProgressBar,
+    said: Mutex<Instant>,
+}
 
 impl Bar {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::no_length();
         let template = "{wide_bar} {percent}% {eta} left: {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self { bar, said: Mutex::new(Instant::now()) }
     }
 }
 
 impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
-        self.0.reset();
-        self.0.set_length(total);
-        self.0.set_message(what.to_owned());
+        self.bar.reset();
+        self.bar.set_length(total);
+        self.bar.set_message(what.to_owned());
     }
 
     fn advance(&self, count: u64) {
-        self.0.inc(count);
+        self.bar.inc(count);
+        if !self.bar.is_hidden() {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(|poison| poison.into_inner());
+        if said.elapsed() >= EVERY {
+            *said = Instant::now();
+            let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
+            eprintln!("{}: {share} %", self.bar.message());
+        }
     }
 }
