@@ -162,11 +162,12 @@ def test_another_shape_of_as_many_voxels(
     assert code == DAMAGED and "[4, 8, 16]" in text
 
 
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mount(program: Program, data: Dataset, tmp_path: Path, kind: str) -> None:
+def test_a_mount(program: Program, data: Dataset, tmp_path: Path, kind: str, profile: str) -> None:
     """Without sources its voxels are compared with nothing, and that is said; with them it is fine, and differs from
     other sources."""
-    options = flags("ctclip", kind)
+    options = flags(profile, kind)
     other = tmp_path / "other"
     shutil.copytree(data.folder, other)
     with np.load(other / "v04.npz") as arrays:
