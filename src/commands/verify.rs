@@ -43,6 +43,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     if args.check_precision && plan.is_none() {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
     }
+    if args.num_samples.is_some() && plan.is_none() && !args.benchmark {
+        eprintln!(
+            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the NPZ files, \
+             which were not named"
+        );
+    }
     let benchmark = match args.benchmark {
         true if report.verdict == Verdict::Damaged => {
             eprintln!("ctwds-fs: warning: nothing is measured, because shards are damaged");
