@@ -4,6 +4,7 @@
 mod readers;
 mod report;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ pub enum Source {
     },
     /// The shards as files.
     Files,
+    /// The shards that the user has already, mounted or as files.
+    Given,
 }
 
 /// What to measure.
@@ -64,6 +67,22 @@ pub struct Data {
     pub shard_bytes: u64,
 }
 
+/// A part of a file.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The file.
+    pub path: PathBuf,
+    /// Its bytes, as far as there are any.
+    pub range: Range<u64>,
+}
+
+impl From<PathBuf> for Piece {
+    /// All of a file.
+    fn from(path: PathBuf) -> Self {
+        Self { path, range: 0..u64::MAX }
+    }
+}
+
 /// How the shards come into being; ended by dropping what it returns.
 pub trait Shards {
     /// Something that holds a mount.
@@ -74,6 +93,11 @@ pub trait Shards {
     /// # Errors
     /// The mount failed.
     fn mount(&self, read_ahead: usize) -> Result<(Self::Mount, Vec<PathBuf>)>;
+
+    /// The samples in shards that are there already; then none are written to files.
+    fn given(&self) -> Option<Vec<Piece>> {
+        None
+    }
 
     /// Writes the shards to files; their paths.
     ///
@@ -94,16 +118,25 @@ pub fn run<S: Shards>(
     stop: &AtomicBool,
     progress: impl Fn(usize, usize, &str),
 ) -> Result<Report> {
-    let no_npz = readers::check_python(&config.python).err();
+    let no_npz = match data.volumes.is_empty() {
+        true => Some("no NPZ files were named".into()),
+        false => readers::check_python(&config.python).err(),
+    };
+    let given = shards.given();
     let mut rows: Vec<Row> = Vec::new();
-    for source in sources(config, no_npz.is_none()) {
+    for source in sources(config, no_npz.is_none(), given.is_some()) {
         rows.extend(config.readers.iter().map(|&readers| Row { source: source.clone(), readers, seconds: Vec::new() }));
     }
     let steps = rows.len() * config.runs + 1;
-    progress(0, steps, "materialize");
-    let begin = Instant::now();
-    let files = shards.materialize()?;
-    let materialize_seconds = begin.elapsed().as_secs_f64();
+    let (files, materialize_seconds) = match given {
+        Some(pieces) => (pieces, None),
+        None => {
+            progress(0, steps, "materialize");
+            let begin = Instant::now();
+            let files = shards.materialize()?;
+            (files.into_iter().map(Piece::from).collect(), Some(begin.elapsed().as_secs_f64()))
+        }
+    };
     let bench = Bench { config, data: &data, shards, files: &files, stop };
     for run in 0..config.runs {
         for at in 0..rows.len() {
@@ -118,24 +151,24 @@ pub fn run<S: Shards>(
     Ok(Report { data, warm: config.warm, materialize_seconds, no_npz, rows })
 }
 
-fn sources(config: &Config, npz: bool) -> Vec<Source> {
+fn sources(config: &Config, npz: bool, given: bool) -> Vec<Source> {
     let mounts = config.read_ahead.iter().map(|&read_ahead| Source::Mount { read_ahead });
-    npz.then_some(Source::Npz).into_iter().chain(mounts).chain([Source::Files]).collect()
+    let files = if given { Source::Given } else { Source::Files };
+    npz.then_some(Source::Npz).into_iter().chain(mounts).chain([files]).collect()
 }
 
 struct Bench<'a, S> {
     config: &'a Config,
     data: &'a Data,
     shards: &'a S,
-    files: &'a [PathBuf],
+    files: &'a [Piece],
     stop: &'a AtomicBool,
 }
 
 impl<S: Shards> Bench<'_, S> {
     fn measure(&self, row: &Row) -> Result<Duration> {
         if !self.config.warm {
-            readers::forget(&self.data.volumes)?;
-            readers::forget(self.files)?;
+            readers::forget(self.data.volumes.iter().chain(self.files.iter().map(|piece| &piece.path)))?;
         }
         match row.source {
             Source::Npz => {
@@ -145,9 +178,10 @@ impl<S: Shards> Bench<'_, S> {
             }
             Source::Mount { read_ahead } => {
                 let (_mount, shards) = self.shards.mount(read_ahead)?;
+                let shards: Vec<Piece> = shards.into_iter().map(Piece::from).collect();
                 readers::read_files(&readers::deal(&shards, row.readers), self.stop)
             }
-            Source::Files => readers::read_files(&readers::deal(self.files, row.readers), self.stop),
+            Source::Files | Source::Given => readers::read_files(&readers::deal(self.files, row.readers), self.stop),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Readers that begin together: threads that read files, and Python processes that read NPZ volumes.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Barrier;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
+use super::Piece;
 use crate::error::{Error, Result};
 
 /// What a reader asks for at a time, as a data loader with a large buffer does.
@@ -25,7 +26,7 @@ pub(super) fn deal<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
 
 /// Asks the kernel to forget the content of files, so that the next reader gets them from the disk, as one does whose
 /// data set is larger than the memory.
-pub(super) fn forget(paths: &[PathBuf]) -> Result<()> {
+pub(super) fn forget<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
     for path in paths {
         let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
         // Advice: a file system that has none keeps them, on both sides of the comparison.
@@ -34,11 +35,11 @@ pub(super) fn forget(paths: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Reads whole files with one thread a share; the time until the last one is done.
+/// Reads files, or parts of them, with one thread a share; the time until the last one is done.
 ///
 /// # Errors
 /// A file cannot be read, or `stop` was set.
-pub(super) fn read_files(shares: &[Vec<PathBuf>], stop: &AtomicBool) -> Result<Duration> {
+pub(super) fn read_files(shares: &[Vec<Piece>], stop: &AtomicBool) -> Result<Duration> {
     let ready = Barrier::new(shares.len() + 1);
     std::thread::scope(|scope| {
         let readers: Vec<_> = shares
@@ -52,7 +53,7 @@ pub(super) fn read_files(shares: &[Vec<PathBuf>], stop: &AtomicBool) -> Result<D
                     });
                     ready.wait();
                     let mut buffer = buffer.map_err(|error| Error::io(Path::new("memory"), "get it", error))?;
-                    share.iter().try_for_each(|path| read_file(path, &mut buffer, stop))
+                    share.iter().try_for_each(|piece| read_piece(piece, &mut buffer, stop))
                 })
             })
             .collect();
@@ -65,9 +66,11 @@ pub(super) fn read_files(shares: &[Vec<PathBuf>], stop: &AtomicBool) -> Result<D
     })
 }
 
-fn read_file(path: &Path, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
+fn read_piece(Piece { path, range }: &Piece, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
     let failed = |error| Error::io(path, "read the shard", error);
     let mut file = File::open(path).map_err(failed)?;
+    file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
+    let mut file = file.take(range.end - range.start);
     while file.read(buffer).map_err(failed)? > 0 {
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Refused("interrupted".into()));

@@ -25,8 +25,8 @@ pub struct Report {
     pub data: Data,
     /// Whether the files could come out of the page cache.
     pub warm: bool,
-    /// How long materialising took, its digest and syncs included.
-    pub materialize_seconds: f64,
+    /// How long materialising took, its digest and syncs included; none where the shards were there already.
+    pub materialize_seconds: Option<f64>,
     /// Why NPZ was not measured, if it was not.
     pub no_npz: Option<String>,
     /// The combinations.
@@ -39,6 +39,7 @@ impl Source {
             Self::Npz => "NPZ by np.load".into(),
             Self::Mount { read_ahead } => format!("mount --read-ahead {read_ahead}"),
             Self::Files => "materialised files".into(),
+            Self::Given => "the given shards".into(),
         }
     }
 }
@@ -118,25 +119,36 @@ impl Report {
 
     fn conclude(&self, text: &mut String) {
         let data = &self.data;
-        let per_second = data.samples as f64 / self.materialize_seconds;
-        let projected = data.shard_bytes / (data.samples as u64).max(1) * data.samples_in_all as u64;
-        let _ = writeln!(
-            text,
-            "materialize: {per_second:.2} samples/s; all {} would take about {} and {}",
-            data.samples_in_all,
-            duration(data.samples_in_all as f64 / per_second),
-            ByteSize(projected),
-        );
-        let Some(mount) = self.best(|source| matches!(source, Source::Mount { .. })) else { return };
-        let _ = writeln!(text, "Best without a copy on disk: {} ({:.2} samples/s)", mount.name(), self.rate(mount));
-        let mut compare = |what: &str, other: Option<&Row>| {
-            if let Some(other) = other {
-                let speed = self.rate(mount) / self.rate(other);
-                let _ = writeln!(text, "  {speed:.2} times as fast as {what}{}", other.name());
+        if let Some(seconds) = self.materialize_seconds {
+            let per_second = data.samples as f64 / seconds;
+            let projected = data.shard_bytes / (data.samples as u64).max(1) * data.samples_in_all as u64;
+            let _ = writeln!(
+                text,
+                "materialize: {per_second:.2} samples/s; all {} would take about {} and {}",
+                data.samples_in_all,
+                duration(data.samples_in_all as f64 / per_second),
+                ByteSize(projected),
+            );
+        }
+        let npz = self.best(|source| *source == Source::Npz);
+        let mut conclude = |what: &str, best: Option<&Row>, others: [(&str, Option<&Row>); 2]| {
+            let Some(best) = best else { return };
+            let _ = writeln!(text, "Best {what}: {} ({:.2} samples/s)", best.name(), self.rate(best));
+            for (what, other) in others {
+                if let Some(other) = other {
+                    let speed = self.rate(best) / self.rate(other);
+                    let _ = writeln!(text, "  {speed:.2} times as fast as {what}{}", other.name());
+                }
             }
         };
-        compare("the best of NPZ: ", self.best(|source| *source == Source::Npz));
-        compare("", self.best(|source| *source == Source::Files));
+        let [mount, files, given] = [
+            self.best(|source| matches!(source, Source::Mount { .. })),
+            self.best(|source| *source == Source::Files),
+            self.best(|source| *source == Source::Given),
+        ];
+        let of_npz = ("the best of NPZ: ", npz);
+        conclude("without a copy on disk", mount, [of_npz, ("", files)]);
+        conclude("of the shards that are there", given, [of_npz, ("", mount)]);
     }
 }
 
@@ -159,7 +171,7 @@ mod tests {
     fn report(rows: Vec<Row>) -> Report {
         let data =
             Data { volumes: Vec::new(), samples: 10, samples_in_all: 20, voxels: 1, npz_bytes: 1, shard_bytes: 1 };
-        Report { data, warm: true, materialize_seconds: 2.0, no_npz: None, rows }
+        Report { data, warm: true, materialize_seconds: Some(2.0), no_npz: None, rows }
     }
 
     #[test]

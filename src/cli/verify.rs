@@ -38,6 +38,12 @@ pub struct VerifyArgs {
     /// Say how far float16 is from the sources' values, in which samples most, and count NaN and infinity
     #[arg(long)]
     pub check_precision: bool,
+    /// Also measure how fast the first samples are read from the NPZ files, through a mount, and from these shards
+    #[arg(long)]
+    pub benchmark: bool,
+    /// Python with NumPy, for the NPZ row of --benchmark
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    pub python: PathBuf,
     /// Read every volume of the data set instead, and list those that cannot be read
     #[arg(long)]
     pub sources: bool,

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use super::make_plan;
-use crate::bench::{self, Config, Data, Shards};
+use crate::bench::{self, Config, Data, Piece, Shards};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
@@ -28,6 +28,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
+    let report = measure(args, |_| Ok(None))?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Internal(error.to_string()))?;
+        println!("{json}");
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the first samples of the data set; `given` finds these in shards that are there already, if there are any.
+pub(super) fn measure(
+    args: &BenchArgs,
+    given: impl FnOnce(&Plan) -> Result<Option<Vec<Piece>>>,
+) -> Result<bench::Report> {
     let whole = make_plan(&args.dataset, None)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let part = DatasetArgs {
@@ -38,38 +53,48 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     };
     let plan = make_plan(&part, None)?;
     let data = data(&plan, &whole);
+    let given = given(&plan)?;
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
     let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
-    let maker = Maker { args, part, page_cache, threads, plan, folder, stop: stop.clone() };
+    // Shards that are there are measured also where nothing can be mounted.
+    let can_mount = given.is_none() || Path::new("/dev/fuse").exists();
+    let maker = Maker { args, part, page_cache, threads, plan, folder, given, stop: stop.clone() };
     let usual = Serving::usual_read_ahead(threads);
     let config = Config {
         readers: args.readers.clone(),
-        read_ahead: if args.read_ahead.is_empty() { vec![0, 1, usual, 2 * usual] } else { args.read_ahead.clone() },
+        read_ahead: match &args.read_ahead[..] {
+            _ if !can_mount => Vec::new(),
+            [] => vec![0, 1, usual, 2 * usual],
+            asked => asked.to_vec(),
+        },
         runs: args.runs,
         warm: args.warm,
         python: args.python.clone(),
         array: args.dataset.array.clone(),
     };
+    with_progress(&config, data, &maker, &stop)
+}
+
+/// Measures, with a bar.
+pub(super) fn with_progress<S: Shards>(
+    config: &Config,
+    data: Data,
+    shards: &S,
+    stop: &AtomicBool,
+) -> Result<bench::Report> {
     let bar = ProgressBar::no_length();
     let template = "{wide_bar} {pos}/{len} {msg}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let report = bench::run(&config, data, &maker, &stop, |step, steps, what| {
+    let report = bench::run(config, data, shards, stop, |step, steps, what| {
         bar.set_length(steps as u64);
         bar.set_position(step as u64);
         bar.set_message(what.to_owned());
     });
     bar.finish_and_clear();
-    let report = report?;
-    if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Internal(error.to_string()))?;
-        println!("{json}");
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(ExitCode::SUCCESS)
+    report
 }
 
 /// As many shards as the most readers, so that each has one.
@@ -102,6 +127,7 @@ struct Maker<'a> {
     threads: usize,
     plan: Plan,
     folder: TempDir,
+    given: Option<Vec<Piece>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -157,6 +183,10 @@ impl Shards for Maker<'_> {
         }
         let shards = self.shards(&mountpoint);
         Ok((Mount(mountpoint), shards))
+    }
+
+    fn given(&self) -> Option<Vec<Piece>> {
+        self.given.clone()
     }
 
     fn materialize(&self) -> Result<Vec<PathBuf>> {

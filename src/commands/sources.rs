@@ -93,7 +93,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<Found>> {
         let row = Quarantined { study_id: sample.study_id.clone(), path, reason: String::new() };
         Ok::<_, Error>((row, read(&set, *id, range.clone(), &bar).err()))
     });
-    bar.0.finish_and_clear();
+    bar.bar.finish_and_clear();
     found
 }
 

@@ -1,15 +1,31 @@
 //! `ctwds-fs verify`: shards in themselves, against the manifest and against their sources.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{make_plan, sources};
-use crate::cli::VerifyArgs;
+use super::{bench, make_plan, sources};
+use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
+use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::parallel::available_cores;
-use crate::verify::{self, Config, Progress, Report, Verdict};
+use crate::plan::Plan;
+use crate::verify::{self, Config, Place, Progress, Report, Verdict};
+
+/// Samples that are measured where the user named no number, the readers, and the runs of each: as `bench` has them.
+const SAMPLES: usize = 16;
+const READERS: [usize; 3] = [1, 2, 4];
+const RUNS: usize = 3;
+/// Lines of progress where there is no terminal.
+const EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
@@ -22,12 +38,26 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);
-    bar.0.finish_and_clear();
+    bar.bar.finish_and_clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
     }
-    print(args, &report)?;
+    if args.num_samples.is_some() && plan.is_none() && !args.benchmark {
+        eprintln!(
+            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the NPZ files, \
+             which were not named"
+        );
+    }
+    let benchmark = match args.benchmark {
+        true if report.verdict == Verdict::Damaged => {
+            eprintln!("ctwds-fs: warning: nothing is measured, because shards are damaged");
+            None
+        }
+        true => Some(benchmark(args, dataset, &report)?),
+        false => None,
+    };
+    print(args, &report, benchmark.as_ref())?;
     Ok(exit_code(report.verdict))
 }
 
@@ -40,12 +70,21 @@ pub(super) fn exit_code(verdict: Verdict) -> ExitCode {
     })
 }
 
-fn print(args: &VerifyArgs, report: &Report) -> Result<()> {
+#[derive(Serialize)]
+struct All<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    benchmark: Option<&'a Benchmark>,
+}
+
+fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&Benchmark>) -> Result<()> {
     let text = if args.json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))?;
+        let all = All { report, benchmark };
+        let json = serde_json::to_string_pretty(&all).map_err(|error| Error::Internal(error.to_string()))?;
         format!("{json}\n")
     } else {
-        report.text(args.check_precision)
+        let measured = benchmark.map_or_else(String::new, |benchmark| format!("{}\n", benchmark.text()));
+        format!("{measured}{}", report.text(args.check_precision))
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads may stop early (`| head`).
@@ -56,26 +95,116 @@ fn print(args: &VerifyArgs, report: &Report) -> Result<()> {
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
-pub(super) struct Bar(pub(super) ProgressBar);
+/// The first samples from the shards; with a data set, from its NPZ files and through a mount as well.
+fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) -> Result<Benchmark> {
+    let samples = args.num_samples.unwrap_or(SAMPLES);
+    if let Some(dataset) = dataset {
+        let args = BenchArgs {
+            dataset: dataset.clone(),
+            samples,
+            readers: READERS.into(),
+            read_ahead: Vec::new(),
+            runs: RUNS,
+            warm: false,
+            python: args.python.clone(),
+            work_dir: None,
+            cache_size: None,
+            threads: args.num_workers,
+            page_cache: PageCache::Auto,
+            json: false,
+        };
+        return bench::measure(&args, |plan| pieces(plan, &report.places).map(Some));
+    }
+    let places = &report.places[..samples.min(report.places.len())];
+    let data = Data {
+        volumes: Vec::new(),
+        samples: places.len(),
+        samples_in_all: report.places.len(),
+        voxels: places.iter().map(|place| place.voxels).sum(),
+        npz_bytes: 0,
+        shard_bytes: places.iter().map(|place| place.range.end - place.range.start).sum(),
+    };
+    let config = BenchConfig {
+        readers: READERS.into(),
+        read_ahead: Vec::new(),
+        runs: RUNS,
+        warm: false,
+        python: args.python.clone(),
+        array: None,
+    };
+    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?;
+    bench::with_progress(&config, data, &Only(places.iter().map(piece).collect()), &stop)
+}
+
+fn piece(place: &Place) -> Piece {
+    Piece { path: place.shard.clone(), range: place.range.clone() }
+}
+
+/// Where the samples of a plan are, so that the same are read from everywhere.
+fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<Piece>> {
+    let by_study: HashMap<&str, &Place> = places.iter().map(|place| (&*place.study_id, place)).collect();
+    let samples = plan.dataset.samples.iter();
+    samples
+        .map(|sample| {
+            by_study.get(&*sample.study_id).map(|place| piece(place)).ok_or_else(|| {
+                let study = &sample.study_id;
+                Error::Refused(format!("--benchmark reads the same samples from everywhere; '{study}' is in no shard"))
+            })
+        })
+        .collect()
+}
+
+/// Shards that are there, and nothing to make others from.
+struct Only(Vec<Piece>);
+
+impl Shards for Only {
+    type Mount = Infallible;
+
+    fn mount(&self, _: usize) -> Result<(Infallible, Vec<PathBuf>)> {
+        Err(Error::Internal("there is nothing to mount".into()))
+    }
+
+    fn given(&self) -> Option<Vec<Piece>> {
+        Some(self.0.clone())
+    }
+
+    fn materialize(&self) -> Result<Vec<PathBuf>> {
+        Err(Error::Internal("there is nothing to materialise".into()))
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+pub(super) struct Bar {
+    pub(super) bar: ProgressBar,
+    said: Mutex<Instant>,
+}
 
 impl Bar {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::no_length();
         let template = "{wide_bar} {percent}% {eta} left: {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self { bar, said: Mutex::new(Instant::now()) }
     }
 }
 
 impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
-        self.0.reset();
-        self.0.set_length(total);
-        self.0.set_message(what.to_owned());
+        self.bar.reset();
+        self.bar.set_length(total);
+        self.bar.set_message(what.to_owned());
     }
 
     fn advance(&self, count: u64) {
-        self.0.inc(count);
+        self.bar.inc(count);
+        if !self.bar.is_hidden() {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(|poison| poison.into_inner());
+        if said.elapsed() >= EVERY {
+            *said = Instant::now();
+            let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
+            eprintln!("{}: {share} %", self.bar.message());
+        }
     }
 }

@@ -82,7 +82,8 @@ impl<'a> Expected<'a> {
     }
 
     fn both(&self, value: f64, in_f32: f64) -> Voxel {
-        let [rounded, in_f32] = [value, in_f32].map(|value| self.round(value));
+        let rounded = self.round(value);
+        let in_f32 = if value.to_bits() == in_f32.to_bits() { rounded } else { self.round(in_f32) };
         Voxel { value, rounded, in_f32, padding: false }
     }
 

@@ -78,7 +78,11 @@ pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [Walk], findings: &
 
 fn check_unique(walks: &[Walk], findings: &mut Vec<Finding>) {
     let mut studies: HashMap<&str, &str> = HashMap::new();
+    let mut keys: HashSet<&str> = HashSet::new();
     for sample in walks.iter().flat_map(|walk| &walk.samples) {
+        if !keys.insert(&sample.key) {
+            findings.push(Finding::damaged(&sample.key, "the key is there twice"));
+        }
         if let Some(earlier) = studies.insert(&sample.study_id, &sample.key) {
             let what = format!("the study '{}' is there already, as {earlier}", sample.study_id);
             findings.push(Finding::damaged(&sample.key, what));
@@ -218,6 +222,9 @@ fn check_one(shard: &Shard, walk: &mut Walk) {
     let listed: HashSet<&str> = shard.samples.iter().map(|sample| &*sample.key).collect();
     for key in keys.iter().filter(|key| !listed.contains(**key)) {
         more.push(Finding::damaged(format!("{name}: {key}"), "the manifest does not name this sample"));
+    }
+    if more.is_empty() && walk_is_sound && walk.keys.iter().ne(shard.samples.iter().map(|sample| &sample.key)) {
+        more.push(Finding::damaged(&name, "its samples are not in the order of the manifest"));
     }
     walk.findings.extend(more);
 }

@@ -67,8 +67,9 @@ type At = (usize, usize);
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let (manifest, mut findings) = told::read(config.folder)?;
     let files = folder::shards(config.folder, &mut findings)?;
+    let is_shuffled = manifest.as_ref().is_some_and(|manifest| manifest.shuffle.is_some());
     progress.begin("shards", files.iter().map(|file| file.len).sum());
-    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, progress)))?;
+    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, is_shuffled, progress)))?;
     folder::check(manifest.as_ref(), &mut walks, &mut findings);
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {

@@ -30,6 +30,8 @@ pub(super) struct Manifest {
     pub left_out: Vec<LeftOut>,
     /// None where only the converter's fields are there.
     pub shards: Option<Vec<Shard>>,
+    /// Of a shuffled view.
+    pub shuffle: Option<serde_json::Value>,
     #[serde(skip)]
     by_name: HashMap<String, usize>,
 }
@@ -80,7 +82,8 @@ pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
     let bytes = match fs::read(folder.join(NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let what = "it is missing: materialize has not finished here; the same command goes on where it was";
+            let what = "it is missing: materialize has not finished here (the same command goes on where it was), or \
+                        the parts of a conversion have not been merged";
             return Ok((None, vec![Finding::new(Verdict::Incomplete, NAME, what)]));
         }
         Err(error) => {

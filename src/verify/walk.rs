@@ -65,7 +65,7 @@ pub(super) struct Sample {
 }
 
 /// Reads a shard.
-pub(super) fn walk(file: &ShardFile, progress: &dyn Progress) -> Walk {
+pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> Walk {
     let mut walk = Walk {
         name: file.name.clone(),
         path: file.path.clone(),
@@ -88,7 +88,7 @@ pub(super) fn walk(file: &ShardFile, progress: &dyn Progress) -> Walk {
     };
     let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
     let tap = Tap { file: source, state: RefCell::new(state), progress };
-    let mut gather = Gather { walk: &mut walk, tap: &tap, current: None, last: None };
+    let mut gather = Gather { walk: &mut walk, tap: &tap, is_shuffled, current: None, last: None };
     let result = gather.members().and_then(|end| gather.end(end));
     let at = tap.state.borrow().at;
     if result.is_err() {
@@ -147,6 +147,11 @@ impl Read for &Tap<'_> {
     }
 }
 
+/// The end of a member's last block; a size in a header may be anything.
+fn padded(end: u64) -> u64 {
+    end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
+}
+
 /// A sample whose members are coming.
 struct Current {
     key: String,
@@ -165,6 +170,8 @@ struct Current {
 struct Gather<'a, 'b> {
     walk: &'a mut Walk,
     tap: &'a Tap<'b>,
+    /// Whether samples may come from any shard, in any order.
+    is_shuffled: bool,
     current: Option<Current>,
     /// The last index.
     last: Option<u64>,
@@ -187,8 +194,8 @@ impl Gather<'_, '_> {
         for entry in archive.entries()?.raw(true) {
             let mut entry = entry?;
             let (start, len) = (entry.raw_file_position(), entry.size());
-            let data_end = start + len;
-            end = data_end.next_multiple_of(BLOCK);
+            let data_end = start.saturating_add(len);
+            end = padded(data_end);
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if entry.header().entry_type() != tar::EntryType::Regular || entry.header().as_ustar().is_none() {
                 self.damaged(&name, "it is no plain file of a USTAR archive");
@@ -206,7 +213,7 @@ impl Gather<'_, '_> {
         self.tap.state.borrow_mut().zeros = end..u64::MAX;
         io::copy(&mut &*self.tap, &mut io::sink())?;
         let State { at, dirty, .. } = *self.tap.state.borrow();
-        let right = (end + 2 * BLOCK).next_multiple_of(RECORD);
+        let right = end.saturating_add(2 * BLOCK).checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
         if let Some(dirty) = dirty {
             self.damaged(format!("byte {dirty}"), "there is something where only padding should be");
         } else if at != right {
@@ -216,7 +223,7 @@ impl Gather<'_, '_> {
     }
 
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
-        self.walk.payload_bytes += span.len;
+        self.walk.payload_bytes = self.walk.payload_bytes.saturating_add(span.len);
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
         if self.current.as_ref().is_none_or(|current| current.key != key) {
             self.close();
@@ -227,7 +234,7 @@ impl Gather<'_, '_> {
         let profile = Profile::of(profile.as_deref().unwrap_or(extension));
         if let Some(current) = &mut self.current {
             current.extensions.push(extension.to_owned());
-            current.place.end = (span.start + span.len).next_multiple_of(BLOCK);
+            current.place.end = padded(span.start.saturating_add(span.len));
         }
         let which = profile.and_then(|profile| {
             let which = profile.extensions().iter().position(|known| *known == extension)?;
@@ -274,6 +281,7 @@ impl Gather<'_, '_> {
         self.walk.keys.push(key.to_owned());
         match numbers {
             None => self.damaged(key, "the key is not SHARD_INDEX of six digits each"),
+            Some(_) if self.is_shuffled => {}
             Some((shard, _)) if shard != self.walk.number => {
                 self.damaged(key, "the key is one of another shard; was the file renamed?");
             }

@@ -195,6 +195,8 @@ DAMAGES = {
     "labels named": Damage(in_manifest(lambda manifest: manifest["label_names"].pop()), "labels", of_manifest=True),
     "studies swapped": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"][0].update(study_id="v99")),
                               "'v99' in the manifest", of_manifest=True),
+    "order of samples in it": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse()),
+                                     "not in the order of the manifest", of_manifest=True),
     "a shard more": Damage(in_manifest(lambda manifest: manifest["shards"].append(manifest["shards"][0] | {
         "name": "shard-000002.tar"})), "shard-000002.tar: it is missing", of_manifest=True),
 }  # fmt: skip

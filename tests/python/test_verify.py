@@ -5,16 +5,31 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 import shutil
+import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
-from damages import DAMAGED, DAMAGES, FIRST, INCOMPLETE, JSON, UNCHECKED, recompute, with_payload
+from damages import (
+    DAMAGED,
+    DAMAGES,
+    FIRST,
+    INCOMPLETE,
+    JSON,
+    UNCHECKED,
+    in_manifest,
+    members_of,
+    recompute,
+    with_payload,
+    write_shard,
+)
 from faulty import faulty_folder
-from harness import SMALL_FLAGS, Program, needs_root, require_fuse
+from harness import SMALL_FLAGS, Program, needs_root, require_fuse, shards
 from kinds import Steps
 from make_dataset import Dataset
 from npzfiles import WRITERS, write_npz
@@ -147,11 +162,12 @@ def test_another_shape_of_as_many_voxels(
     assert code == DAMAGED and "[4, 8, 16]" in text
 
 
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mount(program: Program, data: Dataset, tmp_path: Path, kind: str) -> None:
+def test_a_mount(program: Program, data: Dataset, tmp_path: Path, kind: str, profile: str) -> None:
     """Without sources its voxels are compared with nothing, and that is said; with them it is fine, and differs from
     other sources."""
-    options = flags("ctclip", kind)
+    options = flags(profile, kind)
     other = tmp_path / "other"
     shutil.copytree(data.folder, other)
     with np.load(other / "v04.npz") as arrays:
@@ -306,8 +322,8 @@ def test_what_could_not_be_checked(program: Program, sound: Callable, data: Data
     volume.unlink()
     code, text = verify(program, sound("ctclip"), "--data-folder", copy, *tables, *SMALL_FLAGS)
     assert code == UNCHECKED and "'v02' is not in the data set" in text
-    code, text = verify(program, sound("ctclip"), "--check_precision")
-    assert code == UNCHECKED and "--check-precision" in text
+    code, text = verify(program, sound("ctclip"), "--check_precision", "--num_samples", 2)
+    assert code == UNCHECKED and "--check-precision" in text and "all shards were looked at" in text
 
 
 def test_left_out_and_missing(program: Program, data: Dataset, tmp_path: Path) -> None:
@@ -363,3 +379,87 @@ def test_a_shard_that_cannot_be_read(program: Program, sound: Callable) -> None:
         first[600] ^= 1
         folder.files[FIRST] = bytes(first)
         assert verify(program, folder.point)[0] == DAMAGED
+
+
+def test_benchmark(program: Program, sound: Callable, data: Dataset) -> None:
+    """The same samples by NumPy, through mounts, and from these shards; or from these shards alone."""
+    require_fuse()
+    wanted = ["--benchmark", "--num_samples", 4, "--python", sys.executable]
+    named = [*data.flags(), *flags("npy", "stored")]
+    report = json.loads(program.run("verify", "--webdataset_dir", sound("npy"), *named, *wanted, "--json").stdout)
+    rows = report["benchmark"]["rows"]
+    assert {json.dumps(row["source"]).split('"')[1] for row in rows} == {"npz", "mount", "given"}
+    assert {row["readers"] for row in rows} == {1, 2, 4} and all(len(row["seconds"]) == 3 for row in rows)
+    assert report["verdict"] == "fine" and report["benchmark"]["data"]["samples"] == 4
+    done = program.run("verify", "--webdataset_dir", sound("npy"), *wanted)
+    assert "Best of the shards that are there: the given shards" in done.stdout
+    assert "NPZ by np.load was not measured (no NPZ files were named)" in done.stdout and "FINE" in done.stdout
+    text = program.run("verify", "--webdataset_dir", sound("npy"), *named, *wanted).stdout
+    assert "times as fast as the best of NPZ" in text and "mount --read-ahead 0" in text
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_mutation_is_caught(program: Program, tmp_path: Path, seed: int) -> None:
+    """40 shards, each with bytes flipped, cut out, put in or zeroed somewhere: all are named, and nothing panics."""
+    rng = random.Random(seed)
+    dataset = noise_dataset(tmp_path / "data", 40, (4, 4, 4))
+    folder = program.materialize(dataset, tmp_path / "out", "--samples-per-shard", 1)
+    for shard in shards(folder):
+        before = shard.read_bytes()
+        content = bytearray(before)
+        while content == before:
+            # Most of a small shard is padding: aim at what is in front of it.
+            at, length = rng.randrange(5000), rng.choice([1, 4, 100, 512])
+            how = rng.choice(["flip", "cut", "put", "zero", "end", "size"])
+            if how == "flip":
+                content[at] ^= 1 << rng.randrange(8)
+            elif how == "cut":
+                del content[at : at + length]
+            elif how == "put":
+                content[at:at] = rng.randbytes(length)
+            elif how == "zero":
+                content[at : at + length] = bytes(length)
+            elif how == "end":
+                del content[at:]
+            else:  # a size that a header may name, with a right checksum
+                start = rng.choice([info.offset for info in tarfile.open(shard)])
+                header = content[start : start + 512]
+                header[124:136] = rng.choice([b"77777777777\0", b"\x80" + b"\xff" * 11, b"\x80" + bytes(3) + b"\xff" * 8])
+                header[148:156] = b" " * 8
+                header[148:156] = b"%06o\0 " % sum(header)
+                content[start : start + 512] = header
+        shard.write_bytes(content)
+    report = json.loads(program.run("verify", "--webdataset_dir", folder, "--json", check=False).stdout)
+    named = {finding["place"][:16] for finding in report["findings"] if finding["verdict"] == "damaged"}
+    assert named == {path.name for path in shards(folder)}
+    (folder / "manifest.json").unlink()
+    code, _ = verify(program, folder, *dataset.flags(), "--samples-per-shard", 1)
+    assert code == DAMAGED
+
+
+def test_a_shuffled_view(program: Program, sound: Callable, data: Dataset, tmp_path: Path) -> None:
+    """Its samples keep their keys wherever they are; their order is that of its manifest."""
+    folder = tmp_path / "out"
+    shutil.copytree(sound("ctclip"), folder)
+    paths = shards(folder)
+    samples = [members_of(path)[n : n + 4] for path in paths for n in range(0, 12, 4)]
+    order = [4, 0, 2, 5, 3, 1]
+    for number, path in enumerate(paths):
+        write_shard(path, [member for n in order[3 * number : 3 * number + 3] for member in samples[n]])
+
+    def tell(manifest: dict) -> None:
+        listed = [sample for shard in manifest["shards"] for sample in shard["samples"]]
+        for number, shard in enumerate(manifest["shards"]):
+            shard["samples"] = [listed[n] for n in order[3 * number : 3 * number + 3]]
+        manifest["shuffle"] = {"seed": 1, "epoch": 0}
+
+    in_manifest(tell)(folder)
+    recompute(folder)
+    assert verify(program, folder)[0] == 0
+    assert verify(program, folder, *data.flags(), *SMALL_FLAGS)[0] == 0
+    in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse())(folder)
+    code, text = verify(program, folder)
+    assert code == DAMAGED and "not in the order of the manifest" in text
+    write_shard(paths[1], members_of(paths[0]))
+    code, text = verify(program, folder)
+    assert code == DAMAGED and "the key is there twice" in text
