@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,13 @@ class Lab:
     @contextlib.contextmanager
     def mounted(
         self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS,
-        materialized: Path | None = None,
+        materialized: Path | None = None, flags: Sequence[object] = (),
     ) -> Iterator[Mount]:
         """A fresh mount."""
         options = [
             *data.flags(), *self.shard_flags(shards), "--cache-size", cache or self.settings.cache_bytes(),
             "--threads", self.settings.cores, "--page-cache", "on" if page_cache else "off",
+            *flags,
         ]  # fmt: skip
         if materialized:
             options += ["--materialized", materialized]
