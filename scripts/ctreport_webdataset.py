@@ -82,6 +82,10 @@ class LoaderError(RuntimeError):
     """Something cannot be loaded. The message names it, the reason and the remedy."""
 
 
+class LengthUnknown(LoaderError, TypeError):
+    """There is no manifest. `list(loader)`, which asks for the length as a hint, goes on at a TypeError."""
+
+
 def clean_text(text: str) -> str:
     """A report (findings, newline, impressions) as the text encoder gets it."""
     return "" if text == "Not given." else re.sub("[\"'()]", "", text)
@@ -599,7 +603,7 @@ class CTReportWebDataset(_Epochs, IterableDataset):
     def _counts(self, shards: Sequence[Shard]) -> list[int]:
         unknown = [shard.path for shard in shards if shard.samples is None]
         if unknown:
-            raise LoaderError(
+            raise LengthUnknown(
                 f"{unknown[0]}: its number of samples is not known, as no manifest.json beside it names it; ctwds-fs "
                 "writes that file, in a mount and with materialize"
             )

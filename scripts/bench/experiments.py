@@ -53,6 +53,26 @@ def webdataset(lab: Lab, workers: int) -> Samples:
     })  # fmt: skip
 
 
+def loader(lab: Lab, workers: int) -> Samples:
+    """The project's loader: the tensors that `np.load` gives, and the samples that a training gets, of volumes that the
+    mount preprocessed. They are not resampled, so that they have as many voxels."""
+    data, size = lab.dataset("C", "deflated"), lab.settings.size
+    steps = ["--volume", "preprocessed", "--resample", "never", "--shape", ",".join(map(str, size))]
+
+    def mount(kind: str, page_cache: bool) -> Sample:
+        flags = steps if kind == "samples_loader" else []
+        with lab.mounted(data, page_cache=page_cache, flags=flags) as mount:
+            return lab.read(kind, split(mount.shards(), 1), mount, workers=workers, shape=size)
+
+    return lab.interleave({
+        "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
+        "tensors": lambda: mount("voxels_loader", False),
+        "tensors, page cache": lambda: mount("voxels_loader", True),
+        "samples": lambda: mount("samples_loader", False),
+        "samples, page cache": lambda: mount("samples_loader", True),
+    })  # fmt: skip
+
+
 def fortran(lab: Lab, compression: str) -> Samples:
     """A cold read by one reader from both orders of the source arrays."""
 
@@ -206,6 +226,7 @@ READERS = (1, 2, 4)
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     **{f"cold {how} {n}": partial(cold, compression=how, readers=n) for how in COMPRESSIONS for n in READERS},
     **{f"webdataset {n}": partial(webdataset, workers=n) for n in (1, 2)},
+    **{f"loader {n}": partial(loader, workers=n) for n in (1, 2)},
     **{f"fortran {how}": partial(fortran, compression=how) for how in COMPRESSIONS},
     "reread raw": partial(reread, kind="raw"),
     "reread python": partial(reread, kind="python", block=SMALL),

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ class Lab:
     @contextlib.contextmanager
     def mounted(
         self, data: Dataset, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS,
-        threads: int | None = None, flags: tuple[object, ...] = (),
+        threads: int | None = None, flags: Sequence[object] = (),
     ) -> Iterator[Mount]:
         """A fresh mount."""
         options = [

@@ -93,6 +93,19 @@ def webdataset_rows() -> list[Row]:
     return rows
 
 
+def loader_rows() -> list[Row]:
+    """The project's loader."""
+    rows = []
+    for what, path in (("tensors", "voxels"), ("samples", "preprocessed samples")):
+        for workers, target in ((1, None), (2, 2.4)):
+            many = "1 worker" if workers == 1 else f"{workers} workers"
+            rows += with_page_cache(Row(
+                f"loader/{what}/{workers}", f"cold project loader, {path}, deflated, {many}",
+                f"np.load data set, {many}", f"loader {workers}", what, "np.load", target,
+            ))  # fmt: skip
+    return rows
+
+
 def fortran_rows() -> list[Row]:
     """Fortran order against C order."""
     rows = []
@@ -154,4 +167,6 @@ CPU = Row(
     "mount", "np.load", 0.45, COST, "cpu",
 )  # fmt: skip
 
-ROWS = [*cold_rows(), *webdataset_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(), *other_rows()]
+ROWS = [
+    *cold_rows(), *webdataset_rows(), *loader_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(), *other_rows(),
+]  # fmt: skip

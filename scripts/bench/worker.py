@@ -136,6 +136,36 @@ def preprocess(job: Job) -> Run:
     return lambda: {"bytes": sum(voxels(path).nbytes for path in job["paths"])}
 
 
+def voxels_loader(job: Job) -> Run:
+    """The tar stage of the project's loader behind PyTorch's DataLoader: the same tensors."""
+    import torch
+    from ctreport_webdataset import Buffer, ShardReader, allocate
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+    class Voxels(IterableDataset):
+        """The voxels of a worker's shards."""
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            pool = [Buffer()]
+            for path in job["paths"][get_worker_info().id :: job["workers"]]:
+                for sample in ShardReader(path, pool):
+                    yield allocate(sample.voxels.shape, torch.float16).copy_(torch.from_numpy(sample.voxels))
+                    pool.append(sample.buffer)
+
+    loader = DataLoader(Voxels(), batch_size=None, num_workers=job["workers"])
+    return lambda: {"bytes": total_bytes(loader)}
+
+
+def samples_loader(job: Job) -> Run:
+    """The project's loader, as a training uses it; its volumes stay float16."""
+    import torch
+    from ctreport_webdataset import CTReportWebDataset
+
+    data = CTReportWebDataset(job["paths"], shuffle=False, shape=job["shape"], dtype=torch.float16)
+    loader = data.make_loader(1, job["workers"])
+    return lambda: {"bytes": total_bytes(batch[0] for batch in loader)}
+
+
 def first(job: Job) -> Run:
     """The first volume of a shard: how long until its first bytes come, and until all have come."""
     from tarfile import BLOCKSIZE, TarInfo
@@ -159,7 +189,9 @@ def first(job: Job) -> Run:
     return run
 
 
-MAKERS = (raw, python, numpy, webdataset, webdataset_loader, numpy_loader, preprocess, first)
+MAKERS = (
+    raw, python, numpy, webdataset, webdataset_loader, numpy_loader, voxels_loader, samples_loader, preprocess, first,
+)  # fmt: skip
 KINDS = {maker.__name__: maker for maker in MAKERS}
 
 
