@@ -1,13 +1,13 @@
 //! `manifest.json`: what the shards hold. The same schema in the mount (digests null) and on disk.
 //!
 //! The first six fields are those that the CT-CLIP converter writes and its loader reads; sizes there are MiB and GiB
-//! of payload.
+//! of payload. In a shuffled view's, each shard lists its samples in that view's order.
 
 use serde::Serialize;
 
 use crate::dataset::LeftOut;
 use crate::members::Format;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, View};
 use crate::volume::Kind;
 
 /// The manifest's file name.
@@ -28,10 +28,19 @@ struct Manifest<'a> {
     plan_digest: &'a str,
     format: Format,
     volume_kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shuffle: Option<Shuffle>,
     label_names: &'a [String],
     left_out: &'a [LeftOut],
     unmatched: Vec<Unmatched<'a>>,
     shards: Vec<Shard<'a>>,
+}
+
+/// What determines the order of a shuffled view; its samples keep the keys that they have in the plain shards.
+#[derive(Serialize)]
+struct Shuffle {
+    seed: u64,
+    epoch: u32,
 }
 
 #[derive(Serialize)]
@@ -58,13 +67,24 @@ struct Sample<'a> {
     source_crc32: String,
 }
 
-/// The manifest of a plan; `sha256` gives a shard's digest where it is known.
+/// The manifest of a plan's plain shards; `sha256` gives a shard's digest where it is known.
 pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
+    render_view(plan, View::Plain, sha256)
+}
+
+/// The same for any view of it.
+pub fn render_view<'a>(plan: &'a Plan, view: View, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
     const MIB: f64 = 1024.0 * 1024.0;
     let samples = plan.dataset.samples.len();
+    let shards = plan.view(view).into_iter().flatten();
+    let shards: Vec<Shard<'a>> = shards.filter_map(|id| shard_entry(plan, id, sha256(id))).collect();
+    let shuffle = match (view, plan.shuffle_seed()) {
+        (View::Epoch(epoch), Some(seed)) => Some(Shuffle { seed, epoch }),
+        _ => None,
+    };
     let total_mb = plan.payload_bytes as f64 / MIB;
     let manifest = Manifest {
-        num_shards: plan.shards.len(),
+        num_shards: shards.len(),
         samples_per_shard: plan.options.samples_per_shard,
         total_samples: samples,
         total_size_mb: total_mb,
@@ -75,10 +95,11 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
         plan_digest: &plan.digest,
         format: plan.options.format,
         volume_kind: plan.kind(),
+        shuffle,
         label_names: &plan.dataset.label_names,
         left_out: &plan.dataset.left_out,
         unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
-        shards: (0..).zip(&plan.shards).map(|(id, shard)| shard_entry(plan, id, shard, sha256(id))).collect(),
+        shards,
     };
     // Plain structs of strings and finite numbers: neither can fail to serialise.
     let mut json = serde_json::to_vec_pretty(&manifest).expect("the manifest serialises");
@@ -86,8 +107,8 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
     json
 }
 
-fn shard_entry<'a>(plan: &'a Plan, id: ShardId, shard: &crate::plan::Shard, sha256: Option<&'a str>) -> Shard<'a> {
-    let samples = &plan.dataset.samples[shard.samples.clone()];
+fn shard_entry<'a>(plan: &'a Plan, id: ShardId, sha256: Option<&'a str>) -> Option<Shard<'a>> {
+    let (_, number) = plan.view_of(id)?;
     let entry = |sample: &'a crate::dataset::Sample| Sample {
         key: plan.key(sample),
         study_id: &sample.study_id,
@@ -95,11 +116,12 @@ fn shard_entry<'a>(plan: &'a Plan, id: ShardId, shard: &crate::plan::Shard, sha2
         source_size: sample.array.fingerprint.size,
         source_crc32: format!("{:08x}", sample.array.member.crc),
     };
-    Shard {
-        name: Plan::shard_name(id),
-        size: shard.layout.len(),
+    let samples: Vec<Sample<'a>> = plan.shard_samples(id).map(entry).collect();
+    Some(Shard {
+        name: Plan::shard_name(number),
+        size: plan.shard(id)?.layout.len(),
         sha256,
         sample_count: samples.len(),
-        samples: samples.iter().map(entry).collect(),
-    }
+        samples,
+    })
 }

@@ -53,6 +53,10 @@ fn describe(status: &Value) -> String {
             ByteSize(mount("shard_bytes")),
             stats("materialized_shards")
         ),
+        match status["mount"]["shuffle_seed"].as_u64() {
+            Some(seed) => format!("Epochs       {} shuffled views, seed {seed}", mount("epochs")),
+            None => "Epochs       none shuffled (--shuffle-seed)".to_owned(),
+        },
         format!("Plan digest  {}", text("mount", "plan_digest")),
         format!("Log          {}", text("mount", "log_file")),
         format!(

@@ -4,6 +4,7 @@
 //! [`ShardSet::read_on`] alone.
 
 mod folder;
+mod indexes;
 mod output;
 mod partial;
 
@@ -89,6 +90,7 @@ pub fn materialize(
         return Err(Error::Refused("interrupted; finished shards are kept, run the same command to continue".into()));
     }
     if failed.is_empty() {
+        indexes::write(&folder, plan)?;
         folder.publish(manifest::NAME, &manifest::render(plan, |id| digests[id as usize].as_deref()))?;
     }
     Ok(Outcome { written: missing.len() - failed.len(), kept, failed })

@@ -123,7 +123,7 @@ impl ShardSet {
 
     /// The size of a shard in bytes.
     pub fn len(&self, id: ShardId) -> Option<u64> {
-        self.plan().shards.get(id as usize).map(|shard| shard.layout.len())
+        self.plan().shard(id).map(|shard| shard.layout.len())
     }
 
     /// A sequence of reads of one shard by one reader: what is read ahead and kept is decided by it.

@@ -30,7 +30,15 @@ pub(super) type Done = Box<dyn FnOnce(Result<Bytes>) + Send>;
 
 enum Part {
     Literal(Bytes),
-    Voxels(Key, Range<u64>),
+    Voxels(Voxels),
+}
+
+/// Voxels of one volume.
+struct Voxels {
+    key: Key,
+    /// The number of its sample in the shard.
+    place: u32,
+    range: Range<u64>,
 }
 
 /// A read under way; moves from the asking thread to the decoders that it waits for.
@@ -46,21 +54,22 @@ struct Read {
 
 /// Begins the read of `len` bytes of a shard from `offset` on and calls `done` with them, now or later.
 pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId, offset: u64, len: usize, done: Done) {
-    let Some(layout) = set.plan().shards.get(shard as usize).map(|shard| &shard.layout) else {
+    let Some(shard_len) = set.plan().shard(shard).map(|shard| shard.layout.len()) else {
         return done(Err(Error::NotFound));
     };
     let mut parts = VecDeque::new();
-    for (extent, range) in layout.locate(offset, len as u64) {
+    for (extent, range) in set.plan().locate(shard, offset, len as u64) {
         push_parts(&set, shard, extent, range, &mut parts);
     }
-    let total = (len as u64).min(layout.len().saturating_sub(offset));
+    let total = (len as u64).min(shard_len.saturating_sub(offset));
     set.served.fetch_add(total, Ordering::Relaxed);
     let last = parts.iter().rev().find_map(|part| match part {
-        Part::Voxels(key, _) => Some(*key),
+        Part::Voxels(voxels) => Some(voxels),
         Part::Literal(_) => None,
     });
-    let whole = last.is_some_and(|key| set.cache.source().volume(key).peek_cost(0, 1).is_none());
-    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, last, whole));
+    let whole = last.is_some_and(|last| set.cache.source().volume(last.key).peek_cost(0, 1).is_none());
+    let place = last.map(|last| last.place);
+    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, place, whole));
     let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
     Box::new(Read { set, cursor, sequential, parts, gathered, done }).advance();
 }
@@ -89,7 +98,8 @@ fn push_parts(set: &Inner, shard: ShardId, extent: Extent, range: Range<u64>, pa
     }
     if range.end > prefix {
         let key = Key::try_from(plan.sample_index(shard, member)).unwrap_or(Key::MAX);
-        parts.push_back(Part::Voxels(key, range.start.max(prefix) - prefix..range.end - prefix));
+        let range = range.start.max(prefix) - prefix..range.end - prefix;
+        parts.push_back(Part::Voxels(Voxels { key, place: member.sample, range }));
     }
 }
 
@@ -105,7 +115,7 @@ impl Read {
                     }
                     continue;
                 }
-                Part::Voxels(key, range) => (key, range),
+                Part::Voxels(Voxels { key, range, .. }) => (key, range),
             };
             if self.may_peek(key, &range) {
                 return self.peek(key, range);
