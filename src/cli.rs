@@ -214,8 +214,9 @@ mod tests {
             .map(OsString::from),
         );
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
-        assert_eq!(args.dataset.data_folder.to_str(), Some("a_b"));
-        assert_eq!(args.dataset.reports_file.to_str(), Some("r_1.csv"));
-        assert_eq!((args.num_workers, args.dataset.resolve().0.limit), (Some(8), Some(100)));
+        let config = args.dataset.resolve().unwrap().0;
+        assert_eq!(config.data_folder.to_str(), Some("a_b"));
+        assert_eq!(config.reports_file.to_str(), Some("r_1.csv"));
+        assert_eq!((args.num_workers, config.limit), (Some(8), Some(100)));
     }
 }

@@ -44,6 +44,9 @@ pub enum Error {
     /// What the user asked for cannot be done; the text names the remedy.
     #[error("{0}")]
     Refused(String),
+    /// The command line is wrong, whatever the data is.
+    #[error("{0}\n\nFor more information, try '--help'.")]
+    Usage(String),
     /// A bug: a decoder panicked. Reported instead of hanging its readers.
     #[error("internal error: {0}; please report it")]
     Internal(String),

@@ -81,6 +81,7 @@
 pub mod bench;
 pub mod cache;
 pub mod cli;
+pub mod codec;
 pub mod commands;
 pub mod dataset;
 pub mod error;

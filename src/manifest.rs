@@ -109,12 +109,15 @@ pub fn render_view<'a>(plan: &'a Plan, view: View, sha256: impl Fn(ShardId) -> O
 
 fn shard_entry<'a>(plan: &'a Plan, id: ShardId, sha256: Option<&'a str>) -> Option<Shard<'a>> {
     let (_, number) = plan.view_of(id)?;
-    let entry = |sample: &'a crate::dataset::Sample| Sample {
-        key: plan.key(sample),
-        study_id: &sample.study_id,
-        source: sample.path.to_string_lossy().into_owned(),
-        source_size: sample.array.fingerprint.size,
-        source_crc32: format!("{:08x}", sample.array.member.crc),
+    let entry = |sample: &'a crate::dataset::Sample| {
+        let (source_size, crc) = sample.npz_size_and_crc();
+        Sample {
+            key: plan.key(sample),
+            study_id: &sample.study_id,
+            source: sample.path.to_string_lossy().into_owned(),
+            source_size,
+            source_crc32: format!("{crc:08x}"),
+        }
     };
     let samples: Vec<Sample<'a>> = plan.shard_samples(id).map(entry).collect();
     Some(Shard {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::dataset::Sample;
+use crate::dataset::{Sample, Source, Study};
 use crate::pyjson;
 use crate::volume::Kind;
 
@@ -41,10 +41,11 @@ impl Format {
 
     /// The payload of a member other than the volume.
     pub fn payload(self, member: u8, sample: &Sample) -> Vec<u8> {
-        match member {
-            1 => json(sample).into_bytes(),
-            2 => sample.text.clone().into_bytes(),
-            _ => self.labels(&sample.labels),
+        match (&sample.source, member) {
+            (Source::Shard(stored), _) => stored.small[usize::from(member) - 1].clone(),
+            (Source::Npz(study), 1) => json(&sample.study_id, study).into_bytes(),
+            (Source::Npz(study), 2) => study.text.clone().into_bytes(),
+            (Source::Npz(study), _) => self.labels(&study.labels),
         }
     }
 
@@ -82,9 +83,9 @@ struct PreprocessedJson<'a> {
     volume_kind: Kind,
 }
 
-fn json(sample: &Sample) -> String {
-    let Sample { study_id, meta, recipe, .. } = sample;
-    let source = &sample.array.header.shape;
+fn json(study_id: &str, study: &Study) -> String {
+    let Study { array, meta, recipe, .. } = study;
+    let source = &array.header.shape;
     let shape = recipe.shape([source[0], source[1], source[2]]);
     let volume_dtype = "float16";
     // A loader that rescales what it reads gets HU from both kinds.

@@ -7,17 +7,18 @@ mod saved;
 
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::dataset::{Dataset, Sample};
+use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
 use crate::layout::{Extent, MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
-use crate::volume::{Kind, Overflow, Recipe, Volume};
+use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Volume};
 use epochs::Epochs;
 
 /// The options that change a shard's bytes, besides those of the data set.
@@ -78,6 +79,15 @@ impl Plan {
     /// [`Error::Refused`] if a shard cannot be written as USTAR.
     pub fn new(dataset: Dataset, options: Options) -> Result<Self> {
         let (sizes, digest) = Self::measure(&dataset, options)?;
+        Ok(Self::lay_out(dataset, options, sizes, digest))
+    }
+
+    /// The plan of shards that are on disk already: `digest` is the one that they were made with.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of_shards(dataset: Dataset, options: Options, digest: String) -> Result<Self> {
+        let (sizes, _) = Self::measure(&dataset, options)?;
         Ok(Self::lay_out(dataset, options, sizes, digest))
     }
 
@@ -159,7 +169,7 @@ impl Plan {
     pub fn small_payload(&self, shard: ShardId, member: MemberId) -> Bytes {
         let sample = &self.dataset.samples[self.sample_index(shard, member)];
         match member.member {
-            VOLUME => self.options.format.volume_prefix(self.volume(sample).shape()),
+            VOLUME => volume_prefix(self.options, sample),
             other => self.options.format.payload(other, sample),
         }
         .into()
@@ -172,17 +182,18 @@ impl Plan {
 
     /// A sample's volume.
     pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
-        Volume {
-            path: self.dataset.root.join(&sample.path),
-            array: &sample.array,
-            recipe: &sample.recipe,
-            overflow: self.options.overflow,
+        let root = &self.dataset.root;
+        match &sample.source {
+            Source::Npz(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
+            Source::Shard(stored) => {
+                Volume::Shard(ShardVolume { path: root.join(&stored.volume.file), member: &stored.volume })
+            }
         }
     }
 
     /// The kind of all volumes.
     pub fn kind(&self) -> Kind {
-        self.dataset.samples.first().map_or(Kind::Stored, |sample| sample.recipe.kind())
+        self.dataset.samples.first().map_or(Kind::Stored, Sample::kind)
     }
 
     /// Bytes of all plain shard files.
@@ -191,10 +202,23 @@ impl Plan {
     }
 }
 
+fn npz_volume(path: PathBuf, study: &Study, overflow: Overflow) -> NpzVolume<'_> {
+    NpzVolume { path, array: &study.array, recipe: &study.recipe, overflow }
+}
+
+/// What stands before a volume's bytes in its member. A member of a shard on disk is a volume with all of it.
+fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
+    sample.study().map_or_else(Vec::new, |study| {
+        options.format.volume_prefix(npz_volume(PathBuf::new(), study, options.overflow).shape())
+    })
+}
+
 fn volume_member_len(options: Options, sample: &Sample) -> u64 {
-    let (path, overflow) = (Default::default(), options.overflow);
-    let volume = Volume { path, array: &sample.array, recipe: &sample.recipe, overflow };
-    options.format.volume_prefix(volume.shape()).len() as u64 + volume.byte_len()
+    let volume_len = match &sample.source {
+        Source::Npz(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
+        Source::Shard(stored) => stored.volume.len,
+    };
+    volume_prefix(options, sample).len() as u64 + volume_len
 }
 
 /// The samples of a shard, by their place in it.
@@ -239,16 +263,18 @@ struct Measured {
 
 /// Makes the small members once, for their sizes and for the digest.
 fn measure(options: Options, sample: &Sample) -> Result<Measured> {
-    let (array, header) = (&sample.array, &sample.array.header);
     let mut fields = Fields(Sha256::new());
     fields.add(&sample.slot.to_le_bytes());
     fields.add(sample.path.as_os_str().as_bytes());
-    fields.add(&array.fingerprint.size.to_le_bytes());
-    fields.add(array.member.name.as_bytes());
-    fields.add(&array.member.crc.to_le_bytes());
-    fields.add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());
-    if sample.recipe != Recipe::Stored {
-        fields.add(format!("{:?}", sample.recipe).as_bytes());
+    if let Some(Study { array, recipe, .. }) = sample.study() {
+        let header = &array.header;
+        fields.add(&array.fingerprint.size.to_le_bytes());
+        fields.add(array.member.name.as_bytes());
+        fields.add(&array.member.crc.to_le_bytes());
+        fields.add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());
+        if *recipe != Recipe::Stored {
+            fields.add(format!("{recipe:?}").as_bytes());
+        }
     }
     let mut sizes = [volume_member_len(options, sample), 0, 0, 0];
     for (member, size) in (1..).zip(&mut sizes[1..]) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::dataset::{self, MissingMeta};
+use crate::error::{Error, Result};
 use crate::members::Format;
 use crate::plan::Options;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
@@ -15,16 +16,16 @@ use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, flo
 pub struct DatasetArgs {
     /// Folder of the NPZ volumes (*.npz, */*.npz or */*/*.npz)
     #[arg(long, value_name = "DIR")]
-    pub data_folder: PathBuf,
+    pub data_folder: Option<PathBuf>,
     /// CSV with VolumeName, Findings_EN, Impressions_EN
     #[arg(long, value_name = "CSV")]
-    pub reports_file: PathBuf,
+    pub reports_file: Option<PathBuf>,
     /// CSV with VolumeName, RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing
     #[arg(long, value_name = "CSV")]
-    pub meta_file: PathBuf,
+    pub meta_file: Option<PathBuf>,
     /// CSV with VolumeName and one column a class
     #[arg(long, value_name = "CSV")]
-    pub labels_file: PathBuf,
+    pub labels_file: Option<PathBuf>,
     /// Samples in a shard
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     pub samples_per_shard: u32,
@@ -82,30 +83,75 @@ pub struct DatasetArgs {
     pub rescan: bool,
 }
 
+/// Where the data set is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// The folder of the NPZ files.
+    pub data_folder: PathBuf,
+    /// The table with the texts.
+    pub reports_file: PathBuf,
+    /// The table with rescaling and spacing.
+    pub meta_file: PathBuf,
+    /// The table with a column for each class.
+    pub labels_file: PathBuf,
+}
+
 impl DatasetArgs {
+    /// Where the data set is: the only place that decides it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the flags that are missing.
+    pub fn sources(&self) -> Result<Sources> {
+        let given = [
+            ("--data-folder", &self.data_folder),
+            ("--reports-file", &self.reports_file),
+            ("--meta-file", &self.meta_file),
+            ("--labels-file", &self.labels_file),
+        ];
+        match given.map(|(_, path)| path.clone()) {
+            [Some(data_folder), Some(reports_file), Some(meta_file), Some(labels_file)] => {
+                Ok(Sources { data_folder, reports_file, meta_file, labels_file })
+            }
+            _ => {
+                let missing = given.iter().filter(|(_, path)| path.is_none()).map(|(flag, _)| *flag);
+                let missing: Vec<&str> = missing.collect();
+                Err(Error::Usage(format!("missing: {}", missing.join(", "))))
+            }
+        }
+    }
+
+    /// What becomes of values and shapes.
+    pub fn kind(&self) -> KindOptions {
+        KindOptions {
+            kind: self.volume,
+            dialect: self.dialect,
+            rescale: self.rescale,
+            resample: self.resample,
+            spacing: self.spacing,
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked when parsed")]
+            shape: self.shape.map(|n| n as u64),
+            hu_range: self.hu_range,
+            pad_value: self.pad_value,
+        }
+    }
+
     /// The library's form of them.
-    pub fn resolve(&self) -> (dataset::Config, Options) {
+    ///
+    /// # Errors
+    /// As [`Self::sources`].
+    pub fn resolve(&self) -> Result<(dataset::Config, Options)> {
+        let Sources { data_folder, reports_file, meta_file, labels_file } = self.sources()?;
         let config = dataset::Config {
-            data_folder: self.data_folder.clone(),
-            reports_file: self.reports_file.clone(),
-            meta_file: self.meta_file.clone(),
-            labels_file: self.labels_file.clone(),
+            data_folder,
+            reports_file,
+            meta_file,
+            labels_file,
             array: self.array.clone(),
             limit: if self.test_mode { Some(100) } else { self.limit },
             strict: self.strict,
             missing_text: self.missing_text.clone(),
             missing_meta: self.missing_meta,
-            kind: KindOptions {
-                kind: self.volume,
-                dialect: self.dialect,
-                rescale: self.rescale,
-                resample: self.resample,
-                spacing: self.spacing,
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked when parsed")]
-                shape: self.shape.map(|n| n as u64),
-                hu_range: self.hu_range,
-                pad_value: self.pad_value,
-            },
+            kind: self.kind(),
             scan_cache: cache_folder(),
             rescan: self.rescan,
             // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
@@ -113,7 +159,7 @@ impl DatasetArgs {
         };
         let options =
             Options { samples_per_shard: self.samples_per_shard, format: self.format, overflow: self.overflow };
-        (config, options)
+        Ok((config, options))
     }
 }
 

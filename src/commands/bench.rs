@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::make_plan;
 use crate::bench::{self, Config, Data, Shards};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
+use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
 use crate::materialize::{Observer, materialize};
@@ -83,8 +84,12 @@ fn data(plan: &Plan, whole: &Plan) -> Data {
         volumes: samples.iter().map(|sample| plan.dataset.root.join(&sample.path)).collect(),
         samples: samples.len(),
         samples_in_all: whole.dataset.samples.len(),
-        voxels: samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>()).sum(),
-        npz_bytes: samples.iter().map(|sample| sample.array.fingerprint.size).sum(),
+        voxels: samples
+            .iter()
+            .filter_map(Sample::study)
+            .map(|study| study.array.header.shape.iter().product::<u64>())
+            .sum(),
+        npz_bytes: samples.iter().map(|sample| sample.npz_size_and_crc().0).sum(),
         shard_bytes: plan.shard_bytes(),
     }
 }

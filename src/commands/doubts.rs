@@ -20,8 +20,9 @@ const NAMED: usize = 5;
 /// A volume cannot be read.
 pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     let looked_at: Vec<&Sample> = choose(plan, asked);
-    let doubts = try_map(&looked_at, available_cores(), |sample| {
-        doubt(&plan.dataset.root.join(&sample.path), &sample.array, &sample.recipe)
+    let doubts = try_map(&looked_at, available_cores(), |sample| match sample.study() {
+        Some(study) => doubt(&plan.dataset.root.join(&sample.path), &study.array, &study.recipe),
+        None => Ok(None),
     })?;
     let mut found: BTreeMap<Doubt, Vec<&Sample>> = BTreeMap::new();
     for (sample, doubt) in looked_at.iter().zip(doubts) {
@@ -51,7 +52,7 @@ fn choose<'a>(plan: &'a Plan, asked: &KindOptions) -> Vec<&'a Sample> {
     }
     let mut groups: HashMap<String, Vec<&Sample>> = HashMap::new();
     for sample in &plan.dataset.samples {
-        let (slope, intercept, axes) = match &sample.recipe {
+        let (slope, intercept, axes) = match sample.study().map_or(&Recipe::Stored, |study| &study.recipe) {
             Recipe::Stored => continue,
             Recipe::Rescaled { slope, intercept, axes } => (slope, intercept, axes),
             Recipe::Preprocessed(steps) => (&steps.slope, &steps.intercept, &steps.axes),

@@ -19,8 +19,10 @@ use crate::error::{Error, Result};
 use crate::fs::mounts::{self, Mounted};
 use crate::plan::Plan;
 
-/// Exit code of everything that failed; usage errors exit with 2.
+/// Exit code of everything that failed, besides usage errors.
 pub const FAILED: u8 = 1;
+/// Exit code of usage errors, as the parser of the command line has it.
+const USAGE: u8 = 2;
 
 /// Runs a command and reports its error.
 pub fn run(cli: Cli) -> ExitCode {
@@ -34,14 +36,14 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("ctwds-fs: error: {error}");
-        ExitCode::from(FAILED)
+        ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { FAILED })
     })
 }
 
 /// Scans and lays out, and prints what the user should know. Refuses volumes whose values contradict their recipe.
 fn make_plan(args: &DatasetArgs) -> Result<Plan> {
     let plan = show_plan(args)?;
-    match doubts::find(&plan, &args.resolve().0.kind)? {
+    match doubts::find(&plan, &args.kind())? {
         Some(doubt) => Err(Error::Refused(doubt)),
         None => Ok(plan),
     }
@@ -49,7 +51,7 @@ fn make_plan(args: &DatasetArgs) -> Result<Plan> {
 
 /// The same without the refusal.
 fn show_plan(args: &DatasetArgs) -> Result<Plan> {
-    let (config, options) = args.resolve();
+    let (config, options) = args.resolve()?;
     let plan = Plan::of(&config, options)?;
     for warning in &plan.dataset.warnings {
         eprintln!("ctwds-fs: warning: {warning}");

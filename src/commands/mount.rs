@@ -41,7 +41,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
 
 fn serve(args: &MountArgs) -> Result<ExitCode> {
     daemon::log_to_terminal(log::LevelFilter::Info);
-    let mountpoint = mount::check_mountpoint(&args.mountpoint, &args.dataset.data_folder)?;
+    let mountpoint = mount::check_mountpoint(&args.mountpoint, &args.dataset.sources()?.data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::{doubts, show_plan};
 use crate::cli::PlanArgs;
-use crate::dataset::Sample;
+use crate::dataset::{Sample, Study};
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::plan::Plan;
@@ -20,7 +20,7 @@ const LISTED: usize = 20;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = show_plan(&args.dataset)?;
-    let kind = args.dataset.resolve().0.kind;
+    let kind = args.dataset.kind();
     if let Some(doubt) = doubts::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }
@@ -66,7 +66,10 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
 
 /// What the volumes take in each kind, against what they take now; and what they hold, where that matters.
 fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
-    let samples = &plan.dataset.samples;
+    let samples: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
+    if samples.is_empty() {
+        return; // shards on disk are of one kind already
+    }
     let npz_bytes: u64 = samples.iter().map(|sample| sample.array.fingerprint.size).sum();
     let f32_bytes: u64 = samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>() * 4).sum();
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
@@ -97,7 +100,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     }
 }
 
-fn volume_bytes(options: &KindOptions, sample: &Sample) -> Option<u64> {
+fn volume_bytes(options: &KindOptions, sample: &Study) -> Option<u64> {
     let recipe = Recipe::new(options, &sample.array, sample.meta.geometry()).ok()?;
     let shape = &sample.array.header.shape;
     Some(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)

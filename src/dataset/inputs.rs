@@ -33,7 +33,7 @@ impl Dataset {
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
         let Inputs { tables, folders, left_out, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, fingerprint)| fingerprint);
-        let samples = self.samples.iter().map(|sample| &sample.array.fingerprint);
+        let samples = self.samples.iter().map(|sample| sample.fingerprint());
         // A file system without times of folders shows them as 1970.
         let settled = |fingerprint: &Fingerprint| (1..settled_before).contains(&fingerprint.mtime_ns);
         *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
@@ -43,7 +43,7 @@ impl Dataset {
     pub fn is_current(&self, config: &Config) -> bool {
         let tables = [&config.reports_file, &config.meta_file, &config.labels_file];
         let tables = tables.into_iter().zip(&self.inputs.tables);
-        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), &sample.array.fingerprint));
+        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), sample.fingerprint()));
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
         let left_out = left_out.map(|(left_out, fingerprint)| (Path::new(&left_out.path), fingerprint));
         let folders = self.inputs.folders.iter().map(|(path, fingerprint)| (path.as_path(), fingerprint));

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::npz;
 use crate::parallel::try_map;
-use crate::volume::{Geometry, KindOptions, Recipe};
+use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
 use saved::{Finding, Saved};
 
 /// What a sample gets where the metadata table has no value.
@@ -91,6 +91,22 @@ pub struct Sample {
     pub study_id: String,
     /// The NPZ, relative to the data folder.
     pub path: PathBuf,
+    /// What its members are made from.
+    pub source: Source,
+}
+
+/// What a sample's members are made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// An NPZ and the tables.
+    Npz(Box<Study>),
+    /// Members of a shard on disk.
+    Shard(Box<Stored>),
+}
+
+/// An NPZ and what the tables say of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Study {
     /// The volume's array.
     pub array: npz::Array,
     /// From the metadata table.
@@ -101,6 +117,55 @@ pub struct Sample {
     pub text: String,
     /// One value a class.
     pub labels: Vec<f32>,
+}
+
+/// Members of a shard on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stored {
+    /// Where the volume's member is.
+    pub volume: ShardMember,
+    /// The kind of that volume.
+    pub kind: Kind,
+    /// The bytes of the other three members, as a plain shard has them.
+    pub small: [Vec<u8>; 3],
+    /// Bytes of the NPZ that they were made from.
+    pub npz_size: u64,
+    /// CRC-32 of its array.
+    pub npz_crc: u32,
+}
+
+impl Sample {
+    /// The NPZ and the tables, where it is made from them.
+    pub fn study(&self) -> Option<&Study> {
+        match &self.source {
+            Source::Npz(study) => Some(study),
+            Source::Shard(_) => None,
+        }
+    }
+
+    /// What must not change of the file that the volume is read from.
+    pub fn fingerprint(&self) -> &npz::Fingerprint {
+        match &self.source {
+            Source::Npz(study) => &study.array.fingerprint,
+            Source::Shard(stored) => &stored.volume.fingerprint,
+        }
+    }
+
+    /// The kind of its volume.
+    pub fn kind(&self) -> Kind {
+        match &self.source {
+            Source::Npz(study) => study.recipe.kind(),
+            Source::Shard(stored) => stored.kind,
+        }
+    }
+
+    /// Bytes of the NPZ and CRC-32 of its array.
+    pub fn npz_size_and_crc(&self) -> (u64, u32) {
+        match &self.source {
+            Source::Npz(study) => (study.array.fingerprint.size, study.array.member.crc),
+            Source::Shard(stored) => (stored.npz_size, stored.npz_crc),
+        }
+    }
 }
 
 /// A volume that all tables know and that is not in the data set; its slot stays empty.
@@ -168,7 +233,8 @@ impl Dataset {
             let fingerprint = *finding.fingerprint();
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
-                    dataset.samples.push(Sample { slot, study_id, path, array, meta, recipe, text, labels });
+                    let source = Source::Npz(Box::new(Study { array, meta, recipe, text, labels }));
+                    dataset.samples.push(Sample { slot, study_id, path, source });
                 }
                 Err(reason) if config.strict => {
                     let path = config.data_folder.join(path);

@@ -45,9 +45,12 @@ fn errno(error: &Error) -> Errno {
         Error::NotFound => Errno::ENOENT,
         Error::ReadOnly => Errno::EROFS,
         Error::Changed { .. } => Errno::ESTALE,
-        Error::Io { .. } | Error::Malformed { .. } | Error::Table { .. } | Error::Refused(_) | Error::Internal(_) => {
-            Errno::EIO
-        }
+        Error::Io { .. }
+        | Error::Malformed { .. }
+        | Error::Table { .. }
+        | Error::Refused(_)
+        | Error::Usage(_)
+        | Error::Internal(_) => Errno::EIO,
     }
 }
 

@@ -11,6 +11,8 @@ mod kind;
 mod planes;
 mod resample;
 mod scratch;
+mod shard_file;
+mod source;
 mod transpose;
 
 use std::fs::File;
@@ -21,6 +23,8 @@ use half::f16;
 pub use cast::Overflow;
 pub use evidence::{Doubt, doubt};
 pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
+pub use shard_file::{ShardMember, ShardVolume, Storage, read_table};
+pub use source::Volume;
 
 use crate::error::{Error, Result};
 use crate::npz::{self, Array, Compression, Fingerprint, Payload};
@@ -52,9 +56,9 @@ pub enum Filled {
     Cancelled,
 }
 
-/// A volume: its source and how it becomes voxels.
+/// A volume that is made from an NPZ: its array and how that becomes voxels.
 #[derive(Clone, Debug)]
-pub struct Volume<'a> {
+pub struct NpzVolume<'a> {
     /// The NPZ file.
     pub path: PathBuf,
     /// The array in it.
@@ -65,7 +69,7 @@ pub struct Volume<'a> {
     pub overflow: Overflow,
 }
 
-impl Volume<'_> {
+impl NpzVolume<'_> {
     /// The shape of the result: the array's, or height, width, depth.
     pub fn shape(&self) -> [u64; 3] {
         let shape = &self.array.header.shape;

@@ -11,7 +11,7 @@ use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
 use super::scratch::{Block, CHUNK_LEN};
 use super::transpose::PlaneBlock;
-use super::{Last, Sink, Volume};
+use super::{Last, NpzVolume, Sink};
 use crate::error::{Error, Result};
 use crate::npz::{ArrayHeader, Payload};
 use crate::num::to_usize;
@@ -54,7 +54,7 @@ impl Planes {
     /// Fills the volume; its last plane waits for the checksum, all of it where nothing may be handed on before.
     pub(super) fn fill(
         &self,
-        volume: &Volume<'_>,
+        volume: &NpzVolume<'_>,
         file: &std::fs::File,
         payload: Payload<'_>,
         block: &mut Block,
@@ -78,7 +78,7 @@ impl Planes {
     fn by_height<S: Sink>(
         &self,
         source: &mut Source<'_>,
-        volume: &Volume<'_>,
+        volume: &NpzVolume<'_>,
         file: &std::fs::File,
         sink: &mut S,
         verify_first: bool,
@@ -113,7 +113,7 @@ impl Planes {
     fn by_depth<S: Sink>(
         &self,
         source: &mut Source<'_>,
-        volume: &Volume<'_>,
+        volume: &NpzVolume<'_>,
         block: &mut Block,
         sink: &mut S,
     ) -> Result<bool> {
@@ -168,7 +168,7 @@ impl Planes {
 /// The source's planes as they come, and the two that the result's next plane lies between.
 struct Source<'a> {
     planes: &'a Planes,
-    volume: &'a Volume<'a>,
+    volume: &'a NpzVolume<'a>,
     payload: Payload<'a>,
     /// The number of the plane that comes next.
     next: usize,
@@ -198,7 +198,7 @@ impl<'a> Plane<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(planes: &'a Planes, volume: &'a Volume<'a>, payload: Payload<'a>) -> Self {
+    fn new(planes: &'a Planes, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> Self {
         let [_, (middle, _), (fast, _)] = &planes.axes;
         let row_bytes = fast.source * volume.array.header.element.size();
         let rows = (CHUNK_LEN / row_bytes).clamp(1, middle.source);

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use half::f16;
 use memmap2::{Advice, MmapMut};
 
+use crate::codec::Decoder;
 use crate::npz::INPUT_LEN;
 
 /// Source bytes that are unpacked, checked and cast at a time: chunk, input and result together stay in L2.
@@ -20,6 +21,23 @@ pub(super) struct Scratch {
     pub chunk: MmapMut,
     /// A block of planes, for Fortran order; grows to what the largest volume needs.
     pub block: Block,
+    packed: Option<Packed>,
+}
+
+/// For compressed shards: a block's frame, and what unpacks it.
+pub(super) struct Packed {
+    frame: MmapMut,
+    decoder: Decoder,
+}
+
+impl Packed {
+    /// Room for a frame of `len` bytes, and the decoder.
+    pub(super) fn parts(&mut self, len: usize) -> std::io::Result<(&mut [u8], &mut Decoder)> {
+        if self.frame.len() < len {
+            self.frame = MmapMut::map_anon(len)?;
+        }
+        Ok((&mut self.frame[..len], &mut self.decoder))
+    }
 }
 
 /// Memory of a size that is known when it is used.
@@ -40,7 +58,18 @@ impl Block {
 
 impl Scratch {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { input: MmapMut::map_anon(INPUT_LEN)?, chunk: MmapMut::map_anon(CHUNK_LEN)?, block: Block(None) })
+        let (input, chunk) = (MmapMut::map_anon(INPUT_LEN)?, MmapMut::map_anon(CHUNK_LEN)?);
+        Ok(Self { input, chunk, block: Block(None), packed: None })
+    }
+
+    /// What a compressed shard is read with.
+    pub(super) fn packed(&mut self) -> std::io::Result<&mut Packed> {
+        match &mut self.packed {
+            Some(packed) => Ok(packed),
+            none => {
+                Ok(none.insert(Packed { frame: MmapMut::map_anon(crate::codec::BLOCK)?, decoder: Decoder::new()? }))
+            }
+        }
     }
 
     /// Runs `work` with this thread's buffers.

@@ -1,0 +1,191 @@
+//! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each shuffled before it is packed.
+//!
+//! A block is 256 KiB of the volume's member. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
+//! the low bytes are noise, the high ones repeat, and zstd finds that out faster where they are not mixed; it makes
+//! volumes 11 to 23 % smaller than zstd alone does. Each block is one zstd frame that ends with its checksum, so every
+//! implementation of zstd reads it. Knows no files.
+
+mod seek_table;
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
+
+pub use seek_table::{Block, FOOTER, SeekTable};
+
+/// Bytes of a block. Half of it makes CT volumes 6 % larger, twice of it 1 % smaller at most; a reader of one row
+/// unpacks this much.
+pub const BLOCK: usize = 256 << 10;
+/// The largest block that is read, whoever wrote it.
+const MAX_BLOCK: usize = 16 << 20;
+/// The codec's name in a sample's JSON.
+pub const CODEC: &str = "zstd";
+/// The filter's.
+pub const FILTER: &str = "shuffle";
+/// What it adds to the name of a volume's member; as long as both are there, nothing takes the member for plain voxels.
+pub const EXTENSION: &str = "shuffle.zst";
+
+/// How volumes are compressed: `zstd` or `zstd:LEVEL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Codec {
+    /// 1 to 19. Beyond 1, noise gets 1 % smaller at most, and takes twice as long.
+    pub level: i32,
+}
+
+impl FromStr for Codec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = match text.split_once(':') {
+            None if text == CODEC => Some(1),
+            Some((CODEC, level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
+            _ => None,
+        };
+        level.map(|level| Self { level }).ok_or_else(|| "expected zstd, or zstd:LEVEL with a level from 1 to 19".into())
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{CODEC}:{}", self.level)
+    }
+}
+
+impl From<Codec> for String {
+    fn from(codec: Codec) -> Self {
+        codec.to_string()
+    }
+}
+
+impl TryFrom<String> for Codec {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// Packs blocks; each thread has its own.
+pub struct Encoder {
+    context: Compressor<'static>,
+    shuffled: Vec<u8>,
+}
+
+impl Encoder {
+    /// # Errors
+    /// There is no memory.
+    pub fn new(codec: Codec) -> io::Result<Self> {
+        let mut context = Compressor::new(codec.level)?;
+        context.set_parameter(zstd_safe::CParameter::ChecksumFlag(true))?;
+        Ok(Self { context, shuffled: Vec::new() })
+    }
+
+    /// The frame of a block of an even number of bytes.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn encode(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
+        self.shuffled.resize(block.len(), 0);
+        let (low, high) = self.shuffled.split_at_mut(block.len() / 2);
+        for ((value, low), high) in block.chunks_exact(2).zip(low).zip(high) {
+            (*low, *high) = (value[0], value[1]);
+        }
+        self.context.compress(&self.shuffled)
+    }
+}
+
+/// Unpacks blocks.
+pub struct Decoder {
+    context: Decompressor<'static>,
+    shuffled: Vec<u8>,
+}
+
+impl Decoder {
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { context: Decompressor::new()?, shuffled: Vec::new() })
+    }
+
+    /// Unpacks the frame of `block` into `out`, which has the length that the seek table says, and checks it.
+    ///
+    /// # Errors
+    /// What is wrong with it; `out` then holds nothing of use.
+    pub fn decode(&mut self, block: &Block, frame: &[u8], out: &mut [u8]) -> Result<(), String> {
+        if !out.len().is_multiple_of(2) {
+            return Err("it holds half a value".into());
+        }
+        // Magic number, then the descriptor, whose bit 2 says that the frame ends with a checksum: zstd checks that.
+        let has_checksum = frame.get(4).is_some_and(|descriptor| descriptor & 4 != 0);
+        if !has_checksum || zstd_safe::find_frame_compressed_size(frame).ok() != Some(frame.len()) {
+            return Err("it is not one zstd frame with a checksum".into());
+        }
+        let checksum = frame.last_chunk().map(|last| u32::from_le_bytes(*last));
+        if block.checksum.is_some() && block.checksum != checksum {
+            return Err("its checksum is not that of the seek table".into());
+        }
+        self.shuffled.resize(self.shuffled.len().max(out.len()), 0);
+        let shuffled = &mut self.shuffled[..out.len()];
+        let len = self.context.decompress_to_buffer(frame, shuffled).map_err(|error| error.to_string())?;
+        if len != out.len() {
+            return Err(format!("it holds {len} bytes, the seek table says {}", out.len()));
+        }
+        let (low, high) = shuffled.split_at(len / 2);
+        for ((value, low), high) in out.chunks_exact_mut(2).zip(low).zip(high) {
+            (value[0], value[1]) = (*low, *high);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(plain: &[u8]) -> (Block, Vec<u8>) {
+        let frame = Encoder::new(Codec { level: 1 }).unwrap().encode(plain).unwrap();
+        let mut table = SeekTable::default();
+        table.push(&frame, plain.len());
+        let block = table.covering(&(0..1)).next().unwrap().1.clone();
+        (block, frame)
+    }
+
+    #[test]
+    fn every_changed_byte_of_a_frame_is_noticed() {
+        let plain: Vec<u8> = (0..1200u32).flat_map(|n| u16::try_from(n * n % 991).unwrap().to_le_bytes()).collect();
+        let (block, right) = packed(&plain);
+        let mut decoder = Decoder::new().unwrap();
+        let mut out = vec![0; plain.len()];
+        decoder.decode(&block, &right, &mut out).unwrap();
+        assert!(out == plain);
+        for at in 0..right.len() {
+            let mut wrong = right.clone();
+            wrong[at] ^= 0x10;
+            // A bit that zstd does not use may change nothing; then the content is still right.
+            assert!(decoder.decode(&block, &wrong, &mut out).is_err() || out == plain, "byte {at}");
+            assert!(decoder.decode(&block, &right[..at], &mut out).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_block_in_the_place_of_another_is_noticed() {
+        let (block, _) = packed(&[1; 64]);
+        let (_, other) = packed(&[2; 64]);
+        let error = Decoder::new().unwrap().decode(&block, &other, &mut [0; 64]).unwrap_err();
+        assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn codecs_by_name() {
+        assert_eq!("zstd".parse(), Ok(Codec { level: 1 }));
+        assert_eq!("zstd:7".parse::<Codec>().unwrap().to_string(), "zstd:7");
+        for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x"] {
+            assert!(wrong.parse::<Codec>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The seek table of the zstd seekable format: a skippable frame behind the others, with the sizes and the checksum of
+//! each. Pure. Source: zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0.
+
+use std::ops::Range;
+
+use super::MAX_BLOCK;
+use crate::num::to_usize;
+
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
+const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
+/// Magic number and length of a skippable frame.
+const HEAD: usize = 8;
+/// Number of frames, descriptor, magic number.
+pub const FOOTER: usize = 9;
+const HAS_CHECKSUMS: u8 = 0x80;
+/// Bits that are 0 in this version; two of them a reader may ignore, but then it would not notice that they changed.
+const RESERVED: u8 = 0x7F;
+
+/// A frame and what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its place among the packed bytes.
+    pub packed: Range<u64>,
+    /// The place of its content among the plain bytes.
+    pub plain: Range<u64>,
+    /// The lower half of the XXH64 of its (shuffled) content, which also ends the frame; absent if the writer left it
+    /// out.
+    pub checksum: Option<u32>,
+}
+
+/// All blocks, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeekTable {
+    blocks: Vec<Block>,
+}
+
+impl SeekTable {
+    /// Adds a frame that ends with its checksum and holds `plain` bytes.
+    pub fn push(&mut self, frame: &[u8], plain: usize) {
+        let (at, from) = self.blocks.last().map_or((0, 0), |last| (last.packed.end, last.plain.end));
+        let checksum = frame.last_chunk().map(|last| u32::from_le_bytes(*last));
+        self.blocks.push(Block { packed: at..at + frame.len() as u64, plain: from..from + plain as u64, checksum });
+    }
+
+    /// The bytes that follow the frames.
+    pub fn render(&self) -> Vec<u8> {
+        // Blocks and tables of one volume are far below 4 GiB: a tar member is at most 8 GiB, in blocks of 256 KiB.
+        let word = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+        let mut bytes = SKIPPABLE_MAGIC.to_le_bytes().to_vec();
+        bytes.extend(word((self.blocks.len() * 12 + FOOTER) as u64));
+        for Block { packed, plain, checksum } in &self.blocks {
+            bytes.extend(word(packed.end - packed.start));
+            bytes.extend(word(plain.end - plain.start));
+            bytes.extend(checksum.unwrap_or(0).to_le_bytes());
+        }
+        bytes.extend(word(self.blocks.len() as u64));
+        bytes.push(HAS_CHECKSUMS);
+        bytes.extend(SEEKABLE_MAGIC.to_le_bytes());
+        bytes
+    }
+
+    /// The length of the whole table, from its last bytes; not more than `packed_len`, the length of all.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn len_in(footer: &[u8; FOOTER], packed_len: u64) -> Result<usize, String> {
+        let [count @ .., descriptor, _, _, _, _] = footer;
+        if u32::from_le_bytes([footer[5], footer[6], footer[7], footer[8]]) != SEEKABLE_MAGIC {
+            return Err("it does not end with a seek table: it is cut off, or not in the zstd seekable format".into());
+        }
+        if descriptor & RESERVED != 0 {
+            return Err("its seek table is of an unknown version".into());
+        }
+        let len = u64::from(u32::from_le_bytes(*count)) * entry_len(*descriptor) as u64 + (HEAD + FOOTER) as u64;
+        if len > packed_len {
+            return Err(format!("its seek table claims {len} bytes, all of it has {packed_len}"));
+        }
+        Ok(to_usize(len))
+    }
+
+    /// Reads a table of the length that [`Self::len_in`] gives, behind frames of `packed_len` bytes with it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(table: &[u8], packed_len: u64) -> Result<Self, String> {
+        let word = |at: usize| table.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        if word(0) != SKIPPABLE_MAGIC || u64::from(word(4)) != (table.len() - HEAD) as u64 {
+            return Err("its seek table is damaged".into());
+        }
+        let descriptor = table[table.len() - 5];
+        let mut parsed = Self::default();
+        let (mut at, mut from) = (0u64, 0u64);
+        for entry in table[HEAD..table.len() - FOOTER].chunks_exact(entry_len(descriptor)) {
+            let word = |n: usize| u32::from_le_bytes([entry[n], entry[n + 1], entry[n + 2], entry[n + 3]]);
+            let (packed, plain) = (u64::from(word(0)), u64::from(word(4)));
+            if plain > MAX_BLOCK as u64 {
+                return Err(format!("a block holds {plain} bytes; at most {MAX_BLOCK} are supported"));
+            }
+            let checksum = (descriptor & HAS_CHECKSUMS != 0).then(|| word(8));
+            parsed.blocks.push(Block { packed: at..at + packed, plain: from..from + plain, checksum });
+            (at, from) = (at + packed, from + plain);
+        }
+        if at + table.len() as u64 != packed_len {
+            return Err(format!("its seek table is of {at} bytes, there are {}", packed_len - table.len() as u64));
+        }
+        Ok(parsed)
+    }
+
+    /// The length of what the blocks hold.
+    pub fn plain_len(&self) -> u64 {
+        self.blocks.last().map_or(0, |last| last.plain.end)
+    }
+
+    /// The most that a block holds.
+    pub fn largest(&self) -> u64 {
+        self.blocks.iter().map(|block| block.plain.end - block.plain.start).max().unwrap_or(0)
+    }
+
+    /// The blocks that hold the plain bytes of `range`, and their numbers.
+    pub fn covering(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, &Block)> + use<'_> {
+        let first = self.blocks.partition_point(|block| block.plain.end <= range.start);
+        let end = range.end;
+        self.blocks.iter().enumerate().skip(first).take_while(move |(_, block)| block.plain.start < end)
+    }
+}
+
+fn entry_len(descriptor: u8) -> usize {
+    if descriptor & HAS_CHECKSUMS != 0 { 12 } else { 8 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (SeekTable, u64) {
+        let mut table = SeekTable::default();
+        for (packed, plain) in [(10, 256), (20, 256), (7, 90)] {
+            table.push(&vec![7; packed], plain);
+        }
+        let len = 37 + table.render().len() as u64;
+        (table, len)
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let (table, packed_len) = example();
+        let bytes = table.render();
+        let footer = bytes.last_chunk().unwrap();
+        assert_eq!(SeekTable::len_in(footer, packed_len), Ok(bytes.len()));
+        assert_eq!(SeekTable::parse(&bytes, packed_len), Ok(table.clone()));
+        assert_eq!((table.plain_len(), table.largest()), (602, 256));
+        let numbers = |range| table.covering(&range).map(|(n, _)| n).collect::<Vec<_>>();
+        assert_eq!(numbers(0..1), [0]);
+        assert_eq!(numbers(255..257), [0, 1]);
+        assert_eq!(numbers(256..602), [1, 2]);
+        assert_eq!(numbers(602..700), [0usize; 0]);
+    }
+
+    #[test]
+    fn no_changed_bit_goes_unnoticed() {
+        let (table, packed_len) = example();
+        let right = table.render();
+        for at in 0..right.len() {
+            for bit in 0..8 {
+                let mut wrong = right.clone();
+                wrong[at] ^= 1 << bit;
+                let len = SeekTable::len_in(wrong.last_chunk().unwrap(), packed_len);
+                if len == Ok(right.len()) {
+                    assert_ne!(SeekTable::parse(&wrong, packed_len), Ok(table.clone()), "byte {at}, bit {bit}");
+                }
+            }
+        }
+        assert!(SeekTable::parse(&right, packed_len - 1).is_err());
+    }
+}

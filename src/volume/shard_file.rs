@@ -1,0 +1,254 @@
+//! A volume's member in a shard on disk, plain or in blocks, as the plain bytes of that member.
+//!
+//! Plain bytes have no checksum of their own; of blocks, each is checked before any of it is handed on.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::scratch::{Packed, Scratch};
+use super::{Filled, Sink};
+use crate::codec::{Block, FOOTER, SeekTable};
+use crate::error::{Error, Result};
+use crate::npz::Fingerprint;
+use crate::num::to_usize;
+
+/// Plain bytes that are read at a time.
+const PIECE: usize = 256 << 10;
+
+/// Where a volume's member is. Its bytes are the whole member: with the NPY header, where the format has one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMember {
+    /// The shard, relative to the folder of shards.
+    pub file: PathBuf,
+    /// The shard's state when its headers were read.
+    pub fingerprint: Fingerprint,
+    /// The member's first byte in the shard.
+    pub offset: u64,
+    /// The plain bytes of the member.
+    pub len: u64,
+    /// How they are stored.
+    pub storage: Storage,
+}
+
+/// How a member is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Storage {
+    /// As they are.
+    Plain,
+    /// In blocks, with the seek table.
+    Blocks {
+        /// Bytes in the shard.
+        packed_len: u64,
+        /// The most that a block holds.
+        largest: u64,
+    },
+}
+
+/// A volume in a shard on disk.
+#[derive(Clone, Debug)]
+pub struct ShardVolume<'a> {
+    /// The shard.
+    pub path: PathBuf,
+    /// Where in it.
+    pub member: &'a ShardMember,
+}
+
+impl ShardVolume<'_> {
+    /// The plain bytes of the member.
+    pub fn byte_len(&self) -> u64 {
+        self.member.len
+    }
+
+    /// Writes all bytes to `sink`, block by block.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if the shard is not the one whose headers were read, [`Error::Malformed`] if a block is
+    /// damaged, [`Error::Io`] if reading failed.
+    pub fn fill(&self, sink: &mut impl Sink) -> Result<Filled> {
+        let file = self.open()?;
+        let filled = match self.member.storage {
+            Storage::Plain => self.fill_plain(&file, sink),
+            Storage::Blocks { packed_len, .. } => self.fill_blocks(&file, packed_len, sink),
+        };
+        self.check_unchanged(&file)?; // first: a changed file explains every other failure
+        filled
+    }
+
+    fn fill_plain(&self, file: &File, sink: &mut impl Sink) -> Result<Filled> {
+        let mut done = 0;
+        while done < self.member.len {
+            if sink.cancelled() {
+                return Ok(Filled::Cancelled);
+            }
+            let len = PIECE.min(to_usize(self.member.len - done));
+            self.read(file, done, &mut sink.spare()[..len])?;
+            self.check_unchanged(file)?;
+            sink.publish(len);
+            done += len as u64;
+        }
+        Ok(Filled::Complete)
+    }
+
+    fn fill_blocks(&self, file: &File, packed_len: u64, sink: &mut impl Sink) -> Result<Filled> {
+        let table = self.table(file, packed_len)?;
+        Scratch::with(|scratch| {
+            let packed = scratch.packed().map_err(|error| self.no_memory(error))?;
+            for (number, block) in table.covering(&(0..self.member.len)) {
+                if sink.cancelled() {
+                    return Ok(Filled::Cancelled);
+                }
+                let len = to_usize(block.plain.end - block.plain.start);
+                self.unpack(file, packed, number, block, &mut sink.spare()[..len])?;
+                self.check_unchanged(file)?; // an fstat a block: what was published stays
+                sink.publish(len);
+            }
+            Ok(Filled::Complete)
+        })
+    }
+
+    /// The work of [`Self::peek`], in bytes that are only copied: unpacking one costs twice that.
+    pub fn peek_cost(&self, len: u64) -> u64 {
+        match self.member.storage {
+            Storage::Plain => len,
+            Storage::Blocks { largest, .. } => 2 * (len + 2 * largest),
+        }
+    }
+
+    /// Reads `out.len()` bytes at `offset` without keeping anything.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let file = self.open()?;
+        let result = match self.member.storage {
+            Storage::Plain => self.read(&file, offset, out),
+            Storage::Blocks { packed_len, .. } => self.peek_blocks(&file, packed_len, offset, out),
+        };
+        self.check_unchanged(&file)?;
+        result
+    }
+
+    fn peek_blocks(&self, file: &File, packed_len: u64, offset: u64, out: &mut [u8]) -> Result<()> {
+        let table = self.table(file, packed_len)?;
+        let wanted = offset..offset + out.len() as u64;
+        Scratch::with(|scratch| {
+            let packed = scratch.packed().map_err(|error| self.no_memory(error))?;
+            let mut plain = Vec::new();
+            for (number, block) in table.covering(&wanted) {
+                plain.resize(to_usize(block.plain.end - block.plain.start), 0);
+                self.unpack(file, packed, number, block, &mut plain)?;
+                let part = wanted.start.max(block.plain.start)..wanted.end.min(block.plain.end);
+                let within = |base: u64, part: &Range<u64>| to_usize(part.start - base)..to_usize(part.end - base);
+                out[within(offset, &part)].copy_from_slice(&plain[within(block.plain.start, &part)]);
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads and checks every byte without keeping any; how many there are. Plain bytes have no checksum to check.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn check(&self) -> Result<u64> {
+        struct Nowhere(Vec<u8>, u64);
+        impl Sink for Nowhere {
+            fn spare(&mut self) -> &mut [u8] {
+                &mut self.0
+            }
+            fn publish(&mut self, len: usize) {
+                self.1 += len as u64;
+            }
+            fn cancelled(&mut self) -> bool {
+                false
+            }
+        }
+        let largest = match self.member.storage {
+            Storage::Plain => PIECE as u64,
+            Storage::Blocks { largest, .. } => largest,
+        };
+        let mut nowhere = Nowhere(vec![0; to_usize(largest)], 0);
+        self.fill(&mut nowhere)?;
+        Ok(nowhere.1)
+    }
+
+    fn unpack(&self, file: &File, packed: &mut Packed, number: usize, block: &Block, out: &mut [u8]) -> Result<()> {
+        let len = to_usize(block.packed.end - block.packed.start);
+        let (frame, decoder) = packed.parts(len).map_err(|error| self.no_memory(error))?;
+        self.read(file, block.packed.start, frame)?;
+        decoder.decode(block, frame, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
+    }
+
+    fn table(&self, file: &File, packed_len: u64) -> Result<SeekTable> {
+        let table = read_table(&self.path, file, self.member.offset, packed_len)?;
+        if table.plain_len() != self.member.len {
+            return Err(self.damaged("its seek table is not the one that was planned with"));
+        }
+        Ok(table)
+    }
+
+    fn read(&self, file: &File, at: u64, out: &mut [u8]) -> Result<()> {
+        file.read_exact_at(out, self.member.offset + at).map_err(|error| read_error(&self.path, error))
+    }
+
+    fn open(&self) -> Result<File> {
+        let file = File::open(&self.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::Changed { path: self.path.clone(), detail: "it is gone".into() },
+            _ => Error::io(&self.path, "open the shard", error),
+        })?;
+        self.check_unchanged(&file)?;
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential); // advice only
+        Ok(file)
+    }
+
+    fn check_unchanged(&self, file: &File) -> Result<()> {
+        let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the shard", error))?;
+        match self.member.fingerprint.difference(&Fingerprint::of(&metadata)) {
+            None => Ok(()),
+            Some(detail) => Err(Error::Changed { path: self.path.clone(), detail }),
+        }
+    }
+
+    fn damaged(&self, reason: &str) -> Error {
+        damaged(&self.path, self.member.offset, reason)
+    }
+
+    fn no_memory(&self, error: std::io::Error) -> Error {
+        Error::io(&self.path, "get memory to unpack a block", error)
+    }
+}
+
+/// The seek table of a member of `packed_len` bytes at `offset`.
+///
+/// # Errors
+/// [`Error::Malformed`] if it has none, [`Error::Io`] if reading failed.
+pub fn read_table(path: &Path, file: &File, offset: u64, packed_len: u64) -> Result<SeekTable> {
+    let wrong = |reason: String| damaged(path, offset, &reason);
+    let read = |out: &mut [u8]| {
+        let at = offset + packed_len - out.len() as u64;
+        file.read_exact_at(out, at).map_err(|error| read_error(path, error))
+    };
+    let mut footer = [0; FOOTER];
+    if packed_len < FOOTER as u64 {
+        return Err(wrong("it is too short for a seek table".into()));
+    }
+    read(&mut footer)?;
+    let mut table = vec![0; SeekTable::len_in(&footer, packed_len).map_err(wrong)?];
+    read(&mut table)?;
+    SeekTable::parse(&table, packed_len).map_err(wrong)
+}
+
+fn damaged(path: &Path, offset: u64, reason: &str) -> Error {
+    Error::malformed(path, format!("compressed volume at byte {offset}: {reason}: the shard is damaged"))
+}
+
+fn read_error(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        Error::malformed(path, "the shard ends within a member: it is cut off")
+    } else {
+        Error::io(path, "read the shard", error)
+    }
+}
