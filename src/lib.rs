@@ -65,7 +65,8 @@
 //!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait.
 //!   Demands are served in order; what is read ahead gives way to them.
 //! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header walks
-//!   fill nothing where a volume's last bytes can be made alone (stored, C order).
+//!   fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a finished
+//!   shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
 //! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a shard
 //!   that has become a file gets a new inode under its old name. No lock is held across I/O, a decode or a copy.
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by

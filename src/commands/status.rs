@@ -67,8 +67,9 @@ fn describe(status: &Value) -> String {
             bytes("cache_peak_bytes")
         ),
         format!(
-            "Decoded      {} volumes ({} of them ahead of their reader), {} failed, {} given up",
+            "Decoded      {} volumes, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
             stats("volumes_decoded"),
+            stats("volumes_copied"),
             stats("read_ahead_hits"),
             stats("volumes_failed"),
             stats("volumes_cancelled")

@@ -81,7 +81,7 @@ enum Handle {
 
 /// Shards that are files already.
 struct Materialized {
-    finished: Finished,
+    finished: Arc<Finished>,
     /// Those whose names have the inode of the file, and its size: without a sample that could not be made, it is not
     /// the planned one.
     switched: RwLock<HashMap<ShardId, u64>>,
@@ -148,13 +148,15 @@ impl Tree {
         Self { set, manifest, mount: mount.into(), page_cache, materialized, started, handles, next_handle }
     }
 
-    /// Takes shards that `materialize` has finished in `folder`, now or later, from there.
+    /// Takes shards that `materialize` has finished in `folder`, now or later, from there, and their volumes for the
+    /// shards of the shuffled views.
     ///
     /// # Errors
     /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
     /// cannot be read.
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
-        let finished = Finished::open(folder, &self.set.plan().digest)?;
+        let finished = Arc::new(Finished::open(folder, &self.set.plan().digest)?);
+        self.set.use_copies(Box::new(finished.clone()));
         let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
         let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });

@@ -67,7 +67,7 @@ pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId
         Part::Voxels(voxels) => Some(voxels),
         Part::Literal(_) => None,
     });
-    let whole = last.is_some_and(|last| set.cache.source().volume(last.key).peek_cost(0, 1).is_none());
+    let whole = last.is_some_and(|last| set.cache.source().peek_cost(last.key, 0, 1).is_none());
     let place = last.map(|last| last.place);
     let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, place, whole));
     let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
@@ -120,18 +120,26 @@ impl Read {
             if self.may_peek(key, &range) {
                 return self.peek(key, range);
             }
-            let set = self.set.clone();
-            let reader = self.cursor.as_ref().map(|cursor| cursor.id());
-            match set.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
-                Poll::Parked => return,
-                Poll::Ready(Err(error), read) => return (read.done)(Err(error)),
-                Poll::Ready(Ok(bytes), read) => match read.add(bytes) {
-                    Some(read) => self = read,
-                    None => return,
-                },
+            match self.take(key, range) {
+                Some(read) => self = read,
+                None => return,
             }
         }
         (self.done)(Ok(self.gathered.unwrap_or_default().into()));
+    }
+
+    /// Takes voxels of a filled volume. `None` if the read waits for them, or is answered.
+    fn take(self: Box<Self>, key: Key, range: Range<u64>) -> Option<Box<Self>> {
+        let set = self.set.clone();
+        let reader = self.cursor.as_ref().map(|cursor| cursor.id());
+        match set.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
+            Poll::Parked => None,
+            Poll::Ready(Err(error), read) => {
+                (read.done)(Err(error));
+                None
+            }
+            Poll::Ready(Ok(bytes), read) => read.add(bytes),
+        }
     }
 
     /// Takes a part's bytes; answers the read if they are all of it.
@@ -155,7 +163,7 @@ impl Read {
         let is_cheap = !self.sequential
             && volume.byte_len() >= PEEK_MIN_VOLUME
             && (range.end <= PEEK_HEAD || range.start >= volume.byte_len() - PEEK_TAIL)
-            && volume.peek_cost(range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
+            && volumes.peek_cost(key, range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
             && !lock(&volumes.failed).contains_key(&key);
         if is_cheap && volume.reaches_last_chunk(range.end) {
             // Before the look into the cache: a fill that begins after it knows of the peek.
@@ -169,9 +177,14 @@ impl Read {
         let set = self.set.clone();
         set.clone().cache.run(Box::new(move || {
             let mut voxels = vec![0; to_usize(range.end - range.start)];
-            let volumes = set.cache.source();
-            let result = volumes.volume(key).peek(range.start, &mut voxels);
-            self.ready(result.map(|()| voxels.into()).inspect_err(|error| volumes.log_once(key, error)));
+            match set.cache.source().peek(key, range.start, &mut voxels) {
+                Some(result) => self.ready(result.map(|()| voxels.into())),
+                None => {
+                    if let Some(read) = self.take(key, range) {
+                        read.advance();
+                    }
+                }
+            }
         }));
     }
 }
