@@ -95,6 +95,13 @@ pub struct MountArgs {
     /// Folder in which `materialize` writes, or wrote, these shards: finished ones are read from there
     #[arg(long, value_name = "DIR")]
     pub materialized: Option<PathBuf>,
+    /// Show the samples shuffled as well: epochs/000000/, epochs/000001/, … each with all of them in another order, the
+    /// same on every machine with this seed
+    #[arg(long, value_name = "S")]
+    pub shuffle_seed: Option<u64>,
+    /// Epochs that are shown [default: 10]
+    #[arg(long, value_name = "N", requires = "shuffle_seed", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub epochs: Option<u32>,
     /// Let other users read the mount too
     #[arg(long)]
     pub allow_other: bool,

@@ -1,7 +1,8 @@
 //! Where every byte of a shard comes from: extents and the look-up by offset. Pure arithmetic; knows no files.
 //!
 //! Extents start at 0, are contiguous and sum to the shard's length; headers and payloads are 512-aligned. The length
-//! is known from the members' sizes alone.
+//! is known from the members' sizes alone. Extents are made when they are asked for: stored, they took 480 bytes a
+//! sample, and a data set has a dozen views.
 
 use std::ops::Range;
 
@@ -38,75 +39,105 @@ pub struct Extent {
     pub content: Content,
 }
 
-/// The plan of one shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The plan of one shard: where each of its samples starts. The sizes of their members are not in it, because every
+/// shard in which a sample stands shares them: who asks for extents hands them in.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardLayout {
-    extents: Vec<Extent>,
-    len: u64,
+    /// The first byte of each sample, then the end of the last one.
+    starts: Vec<u64>,
 }
 
 impl ShardLayout {
     /// Lays out samples, each given as the payload sizes of its members in order.
     pub fn new<S: AsRef<[u64]>>(samples: impl IntoIterator<Item = S>) -> Self {
-        let mut layout = Self::default();
-        for (sample, sizes) in (0u32..).zip(samples) {
-            for (member, &size) in (0u8..).zip(sizes.as_ref()) {
-                let id = MemberId { sample, member };
-                layout.push(tar::BLOCK, Content::Header(id));
-                layout.push(size, Content::Payload(id));
-                layout.push(tar::padding(size), Content::Zeros);
-            }
+        let samples = samples.into_iter();
+        let mut starts = Vec::with_capacity(samples.size_hint().0 + 1);
+        let mut end = 0;
+        starts.push(end);
+        for sizes in samples {
+            end += sizes.as_ref().iter().map(|&size| tar::BLOCK + size + tar::padding(size)).sum::<u64>();
+            starts.push(end);
         }
-        layout.push(tar::trailer(layout.len), Content::Zeros);
-        layout
-    }
-
-    fn push(&mut self, len: u64, content: Content) {
-        if len > 0 {
-            self.extents.push(Extent { start: self.len, len, content });
-            self.len += len;
-        }
+        Self { starts }
     }
 
     /// The shard's size in bytes.
     pub fn len(&self) -> u64 {
-        self.len
+        self.end() + tar::trailer(self.end())
     }
 
     /// Never true: a shard without samples still has its end blocks.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// All extents, in order.
-    pub fn extents(&self) -> &[Extent] {
-        &self.extents
+    /// Where the last sample ends, and the end blocks begin.
+    pub fn end(&self) -> u64 {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// The first byte of each sample.
+    pub fn sample_starts(&self) -> &[u64] {
+        self.starts.split_last().map_or(&[], |(_, starts)| starts)
     }
 
     /// The extents that cover `len` bytes from `offset`, each with the wanted range within it. Ends with the shard.
-    pub fn locate(&self, offset: u64, len: u64) -> impl Iterator<Item = (Extent, Range<u64>)> + '_ {
-        let end = offset.saturating_add(len).min(self.len);
-        let first = self.extents.partition_point(|extent| extent.start + extent.len <= offset);
-        self.extents[first..].iter().take_while(move |extent| extent.start < end).map(move |extent| {
-            let from = offset.max(extent.start) - extent.start;
-            (*extent, from..(end - extent.start).min(extent.len))
-        })
+    /// `sizes` gives the payload sizes of a sample's members, those that the shard was laid out with.
+    pub fn locate<'a>(
+        &'a self,
+        offset: u64,
+        len: u64,
+        sizes: impl Fn(usize) -> &'a [u64] + 'a,
+    ) -> impl Iterator<Item = (Extent, Range<u64>)> + 'a {
+        let end = offset.saturating_add(len).min(self.len());
+        let samples = self.sample_starts();
+        let first = samples.partition_point(|start| *start <= offset).saturating_sub(1);
+        let members = (first..samples.len()).flat_map(move |sample| extents(samples[sample], sample, sizes(sample)));
+        let trailer = Extent { start: self.end(), len: tar::trailer(self.end()), content: Content::Zeros };
+        members
+            .chain([trailer])
+            .skip_while(move |extent| extent.start + extent.len <= offset)
+            .take_while(move |extent| extent.start < end)
+            .map(move |extent| {
+                let from = offset.max(extent.start) - extent.start;
+                (extent, from..(end - extent.start).min(extent.len))
+            })
     }
+}
+
+/// The extents of one sample: of each member the header, the payload and the padding; none is empty.
+fn extents(mut start: u64, sample: usize, sizes: &[u64]) -> impl Iterator<Item = Extent> + '_ {
+    let sample = u32::try_from(sample).unwrap_or(u32::MAX);
+    let member = move |(member, &size): (u8, &u64)| {
+        let id = MemberId { sample, member };
+        [(tar::BLOCK, Content::Header(id)), (size, Content::Payload(id)), (tar::padding(size), Content::Zeros)]
+    };
+    (0u8..).zip(sizes).flat_map(member).filter(|(len, _)| *len > 0).map(move |(len, content)| {
+        start += len;
+        Extent { start: start - len, len, content }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SIZES: [[u64; 4]; 2] = [[1024, 10, 0, 72], [512, 513, 1, 72]];
+
     fn example() -> ShardLayout {
-        ShardLayout::new([vec![1024, 10, 0, 72], vec![512, 513, 1, 72]])
+        ShardLayout::new(SIZES)
+    }
+
+    fn locate(layout: &ShardLayout, offset: u64, len: u64) -> Vec<(Extent, Range<u64>)> {
+        layout.locate(offset, len, |sample| &SIZES[sample]).collect()
     }
 
     #[test]
     fn extents_are_contiguous_and_aligned() {
         let layout = example();
         let mut at = 0;
-        for extent in layout.extents() {
+        for (extent, range) in locate(&layout, 0, u64::MAX) {
+            assert_eq!(range, 0..extent.len);
             assert_eq!(extent.start, at);
             assert!(extent.len > 0);
             assert!(extent.content == Content::Zeros || extent.start % 512 == 0);
@@ -114,21 +145,21 @@ mod tests {
         }
         assert_eq!(at, layout.len());
         assert_eq!(layout.len() % tar::RECORD, 0);
-        assert_eq!(ShardLayout::new(Vec::<Vec<u64>>::new()).len(), tar::RECORD);
+        assert_eq!(layout.sample_starts(), [0, 4 * 512 + 1024 + 512 + 512]);
+        let empty = ShardLayout::new(Vec::<Vec<u64>>::new());
+        assert_eq!((empty.len(), empty.end(), empty.sample_starts()), (tar::RECORD, 0, &[][..]));
+        assert_eq!(locate(&empty, 0, u64::MAX).len(), 1);
     }
 
     #[test]
     fn locate_at_edges() {
         let layout = example();
-        let all: Vec<_> = layout.locate(0, u64::MAX).collect();
-        assert_eq!(all.len(), layout.extents().len());
-        assert!(all.iter().all(|(extent, range)| *range == (0..extent.len)));
-        assert_eq!(layout.locate(layout.len(), 1).count(), 0);
-        assert_eq!(layout.locate(u64::MAX, u64::MAX).count(), 0);
-        assert_eq!(layout.locate(0, 0).count(), 0);
-        let across: Vec<_> = layout.locate(511, 2).collect();
+        for (offset, len) in [(layout.len(), 1), (u64::MAX, u64::MAX), (0, 0)] {
+            assert_eq!(locate(&layout, offset, len), []);
+        }
+        let across = locate(&layout, 511, 2);
         assert_eq!(across.iter().map(|(e, r)| (e.start, r.clone())).collect::<Vec<_>>(), [(0, 511..512), (512, 0..1)]);
-        let last: Vec<_> = layout.locate(layout.len() - 1, 100).collect();
+        let last = locate(&layout, layout.len() - 1, 100);
         assert_eq!(last.len(), 1);
         assert_eq!(last[0].1.end, last[0].0.len);
     }
@@ -137,7 +168,7 @@ mod tests {
     fn every_byte_is_located_once() {
         let layout = example();
         for offset in (0..layout.len()).step_by(37) {
-            let found: u64 = layout.locate(offset, 1000).map(|(_, range)| range.end - range.start).sum();
+            let found: u64 = locate(&layout, offset, 1000).iter().map(|(_, range)| range.end - range.start).sum();
             assert_eq!(found, 1000.min(layout.len() - offset));
         }
     }

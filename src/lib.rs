@@ -29,7 +29,9 @@
 //! | [`members`], [`pyjson`] | names and small payloads of a sample's members, per profile | files |
 //! | [`tar`] | header bytes and padding; pure | files |
 //! | [`layout`] | extents and the look-up by offset; pure | files, decoding |
-//! | [`plan`] | data set + options → shards and digest; what earlier runs planned | reading voxels |
+//! | [`plan`] | data set + options → shards, shuffled views and digest; what earlier runs planned | reading voxels |
+//! | [`shuffle`] | the order of an epoch, by a generator that is defined there; pure | samples |
+//! | [`index`] | index files of other readers, from the layout; pure | files, voxels |
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
@@ -52,6 +54,8 @@
 //!   and only for the program that wrote it.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
 //!   option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
+//!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is known
 //!   without reading a voxel.
 //! - **volume**: exactly the planned length. The source's size, time and inode are checked before the first byte is
@@ -63,9 +67,10 @@
 //!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait.
 //!   Demands are served in order; what is read ahead gives way to them.
 //! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header walks
-//!   fill nothing where a volume's last bytes can be made alone (stored, C order).
-//! - **fs**: nothing is ever written; an inode's bytes and size never change: a shard that has become a file gets a new
-//!   inode under its old name. No lock is held across I/O, a decode or a copy.
+//!   fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a finished
+//!   shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
+//! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a shard
+//!   that has become a file gets a new inode under its old name. No lock is held across I/O, a decode or a copy.
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
@@ -89,6 +94,7 @@ pub mod error;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod index;
 pub mod layout;
 pub mod manifest;
 pub mod materialize;
@@ -103,6 +109,7 @@ pub mod quarantine;
 pub mod record;
 pub mod saved;
 pub mod shard;
+pub mod shuffle;
 pub mod tar;
 pub mod verify;
 pub mod volume;

@@ -1,7 +1,7 @@
 //! `manifest.json`: what the shards hold. The same schema in the mount (digests null) and on disk.
 //!
 //! The first six fields are those that the CT-CLIP converter writes and its loader reads; sizes there are MiB and GiB
-//! of payload.
+//! of payload. In a shuffled view's, each shard lists its samples in that view's order.
 
 mod read;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::dataset::LeftOut;
 use crate::members::Format;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, View};
 use crate::record::Finished;
 use crate::volume::Kind;
 
@@ -36,6 +36,8 @@ struct Written<'a> {
     volume_kind: Kind,
     #[serde(skip_serializing_if = "Option::is_none")]
     compression: Option<Compression>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shuffle: Option<Shuffle>,
     label_names: &'a [String],
     left_out: &'a [LeftOut],
     unmatched: Vec<Unmatched<'a>>,
@@ -49,6 +51,13 @@ struct Compression {
     level: i32,
     filter: &'static str,
     block_bytes: usize,
+}
+
+/// What determines the order of a shuffled view; its samples keep the keys that they have in the plain shards.
+#[derive(Serialize)]
+struct Shuffle {
+    seed: u64,
+    epoch: u32,
 }
 
 #[derive(Serialize)]
@@ -78,16 +87,21 @@ struct Sample<'a> {
     source_crc32: String,
 }
 
-/// The manifest of a plan; `sha256` gives a shard's digest where it is known.
+/// The manifest of a plan's plain shards; `sha256` gives a shard's digest where it is known.
 pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
-    render_all(plan, None, |id, plain_size| (plain_size, None, sha256(id)))
+    render_view(plan, View::Plain, sha256)
+}
+
+/// The same for any view of it.
+pub fn render_view<'a>(plan: &'a Plan, view: View, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
+    render_all(plan, view, None, |id, plain_size| (plain_size, None, sha256(id)))
 }
 
 /// The manifest of compressed shards; `file` gives what is known of each. The sizes of payload are those of the plain
 /// shards.
 pub fn render_compressed<'a>(plan: &'a Plan, codec: Codec, file: impl Fn(ShardId) -> Option<&'a Finished>) -> Vec<u8> {
     let compression = Compression { codec: CODEC, level: codec.level, filter: FILTER, block_bytes: BLOCK };
-    render_all(plan, Some(compression), |id, plain_size| match file(id) {
+    render_all(plan, View::Plain, Some(compression), |id, plain_size| match file(id) {
         Some(file) => (file.size, Some(plain_size), Some(&file.sha256)),
         None => (0, Some(plain_size), None),
     })
@@ -96,14 +110,21 @@ pub fn render_compressed<'a>(plan: &'a Plan, codec: Codec, file: impl Fn(ShardId
 /// `file` gives the size of a shard's file, that of the plain shard if the file is another, and its digest.
 fn render_all<'a>(
     plan: &'a Plan,
+    view: View,
     compression: Option<Compression>,
     file: impl Fn(ShardId, u64) -> (u64, Option<u64>, Option<&'a str>),
 ) -> Vec<u8> {
     const MIB: f64 = 1024.0 * 1024.0;
     let samples = plan.dataset.samples.len();
+    let shards = plan.view(view).into_iter().flatten();
+    let shards: Vec<Shard<'a>> = shards.filter_map(|id| shard_entry(plan, id, &file)).collect();
+    let shuffle = match (view, plan.shuffle_seed()) {
+        (View::Epoch(epoch), Some(seed)) => Some(Shuffle { seed, epoch }),
+        _ => None,
+    };
     let total_mb = plan.payload_bytes as f64 / MIB;
     let manifest = Written {
-        num_shards: plan.shards.len(),
+        num_shards: shards.len(),
         samples_per_shard: plan.options.samples_per_shard,
         total_samples: samples,
         total_size_mb: total_mb,
@@ -115,13 +136,11 @@ fn render_all<'a>(
         format: plan.options.format,
         volume_kind: plan.kind(),
         compression,
+        shuffle,
         label_names: &plan.dataset.label_names,
         left_out: &plan.dataset.left_out,
         unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
-        shards: (0..)
-            .zip(&plan.shards)
-            .map(|(id, shard)| shard_entry(plan, id, shard, file(id, shard.layout.len())))
-            .collect(),
+        shards,
     };
     // Plain structs of strings and finite numbers: neither can fail to serialise.
     let mut json = serde_json::to_vec_pretty(&manifest).expect("the manifest serialises");
@@ -132,10 +151,10 @@ fn render_all<'a>(
 fn shard_entry<'a>(
     plan: &'a Plan,
     id: ShardId,
-    shard: &crate::plan::Shard,
-    (size, plain_size, sha256): (u64, Option<u64>, Option<&'a str>),
-) -> Shard<'a> {
-    let samples = &plan.dataset.samples[shard.samples.clone()];
+    file: &impl Fn(ShardId, u64) -> (u64, Option<u64>, Option<&'a str>),
+) -> Option<Shard<'a>> {
+    let (_, number) = plan.view_of(id)?;
+    let (size, plain_size, sha256) = file(id, plan.shard(id)?.layout.len());
     let entry = |sample: &'a crate::dataset::Sample| {
         let (source_size, crc) = sample.npz_size_and_crc();
         Sample {
@@ -146,12 +165,6 @@ fn shard_entry<'a>(
             source_crc32: format!("{crc:08x}"),
         }
     };
-    Shard {
-        name: Plan::shard_name(id),
-        size,
-        plain_size,
-        sha256,
-        sample_count: samples.len(),
-        samples: samples.iter().map(entry).collect(),
-    }
+    let samples: Vec<Sample<'a>> = plan.shard_samples(id).map(entry).collect();
+    Some(Shard { name: Plan::shard_name(number), size, plain_size, sha256, sample_count: samples.len(), samples })
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: everything is known from headers and tables; no voxel was read.
 
+mod epochs;
 mod saved;
 
 use std::ops::Range;
@@ -13,11 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
-use crate::layout::{MemberId, ShardLayout};
+use crate::layout::{Extent, MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
+use epochs::Epochs;
 
 /// The options that change a shard's bytes, besides those of the data set.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +32,22 @@ pub struct Options {
     pub overflow: Overflow,
 }
 
-/// Names a shard: its number.
+/// Names a shard: its number. Those of the epochs' views follow the plain ones, epoch by epoch.
 pub type ShardId = u32;
+
+/// All samples once, as shards that are numbered from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// In the data set's order.
+    Plain,
+    /// In the order of this epoch.
+    Epoch(u32),
+}
 
 /// One shard.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// Its samples, as indexes into [`Dataset::samples`].
+    /// Its samples, as places in the order of its view; in the plain view these are indexes into [`Dataset::samples`].
     pub samples: Range<usize>,
     /// Where its bytes come from.
     pub layout: ShardLayout,
@@ -49,8 +60,12 @@ pub struct Plan {
     pub dataset: Dataset,
     /// The options.
     pub options: Options,
-    /// The shards, by number. One whose samples are all left out is an empty tar file.
+    /// The plain shards, by number. One whose samples are all left out is an empty tar file.
     pub shards: Vec<Shard>,
+    /// The payload sizes of each sample's members.
+    sizes: Vec<Sizes>,
+    /// The shuffled views.
+    epochs: Option<Epochs>,
     /// Payload bytes of all members of all samples.
     pub payload_bytes: u64,
     /// SHA-256 of all that determines the shards' bytes, in hexadecimal.
@@ -64,7 +79,7 @@ impl Plan {
     /// [`Error::Refused`] if a shard cannot be written as USTAR.
     pub fn new(dataset: Dataset, options: Options) -> Result<Self> {
         let (sizes, digest) = Self::measure(&dataset, options)?;
-        Ok(Self::lay_out(dataset, options, &sizes, digest))
+        Ok(Self::lay_out(dataset, options, sizes, digest))
     }
 
     /// The plan of shards that are on disk already: `digest` is the one that they were made with.
@@ -73,7 +88,7 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn of_shards(dataset: Dataset, options: Options, digest: String) -> Result<Self> {
         let (sizes, _) = Self::measure(&dataset, options)?;
-        Ok(Self::lay_out(dataset, options, &sizes, digest))
+        Ok(Self::lay_out(dataset, options, sizes, digest))
     }
 
     /// The sizes of all samples' members, and the digest.
@@ -86,7 +101,7 @@ impl Plan {
         Ok((measured.iter().map(|measured| measured.sizes).collect(), digest))
     }
 
-    fn lay_out(dataset: Dataset, options: Options, sizes: &[Sizes], digest: String) -> Self {
+    fn lay_out(dataset: Dataset, options: Options, sizes: Vec<Sizes>, digest: String) -> Self {
         let count = dataset.slots.div_ceil(options.samples_per_shard);
         let mut shards = Vec::with_capacity(count as usize);
         let mut next = 0;
@@ -98,12 +113,37 @@ impl Plan {
             shards.push(Shard { samples: first..next, layout: ShardLayout::new(&sizes[first..next]) });
         }
         let payload_bytes = sizes.iter().flatten().sum();
-        Self { dataset, options, shards, payload_bytes, digest }
+        Self { dataset, options, shards, sizes, epochs: None, payload_bytes, digest }
     }
 
-    /// A shard's file name.
-    pub fn shard_name(id: ShardId) -> String {
-        format!("shard-{id:06}.tar")
+    /// The file name of a shard, from its number in its view.
+    pub fn shard_name(number: u32) -> String {
+        format!("shard-{number:06}.tar")
+    }
+
+    /// A shard of any view.
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        match self.view_of(id)? {
+            (View::Plain, number) => self.shards.get(number as usize),
+            (View::Epoch(epoch), number) => self.epoch(epoch)?.shards.get(number as usize),
+        }
+    }
+
+    /// The samples of a shard, as indexes into [`Dataset::samples`]; none if there is no such shard.
+    pub fn samples(&self, id: ShardId) -> Samples<'_> {
+        let places = self.shard(id).map_or(0..0, |shard| shard.samples.clone());
+        let order = match self.view_of(id) {
+            Some((View::Epoch(epoch), _)) => self.epoch(epoch).map(|epoch| epoch.order.as_slice()),
+            _ => None,
+        };
+        Samples { places, order }
+    }
+
+    /// The extents that cover `len` bytes of a shard from `offset` on, each with the wanted range within it.
+    pub fn locate(&self, id: ShardId, offset: u64, len: u64) -> impl Iterator<Item = (Extent, Range<u64>)> + '_ {
+        let samples = self.samples(id);
+        let sizes = move |sample: usize| samples.get(sample).map_or(&[][..], |index| &self.sizes[index]);
+        self.shard(id).into_iter().flat_map(move |shard| shard.layout.locate(offset, len, sizes.clone()))
     }
 
     /// The key of a sample: its shard's number and its index there.
@@ -114,17 +154,14 @@ impl Plan {
 
     /// The sample of a member, as an index into [`Dataset::samples`].
     pub fn sample_index(&self, shard: ShardId, member: MemberId) -> usize {
-        self.shards[shard as usize].samples.start + member.sample as usize
+        self.samples(shard).get(member.sample as usize).expect("the layout has this sample")
     }
 
     /// The tar header of a member.
     pub fn header(&self, shard: ShardId, member: MemberId) -> [u8; 512] {
-        let sample = &self.dataset.samples[self.sample_index(shard, member)];
+        let index = self.sample_index(shard, member);
+        let (sample, size) = (&self.dataset.samples[index], self.sizes[index][usize::from(member.member)]);
         let extension = self.options.format.extensions()[usize::from(member.member)];
-        let size = match member.member {
-            VOLUME => volume_member_len(self.options, sample),
-            other => self.options.format.payload(other, sample).len() as u64,
-        };
         tar::header(&format!("{}.{extension}", self.key(sample)), size)
     }
 
@@ -136,6 +173,11 @@ impl Plan {
             other => self.options.format.payload(other, sample),
         }
         .into()
+    }
+
+    /// The payload sizes of a sample's members.
+    pub fn member_sizes(&self, sample: usize) -> &[u64; MEMBERS] {
+        &self.sizes[sample]
     }
 
     /// A sample's volume.
@@ -160,7 +202,7 @@ impl Plan {
         self.dataset.samples.iter().all(is_plain)
     }
 
-    /// Bytes of all shard files.
+    /// Bytes of all plain shard files.
     pub fn shard_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.layout.len()).sum()
     }
@@ -183,6 +225,37 @@ fn volume_member_len(options: Options, sample: &Sample) -> u64 {
         Source::Shard(stored) => stored.volume.len,
     };
     volume_prefix(options, sample).len() as u64 + volume_len
+}
+
+/// The samples of a shard, by their place in it.
+#[derive(Clone, Debug)]
+pub struct Samples<'a> {
+    places: Range<usize>,
+    /// `None` for that of the data set.
+    order: Option<&'a [u32]>,
+}
+
+impl Samples<'_> {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The index of the sample at a place.
+    pub fn get(&self, place: usize) -> Option<usize> {
+        let place = Some(self.places.start + place).filter(|place| *place < self.places.end)?;
+        self.order.map_or(Some(place), |order| order.get(place).map(|index| *index as usize))
+    }
+
+    /// The indexes, in the shard's order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.len()).filter_map(|place| self.get(place))
+    }
 }
 
 /// The payload bytes of a sample's members.

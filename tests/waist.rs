@@ -13,7 +13,9 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::materialize::{Observer, materialize};
+use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};
+use ctwds_fs::shuffle;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
@@ -96,6 +98,47 @@ proptest! {
         prop_assert_eq!(outcome.written, naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));
         prop_assert!(set.stats().cache_bytes <= set.stats().cache_limit.max(set.stats().cache_peak_bytes));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_shards_of_an_epoch_equal_naive_ones_of_the_same_order(
+        volumes in prop::collection::vec(stored(), 1..9),
+        per_shard in 1u32..4,
+        seed in any::<u64>(),
+        cache_pages in 1u64..12,
+        read_ahead in 0usize..4,
+        wanted in reads(),
+    ) {
+        let count = u32::try_from(volumes.len()).unwrap();
+        let example = Example::write(volumes, per_shard);
+        let plan = example.plan().with_epochs(seed, 3).unwrap();
+        let serving = Serving { cache_bytes: cache_pages * 4096, threads: 2, read_ahead, read_once: false };
+        let set = ShardSet::new(plan, serving).unwrap();
+        for epoch in [2, 0, 1] {
+            let order = shuffle::order(seed, epoch.into(), count);
+            let naive = example.naive_view(&order.into_iter().map(|index| index as usize).collect::<Vec<_>>());
+            let ids: Vec<ShardId> = set.plan().view(View::Epoch(epoch)).unwrap().collect();
+            prop_assert_eq!(ids.len(), naive.len());
+            check_reads(&naive, &wanted, |shard, offset, len| set.read(ids[shard], offset, len).unwrap().to_vec());
+            let cursors: Vec<_> = ids.iter().map(|id| Arc::new(set.cursor(*id))).collect();
+            check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
+            for (cursor, bytes) in cursors.iter().zip(&naive) {
+                prop_assert_eq!(set.len(cursor.shard()).unwrap(), bytes.len() as u64);
+                let found: Vec<u8> = (0..bytes.len() as u64)
+                    .step_by(5000)
+                    .flat_map(|offset| set.read_on(cursor, offset, 5000).unwrap().to_vec())
+                    .collect();
+                prop_assert!(found == *bytes);
+            }
+        }
+        let beyond = set.plan().view(View::Epoch(2)).unwrap().last().unwrap() + 1;
+        prop_assert!(set.read(beyond, 0, 1).is_err() && set.len(beyond).is_none());
+        let plain = example.naive_shards();
+        check_reads(&plain, &wanted, |shard, offset, len| set.read(u32::try_from(shard).unwrap(), offset, len).unwrap().to_vec());
     }
 }
 

@@ -18,6 +18,9 @@ use crate::shard::{Serving, ShardSet};
 /// Reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
 
+/// Shuffled views where the user named no number. One that nobody looks at costs nothing.
+const EPOCHS: u32 = 10;
+
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
         return serve(args);
@@ -53,8 +56,11 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
-    let plan = make_plan(&args.dataset, stored)?;
+    let mut plan = make_plan(&args.dataset, stored)?;
     warn_left_out(&plan);
+    if let Some(seed) = args.shuffle_seed {
+        plan = plan.with_epochs(seed, args.epochs.unwrap_or(EPOCHS))?;
+    }
     let about = about(&plan, args.log_file.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
     let page_cache = args.page_cache.is_on(plan.shard_bytes());
@@ -100,6 +106,8 @@ fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
         "samples_left_out": plan.dataset.left_out.len(),
         "shards": plan.shards.len(),
         "shard_bytes": plan.shard_bytes(),
+        "shuffle_seed": plan.shuffle_seed(),
+        "epochs": plan.epochs(),
         "data_folder": plan.dataset.root.to_string_lossy(),
         "log_file": log_file.map(Path::to_string_lossy),
     });

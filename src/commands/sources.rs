@@ -77,8 +77,8 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<Found>> {
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let mut volumes = Vec::new();
-    for (id, shard) in (0..).zip(&plan.shards) {
-        for extent in shard.layout.extents() {
+    for id in (0..).take(plan.shards.len()) {
+        for (extent, _) in plan.locate(id, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
                 && member.member == VOLUME
             {

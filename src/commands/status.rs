@@ -63,6 +63,10 @@ fn describe(status: &Value) -> String {
             ByteSize(mount("shard_bytes")),
             stats("materialized_shards")
         ),
+        match status["mount"]["shuffle_seed"].as_u64() {
+            Some(seed) => format!("Epochs       {} shuffled views, seed {seed}", mount("epochs")),
+            None => "Epochs       none shuffled (--shuffle-seed)".to_owned(),
+        },
         format!("Plan digest  {}", text("mount", "plan_digest")),
         format!("Log          {}", text("mount", "log_file")),
         format!(
@@ -73,8 +77,9 @@ fn describe(status: &Value) -> String {
             bytes("cache_peak_bytes")
         ),
         format!(
-            "Decoded      {} volumes ({} of them ahead of their reader), {} failed, {} given up",
+            "Decoded      {} volumes, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
             stats("volumes_decoded"),
+            stats("volumes_copied"),
             stats("read_ahead_hits"),
             stats("volumes_failed"),
             stats("volumes_cancelled")

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
+use crate::npz::Fingerprint;
 use crate::plan::{Plan, ShardId};
 use crate::record;
+use crate::shard::Files;
 
 /// The record of a folder, read again when it has grown.
 pub(super) struct Finished {
@@ -51,11 +53,14 @@ impl Finished {
 
     /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
-        let name = Plan::shard_name(id);
-        let size = *self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&name)?;
-        let file = File::open(self.folder.join(&name)).ok()?;
+        let size = self.recorded_size(id)?;
+        let file = File::open(self.folder.join(Plan::shard_name(id))).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))
+    }
+
+    fn recorded_size(&self, id: ShardId) -> Option<u64> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&Plan::shard_name(id)).copied()
     }
 
     /// Reads the record again if it has changed. A record that cannot be read now will be read later.
@@ -73,5 +78,18 @@ impl Finished {
             Err(error) => return log::warn!("{error}; the shards in it are made from the NPZ files meanwhile"),
         };
         *self.state.lock().unwrap_or_else(|poison| poison.into_inner()) = State { stamp, sizes };
+    }
+}
+
+/// The volumes of an epoch's shards are taken from the files.
+impl Files for Arc<Finished> {
+    fn has(&self, shard: ShardId, size: u64) -> bool {
+        self.recorded_size(shard) == Some(size)
+    }
+
+    fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, Fingerprint)> {
+        let path = self.folder.join(Plan::shard_name(shard));
+        let metadata = fs::metadata(&path).ok().filter(|found| found.is_file() && found.len() == size)?;
+        Some((path, Fingerprint::of(&metadata)))
     }
 }

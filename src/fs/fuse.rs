@@ -13,6 +13,7 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
+use super::names::Entry;
 use super::passthrough::Passthrough;
 use super::{Attr, Opened, Reading, Tree};
 use crate::error::Error;
@@ -171,8 +172,7 @@ impl Filesystem for Adapter {
             Ok(entries) => entries,
             Err(error) => return reply.error(errno(&error)),
         };
-        for (next, (inode, name)) in (offset + 1..).zip(entries) {
-            let is_dir = self.tree.attr(inode).is_ok_and(|attr| attr.is_dir);
+        for (next, Entry { inode, is_dir, name }) in (offset + 1..).zip(entries) {
             let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
             if reply.add(INodeNo(inode), next, kind, name) {
                 break;

@@ -7,16 +7,17 @@ mod fuse;
 pub mod holders;
 pub mod mount;
 pub mod mounts;
+mod names;
+mod node;
 mod passthrough;
 mod pool;
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -25,10 +26,10 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::num::to_usize;
-use crate::plan::{Plan, ShardId};
-use crate::record::STATUS_DIR;
+use crate::plan::{Plan, ShardId, View};
 use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;
+use node::Node;
 use pool::Pool;
 
 const STATS: &str = "stats.json";
@@ -39,18 +40,6 @@ pub const STATUS_FILES: [&str; 3] = [MOUNT, STATS, ERRORS];
 
 /// An inode number.
 pub type Inode = u64;
-
-const ROOT: Inode = 1;
-const STATUS: Inode = 2;
-const MANIFEST_FILE: Inode = 3;
-const STATS_FILE: Inode = 4;
-const MOUNT_FILE: Inode = 5;
-const ERRORS_FILE: Inode = 6;
-/// Shard 0's inode while it is made on demand; the others follow.
-const FIRST_SHARD: Inode = 16;
-/// Shard 0's inode once it is a file; the others follow. Another one, because a kernel that has cached pages of the one
-/// cannot read the other past them.
-const FIRST_FILE: Inode = 1 << 33;
 
 /// What `stat` shows, besides the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +81,7 @@ enum Handle {
 
 /// Shards that are files already.
 struct Materialized {
-    finished: Finished,
+    finished: Arc<Finished>,
     /// Those whose names have the inode of the file, and its size: without a sample that could not be made, it is not
     /// the planned one.
     switched: RwLock<HashMap<ShardId, u64>>,
@@ -156,7 +145,8 @@ fn read_file(file: &File, offset: u64, len: usize) -> Result<Bytes> {
 /// The tree of the mount.
 pub struct Tree {
     set: ShardSet,
-    manifest: Bytes,
+    /// The manifest that was asked for last: of 47,149 samples it has 12 MB, and takes 50 ms to make.
+    manifest: Mutex<Option<(View, Bytes)>>,
     mount: Bytes,
     /// Whether the kernel is to keep what it reads of the shards.
     page_cache: bool,
@@ -172,20 +162,22 @@ impl Tree {
     /// The tree of a shard set; `mount` is the content of the status file of that name. With `page_cache`, the kernel
     /// keeps what it reads of the shards.
     pub fn new(set: ShardSet, mount: Vec<u8>, page_cache: bool) -> Self {
-        let manifest = manifest::render(set.plan(), |_| None).into();
+        let manifest = Mutex::default();
         let started = SystemTime::now();
         let (handles, next_handle, waiting) = (RwLock::default(), AtomicU64::new(1), Arc::default());
         let materialized = None;
         Self { set, manifest, mount: mount.into(), page_cache, materialized, started, handles, next_handle, waiting }
     }
 
-    /// Takes shards that `materialize` has finished in `folder`, now or later, from there.
+    /// Takes shards that `materialize` has finished in `folder`, now or later, from there, and their volumes for the
+    /// shards of the shuffled views.
     ///
     /// # Errors
     /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
     /// cannot be read.
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
-        let finished = Finished::open(folder, &self.set.plan().digest)?;
+        let finished = Arc::new(Finished::open(folder, &self.set.plan().digest)?);
+        self.set.use_copies(Box::new(finished.clone()));
         let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
         let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
@@ -211,103 +203,63 @@ impl Tree {
         switched.read().unwrap_or_else(|poison| poison.into_inner()).get(&id).copied()
     }
 
-    /// The inode that a shard's name has now.
-    fn inode_of(&self, id: ShardId) -> Inode {
-        Inode::from(id) + if self.file_size(id).is_some() { FIRST_FILE } else { FIRST_SHARD }
-    }
-
-    /// The entry `name` of folder `parent`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub fn look_up(&self, parent: Inode, name: &OsStr) -> Result<Attr> {
-        let name = name.to_str().ok_or(Error::NotFound)?;
-        let inode = match (parent, name) {
-            (ROOT, STATUS_DIR) => STATUS,
-            (ROOT, manifest::NAME) => MANIFEST_FILE,
-            (ROOT, _) => self.shard_named(name).ok_or(Error::NotFound)?,
-            (STATUS, STATS) => STATS_FILE,
-            (STATUS, MOUNT) => MOUNT_FILE,
-            (STATUS, ERRORS) => ERRORS_FILE,
-            _ => return Err(Error::NotFound),
-        };
-        self.attr(inode)
-    }
-
-    fn shard_named(&self, name: &str) -> Option<Inode> {
-        let id: ShardId = name.strip_prefix("shard-")?.strip_suffix(".tar")?.parse().ok()?;
-        (Plan::shard_name(id) == name).then(|| self.inode_of(id))
-    }
-
-    fn shard_of(inode: Inode) -> Option<ShardId> {
-        ShardId::try_from(inode.checked_sub(if inode >= FIRST_FILE { FIRST_FILE } else { FIRST_SHARD })?).ok()
-    }
-
-    /// The attributes of an inode.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub fn attr(&self, inode: Inode) -> Result<Attr> {
-        let (size, is_dir) = match inode {
-            ROOT | STATUS => (0, true),
-            MANIFEST_FILE => (self.manifest.len() as u64, false),
-            MOUNT_FILE => (self.mount.len() as u64, false),
-            STATS_FILE | ERRORS_FILE => (0, false),
-            shard => (self.shard_size(shard).ok_or(Error::NotFound)?, false),
-        };
-        Ok(Attr { inode, size, is_dir })
-    }
-
-    fn shard_size(&self, inode: Inode) -> Option<u64> {
-        let id = Self::shard_of(inode)?;
-        if inode >= FIRST_FILE { self.file_size(id) } else { self.set.len(id) }
-    }
-
-    /// The entries of a folder with their inodes, `.` and `..` first, from number `start` on.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if it is no folder.
-    pub fn entries(&self, folder: Inode, start: usize) -> Result<impl Iterator<Item = (Inode, String)> + '_> {
-        let dots = [(folder, ".".to_owned()), (ROOT, "..".to_owned())];
-        let (fixed, shards): (Vec<(Inode, &str)>, _) = match folder {
-            ROOT => (vec![(STATUS, STATUS_DIR), (MANIFEST_FILE, manifest::NAME)], self.set.plan().shards.len()),
-            STATUS => (vec![(STATS_FILE, STATS), (MOUNT_FILE, MOUNT), (ERRORS_FILE, ERRORS)], 0),
-            _ => return Err(Error::NotFound),
-        };
-        let fixed = fixed.into_iter().map(|(inode, name)| (inode, name.to_owned()));
-        let shards =
-            (0..ShardId::try_from(shards).unwrap_or(ShardId::MAX)).map(|id| (self.inode_of(id), Plan::shard_name(id)));
-        Ok(dots.into_iter().chain(fixed).chain(shards).skip(start))
-    }
-
     /// Opens a file for reading. `done` is called at once, or by a thread that may wait for a disk.
     pub fn open(self: &Arc<Self>, inode: Inode, done: impl FnOnce(Result<Opened>) + Send + 'static) {
         let tree = self.clone();
         match &self.materialized {
-            Some(materialized) if inode >= FIRST_SHARD => materialized.pool.run(move || done(tree.open_now(inode))),
+            Some(materialized) if matches!(Node::of(inode), Some(Node::Shard(_) | Node::File(_))) => {
+                materialized.pool.run(move || done(tree.open_now(inode)))
+            }
             _ => done(self.open_now(inode)),
         }
     }
 
     fn open_now(&self, inode: Inode) -> Result<Opened> {
-        let (handle, reading) = match inode {
+        let node = Node::of(inode).ok_or(Error::NotFound)?;
+        let (handle, reading) = match node {
             // Status is asked for when something is wrong: never out of the cache.
-            MANIFEST_FILE => (Handle::Fixed(self.manifest.clone()), Reading::Cached),
-            MOUNT_FILE => (Handle::Fixed(self.mount.clone()), Reading::Uncached),
-            STATS_FILE => (Handle::Fixed(self.stats()), Reading::Uncached),
-            ERRORS_FILE => (Handle::Fixed(json(&self.set.errors())), Reading::Uncached),
-            shard => self.open_shard(shard)?,
+            Node::Mount => (Handle::Fixed(self.mount.clone()), Reading::Uncached),
+            Node::Stats => (Handle::Fixed(self.stats()), Reading::Uncached),
+            Node::Errors => (Handle::Fixed(json(&self.set.errors())), Reading::Uncached),
+            Node::Shard(id) => self.open_shard(id, false)?,
+            Node::File(id) => self.open_shard(id, true)?,
+            _ => (Handle::Fixed(self.made(node).ok_or(Error::NotFound)?), Reading::Cached),
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.handles.write().unwrap_or_else(|poison| poison.into_inner()).insert(number, handle);
         Ok(Opened { handle: number, reading })
     }
 
-    fn open_shard(&self, inode: Inode) -> Result<(Handle, Reading)> {
-        let id = Self::shard_of(inode).ok_or(Error::NotFound)?;
-        let promised = self.shard_size(inode).ok_or(Error::NotFound)?;
+    /// The content of a file that is made when it is asked for; always the same.
+    fn made(&self, node: Node) -> Option<Bytes> {
+        let plan = self.set.plan();
+        match node {
+            Node::Manifest(view) => self.manifest(view),
+            Node::ViewIndex(view, index) => plan.has_view(view).then(|| index.render(plan, view).into()),
+            Node::ShardIndex(id, index) => index.render(plan, id).map(Bytes::from),
+            _ => None,
+        }
+    }
+
+    fn manifest(&self, view: View) -> Option<Bytes> {
+        let plan = self.set.plan();
+        plan.has_view(view).then_some(())?;
+        let last = || self.manifest.lock().unwrap_or_else(|poison| poison.into_inner());
+        if let Some((of, manifest)) = &*last()
+            && *of == view
+        {
+            return Some(manifest.clone());
+        }
+        let manifest = Bytes::from(manifest::render_view(plan, view, |_| None));
+        *last() = Some((view, manifest.clone()));
+        Some(manifest)
+    }
+
+    fn open_shard(&self, id: ShardId, is_file: bool) -> Result<(Handle, Reading)> {
+        let promised = if is_file { self.file_size(id) } else { self.set.len(id) }.ok_or(Error::NotFound)?;
         let usual = if self.page_cache { Reading::Cached } else { Reading::Uncached };
         let file = self.materialized.as_ref().and_then(|materialized| {
+            self.set.plan().shards.get(to_usize(id.into()))?; // only the plain shards become files
             materialized.finished.refresh();
             let (file, size) = materialized.finished.file(id)?;
             (size == promised).then(|| {
@@ -316,11 +268,11 @@ impl Tree {
             })
         });
         Ok(match file {
-            Some(file) if inode >= FIRST_FILE => (Handle::File(file.clone()), Reading::From(Some(file))),
+            Some(file) if is_file => (Handle::File(file.clone()), Reading::From(Some(file))),
             Some(file) => (Handle::File(file), usual),
             // It was made without a sample that cannot be made, and is gone.
             None if self.set.len(id) != Some(promised) => return Err(Error::NotFound),
-            None if inode >= FIRST_FILE => (Handle::Shard(Arc::new(self.set.cursor(id))), Reading::From(None)),
+            None if is_file => (Handle::Shard(Arc::new(self.set.cursor(id))), Reading::From(None)),
             None => (Handle::Shard(Arc::new(self.set.cursor(id))), usual),
         })
     }
@@ -368,8 +320,11 @@ impl Tree {
         drop(closed);
     }
 
-    /// Bytes and number of all files, for `df`.
+    /// Bytes and number of all shards, for `df`. A shuffled view has the same bytes once more, in shards of its own:
+    /// only these are counted again.
     pub fn totals(&self) -> (u64, u64) {
-        (self.set.plan().shard_bytes(), self.set.plan().shards.len() as u64)
+        let plan = self.set.plan();
+        let epochs = (0..plan.epochs()).filter_map(|epoch| plan.view(View::Epoch(epoch)));
+        (plan.shard_bytes(), epochs.map(|shards| shards.len() as u64).sum::<u64>() + plan.shards.len() as u64)
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use memmap2::MmapMut;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
-use super::partial::{ALIGNMENT, PARTIAL, Partial, sync_folder};
+use super::partial::{PARTIAL, Partial, publish, sync_folder};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
+use crate::index::ViewIndex;
 use crate::plan::Plan;
 use crate::record::{self, Finished, Header, STATUS_DIR};
 
@@ -109,13 +109,7 @@ impl Folder {
 
     /// Writes a whole small file, atomically and durably.
     pub(super) fn publish(&self, name: &str, content: &[u8]) -> Result<()> {
-        let mut partial = self.create(name)?;
-        let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
-            .map_err(|error| Error::io(&self.path, "get memory to write", error))?;
-        block[..content.len()].copy_from_slice(content);
-        partial.write(&mut block, content.len())?;
-        partial.publish()?;
-        Ok(())
+        publish(&self.path, name, content)
     }
 
     /// Removes the manifest: it is not to speak of shards that are about to be made again.
@@ -139,7 +133,7 @@ impl Folder {
     fn remove_partials(&self) -> Result<()> {
         let is_ours = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.strip_suffix(PARTIAL).is_some_and(is_output)
+            name.strip_suffix(PARTIAL).is_some_and(|name| is_output(name) || is_index(name))
         };
         for path in list(&self.path)?.into_iter().filter(is_ours) {
             fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
@@ -176,6 +170,11 @@ fn other_codec(folder: &Path, codec: Option<Codec>) -> Error {
         "{}: the folder holds {how}; give the same --compress to continue, or choose another folder",
         folder.display()
     ))
+}
+
+/// Whether a file of this name is an index of the shards; a folder of nothing else is an empty one.
+fn is_index(name: &str) -> bool {
+    name == ViewIndex::Wids.name() || (name.starts_with("shard-") && name.ends_with(".idx"))
 }
 
 fn other_plan(folder: &Path) -> Error {

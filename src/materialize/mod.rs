@@ -5,6 +5,7 @@
 
 mod compress;
 mod folder;
+mod indexes;
 mod output;
 mod partial;
 
@@ -97,6 +98,9 @@ pub fn materialize(
         return Err(Error::Refused("interrupted; finished shards are kept, run the same command to continue".into()));
     }
     if failed.is_empty() {
+        if codec.is_none() {
+            indexes::write(&folder, plan)?; // their readers cannot decompress a member
+        }
         let file = |id: ShardId| finished[id as usize].as_ref();
         let manifest = match codec {
             None => manifest::render(plan, |id| file(id).map(|file| &*file.sha256)),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// Unfinished files end like this, so that a glob of `*.tar` does not see them.
 pub(super) const PARTIAL: &str = ".partial";
 /// What offsets and lengths of direct writes must be multiples of on every common device.
-pub(super) const ALIGNMENT: usize = 4096;
+const ALIGNMENT: usize = 4096;
 
 /// A file under a temporary name. Dropped before [`Partial::publish`], it is removed.
 pub(super) struct Partial<'a> {
@@ -77,6 +77,17 @@ impl<'a> Partial<'a> {
         sync_folder(self.folder)?;
         Ok(self.len)
     }
+}
+
+/// Writes a whole small file, atomically and durably.
+pub(super) fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let mut partial = Partial::create(folder, name)?;
+    let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
+        .map_err(|error| Error::io(folder, "get memory to write", error))?;
+    block[..content.len()].copy_from_slice(content);
+    partial.write(&mut block, content.len())?;
+    partial.publish()?;
+    Ok(())
 }
 
 /// Makes the names in a folder durable.

@@ -36,7 +36,7 @@ impl Plan {
         if let Some(Saved { dataset, sizes, digest }) = saved
             && dataset.is_current(config)
         {
-            return Ok(Self::lay_out(dataset, options, &sizes, digest));
+            return Ok(Self::lay_out(dataset, options, sizes, digest));
         }
         let settled = saved::settled_before();
         let dataset = Dataset::scan(config)?;
@@ -46,7 +46,7 @@ impl Plan {
             saved::store(&file, &saved);
             remove_old(file.parent().unwrap_or(Path::new(".")));
         }
-        Ok(Self::lay_out(saved.dataset, options, &saved.sizes, saved.digest))
+        Ok(Self::lay_out(saved.dataset, options, saved.sizes, saved.digest))
     }
 }
 

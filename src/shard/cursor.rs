@@ -1,5 +1,6 @@
 //! One reader's position in a shard: whether it reads on, and what it will want next.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::Inner;
@@ -26,10 +27,10 @@ struct Position {
     next: u64,
     /// Bytes of that run.
     run: u64,
-    /// The last volume that was read.
-    volume: Option<Key>,
-    /// The volumes asked for ahead.
-    ahead: Option<std::ops::Range<Key>>,
+    /// The last volume that was read, by its place in the shard.
+    volume: Option<u32>,
+    /// The volumes asked for ahead, by their places.
+    ahead: Option<Range<u32>>,
 }
 
 impl Cursor {
@@ -46,12 +47,12 @@ impl Cursor {
         self.id
     }
 
-    /// Notes a read of `len` bytes that touches the volumes up to `last`; true if the reader reads on.
+    /// Notes a read of `len` bytes that touches the volumes up to the shard's `last`; true if the reader reads on.
     ///
     /// `whole` says that the first byte of `last` takes a whole fill. A reader who begins at the shard's begin is then
     /// taken at once for one who reads on: before its first fill ended there would be no second read to tell by, and
     /// one who only walks the headers needs the following volumes just as much.
-    pub(super) fn note(&self, offset: u64, len: u64, last: Option<Key>, whole: bool) -> bool {
+    pub(super) fn note(&self, offset: u64, len: u64, last: Option<u32>, whole: bool) -> bool {
         let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
         let end = offset.saturating_add(len);
         let reads_on = offset <= position.next.saturating_add(REORDER) && end.saturating_add(REORDER) >= position.next;
@@ -71,26 +72,30 @@ impl Cursor {
             position.volume = last.or(position.volume);
         }
         let wanted = match position.volume {
-            Some(volume) if sequential && self.set.read_ahead > 0 => self.from(volume),
+            Some(volume) if sequential && self.set.read_ahead > 0 => self.wanted_from(volume),
             _ => 0..0,
         };
         let asked = position.ahead.replace(wanted.clone());
         // Still under the lock: two requests of one reader must not leave the older wishes standing.
-        if let Some(left) = left {
+        if let Some(left) = left.and_then(|left| self.key(left)) {
             self.set.cache.move_on(self.id, left);
         }
         if asked.unwrap_or(0..0) != wanted {
-            self.set.cache.read_ahead(self.id, &wanted.collect::<Vec<_>>());
+            let keys: Vec<Key> = wanted.filter_map(|place| self.key(place)).collect();
+            self.set.cache.read_ahead(self.id, &keys);
         }
         sequential
     }
 
     /// `volume` and those of the shard behind it that are wanted ahead.
-    fn from(&self, volume: Key) -> std::ops::Range<Key> {
-        let plan = self.set.plan();
-        let end = Key::try_from(plan.shards[self.shard as usize].samples.end).unwrap_or(Key::MAX);
-        let depth = Key::try_from(self.set.read_ahead.saturating_add(1)).unwrap_or(Key::MAX);
+    fn wanted_from(&self, volume: u32) -> Range<u32> {
+        let end = u32::try_from(self.set.plan().samples(self.shard).len()).unwrap_or(u32::MAX);
+        let depth = u32::try_from(self.set.read_ahead.saturating_add(1)).unwrap_or(u32::MAX);
         volume..end.min(volume.saturating_add(depth))
+    }
+
+    fn key(&self, place: u32) -> Option<Key> {
+        Key::try_from(self.set.plan().samples(self.shard).get(place as usize)?).ok()
     }
 }
 

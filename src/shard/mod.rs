@@ -2,6 +2,7 @@
 //!
 //! Layout × volume × cache. A pure function of the plan: cache size, threads, read sizes and order never change a byte.
 
+mod copies;
 mod cursor;
 mod read;
 
@@ -13,6 +14,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use serde::Serialize;
 
+use copies::Copies;
+pub use copies::Files;
 pub use cursor::Cursor;
 
 use crate::cache::{self, Broken, Cache, Key};
@@ -64,8 +67,10 @@ impl Inner {
 /// What happened so far; a snapshot for status files and tests.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
-    /// Fills of whole volumes that were begun.
+    /// Fills of whole volumes that were begun and are no copies.
     pub volumes_decoded: u64,
+    /// Volumes that were copied from finished shard files.
+    pub volumes_copied: u64,
     /// Fills that failed.
     pub volumes_failed: u64,
     /// Fills that stopped because their reader left.
@@ -106,7 +111,7 @@ impl ShardSet {
     /// The operating system refuses a thread.
     pub fn new(plan: Plan, serving: Serving) -> Result<Self> {
         let Serving { cache_bytes, threads, read_ahead, read_once } = serving;
-        let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default() };
+        let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default(), copies: Copies::default() };
         // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
         let total: u64 = volumes.plan.dataset.samples.iter().map(|sample| volumes.plan.volume(sample).byte_len()).sum();
         let recycle = read_once || total > cache_bytes;
@@ -121,9 +126,14 @@ impl ShardSet {
         self.inner.plan()
     }
 
+    /// From now on, takes volumes from these files where they are there. Changes no byte.
+    pub fn use_copies(&self, files: Box<dyn Files>) {
+        self.inner.cache.source().copies.set(files);
+    }
+
     /// The size of a shard in bytes.
     pub fn len(&self, id: ShardId) -> Option<u64> {
-        self.plan().shards.get(id as usize).map(|shard| shard.layout.len())
+        self.plan().shard(id).map(|shard| shard.layout.len())
     }
 
     /// A sequence of reads of one shard by one reader: what is read ahead and kept is decided by it.
@@ -175,8 +185,10 @@ impl ShardSet {
         let counters = self.inner.cache.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (used, limit) = self.inner.cache.memory();
+        let copied = get(&self.inner.cache.source().copies.fills);
         Stats {
-            volumes_decoded: get(&counters.fills),
+            volumes_decoded: get(&counters.fills).saturating_sub(copied),
+            volumes_copied: copied,
             volumes_failed: get(&counters.failures),
             volumes_cancelled: get(&counters.cancelled),
             read_ahead_hits: get(&counters.ahead_hits),
@@ -210,11 +222,27 @@ struct Volumes {
     /// Those whose last chunk was peeked at. The kernel may have cached it, so it no longer stands for the checksum:
     /// nothing of them is published before that was checked.
     peeked: Mutex<HashSet<Key>>,
+    copies: Copies,
 }
 
 impl Volumes {
     fn volume(&self, key: Key) -> Volume<'_> {
         self.plan.volume(&self.plan.dataset.samples[key as usize])
+    }
+
+    /// The work of a peek, as [`Volume::peek_cost`]; a copy is only read.
+    fn peek_cost(&self, key: Key, offset: u64, len: u64) -> Option<u64> {
+        if self.copies.has(&self.plan, key) { Some(len) } else { self.volume(key).peek_cost(offset, len) }
+    }
+
+    /// A part of a volume on its own; `None` where it takes a whole fill after all.
+    fn peek(&self, key: Key, offset: u64, out: &mut [u8]) -> Option<Result<()>> {
+        if self.copies.peek(&self.plan, key, offset, out).is_some() {
+            return Some(Ok(()));
+        }
+        let volume = self.volume(key);
+        volume.peek_cost(offset, out.len() as u64)?;
+        Some(volume.peek(offset, out).inspect_err(|error| self.log_once(key, error)))
     }
 
     fn log_once(&self, key: Key, error: &Error) {
@@ -232,6 +260,9 @@ impl cache::Source for Volumes {
     }
 
     fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
+        if let Some(filled) = self.copies.fill(&self.plan, key, &mut CacheSink(writer)) {
+            return Ok(filled == Filled::Complete);
+        }
         let verify_first = lock(&self.peeked).contains(&key);
         let result = self.volume(key).fill(&mut CacheSink(writer), verify_first);
         result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))

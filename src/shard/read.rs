@@ -30,7 +30,15 @@ pub(super) type Done = Box<dyn FnOnce(Result<Bytes>) + Send>;
 
 enum Part {
     Literal(Bytes),
-    Voxels(Key, Range<u64>),
+    Voxels(Voxels),
+}
+
+/// Voxels of one volume.
+struct Voxels {
+    key: Key,
+    /// The number of its sample in the shard.
+    place: u32,
+    range: Range<u64>,
 }
 
 /// A read under way; moves from the asking thread to the decoders that it waits for.
@@ -46,21 +54,22 @@ struct Read {
 
 /// Begins the read of `len` bytes of a shard from `offset` on and calls `done` with them, now or later.
 pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId, offset: u64, len: usize, done: Done) {
-    let Some(layout) = set.plan().shards.get(shard as usize).map(|shard| &shard.layout) else {
+    let Some(shard_len) = set.plan().shard(shard).map(|shard| shard.layout.len()) else {
         return done(Err(Error::NotFound));
     };
     let mut parts = VecDeque::new();
-    for (extent, range) in layout.locate(offset, len as u64) {
+    for (extent, range) in set.plan().locate(shard, offset, len as u64) {
         push_parts(&set, shard, extent, range, &mut parts);
     }
-    let total = (len as u64).min(layout.len().saturating_sub(offset));
+    let total = (len as u64).min(shard_len.saturating_sub(offset));
     set.served.fetch_add(total, Ordering::Relaxed);
     let last = parts.iter().rev().find_map(|part| match part {
-        Part::Voxels(key, _) => Some(*key),
+        Part::Voxels(voxels) => Some(voxels),
         Part::Literal(_) => None,
     });
-    let whole = last.is_some_and(|key| set.cache.source().volume(key).peek_cost(0, 1).is_none());
-    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, last, whole));
+    let whole = last.is_some_and(|last| set.cache.source().peek_cost(last.key, 0, 1).is_none());
+    let place = last.map(|last| last.place);
+    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, place, whole));
     let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
     Box::new(Read { set, cursor, sequential, parts, gathered, done }).advance();
 }
@@ -89,7 +98,8 @@ fn push_parts(set: &Inner, shard: ShardId, extent: Extent, range: Range<u64>, pa
     }
     if range.end > prefix {
         let key = Key::try_from(plan.sample_index(shard, member)).unwrap_or(Key::MAX);
-        parts.push_back(Part::Voxels(key, range.start.max(prefix) - prefix..range.end - prefix));
+        let range = range.start.max(prefix) - prefix..range.end - prefix;
+        parts.push_back(Part::Voxels(Voxels { key, place: member.sample, range }));
     }
 }
 
@@ -105,23 +115,31 @@ impl Read {
                     }
                     continue;
                 }
-                Part::Voxels(key, range) => (key, range),
+                Part::Voxels(Voxels { key, range, .. }) => (key, range),
             };
             if self.may_peek(key, &range) {
                 return self.peek(key, range);
             }
-            let set = self.set.clone();
-            let reader = self.cursor.as_ref().map(|cursor| cursor.id());
-            match set.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
-                Poll::Parked => return,
-                Poll::Ready(Err(error), read) => return (read.done)(Err(error)),
-                Poll::Ready(Ok(bytes), read) => match read.add(bytes) {
-                    Some(read) => self = read,
-                    None => return,
-                },
+            match self.take(key, range) {
+                Some(read) => self = read,
+                None => return,
             }
         }
         (self.done)(Ok(self.gathered.unwrap_or_default().into()));
+    }
+
+    /// Takes voxels of a filled volume. `None` if the read waits for them, or is answered.
+    fn take(self: Box<Self>, key: Key, range: Range<u64>) -> Option<Box<Self>> {
+        let set = self.set.clone();
+        let reader = self.cursor.as_ref().map(|cursor| cursor.id());
+        match set.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
+            Poll::Parked => None,
+            Poll::Ready(Err(error), read) => {
+                (read.done)(Err(error));
+                None
+            }
+            Poll::Ready(Ok(bytes), read) => read.add(bytes),
+        }
     }
 
     /// Takes a part's bytes; answers the read if they are all of it.
@@ -145,7 +163,7 @@ impl Read {
         let is_cheap = !self.sequential
             && volume.byte_len() >= PEEK_MIN_VOLUME
             && (range.end <= PEEK_HEAD || range.start >= volume.byte_len() - PEEK_TAIL)
-            && volume.peek_cost(range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
+            && volumes.peek_cost(key, range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
             && !lock(&volumes.failed).contains_key(&key);
         if is_cheap && volume.reaches_last_chunk(range.end) {
             // Before the look into the cache: a fill that begins after it knows of the peek.
@@ -159,9 +177,14 @@ impl Read {
         let set = self.set.clone();
         set.clone().cache.run(Box::new(move || {
             let mut voxels = vec![0; to_usize(range.end - range.start)];
-            let volumes = set.cache.source();
-            let result = volumes.volume(key).peek(range.start, &mut voxels);
-            self.ready(result.map(|()| voxels.into()).inspect_err(|error| volumes.log_once(key, error)));
+            match set.cache.source().peek(key, range.start, &mut voxels) {
+                Some(result) => self.ready(result.map(|()| voxels.into())),
+                None => {
+                    if let Some(read) = self.take(key, range) {
+                        read.advance();
+                    }
+                }
+            }
         }));
     }
 }

@@ -102,38 +102,43 @@ impl Example {
 
     /// Every shard as one vector, made the simplest way.
     pub(crate) fn naive_shards(&self) -> Vec<Vec<u8>> {
-        let numbered: Vec<(usize, &Stored)> = self.volumes.iter().enumerate().collect();
-        numbered
-            .chunks(self.per_shard as usize)
-            .enumerate()
-            .map(|(shard, samples)| naive_shard(shard, samples))
-            .collect()
+        self.naive_view(&(0..self.volumes.len()).collect::<Vec<_>>())
+    }
+
+    /// The same with the samples in another order, under their own keys.
+    pub(crate) fn naive_view(&self, order: &[usize]) -> Vec<Vec<u8>> {
+        order.chunks(self.per_shard as usize).map(|samples| self.naive_shard(samples)).collect()
+    }
+
+    fn naive_shard(&self, samples: &[usize]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for &number in samples {
+            let per_shard = self.per_shard as usize;
+            let key = format!("{:06}_{:06}", number / per_shard, number % per_shard);
+            push_sample(&mut bytes, &key, number, &self.volumes[number]);
+        }
+        bytes.resize((bytes.len() + 1024).next_multiple_of(10_240), 0);
+        bytes
     }
 }
 
-fn naive_shard(shard: usize, samples: &[(usize, &Stored)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (index, (number, stored)) in samples.iter().enumerate() {
-        let count = stored.shape.iter().product();
-        let voxels: Vec<u8> =
-            (0..count).flat_map(|at| f16::from_f32(value(*number, at) as f32).to_le_bytes()).collect();
-        let shape = format!("[{}, {}, {}]", stored.shape[0], stored.shape[1], stored.shape[2]);
-        let json = format!(
-            "{{\"study_id\": \"v_{number:03}\", \"RescaleSlope\": 1.0, \"RescaleIntercept\": -1024.0, \
-             \"XYSpacing\": \"[0.5, 0.5]\", \"ZSpacing\": {:?}, \"original_shape\": {shape}, \"volume_shape\": {shape}, \
-             \"volume_dtype\": \"float16\"}}",
-            format!("1.{number}").parse::<f64>().unwrap()
-        );
-        let text = format!("findings {number}\nimpression, {number}");
-        let labels: Vec<u8> = [(number % 2) as f32, 1.0].iter().flat_map(|label| label.to_le_bytes()).collect();
-        for (extension, payload) in [("bin", voxels), ("json", json.into()), ("txt", text.into()), ("labels", labels)] {
-            bytes.extend(tar::header(&format!("{shard:06}_{index:06}.{extension}"), payload.len() as u64));
-            bytes.extend(&payload);
-            bytes.resize(bytes.len().next_multiple_of(512), 0);
-        }
+fn push_sample(bytes: &mut Vec<u8>, key: &str, number: usize, stored: &Stored) {
+    let count = stored.shape.iter().product();
+    let voxels: Vec<u8> = (0..count).flat_map(|at| f16::from_f32(value(number, at) as f32).to_le_bytes()).collect();
+    let shape = format!("[{}, {}, {}]", stored.shape[0], stored.shape[1], stored.shape[2]);
+    let json = format!(
+        "{{\"study_id\": \"v_{number:03}\", \"RescaleSlope\": 1.0, \"RescaleIntercept\": -1024.0, \
+         \"XYSpacing\": \"[0.5, 0.5]\", \"ZSpacing\": {:?}, \"original_shape\": {shape}, \"volume_shape\": {shape}, \
+         \"volume_dtype\": \"float16\"}}",
+        format!("1.{number}").parse::<f64>().unwrap()
+    );
+    let text = format!("findings {number}\nimpression, {number}");
+    let labels: Vec<u8> = [(number % 2) as f32, 1.0].iter().flat_map(|label| label.to_le_bytes()).collect();
+    for (extension, payload) in [("bin", voxels), ("json", json.into()), ("txt", text.into()), ("labels", labels)] {
+        bytes.extend(tar::header(&format!("{key}.{extension}"), payload.len() as u64));
+        bytes.extend(&payload);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
     }
-    bytes.resize((bytes.len() + 1024).next_multiple_of(10_240), 0);
-    bytes
 }
 
 fn write_npz(path: &Path, number: usize, stored: &Stored) {

@@ -229,7 +229,9 @@ def test_globs_find_only_shards(folder: Path, expected: Path) -> None:
     """What a training script globs for trips over nothing."""
     names = [path.name for path in shards(expected)]
     assert sorted(path.name for path in folder.glob("**/*.tar")) == names
-    assert sorted(name for name in os.listdir(folder) if not name.startswith(".")) == ["manifest.json", *names]
+    seen = {name for name in os.listdir(folder) if not name.startswith(".")}
+    indexes = {index for name in names for index in (name.replace(".tar", ".idx"), name + ".idx")}
+    assert seen == {"manifest.json", "shardindex.json", *names, *indexes}
 
 
 def leaves(value: object, path: str = "") -> dict[str, object]:

@@ -1,0 +1,149 @@
+//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. Pure.
+//!
+//! | file | reader | what it spares |
+//! |---|---|---|
+//! | `shardindex.json` | wids 0.1.11, `ShardListDataset` | counting the samples of every shard |
+//! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`, format v1.2 of `wds2idx` | walking the headers |
+//! | `shard-000000.tar.idx`, `.nv-meta/` | Megatron-Energon 7.4.1 | `energon prepare`, which writes beside the shards |
+//!
+//! Energon's `.nv-meta/index.sqlite` is not among them: it serves joins and look-ups by key, and no epoch reads it.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use crate::members::MEMBERS;
+use crate::plan::{Plan, ShardId, View};
+use crate::tar;
+
+/// The folder of Energon's files.
+pub const ENERGON_FOLDER: &str = ".nv-meta";
+/// The version whose files these are.
+const ENERGON_VERSION: &str = "7.4.1";
+
+/// The index files of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardIndex {
+    /// DALI's.
+    Dali,
+    /// Energon's.
+    Energon,
+}
+
+/// The index files of all shards of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewIndex {
+    /// The wids index.
+    Wids,
+    /// Energon's counts of samples.
+    EnergonInfo,
+    /// Energon's split: all shards are `train`, because a data set is one split already.
+    EnergonSplit,
+    /// Energon's loader: samples as dictionaries of their members' bytes.
+    EnergonDataset,
+}
+
+impl ShardIndex {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Dali, Self::Energon];
+
+    /// The name of the file, from the shard's number in its view.
+    pub fn name(self, number: u32) -> String {
+        let shard = Plan::shard_name(number);
+        match self {
+            Self::Dali => format!("{}.idx", shard.trim_end_matches(".tar")),
+            Self::Energon => format!("{shard}.idx"),
+        }
+    }
+
+    /// Its content; `None` if there is no such shard.
+    pub fn render(self, plan: &Plan, id: ShardId) -> Option<Vec<u8>> {
+        let layout = &plan.shard(id)?.layout;
+        match self {
+            Self::Dali => {
+                let starts = layout.sample_starts();
+                let mut text = format!("v1.2 {}\n", starts.len());
+                for (start, index) in starts.iter().zip(plan.samples(id).iter()) {
+                    text += &dali_line(plan, *start, index);
+                }
+                Some(text.into_bytes())
+            }
+            // Where each sample begins, and where the last one ends.
+            Self::Energon => {
+                let offsets = layout.sample_starts().iter().copied().chain([layout.end()]);
+                Some(offsets.flat_map(u64::to_le_bytes).collect())
+            }
+        }
+    }
+
+    /// Its size, without its content where that is easy.
+    pub fn len(self, plan: &Plan, id: ShardId) -> Option<u64> {
+        match self {
+            Self::Dali => Some(self.render(plan, id)?.len() as u64),
+            Self::Energon => Some((plan.samples(id).len() as u64 + 1) * 8),
+        }
+    }
+}
+
+/// Extension, offset, size and name of each member of a sample.
+fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
+    let key = plan.key(&plan.dataset.samples[index]);
+    let extensions: [&str; MEMBERS] = plan.options.format.extensions();
+    let mut line = String::new();
+    let mut offset = start;
+    for (extension, size) in extensions.iter().zip(plan.member_sizes(index)) {
+        offset += tar::BLOCK;
+        let space = if line.is_empty() { "" } else { " " };
+        let _ = write!(line, "{space}{extension} {offset} {size} {key}.{extension}");
+        offset += size + tar::padding(*size);
+    }
+    line + "\n"
+}
+
+impl ViewIndex {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Wids, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
+
+    /// The folder in which it is, below that of the shards, if it is not that.
+    pub fn folder(self) -> Option<&'static str> {
+        (self != Self::Wids).then_some(ENERGON_FOLDER)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wids => "shardindex.json",
+            Self::EnergonInfo => ".info.json",
+            Self::EnergonSplit => "split.yaml",
+            Self::EnergonDataset => "dataset.yaml",
+        }
+    }
+
+    /// Its content. A shard without a sample is in none: Energon refuses it.
+    pub fn render(self, plan: &Plan, view: View) -> Vec<u8> {
+        let shards = plan.view(view).into_iter().flatten().filter_map(|id| {
+            let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
+            Some((Plan::shard_name(number), shard.samples.len(), shard.layout.len()))
+        });
+        let shards = shards.filter(|(_, samples, _)| *samples > 0);
+        let content = match self {
+            Self::Wids => {
+                let entry = |(name, samples, bytes)| json!({ "url": name, "nsamples": samples, "filesize": bytes });
+                let shards: Vec<_> = shards.map(entry).collect();
+                let index = json!({ "__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards });
+                format!("{index:#}\n")
+            }
+            Self::EnergonInfo => {
+                let counts: serde_json::Map<_, _> = shards.map(|(name, samples, _)| (name, samples.into())).collect();
+                format!("{:#}\n", json!({ "energon_version": ENERGON_VERSION, "shard_counts": counts }))
+            }
+            Self::EnergonSplit => {
+                let names: Vec<String> = shards.map(|(name, ..)| format!("  - {name}\n")).collect();
+                let train = if names.is_empty() { " []\n".to_owned() } else { format!("\n{}", names.concat()) };
+                format!("split_parts:\n  train:{train}  val: []\n  test: []\nexclude: []\n")
+            }
+            Self::EnergonDataset => "__module__: megatron.energon\n__class__: CrudeWebdataset\n".to_owned(),
+        };
+        content.into_bytes()
+    }
+}
