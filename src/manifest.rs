@@ -5,7 +5,7 @@
 
 mod read;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::dataset::LeftOut;
@@ -75,7 +75,13 @@ struct Shard<'a> {
     plain_size: Option<u64>,
     sha256: Option<&'a str>,
     sample_count: usize,
-    samples: Vec<Sample<'a>>,
+    samples: Samples<'a>,
+}
+
+/// The samples of a shard, each made when it is written: all entries of 47,149 samples would take 20 MB.
+struct Samples<'a> {
+    plan: &'a Plan,
+    id: ShardId,
 }
 
 #[derive(Serialize)]
@@ -155,16 +161,23 @@ fn shard_entry<'a>(
 ) -> Option<Shard<'a>> {
     let (_, number) = plan.view_of(id)?;
     let (size, plain_size, sha256) = file(id, plan.shard(id)?.layout.len());
-    let entry = |sample: &'a crate::dataset::Sample| {
-        let (source_size, crc) = sample.npz_size_and_crc();
-        Sample {
-            key: plan.key(sample),
-            study_id: &sample.study_id,
-            source: sample.path.to_string_lossy().into_owned(),
-            source_size,
-            source_crc32: format!("{crc:08x}"),
-        }
-    };
-    let samples: Vec<Sample<'a>> = plan.shard_samples(id).map(entry).collect();
-    Some(Shard { name: Plan::shard_name(number), size, plain_size, sha256, sample_count: samples.len(), samples })
+    let (sample_count, samples) = (plan.samples(id).len(), Samples { plan, id });
+    Some(Shard { name: Plan::shard_name(number), size, plain_size, sha256, sample_count, samples })
+}
+
+impl Serialize for Samples<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.plan.shard_samples(self.id).map(|sample| sample_entry(self.plan, sample)))
+    }
+}
+
+fn sample_entry<'a>(plan: &Plan, sample: &'a crate::dataset::Sample) -> Sample<'a> {
+    let (source_size, crc) = sample.npz_size_and_crc();
+    Sample {
+        key: plan.key(sample),
+        study_id: &sample.study_id,
+        source: sample.path.to_string_lossy().into_owned(),
+        source_size,
+        source_crc32: format!("{crc:08x}"),
+    }
 }
