@@ -2,6 +2,8 @@
 
 mod bench;
 mod dataset;
+mod manifest;
+mod materialize;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use manifest::{ManifestArgs, ManifestCommand};
+pub use materialize::MaterializeArgs;
 
 use crate::error::{Error, Result};
 
@@ -32,6 +36,8 @@ pub enum Command {
     Mount(MountArgs),
     /// Write the shards and manifest.json to a folder; run again to continue
     Materialize(MaterializeArgs),
+    /// Join the manifests of parts, or make one again from the shards
+    Manifest(ManifestArgs),
     /// Show how a mount is doing
     Status(StatusArgs),
     /// End a mount
@@ -110,20 +116,6 @@ impl PageCache {
             Self::Off => false,
         }
     }
-}
-
-/// `materialize`.
-#[derive(Debug, Args)]
-pub struct MaterializeArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// Folder for the shards; created if missing
-    #[arg(long, value_name = "DIR")]
-    pub output_dir: PathBuf,
-    /// Shards written at a time, and decoder threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub num_workers: Option<u16>,
 }
 
 /// `unmount`.

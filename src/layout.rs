@@ -73,6 +73,12 @@ impl ShardLayout {
         self.len
     }
 
+    /// The bytes of its members.
+    pub fn payload_len(&self) -> u64 {
+        let payloads = self.extents.iter().filter(|extent| matches!(extent.content, Content::Payload(_)));
+        payloads.map(|extent| extent.len).sum()
+    }
+
     /// Never true: a shard without samples still has its end blocks.
     pub fn is_empty(&self) -> bool {
         self.len == 0

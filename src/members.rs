@@ -1,13 +1,13 @@
 //! What the members of a sample are called and what the small ones hold, in each profile.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::Sample;
 use crate::pyjson;
 use crate::volume::Kind;
 
 /// The profile: how members are named and encoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `.bin`, `.json`, `.txt`, `.labels`, as the CT-CLIP loader reads them.

@@ -4,10 +4,12 @@
 
 mod saved;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, Sample};
@@ -39,6 +41,9 @@ pub struct Shard {
     pub samples: Range<usize>,
     /// Where its bytes come from.
     pub layout: ShardLayout,
+    /// SHA-256 of all that determines its bytes, in hexadecimal. A plan that differs in one sample differs in the
+    /// digest of that sample's shard alone.
+    pub digest: String,
 }
 
 /// Data set, options, layouts and digest.
@@ -54,6 +59,8 @@ pub struct Plan {
     pub payload_bytes: u64,
     /// SHA-256 of all that determines the shards' bytes, in hexadecimal.
     pub digest: String,
+    /// Of the samples, in their order.
+    measured: Vec<Measured>,
 }
 
 impl Plan {
@@ -62,21 +69,38 @@ impl Plan {
     /// # Errors
     /// [`Error::Refused`] if a shard cannot be written as USTAR.
     pub fn new(dataset: Dataset, options: Options) -> Result<Self> {
-        let (sizes, digest) = Self::measure(&dataset, options)?;
-        Ok(Self::lay_out(dataset, options, &sizes, digest))
+        let (measured, digest) = Self::measure(&dataset, options)?;
+        Ok(Self::lay_out(dataset, options, measured, digest))
     }
 
-    /// The sizes of all samples' members, and the digest.
-    fn measure(dataset: &Dataset, options: Options) -> Result<(Vec<Sizes>, String)> {
+    /// The same without some samples (indexes into [`Dataset::samples`], and why): their slots stay empty, so that only
+    /// their own shards change. The digest stays that of the plan which was asked for.
+    pub fn without(&self, left_out: &BTreeMap<usize, String>) -> Self {
+        let kept = |index: &usize| !left_out.contains_key(index);
+        let (mut dataset, indexes) = (self.dataset.clone(), 0..self.measured.len());
+        let measured = indexes.filter(kept).map(|index| self.measured[index].clone()).collect();
+        let samples = std::mem::take(&mut dataset.samples);
+        for (index, sample) in samples.into_iter().enumerate() {
+            match left_out.get(&index) {
+                None => dataset.samples.push(sample),
+                Some(reason) => dataset.left_out.push(sample.left_out(reason.clone())),
+            }
+        }
+        dataset.left_out.sort_by_key(|left_out| left_out.slot);
+        Self::lay_out(dataset, self.options, measured, self.digest.clone())
+    }
+
+    /// The sizes and digests of all samples' members, and the plan's digest.
+    fn measure(dataset: &Dataset, options: Options) -> Result<(Vec<Measured>, String)> {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
         let measured = try_map(&dataset.samples, available_cores(), |sample| measure(options, sample))?;
         let digest = digest(dataset, options, &measured);
-        Ok((measured.iter().map(|measured| measured.sizes).collect(), digest))
+        Ok((measured, digest))
     }
 
-    fn lay_out(dataset: Dataset, options: Options, sizes: &[Sizes], digest: String) -> Self {
+    fn lay_out(dataset: Dataset, options: Options, measured: Vec<Measured>, digest: String) -> Self {
         let count = dataset.slots.div_ceil(options.samples_per_shard);
         let mut shards = Vec::with_capacity(count as usize);
         let mut next = 0;
@@ -85,15 +109,28 @@ impl Plan {
             while dataset.samples.get(next).is_some_and(|sample| sample.slot / options.samples_per_shard == number) {
                 next += 1;
             }
-            shards.push(Shard { samples: first..next, layout: ShardLayout::new(&sizes[first..next]) });
+            let here = &measured[first..next];
+            let layout = ShardLayout::new(here.iter().map(|measured| measured.sizes));
+            shards.push(Shard { samples: first..next, layout, digest: shard_digest(options, number, here) });
         }
-        let payload_bytes = sizes.iter().flatten().sum();
-        Self { dataset, options, shards, payload_bytes, digest }
+        let payload_bytes = measured.iter().flat_map(|measured| measured.sizes).sum();
+        Self { dataset, options, shards, payload_bytes, digest, measured }
     }
 
     /// A shard's file name.
     pub fn shard_name(id: ShardId) -> String {
         format!("shard-{id:06}.tar")
+    }
+
+    /// The shard of a file name.
+    pub fn shard_named(name: &str) -> Option<ShardId> {
+        let id: ShardId = name.strip_prefix("shard-")?.strip_suffix(".tar")?.parse().ok()?;
+        (Self::shard_name(id) == name).then_some(id)
+    }
+
+    /// The shard of a sample, given as an index into [`Dataset::samples`].
+    pub fn shard_of(&self, sample: usize) -> ShardId {
+        self.dataset.samples[sample].slot / self.options.samples_per_shard
     }
 
     /// The key of a sample: its shard's number and its index there.
@@ -158,7 +195,8 @@ fn volume_member_len(options: Options, sample: &Sample) -> u64 {
 /// The payload bytes of a sample's members.
 type Sizes = [u64; MEMBERS];
 
-/// What a sample contributes to the layout and to the digest.
+/// What a sample contributes to the layout and to the digests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Measured {
     sizes: Sizes,
     digest: [u8; 32],
@@ -210,6 +248,16 @@ fn digest(dataset: &Dataset, options: Options, measured: &[Measured]) -> String 
     let Options { samples_per_shard, format, overflow } = options;
     fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {}", dataset.slots).as_bytes());
     fields.add(dataset.label_names.join("\n").as_bytes());
+    measured.iter().for_each(|measured| fields.add(&measured.digest));
+    format!("{:x}", fields.0.finalize())
+}
+
+/// The same for one shard.
+fn shard_digest(options: Options, number: ShardId, measured: &[Measured]) -> String {
+    let mut fields = Fields(Sha256::new());
+    fields.add(b"ctwds-fs shard 1");
+    let Options { samples_per_shard, format, overflow } = options;
+    fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {number}").as_bytes());
     measured.iter().for_each(|measured| fields.add(&measured.digest));
     format!("{:x}", fields.0.finalize())
 }

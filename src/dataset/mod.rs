@@ -103,6 +103,14 @@ pub struct Sample {
     pub labels: Vec<f32>,
 }
 
+impl Sample {
+    /// What is said of it once it is left out.
+    pub fn left_out(&self, reason: String) -> LeftOut {
+        let path = self.path.to_string_lossy().into_owned();
+        LeftOut { slot: self.slot, study_id: self.study_id.clone(), path, reason }
+    }
+}
+
 /// A volume that all tables know and that is not in the data set; its slot stays empty.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeftOut {

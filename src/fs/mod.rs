@@ -164,7 +164,7 @@ impl Tree {
     /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
     /// cannot be read.
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
-        let finished = Finished::open(folder, &self.set.plan().digest)?;
+        let finished = Finished::open(folder, self.set.plan())?;
         let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
         let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
@@ -214,8 +214,7 @@ impl Tree {
     }
 
     fn shard_named(&self, name: &str) -> Option<Inode> {
-        let id: ShardId = name.strip_prefix("shard-")?.strip_suffix(".tar")?.parse().ok()?;
-        (Plan::shard_name(id) == name).then(|| self.inode_of(id))
+        Plan::shard_named(name).map(|id| self.inode_of(id))
     }
 
     fn shard_of(inode: Inode) -> Option<ShardId> {

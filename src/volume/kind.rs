@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::npz::{Array, Element};
 
 /// The kinds of volume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The array as it is.
