@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from faulty import FaultyFolder, faulty_folder
-from harness import Program, digest, require_fuse, shards, wait_until
+from harness import Program, digest, files_in, identities, require_fuse, shards, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -45,16 +45,6 @@ def tiny(program: Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[Da
     out = tmp_path_factory.mktemp("tiny")
     dataset = noise_dataset(out, 4, (8, 8, 8))
     return dataset, program.materialize(dataset, out / "right", *FLAGS, "--num-workers", 1)
-
-
-def files_in(folder: Path) -> dict[str, str]:
-    """Digests of all files, without the record of the run."""
-    return {path.name: digest(path) for path in folder.iterdir() if path.is_file()}
-
-
-def identities(folder: Path) -> dict[str, tuple[int, int]]:
-    """What changes when a finished shard is written again."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards(folder)}
 
 
 def command(dataset: Dataset, out: Path, *more: object) -> list[object]:
