@@ -55,9 +55,14 @@ impl Finished {
         record.all_finished().filter(|(id, found)| is_of_plan(*id, found)).map(|(id, found)| (id, found.size)).collect()
     }
 
+    /// The size of a finished shard, by the record as it was last read.
+    pub(super) fn recorded(&self, id: ShardId) -> Option<u64> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&id).copied()
+    }
+
     /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
-        let size = *self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&id)?;
+        let size = self.recorded(id)?;
         let file = File::open(self.folder.join(Plan::shard_name(id))).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod mounts;
 mod passthrough;
 mod pool;
+mod switched;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -30,6 +31,7 @@ use crate::record::STATUS_DIR;
 use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;
 use pool::Pool;
+use switched::{FIRST_FILE, FIRST_SHARD, Switched, shard_of};
 
 const STATS: &str = "stats.json";
 const MOUNT: &str = "mount.json";
@@ -46,11 +48,6 @@ const MANIFEST_FILE: Inode = 3;
 const STATS_FILE: Inode = 4;
 const MOUNT_FILE: Inode = 5;
 const ERRORS_FILE: Inode = 6;
-/// Shard 0's inode while it is made on demand; the others follow.
-const FIRST_SHARD: Inode = 16;
-/// Shard 0's inode once it is a file; the others follow. Another one, because a kernel that has cached pages of the one
-/// cannot read the other past them.
-const FIRST_FILE: Inode = 1 << 33;
 
 /// What `stat` shows, besides the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +90,8 @@ enum Handle {
 /// Shards that are files already.
 struct Materialized {
     finished: Finished,
-    /// Those whose names have the inode of the file, and its size: without a sample that could not be made, it is not
-    /// the planned one.
-    switched: RwLock<HashMap<ShardId, u64>>,
+    /// Those whose names have the inode of the file.
+    switched: Switched,
     /// Opens and reads them: a disk may be slow, and a server dead.
     pool: Pool,
     opened: AtomicU64,
@@ -166,7 +162,7 @@ impl Tree {
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
         let finished = Finished::open(folder, self.set.plan())?;
         let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
-        let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
+        let (switched, opened) = (Switched::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
         self.switch_finished();
         Ok(())
@@ -176,23 +172,23 @@ impl Tree {
     pub fn switch_finished(&self) -> Vec<String> {
         let Some(Materialized { finished, switched, .. }) = &self.materialized else { return Vec::new() };
         finished.refresh();
-        let known = |id: &ShardId| switched.read().unwrap_or_else(|poison| poison.into_inner()).contains_key(id);
         let all = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
-        let size = |id| Some((id, finished.file(id)?.1));
-        let new: Vec<(ShardId, u64)> = all.filter(|id| !known(id)).filter_map(size).collect();
-        switched.write().unwrap_or_else(|poison| poison.into_inner()).extend(new.iter().copied());
-        new.into_iter().map(|(id, _)| Plan::shard_name(id)).collect()
+        // The files of the others need not be looked at.
+        let may_be_new = |id: &ShardId| finished.recorded(*id) != switched.last(*id);
+        all.filter(may_be_new).filter(|id| self.switch(*id)).map(Plan::shard_name).collect()
     }
 
-    /// The size of a shard's file, if its name leads there.
-    fn file_size(&self, id: ShardId) -> Option<u64> {
-        let switched = &self.materialized.as_ref()?.switched;
-        switched.read().unwrap_or_else(|poison| poison.into_inner()).get(&id).copied()
+    /// Gives a shard's name the inode of what it is now; whether that is another one.
+    fn switch(&self, id: ShardId) -> bool {
+        let Some(Materialized { finished, switched, .. }) = &self.materialized else { return false };
+        let size = finished.file(id).map(|(_, size)| size);
+        self.set.len(id).is_some_and(|planned| switched.note(id, size, planned))
     }
 
     /// The inode that a shard's name has now.
     fn inode_of(&self, id: ShardId) -> Inode {
-        Inode::from(id) + if self.file_size(id).is_some() { FIRST_FILE } else { FIRST_SHARD }
+        let on_demand = Inode::from(id) + FIRST_SHARD;
+        self.materialized.as_ref().map_or(on_demand, |materialized| materialized.switched.inode(id))
     }
 
     /// The entry `name` of folder `parent`.
@@ -217,10 +213,6 @@ impl Tree {
         Plan::shard_named(name).map(|id| self.inode_of(id))
     }
 
-    fn shard_of(inode: Inode) -> Option<ShardId> {
-        ShardId::try_from(inode.checked_sub(if inode >= FIRST_FILE { FIRST_FILE } else { FIRST_SHARD })?).ok()
-    }
-
     /// The attributes of an inode.
     ///
     /// # Errors
@@ -237,8 +229,8 @@ impl Tree {
     }
 
     fn shard_size(&self, inode: Inode) -> Option<u64> {
-        let id = Self::shard_of(inode)?;
-        if inode >= FIRST_FILE { self.file_size(id) } else { self.set.len(id) }
+        let file = || self.materialized.as_ref()?.switched.size(inode);
+        if inode >= FIRST_FILE { file() } else { self.set.len(shard_of(inode)?) }
     }
 
     /// The entries of a folder with their inodes, `.` and `..` first, from number `start` on.
@@ -282,7 +274,7 @@ impl Tree {
     }
 
     fn open_shard(&self, inode: Inode) -> Result<(Handle, Reading)> {
-        let id = Self::shard_of(inode).ok_or(Error::NotFound)?;
+        let id = shard_of(inode).ok_or(Error::NotFound)?;
         let promised = self.shard_size(inode).ok_or(Error::NotFound)?;
         let usual = if self.page_cache { Reading::Cached } else { Reading::Uncached };
         let file = self.materialized.as_ref().and_then(|materialized| {
@@ -296,8 +288,13 @@ impl Tree {
         Ok(match file {
             Some(file) if inode >= FIRST_FILE => (Handle::File(file.clone()), Reading::From(Some(file))),
             Some(file) => (Handle::File(file), usual),
-            // It was made without a sample that cannot be made, and is gone.
-            None if self.set.len(id) != Some(promised) => return Err(Error::NotFound),
+            // A file without a sample that could not be made has been replaced or removed: the kernel looks the name up
+            // again, and finds what it leads to now.
+            None if self.set.len(id) != Some(promised) => {
+                self.switch(id);
+                let (path, detail) = (Plan::shard_name(id).into(), "it has become another file".into());
+                return Err(Error::Changed { path, detail });
+            }
             None if inode >= FIRST_FILE => (Handle::Shard(Arc::new(self.set.cursor(id))), Reading::From(None)),
             None => (Handle::Shard(Arc::new(self.set.cursor(id))), usual),
         })
@@ -305,8 +302,7 @@ impl Tree {
 
     fn stats(&self) -> Bytes {
         let count = |materialized: &Materialized| {
-            let switched = materialized.switched.read().unwrap_or_else(|poison| poison.into_inner()).len();
-            (switched as u64, materialized.opened.load(Ordering::Relaxed))
+            (materialized.switched.len() as u64, materialized.opened.load(Ordering::Relaxed))
         };
         let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
         let stats = Stats { shards: self.set.stats(), materialized_shards, materialized_opens };

@@ -97,6 +97,11 @@ pub struct Outcome {
 /// With [`OnError::Skip`], one whose volume is damaged is written without that sample. Storage that fails is no reason
 /// to skip: what is made must not depend on the weather.
 ///
+/// A folder is of this plan if at least one of its finished shards is: those that are not (a table's row or a volume has
+/// changed, or samples are excluded) are made again, the others are kept. Shards which the plan does not have are not
+/// removed; the folder is refused. So is one with a shard that no run is known to have written, unless it is, to the
+/// byte, the one that is made.
+///
 /// # Errors
 /// [`Error::Refused`] if the folder belongs to another plan, is in use, has no room, or `stop` was set;
 /// [`Error::Io`] if it cannot be written. Finished shards stay, and the same call continues.

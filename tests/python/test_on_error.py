@@ -118,6 +118,18 @@ def test_a_mended_volume_is_no_longer_skipped(program: Program, data: Dataset, t
     assert [row["study_id"] for row in rows(out)] == ["v02", "v07"]
 
 
+def test_a_plan_that_leaves_them_out_keeps_the_shards(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """What was skipped, and is no part of the plan any more, need not be skipped: the same bytes, nothing is made."""
+    out = tmp_path / "out"
+    program.run(*command(data, out, "--on-error", "skip"))
+    before = identities(out)
+    for study in BAD:
+        (data.folder / f"{study}.npz").write_bytes(b"no volume any more")
+    assert "0 shards written, 3 kept" in program.run(*command(data, out)).stdout
+    assert identities(out) == before
+    assert [entry["reason"].count("CRC") for entry in manifest(out)["left_out"]] == [0, 0, 0]
+
+
 def test_every_sample_of_a_shard(program: Program, tmp_path: Path) -> None:
     """An empty tar file, as where the plan leaves all of them out; also where no shard has any."""
     dataset = noise_dataset(tmp_path / "data", 6, (8, 8, 8))
@@ -205,6 +217,26 @@ def test_a_mount_serves_a_skipped_shard_from_its_file(program: Program, data: Da
         smaller = {name for name in sizes if sizes[name] < planned[name]}
         assert smaller == {"shard-000000.tar", "shard-000002.tar"}
         assert json.loads((point / ".ctwds" / "stats.json").read_text())["volumes_decoded"] == 0
+
+
+def test_a_mount_follows_a_skipped_shard_that_is_made_whole(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """The name leads from the small file to the whole one without a failed open in between; what was open goes on."""
+    out = tmp_path / "out"
+    skipped = reference_without(data, tmp_path / "skipped", OPTIONS, BAD)
+    program.run(*command(data, out, "--on-error", "skip"))
+    with program.mounted(data, *OPTIONS.flags(), "--materialized", out) as point:
+        assert_equal(point, skipped)
+        with (point / "shard-000000.tar").open("rb") as early:
+            head = early.read(600)
+            for study in BAD:
+                flip_voxel(data.folder / f"{study}.npz")
+            program.run(*command(data, out))
+            whole = reference_without(data, tmp_path / "whole", OPTIONS, set())
+            assert_equal(point, whole)
+            assert {path.name: path.stat().st_size for path in shards(point)} == {
+                path.name: path.stat().st_size for path in shards(whole)
+            }
+            assert head + early.read() == (skipped / "shard-000000.tar").read_bytes()
 
 
 def test_bad_samples_beside_a_finished_folder(program: Program, tmp_path: Path) -> None:
