@@ -3,6 +3,8 @@
 mod bench;
 mod config;
 mod dataset;
+mod manifest;
+mod materialize;
 mod verify;
 
 use std::ffi::OsString;
@@ -13,9 +15,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use manifest::{ManifestArgs, ManifestCommand};
+pub use materialize::MaterializeArgs;
 pub use verify::VerifyArgs;
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// CT volumes in NPZ files as WebDataset shards: mounted and made on demand, or written to disk.
@@ -36,6 +39,8 @@ pub enum Command {
     Mount(MountArgs),
     /// Write the shards and manifest.json to a folder; run again to continue
     Materialize(MaterializeArgs),
+    /// Join the manifests of parts, or make one again from the shards
+    Manifest(ManifestArgs),
     /// Show how a mount is doing
     Status(StatusArgs),
     /// End a mount
@@ -151,27 +156,6 @@ impl PageCache {
             Self::Off => false,
         }
     }
-}
-
-/// `materialize`.
-#[derive(Debug, Args)]
-pub struct MaterializeArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// Or shards.
-    #[command(flatten)]
-    pub source: ShardsArgs,
-    /// Folder for the shards; created if missing
-    #[arg(long, value_name = "DIR")]
-    pub output_dir: PathBuf,
-    /// Compress the volumes without loss: zstd, or zstd:LEVEL with a level from 1 to 19. `mount --shards` shows such
-    /// shards as plain ones
-    #[arg(long, value_name = "CODEC")]
-    pub compress: Option<Codec>,
-    /// Shards written at a time, and decoder threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub num_workers: Option<u16>,
 }
 
 /// `unmount`.

@@ -30,6 +30,31 @@ pub enum ShardIndex {
     Energon,
 }
 
+/// A shard as the indexes of a view list it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The file's name.
+    pub name: String,
+    /// Samples in it.
+    pub samples: usize,
+    /// The file's bytes.
+    pub bytes: u64,
+}
+
+/// The shards of a view.
+pub fn list(plan: &Plan, view: View) -> Vec<Listed> {
+    let listed = |id| {
+        let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
+        Some(Listed { name: Plan::shard_name(number), samples: shard.samples.len(), bytes: shard.layout.len() })
+    };
+    plan.view(view).into_iter().flatten().filter_map(listed).collect()
+}
+
+/// Whether a file of this name, in the folder of the shards, is an index of them.
+pub fn is_index(name: &str) -> bool {
+    name == ViewIndex::Wids.name() || (name.starts_with("shard-") && name.ends_with(".idx"))
+}
+
 /// The index files of all shards of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewIndex {
@@ -120,25 +145,22 @@ impl ViewIndex {
     }
 
     /// Its content. A shard without a sample is in none: Energon refuses it.
-    pub fn render(self, plan: &Plan, view: View) -> Vec<u8> {
-        let shards = plan.view(view).into_iter().flatten().filter_map(|id| {
-            let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
-            Some((Plan::shard_name(number), shard.samples.len(), shard.layout.len()))
-        });
-        let shards = shards.filter(|(_, samples, _)| *samples > 0);
+    pub fn render(self, shards: &[Listed]) -> Vec<u8> {
+        let shards = shards.iter().filter(|shard| shard.samples > 0);
         let content = match self {
             Self::Wids => {
-                let entry = |(name, samples, bytes)| json!({ "url": name, "nsamples": samples, "filesize": bytes });
+                let entry = |Listed { name, samples, bytes }: &Listed| json!({ "url": name, "nsamples": samples, "filesize": bytes });
                 let shards: Vec<_> = shards.map(entry).collect();
                 let index = json!({ "__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards });
                 format!("{index:#}\n")
             }
             Self::EnergonInfo => {
-                let counts: serde_json::Map<_, _> = shards.map(|(name, samples, _)| (name, samples.into())).collect();
+                let counts: serde_json::Map<_, _> =
+                    shards.map(|shard| (shard.name.clone(), shard.samples.into())).collect();
                 format!("{:#}\n", json!({ "energon_version": ENERGON_VERSION, "shard_counts": counts }))
             }
             Self::EnergonSplit => {
-                let names: Vec<String> = shards.map(|(name, ..)| format!("  - {name}\n")).collect();
+                let names: Vec<String> = shards.map(|shard| format!("  - {}\n", shard.name)).collect();
                 let train = if names.is_empty() { " []\n".to_owned() } else { format!("\n{}", names.concat()) };
                 format!("split_parts:\n  train:{train}  val: []\n  test: []\nexclude: []\n")
             }

@@ -40,7 +40,8 @@
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
-//! | [`record`] | which shards of an output folder are finished | how they are made |
+//! | [`record`] | which shards of an output folder are finished, and of what they are made | how they are made |
+//! | [`mod@part`] | which shards one of several runs makes; its files' names | what is in them |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
 //! # Invariants
@@ -74,7 +75,11 @@
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
-//!   of it is made again; a run that was stopped goes on where it was.
+//!   of it is made again; a run that was stopped goes on where it was. Whatever journals, manifests and temporaries were
+//!   cut or lost, no shard is taken for finished that is not, and no file is replaced that no run is known to have
+//!   written. Two runs that could write the same shard never go on at once.
+//! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
+//!   bad, never storage.
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
@@ -103,6 +108,7 @@ pub mod memory;
 pub mod npz;
 pub mod num;
 pub mod parallel;
+pub mod part;
 pub mod plan;
 pub mod pyjson;
 pub mod quarantine;

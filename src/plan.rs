@@ -5,11 +5,13 @@
 mod epochs;
 mod saved;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, Sample, Source, Study};
@@ -62,8 +64,10 @@ pub struct Plan {
     pub options: Options,
     /// The plain shards, by number. One whose samples are all left out is an empty tar file.
     pub shards: Vec<Shard>,
-    /// The payload sizes of each sample's members.
-    sizes: Vec<Sizes>,
+    /// SHA-256 of all that determines the bytes of each plain shard, in hexadecimal.
+    shard_digests: Vec<String>,
+    /// Of the samples, in their order.
+    measured: Vec<Measured>,
     /// The shuffled views.
     epochs: Option<Epochs>,
     /// Payload bytes of all members of all samples.
@@ -78,42 +82,81 @@ impl Plan {
     /// # Errors
     /// [`Error::Refused`] if a shard cannot be written as USTAR.
     pub fn new(dataset: Dataset, options: Options) -> Result<Self> {
-        let (sizes, digest) = Self::measure(&dataset, options)?;
-        Ok(Self::lay_out(dataset, options, sizes, digest))
+        let (measured, digest) = Self::measure(&dataset, options)?;
+        Ok(Self::lay_out(dataset, options, measured, digest))
     }
 
-    /// The plan of shards that are on disk already: `digest` is the one that they were made with.
+    /// The plan of shards that are on disk already: these are the digests, of the whole and by shard, that they were made
+    /// with.
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn of_shards(dataset: Dataset, options: Options, digest: String) -> Result<Self> {
-        let (sizes, _) = Self::measure(&dataset, options)?;
-        Ok(Self::lay_out(dataset, options, sizes, digest))
+    pub fn of_shards(dataset: Dataset, options: Options, digest: String, shard_digests: Vec<String>) -> Result<Self> {
+        let (measured, _) = Self::measure(&dataset, options)?;
+        Ok(Self { shard_digests, ..Self::lay_out(dataset, options, measured, digest) })
     }
 
-    /// The sizes of all samples' members, and the digest.
-    fn measure(dataset: &Dataset, options: Options) -> Result<(Vec<Sizes>, String)> {
+    /// The same without some samples (indexes into [`Dataset::samples`], and why): their slots stay empty, so that only
+    /// their own shards change. The digest stays that of the plan which was asked for.
+    pub fn without(&self, left_out: &BTreeMap<usize, String>) -> Self {
+        let kept = |index: &usize| !left_out.contains_key(index);
+        let (mut dataset, indexes) = (self.dataset.clone(), 0..self.measured.len());
+        let measured = indexes.filter(kept).map(|index| self.measured[index].clone()).collect();
+        let samples = std::mem::take(&mut dataset.samples);
+        for (index, sample) in samples.into_iter().enumerate() {
+            match left_out.get(&index) {
+                None => dataset.samples.push(sample),
+                Some(reason) => dataset.left_out.push(sample.left_out(reason.clone())),
+            }
+        }
+        dataset.left_out.sort_by_key(|left_out| left_out.slot);
+        let mut plan = Self::lay_out(dataset, self.options, measured, self.digest.clone());
+        for (id, shard) in self.shards.iter().enumerate() {
+            if left_out.range(shard.samples.clone()).next().is_none() {
+                plan.shard_digests[id].clone_from(&self.shard_digests[id]);
+            }
+        }
+        plan
+    }
+
+    /// The sizes and digests of all samples' members, and the plan's digest.
+    fn measure(dataset: &Dataset, options: Options) -> Result<(Vec<Measured>, String)> {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
         let measured = try_map(&dataset.samples, available_cores(), |sample| measure(options, sample))?;
         let digest = digest(dataset, options, &measured);
-        Ok((measured.iter().map(|measured| measured.sizes).collect(), digest))
+        Ok((measured, digest))
     }
 
-    fn lay_out(dataset: Dataset, options: Options, sizes: Vec<Sizes>, digest: String) -> Self {
+    fn lay_out(dataset: Dataset, options: Options, measured: Vec<Measured>, digest: String) -> Self {
         let count = dataset.slots.div_ceil(options.samples_per_shard);
         let mut shards = Vec::with_capacity(count as usize);
+        let mut shard_digests = Vec::with_capacity(count as usize);
         let mut next = 0;
         for number in 0..count {
             let first = next;
             while dataset.samples.get(next).is_some_and(|sample| sample.slot / options.samples_per_shard == number) {
                 next += 1;
             }
-            shards.push(Shard { samples: first..next, layout: ShardLayout::new(&sizes[first..next]) });
+            let here = &measured[first..next];
+            let layout = ShardLayout::new(here.iter().map(|measured| measured.sizes));
+            shards.push(Shard { samples: first..next, layout });
+            shard_digests.push(shard_digest(options, number, here));
         }
-        let payload_bytes = sizes.iter().flatten().sum();
-        Self { dataset, options, shards, sizes, epochs: None, payload_bytes, digest }
+        let payload_bytes = measured.iter().flat_map(|measured| measured.sizes).sum();
+        Self { dataset, options, shards, shard_digests, measured, epochs: None, payload_bytes, digest }
+    }
+
+    /// SHA-256 of all that determines the bytes of a plain shard, in hexadecimal; `None` for those of epochs. A plan that
+    /// differs in one sample differs in the digest of that sample's shard alone.
+    pub fn shard_digest(&self, id: ShardId) -> Option<&str> {
+        self.shard_digests.get(id as usize).map(String::as_str)
+    }
+
+    /// Bytes of all members of a shard.
+    pub fn shard_payload(&self, id: ShardId) -> u64 {
+        self.samples(id).iter().map(|index| self.measured[index].sizes.iter().sum::<u64>()).sum()
     }
 
     /// The file name of a shard, from its number in its view.
@@ -142,8 +185,19 @@ impl Plan {
     /// The extents that cover `len` bytes of a shard from `offset` on, each with the wanted range within it.
     pub fn locate(&self, id: ShardId, offset: u64, len: u64) -> impl Iterator<Item = (Extent, Range<u64>)> + '_ {
         let samples = self.samples(id);
-        let sizes = move |sample: usize| samples.get(sample).map_or(&[][..], |index| &self.sizes[index]);
+        let sizes = move |sample: usize| samples.get(sample).map_or(&[][..], |index| &self.measured[index].sizes);
         self.shard(id).into_iter().flat_map(move |shard| shard.layout.locate(offset, len, sizes.clone()))
+    }
+
+    /// The shard of a file name.
+    pub fn shard_named(name: &str) -> Option<ShardId> {
+        let id: ShardId = name.strip_prefix("shard-")?.strip_suffix(".tar")?.parse().ok()?;
+        (Self::shard_name(id) == name).then_some(id)
+    }
+
+    /// The shard of a sample, given as an index into [`Dataset::samples`].
+    pub fn shard_of(&self, sample: usize) -> ShardId {
+        self.dataset.samples[sample].slot / self.options.samples_per_shard
     }
 
     /// The key of a sample: its shard's number and its index there.
@@ -160,7 +214,7 @@ impl Plan {
     /// The tar header of a member.
     pub fn header(&self, shard: ShardId, member: MemberId) -> [u8; 512] {
         let index = self.sample_index(shard, member);
-        let (sample, size) = (&self.dataset.samples[index], self.sizes[index][usize::from(member.member)]);
+        let (sample, size) = (&self.dataset.samples[index], self.measured[index].sizes[usize::from(member.member)]);
         let extension = self.options.format.extensions()[usize::from(member.member)];
         tar::header(&format!("{}.{extension}", self.key(sample)), size)
     }
@@ -177,7 +231,7 @@ impl Plan {
 
     /// The payload sizes of a sample's members.
     pub fn member_sizes(&self, sample: usize) -> &[u64; MEMBERS] {
-        &self.sizes[sample]
+        &self.measured[sample].sizes
     }
 
     /// A sample's volume.
@@ -261,7 +315,8 @@ impl Samples<'_> {
 /// The payload bytes of a sample's members.
 type Sizes = [u64; MEMBERS];
 
-/// What a sample contributes to the layout and to the digest.
+/// What a sample contributes to the layout and to the digests.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Measured {
     sizes: Sizes,
     digest: [u8; 32],
@@ -315,6 +370,16 @@ fn digest(dataset: &Dataset, options: Options, measured: &[Measured]) -> String 
     let Options { samples_per_shard, format, overflow } = options;
     fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {}", dataset.slots).as_bytes());
     fields.add(dataset.label_names.join("\n").as_bytes());
+    measured.iter().for_each(|measured| fields.add(&measured.digest));
+    format!("{:x}", fields.0.finalize())
+}
+
+/// The same for one shard.
+fn shard_digest(options: Options, number: ShardId, measured: &[Measured]) -> String {
+    let mut fields = Fields(Sha256::new());
+    fields.add(b"ctwds-fs shard 1");
+    let Options { samples_per_shard, format, overflow } = options;
+    fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {number}").as_bytes());
     measured.iter().for_each(|measured| fields.add(&measured.digest));
     format!("{:x}", fields.0.finalize())
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
-use ctwds_fs::materialize::{Observer, materialize};
+use ctwds_fs::materialize::{Observer, OnError, Request, materialize};
+use ctwds_fs::part::Part;
 use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};
 use ctwds_fs::shuffle;
@@ -22,6 +23,10 @@ use proptest::strategy::ValueTree;
 struct Silent;
 
 impl Observer for Silent {
+    fn recheck(&self, _: usize, _: u64) {}
+    fn read(&self, _: u64) {}
+    fn differs(&self, _: &str, _: &str) {}
+    fn more(&self, _: u64) {}
     fn begin(&self, _shards: usize, _kept: usize, _bytes: u64) {}
     fn wrote(&self, _bytes: u64) {}
     fn finished(&self, _name: &str, _bytes: u64) {}
@@ -94,7 +99,9 @@ proptest! {
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
         check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
         let out = example.folder.path().join("out");
-        let outcome = materialize(&set, &out, threads, None, &AtomicBool::new(false), &Silent).unwrap();
+        let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
+        let request = Request { out: &out, workers: threads, codec: None, part, on_error, recheck };
+        let outcome = materialize(set.clone(), &request, &AtomicBool::new(false), &Silent).unwrap();
         prop_assert_eq!(outcome.written, naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));
         prop_assert!(set.stats().cache_bytes <= set.stats().cache_limit.max(set.stats().cache_peak_bytes));

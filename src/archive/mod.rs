@@ -31,7 +31,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     // Absolute, because a daemon leaves the folder that it was started in.
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let manifest = manifest::read(&root)?;
-    let numbered: Vec<(ShardId, &manifest::ReadShard)> = (0..).zip(&manifest.shards).collect();
+    let numbered: Vec<(ShardId, &manifest::Shard)> = (0..).zip(&manifest.shards).collect();
     let samples = try_map(&numbered, threads, |(id, shard)| open(&root, &manifest, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
@@ -42,6 +42,9 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         overflow: Overflow::default(), // the voxels are float16 already
     };
     let sizes: Vec<u64> = manifest.shards.iter().map(|shard| shard.plain_size.unwrap_or(shard.size)).collect();
+    let digests: Option<Vec<String>> = manifest.shards.iter().map(|shard| shard.plan_digest.clone()).collect();
+    let digests =
+        digests.ok_or_else(|| Error::malformed(&root.join(manifest::NAME), "it is that of a shuffled view"))?;
     let dataset = Dataset {
         root,
         samples,
@@ -53,7 +56,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         warnings: Vec::new(),
         inputs: Inputs::default(),
     };
-    let plan = Plan::of_shards(dataset, options, manifest.plan_digest)?;
+    let plan = Plan::of_shards(dataset, options, manifest.plan_digest, digests)?;
     let planned: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
     if planned != sizes {
         let reason = "its sizes of plain shards are not those of the shards beside it; make them again";
@@ -63,7 +66,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
 }
 
 /// The samples of one shard.
-fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::ReadShard) -> Result<Vec<Sample>> {
+fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::Shard) -> Result<Vec<Sample>> {
     // A name from a file must not lead out of the folder.
     if shard.name != Plan::shard_name(id) {
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
@@ -99,7 +102,7 @@ struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn sample(&mut self, shard: ShardId, members: &[Member], listed: &manifest::ReadSample) -> Result<Sample> {
+    fn sample(&mut self, shard: ShardId, members: &[Member], listed: &manifest::Sample) -> Result<Sample> {
         let (key, path) = (&listed.key, self.path);
         let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
         let per_shard = self.manifest.samples_per_shard;
@@ -127,7 +130,7 @@ impl Opened<'_> {
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let stored = Stored {
-            volume: self.volume(&members[usize::from(VOLUME)], is_packed)?,
+            volume: self.volume_member(&members[usize::from(VOLUME)], is_packed)?,
             kind: self.manifest.volume_kind,
             small,
             npz_size: listed.source_size,
@@ -141,7 +144,7 @@ impl Opened<'_> {
         })
     }
 
-    fn volume(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
+    fn volume_member(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
         let (offset, fingerprint) = (member.offset, self.fingerprint);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         if !is_packed {

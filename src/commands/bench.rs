@@ -18,8 +18,9 @@ use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
-use crate::materialize::{Observer, materialize};
+use crate::materialize::{Observer, OnError, Request, materialize};
 use crate::parallel::available_cores;
+use crate::part::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
@@ -194,7 +195,9 @@ impl Shards for Maker<'_> {
         let read_ahead = Serving::usual_read_ahead(self.threads);
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;
-        let outcome = materialize(&set, &out, self.threads, None, &self.stop, &Silent)?;
+        let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
+        let request = Request { out: &out, workers: self.threads, codec: None, part, on_error, recheck };
+        let outcome = materialize(set, &request, &self.stop, &Silent)?;
         match outcome.failed.into_iter().next() {
             Some((_, error)) => Err(error),
             None => Ok(self.shards(&out)),
@@ -205,6 +208,10 @@ impl Shards for Maker<'_> {
 struct Silent;
 
 impl Observer for Silent {
+    fn recheck(&self, _: usize, _: u64) {}
+    fn read(&self, _: u64) {}
+    fn differs(&self, _: &str, _: &str) {}
+    fn more(&self, _: u64) {}
     fn begin(&self, _: usize, _: usize, _: u64) {}
     fn wrote(&self, _: u64) {}
     fn finished(&self, _: &str, _: u64) {}

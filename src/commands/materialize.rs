@@ -1,5 +1,7 @@
 //! `ctwds-fs materialize`: the shards on disk, with progress.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,8 +14,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::{FAILED, make_plan, warn_left_out};
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::Result;
-use crate::materialize::{Observer, materialize};
+use crate::materialize::{Observer, Outcome, Request, materialize};
 use crate::parallel::available_cores;
+use crate::part::Part;
 use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
@@ -21,32 +24,58 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
+    let part = match args.partition {
+        Some(partition) => partition.resolve(|name| std::env::var(name).ok())?,
+        None => Part::WHOLE,
+    };
     let read_ahead = 1;
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
     let progress = Progress::new();
-    let outcome = materialize(&set, &args.output_dir, workers, args.compress, &stop, &progress);
-    progress.bar.finish_and_clear();
-    let outcome = outcome?;
-    let out = args.output_dir.display();
+    let (on_error, recheck) = (args.on_error, args.recheck);
+    let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck };
+    let outcome = materialize(set, &request, &stop, &progress);
+    progress.clear();
+    Ok(report(&args.output_dir, part, &outcome?))
+}
+
+fn report(out: &Path, part: Part, outcome: &Outcome) -> ExitCode {
     let (written, kept) = (outcome.written, outcome.kept);
-    println!("{out}: {written} shards written, {kept} kept from an earlier run");
-    if outcome.failed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    let what = if part == Part::WHOLE { String::new() } else { format!(" (part {}/{})", part.index(), part.of()) };
+    println!("{}: {written} shards written, {kept} kept from an earlier run{what}", out.display());
+    if !outcome.skipped.is_empty() {
+        eprintln!("ctwds-fs: warning: {} samples could not be made; their slots are empty:", outcome.skipped.len());
+        for (shard, skipped) in &outcome.skipped {
+            eprintln!("  {shard}: {}: {}", skipped.study_id, skipped.reason);
+        }
     }
-    eprintln!("ctwds-fs: error: {} shards could not be made, and manifest.json is not written:", outcome.failed.len());
+    if let Some(name) = &outcome.quarantine {
+        eprintln!("The samples that cannot be made are listed in {}", out.join(name).display());
+    }
+    if outcome.failed.is_empty() {
+        if outcome.may_merge {
+            println!("all parts are finished; to join their manifests: ctwds-fs manifest merge {}", out.display());
+        }
+        return ExitCode::SUCCESS;
+    }
+    let shards: BTreeSet<&String> = outcome.failed.iter().map(|(shard, _)| shard).collect();
+    let manifest = part.file_name(crate::manifest::FILE);
+    eprintln!("ctwds-fs: error: {} shards could not be made, and {manifest} is not written:", shards.len());
     for (shard, error) in &outcome.failed {
         eprintln!("  {shard}: {error}");
     }
-    eprintln!("Mend or move these volumes, then run the same command again: the finished shards are kept.");
-    Ok(ExitCode::from(FAILED))
+    eprintln!(
+        "Mend or move these volumes, then run the same command again: the finished shards are kept. \
+         --on-error skip leaves damaged ones out."
+    );
+    ExitCode::from(FAILED)
 }
 
 /// A bar on a terminal, a line a shard elsewhere.
-struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
-    started: Instant,
+    started: Mutex<Instant>,
     shards: AtomicUsize,
     done: AtomicUsize,
     total: AtomicU64,
@@ -55,24 +84,56 @@ struct Progress {
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = ProgressBar::no_length();
         let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let [total, written] = [(); 2].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, started: Instant::now(), shards, done, total, written, print: Mutex::new(()) }
+        Self { bar, started: Mutex::new(Instant::now()), shards, done, total, written, print: Mutex::new(()) }
+    }
+
+    /// Takes the bar away, for what is printed at the end.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 }
 
 impl Observer for Progress {
+    fn recheck(&self, shards: usize, bytes: u64) {
+        self.bar.set_length(bytes);
+        self.bar.set_message(format!("(reading {shards} finished shards)"));
+        if shards > 0 && self.bar.is_hidden() {
+            eprintln!("reading {shards} finished shards ({})", ByteSize(bytes));
+        }
+    }
+
+    fn read(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn differs(&self, name: &str, why: &str) {
+        self.say(&format!("{name}: {why}; it is made again"));
+    }
+
+    fn more(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.bar.inc_length(bytes);
+    }
+
     fn begin(&self, shards: usize, kept: usize, bytes: u64) {
+        self.bar.reset();
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(0/{shards} shards)"));
+        *self.started.lock().unwrap_or_else(|poison| poison.into_inner()) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
         if kept > 0 {
-            eprintln!("continuing: {kept} shards are finished, {shards} are to be made ({})", ByteSize(bytes));
+            self.say(&format!("continuing: {kept} shards are finished, {shards} are to be made ({})", ByteSize(bytes)));
         }
     }
 
@@ -85,7 +146,8 @@ impl Observer for Progress {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.bar.set_message(format!("({done}/{shards} shards)"));
         if self.bar.is_hidden() {
-            let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
+            let started = *self.started.lock().unwrap_or_else(|poison| poison.into_inner());
+            let seconds = started.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);

@@ -3,6 +3,7 @@
 mod bench;
 mod daemon;
 mod doubts;
+mod manifest;
 mod materialize;
 mod mount;
 mod plan;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Mount(args) => mount::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Manifest(args) => manifest::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),

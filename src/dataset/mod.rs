@@ -175,6 +175,12 @@ impl Sample {
             Source::Shard(stored) => (stored.npz_size, stored.npz_crc),
         }
     }
+
+    /// What is said of it once it is left out.
+    pub fn left_out(&self, reason: String) -> LeftOut {
+        let path = self.path.to_string_lossy().into_owned();
+        LeftOut { slot: self.slot, study_id: self.study_id.clone(), path, reason }
+    }
 }
 
 /// A volume that all tables know and that is not in the data set; its slot stays empty.

@@ -1,4 +1,4 @@
-//! Shards that `materialize` has finished in a folder: found by its record, used while it goes on.
+//! Shards that `materialize` has finished in a folder: found by its records, used while it goes on.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -9,82 +9,103 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
 use crate::plan::{Plan, ShardId};
-use crate::record;
+use crate::record::{self, Record};
 use crate::shard::Files;
 
-/// The record of a folder, read again when it has grown.
+/// The records of a folder, one a part, read again when one has grown.
 pub(super) struct Finished {
     folder: PathBuf,
-    plan_digest: String,
+    /// By shard, the digests of what they are made of.
+    digests: Vec<String>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Inode, size and time of the record when it was read.
-    stamp: Option<(u64, u64, i64, i64)>,
-    sizes: HashMap<String, u64>,
+    /// Inode, size and time of each record when it was read.
+    stamps: Option<Vec<Stamp>>,
+    sizes: HashMap<ShardId, u64>,
 }
+
+type Stamp = (PathBuf, u64, u64, i64, i64);
 
 impl Finished {
     /// The finished shards of `folder`, which may not be there yet.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the folder holds shards of another plan, [`Error::Io`] if it cannot be read.
-    pub(super) fn open(folder: &Path, plan_digest: &str) -> Result<Self> {
+    /// [`Error::Refused`] if the folder holds shards, and none of this plan; [`Error::Io`] if it cannot be read.
+    pub(super) fn open(folder: &Path, plan: &Plan) -> Result<Self> {
         let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-        let found = record::read(&folder)?;
-        if found.as_ref().is_some_and(|found| found.codec.is_some()) {
+        let digests = (0..).map_while(|id| plan.shard_digest(id).map(str::to_owned)).collect();
+        let finished = Self { folder, digests, state: Mutex::default() };
+        let record = Record::read(&finished.folder)?;
+        if record.codec().is_some() {
             return Err(Error::Refused(format!(
                 "--materialized {}: the folder holds compressed shards, and a mount shows plain ones; mount --shards \
                  serves them",
-                folder.display()
+                finished.folder.display()
             )));
         }
-        if found.is_some_and(|found| found.plan_digest != plan_digest) {
+        if record.all_finished().next().is_some() && finished.sizes(&record).is_empty() {
             return Err(Error::Refused(format!(
                 "--materialized {}: the folder holds shards of another plan (other volumes, tables or options); \
                  give the options that it was made with, or another folder",
-                folder.display()
+                finished.folder.display()
             )));
         }
-        Ok(Self { folder, plan_digest: plan_digest.to_owned(), state: Mutex::default() })
+        Ok(finished)
+    }
+
+    /// The recorded shards that are of this plan: whole, or without samples that could not be made.
+    fn sizes(&self, record: &Record) -> HashMap<ShardId, u64> {
+        if record.codec().is_some() {
+            return HashMap::new();
+        }
+        let is_of_plan = |id: ShardId, found: &record::Finished| {
+            self.digests.get(id as usize).is_some_and(|digest| found.is_of(digest))
+        };
+        record.all_finished().filter(|(id, found)| is_of_plan(*id, found)).map(|(id, found)| (id, found.size)).collect()
+    }
+
+    /// The size of a finished shard, by the record as it was last read.
+    pub(super) fn recorded(&self, id: ShardId) -> Option<u64> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&id).copied()
     }
 
     /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
-        let size = self.recorded_size(id)?;
+        let size = self.recorded(id)?;
         let file = File::open(self.folder.join(Plan::shard_name(id))).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))
     }
 
-    fn recorded_size(&self, id: ShardId) -> Option<u64> {
-        self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&Plan::shard_name(id)).copied()
-    }
-
-    /// Reads the record again if it has changed. A record that cannot be read now will be read later.
+    /// Reads the records again if one has changed. A record that cannot be read now will be read later.
     pub(super) fn refresh(&self) {
-        let path = record::path(&self.folder);
-        let stamp = fs::metadata(&path).ok().map(|found| (found.ino(), found.len(), found.mtime(), found.mtime_nsec()));
-        if self.state.lock().unwrap_or_else(|poison| poison.into_inner()).stamp == stamp {
+        let stamps = self.stamps();
+        if stamps.is_some() && self.state.lock().unwrap_or_else(|poison| poison.into_inner()).stamps == stamps {
             return;
         }
-        let sizes = match record::read(&self.folder) {
-            Ok(Some(found)) if found.plan_digest == self.plan_digest && found.codec.is_none() => {
-                found.shards.into_iter().map(|shard| (shard.name, shard.size)).collect()
-            }
-            Ok(_) => HashMap::new(),
+        let sizes = match Record::read(&self.folder) {
+            Ok(record) => self.sizes(&record),
             Err(error) => return log::warn!("{error}; the shards in it are made from the NPZ files meanwhile"),
         };
-        *self.state.lock().unwrap_or_else(|poison| poison.into_inner()) = State { stamp, sizes };
+        *self.state.lock().unwrap_or_else(|poison| poison.into_inner()) = State { stamps, sizes };
+    }
+
+    fn stamps(&self) -> Option<Vec<Stamp>> {
+        let stamp = |path: PathBuf| {
+            let found = fs::metadata(&path).ok()?;
+            Some((path, found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+        };
+        record::journals(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
     }
 }
 
 /// The volumes of an epoch's shards are taken from the files.
 impl Files for Arc<Finished> {
     fn has(&self, shard: ShardId, size: u64) -> bool {
-        self.recorded_size(shard) == Some(size)
+        self.recorded(shard) == Some(size)
     }
 
     fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, Fingerprint)> {

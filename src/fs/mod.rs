@@ -11,6 +11,7 @@ mod names;
 mod node;
 mod passthrough;
 mod pool;
+mod switched;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::index;
 use crate::manifest;
 use crate::num::to_usize;
 use crate::plan::{Plan, ShardId, View};
@@ -31,6 +33,7 @@ use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;
 use node::Node;
 use pool::Pool;
+use switched::Switched;
 
 const STATS: &str = "stats.json";
 const MOUNT: &str = "mount.json";
@@ -82,9 +85,8 @@ enum Handle {
 /// Shards that are files already.
 struct Materialized {
     finished: Arc<Finished>,
-    /// Those whose names have the inode of the file, and its size: without a sample that could not be made, it is not
-    /// the planned one.
-    switched: RwLock<HashMap<ShardId, u64>>,
+    /// Those whose names have the inode of the file.
+    switched: Switched,
     /// Opens and reads them: a disk may be slow, and a server dead.
     pool: Pool,
     opened: AtomicU64,
@@ -176,10 +178,10 @@ impl Tree {
     /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
     /// cannot be read.
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
-        let finished = Arc::new(Finished::open(folder, &self.set.plan().digest)?);
+        let finished = Arc::new(Finished::open(folder, self.set.plan())?);
         self.set.use_copies(Box::new(finished.clone()));
         let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
-        let (switched, opened) = (RwLock::default(), AtomicU64::new(0));
+        let (switched, opened) = (Switched::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
         self.switch_finished();
         Ok(())
@@ -189,25 +191,24 @@ impl Tree {
     pub fn switch_finished(&self) -> Vec<String> {
         let Some(Materialized { finished, switched, .. }) = &self.materialized else { return Vec::new() };
         finished.refresh();
-        let known = |id: &ShardId| switched.read().unwrap_or_else(|poison| poison.into_inner()).contains_key(id);
         let all = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
-        let size = |id| Some((id, finished.file(id)?.1));
-        let new: Vec<(ShardId, u64)> = all.filter(|id| !known(id)).filter_map(size).collect();
-        switched.write().unwrap_or_else(|poison| poison.into_inner()).extend(new.iter().copied());
-        new.into_iter().map(|(id, _)| Plan::shard_name(id)).collect()
+        // The files of the others need not be looked at.
+        let may_be_new = |id: &ShardId| finished.recorded(*id) != switched.last(*id);
+        all.filter(may_be_new).filter(|id| self.switch(*id)).map(Plan::shard_name).collect()
     }
 
-    /// The size of a shard's file, if its name leads there.
-    fn file_size(&self, id: ShardId) -> Option<u64> {
-        let switched = &self.materialized.as_ref()?.switched;
-        switched.read().unwrap_or_else(|poison| poison.into_inner()).get(&id).copied()
+    /// Gives a shard's name the inode of what it is now; whether that is another one.
+    fn switch(&self, id: ShardId) -> bool {
+        let Some(Materialized { finished, switched, .. }) = &self.materialized else { return false };
+        let size = finished.file(id).map(|(_, size)| size);
+        self.set.len(id).is_some_and(|planned| switched.note(id, size, planned))
     }
 
     /// Opens a file for reading. `done` is called at once, or by a thread that may wait for a disk.
     pub fn open(self: &Arc<Self>, inode: Inode, done: impl FnOnce(Result<Opened>) + Send + 'static) {
         let tree = self.clone();
         match &self.materialized {
-            Some(materialized) if matches!(Node::of(inode), Some(Node::Shard(_) | Node::File(_))) => {
+            Some(materialized) if matches!(Node::of(inode), Some(Node::Shard(_) | Node::File(..))) => {
                 materialized.pool.run(move || done(tree.open_now(inode)))
             }
             _ => done(self.open_now(inode)),
@@ -221,8 +222,7 @@ impl Tree {
             Node::Mount => (Handle::Fixed(self.mount.clone()), Reading::Uncached),
             Node::Stats => (Handle::Fixed(self.stats()), Reading::Uncached),
             Node::Errors => (Handle::Fixed(json(&self.set.errors())), Reading::Uncached),
-            Node::Shard(id) => self.open_shard(id, false)?,
-            Node::File(id) => self.open_shard(id, true)?,
+            Node::Shard(id) | Node::File(id, _) => self.open_shard(id, node)?,
             _ => (Handle::Fixed(self.made(node).ok_or(Error::NotFound)?), Reading::Cached),
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
@@ -235,7 +235,7 @@ impl Tree {
         let plan = self.set.plan();
         match node {
             Node::Manifest(view) => self.manifest(view),
-            Node::ViewIndex(view, index) => plan.has_view(view).then(|| index.render(plan, view).into()),
+            Node::ViewIndex(view, kind) => plan.has_view(view).then(|| kind.render(&index::list(plan, view)).into()),
             Node::ShardIndex(id, index) => index.render(plan, id).map(Bytes::from),
             _ => None,
         }
@@ -250,13 +250,14 @@ impl Tree {
         {
             return Some(manifest.clone());
         }
-        let manifest = Bytes::from(manifest::render_view(plan, view, |_| None));
+        let manifest = Bytes::from(manifest::render_view(plan, view));
         *last() = Some((view, manifest.clone()));
         Some(manifest)
     }
 
-    fn open_shard(&self, id: ShardId, is_file: bool) -> Result<(Handle, Reading)> {
-        let promised = if is_file { self.file_size(id) } else { self.set.len(id) }.ok_or(Error::NotFound)?;
+    fn open_shard(&self, id: ShardId, node: Node) -> Result<(Handle, Reading)> {
+        let is_file = matches!(node, Node::File(..));
+        let promised = self.size(node).ok_or(Error::NotFound)?;
         let usual = if self.page_cache { Reading::Cached } else { Reading::Uncached };
         let file = self.materialized.as_ref().and_then(|materialized| {
             self.set.plan().shards.get(to_usize(id.into()))?; // only the plain shards become files
@@ -270,8 +271,13 @@ impl Tree {
         Ok(match file {
             Some(file) if is_file => (Handle::File(file.clone()), Reading::From(Some(file))),
             Some(file) => (Handle::File(file), usual),
-            // It was made without a sample that cannot be made, and is gone.
-            None if self.set.len(id) != Some(promised) => return Err(Error::NotFound),
+            // A file without a sample that could not be made has been replaced or removed: the kernel looks the name up
+            // again, and finds what it leads to now.
+            None if self.set.len(id) != Some(promised) => {
+                self.switch(id);
+                let (path, detail) = (Plan::shard_name(id).into(), "it has become another file".into());
+                return Err(Error::Changed { path, detail });
+            }
             None if is_file => (Handle::Shard(Arc::new(self.set.cursor(id))), Reading::From(None)),
             None => (Handle::Shard(Arc::new(self.set.cursor(id))), usual),
         })
@@ -279,8 +285,7 @@ impl Tree {
 
     fn stats(&self) -> Bytes {
         let count = |materialized: &Materialized| {
-            let switched = materialized.switched.read().unwrap_or_else(|poison| poison.into_inner()).len();
-            (switched as u64, materialized.opened.load(Ordering::Relaxed))
+            (materialized.switched.len() as u64, materialized.opened.load(Ordering::Relaxed))
         };
         let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
         let open_files = self.handles.read().unwrap_or_else(|poison| poison.into_inner()).len() as u64;

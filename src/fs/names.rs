@@ -96,7 +96,8 @@ impl Tree {
 
     /// What a shard's name leads to now.
     fn shard_node(&self, id: ShardId) -> Node {
-        if self.file_size(id).is_some() { Node::File(id) } else { Node::Shard(id) }
+        let generation = self.materialized.as_ref().and_then(|materialized| materialized.switched.generation(id));
+        generation.map_or(Node::Shard(id), |generation| Node::File(id, generation))
     }
 
     /// The attributes of an inode.
@@ -119,7 +120,7 @@ impl Tree {
             Node::Status | Node::Stats | Node::Errors => Some(0),
             Node::Mount => Some(self.mount.len() as u64),
             Node::Shard(id) => self.set.len(id),
-            Node::File(id) => self.file_size(id),
+            Node::File(id, generation) => self.materialized.as_ref()?.switched.size(id, generation),
             Node::ShardIndex(id, index) => index.len(plan, id),
             Node::Manifest(_) | Node::ViewIndex(..) => Some(self.made(node)?.len() as u64),
         }

@@ -1,7 +1,7 @@
 //! What there is in the mount, as numbers: each thing has its inode, and each inode its thing.
 //!
-//! The upper bits of an inode say what it is, the lower 33 of which shard or view. Whether that shard or view is there
-//! at all, the plan knows.
+//! The upper bits of an inode say what it is, the lower 33 of which shard or view; a shard's generation is above them.
+//! Whether that shard or view is there at all, the plan knows.
 
 use super::Inode;
 use crate::index::{ShardIndex, ViewIndex};
@@ -21,9 +21,9 @@ pub(super) enum Node {
     Errors,
     /// A shard that is made on demand.
     Shard(ShardId),
-    /// The same once it is a file. Another inode, because a kernel that has cached pages of the one cannot read the
-    /// other past them.
-    File(ShardId),
+    /// The same once it is a file, and each time that it has become one of another size ([`super::switched`]). Another
+    /// inode, because a kernel that has cached pages of the one cannot read the other past them.
+    File(ShardId, Generation),
     ShardIndex(ShardId, ShardIndex),
     Manifest(View),
     /// The folder of Energon's files of a view.
@@ -31,10 +31,14 @@ pub(super) enum Node {
     ViewIndex(View, ViewIndex),
 }
 
+/// Of the files that a shard's name has led to, which: from 0 on.
+pub(super) type Generation = u32;
+
 const ROOT: Inode = 1;
 /// Shard 0's inode while it is made on demand; the others follow.
 const FIRST_SHARD: Inode = 16;
 const NUMBER_BITS: u32 = 33;
+const KIND_BITS: u32 = 7;
 
 const FILES: u64 = 1;
 const SHARD_INDEXES: [(u64, ShardIndex); 2] = [(2, ShardIndex::Dali), (3, ShardIndex::Energon)];
@@ -66,7 +70,7 @@ impl Node {
         }
         let (kind, number) = match self {
             Self::Shard(id) => (0, FIRST_SHARD + u64::from(id)),
-            Self::File(id) => (FILES, u64::from(id)),
+            Self::File(id, generation) => (u64::from(generation) << KIND_BITS | FILES, u64::from(id)),
             Self::ShardIndex(id, index) => (kind_of(&SHARD_INDEXES, index), u64::from(id)),
             Self::Folder(view) => (FOLDERS, view_number(view)),
             Self::Manifest(view) => (MANIFESTS, view_number(view)),
@@ -86,8 +90,8 @@ impl Node {
             return Some(Self::Shard(ShardId::try_from(number.checked_sub(FIRST_SHARD)?).ok()?));
         }
         let id = ShardId::try_from(number).ok()?;
-        if kind == FILES {
-            return Some(Self::File(id));
+        if kind % (1 << KIND_BITS) == FILES {
+            return Some(Self::File(id, Generation::try_from(kind >> KIND_BITS).ok()?));
         }
         if let Some((_, index)) = SHARD_INDEXES.iter().find(|(of, _)| *of == kind) {
             return Some(Self::ShardIndex(id, *index));
@@ -134,7 +138,7 @@ mod tests {
         let views = [View::Plain, View::Epoch(0), View::Epoch(1), View::Epoch(999_999)];
         let shards = ids.into_iter().flat_map(|id| {
             let indexes = ShardIndex::ALL.map(|index| Node::ShardIndex(id, index));
-            [Node::Shard(id), Node::File(id)].into_iter().chain(indexes)
+            [Node::Shard(id), Node::File(id, 0), Node::File(id, 300)].into_iter().chain(indexes)
         });
         let folders = views.into_iter().flat_map(|view| {
             let indexes = ViewIndex::ALL.map(|index| Node::ViewIndex(view, index));

@@ -95,7 +95,7 @@ fn pack(
     };
     let mut at = 0;
     while at < size {
-        let len = super::READ.min(to_usize(size - at));
+        let len = super::job::READ.min(to_usize(size - at));
         let Some(bytes) = read(at, len) else { return Ok(None) };
         // The blocks of the read before this one were packed while this one was made.
         under_way.drain(..).try_for_each(&mut take)?;

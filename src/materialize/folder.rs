@@ -1,67 +1,52 @@
 //! The output folder: its lock, its record of finished shards, and files that appear whole or not at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rustix::fs::{FlockOperation, flock};
-use serde::Serialize;
-
+use super::OnError;
+use super::lock::lock;
 use super::partial::{PARTIAL, Partial, publish, sync_folder};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::index::ViewIndex;
-use crate::plan::Plan;
-use crate::record::{self, Finished, Header, STATUS_DIR};
+use crate::index;
+use crate::part::Part;
+use crate::plan::{Plan, ShardId};
+use crate::record::{self, Finished, Line, Record, Run};
+use crate::{manifest, quarantine};
 
-/// The folder, locked for this process.
+/// A part of the folder, locked for this process.
 pub(super) struct Folder {
     path: PathBuf,
+    part: Part,
+    codec: Option<Codec>,
     journal: Mutex<File>,
-    /// The records that the folder had when it was opened.
-    earlier: Vec<Finished>,
+    /// What the folder's journals said when it was opened.
+    earlier: Record,
+    /// Shards that no run is known to have written: they stay if they turn out to be right.
+    strangers: BTreeSet<ShardId>,
 }
 
 impl Folder {
-    /// Opens or creates the folder for the plan of this digest, compressed like this, and removes what a killed run left
+    /// Opens or creates the folder for a part of a plan, compressed like this, and removes what a killed run of it left
     /// unfinished.
-    pub(super) fn open(path: &Path, digest: &str, codec: Option<Codec>) -> Result<Self> {
-        let status = path.join(STATUS_DIR);
-        fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
-        let journal_path = record::path(path);
-        let failed = |doing| move |error| Error::io(&record::path(path), doing, error);
-        let mut journal = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(&journal_path)
-            .map_err(failed("open the record of finished shards"))?;
-        // The lock dies with its owner, however that ends.
-        flock(&journal, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Error::Refused(format!("{}: another materialize is writing to this folder", path.display()))
-        })?;
-        let text = fs::read(&journal_path).map_err(failed("read the record of finished shards"))?;
-        let earlier = record::parse(&text);
-        match &earlier {
-            Some(earlier) if earlier.plan_digest != digest => return Err(other_plan(path)),
-            Some(earlier) if earlier.codec != codec => return Err(other_codec(path, earlier.codec)),
-            None if holds_shards(path)? => return Err(other_plan(path)),
-            Some(_) => {}
-            None => {
-                journal.set_len(0).map_err(failed("begin the record of finished shards"))?;
-                append(&mut journal, &Header { plan_digest: digest.into(), codec })
-                    .map_err(failed("begin the record of finished shards"))?;
-            }
+    pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan) -> Result<Self> {
+        let journal = lock(path, part)?;
+        let earlier = Record::read(path)?;
+        if earlier.all_finished().next().is_some() && earlier.codec() != codec {
+            return Err(other_codec(path, earlier.codec()));
         }
-        // A line that a crash cut short is ended, so that the next one stands on its own.
-        if !text.is_empty() && !text.ends_with(b"\n") && earlier.is_some() {
-            journal.write_all(b"\n").map_err(failed("mend the record of finished shards"))?;
+        let strangers = strangers(path, plan, codec, &earlier)?;
+        if !strangers.is_empty() {
+            log::debug!("{}: no record of {} of the shards", path.display(), strangers.len());
         }
-        let earlier = earlier.map(|earlier| earlier.shards).unwrap_or_default();
-        let folder = Self { path: path.to_owned(), journal: Mutex::new(journal), earlier };
+        let folder = Self { path: path.to_owned(), part, codec, journal: Mutex::new(journal), earlier, strangers };
         folder.remove_partials()?;
         sync_folder(&folder.path)?;
+        sync_folder(&folder.path.join(record::STATUS_DIR))?;
         Ok(folder)
     }
 
@@ -70,21 +55,32 @@ impl Folder {
         &self.path
     }
 
-    /// Of so many shards those that are finished: recorded, and there with the recorded size.
-    pub(super) fn finished(&self, shards: usize) -> Result<Vec<Option<Finished>>> {
-        let mut finished = vec![None; shards];
-        for (id, finished) in (0..).zip(&mut finished) {
-            let name = Plan::shard_name(id);
-            let Some(record) = self.earlier.iter().rfind(|record| record.name == name) else { continue };
-            let path = self.path.join(&name);
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.len() == record.size => *finished = Some(record.clone()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io(&path, "check the finished shard", error)),
+    /// Whether a file of this shard is there that no run is known to have written.
+    pub(super) fn is_stranger(&self, id: ShardId) -> bool {
+        self.strangers.contains(&id)
+    }
+
+    /// The part's finished shards: recorded as this plan's, and there with the recorded size. One without samples that
+    /// could not be made counts if such samples are to be skipped and their files are as they were.
+    pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, Finished>> {
+        let mut all = BTreeMap::new();
+        for (id, shard) in (0..).zip(&plan.shards).filter(|(id, _)| self.part.has(*id)) {
+            let (Some(found), Some(digest)) = (self.earlier.finished(id), plan.shard_digest(id)) else { continue };
+            let samples = &plan.dataset.samples[shard.samples.clone()];
+            let would_fail_again = |found: &Finished| {
+                found.left_out.iter().all(|skipped| {
+                    let sample = samples.iter().find(|sample| sample.study_id == skipped.study_id);
+                    sample.is_some_and(|sample| skipped.still_holds(sample.fingerprint()))
+                })
+            };
+            let is_size = self.codec.is_some() || found.size == shard.layout.len();
+            let is_whole = found.made_of == digest && is_size;
+            let is_skipped = || on_error == OnError::Skip && found.planned == digest && would_fail_again(found);
+            if (is_whole || is_skipped()) && size(&self.path.join(&found.name))? == Some(found.size) {
+                all.insert(id, found.clone());
             }
         }
-        Ok(finished)
+        Ok(all)
     }
 
     /// Refuses to begin what cannot fit.
@@ -112,28 +108,66 @@ impl Folder {
         publish(&self.path, name, content)
     }
 
-    /// Removes the manifest: it is not to speak of shards that are about to be made again.
-    pub(super) fn remove_manifest(&self) -> Result<()> {
-        let path = self.path.join(crate::manifest::NAME);
+    /// Begins to make these shards: what was said of them, in manifests and records, no longer counts. The run's number.
+    pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<u64> {
+        for path in list(&self.path)? {
+            let part = Part::of_file(&file_name(&path), manifest::FILE);
+            if part.is_some_and(|part| part.overlaps(self.part)) {
+                fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the old manifest", error))?;
+            }
+        }
+        sync_folder(&self.path)?;
+        let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
+        let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+        let strangers = self.strangers.iter().copied().collect();
+        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, strangers })];
+        let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
+        lines.extend(recorded.map(|id| Line::Again { run, name: Plan::shard_name(*id) }));
+        self.append(&lines)?;
+        Ok(run)
+    }
+
+    /// Notes durably that a shard is finished.
+    pub(super) fn record(&self, finished: Finished) -> Result<()> {
+        self.append(&[Line::Finished(finished)])
+    }
+
+    fn append(&self, lines: &[Line]) -> Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
+        let path = record::journal(&self.path, self.part);
+        append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
+    }
+
+    /// The list of samples that cannot be made, as it is now.
+    pub(super) fn quarantined(&self) -> Result<Vec<quarantine::Quarantined>> {
+        let path = self.path.join(self.part.file_name(quarantine::FILE));
+        if size(&path)?.is_some() { quarantine::read(&path) } else { Ok(Vec::new()) }
+    }
+
+    /// Writes that list, or removes it if nothing is left.
+    pub(super) fn quarantine(&self, rows: &[quarantine::Quarantined]) -> Result<()> {
+        let name = self.part.file_name(quarantine::FILE);
+        if !rows.is_empty() {
+            return self.publish(&name, &quarantine::render(rows));
+        }
+        let path = self.path.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(&path, "remove the old manifest", error))
+                Err(Error::io(&path, "remove the list of samples that could not be made", error))
             }
             _ => Ok(()),
         }
     }
 
-    /// Notes durably that a shard is finished.
-    pub(super) fn record(&self, finished: &Finished) -> Result<()> {
-        let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
-        append(&mut journal, finished)
-            .map_err(|error| Error::io(&record::path(&self.path), "record the finished shard", error))
-    }
-
     fn remove_partials(&self) -> Result<()> {
         let is_ours = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.strip_suffix(PARTIAL).is_some_and(|name| is_output(name) || is_index(name))
+            let name = file_name(path);
+            let Some(output) = name.strip_suffix(PARTIAL) else { return false };
+            let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
+            Plan::shard_named(output).is_some_and(|id| self.part.has(id))
+                || of_part(manifest::FILE)
+                || of_part(quarantine::FILE)
+                || index::is_index(output)
         };
         for path in list(&self.path)?.into_iter().filter(is_ours) {
             fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
@@ -142,45 +176,84 @@ impl Folder {
     }
 }
 
-fn append(journal: &mut File, line: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
+/// Appends lines, each on its own whatever a crash left before them.
+pub(super) fn append(journal: &mut File, lines: &[Line]) -> io::Result<()> {
+    let end = journal.metadata()?.len();
+    let mut text = Vec::new();
+    if end > 0 {
+        let mut last = [0];
+        journal.read_exact_at(&mut last, end - 1)?;
+        if last != *b"\n" {
+            text.push(b'\n');
+        }
+    }
+    for line in lines {
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
+    }
     journal.write_all(&text)?;
     journal.sync_data()
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The shards of the folder that no run is known to have written. Refused: a folder of another plan. It is one if none
+/// of its recorded shards is of this plan, if it has shards which the plan does not have, or unrecorded ones of another
+/// size.
+fn strangers(folder: &Path, plan: &Plan, codec: Option<Codec>, record: &Record) -> Result<BTreeSet<ShardId>> {
+    let names: Vec<String> = list(folder)?.iter().map(|path| file_name(path)).collect();
+    let present: Vec<ShardId> = names.iter().filter_map(|name| Plan::shard_named(name)).collect();
+    let mut recorded = present.iter().filter_map(|id| Some((id, record.finished(*id)?))).peekable();
+    let is_of_plan =
+        |(id, found): (&ShardId, &Finished)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
+    let is_other = recorded.peek().is_some() && !recorded.any(is_of_plan);
+    if is_other || (present.is_empty() && record.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
+        return Err(other_plan(folder));
+    }
+    let mut strangers = BTreeSet::new();
+    for id in present {
+        let shard = plan.shards.get(id as usize).ok_or_else(|| other_plan(folder))?;
+        if !record.is_ours(id) {
+            match size(&folder.join(Plan::shard_name(id)))? {
+                Some(size) if codec.is_none() && size != shard.layout.len() => return Err(other_plan(folder)),
+                Some(_) => drop(strangers.insert(id)),
+                None => {}
+            }
+        }
+    }
+    Ok(strangers)
+}
+
+/// The size of a file; `None` if there is none.
+pub(super) fn size(path: &Path) -> Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, "look at the file", error)),
+    }
+}
+
+/// The paths in a folder.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::io(folder, "list the output folder", error);
     let entries = fs::read_dir(folder).map_err(failed)?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }
 
-fn holds_shards(folder: &Path) -> Result<bool> {
-    Ok(list(folder)?.iter().any(|path| is_output(&path.file_name().unwrap_or_default().to_string_lossy())))
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether a file of this name is of the kind that a run writes.
-fn is_output(name: &str) -> bool {
-    name == crate::manifest::NAME || (name.starts_with("shard-") && name.ends_with(".tar"))
+fn other_plan(folder: &Path) -> Error {
+    Error::Refused(format!(
+        "{}: the folder holds shards of another plan (other volumes, tables or options), or ones of which nothing is \
+         recorded; choose an empty folder, or remove the old shards",
+        folder.display()
+    ))
 }
 
 fn other_codec(folder: &Path, codec: Option<Codec>) -> Error {
     let how = codec.map_or_else(|| "plain shards".into(), |codec| format!("shards compressed with {codec}"));
     Error::Refused(format!(
         "{}: the folder holds {how}; give the same --compress to continue, or choose another folder",
-        folder.display()
-    ))
-}
-
-/// Whether a file of this name is an index of the shards; a folder of nothing else is an empty one.
-fn is_index(name: &str) -> bool {
-    name == ViewIndex::Wids.name() || (name.starts_with("shard-") && name.ends_with(".idx"))
-}
-
-fn other_plan(folder: &Path) -> Error {
-    Error::Refused(format!(
-        "{}: the folder holds shards of another plan (other volumes, tables or options); choose an empty folder, \
-         or remove the old shards",
         folder.display()
     ))
 }

@@ -1,34 +1,41 @@
 //! The index files of other readers, beside the finished shards.
 
 use std::fs;
+use std::path::Path;
 
-use super::folder::Folder;
 use super::partial::publish;
 use crate::error::{Error, Result};
-use crate::index::{ENERGON_FOLDER, ShardIndex, ViewIndex};
-use crate::plan::{Plan, ShardId, View};
+use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
+use crate::part::Part;
+use crate::plan::{Plan, View};
 
-/// Writes those that are not there yet as they are to be: a run that only continues writes what is missing.
-pub(super) fn write(folder: &Folder, plan: &Plan) -> Result<()> {
-    let energon = folder.path().join(ENERGON_FOLDER);
-    fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
-    let shards = plan.view(View::Plain).into_iter().flatten();
-    let of_shards = shards.flat_map(|id: ShardId| ShardIndex::ALL.map(|index| (id, index)));
-    for (id, index) in of_shards {
-        if let Some(content) = index.render(plan, id) {
-            write_one(folder, None, &index.name(id), &content)?;
+/// Writes those of the shards of a part that are not there yet as they are to be: a run that only continues writes what
+/// is missing. Those of all shards together come with the whole, or when parts are merged.
+pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
+    for id in plan.view(View::Plain).into_iter().flatten().filter(|id| part.has(*id)) {
+        for index in ShardIndex::ALL {
+            if let Some(content) = index.render(plan, id) {
+                write_one(folder, &index.name(id), &content)?;
+            }
         }
     }
+    if part == Part::WHOLE { write_common(folder, &index::list(plan, View::Plain)) } else { Ok(()) }
+}
+
+/// Writes those of all shards together.
+pub(super) fn write_common(folder: &Path, shards: &[Listed]) -> Result<()> {
+    let energon = folder.join(ENERGON_FOLDER);
+    fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
     for index in ViewIndex::ALL {
-        write_one(folder, index.folder(), index.name(), &index.render(plan, View::Plain))?;
+        let below = index.folder().map_or_else(|| folder.to_owned(), |below| folder.join(below));
+        write_one(&below, index.name(), &index.render(shards))?;
     }
     Ok(())
 }
 
-fn write_one(folder: &Folder, below: Option<&str>, name: &str, content: &[u8]) -> Result<()> {
-    let folder = below.map_or_else(|| folder.path().to_owned(), |below| folder.path().join(below));
+fn write_one(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
     match fs::read(folder.join(name)) {
         Ok(found) if found == content => Ok(()),
-        _ => publish(&folder, name, content),
+        _ => publish(folder, name, content),
     }
 }

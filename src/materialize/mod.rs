@@ -6,33 +6,73 @@
 mod compress;
 mod folder;
 mod indexes;
+mod job;
+mod lock;
+mod merge;
 mod output;
 mod partial;
+mod rebuild;
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::manifest;
-use crate::num::to_usize;
+use crate::manifest::{self, Manifest};
+use crate::parallel::try_map;
+use crate::part::Part;
 use crate::plan::{Plan, ShardId};
-use crate::record::Finished;
+use crate::quarantine::{self, Quarantined};
+use crate::record::{Finished, Skipped};
 use crate::shard::ShardSet;
-use compress::Task;
 use folder::Folder;
-use output::{Blocks, Message, Output};
+use job::{Failure, Job};
 
-/// Bytes that are asked for at a time.
-const READ: usize = 4 << 20;
+pub use merge::{Incomplete, merge};
+pub use rebuild::rebuild;
+
+/// What becomes of a shard with a sample that cannot be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// It is not written, and the run fails when all others are.
+    #[default]
+    Fail,
+    /// It is written with that sample's slot empty, as if the sample were excluded, and the manifest says so.
+    Skip,
+}
+
+/// What to write, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The output folder.
+    pub out: &'a Path,
+    /// Shards written at a time.
+    pub workers: usize,
+    /// How the volumes are compressed, if they are; each worker then keeps the compressed member that it is at in memory.
+    pub codec: Option<Codec>,
+    /// The shards that this run is about.
+    pub part: Part,
+    /// What bad samples lead to.
+    pub on_error: OnError,
+    /// Whether finished shards are read again and compared with their record.
+    pub recheck: bool,
+}
 
 /// What a run reports while it goes on.
 pub trait Observer: Sync {
+    /// So many finished shards are about to be read again.
+    fn recheck(&self, shards: usize, bytes: u64);
+    /// So many bytes were read again.
+    fn read(&self, bytes: u64);
+    /// A finished shard is not what was recorded of it, and will be made again.
+    fn differs(&self, name: &str, why: &str);
     /// There are `bytes` to write in `shards` shards; `kept` shards were finished by an earlier run.
     fn begin(&self, shards: usize, kept: usize, bytes: u64);
+    /// Some shards are made once more, without samples that failed: so many more bytes.
+    fn more(&self, bytes: u64);
     /// So many bytes were written.
     fn wrote(&self, bytes: u64);
     /// A shard is finished.
@@ -46,69 +86,207 @@ pub struct Outcome {
     pub written: usize,
     /// Shards that an earlier run had finished.
     pub kept: usize,
-    /// Shards that could not be made, with the reason.
+    /// Why shards could not be made, by their names; one may have several reasons.
     pub failed: Vec<(String, Error)>,
+    /// The samples that finished shards are without, each with its shard.
+    pub skipped: Vec<(String, Skipped)>,
+    /// The list of samples that cannot be made, if there are any.
+    pub quarantine: Option<String>,
+    /// Whether this was a part, and every part has its manifest now.
+    pub may_merge: bool,
 }
 
-/// Writes all shards of `set` and the manifest to `out` with `workers` threads, compressed by `codec` if there is one.
-/// Then each worker keeps the compressed member that it is at in memory.
+/// Writes the shards of a part of `set` and their manifest.
 ///
-/// A shard whose volume is damaged is left out and listed; the others are written, and the manifest is not.
+/// A shard whose volume cannot be read is left out and listed; the others are written, and the manifest is not.
+/// With [`OnError::Skip`], one whose volume is damaged is written without that sample. Storage that fails is no reason
+/// to skip: what is made must not depend on the weather.
+///
+/// A folder is of this plan if at least one of its finished shards is: those that are not (a table's row or a volume has
+/// changed, or samples are excluded) are made again, the others are kept. Shards which the plan does not have are not
+/// removed; the folder is refused. So is one with a shard that no run is known to have written, unless it is, to the
+/// byte, the one that is made.
 ///
 /// # Errors
 /// [`Error::Refused`] if the folder belongs to another plan, is in use, has no room, or `stop` was set;
 /// [`Error::Io`] if it cannot be written. Finished shards stay, and the same call continues.
 pub fn materialize(
-    set: &ShardSet,
-    out: &Path,
-    workers: usize,
-    codec: Option<Codec>,
+    set: ShardSet,
+    request: &Request<'_>,
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Outcome> {
-    let plan = set.plan();
-    let folder = Folder::open(out, &plan.digest, codec)?;
-    let sizes: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
-    let finished = folder.finished(sizes.len())?;
-    let missing: Vec<ShardId> = (0..).zip(&finished).filter(|(_, shard)| shard.is_none()).map(|(id, _)| id).collect();
-    let kept = finished.len() - missing.len();
-    let needed = missing.iter().map(|id| sizes[*id as usize]).sum();
-    let manifest_len = manifest::render(plan, |_| None).len() as u64 + 64 * sizes.len() as u64;
-    // What compressed shards take is known when they are made.
-    folder.check_space(if codec.is_none() { needed + manifest_len } else { manifest_len })?;
-    if !missing.is_empty() {
-        folder.remove_manifest()?;
+    let plan = set.shared_plan();
+    let folder = Folder::open(request.out, request.part, request.codec, &plan)?;
+    let before = folder.quarantined()?;
+    let mut finished = folder.finished(&plan, request.on_error)?;
+    if request.recheck {
+        drop_what_differs(&folder, &mut finished, request.workers, stop, observer)?;
     }
+    let all = 0..ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+    let missing: Vec<ShardId> = all.filter(|id| request.part.has(*id) && !finished.contains_key(id)).collect();
+    let kept = finished.len();
+    let needed = missing.iter().map(|id| plan.shards[*id as usize].layout.len()).sum();
+    let manifest_len = Manifest::new(&plan, request.part, |_| None).render().len() + 64 * (kept + missing.len());
+    // What compressed shards take is known when they are made.
+    folder.check_space(if request.codec.is_none() { needed } else { 0 } + manifest_len as u64)?;
+    let run = if missing.is_empty() { 0 } else { folder.begin(&plan, &missing)? };
     observer.begin(missing.len(), kept, needed);
 
-    let job = Job {
-        set,
-        folder: &folder,
-        stop,
-        observer,
-        codec,
-        blocks: Blocks::default(),
-        finished: Mutex::new(finished),
-        failed: Mutex::default(),
+    let none = BTreeMap::new();
+    let job = Job::new((&set, &plan), &none, (&folder, run, request.codec), (stop, observer));
+    let (made, mut failed) = job.run(&missing, request.workers)?;
+    finished.extend(made);
+    check_stop(stop)?;
+    let bad = bad_samples(&plan, &failed);
+    if request.on_error == OnError::Skip {
+        let skipped = skippable(&bad, &failed);
+        if !skipped.is_empty() {
+            let shards: Vec<ShardId> = shards_of(&plan, &skipped).into_iter().collect();
+            let set = set.with_plan(without(&plan, &skipped).into_owned())?;
+            observer.more(shards.iter().filter_map(|id| set.len(*id)).sum());
+            let job = Job::new((&set, &plan), &skipped, (&folder, run, request.codec), (stop, observer));
+            let (made, failed_again) = job.run(&shards, request.workers)?;
+            finished.extend(made);
+            failed.retain(|failure| !shards.contains(&failure.shard));
+            failed.extend(failed_again);
+            check_stop(stop)?;
+        }
+    }
+    let written = finished.len() - kept;
+    let outcome = finish(&folder, &plan, request, (before, bad), finished, failed)?;
+    Ok(Outcome { written, kept, ..outcome })
+}
+
+/// Writes down how it ended: the list of bad samples, and the manifest if no shard failed.
+fn finish(
+    folder: &Folder,
+    plan: &Plan,
+    request: &Request<'_>,
+    (before, bad): (Vec<Quarantined>, BTreeMap<usize, Skipped>),
+    finished: BTreeMap<ShardId, Finished>,
+    failed: Vec<Failure>,
+) -> Result<Outcome> {
+    let part = request.part;
+    let mut left_out = left_out_of(plan, &finished);
+    let skipped =
+        left_out.iter().map(|(index, skipped)| (Plan::shard_name(plan.shard_of(*index)), skipped.clone())).collect();
+    let failed: Vec<_> = failed.into_iter().map(|failure| (Plan::shard_name(failure.shard), failure.error)).collect();
+    if failed.is_empty() {
+        let made = without(plan, &left_out);
+        let manifest = match request.codec {
+            None => {
+                indexes::write(folder.path(), &made, part)?;
+                Manifest::new(&made, part, |id| finished.get(&id).map(|found| found.sha256.clone()))
+            }
+            // The readers of indexes cannot decompress a member.
+            Some(codec) => Manifest::compressed(&made, part, codec, |id| finished.get(&id)),
+        };
+        folder.publish(&part.file_name(manifest::FILE), &manifest.render())?;
+    }
+    left_out.extend(bad);
+    let rows = bad_rows(plan, &before, &left_out);
+    if rows != before {
+        folder.quarantine(&rows)?;
+    }
+    let quarantine = (!rows.is_empty()).then(|| part.file_name(quarantine::FILE));
+    let may_merge = part != Part::WHOLE && merge::all_parts(folder.path(), part)?;
+    Ok(Outcome { failed, skipped, quarantine, may_merge, ..Outcome::default() })
+}
+
+/// Hashes finished shards again; those that are not what was recorded are finished no longer.
+fn drop_what_differs(
+    folder: &Folder,
+    finished: &mut BTreeMap<ShardId, Finished>,
+    workers: usize,
+    stop: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<()> {
+    observer.recheck(finished.len(), finished.values().map(|found| found.size).sum());
+    let all: Vec<(ShardId, &Finished)> = finished.iter().map(|(id, found)| (*id, found)).collect();
+    let check = |(id, found): &(ShardId, &Finished)| {
+        let why = match job::sha256(&folder.path().join(&found.name), stop) {
+            Ok(sha256) if sha256 == found.sha256 => None,
+            Ok(_) => Some("its bytes are not those that were recorded".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why.filter(|_| !stop.load(Ordering::Relaxed)) {
+            observer.differs(&found.name, &why);
+            return Ok::<_, Error>(Some(*id));
+        }
+        observer.read(found.size);
+        Ok(None)
     };
-    job.run(&missing, workers)?;
-    let (finished, mut failed) = (unlock(job.finished), unlock(job.failed));
-    failed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let differing = try_map(&all, workers, check)?;
+    check_stop(stop)?;
+    differing.into_iter().flatten().for_each(|id| drop(finished.remove(&id)));
+    Ok(())
+}
+
+fn check_stop(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::Relaxed) {
         return Err(Error::Refused("interrupted; finished shards are kept, run the same command to continue".into()));
     }
-    if failed.is_empty() {
-        if codec.is_none() {
-            indexes::write(&folder, plan)?; // their readers cannot decompress a member
+    Ok(())
+}
+
+/// The samples whose content is why they failed.
+fn bad_samples(plan: &Plan, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
+    let bad = |failure: &Failure| match (failure.sample, &failure.error) {
+        (Some(index), Error::Malformed { reason, .. }) => {
+            let sample = &plan.dataset.samples[index];
+            let (study_id, source) = (sample.study_id.clone(), sample.fingerprint());
+            Some((index, Skipped::new(study_id, reason.clone(), source)))
         }
-        let file = |id: ShardId| finished[id as usize].as_ref();
-        let manifest = match codec {
-            None => manifest::render(plan, |id| file(id).map(|file| &*file.sha256)),
-            Some(codec) => manifest::render_compressed(plan, codec, file),
-        };
-        folder.publish(manifest::NAME, &manifest)?;
+        _ => None,
+    };
+    failed.iter().filter_map(bad).collect()
+}
+
+/// Those of them whose shards have no other reason to fail.
+fn skippable(bad: &BTreeMap<usize, Skipped>, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
+    let is_bad = |failure: &Failure| failure.sample.is_some_and(|index| bad.contains_key(&index));
+    let spoilt: BTreeSet<ShardId> = failed.iter().filter(|failure| !is_bad(failure)).map(|one| one.shard).collect();
+    let can_be = failed.iter().filter(|failure| !spoilt.contains(&failure.shard));
+    can_be.filter_map(|failure| bad.get_key_value(&failure.sample?)).map(|(index, one)| (*index, one.clone())).collect()
+}
+
+fn shards_of(plan: &Plan, samples: &BTreeMap<usize, Skipped>) -> BTreeSet<ShardId> {
+    samples.keys().map(|index| plan.shard_of(*index)).collect()
+}
+
+/// The plan without samples, for the reasons that they have.
+fn without<'a>(plan: &'a Plan, samples: &BTreeMap<usize, Skipped>) -> Cow<'a, Plan> {
+    let reasons = samples.iter().map(|(index, skipped)| (*index, skipped.reason.clone()));
+    if samples.is_empty() { Cow::Borrowed(plan) } else { Cow::Owned(plan.without(&reasons.collect())) }
+}
+
+/// The plan's samples that finished shards are without.
+fn left_out_of(plan: &Plan, finished: &BTreeMap<ShardId, Finished>) -> BTreeMap<usize, Skipped> {
+    let mut left_out = BTreeMap::new();
+    for (id, found) in finished {
+        for index in plan.shards[*id as usize].samples.clone() {
+            let study_id = &plan.dataset.samples[index].study_id;
+            if let Some(skipped) = found.left_out.iter().find(|skipped| skipped.study_id == *study_id) {
+                left_out.insert(index, skipped.clone());
+            }
+        }
     }
-    Ok(Outcome { written: missing.len() - failed.len(), kept, failed })
+    left_out
+}
+
+/// The list of samples that cannot be made. What stood there before stays for those that the plan leaves out: they were
+/// not tried, and the list may be what excludes them.
+fn bad_rows(plan: &Plan, before: &[Quarantined], bad: &BTreeMap<usize, Skipped>) -> Vec<Quarantined> {
+    let is_out = |row: &&Quarantined| plan.dataset.left_out.iter().any(|left_out| left_out.study_id == row.study_id);
+    let mut rows: Vec<Quarantined> = before.iter().filter(is_out).cloned().collect();
+    rows.extend(bad.iter().map(|(index, skipped)| Quarantined {
+        study_id: skipped.study_id.clone(),
+        path: plan.dataset.samples[*index].path.to_string_lossy().into_owned(),
+        reason: skipped.reason.clone(),
+    }));
+    rows.sort();
+    rows
 }
 
 fn unlock<T>(mutex: Mutex<T>) -> T {
@@ -117,128 +295,4 @@ fn unlock<T>(mutex: Mutex<T>) -> T {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poison| poison.into_inner())
-}
-
-fn join(writing: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
-    writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-struct Job<'a> {
-    set: &'a ShardSet,
-    folder: &'a Folder,
-    stop: &'a AtomicBool,
-    observer: &'a dyn Observer,
-    codec: Option<Codec>,
-    blocks: Blocks,
-    finished: Mutex<Vec<Option<Finished>>>,
-    failed: Mutex<Vec<(String, Error)>>,
-}
-
-impl Job<'_> {
-    /// Workers take the missing shards in order. An error of the output folder ends them all.
-    fn run(&self, missing: &[ShardId], workers: usize) -> Result<()> {
-        let next = AtomicU64::new(0);
-        let broken: Mutex<Option<Error>> = Mutex::new(None);
-        let (tasks, queue) = mpsc::channel();
-        let queue = Mutex::new(queue);
-        let work = |tasks: Sender<Task>| {
-            let shards = std::iter::from_fn(|| missing.get(to_usize(next.fetch_add(1, Ordering::Relaxed))).copied());
-            if let Err(error) = thread::scope(|scope| self.make_all(scope, shards, &tasks)) {
-                next.store(missing.len() as u64, Ordering::Relaxed);
-                lock(&broken).get_or_insert(error);
-            }
-        };
-        thread::scope(|scope| {
-            // They end when the last worker has dropped its way to ask them.
-            if let Some(codec) = self.codec {
-                for _ in 0..workers.max(1) {
-                    scope.spawn({
-                        let queue = &queue;
-                        move || compress::encode(codec, queue)
-                    });
-                }
-            }
-            for _ in 1..workers.min(missing.len()) {
-                let tasks = tasks.clone();
-                scope.spawn(|| work(tasks));
-            }
-            work(tasks);
-        });
-        unlock(broken).map_or(Ok(()), Err)
-    }
-
-    /// Makes one shard after the other; each is written out and synced while the next is made.
-    fn make_all<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        shards: impl Iterator<Item = ShardId>,
-        tasks: &Sender<Task>,
-    ) -> Result<()> {
-        let mut before: Option<ScopedJoinHandle<'scope, Result<()>>> = None;
-        for id in shards.take_while(|_| !self.stop.load(Ordering::Relaxed)) {
-            let (sender, receiver) = mpsc::sync_channel(1);
-            let writing = scope.spawn(move || self.write_out(id, receiver));
-            self.make(id, sender, tasks)?;
-            before.replace(writing).map_or(Ok(()), join)?;
-        }
-        before.map_or(Ok(()), join)
-    }
-
-    /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
-    fn make(&self, id: ShardId, sender: SyncSender<Message>, tasks: &Sender<Task>) -> Result<()> {
-        let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
-        let mut output = Output::new(&self.blocks, sender).map_err(no_memory)?;
-        let cursor = Arc::new(self.set.cursor(id));
-        let read = |offset, len| {
-            if self.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            let bytes = self.set.read_on(&cursor, offset, len);
-            let bytes = bytes.map_err(|error| lock(&self.failed).push((Plan::shard_name(id), error))).ok()?;
-            self.observer.wrote(bytes.len() as u64);
-            Some(bytes)
-        };
-        // A writing thread that gives up has the error.
-        let complete = if self.codec.is_some() {
-            let format = self.set.plan().options.format;
-            compress::shard(format, tasks, read, |bytes| output.write(bytes)).map_err(no_memory)?
-        } else {
-            let (mut offset, len) = (0, self.set.len(id).unwrap_or(0));
-            while offset < len {
-                let Some(bytes) = read(offset, READ) else { break };
-                if !output.write(&bytes).map_err(no_memory)? {
-                    break;
-                }
-                offset += bytes.len() as u64;
-            }
-            offset >= len
-        };
-        if complete {
-            output.finish();
-        }
-        Ok(())
-    }
-
-    /// Writes one shard out, makes it durable, and records it.
-    fn write_out(&self, id: ShardId, messages: Receiver<Message>) -> Result<()> {
-        let name = Plan::shard_name(id);
-        let mut partial = self.folder.create(&name)?;
-        for message in messages {
-            match message {
-                Message::Block(mut block, len) => {
-                    partial.write(&mut block, len)?;
-                    self.blocks.put(block);
-                }
-                Message::End(sha256) => {
-                    let size = partial.publish()?;
-                    let finished = Finished { name, size, sha256 };
-                    self.folder.record(&finished)?;
-                    self.observer.finished(&finished.name, size);
-                    lock(&self.finished)[id as usize] = Some(finished);
-                    return Ok(());
-                }
-            }
-        }
-        Ok(()) // given up: the partial file vanishes
-    }
 }

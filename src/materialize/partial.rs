@@ -67,15 +67,19 @@ impl<'a> Partial<'a> {
         Error::io(&self.path, doing, error)
     }
 
-    /// Makes the content durable, then the final name; its bytes.
-    pub(super) fn publish(mut self) -> Result<u64> {
+    /// Bytes written.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Makes the content durable, then the final name.
+    pub(super) fn publish(mut self) -> Result<()> {
         let target = self.folder.join(&self.name);
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
         fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
-        sync_folder(self.folder)?;
-        Ok(self.len)
+        sync_folder(self.folder)
     }
 }
 
@@ -86,8 +90,7 @@ pub(super) fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
         .map_err(|error| Error::io(folder, "get memory to write", error))?;
     block[..content.len()].copy_from_slice(content);
     partial.write(&mut block, content.len())?;
-    partial.publish()?;
-    Ok(())
+    partial.publish()
 }
 
 /// Makes the names in a folder durable.

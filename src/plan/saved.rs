@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Options, Plan, Sizes};
+use super::{Measured, Options, Plan};
 use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::saved;
 
-/// Saved plans that are kept, one for each choice of inputs and options; 47,149 volumes take some 70 MB with reports of
+/// Saved plans that are kept, one for each choice of inputs and options; 47,149 volumes take some 72 MB with reports of
 /// CT-RATE's length.
 const KEPT: usize = 8;
 /// How their names begin.
@@ -21,7 +21,7 @@ const PREFIX: &str = "plan-";
 #[derive(Serialize, Deserialize)]
 struct Saved {
     dataset: Dataset,
-    sizes: Vec<Sizes>,
+    measured: Vec<Measured>,
     digest: String,
 }
 
@@ -33,20 +33,20 @@ impl Plan {
     pub fn of(config: &Config, options: Options) -> Result<Self> {
         let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
         let saved = file.as_deref().filter(|_| !config.rescan).and_then(saved::load::<Saved>);
-        if let Some(Saved { dataset, sizes, digest }) = saved
+        if let Some(Saved { dataset, measured, digest }) = saved
             && dataset.is_current(config)
         {
-            return Ok(Self::lay_out(dataset, options, sizes, digest));
+            return Ok(Self::lay_out(dataset, options, measured, digest));
         }
         let settled = saved::settled_before();
         let dataset = Dataset::scan(config)?;
-        let (sizes, digest) = Self::measure(&dataset, options)?;
-        let saved = Saved { dataset, sizes, digest };
+        let (measured, digest) = Self::measure(&dataset, options)?;
+        let saved = Saved { dataset, measured, digest };
         if let Some(file) = file.filter(|_| saved.dataset.can_be_saved(settled)) {
             saved::store(&file, &saved);
             remove_old(file.parent().unwrap_or(Path::new(".")));
         }
-        Ok(Self::lay_out(saved.dataset, options, saved.sizes, saved.digest))
+        Ok(Self::lay_out(saved.dataset, options, saved.measured, saved.digest))
     }
 }
 

@@ -52,6 +52,7 @@ impl Serving {
 
 struct Inner {
     cache: Cache<Volumes>,
+    serving: Serving,
     read_ahead: usize,
     cursors: AtomicU64,
     peeks: AtomicU64,
@@ -109,7 +110,8 @@ impl ShardSet {
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn new(plan: Plan, serving: Serving) -> Result<Self> {
+    pub fn new(plan: impl Into<Arc<Plan>>, serving: Serving) -> Result<Self> {
+        let plan = plan.into();
         let Serving { cache_bytes, threads, read_ahead, read_once } = serving;
         let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default(), copies: Copies::default() };
         // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
@@ -118,7 +120,17 @@ impl ShardSet {
         let cache = Cache::new(volumes, to_usize(cache_bytes), threads, recycle)
             .map_err(|error| Error::Refused(format!("cannot start {threads} decoder threads: {error}")))?;
         let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
-        Ok(Self { inner: Arc::new(Inner { cache, read_ahead, cursors, peeks, served }) })
+        Ok(Self { inner: Arc::new(Inner { cache, serving, read_ahead, cursors, peeks, served }) })
+    }
+
+    /// The same serving of another plan; first gives up the memory of this one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_plan(self, plan: Plan) -> Result<Self> {
+        let serving = self.inner.serving;
+        drop(self);
+        Self::new(plan, serving)
     }
 
     /// The plan that is served.
@@ -129,6 +141,11 @@ impl ShardSet {
     /// From now on, takes volumes from these files where they are there. Changes no byte.
     pub fn use_copies(&self, files: Box<dyn Files>) {
         self.inner.cache.source().copies.set(files);
+    }
+
+    /// The same, to keep.
+    pub fn shared_plan(&self) -> Arc<Plan> {
+        self.inner.cache.source().plan.clone()
     }
 
     /// The size of a shard in bytes.
@@ -216,7 +233,7 @@ fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result
 
 /// The volumes of a plan as the cache's source; keys are indexes into the samples.
 struct Volumes {
-    plan: Plan,
+    plan: Arc<Plan>,
     /// Those that could not be read, and why. Every reader gets the error, the log has it once.
     failed: Mutex<BTreeMap<Key, String>>,
     /// Those whose last chunk was peeked at. The kernel may have cached it, so it no longer stands for the checksum:

@@ -205,3 +205,13 @@ def snapshot(dataset: Dataset) -> dict[str, tuple[str, int, int]]:
     """Digest, modification time and mode of every source file."""
     files = [*dataset.volumes(), dataset.reports, dataset.meta, dataset.labels]
     return {str(path): (digest(path), path.stat().st_mtime_ns, path.stat().st_mode) for path in files}
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Digests of all files, without the record of the run."""
+    return {path.name: digest(path) for path in folder.iterdir() if path.is_file()}
+
+
+def identities(folder: Path) -> dict[str, tuple[int, int]]:
+    """What changes when a finished shard is written again."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards(folder)}

@@ -87,3 +87,19 @@ def explain_difference(got: bytes, right: Path) -> None:
             made_bytes, right_bytes = (payload.read() for payload in payloads if payload)
             assert made_bytes == right_bytes, f"{right.name}: {one.name}"
     raise AssertionError(f"{right.name}: the members are equal, but not the headers or the padding")
+
+
+def flip_voxel(volume: Path) -> None:
+    """Damage a stored volume so that its headers are right and its checksum is not; doing it twice mends it. The file's
+    time is that of the change, as always."""
+    content = bytearray(volume.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    volume.write_bytes(content)
+
+
+def reference_without(dataset: Dataset, out: Path, options: reference.Options, bad: set[str]) -> Path:
+    """The shards as the reference converter makes them with the slots of these studies empty."""
+    slots = reference.plan(dataset.folder, dataset.reports, dataset.meta, dataset.labels, options)
+    kept = [None if slot is None or slot.study_id in bad else slot for slot in slots]
+    reference.convert(kept, out, options)
+    return out

@@ -280,7 +280,7 @@ def test_a_volume_is_decoded_once(program: Program, dataset: Dataset, plain: Sam
     with program.mounted(dataset, *READER_OPTIONS.flags()) as point:
         assert_same(collected(from_shards(point)), plain)
         stats = json.loads((point / ".ctwds" / "stats.json").read_text())
-    assert stats["volumes_decoded"] == 13
+    assert stats["volumes_decoded"] == len(plain)
 
 
 def test_memory_is_warned_of(files: Path) -> None:

@@ -1,0 +1,41 @@
+//! The arguments of `materialize`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{DatasetArgs, ShardsArgs};
+use crate::codec::Codec;
+use crate::materialize::OnError;
+use crate::part::Partition;
+
+/// `materialize`.
+#[derive(Debug, Args)]
+pub struct MaterializeArgs {
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
+    /// Or shards.
+    #[command(flatten)]
+    pub source: ShardsArgs,
+    /// Folder for the shards; created if missing
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: PathBuf,
+    /// Compress the volumes without loss: zstd, or zstd:LEVEL with a level from 1 to 19. `mount --shards` shows such
+    /// shards as plain ones
+    #[arg(long, value_name = "CODEC")]
+    pub compress: Option<Codec>,
+    /// Shards written at a time, and decoder threads [default: the cores that the process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub num_workers: Option<u16>,
+    /// Only part I of N (from 0 on): the shards whose number % N = I; auto/N takes I from a Slurm array's or a Kubernetes
+    /// indexed job's environment. `ctwds-fs manifest merge` joins the parts' manifests
+    #[arg(long, value_name = "I/N")]
+    pub partition: Option<Partition>,
+    /// A shard with a sample that cannot be made: not written, or written with that sample's slot empty
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub on_error: OnError,
+    /// Read finished shards again, and make those again that are not what was recorded
+    #[arg(long)]
+    pub recheck: bool,
+}

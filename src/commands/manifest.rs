@@ -1,0 +1,46 @@
+//! `ctwds-fs manifest`: one manifest from those of parts, or from the shards themselves.
+
+use std::process::ExitCode;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::materialize::Progress;
+use super::{FAILED, show_plan, stop_on_signals};
+use crate::cli::{ManifestArgs, ManifestCommand};
+use crate::error::Result;
+use crate::materialize::{merge, rebuild};
+use crate::parallel::available_cores;
+use crate::shard::{Serving, ShardSet};
+
+/// Rebuilding reads no voxel through it.
+const REBUILD_CACHE: u64 = 1 << 20;
+
+pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
+    let (dir, result, remedy) = match &args.command {
+        ManifestCommand::Merge { dir } => {
+            (dir, merge(dir)?, "Run these parts of materialize again, then merge; finished shards are kept.")
+        }
+        ManifestCommand::Rebuild { dir, dataset } => {
+            let plan = show_plan(dataset, None)?;
+            let serving = Serving { cache_bytes: REBUILD_CACHE, threads: 1, read_ahead: 0, read_once: true };
+            let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
+            let progress = Progress::new();
+            let result = rebuild(ShardSet::new(plan, serving)?, dir, available_cores(), &stop, &progress);
+            progress.clear();
+            (dir, result?, "Remove the shards that are wrong, then run materialize, which makes what is missing.")
+        }
+    };
+    let manifest = dir.join(crate::manifest::NAME);
+    match result {
+        Ok(shards) => {
+            println!("{}: written, {shards} shards", manifest.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(missing) => {
+            eprintln!("ctwds-fs: error: {} is not written, because shards are missing or wrong:", manifest.display());
+            missing.iter().for_each(|line| eprintln!("  {line}"));
+            eprintln!("{remedy}");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The manifests of all parts of a conversion as one.
+
+use std::collections::BTreeMap;
+
+use super::{Manifest, SCHEMA_VERSION};
+use crate::part::Part;
+use crate::plan::{Plan, ShardId};
+
+/// What the parts' manifests make together.
+#[derive(Debug)]
+pub enum Merged {
+    /// All shards: the manifest of the whole.
+    Whole(Box<Manifest>),
+    /// Shards are missing.
+    Missing {
+        /// The parts in all.
+        of: u32,
+        /// Parts that lack some, and the shards.
+        shards: BTreeMap<u32, Vec<ShardId>>,
+    },
+    /// They do not belong together: why, and the remedy.
+    Unlike(String),
+}
+
+/// Joins the manifests of parts, each with its file's name.
+pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
+    let Some((first_name, first)) = parts.first() else {
+        return Merged::Unlike("there is no manifest of a part here; run materialize with --partition first".into());
+    };
+    let Some(whole) = first.part else { return Merged::Unlike(format!("{first_name} is not the manifest of a part")) };
+    for (name, manifest) in &parts {
+        let unlike = |what: &str, remedy: &str| {
+            Some(Merged::Unlike(format!("{first_name} and {name} are of different {what}: {remedy}")))
+        };
+        let remedy = "remove the one that is out of date, and run its part again with the options of the others";
+        let difference = match manifest.part {
+            _ if manifest.plan_digest != first.plan_digest => unlike("plans (volumes, tables or options)", remedy),
+            _ if manifest.schema_version != SCHEMA_VERSION => unlike("versions of ctwds-fs", remedy),
+            Some(part) if part.of == whole.of => None,
+            _ => unlike("partitions", "remove the manifests of the one that is out of date"),
+        };
+        if let Some(unlike) = difference {
+            return unlike;
+        }
+    }
+    let mut merged = Manifest { part: None, shards: Vec::new(), left_out: Vec::new(), ..first.clone() };
+    for (_, manifest) in parts {
+        merged.shards.extend(manifest.shards);
+        merged.left_out.extend(manifest.left_out);
+    }
+    merged.left_out.sort_by_key(|left_out| left_out.slot);
+    let mut found: Vec<Option<ShardId>> = merged.shards.iter().map(|shard| Plan::shard_named(&shard.name)).collect();
+    merged.shards.sort_by_key(|shard| Plan::shard_named(&shard.name));
+    found.sort_unstable();
+    let mut missing: BTreeMap<u32, Vec<ShardId>> = BTreeMap::new();
+    for id in 0..ShardId::try_from(whole.num_shards).unwrap_or(ShardId::MAX) {
+        if found.binary_search(&Some(id)).is_err() {
+            missing.entry(id % whole.of).or_default().push(id);
+        }
+    }
+    if !missing.is_empty() {
+        return Merged::Missing { of: whole.of, shards: missing };
+    }
+    merged.sum_up();
+    Merged::Whole(Box::new(merged))
+}
+
+impl Manifest {
+    /// Which part's shards these are.
+    pub fn part(&self) -> Option<Part> {
+        self.part.map_or(Some(Part::WHOLE), |part| Part::new(part.index, part.of))
+    }
+}

@@ -1,0 +1,176 @@
+//! Parts of a conversion: runs that fill one output folder without talking to each other, each the shards whose number
+//! leaves its index when divided by the count of parts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::plan::ShardId;
+
+/// One of `of` parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Part {
+    of: u32,
+    index: u32,
+}
+
+impl Part {
+    /// The only part.
+    pub const WHOLE: Self = Self { of: 1, index: 0 };
+
+    /// Part `index` (from 0 on) of `of`; `None` if there is none.
+    pub fn new(index: u32, of: u32) -> Option<Self> {
+        (index < of).then_some(Self { of, index })
+    }
+
+    /// How many parts there are.
+    pub fn of(self) -> u32 {
+        self.of
+    }
+
+    /// Its number, from 0 on.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Whether the shard is one of its.
+    pub fn has(self, id: ShardId) -> bool {
+        id % self.of == self.index
+    }
+
+    /// Whether some shard number is in both parts.
+    pub fn overlaps(self, other: Self) -> bool {
+        let (mut common, mut rest) = (self.of, other.of);
+        while rest != 0 {
+            (common, rest) = (rest, common % rest);
+        }
+        self.index % common == other.index % common
+    }
+
+    /// The name of this part's file: `stem.extension` for the whole, else `stem-I-of-N.extension`.
+    pub fn file_name(self, (stem, extension): (&str, &str)) -> String {
+        if self == Self::WHOLE { format!("{stem}.{extension}") } else { format!("{stem}-{self}.{extension}") }
+    }
+
+    /// The part whose file has this name.
+    pub fn of_file(name: &str, (stem, extension): (&str, &str)) -> Option<Self> {
+        let part = name.strip_prefix(stem)?.strip_suffix(extension)?.strip_suffix('.')?;
+        let part = match part.strip_prefix('-') {
+            None => Self::WHOLE,
+            Some(numbers) => {
+                let (index, of) = numbers.split_once("-of-")?;
+                Self::new(index.parse().ok()?, of.parse().ok()?)?
+            }
+        };
+        (part.file_name((stem, extension)) == name).then_some(part)
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-of-{}", self.index, self.of)
+    }
+}
+
+/// The part that the user asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// `I/N`.
+    Given(Part),
+    /// `auto/N`: this one of N, by the environment.
+    Auto(u32),
+}
+
+/// Where a job of a Slurm array, and of a Kubernetes indexed job, finds its index.
+const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
+
+impl Partition {
+    /// The part; `environment` gives a variable's value.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the environment names no part of that many. The count is never taken from there: an array
+    /// that is submitted again for two of its indexes must not change it.
+    pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Part> {
+        let of = match self {
+            Self::Given(part) => return Ok(part),
+            Self::Auto(of) => of,
+        };
+        let last = of.saturating_sub(1);
+        let found = INDEX_VARIABLES.iter().find_map(|name| Some((name, environment(name)?)));
+        let Some((name, value)) = found else {
+            return Err(Error::Refused(format!(
+                "--partition auto/{of}: neither {} is set; run it as a Slurm array (--array=0-{last}) or a Kubernetes \
+                 indexed job, or give the part's number, such as --partition 0/{of}",
+                INDEX_VARIABLES.join(" nor ")
+            )));
+        };
+        let part = value.trim().parse().ok().and_then(|index| Part::new(index, of));
+        part.ok_or_else(|| {
+            Error::Refused(format!(
+                "--partition auto/{of}: {name} is {value:?}, and the parts are 0 to {last}; number the array's jobs \
+                 from 0 (Slurm: --array=0-{last})"
+            ))
+        })
+    }
+}
+
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (index, of) = text.split_once('/')?;
+            let of: u32 = of.parse().ok().filter(|of| *of > 0)?;
+            if index == "auto" {
+                return Some(Self::Auto(of));
+            }
+            Part::new(index.parse().ok()?, of).map(Self::Given)
+        };
+        parse().ok_or_else(|| "it is I/N with I from 0 to N - 1, such as 0/4, or auto/N".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_overlap_where_they_share_a_shard() {
+        let parts = || (1..7).flat_map(|of| (0..of).filter_map(move |index| Part::new(index, of)));
+        for a in parts() {
+            for b in parts() {
+                let share = (0..60).any(|id| a.has(id) && b.has(id));
+                assert_eq!(a.overlaps(b), share, "{a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_lead_back_to_parts() {
+        let kind = ("manifest", "json");
+        assert_eq!(Part::WHOLE.file_name(kind), "manifest.json");
+        let part = Part::new(2, 10).unwrap();
+        assert_eq!(part.file_name(kind), "manifest-2-of-10.json");
+        for right in [Part::WHOLE, part] {
+            assert_eq!(Part::of_file(&right.file_name(kind), kind), Some(right));
+        }
+        for wrong in ["manifest-2-of-2.json", "manifest-0-of-1.json", "manifest-02-of-3.json", "manifestjson", "x"] {
+            assert_eq!(Part::of_file(wrong, kind), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_environment_gives_the_index_only() {
+        let slurm = |name: &str| (name == "SLURM_ARRAY_TASK_ID").then(|| "3".to_owned());
+        let auto: Partition = "auto/8".parse().unwrap();
+        assert_eq!(auto.resolve(slurm).unwrap(), Part::new(3, 8).unwrap());
+        let refused = "auto/3".parse::<Partition>().unwrap().resolve(slurm).unwrap_err().to_string();
+        assert!(refused.contains("SLURM_ARRAY_TASK_ID") && refused.contains("--array=0-2"), "{refused}");
+        assert!(auto.resolve(|_| None).unwrap_err().to_string().contains("--partition 0/8"));
+        for wrong in ["3/3", "0/0", "1", "-1/2", "auto/0", "auto", "a/2", "1/x"] {
+            assert!(wrong.parse::<Partition>().is_err(), "{wrong}");
+        }
+    }
+}
