@@ -2,7 +2,8 @@
 # Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
 #
 #   Debian packages  a C toolchain and cmake (zlib-ng is built from source), fuse3, and Python with NumPy and PyTorch
-#   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt
+#   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 100 MB
+#   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for tests/python/test_dali.py, which are skipped without it
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail
@@ -39,19 +40,25 @@ install_packages() {
     apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# install_venv FOLDER REQUIREMENTS IMPORTS
 install_venv() {
     # The stamp names everything that the environment was made from; a changed pin or a new Python remakes it.
     local wanted
-    wanted="$(sha256sum scripts/requirements.txt) $("$PYTHON" -VV) $PWD"
-    [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] && return
-    say "making .venv from $PYTHON with the packages of scripts/requirements.txt"
-    rm -rf .venv
-    "$PYTHON" -m venv --system-site-packages .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement scripts/requirements.txt
-    .venv/bin/python -c 'import numpy, pytest, torch, webdataset, wids' || die "the Python packages do not import"
-    printf '%s\n' "$wanted" >.venv/stamp
+    wanted="$(sha256sum "$2") $("$PYTHON" -VV) $PWD"
+    [ "$(cat "$1/stamp" 2>/dev/null)" = "$wanted" ] && return
+    say "making $1 from $PYTHON with the packages of $2"
+    rm -rf "$1"
+    "$PYTHON" -m venv --system-site-packages "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$2"
+    "$1/bin/python" -c "import $3" || die "the Python packages do not import"
+    printf '%s\n' "$wanted" >"$1/stamp"
 }
 
+case "${1:-}" in
+    '' | --dali) ;;
+    *) die "unknown option $1; there is only --dali" ;;
+esac
 install_packages
-install_venv
+install_venv .venv scripts/requirements.txt "numpy, pytest, torch, webdataset, wids"
+[ "${1:-}" = --dali ] && install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali"
 command -v cargo >/dev/null || die "cargo is not on the PATH; install a stable Rust toolchain first"
