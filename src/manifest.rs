@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::dataset::LeftOut;
+use crate::dataset::{LeftOut, Selected};
 use crate::members::Format;
 use crate::plan::{Plan, ShardId};
 use crate::volume::Kind;
@@ -29,6 +29,8 @@ struct Manifest<'a> {
     format: Format,
     volume_kind: Kind,
     label_names: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<&'a Selected>,
     left_out: &'a [LeftOut],
     unmatched: Vec<Unmatched<'a>>,
     shards: Vec<Shard<'a>>,
@@ -76,6 +78,7 @@ pub fn render<'a>(plan: &'a Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -
         format: plan.options.format,
         volume_kind: plan.kind(),
         label_names: &plan.dataset.label_names,
+        selection: plan.dataset.selected.as_ref(),
         left_out: &plan.dataset.left_out,
         unmatched: plan.dataset.unmatched.iter().map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
         shards: (0..).zip(&plan.shards).map(|(id, shard)| shard_entry(plan, id, shard, sha256(id))).collect(),

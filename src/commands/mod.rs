@@ -5,7 +5,9 @@ mod daemon;
 mod doubts;
 mod materialize;
 mod mount;
+mod namespace;
 mod plan;
+mod run;
 mod status;
 mod unmount;
 
@@ -29,6 +31,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Plan(args) => plan::run(&args),
         Command::Mount(args) => mount::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),

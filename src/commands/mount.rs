@@ -17,12 +17,12 @@ use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
-        return serve(args);
+        return serve(args, true);
     }
     let mountpoint = mounts::resolve_links(&args.mountpoint()?);
     let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
-    if let Err(code) = daemon::start(args.log_file.is_none().then_some(&*log_file))? {
+    if let Err(code) = daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
         return Ok(code);
     }
     // The promise of an exit code of 0: the first shard can be opened.
@@ -36,7 +36,11 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(args: &MountArgs) -> Result<ExitCode> {
+/// Mounts and serves, until a signal if `ends_by_signal`.
+pub(super) fn serve(args: &MountArgs, ends_by_signal: bool) -> Result<ExitCode> {
+    if args.daemon {
+        daemon::close_inherited();
+    }
     daemon::log_to_terminal(log::LevelFilter::Info);
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &args.dataset.sources()?.data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
@@ -54,7 +58,7 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     if let Some(folder) = &args.materialized {
         tree.use_materialized(folder)?;
     }
-    mount::serve(tree, &mountpoint, args.allow_other, || {
+    mount::serve(tree, &mountpoint, args.allow_other, ends_by_signal, || {
         if let Some(log) = log {
             if args.daemon {
                 daemon::detach(log)?;

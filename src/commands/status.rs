@@ -22,14 +22,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
             path.display()
         )));
     }
-    let [mount, stats, errors] = STATUS_FILES.map(|name| read(&path, name));
-    let status = json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? });
+    let status = read_all(&path)?;
     if args.json {
         println!("{status:#}");
     } else {
         print!("{}", describe(&status));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that the mount at `path` says of itself.
+pub(super) fn read_all(path: &Path) -> Result<Value> {
+    let [mount, stats, errors] = STATUS_FILES.map(|name| read(path, name));
+    Ok(json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? }))
 }
 
 fn read(mount: &Path, name: &str) -> Result<Value> {

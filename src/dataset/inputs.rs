@@ -19,6 +19,8 @@ const BATCH: usize = 256;
 pub struct Inputs {
     /// Of the reports, the metadata and the labels.
     pub(super) tables: [Fingerprint; 3],
+    /// Of the list of selected studies, where there is one.
+    pub(super) studies: Option<Fingerprint>,
     /// The folders that were listed, relative to the data folder. Their names change only with their time.
     pub(super) folders: Vec<(PathBuf, Fingerprint)>,
     /// Of the volumes that are left out, in their order. A sample has its own.
@@ -31,18 +33,19 @@ impl Dataset {
     /// Whether a later [`Self::is_current`] can be trusted: nothing was written just before the scan, and no symbolic
     /// link leads to what was not looked at.
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
-        let Inputs { tables, folders, left_out, certain } = &self.inputs;
+        let Inputs { tables, studies, folders, left_out, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, fingerprint)| fingerprint);
         let samples = self.samples.iter().map(|sample| &sample.array.fingerprint);
         // A file system without times of folders shows them as 1970.
         let settled = |fingerprint: &Fingerprint| (1..settled_before).contains(&fingerprint.mtime_ns);
-        *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
+        *certain && tables.iter().chain(studies).chain(folders).chain(left_out).chain(samples).all(settled)
     }
 
     /// Whether tables, folders and volumes are as they were when this was scanned. Only stats.
     pub fn is_current(&self, config: &Config) -> bool {
         let tables = [&config.reports_file, &config.meta_file, &config.labels_file];
-        let tables = tables.into_iter().zip(&self.inputs.tables);
+        let studies = config.selection.studies.iter().zip(&self.inputs.studies);
+        let mut tables = tables.into_iter().zip(&self.inputs.tables).chain(studies);
         let samples = self.samples.iter().map(|sample| (sample.path.as_path(), &sample.array.fingerprint));
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
         let left_out = left_out.map(|(left_out, fingerprint)| (Path::new(&left_out.path), fingerprint));
@@ -54,7 +57,7 @@ impl Dataset {
         let all_are = |batch: &&[(&Path, &Fingerprint)]| {
             batch.iter().all(|(path, fingerprint)| is(&root, path, fingerprint)).then_some(()).ok_or(())
         };
-        tables.into_iter().all(|(path, fingerprint)| is(CWD, path, fingerprint))
+        tables.all(|(path, fingerprint)| is(CWD, path, fingerprint))
             && try_map(&batches, config.threads, all_are).is_ok()
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::tables::{Table, load, present};
-use super::{Config, Inputs, Meta, MissingMeta, scan, study_id};
+use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
 use crate::parallel::{available_cores, try_map};
@@ -32,6 +32,7 @@ pub(super) struct Row {
 pub(super) struct Joined {
     pub(super) matched: Vec<Matched>,
     pub(super) unmatched: Vec<(String, String)>,
+    pub(super) selected: Option<Selected>,
     pub(super) rows_without_volume: usize,
     pub(super) label_names: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -46,6 +47,7 @@ struct Tables {
 }
 
 pub(super) fn join(config: &Config) -> Result<Joined> {
+    let studies = config.selection.state()?;
     let (tables, found) = thread::scope(|scope| {
         let tables = scope.spawn(|| load_tables(config));
         let found = scan::find_volumes(&config.data_folder, config.threads);
@@ -54,10 +56,12 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let found = found?;
     refuse_repeated_studies(&found.files)?;
-    let inputs = Inputs { tables: tables.states, folders: found.folders, left_out: Vec::new(), certain: found.certain };
+    let inputs =
+        Inputs { tables: tables.states, studies, folders: found.folders, left_out: Vec::new(), certain: found.certain };
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),
+        selected: None,
         rows_without_volume: 0,
         label_names: tables.labels.columns.clone(),
         warnings: tables.warnings(config, found.elsewhere),
@@ -73,6 +77,8 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         }
     }
     joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
+    let Joined { matched, label_names, warnings, .. } = &mut joined;
+    joined.selected = config.selection.apply(config, label_names, matched, warnings)?;
     if let Some(limit) = config.limit {
         joined.matched.truncate(limit);
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Options, Plan, Sizes};
-use crate::dataset::{Config, Dataset};
+use crate::dataset::{Config, Dataset, Selection};
 use crate::error::{Error, Result};
 use crate::saved;
 
@@ -58,6 +58,10 @@ fn file(folder: &Path, config: &Config, options: Options) -> Result<PathBuf> {
         reports_file: absolute(&config.reports_file)?,
         meta_file: absolute(&config.meta_file)?,
         labels_file: absolute(&config.labels_file)?,
+        selection: Selection {
+            studies: config.selection.studies.as_deref().map(absolute).transpose()?,
+            ..config.selection.clone()
+        },
         scan_cache: None,
         rescan: false,
         threads: 0,
