@@ -2,7 +2,7 @@
 # Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
 #
 #   Debian packages  a C toolchain and cmake (zlib-ng is built from source), fuse3, and Python with NumPy and PyTorch
-#   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 100 MB
+#   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 350 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for tests/python/test_dali.py, which are skipped without it
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
@@ -59,6 +59,6 @@ case "${1:-}" in
     *) die "unknown option $1; there is only --dali" ;;
 esac
 install_packages
-install_venv .venv scripts/requirements.txt "numpy, pytest, torch, webdataset, wids"
+install_venv .venv scripts/requirements.txt "datasets, numpy, pytest, torch, webdataset, wids"
 [ "${1:-}" = --dali ] && install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali"
 command -v cargo >/dev/null || die "cargo is not on the PATH; install a stable Rust toolchain first"
