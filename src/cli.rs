@@ -5,6 +5,7 @@ mod config;
 mod dataset;
 mod manifest;
 mod materialize;
+mod run;
 mod verify;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
+pub use run::RunArgs;
 pub use verify::VerifyArgs;
 
 use crate::error::{Error, Result};
@@ -37,6 +39,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show the shards as a folder, made on demand; returns when they can be opened
     Mount(MountArgs),
+    /// Run a command with the shards mounted for it alone; the mount ends with it
+    Run(RunArgs),
     /// Write the shards and manifest.json to a folder; run again to continue
     Materialize(MaterializeArgs),
     /// Join the manifests of parts, or make one again from the shards
@@ -183,10 +187,19 @@ pub struct StatusArgs {
 
 /// Parses the arguments; flags may be written with underscores, as the original scripts have them.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
-    Cli::parse_from(args.into_iter().map(with_dashes))
+    Cli::parse_from(with_dashes(args))
 }
 
-fn with_dashes(arg: OsString) -> OsString {
+/// Our flags, that is: what stands after "--" is another program's.
+fn with_dashes(args: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut is_ours = true;
+    args.into_iter().map(move |arg| {
+        is_ours &= arg != "--";
+        if is_ours { flag_with_dashes(arg) } else { arg }
+    })
+}
+
+fn flag_with_dashes(arg: OsString) -> OsString {
     let Some(flag) = arg.to_str().filter(|arg| arg.starts_with("--")) else { return arg };
     match flag.split_once('=') {
         Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
@@ -219,6 +232,15 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_run_is_left_as_it_is() {
+        let args = "ctwds-fs run --data_folder a --at b_c --cache_size 1GiB -- python t.py --batch_size 4 -- --at x";
+        let Command::Run(args) = parse(args.split(' ').map(OsString::from)).command else { panic!("not run") };
+        assert_eq!(args.mount.mountpoint().unwrap(), PathBuf::from("b_c"));
+        assert_eq!(args.mount.cache_size, Some(ByteSize::gib(1)));
+        assert_eq!(args.command, ["python", "t.py", "--batch_size", "4", "--", "--at", "x"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `manifest.json`: what the shards hold. The same schema in the mount (digests null) and on disk.
 //!
 //! The first six fields are those that the CT-CLIP converter writes and its loader reads; sizes there are MiB and GiB
-//! of payload. In a shuffled view's, each shard lists its samples in that view's order. A part of a conversion writes the manifest of its own shards; all parts' together are the whole's.
+//! of payload. In a shuffled view's, each shard lists its samples in that view's order. A part of a conversion writes the
+//! manifest of its own shards; all parts' together are the whole's.
 
 mod merge;
 mod read;
@@ -12,7 +13,7 @@ pub use merge::{Merged, merge};
 pub use read::read;
 
 use crate::codec::{BLOCK, CODEC, Codec, FILTER};
-use crate::dataset::LeftOut;
+use crate::dataset::{LeftOut, Selected};
 use crate::members::Format;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId, View};
@@ -53,6 +54,9 @@ pub struct Manifest {
     shuffle: Option<Shuffle>,
     /// Names of the classes.
     pub label_names: Vec<String>,
+    /// What the user selected by, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selected>,
     /// Samples whose slots are empty.
     pub left_out: Vec<LeftOut>,
     /// Volumes that some table does not know.
@@ -195,6 +199,7 @@ impl Manifest {
             compression: None,
             shuffle,
             label_names: plan.dataset.label_names.clone(),
+            selection: plan.dataset.selected.clone(),
             left_out: left_out.cloned().collect(),
             unmatched: unmatched.map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
             shards: shards.filter_map(|id| entry(plan, id, &file)).collect(),

@@ -57,7 +57,7 @@ fn at_least_one() -> RangedU64ValueParser<usize> {
 
 /// The flags of the data set among a command's arguments, for another command; without those named in `except`.
 pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
-    let matches = Cli::command().get_matches_from(args.into_iter().map(with_dashes));
+    let matches = Cli::command().get_matches_from(with_dashes(args));
     let Some((_, given)) = matches.subcommand() else { return Vec::new() };
     let all = DatasetArgs::augment_args(clap::Command::new("data set"));
     let mut flags = Vec::new();

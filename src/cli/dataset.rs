@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::config::{Configured, Split};
-use crate::dataset::{self, MissingMeta};
+use crate::dataset::{self, Condition, MissingMeta, Selection};
 use crate::error::{Error, Result};
 use crate::members::Format;
 use crate::plan::Options;
@@ -62,7 +62,13 @@ pub struct DatasetArgs {
     /// Samples in a shard
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
     pub samples_per_shard: u32,
-    /// Only the first N volumes that the tables know
+    /// Only volumes whose labels fulfil it: 'Lung nodule == 1 and not (Emphysema == 1 or "Hiatal hernia" > 0)'
+    #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
+    pub condition: Option<Condition>,
+    /// Only the studies of a list: a study id a line, or a CSV with a column study_id or VolumeName
+    #[arg(long, value_name = "FILE")]
+    pub studies: Option<PathBuf>,
+    /// Only the first N volumes that the tables know (and the two flags above select)
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Only the first 100 of them
@@ -194,6 +200,7 @@ impl DatasetArgs {
             meta_file,
             labels_file,
             array: self.array.clone(),
+            selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },
             strict: self.strict,
             missing_text: self.missing_text.clone(),

@@ -1,33 +1,32 @@
 //! The background process of a mount: started, reported ready, detached from the terminal, logging to a file.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use crate::error::{Error, Result};
 
 /// What the daemon writes when the mount can be used.
 const READY: &[u8] = b"ready\n";
 
-/// Starts this program again as the daemon, logging to `log_file` unless the user named another, and waits until it is
-/// ready. `Err` carries the exit code of one that
-/// failed: it has told the user why.
+/// Starts this program again as the daemon, with `more` arguments and logging to `log_file` unless the user named
+/// another, and waits until it is ready. `Err` carries the exit code of one that failed: it has told the user why.
 ///
 /// # Errors
 /// The process cannot be started.
-pub(super) fn start(log_file: Option<&Path>) -> Result<std::result::Result<(), ExitCode>> {
+pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<std::result::Result<Child, ExitCode>> {
     let failed = |error| Error::io(Path::new("ctwds-fs"), "start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
-    close_on_exec();
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
         .args(std::env::args_os().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
         .arg("--daemon")
+        .args(more)
         .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
         .args(std::env::args_os().skip(2))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -37,7 +36,7 @@ pub(super) fn start(log_file: Option<&Path>) -> Result<std::result::Result<(), E
     // Ends when the daemon closes its side: after its report, or by its end.
     let _ = ours.read_to_end(&mut report);
     if report == READY {
-        return Ok(Ok(()));
+        return Ok(Ok(daemon));
     }
     let status = daemon.wait().map_err(failed)?;
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
@@ -53,12 +52,21 @@ pub(super) fn end_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
 }
 
-/// Descriptors that we inherited (a pipe of the calling script, say) must not live on in the daemon: whoever waits
-/// for their end would wait for the unmount.
-fn close_on_exec() {
-    // SAFETY: sets a flag on descriptors, which std sets on its own anyway; closes nothing and touches no memory.
-    // Kernels before 5.11 lack the call; the descriptors then stay open, which is harmless.
-    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+/// Called in the daemon before anything else. Descriptors that it inherited (a pipe of the calling script, say) must not
+/// live on in it: whoever waits for their end would wait for the unmount. `run` itself hands them on to its command.
+pub(super) fn close_inherited() {
+    // SAFETY: nothing has been opened yet, so no descriptor besides the standard streams has an owner in this process;
+    // touches no memory. Kernels before 5.9 lack the call; the descriptors then stay open, which is harmless.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// Called in the daemon when the mount is ready and wanted beyond the command that started it.
+///
+/// # Errors
+/// None that the kernel documents.
+pub(super) fn outlive_parent() -> Result<()> {
+    let failed = |error: rustix::io::Errno| Error::io(Path::new("ctwds-fs"), "detach it from its parent", error.into());
+    rustix::process::set_parent_process_death_signal(None).map_err(failed)
 }
 
 /// Called in the daemon when the mount is ready: leaves the terminal and tells the parent.
@@ -74,7 +82,6 @@ pub(super) fn detach(log: File) -> Result<()> {
     rustix::stdio::dup2_stderr(&log).map_err(failed)?;
     let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
-    rustix::process::set_parent_process_death_signal(None).map_err(failed)?; // from here on the mount is wanted
     // Nobody would know of a mount whose command was killed.
     UnixStream::from(report)
         .write_all(READY)

@@ -6,7 +6,9 @@ mod doubts;
 mod manifest;
 mod materialize;
 mod mount;
+mod namespace;
 mod plan;
+mod run;
 mod sources;
 mod status;
 mod unmount;
@@ -36,6 +38,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Plan(args) => plan::run(&args),
         Command::Mount(args) => mount::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Manifest(args) => manifest::run(&args),
         Command::Unmount(args) => unmount::run(&args),

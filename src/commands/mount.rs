@@ -23,12 +23,12 @@ const EPOCHS: u32 = 10;
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
-        return serve(args);
+        return serve(args, true);
     }
     let mountpoint = mounts::resolve_links(&args.mountpoint()?);
     let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
-    if let Err(code) = daemon::start(args.log_file.is_none().then_some(&*log_file))? {
+    if let Err(code) = daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
         return Ok(code);
     }
     // The promise of an exit code of 0: the first shard can be opened.
@@ -45,9 +45,14 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(args: &MountArgs) -> Result<ExitCode> {
+/// Mounts and serves. A mount of its own ends by a signal and outlives the command that made it; otherwise the caller
+/// has tied it to another process, and ends it.
+pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     if args.daemon {
-        daemon::end_with_parent();
+        daemon::close_inherited();
+        if is_own {
+            daemon::end_with_parent();
+        }
     }
     daemon::log_to_terminal(log::LevelFilter::Info);
     let stored = args.source.shards.as_deref();
@@ -73,9 +78,12 @@ fn serve(args: &MountArgs) -> Result<ExitCode> {
     if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;
     }
-    mount::serve(tree, &mountpoint, args.allow_other, || {
+    mount::serve(tree, &mountpoint, args.allow_other, is_own, || {
         if let Some(log) = log {
             if args.daemon {
+                if is_own {
+                    daemon::outlive_parent()?;
+                }
                 daemon::detach(log)?;
             } else {
                 rustix::stdio::dup2_stderr(&log)

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::{doubts, show_plan};
 use crate::cli::PlanArgs;
-use crate::dataset::{Sample, Study};
+use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::plan::Plan;
@@ -56,6 +56,13 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         plan.options.format.extensions().map(|extension| format!(".{extension}")).join(" "),
         plan.digest,
     );
+    if let Some(Selected { condition, studies_listed, selected, of }) = &dataset.selected {
+        let condition = condition.as_ref().map(|condition| format!("--where '{condition}'"));
+        let listed = studies_listed.map(|listed| format!("--studies, which lists {listed}"));
+        let by: Vec<String> = condition.into_iter().chain(listed).collect();
+        let by = by.join(" and ");
+        text.push_str(&format!("Selected     {selected} of the {of} volumes in all three tables, by {by}\n"));
+    }
     kinds(&mut text, plan, asked);
     let left_out = dataset.left_out.iter().map(|left_out| format!("{}: {}", left_out.path, left_out.reason));
     list(&mut text, "Left out (their slots stay empty)", left_out);

@@ -14,15 +14,33 @@ use crate::record::STATUS_DIR;
 
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
-    if mounts::is_dead(&mounted) {
-        return Err(Error::Refused(format!(
+    let gone = || {
+        Error::Refused(format!(
             "{}: the mount's process {pid} is gone, and whoever reads there gets errors; \
              `ctwds-fs unmount {}` clears it, and `ctwds-fs mount` mounts again",
             path.display(),
             path.display()
-        )));
+        ))
+    };
+    if mounts::is_dead(&mounted) {
+        return Err(gone());
     }
-    let asked = path.clone();
+    let status = match read_all(&path, pid) {
+        // It has died just now.
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => return Err(gone()),
+        other => other?,
+    };
+    if args.json {
+        println!("{status:#}");
+    } else {
+        print!("{}", describe(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All that the mount at `path`, of process `pid`, says of itself.
+pub(super) fn read_all(path: &Path, pid: u32) -> Result<Value> {
+    let asked = path.to_owned();
     let answer = mounts::within(mounts::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)));
     let [mount, stats, errors] = answer.ok_or_else(|| {
         Error::Refused(format!(
@@ -33,13 +51,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
             path.display()
         ))
     })?;
-    let status = json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? });
-    if args.json {
-        println!("{status:#}");
-    } else {
-        print!("{}", describe(&status));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? }))
 }
 
 fn read(mount: &Path, name: &str) -> Result<Value> {

@@ -17,7 +17,7 @@ const BATCH: usize = 256;
 /// The states of tables, folders and volumes before they were read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Of the reports, the metadata, the labels, and the list of excluded samples if there is one.
+    /// Of the reports, the metadata, the labels, and the lists of excluded and of selected samples if there are any.
     pub(super) tables: Vec<Fingerprint>,
     /// The folders that were listed, relative to the data folder. Their names change only with their time.
     pub(super) folders: Vec<(PathBuf, Fingerprint)>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::tables::{Table, load, present};
-use super::{Config, Inputs, Meta, MissingMeta, scan, study_id};
+use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
 use crate::parallel::{available_cores, try_map};
@@ -35,6 +35,7 @@ pub(super) struct Row {
 pub(super) struct Joined {
     pub(super) matched: Vec<Matched>,
     pub(super) unmatched: Vec<(String, String)>,
+    pub(super) selected: Option<Selected>,
     pub(super) rows_without_volume: usize,
     pub(super) label_names: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -62,6 +63,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),
+        selected: None,
         rows_without_volume: 0,
         label_names: tables.labels.columns.clone(),
         warnings: tables.warnings(config, found.elsewhere),
@@ -85,6 +87,8 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         joined.warnings.push(format!("{list}: {count} of its studies are not in the data set (for example '{study}')"));
     }
     joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
+    let Joined { matched, label_names, warnings, .. } = &mut joined;
+    joined.selected = config.selection.apply(config, label_names, matched, warnings)?;
     if let Some(limit) = config.limit {
         joined.matched.truncate(limit);
     }

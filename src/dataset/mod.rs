@@ -3,15 +3,19 @@
 //! The order is total and the same on every machine. Only malformed content leaves a sample out; an I/O error is
 //! fatal, because a plan must not depend on the weather. Knows nothing of shards or tar.
 
+mod condition;
 mod inputs;
 mod join;
 mod saved;
 mod scan;
+mod select;
 pub(crate) mod tables;
 
 use std::path::{Path, PathBuf};
 
+pub use condition::Condition;
 pub use inputs::Inputs;
+pub use select::{Selected, Selection};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -43,7 +47,9 @@ pub struct Config {
     pub labels_file: PathBuf,
     /// The array to take instead of the usual ones.
     pub array: Option<String>,
-    /// Only the first so many volumes that the tables know.
+    /// Only these of the volumes that the tables know; the others take no slot.
+    pub selection: Selection,
+    /// Only the first so many volumes of those.
     pub limit: Option<usize>,
     /// Whether a volume that would be left out is an error instead.
     pub strict: bool,
@@ -64,9 +70,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// The tables, and the list of excluded samples if there is one.
+    /// The tables, and the lists of excluded and of selected samples if there are any.
     fn tables(&self) -> Vec<&PathBuf> {
-        [&self.reports_file, &self.meta_file, &self.labels_file].into_iter().chain(&self.exclude).collect()
+        [&self.reports_file, &self.meta_file, &self.labels_file]
+            .into_iter()
+            .chain(&self.exclude)
+            .chain(&self.selection.studies)
+            .collect()
     }
 }
 
@@ -209,6 +219,8 @@ pub struct Dataset {
     pub left_out: Vec<LeftOut>,
     /// Volumes that some table does not know: the study id and the tables. They take no slot.
     pub unmatched: Vec<(String, String)>,
+    /// What the selection came to, where there was one.
+    pub selected: Option<Selected>,
     /// Rows of the tables that have no volume.
     pub rows_without_volume: usize,
     /// The label table's class columns.
@@ -238,6 +250,7 @@ impl Dataset {
                 .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,
             left_out: Vec::new(),
             unmatched: joined.unmatched,
+            selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
             warnings: joined.warnings,
@@ -308,14 +321,16 @@ fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Resul
         None => inspect(config, &saved, &matched.path),
     })?;
     if let Some(file) = file {
+        let is_part = config.limit.is_some() || config.selection.is_any();
         // Of those excluded, what an earlier scan found stays.
         let found = |(matched, finding): (&join::Matched, &Finding)| {
             let known = if matched.excluded.is_some() { saved.get(&matched.path)? } else { finding };
             Some((matched.path.clone(), known.clone()))
         };
         let by_path = matched.iter().zip(&findings).filter_map(found).collect();
-        if !saved.knows(&by_path) {
-            Saved::store(&file, by_path);
+        if !saved.knows(&by_path, is_part) {
+            let others = if is_part { saved } else { Saved::default() };
+            others.store(&file, by_path);
         }
     }
     Ok(findings)

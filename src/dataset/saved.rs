@@ -46,19 +46,21 @@ impl Saved {
         self.0.get(path)
     }
 
-    /// Whether it knows exactly these files, so that there is nothing to write.
-    pub(super) fn knows(&self, findings: &HashMap<PathBuf, Finding>) -> bool {
+    /// Whether it knows exactly these files, or (of a part of the data set) all of them, so that there is nothing to
+    /// write.
+    pub(super) fn knows(&self, findings: &HashMap<PathBuf, Finding>, is_part: bool) -> bool {
         let is_known = |(path, finding): (&PathBuf, &Finding)| {
             self.get(path).is_some_and(|known| known.fingerprint() == finding.fingerprint())
         };
-        self.0.len() == findings.len() && findings.iter().all(is_known)
+        (is_part || self.0.len() == findings.len()) && findings.iter().all(is_known)
     }
 
-    /// Writes findings to `file`.
-    pub(super) fn store(file: &Path, mut findings: HashMap<PathBuf, Finding>) {
+    /// Writes findings to `file`, beside those of other files.
+    pub(super) fn store(mut self, file: &Path, findings: HashMap<PathBuf, Finding>) {
         let settled = saved::settled_before();
-        findings.retain(|_, finding| finding.fingerprint().mtime_ns < settled);
-        saved::store(file, &Self(findings));
+        self.0.extend(findings);
+        self.0.retain(|_, finding| finding.fingerprint().mtime_ns < settled);
+        saved::store(file, &self);
     }
 }
 
@@ -85,9 +87,14 @@ mod tests {
         let file = file(&folder.path().join("cache"), Path::new("/data"), None);
         let fresh = saved::settled_before() + 1_000_000_000;
         let findings = HashMap::from([("a.npz".into(), malformed(1)), ("b.npz".into(), malformed(fresh))]);
-        Saved::store(&file, findings.clone());
+        Saved::default().store(&file, findings.clone());
         let saved = Saved::load(&file);
         assert!(saved.get(Path::new("a.npz")).is_some() && saved.get(Path::new("b.npz")).is_none());
-        assert!(!saved.knows(&findings));
+        assert!(!saved.knows(&findings, false) && !saved.knows(&findings, true));
+        let part = HashMap::from([("c.npz".into(), malformed(2))]);
+        saved.store(&file, part.clone());
+        let saved = Saved::load(&file);
+        assert!(saved.get(Path::new("a.npz")).is_some());
+        assert!(saved.knows(&part, true) && !saved.knows(&part, false));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Measured, Options, Plan};
-use crate::dataset::{Config, Dataset};
+use crate::dataset::{Config, Dataset, Selection};
 use crate::error::{Error, Result};
 use crate::saved;
 
@@ -59,6 +59,10 @@ fn file(folder: &Path, config: &Config, options: Options) -> Result<PathBuf> {
         meta_file: absolute(&config.meta_file)?,
         labels_file: absolute(&config.labels_file)?,
         exclude: config.exclude.as_deref().map(absolute).transpose()?,
+        selection: Selection {
+            studies: config.selection.studies.as_deref().map(absolute).transpose()?,
+            ..config.selection.clone()
+        },
         scan_cache: None,
         rescan: false,
         threads: 0,

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ctwds_fs::dataset::{Config, Dataset, MissingMeta};
+use ctwds_fs::dataset::{Config, Dataset, MissingMeta, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::members::Format;
 use ctwds_fs::plan::{Options, Plan};
@@ -86,6 +86,7 @@ impl Example {
             meta_file: self.path("meta.csv"),
             labels_file: self.path("labels.csv"),
             array: None,
+            selection: Selection::default(),
             limit: None,
             strict: true,
             missing_text: String::new(),

@@ -1,0 +1,179 @@
+//! Which of the volumes that all tables know are wanted: those that fulfil a condition, those of a list, or both.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Config;
+use super::condition::Condition;
+use super::join::Matched;
+use crate::error::{Error, Result};
+
+/// Columns of a table that name studies, in the order of preference.
+const COLUMNS: [&str; 2] = ["study_id", "VolumeName"];
+/// Studies that a warning names.
+const NAMED: usize = 3;
+
+/// What to select by; all of it must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// What the labels must fulfil.
+    pub condition: Option<Condition>,
+    /// A file that lists studies.
+    pub studies: Option<PathBuf>,
+}
+
+/// What a selection came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Selected {
+    /// The condition, as the user wrote it.
+    #[serde(rename = "where")]
+    pub condition: Option<String>,
+    /// How many studies are listed.
+    pub studies_listed: Option<usize>,
+    /// How many volumes were selected,
+    pub selected: usize,
+    /// of so many that all tables know.
+    pub of: usize,
+}
+
+impl Selection {
+    /// Whether it leaves out anything.
+    pub fn is_any(&self) -> bool {
+        self.condition.is_some() || self.studies.is_some()
+    }
+
+    /// Keeps what is selected of `matched`; `None` if nothing was asked for. Warns of studies that are not there.
+    ///
+    /// # Errors
+    /// An unknown class, an unusable list, or nothing selected.
+    pub(super) fn apply(
+        &self,
+        config: &Config,
+        classes: &[String],
+        matched: &mut Vec<Matched>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Selected>> {
+        if !self.is_any() {
+            return Ok(None);
+        }
+        let of = matched.len();
+        if let Some(condition) = &self.condition {
+            let condition = condition.bind(classes);
+            let condition = condition.map_err(|what| {
+                Error::Refused(format!("--where does not fit {}: {what}", config.labels_file.display()))
+            })?;
+            matched.retain(|matched| condition.holds(&matched.row.labels));
+        }
+        let mut listed = None;
+        if let Some(file) = &self.studies {
+            let studies = read_studies(file)?;
+            let known: BTreeSet<&str> = matched.iter().map(|matched| matched.study_id.as_str()).collect();
+            let unknown: Vec<&str> = studies.iter().map(String::as_str).filter(|id| !known.contains(id)).collect();
+            if !unknown.is_empty() {
+                warnings.push(self.unknown(file, &unknown, studies.len()));
+            }
+            matched.retain(|matched| studies.contains(&matched.study_id));
+            listed = Some(studies.len());
+        }
+        if matched.is_empty() {
+            return Err(self.nothing(of));
+        }
+        let condition = self.condition.as_ref().map(ToString::to_string);
+        Ok(Some(Selected { condition, studies_listed: listed, selected: matched.len(), of }))
+    }
+
+    fn unknown(&self, file: &Path, unknown: &[&str], listed: usize) -> String {
+        let examples = unknown[..unknown.len().min(NAMED)].join(", ");
+        let among =
+            if self.condition.is_some() { "that all tables know and --where selects" } else { "that all tables know" };
+        format!(
+            "{}: {} of {listed} studies are not among the volumes {among} (for example {examples})",
+            file.display(),
+            unknown.len()
+        )
+    }
+
+    fn nothing(&self, of: usize) -> Error {
+        let condition = self.condition.as_ref().map(|condition| format!("--where '{condition}'"));
+        let studies = self.studies.as_ref().map(|file| format!("--studies {}", file.display()));
+        let asked: Vec<String> = condition.into_iter().chain(studies).collect();
+        let asked = asked.join(" and ");
+        Error::Refused(format!("{asked}: selects none of the {of} volumes that all tables know; see `ctwds-fs plan`"))
+    }
+}
+
+const READ: &str = "read the list of studies";
+
+/// A study id a line, or a table with a column of them; lines that begin with `#` are comments.
+fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
+    let text = fs::read(file).map_err(|error| Error::io(file, READ, error))?;
+    let text = String::from_utf8(text).map_err(|_| Error::table(file, "not UTF-8; save the list as UTF-8"))?;
+    let mut reader = csv::ReaderBuilder::new();
+    let reader = reader.has_headers(false).flexible(true).comment(Some(b'#')).trim(csv::Trim::All);
+    let mut column = None;
+    let mut studies = BTreeSet::new();
+    let text = text.trim_start_matches('\u{feff}');
+    for (number, record) in reader.from_reader(text.as_bytes()).into_records().enumerate() {
+        let record = record.map_err(|error| Error::table(file, error.to_string()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        if number == 0 {
+            column = COLUMNS.iter().find_map(|name| record.iter().position(|field| field == *name));
+            if column.is_some() {
+                continue;
+            }
+        }
+        let field = match column {
+            Some(column) => record.get(column).unwrap_or_default(),
+            None if record.len() == 1 => &record[0],
+            None => {
+                let reason = format!(
+                    "line {line}: more than a study id, and the first line has no column {}",
+                    COLUMNS.join(" or ")
+                );
+                return Err(Error::table(file, reason));
+            }
+        };
+        let study = [".nii.gz", ".npz"].iter().find_map(|ending| field.strip_suffix(ending)).unwrap_or(field);
+        if !study.is_empty() && !study.starts_with('#') {
+            studies.insert(study.to_owned());
+        }
+    }
+    if studies.is_empty() {
+        return Err(Error::table(file, "there is no study in it; write one study id a line"));
+    }
+    Ok(studies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<String>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("studies.txt");
+        fs::write(&file, text).unwrap();
+        Ok(read_studies(&file)?.into_iter().collect())
+    }
+
+    #[test]
+    fn lists_and_tables() {
+        for text in [
+            "a\nb c\n",
+            "# mine\n\nb c.nii.gz\r\n  a \r\na.npz",
+            "\u{feff}study_id\nb c\na\n",
+            "n,VolumeName\n1,a.nii.gz\n2,\"b c.nii.gz\"\n3\n",
+            "VolumeName,study_id\nx,a\ny,b c\n# z,d\n",
+        ] {
+            assert_eq!(read(text).unwrap(), ["a", "b c"], "{text:?}");
+        }
+        for (text, reason) in
+            [("", "no study"), ("# a\n", "no study"), ("study_id\n", "no study"), ("a\nb,c\n", "line 2")]
+        {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains("studies.txt: ") && message.contains(reason), "{text:?}: {message}");
+        }
+    }
+}
