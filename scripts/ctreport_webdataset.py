@@ -15,7 +15,9 @@ shards or NPZ files hold instead of volumes, as float32, and the volumes are emp
 
 Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
 steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
-`stored` volumes of an NPZ dialect other than `data` cannot be told apart: mount those as `preprocessed`.
+No shard tells that its `stored` or `rescaled` volumes come from arrays that were resampled before (`volume`, `arr_0`):
+say it with `dialect`, or they are resampled again (what can be seen to be such is refused); or mount them as
+`preprocessed`.
 
 Memory. Each worker holds `buffer_size` volumes as its shard has them (float16: 110 MB each if preprocessed, 137 MB if
 stored with 512 x 512 x 261 voxels), and `prefetch_factor` batches and one more in /dev/shm: 221 MB a volume as float32,
@@ -71,6 +73,7 @@ BUFFER_SIZE = 4
 BLOCK = 512  # bytes, of a tar
 CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
 HUGE_PAGE = 2 << 20
+DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
 
 Sample = tuple[torch.Tensor, str, np.ndarray, str, torch.Tensor]
 Batch = tuple[torch.Tensor, list[str], np.ndarray, list[str], torch.Tensor]
@@ -116,9 +119,15 @@ class Steps:
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
 
-    def apply(self, array: np.ndarray, meta: Mapping[str, Any], native: bool, out: torch.Tensor) -> None:
-        """Fill `out` (1, D, H, W) from an array (H, W, D): a native one, or one that is in [-1, 1] and resampled."""
-        volume = self._normalized(array, meta) if native else torch.from_numpy(array).permute(2, 0, 1)
+    def apply(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
+        """Fill `out` (1, D, H, W) from an array of a dialect, or one (H, W, D) that only wants a crop ("done")."""
+        if dialect == "native":
+            volume = self._normalized(array, meta)
+        elif dialect == "done":
+            volume = torch.from_numpy(array).permute(2, 0, 1)
+        else:
+            volume = torch.from_numpy(array.astype(np.float32))
+            volume = volume.clamp_(-1, 1) if dialect == "normalized" else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
         source, target = [], []
         for n, t in zip(volume.shape, out.shape[1:]):
             start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
@@ -146,7 +155,7 @@ class Steps:
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
 
-    def sample(self, array: np.ndarray, meta: Mapping[str, Any], native: bool, text: str, labels: np.ndarray,
+    def sample(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, text: str, labels: np.ndarray,
                out: torch.Tensor | None = None) -> Sample:  # fmt: skip
         """The 5-tuple; its volume is put into `out`, if there is such."""
         if self.use_embedding:
@@ -155,7 +164,7 @@ class Steps:
         if array.ndim != 3:
             raise LoaderError(f"its volume has the shape {array.shape}; is it an embedding (use_embedding)?")
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
-        self.apply(array, meta, native, volume)
+        self.apply(array, meta, dialect, volume)
         return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
 
 
@@ -301,10 +310,30 @@ class RawSample:
     labels: np.ndarray
     buffer: Buffer
 
-    def native(self) -> bool:
-        """Whether the volume still has the scanner's spacing. Shards of the original converter do not say it: those of
-        preprocessed volumes have no slope."""
-        return self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed") != "preprocessed"
+    def dialect(self, source: str | None, shape: Sequence[int]) -> str:
+        """What its array holds, as it comes from one of the dialect `source`. Shards of the original converter do not
+        tell their kind: those of preprocessed volumes have no slope."""
+        kind = self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed")
+        if kind == "preprocessed":
+            return "done"
+        if source is None:
+            self._refuse_resampled(kind, shape)
+        return "hu" if kind == "rescaled" and source == "normalized" else source or "native"
+
+    def _refuse_resampled(self, kind: str, shape: Sequence[int]) -> None:
+        """Ask, where a volume looks as if it had been resampled before: no scanner makes volumes of the very shape that
+        they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes 1 ms."""
+        few = np.abs(self.voxels[::16, ::16, ::16]) if self.voxels.ndim == 3 else np.zeros(1)
+        if tuple(shape) == SHAPE == self.voxels.shape:
+            looks, likely = f"have the shape {SHAPE}", "hu"
+        elif kind == "stored" and 0 < few.max() <= 1:
+            looks, likely = "lie in [-1, 1]", "normalized"
+        else:
+            return
+        raise LoaderError(
+            f"{self.key} ({self.study_id}): its {kind} voxels {looks}, as if they had been resampled before: say dialect='{likely}' if so, else "
+            "dialect='native'"
+        )
 
 
 @dataclass
@@ -577,20 +606,22 @@ class Task:
 
 
 class CTReportWebDataset(_Epochs, IterableDataset):
-    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module."""
+    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
+    CTReportDataset for the dialects of the arrays that the shards were made of."""
 
     def __init__(
         self, shard_pattern: Any, shuffle: bool = True, buffer_size: int | None = None, use_embedding: bool = False,
         mode: str = "train", *, dtype: torch.dtype = torch.float32, shape: Sequence[int] = SHAPE,
         spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0, rank: int | None = None,
         world_size: int | None = None, uneven: str = "pad", resampled: bool = False,
-        epoch_length: int | None = None, on_error: str = "raise",
+        epoch_length: int | None = None, on_error: str = "raise", dialect: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.resampled, self.epoch_length = resampled, epoch_length
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_counts(shard_paths(shard_pattern))
+        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
         self.views = self._find_views() if self.shuffle and not resampled else []
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
@@ -705,8 +736,9 @@ class CTReportWebDataset(_Epochs, IterableDataset):
             if place % self._batch_size == 0 and not self.steps.use_embedding:
                 batch, place = allocate((self._batch_size, 1, depth, height, width), self.steps.dtype), 0
             out = None if self.steps.use_embedding else batch[place]
+            dialect = "" if self.steps.use_embedding else raw.dialect(self.dialect, self.steps.shape)
             try:
-                sample = self.steps.sample(raw.voxels, raw.meta, raw.native(), raw.text, raw.labels, out)
+                sample = self.steps.sample(raw.voxels, raw.meta, dialect, raw.text, raw.labels, out)
             except LoaderError as error:
                 complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
                 continue
@@ -755,7 +787,6 @@ def level(batches: Sequence[int], target: int) -> list[int]:
 MISSING = set("|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|"))
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
-DIALECTS = ("native", "hu", "normalized")
 
 
 def find_volumes(folder: AnyPath) -> list[str]:
@@ -859,14 +890,7 @@ class CTReportDataset(_Epochs, Dataset):
         study = self.studies[index]
         array, dialect = self._load(study.path)
         try:
-            array = np.asarray(array, dtype=np.float32)
-            if self.steps.use_embedding:
-                pass
-            elif dialect == "hu":
-                array = np.clip(array, -1000, 1000) / np.float32(1000)
-            elif dialect == "normalized":
-                array = np.clip(array, -1, 1).transpose(1, 2, 0)
-            return self.steps.sample(array, study.meta, dialect == "native", study.text, study.labels)
+            return self.steps.sample(np.asarray(array, np.float32), study.meta, dialect, study.text, study.labels)
         except (LoaderError, ValueError) as error:
             raise LoaderError(f"{study.path}: {error}") from error
 
@@ -908,10 +932,10 @@ NPZ_KEYS = {
     "val": ("valid_dir", "reports_valid", "valid_meta", "labels_valid"),
 }
 LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
-COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "seed", "uneven")  # as the arguments
+COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
 KNOWN_KEYS = (
-    "dataset_format", "webdataset_shards_train", "webdataset_shards_val", "shuffle_buffer_size", "dialect",
+    "dataset_format", "webdataset_shards_train", "webdataset_shards_val", "shuffle_buffer_size",
     *NPZ_KEYS["train"], *NPZ_KEYS["val"], *LOADER_KEYS, *COMMON_KEYS, *SHARD_KEYS,
 )  # fmt: skip
 FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
@@ -969,7 +993,7 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
     paths = [required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]]
-    return CTReportDataset(*paths, mode=mode, **arguments(data_cfg, (*COMMON_KEYS, "dialect")))
+    return CTReportDataset(*paths, mode=mode, **arguments(data_cfg, COMMON_KEYS))
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:

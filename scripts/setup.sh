@@ -3,7 +3,10 @@
 #
 #   Debian packages  a C toolchain and cmake (zlib-ng is built from source), fuse3, and Python with NumPy and PyTorch
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 100 MB
-#   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for tests/python/test_dali.py, which are skipped without it
+#   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
+#   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
+#
+# The tests of the last two are skipped, and say so, where they are not installed.
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail
@@ -54,11 +57,18 @@ install_venv() {
     printf '%s\n' "$wanted" >"$1/stamp"
 }
 
-case "${1:-}" in
-    '' | --dali) ;;
-    *) die "unknown option $1; there is only --dali" ;;
-esac
+for option in "$@"; do
+    case "$option" in
+        --dali | --datasets) ;;
+        *) die "unknown option $option; there are --dali and --datasets" ;;
+    esac
+done
 install_packages
 install_venv .venv scripts/requirements.txt "numpy, pytest, torch, webdataset, wids"
-[ "${1:-}" = --dali ] && install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali"
+for option in "$@"; do
+    case "$option" in
+        --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
+        --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;
+    esac
+done
 command -v cargo >/dev/null || die "cargo is not on the PATH; install a stable Rust toolchain first"

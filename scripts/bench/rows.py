@@ -90,6 +90,10 @@ def webdataset_rows() -> list[Row]:
             f"webdataset/{workers}", f"cold webdataset, deflated, {many}", f"np.load data set, {many}",
             f"webdataset {workers}", "mount", "np.load", target,
         ))  # fmt: skip
+        rows.append(Row(
+            f"webdataset/{workers}/files", f"the limit: webdataset on files in memory, {many}",
+            f"np.load data set, {many}", f"webdataset {workers}", "files", "np.load", None,
+        ))  # fmt: skip
     return rows
 
 

@@ -73,9 +73,21 @@ fn end_with(parent: u32) -> Result<()> {
     if is_there { Ok(()) } else { Err(Error::Refused("the process that started this one is gone".into())) }
 }
 
-/// Returns only if the command cannot be run. Signal masks are reset by the standard library.
+/// The signals that are read instead of handled.
+fn watched() -> SigSet {
+    let mut watched: SigSet = HANDED_ON.into_iter().collect();
+    watched.add(Signal::SIGCHLD);
+    watched
+}
+
+/// Returns only if the command cannot be run.
 fn become_command(command: &[OsString]) -> ExitCode {
     let [program, args @ ..] = command else { return ExitCode::from(NOT_FOUND) };
+    // A mask is inherited over exec, and ours would hold back what is handed on.
+    if let Err(error) = watched().thread_unblock() {
+        eprintln!("ctwds-fs: error: cannot let signals through to the command: {error}");
+        return ExitCode::from(FAILED);
+    }
     let error = Command::new(program).args(args).exec();
     eprintln!("ctwds-fs: error: {}: cannot run this command: {error}", Path::new(program).display());
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
@@ -84,8 +96,7 @@ fn become_command(command: &[OsString]) -> ExitCode {
 /// Runs the command, and says how it ended, and whether that was because the mount had died.
 fn supervise(mount: &mut Mount, parent: &[OsString; 2]) -> Result<(ExitStatus, bool)> {
     let failed = |error: io::Error| Error::io("ctwds-fs".as_ref(), "run the command", error);
-    let mut watched: SigSet = HANDED_ON.into_iter().collect();
-    watched.add(Signal::SIGCHLD);
+    let watched = watched();
     // A file of signals instead of handlers: what is ignored (under nohup, say) stays so, also for the command.
     watched.thread_block().map_err(|error| failed(error.into()))?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(|error| failed(error.into()))?;

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from ctreport_webdataset import Buffer, CTReportWebDataset, ShardReader, clean_text
+from ctreport_webdataset import SHAPE, SPACING, Buffer, CTReportWebDataset, ShardReader, clean_text
 from harness import READER_OPTIONS, Program, shards
 from kinds import preprocessed
 from loading import (
@@ -116,15 +116,27 @@ def test_profile_npy(program: Program, dataset: Dataset, plain: Samples) -> None
         assert_same(collected(from_shards(point)), plain)
 
 
-@pytest.mark.parametrize("name", ["data", "volume", "arr_0"])
-def test_every_dialect_of_npz(program: Program, tmp_path: Path, name: str) -> None:
-    """As the mount preprocesses it."""
+@pytest.mark.parametrize("kind", ["stored", "rescaled", "preprocessed"])
+@pytest.mark.parametrize(("name", "dialect"), [("data", "native"), ("volume", "hu"), ("arr_0", "normalized")])
+def test_every_dialect_and_kind(program: Program, tmp_path: Path, name: str, dialect: str, kind: str) -> None:
+    """The same volume whatever the mount did of the steps. Only `preprocessed` ones need not be told the dialect."""
     hu = np.random.default_rng(5).integers(-1024, 1500, (44, 30, 33)).astype(np.float32)
     array = {"data": hu + 1024, "volume": hu.astype(np.int16), "arr_0": (hu / 1000).clip(-1, 1).transpose(2, 0, 1)}[name]
     dataset = write_dataset(tmp_path / "data", {"v.npz": {name: np.ascontiguousarray(array)}})
-    with program.mounted(dataset, "--volume", "preprocessed", *STEPS.flags()) as point:
-        (found,) = collected(from_shards(point)).values()
+    with program.mounted(dataset, "--volume", kind, *STEPS.flags()) as point:
+        told = {} if kind == "preprocessed" else {"dialect": dialect}
+        (found,) = collected(from_shards(point, **told)).values()
     np.testing.assert_allclose(found[0], from_npz(dataset)[0][0].numpy(), atol=HALF_HU)
+
+
+def test_the_whole_size(program: Program, small: Dataset) -> None:
+    """Without options: (B, 1, 240, 480, 480) float32, from shards that the mount preprocessed and from NPZ."""
+    with program.mounted(small, "--volume", "preprocessed", "--rescale", "table") as point:
+        volumes, *_ = next(iter(CTReportWebDataset(point, shuffle=False).make_loader(2, 0)))
+        assert volumes.shape == (2, 1, 240, 480, 480) and volumes.dtype == torch.float32
+    npz = from_npz(small, shape=SHAPE, spacing=SPACING)
+    for at in range(2):
+        assert (volumes[at] - npz[at][0]).abs().max() <= HALF_HU
 
 
 def test_rescale_of_volumes_that_are_hu(tmp_path: Path, program: Program) -> None:

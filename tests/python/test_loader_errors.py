@@ -195,6 +195,18 @@ def test_missing_metadata(program: Program, tmp_path: Path) -> None:
     assert [study.meta["study_id"] for study in from_npz(dataset).studies] == ["v01"], "left out, as ctwds-fs does"
 
 
+def test_volumes_that_were_resampled_before(program: Program, tmp_path: Path) -> None:
+    """Resampled again they would be wrong voxels: the sample and the option are named, and nothing is skipped."""
+    whole, small = np.zeros((480, 480, 240), np.int16), np.random.default_rng(7).random((12, 16, 16), np.float32)
+    for name, array, dialect in (("volume", whole, "hu"), ("arr_0", small, "normalized")):
+        dataset = write_dataset(tmp_path / name, {"v.npz": {name: array}})
+        with program.mounted(dataset) as point:
+            said = message(lambda point=point: list(CTReportWebDataset(point, on_error="skip")))
+            assert "000000_000000 (v)" in said and f"dialect='{dialect}'" in said, said
+    told = from_shards(program.materialize(dataset, tmp_path / "out"), **SHAPE, dialect="native")
+    assert len(list(told)) == 1, "whoever says so is believed"
+
+
 def test_npz_and_tables(tmp_path: Path) -> None:
     """Each message names the file."""
     hu = np.zeros((4, 4, 4), np.int16)

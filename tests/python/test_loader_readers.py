@@ -1,0 +1,99 @@
+"""Training pipelines of other packages, over the mount and over the materialised files: the voxels are NPZ's. What a plain
+`webdataset` pipeline, `tarfile` and `wids` see is in test_readers.py; Energon and DALI are in test_index_readers.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset as wds
+from harness import REPOSITORY, shards
+from loading import DEADLINE
+from make_dataset import Dataset
+from torch.utils.data import DataLoader
+
+DATASETS = REPOSITORY / ".venv-datasets" / "bin" / "python"
+SAMPLES = 13
+
+Decoded = tuple[str, np.ndarray, str]
+
+
+@pytest.fixture(scope="module")
+def npz(dataset: Dataset) -> dict[str, np.ndarray]:
+    """The arrays of the data set's volumes, as float16."""
+    return {path.stem: np.load(path)["data"].astype(np.float16) for path in dataset.volumes()}
+
+
+def parts(sample: dict[str, Any]) -> Decoded:
+    """Study, voxels and text of a sample that webdataset decoded."""
+    assert np.frombuffer(sample["labels"], "<f4").shape == (18,)
+    voxels = np.frombuffer(bytearray(sample["bin"]), np.float16).reshape(sample["json"]["volume_shape"])
+    return sample["json"]["study_id"], voxels, sample["txt"]
+
+
+def studies(samples: Iterable[Decoded], npz: dict[str, np.ndarray]) -> list[str]:
+    """The studies in the order in which they came, each with NPZ's voxels."""
+    order = []
+    for study, voxels, text in samples:
+        np.testing.assert_array_equal(voxels, npz[study])
+        assert "\n" in text
+        order.append(study)
+    return order
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_webdataset_shuffled(folder: Path, npz: dict[str, np.ndarray], workers: int) -> None:
+    """Forked workers."""
+    check_shuffled(folder, npz, workers, "fork")
+
+
+def test_webdataset_in_spawned_workers(mount: Path, npz: dict[str, np.ndarray]) -> None:
+    """Over the mount only, as each of them imports PyTorch for seconds."""
+    check_shuffled(mount, npz, 2, "spawn")
+
+
+def check_shuffled(folder: Path, npz: dict[str, np.ndarray], workers: int, start: str) -> None:
+    """Shards shuffled and split by worker, samples decoded and shuffled in a buffer; two epochs of the same workers, each
+    with every sample once, in another order."""
+    data = wds.WebDataset(
+        [str(path) for path in shards(folder)], shardshuffle=4, seed=1, nodesplitter=wds.split_by_node,
+        workersplitter=wds.split_by_worker,
+    ).shuffle(5).decode().map(parts)  # fmt: skip
+    more = {"persistent_workers": True, "timeout": DEADLINE, "multiprocessing_context": start} if workers else {}
+    loader = DataLoader(data, batch_size=None, num_workers=workers, **more)
+    epochs = [studies(loader, npz) for _ in range(2)]
+    assert [len(epoch) for epoch in epochs] == [SAMPLES, SAMPLES] and set(epochs[0]) == set(epochs[1])
+    assert len(set(epochs[0])) == SAMPLES and epochs[0] != epochs[1]
+
+
+def test_webdataset_resampled(folder: Path, npz: dict[str, np.ndarray]) -> None:
+    """As many samples as asked for, of shards drawn with replacement, by two workers."""
+    data = wds.WebDataset([str(path) for path in shards(folder)], resampled=True, shardshuffle=False)
+    data = data.shuffle(5).decode().map(parts).with_epoch(30)
+    found = studies(wds.WebLoader(data, batch_size=None, num_workers=2, timeout=DEADLINE), npz)
+    assert len(found) == 2 * 30, "an epoch of 30 for each worker"
+    assert 1 < len(set(found)) <= SAMPLES
+
+
+@pytest.mark.skipif(not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it")
+def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, np.ndarray]) -> None:
+    """`datasets` reads the shards where they are: in order, shuffled, and behind a DataLoader of two workers."""
+    command = [str(DATASETS), str(Path(__file__).with_name("datasets_reader.py")), str(files), str(mount)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found[str(files)] == found[str(mount)]
+    passes = found[str(files)]
+    for samples in passes.values():
+        assert len(samples) == SAMPLES == len({sample["study"] for sample in samples})
+        for sample in samples:
+            assert sample["voxels"] == hashlib.sha256(np.ascontiguousarray(npz[sample["study"]]).tobytes()).hexdigest()
+            assert len(sample["labels"]) == 18 and "\n" in sample["text"]
+    assert passes["shuffled"] != passes["in order"]
