@@ -133,23 +133,24 @@ def test_signals_reach_the_command(runner: Runner, sent: signal.Signals) -> None
 
 def test_nobody_else_sees_it(runner: Runner) -> None:
     """Neither in the mount table nor in the folder; so several may have the same one, and none removes it early."""
-    with runner.waiting() as first, runner.waiting() as second:
-        try:
-            _, mount = processes(first)
-            processes(second)
-            table = Path("/proc/self/mountinfo").read_text()
-            assert f"{SOURCE}{mount}" not in table and str(runner.at) not in table
-            assert runner.at.is_dir() and not list(runner.at.iterdir())
-            # Whichever made it: removing it would end the other's mount.
-            first.send_signal(signal.SIGTERM)
-            assert first.wait(DEADLINE) == 40 + signal.SIGTERM
-            assert second.poll() is None and runner.at.is_dir()
-            second.send_signal(signal.SIGUSR1)
-            message = second.communicate(timeout=DEADLINE)[1]
-            assert second.returncode == 40 + signal.SIGUSR1 and "has died" not in message
-        finally:
-            first.kill()
-            second.kill()
+    with runner.waiting() as first:
+        _, mount = processes(first)  # it has made the folder
+        with runner.waiting() as second:
+            try:
+                processes(second)
+                table = Path("/proc/self/mountinfo").read_text()
+                assert f"{SOURCE}{mount}" not in table and str(runner.at) not in table
+                assert runner.at.is_dir() and not list(runner.at.iterdir())
+                # Were it to remove the folder now, the kernel would end the other's mount.
+                first.send_signal(signal.SIGTERM)
+                assert first.wait(DEADLINE) == 40 + signal.SIGTERM
+                assert second.poll() is None and runner.at.is_dir()
+                second.send_signal(signal.SIGUSR1)
+                message = second.communicate(timeout=DEADLINE)[1]
+                assert second.returncode == 40 + signal.SIGUSR1 and "has died" not in message
+            finally:
+                first.kill()
+                second.kill()
 
 
 @pytest.mark.parametrize("who", ["run", "mount", "command"])
