@@ -40,7 +40,9 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
         }
     }
     parts.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let whole = match manifest::merge(parts) {
+    let merged = manifest::merge(parts);
+    write_list(folder, if let Merged::Whole(whole) = &merged { Some(whole) } else { None }, bad)?;
+    let whole = match merged {
         Merged::Unlike(reason) => return Err(Error::Refused(format!("{}: {reason}", folder.display()))),
         Merged::Missing { of, shards } => {
             let line = |(part, missing): (u32, Vec<_>)| {
@@ -60,7 +62,6 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
         }
     }
     if missing.is_empty() {
-        keep_excluded(folder, &whole, bad)?;
         if !whole.is_compressed() {
             let listed = |shard: &manifest::Shard| Listed {
                 name: shard.name.clone(),
@@ -75,14 +76,15 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
     Ok(Err(missing))
 }
 
-/// Writes the list of bad samples: those of the parts, and of what it said before those that the manifest leaves out,
-/// because it may be what excludes them.
-fn keep_excluded(folder: &Path, whole: &Manifest, mut bad: Vec<Quarantined>) -> Result<()> {
+/// Writes the list of bad samples: those of the parts, and of what it said before those that the whole leaves out, because
+/// it may be what excludes them; all of it while parts are missing.
+fn write_list(folder: &Path, whole: Option<&Manifest>, mut bad: Vec<Quarantined>) -> Result<()> {
     let path = folder.join(quarantine::NAME);
     let before = if size(&path)?.is_some() { quarantine::read(&path)? } else { Vec::new() };
     let listed: HashSet<String> = bad.iter().map(|row| row.study_id.clone()).collect();
-    let left_out: HashSet<&str> = whole.left_out.iter().map(|left_out| &*left_out.study_id).collect();
-    let excluded = |row: &&Quarantined| left_out.contains(&*row.study_id) && !listed.contains(&row.study_id);
+    let left_out = whole.map(|whole| whole.left_out.iter().map(|one| &*one.study_id).collect::<HashSet<_>>());
+    let is_out = |row: &Quarantined| left_out.as_ref().is_none_or(|left_out| left_out.contains(&*row.study_id));
+    let excluded = |row: &&Quarantined| is_out(row) && !listed.contains(&row.study_id);
     bad.extend(before.iter().filter(excluded).cloned());
     bad.sort();
     bad.dedup();
