@@ -240,7 +240,9 @@ pub(super) fn check_complete<'a>(
     // What is in a broken shard is not missing, and its damage stands there already.
     let broken: HashSet<u64> = walks.iter().filter(|walk| !walk.findings.is_empty()).map(|walk| walk.number).collect();
     let per_shard = u64::from(plan.options.samples_per_shard);
-    for sample in &plan.dataset.samples {
+    // What the manifest leaves out is told, with the reason.
+    let told: HashSet<String> = findings.iter().map(|finding| finding.place.clone()).collect();
+    for sample in plan.dataset.samples.iter().filter(|sample| !told.contains(&sample.study_id)) {
         if !there.contains(&*sample.study_id) && !broken.contains(&(u64::from(sample.slot) / per_shard)) {
             let what = "it is in the data set that the flags name, and in no shard";
             findings.push(Finding::new(Verdict::Incomplete, &sample.study_id, what));

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::compare::Difference;
-use super::told::Manifest;
+use super::told::{self, Manifest};
 use super::walk::Walk;
 
 /// Findings of each kind that the text lists.
@@ -297,7 +297,12 @@ impl Report {
                 let _ = writeln!(text, "  … and {} more (--json lists all)", found.len() - LISTED);
             }
         }
-        let _ = writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()));
+        let mut damaged = self.findings.iter().filter(|finding| finding.verdict == Verdict::Damaged);
+        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == told::NAME) {
+            writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
+        } else {
+            writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()))
+        };
         text
     }
 }
