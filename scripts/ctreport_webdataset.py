@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import difflib
 import errno
 import glob
 import io
@@ -107,7 +108,8 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
 @dataclass(frozen=True)
 class Steps:
     """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
-    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept."""
+    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept.
+    `rescaled` and `preprocessed` volumes are HU already: nothing but the table's 1 and 0 is applied to them."""
 
     shape: Sequence[int] = SHAPE
     spacing: Sequence[float] = SPACING
@@ -116,6 +118,7 @@ class Steps:
     use_embedding: bool = False
 
     def __post_init__(self) -> None:
+        choice("dtype", self.dtype, (torch.float32, torch.float16))
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
 
@@ -139,7 +142,7 @@ class Steps:
 
     def _normalized(self, array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
-        if self.rescale == "table":
+        if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
             slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
         else:
             slope, intercept = (1.0, 0.0) if self.rescale == "none" else map(float, self.rescale)
@@ -619,6 +622,8 @@ class CTReportWebDataset(_Epochs, IterableDataset):
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.resampled, self.epoch_length = resampled, epoch_length
+        if epoch_length is not None and epoch_length < 1:
+            raise LoaderError(f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None")
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_counts(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -710,7 +715,7 @@ class CTReportWebDataset(_Epochs, IterableDataset):
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
         if samples:
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
-        volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
+        volume = 0 if self.steps.use_embedding else math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         need = max(1, workers) * (held + (prefetch + 1) * self._batch_size * volume)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > memory / 2:
@@ -955,10 +960,11 @@ def data_section(cfg: Config) -> Mapping[str, Any]:
 
 
 def check_keys(data_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse keys that nothing reads: a misspelt one would be a default that nobody chose."""
-    unknown = [key for key in data_cfg if key not in KNOWN_KEYS]
-    if unknown:
-        raise LoaderError(f"data.{unknown[0]} is not known; the keys of data are: {', '.join(KNOWN_KEYS)}")
+    """Refuse a misspelt key, which would be a default that nobody chose. Other keys are the training's own."""
+    for key in data_cfg:
+        meant = difflib.get_close_matches(str(key), KNOWN_KEYS, n=1, cutoff=0.88)  # `num_workers_val` is its own: 0.85
+        if meant and key not in KNOWN_KEYS:
+            raise LoaderError(f"data.{key} is not known: is {meant[0]} meant? All keys: {', '.join(KNOWN_KEYS)}")
     return data_cfg
 
 
