@@ -158,8 +158,7 @@ pub fn estimate(plan: Plan, slots: &[u32], request: &Request, advance: impl Fn(u
         f32_bytes,
     };
     let f16: Vec<f64> = taken.iter().map(|index| volume_len(plan, *index) as f64).collect();
-    let plain = One { bytes: 0, seconds: 0.0 };
-    let mut rows = vec![population.packed(None, &f16, &f16, [make, plain.seconds], cores)];
+    let mut rows = vec![population.packed(None, &f16, &f16, [make, 0.0], cores)];
     for (n, codec) in codecs.into_iter().enumerate() {
         let packed: Vec<f64> = measured.iter().map(|volume| volume[n].bytes as f64).collect();
         let seconds = measured.iter().map(|volume| volume[n].seconds).sum();
@@ -208,7 +207,10 @@ struct One {
 fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u64) + Sync)) -> Result<Vec<One>> {
     let plan = set.plan();
     let id = plan.shard_of(index);
-    let is_wanted = |content| matches!(content, Content::Payload(member) if member.member == VOLUME && plan.sample_index(id, member) == index);
+    let is_wanted = |content| match content {
+        Content::Payload(member) => member.member == VOLUME && plan.sample_index(id, member) == index,
+        _ => false,
+    };
     let extent = plan.locate(id, 0, u64::MAX).find(|(extent, _)| is_wanted(extent.content));
     let (extent, _) = extent.ok_or_else(|| Error::Internal(format!("sample {index} is in no shard")))?;
     let no_memory = |error: std::io::Error| Error::Refused(format!("cannot compress a block: {error}"));
