@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod dataset;
+mod estimate;
 mod manifest;
 mod materialize;
 mod run;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use estimate::EstimateArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
 pub use run::RunArgs;
@@ -75,6 +77,9 @@ pub struct PlanArgs {
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// And what the shards would take.
+    #[command(flatten)]
+    pub estimate: EstimateArgs,
 }
 
 /// `mount`.

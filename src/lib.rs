@@ -35,6 +35,7 @@
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
+//! | [`mod@estimate`] | what shards would take, from a sample of the volumes | how bytes are made |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
@@ -96,6 +97,7 @@ pub mod codec;
 pub mod commands;
 pub mod dataset;
 pub mod error;
+pub mod estimate;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -3,6 +3,7 @@
 mod bench;
 mod daemon;
 mod doubts;
+mod estimate;
 mod manifest;
 mod materialize;
 mod mount;
