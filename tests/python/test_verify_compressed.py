@@ -68,6 +68,12 @@ def test_what_is_sound_is_fine(program: Program, data: Dataset, tmp_path: Path, 
     assert report["information"]["payload_bytes"] == sum(shard["payload_size"] for shard in manifest["shards"])
 
 
+def test_nothing_is_measured(program: Program, packed: Path) -> None:
+    """Reading packed bytes says nothing of a training; that is said."""
+    code, text = verify(program, packed, "--benchmark")
+    assert code == 0 and "mount --shards" in text, text
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
     """By the digest; by the blocks, where the manifest agrees with the damage; by a mount, which gives no other byte."""
