@@ -1,7 +1,7 @@
 """CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
 
 This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path.
+as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -47,6 +47,7 @@ import csv
 import difflib
 import errno
 import glob
+import importlib
 import io
 import itertools
 import json
@@ -54,6 +55,7 @@ import math
 import mmap
 import os
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -259,6 +261,56 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
+def zstd_module() -> Any:
+    """Whichever implementation of zstd is installed. ImportError, which no `on_error` passes over, if there is none."""
+    for name in ("compression.zstd", "backports.zstd", "pyzstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError(
+        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones with "
+        "`ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+    )
+
+
+def seek_table(member: memoryview) -> np.ndarray:
+    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format), a row each."""
+    if len(member) < 17:
+        raise ValueError("it is cut off")
+    count, descriptor, magic = struct.unpack("<IBI", member[-9:])
+    start = len(member) - 17 - count * 12
+    if magic != 0x8F92EAB1 or start < 0 or member[start : start + 8] != struct.pack("<II", 0x184D2A5E, count * 12 + 9):
+        raise ValueError("it does not end with a seek table")
+    table = np.frombuffer(member, "<u4", count * 3, start + 8).reshape(count, 3).astype(np.int64)
+    if descriptor != 0x80 or table[:, 0].sum() != start or (table[:, 0] < 9).any() or (table[:, 1] % 2).any():
+        raise ValueError("its seek table is not that of its blocks, or has no checksums")
+    return table
+
+
+def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
+    """Fill `out` with the plain member: of each block first all low bytes of the 16-bit values are there, then the high."""
+    zstd = zstd_module()
+    values = np.frombuffer(out, "<u2")
+    at = done = 0
+    for number, (packed, plain, checksum) in enumerate(table.tolist()):
+        frame, block = member[at : at + packed], values[done : done + plain // 2]
+        if not frame[4] & 4 or int.from_bytes(frame[-4:], "little") != checksum:
+            raise ValueError(f"block {number}: it has not the checksum that the seek table says")
+        try:
+            halves = np.frombuffer(zstd.decompress(frame), np.uint8)
+        except zstd.ZstdError as error:
+            raise ValueError(f"block {number}: {error}") from error
+        if len(halves) != plain:
+            raise ValueError(f"block {number}: it holds {len(halves)} bytes, the seek table says {plain}")
+        block[:] = halves[plain // 2 :]
+        block <<= 8
+        block |= halves[: plain // 2]
+        at, done = at + packed, done + plain // 2
+
+
+# What a compressed voxel member's suffix ends with.
+PACKED = ".shuffle.zst"
 # What makes an array of a voxel member, by its suffix: the one place for new encodings.
 VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], np.ndarray]] = {
     "bin": raw_voxels, "volume.npy": npy_voxels,
@@ -408,7 +460,7 @@ class ShardReader:
             name, size = found
             key, _, suffix = name.partition(".")
             room = -(-size // BLOCK) * BLOCK + BLOCK
-            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix in VOXELS else None
+            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix.removesuffix(PACKED) in VOXELS else None
             view = buffer.view(room) if buffer else memoryview(bytearray(room))
             try:
                 self._read(view, offset, name)
@@ -419,14 +471,29 @@ class ShardReader:
                 self._read(memoryview(header), offset + room - BLOCK, f"the header behind {name}")
             offset += room
 
+    def _unpack(self, member: Member) -> None:
+        """Put the plain voxels into another buffer of the pool, and the packed ones' buffer back."""
+        table = seek_table(member.payload)
+        buffer = self._pool.pop() if self._pool else Buffer()
+        view = buffer.view(int(table[:, 1].sum()))
+        try:
+            unpack(member.payload, table, view)
+        except ValueError:
+            self._pool.append(buffer)
+            raise
+        self._pool.append(member.buffer)
+        member.payload, member.buffer = view, buffer
+
     def _sample(self, key: str, members: list[Member]) -> RawSample:
         parts: dict[str, Any] = {}
         try:
             for member in members:
                 if isinstance(member.payload, LoaderError):
                     raise member.payload
-                if member.suffix in VOXELS:
-                    parts |= {"voxels": (VOXELS[member.suffix], member.payload), "buffer": member.buffer}
+                if (plain := member.suffix.removesuffix(PACKED)) in VOXELS:
+                    if plain != member.suffix:
+                        self._unpack(member)
+                    parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:
                     field, decode = OTHERS[member.suffix]
                     parts[field] = decode(member.payload)

@@ -198,6 +198,13 @@ fn check_one(shard: &Shard, walk: &mut Walk) {
         let what = format!("it has {} bytes, and {} in the manifest", walk.len, shard.size);
         walk.findings.push(Finding::damaged(&name, what));
     }
+    let is_packed = walk.samples.iter().any(|sample| sample.packed.is_some());
+    let plain_len = is_packed.then_some(walk.plain_len);
+    if walk_is_sound && !walk.samples.is_empty() && shard.plain_size != plain_len {
+        let number = |size: Option<u64>| size.map_or("none".into(), |size| size.to_string());
+        let what = format!("its plain size is {}, and {} in the manifest", number(plain_len), number(shard.plain_size));
+        walk.findings.push(Finding::damaged(&name, what));
+    }
     if let Some(sha256) = shard.sha256.as_ref().filter(|sha256| **sha256 != walk.sha256) {
         let what = format!("its SHA-256 is {}, and {sha256} in the manifest", walk.sha256);
         walk.findings.push(Finding::damaged(&name, what));

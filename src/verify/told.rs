@@ -47,6 +47,8 @@ pub(super) struct LeftOut {
 pub(super) struct Shard {
     pub name: String,
     pub size: u64,
+    /// Of the plain shard, where this one is compressed.
+    pub plain_size: Option<u64>,
     pub sha256: Option<String>,
     pub samples: Vec<Sample>,
 }
