@@ -5,6 +5,7 @@ mod config;
 mod dataset;
 mod manifest;
 mod materialize;
+mod reclaim;
 mod verify;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
+pub use reclaim::ReclaimArgs;
 pub use verify::VerifyArgs;
 
 use crate::error::{Error, Result};
@@ -47,6 +49,8 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
     Verify(VerifyArgs),
+    /// Remove the NPZ files whose volumes finished shards hold; says only what it would do without --delete
+    Reclaim(ReclaimArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }

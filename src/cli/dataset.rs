@@ -194,6 +194,7 @@ impl DatasetArgs {
             meta_file,
             labels_file,
             array: self.array.clone(),
+            volumes: None,
             limit: if self.test_mode { Some(100) } else { self.limit },
             strict: self.strict,
             missing_text: self.missing_text.clone(),

@@ -7,6 +7,7 @@ mod manifest;
 mod materialize;
 mod mount;
 mod plan;
+mod reclaim;
 mod sources;
 mod status;
 mod unmount;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Reclaim(args) => reclaim::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -43,6 +43,8 @@ pub struct Config {
     pub labels_file: PathBuf,
     /// The array to take instead of the usual ones.
     pub array: Option<String>,
+    /// Only these files, relative to the data folder, which is not listed then.
+    pub volumes: Option<Vec<PathBuf>>,
     /// Only the first so many volumes that the tables know.
     pub limit: Option<usize>,
     /// Whether a volume that would be left out is an error instead.

@@ -31,7 +31,10 @@ use crate::shard::ShardSet;
 use folder::Folder;
 use job::{Failure, Job};
 
+pub(crate) use job::sha256_of;
+pub(crate) use lock::lock as lock_folder;
 pub use merge::{Incomplete, merge};
+pub(crate) use partial::sync_folder;
 pub use rebuild::rebuild;
 
 /// What becomes of a shard with a sample that cannot be made.

@@ -86,6 +86,7 @@ impl Example {
             meta_file: self.path("meta.csv"),
             labels_file: self.path("labels.csv"),
             array: None,
+            volumes: None,
             limit: None,
             strict: true,
             missing_text: String::new(),
