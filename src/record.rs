@@ -4,6 +4,8 @@
 //! Runs are numbered through all journals of a folder. Runs of parts that share a shard never go on at once, and each
 //! reads all journals first: so of the lines about a shard, that of the highest run, and its last, is the truth.
 
+pub mod reclaimed;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -17,8 +17,8 @@
 mod journal;
 mod prove;
 mod remove;
+mod sources;
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,11 @@ use crate::manifest;
 use crate::materialize::sync_folder;
 use crate::parallel::try_map;
 use crate::plan::{Options, Plan, SampleDigest, ShardId};
+use crate::record::reclaimed::{self, Line, Removing};
 use crate::shard::{Serving, ShardSet};
-use journal::{Journal, Line, Removing};
+use journal::Journal;
 use prove::Proof;
+use sources::{in_slots_of, present, refuse_other_options, states};
 
 /// Shards, the NPZ files that they were made from, and what is known of these.
 pub struct Reclaim {
@@ -132,7 +134,7 @@ impl Reclaim {
         let journal = if delete { Some(Mutex::new(Journal::open(folder)?)) } else { None };
         let shards = archive::plan(folder, threads)?;
         refuse_other_options(folder, &shards, config, options)?;
-        let removed = journal::read(folder)?;
+        let removed = reclaimed::read(folder)?.into_iter().map(|one| (one.study_id, one.sample_digest)).collect();
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
         let present = present(&root, &shards)?;
@@ -308,95 +310,6 @@ impl Reclaim {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poison| poison.into_inner())
-}
-
-/// Says at once what makes all shards other ones.
-fn refuse_other_options(folder: &Path, shards: &Plan, config: &Config, options: Options) -> Result<()> {
-    let made = &shards.options;
-    let what = if made.samples_per_shard != options.samples_per_shard {
-        format!("--samples-per-shard {}", made.samples_per_shard)
-    } else if made.format != options.format {
-        format!("--format {}", value(made.format))
-    } else if shards.kind() != config.kind.kind {
-        format!("--volume {}", value(shards.kind()))
-    } else {
-        return Ok(());
-    };
-    let folder = folder.display();
-    Err(Error::Refused(format!("{folder}: these shards were made with {what}; give the flags of materialize")))
-}
-
-/// A choice as the command line spells it.
-fn value(choice: impl clap::ValueEnum) -> String {
-    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// The NPZ files of the shards' samples that are there.
-fn present(root: &Path, shards: &Plan) -> Result<Vec<PathBuf>> {
-    let mut present = Vec::new();
-    for sample in &shards.dataset.samples {
-        if !remove::is_inside(&sample.path) {
-            let reason = format!("its source {:?} is not below a data folder", sample.path);
-            return Err(Error::malformed(&shards.dataset.root.join(manifest::NAME), reason));
-        }
-        if is_there(&root.join(&sample.path))? {
-            present.push(sample.path.clone());
-        }
-    }
-    Ok(present)
-}
-
-fn is_there(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(path, "look at the file", error)),
-    }
-}
-
-/// The data set with its samples in the slots that the shards give them.
-fn in_slots_of(shards: &Plan, mut dataset: Dataset) -> Dataset {
-    let slots: HashMap<&str, u32> =
-        shards.dataset.samples.iter().map(|sample| (sample.study_id.as_str(), sample.slot)).collect();
-    dataset.samples.retain_mut(|sample| match slots.get(sample.study_id.as_str()) {
-        Some(slot) => {
-            sample.slot = *slot;
-            true
-        }
-        None => false,
-    });
-    dataset.samples.sort_by_key(|sample| sample.slot);
-    dataset.slots = shards.dataset.slots;
-    dataset
-}
-
-/// What became of the NPZ of each of the shards' samples.
-fn states(
-    root: &Path,
-    shards: &Plan,
-    npz: Option<&Plan>,
-    removed: &HashMap<String, SampleDigest>,
-) -> Result<Vec<State>> {
-    let mut here: HashMap<&str, usize> = HashMap::new();
-    let mut reasons: HashMap<&str, String> = HashMap::new();
-    if let Some(dataset) = npz.map(|plan| &plan.dataset) {
-        here.extend(dataset.samples.iter().enumerate().map(|(index, sample)| (sample.study_id.as_str(), index)));
-        reasons.extend(dataset.left_out.iter().map(|out| (out.study_id.as_str(), out.reason.clone())));
-        let unmatched = dataset.unmatched.iter();
-        reasons.extend(unmatched.map(|(study, tables)| (study.as_str(), format!("it is not in the {tables} table"))));
-    }
-    let state = |sample: &crate::dataset::Sample| {
-        let study = sample.study_id.as_str();
-        let path = root.join(&sample.path);
-        Ok(match (here.get(study), removed.get(study)) {
-            (Some(index), _) => State::Here(*index),
-            (None, Some(digest)) if !is_there(&path)? => State::Removed(*digest),
-            _ => State::Unknown(reasons.get(study).cloned().unwrap_or_else(|| {
-                format!("{} is gone, and the journal of reclaim does not say that it was removed", path.display())
-            })),
-        })
-    };
-    shards.dataset.samples.iter().map(state).collect()
 }
 
 /// Refuses an NPZ that holds more than its volume.
