@@ -6,6 +6,7 @@ mod dataset;
 mod estimate;
 mod manifest;
 mod materialize;
+mod reclaim;
 mod run;
 mod verify;
 
@@ -20,6 +21,7 @@ pub use dataset::DatasetArgs;
 pub use estimate::EstimateArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
+pub use reclaim::ReclaimArgs;
 pub use run::RunArgs;
 pub use verify::VerifyArgs;
 
@@ -53,6 +55,8 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
     Verify(VerifyArgs),
+    /// Remove the NPZ files whose volumes finished shards hold; says only what it would do without --delete
+    Reclaim(ReclaimArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }

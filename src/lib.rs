@@ -40,6 +40,7 @@
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
+//! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished, and of what they are made | how they are made |
 //! | [`mod@part`] | which shards one of several runs makes; its files' names | what is in them |
@@ -81,6 +82,8 @@
 //!   written. Two runs that could write the same shard never go on at once.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
+//! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte, what
+//!   the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
@@ -114,6 +117,7 @@ pub mod part;
 pub mod plan;
 pub mod pyjson;
 pub mod quarantine;
+pub mod reclaim;
 pub mod record;
 pub mod saved;
 pub mod shard;

@@ -9,6 +9,7 @@ mod materialize;
 mod mount;
 mod namespace;
 mod plan;
+mod reclaim;
 mod run;
 mod sources;
 mod status;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Reclaim(args) => reclaim::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {

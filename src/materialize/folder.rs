@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -137,7 +136,7 @@ impl Folder {
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
         let path = record::journal(&self.path, self.part);
-        append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
+        record::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
     /// The list of samples that cannot be made, as it is now.
@@ -172,25 +171,6 @@ impl Folder {
         let mut unfinished = list(&self.path)?.into_iter().filter(is_ours).chain(common);
         unfinished.try_for_each(|path| remove(&path, "remove the unfinished file"))
     }
-}
-
-/// Appends lines, each on its own whatever a crash left before them.
-pub(super) fn append(journal: &mut File, lines: &[Line]) -> io::Result<()> {
-    let end = journal.metadata()?.len();
-    let mut text = Vec::new();
-    if end > 0 {
-        let mut last = [0];
-        journal.read_exact_at(&mut last, end - 1)?;
-        if last != *b"\n" {
-            text.push(b'\n');
-        }
-    }
-    for line in lines {
-        serde_json::to_writer(&mut text, line)?;
-        text.push(b'\n');
-    }
-    journal.write_all(&text)?;
-    journal.sync_data()
 }
 
 /// The shards of the folder that no run is known to have written. Refused: a folder of another plan. It is one if none

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::folder::{append, size};
+use super::folder::size;
 use super::job::sha256;
 use super::lock::lock;
 use super::partial::publish;
@@ -19,7 +19,7 @@ use crate::num::to_usize;
 use crate::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
-use crate::record::{Finished, Line, Record, Run, Skipped};
+use crate::record::{Finished, Line, Record, Run, Skipped, append};
 use crate::shard::ShardSet;
 use crate::tar::{self, Entry};
 
