@@ -308,7 +308,10 @@ fn ratio_estimate(x: &[f64], y: &[f64], all_x: f64, volumes: usize) -> (f64, Opt
 fn student_t(freedom: usize) -> f64 {
     const FEW: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
     let (z, v) = (1.959_964_f64, freedom as f64);
-    let far = z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v);
+    let far = z
+        + (z.powi(3) + z) / (4.0 * v)
+        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v)
+        + (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * v.powi(3));
     FEW.get(freedom.wrapping_sub(1)).copied().unwrap_or(far)
 }
 
