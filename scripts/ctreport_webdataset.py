@@ -1,7 +1,7 @@
 """CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
 
 This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path.
+as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -44,8 +44,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import difflib
 import errno
 import glob
+import importlib
 import io
 import itertools
 import json
@@ -53,6 +55,7 @@ import math
 import mmap
 import os
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -107,7 +110,8 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
 @dataclass(frozen=True)
 class Steps:
     """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
-    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept."""
+    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept.
+    `rescaled` and `preprocessed` volumes are HU already: nothing but the table's 1 and 0 is applied to them."""
 
     shape: Sequence[int] = SHAPE
     spacing: Sequence[float] = SPACING
@@ -116,6 +120,7 @@ class Steps:
     use_embedding: bool = False
 
     def __post_init__(self) -> None:
+        choice("dtype", self.dtype, (torch.float32, torch.float16))
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
 
@@ -139,7 +144,7 @@ class Steps:
 
     def _normalized(self, array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
-        if self.rescale == "table":
+        if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
             slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
         else:
             slope, intercept = (1.0, 0.0) if self.rescale == "none" else map(float, self.rescale)
@@ -256,6 +261,56 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
+def zstd_module() -> Any:
+    """Whichever implementation of zstd is installed. ImportError, which no `on_error` passes over, if there is none."""
+    for name in ("compression.zstd", "backports.zstd", "pyzstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError(
+        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones with "
+        "`ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+    )
+
+
+def seek_table(member: memoryview) -> np.ndarray:
+    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format), a row each."""
+    if len(member) < 17:
+        raise ValueError("it is cut off")
+    count, descriptor, magic = struct.unpack("<IBI", member[-9:])
+    start = len(member) - 17 - count * 12
+    if magic != 0x8F92EAB1 or start < 0 or member[start : start + 8] != struct.pack("<II", 0x184D2A5E, count * 12 + 9):
+        raise ValueError("it does not end with a seek table")
+    table = np.frombuffer(member, "<u4", count * 3, start + 8).reshape(count, 3).astype(np.int64)
+    if descriptor != 0x80 or table[:, 0].sum() != start or (table[:, 0] < 9).any() or (table[:, 1] % 2).any():
+        raise ValueError("its seek table is not that of its blocks, or has no checksums")
+    return table
+
+
+def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
+    """Fill `out` with the plain member: of each block first all low bytes of the 16-bit values are there, then the high."""
+    zstd = zstd_module()
+    values = np.frombuffer(out, "<u2")
+    at = done = 0
+    for number, (packed, plain, checksum) in enumerate(table.tolist()):
+        frame, block = member[at : at + packed], values[done : done + plain // 2]
+        if not frame[4] & 4 or int.from_bytes(frame[-4:], "little") != checksum:
+            raise ValueError(f"block {number}: it has not the checksum that the seek table says")
+        try:
+            halves = np.frombuffer(zstd.decompress(frame), np.uint8)
+        except zstd.ZstdError as error:
+            raise ValueError(f"block {number}: {error}") from error
+        if len(halves) != plain:
+            raise ValueError(f"block {number}: it holds {len(halves)} bytes, the seek table says {plain}")
+        block[:] = halves[plain // 2 :]
+        block <<= 8
+        block |= halves[: plain // 2]
+        at, done = at + packed, done + plain // 2
+
+
+# What a compressed voxel member's suffix ends with.
+PACKED = ".shuffle.zst"
 # What makes an array of a voxel member, by its suffix: the one place for new encodings.
 VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], np.ndarray]] = {
     "bin": raw_voxels, "volume.npy": npy_voxels,
@@ -405,7 +460,7 @@ class ShardReader:
             name, size = found
             key, _, suffix = name.partition(".")
             room = -(-size // BLOCK) * BLOCK + BLOCK
-            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix in VOXELS else None
+            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix.removesuffix(PACKED) in VOXELS else None
             view = buffer.view(room) if buffer else memoryview(bytearray(room))
             try:
                 self._read(view, offset, name)
@@ -416,14 +471,29 @@ class ShardReader:
                 self._read(memoryview(header), offset + room - BLOCK, f"the header behind {name}")
             offset += room
 
+    def _unpack(self, member: Member) -> None:
+        """Put the plain voxels into another buffer of the pool, and the packed ones' buffer back."""
+        table = seek_table(member.payload)
+        buffer = self._pool.pop() if self._pool else Buffer()
+        view = buffer.view(int(table[:, 1].sum()))
+        try:
+            unpack(member.payload, table, view)
+        except ValueError:
+            self._pool.append(buffer)
+            raise
+        self._pool.append(member.buffer)
+        member.payload, member.buffer = view, buffer
+
     def _sample(self, key: str, members: list[Member]) -> RawSample:
         parts: dict[str, Any] = {}
         try:
             for member in members:
                 if isinstance(member.payload, LoaderError):
                     raise member.payload
-                if member.suffix in VOXELS:
-                    parts |= {"voxels": (VOXELS[member.suffix], member.payload), "buffer": member.buffer}
+                if (plain := member.suffix.removesuffix(PACKED)) in VOXELS:
+                    if plain != member.suffix:
+                        self._unpack(member)
+                    parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:
                     field, decode = OTHERS[member.suffix]
                     parts[field] = decode(member.payload)
@@ -619,6 +689,8 @@ class CTReportWebDataset(_Epochs, IterableDataset):
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.resampled, self.epoch_length = resampled, epoch_length
+        if epoch_length is not None and epoch_length < 1:
+            raise LoaderError(f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None")
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_counts(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -710,7 +782,7 @@ class CTReportWebDataset(_Epochs, IterableDataset):
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
         if samples:
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
-        volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
+        volume = 0 if self.steps.use_embedding else math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         need = max(1, workers) * (held + (prefetch + 1) * self._batch_size * volume)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > memory / 2:
@@ -955,10 +1027,11 @@ def data_section(cfg: Config) -> Mapping[str, Any]:
 
 
 def check_keys(data_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse keys that nothing reads: a misspelt one would be a default that nobody chose."""
-    unknown = [key for key in data_cfg if key not in KNOWN_KEYS]
-    if unknown:
-        raise LoaderError(f"data.{unknown[0]} is not known; the keys of data are: {', '.join(KNOWN_KEYS)}")
+    """Refuse a misspelt key, which would be a default that nobody chose. Other keys are the training's own."""
+    for key in data_cfg:
+        meant = difflib.get_close_matches(str(key), KNOWN_KEYS, n=1, cutoff=0.88)  # `num_workers_val` is its own: 0.85
+        if meant and key not in KNOWN_KEYS:
+            raise LoaderError(f"data.{key} is not known: is {meant[0]} meant? All keys: {', '.join(KNOWN_KEYS)}")
     return data_cfg
 
 

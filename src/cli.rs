@@ -3,8 +3,10 @@
 mod bench;
 mod config;
 mod dataset;
+mod estimate;
 mod manifest;
 mod materialize;
+mod reclaim;
 mod run;
 mod verify;
 
@@ -16,8 +18,10 @@ use clap::{Args, Parser, Subcommand};
 
 pub use bench::{BenchArgs, dataset_flags};
 pub use dataset::DatasetArgs;
+pub use estimate::EstimateArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
+pub use reclaim::ReclaimArgs;
 pub use run::RunArgs;
 pub use verify::VerifyArgs;
 
@@ -51,6 +55,8 @@ pub enum Command {
     Unmount(UnmountArgs),
     /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
     Verify(VerifyArgs),
+    /// Remove the NPZ files whose volumes finished shards hold; says only what it would do without --delete
+    Reclaim(ReclaimArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }
@@ -75,6 +81,9 @@ pub struct PlanArgs {
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// And what the shards would take.
+    #[command(flatten)]
+    pub estimate: EstimateArgs,
 }
 
 /// `mount`.

@@ -50,9 +50,10 @@ pub fn list(plan: &Plan, view: View) -> Vec<Listed> {
     plan.view(view).into_iter().flatten().filter_map(listed).collect()
 }
 
-/// Whether a file of this name, in the folder of the shards, is an index of them.
-pub fn is_index(name: &str) -> bool {
-    name == ViewIndex::Wids.name() || (name.starts_with("shard-") && name.ends_with(".idx"))
+/// The shard of which a file of this name is an index.
+pub fn shard_indexed(name: &str) -> Option<ShardId> {
+    let stem = name.strip_suffix(".idx")?;
+    Plan::shard_named(stem).or_else(|| Plan::shard_named(&format!("{stem}.tar")))
 }
 
 /// The index files of all shards of a view.

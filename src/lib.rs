@@ -35,10 +35,15 @@
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
+//! | [`mod@estimate`] | what shards would take, from a sample of the volumes | how bytes are made |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
+//! | [`codec`] | blocks of compressed members: filter, frames, seek table; pure | tar, samples |
+//! | [`archive`] | a folder of finished shards as a plan, by its manifest and headers | how they were made |
+//! | [`estimate`] | what kinds and codecs would take, from a seeded sample | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
+//! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
 //! | [`record`] | which shards of an output folder are finished, and of what they are made | how they are made |
 //! | [`mod@part`] | which shards one of several runs makes; its files' names | what is in them |
@@ -80,6 +85,8 @@
 //!   written. Two runs that could write the same shard never go on at once.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
+//! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte, what
+//!   the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
@@ -96,6 +103,7 @@ pub mod codec;
 pub mod commands;
 pub mod dataset;
 pub mod error;
+pub mod estimate;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -112,6 +120,7 @@ pub mod part;
 pub mod plan;
 pub mod pyjson;
 pub mod quarantine;
+pub mod reclaim;
 pub mod record;
 pub mod saved;
 pub mod shard;

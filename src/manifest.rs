@@ -66,7 +66,7 @@ pub struct Manifest {
 }
 
 /// How the volumes of the shards are stored, where they are not plain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Compression {
     codec: String,
     level: i32,

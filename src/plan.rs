@@ -2,6 +2,7 @@
 //!
 //! Pure: everything is known from headers and tables; no voxel was read.
 
+mod digests;
 mod epochs;
 mod saved;
 
@@ -21,6 +22,8 @@ use crate::members::{Format, MEMBERS, VOLUME};
 use crate::parallel::{available_cores, try_map};
 use crate::tar;
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
+pub use digests::SampleDigest;
+use digests::shard_digest;
 use epochs::Epochs;
 
 /// The options that change a shard's bytes, besides those of the data set.
@@ -142,7 +145,7 @@ impl Plan {
             let here = &measured[first..next];
             let layout = ShardLayout::new(here.iter().map(|measured| measured.sizes));
             shards.push(Shard { samples: first..next, layout });
-            shard_digests.push(shard_digest(options, number, here));
+            shard_digests.push(shard_digest(options, number, here.iter().map(|measured| &measured.digest)));
         }
         let payload_bytes = measured.iter().flat_map(|measured| measured.sizes).sum();
         Self { dataset, options, shards, shard_digests, measured, epochs: None, payload_bytes, digest }
@@ -370,16 +373,6 @@ fn digest(dataset: &Dataset, options: Options, measured: &[Measured]) -> String 
     let Options { samples_per_shard, format, overflow } = options;
     fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {}", dataset.slots).as_bytes());
     fields.add(dataset.label_names.join("\n").as_bytes());
-    measured.iter().for_each(|measured| fields.add(&measured.digest));
-    format!("{:x}", fields.0.finalize())
-}
-
-/// The same for one shard.
-fn shard_digest(options: Options, number: ShardId, measured: &[Measured]) -> String {
-    let mut fields = Fields(Sha256::new());
-    fields.add(b"ctwds-fs shard 1");
-    let Options { samples_per_shard, format, overflow } = options;
-    fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {number}").as_bytes());
     measured.iter().for_each(|measured| fields.add(&measured.digest));
     format!("{:x}", fields.0.finalize())
 }

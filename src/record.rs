@@ -4,9 +4,12 @@
 //! Runs are numbered through all journals of a folder. Runs of parts that share a shard never go on at once, and each
 //! reads all journals first: so of the lines about a shard, that of the highest run, and its last, is the truth.
 
+pub mod reclaimed;
+
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -203,6 +206,28 @@ impl Finished {
 /// Where the journal of a part of an output folder is.
 pub fn journal(folder: &Path, part: Part) -> PathBuf {
     folder.join(STATUS_DIR).join(part.file_name(JOURNAL))
+}
+
+/// Appends lines to a journal, each on its own whatever a crash left before them; durable when it returns.
+///
+/// # Errors
+/// They cannot be written.
+pub fn append(journal: &mut File, lines: &[impl Serialize]) -> io::Result<()> {
+    let end = journal.metadata()?.len();
+    let mut text = Vec::new();
+    if end > 0 {
+        let mut last = [0];
+        journal.read_exact_at(&mut last, end - 1)?;
+        if last != *b"\n" {
+            text.push(b'\n');
+        }
+    }
+    for line in lines {
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
+    }
+    journal.write_all(&text)?;
+    journal.sync_data()
 }
 
 /// The journals of an output folder.

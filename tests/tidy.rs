@@ -91,6 +91,7 @@ fn layers_keep_their_distance() {
         ("verify/", "crate::shard"),
         ("verify/", "crate::npz"),
         ("verify/", "crate::cache"),
+        ("verify/", "crate::codec"),
         ("verify/", "crate::members"),
         ("verify/", "crate::layout"),
         ("verify/", "crate::manifest"),

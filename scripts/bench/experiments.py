@@ -8,11 +8,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+from make_dataset import Dataset
 
 from bench import Failure, crew
-from bench.lab import Lab, Sample, Samples, digests, remove, say, split, summary, warm
+from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
 from bench.mounting import run
 
 PASSES = 4  # over what is read again, so that a run takes long enough to be measured
@@ -174,6 +179,63 @@ def materialize(lab: Lab, compression: str) -> Samples:
     })  # fmt: skip
 
 
+def compressed(lab: Lab) -> Samples:
+    """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files."""
+    data, stored = lab.dataset("C", "deflated"), lab.packed()
+
+    def mount(source: Dataset | Stored) -> Sample:
+        with lab.mounted(source) as mount:
+            return lab.read("raw", split(mount.shards(), 1), mount)
+
+    return lab.interleave({
+        "np.load": lambda: lab.read("numpy", split(data.volumes(), 1)),
+        "NPZ files": lambda: mount(data),
+        "compressed": lambda: mount(stored),
+    })  # fmt: skip
+
+
+def compress(lab: Lab) -> Samples:
+    """Writing compressed shards, against writing plain ones; both must be those of before."""
+    data, out = lab.dataset("C", "deflated"), lab.folder / "out"
+    wanted = {"plain": digests(lab.files()), "compressed": digests(lab.packed().shards())}
+
+    def write(what: str, *flags: object) -> Sample:
+        remove(out)
+        try:
+            words = [lab.program, "materialize", *data.flags(), *lab.shard_flags(), "--output-dir", out]
+            sample = command(*words, "--num-workers", 2, *flags)
+            if digests(sorted(out.glob("*.tar"))) != wanted[what]:
+                raise Failure(f"other {what} shards than before")
+            return sample
+        finally:
+            remove(out)
+
+    return lab.interleave({
+        "plain": lambda: write("plain"),
+        "compressed": lambda: write("compressed", "--compress", "zstd"),
+    })  # fmt: skip
+
+
+def sizes(lab: Lab) -> Samples:
+    """What the same volumes take: no time is measured, so once is enough."""
+    files, stored, npz = lab.files(), lab.packed().shards(), lab.dataset("C", "deflated").volumes()
+
+    def size(paths: list[Path]) -> Sample:
+        return {"bytes": sum(path.stat().st_size for path in paths)}
+
+    def deflated(path: Path) -> int:
+        packer = zlib.compressobj()  # level 6, as NumPy's savez_compressed
+        with path.open("rb") as file:
+            pieces = iter(partial(file.read, MIB), b"")
+            return sum(len(packer.compress(piece)) for piece in pieces) + len(packer.flush())
+
+    with ThreadPool(lab.settings.cores) as pool:  # zlib lets other threads run
+        float16 = sum(pool.map(deflated, files))
+    return {
+        "compressed": [size(stored)], "plain": [size(files)], "NPZ files": [size(npz)], "deflate": [{"bytes": float16}],
+    }  # fmt: skip
+
+
 def start(lab: Lab) -> Samples:
     """Scanning many files, all of them warm: the first time, and again with what the program has saved."""
     data = lab.studies()
@@ -240,6 +302,9 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
         for threads in (1, 2)
     },
     **{f"rescaled {how}": partial(rescaled, compression=how) for how in COMPRESSIONS},
+    "compressed": compressed,
+    "compress": compress,
+    "sizes": sizes,
     "start": start,
     **{f"memory {order}": partial(memory, order=order) for order in "CF"},
     "first byte": first_byte,

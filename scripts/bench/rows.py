@@ -139,6 +139,26 @@ def kind_rows() -> list[Row]:
     ]  # fmt: skip
 
 
+def compressed_rows() -> list[Row]:
+    """Shards with compressed volumes."""
+    read, size = "cold read, compressed shards, 1 reader", "size of compressed shards"
+    return [
+        Row("compressed/npz", read, "mount of the deflated NPZ files", "compressed", "compressed", "NPZ files", 3.0),
+        Row("compressed/np.load", read, "np.load in one process", "compressed", "compressed", "np.load", 6.0),
+        Row(
+            "compressed/write", "materialize --compress zstd, deflated, 2 workers", "materialize", "compress",
+            "compressed", "plain", 1.5, COST,
+        ),
+        *(
+            Row(f"compressed/size/{name}", size, against, "sizes", "compressed", theirs, None, COST, "bytes")
+            for name, against, theirs in (
+                ("f16", "plain shards", "plain"), ("deflate", "plain shards, deflated", "deflate"),
+                ("npz", "deflated NPZ files", "NPZ files"),
+            )
+        ),
+    ]  # fmt: skip
+
+
 def other_rows() -> list[Row]:
     """Everything else."""
     converter, tiny = "NumPy + tarfile converter, 2 processes", "the same scan by Python, 2 processes"
@@ -172,5 +192,6 @@ CPU = Row(
 )  # fmt: skip
 
 ROWS = [
-    *cold_rows(), *webdataset_rows(), *loader_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(), *other_rows(),
+    *cold_rows(), *webdataset_rows(), *loader_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(),
+    *compressed_rows(), *other_rows(),
 ]  # fmt: skip

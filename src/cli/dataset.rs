@@ -202,6 +202,7 @@ impl DatasetArgs {
             meta_file,
             labels_file,
             array: self.array.clone(),
+            volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },
             strict: self.strict,

@@ -2,8 +2,8 @@
 //!
 //! A block is 256 KiB of the volume's member. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
 //! the low bytes are noise, the high ones repeat, and zstd finds that out faster where they are not mixed; it makes
-//! volumes 11 to 23 % smaller than zstd alone does. Each block is one zstd frame that ends with its checksum, so every
-//! implementation of zstd reads it. Knows no files.
+//! noisy volumes 11 % smaller than zstd alone does (`scripts/codecs.py` measures all of these numbers). Each block is one
+//! zstd frame that ends with its checksum, so every implementation of zstd reads it. Knows no files.
 
 mod seek_table;
 
@@ -17,7 +17,7 @@ use zstd::zstd_safe;
 
 pub use seek_table::{Block, FOOTER, SeekTable};
 
-/// Bytes of a block. Half of it makes CT volumes 6 % larger, twice of it 1 % smaller at most; a reader of one row
+/// Bytes of a block. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a reader of one row
 /// unpacks this much.
 pub const BLOCK: usize = 256 << 10;
 /// The largest block that is read, whoever wrote it.
@@ -33,7 +33,7 @@ pub const EXTENSION: &str = "shuffle.zst";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Codec {
-    /// 1 to 19. Beyond 1, noise gets 1 % smaller at most, and takes twice as long.
+    /// 1 to 19. Noise gets 1 % smaller by level 3 in 1.3 times the time, and 5 % by level 9 in eight times.
     pub level: i32,
 }
 

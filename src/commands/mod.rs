@@ -4,11 +4,13 @@ mod at;
 mod bench;
 mod daemon;
 mod doubts;
+mod estimate;
 mod manifest;
 mod materialize;
 mod mount;
 mod namespace;
 mod plan;
+mod reclaim;
 mod run;
 mod sources;
 mod status;
@@ -45,6 +47,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Reclaim(args) => reclaim::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     result.unwrap_or_else(|error| {

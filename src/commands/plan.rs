@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 
-use super::{doubts, show_plan};
+use super::{FAILED, doubts, estimate, show_plan};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Error, Result};
+use crate::estimate::source_bytes;
 use crate::manifest;
 use crate::plan::Plan;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
@@ -24,13 +25,22 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     if let Some(doubt) = doubts::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }
-    let output = if args.json { manifest::render(&plan, |_| None) } else { describe(&plan, &kind).into_bytes() };
+    let found = args.estimate.estimate.then(|| estimate::find(&plan, &kind, &args.estimate)).transpose()?;
+    let output = match (&found, args.json) {
+        (Some(found), true) => found.json()?,
+        (None, true) => manifest::render(&plan, |_| None),
+        (found, false) => {
+            let estimate = found.as_ref().map_or_else(String::new, estimate::Found::text);
+            (describe(&plan, &kind) + &estimate).into_bytes()
+        }
+    };
     match std::io::stdout().write_all(&output) {
         // Whoever reads may stop early (`| head`).
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::io("stdout".as_ref(), "print the plan", error))
         }
-        _ => Ok(ExitCode::SUCCESS),
+        _ if found.is_none_or(|found| found.is_complete()) => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::from(FAILED)),
     }
 }
 
@@ -77,8 +87,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     if samples.is_empty() {
         return; // shards on disk are of one kind already
     }
-    let npz_bytes: u64 = samples.iter().map(|sample| sample.array.fingerprint.size).sum();
-    let f32_bytes: u64 = samples.iter().map(|sample| sample.array.header.shape.iter().product::<u64>() * 4).sum();
+    let (npz_bytes, f32_bytes) = source_bytes(&samples);
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str("Volumes      in float16, C order, of each kind of --volume\n");

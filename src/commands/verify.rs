@@ -54,6 +54,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
             eprintln!("ctwds-fs: warning: nothing is measured, because shards are damaged");
             None
         }
+        true if report.information.codec.is_some() => {
+            eprintln!(
+                "ctwds-fs: warning: nothing is measured, because readers want these shards from `mount --shards`"
+            );
+            None
+        }
         true => Some(benchmark(args, dataset, &report)?),
         false => None,
     };

@@ -52,7 +52,10 @@ struct Tables {
 pub(super) fn join(config: &Config) -> Result<Joined> {
     let (tables, found) = thread::scope(|scope| {
         let tables = scope.spawn(|| load_tables(config));
-        let found = scan::find_volumes(&config.data_folder, config.threads);
+        let found = match &config.volumes {
+            Some(files) => Ok(scan::Found::of(files)),
+            None => scan::find_volumes(&config.data_folder, config.threads),
+        };
         (tables.join(), found)
     });
     let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -47,6 +47,8 @@ pub struct Config {
     pub labels_file: PathBuf,
     /// The array to take instead of the usual ones.
     pub array: Option<String>,
+    /// Only these files, relative to the data folder, which is not listed then.
+    pub volumes: Option<Vec<PathBuf>>,
     /// Only these of the volumes that the tables know; the others take no slot.
     pub selection: Selection,
     /// Only the first so many volumes of those.

@@ -29,6 +29,18 @@ pub(super) struct Found {
     pub certain: bool,
 }
 
+impl Found {
+    /// Files that are known already.
+    pub(super) fn of(files: &[PathBuf]) -> Self {
+        Self { files: sorted(files.to_vec()), elsewhere: 0, folders: Vec::new(), certain: false }
+    }
+}
+
+fn sorted(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    files.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+    files
+}
+
 /// What is directly in a folder.
 struct Listing {
     state: Fingerprint,
@@ -72,8 +84,7 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
             counts[2]
         )));
     }
-    let mut files = std::mem::take(&mut by_depth[chosen]);
-    files.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+    let files = sorted(std::mem::take(&mut by_depth[chosen]));
     Ok(Found { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
 }
 

@@ -184,6 +184,15 @@ impl Tree {
         let (switched, opened) = (Switched::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
         self.switch_finished();
+        let ids = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
+        let smaller = ids.filter(|id| !self.is_as_planned(*id)).count();
+        if smaller > 0 {
+            log::warn!(
+                "--materialized {0}: {smaller} shards are without samples that could not be made, which the mount's \
+                 manifest, indexes and shuffled views do not know; --exclude {0}/quarantine.csv makes them know",
+                folder.display()
+            );
+        }
         Ok(())
     }
 
@@ -236,7 +245,7 @@ impl Tree {
         match node {
             Node::Manifest(view) => self.manifest(view),
             Node::ViewIndex(view, kind) => plan.has_view(view).then(|| kind.render(&index::list(plan, view)).into()),
-            Node::ShardIndex(id, index) => index.render(plan, id).map(Bytes::from),
+            Node::ShardIndex(id, index) => self.is_as_planned(id).then(|| index.render(plan, id))?.map(Bytes::from),
             _ => None,
         }
     }

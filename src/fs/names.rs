@@ -100,6 +100,13 @@ impl Tree {
         generation.map_or(Node::Shard(id), |generation| Node::File(id, generation))
     }
 
+    /// Whether a shard's name leads to the bytes that are planned. The indexes of a file without a sample that could not
+    /// be made would lead their readers to wrong bytes: they are not there.
+    pub(super) fn is_as_planned(&self, id: ShardId) -> bool {
+        let last = self.materialized.as_ref().and_then(|materialized| materialized.switched.last(id));
+        last.is_none_or(|last| self.set.len(id) == Some(last))
+    }
+
     /// The attributes of an inode.
     ///
     /// # Errors
@@ -121,7 +128,7 @@ impl Tree {
             Node::Mount => Some(self.mount.len() as u64),
             Node::Shard(id) => self.set.len(id),
             Node::File(id, generation) => self.materialized.as_ref()?.switched.size(id, generation),
-            Node::ShardIndex(id, index) => index.len(plan, id),
+            Node::ShardIndex(id, index) => self.is_as_planned(id).then(|| index.len(plan, id))?,
             Node::Manifest(_) | Node::ViewIndex(..) => Some(self.made(node)?.len() as u64),
         }
     }

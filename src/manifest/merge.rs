@@ -36,6 +36,7 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
         let difference = match manifest.part {
             _ if manifest.plan_digest != first.plan_digest => unlike("plans (volumes, tables or options)", remedy),
             _ if manifest.schema_version != SCHEMA_VERSION => unlike("versions of ctwds-fs", remedy),
+            _ if manifest.compression != first.compression => unlike("compressions", remedy),
             Some(part) if part.of == whole.of => None,
             _ => unlike("partitions", "remove the manifests of the one that is out of date"),
         };

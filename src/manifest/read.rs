@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Manifest, NAME, SCHEMA_VERSION};
+use super::{FILE, Manifest, NAME, SCHEMA_VERSION};
 use crate::error::{Error, Result};
+use crate::part::Part;
 
 /// The manifest in a folder of shards.
 ///
@@ -15,6 +16,10 @@ use crate::error::{Error, Result};
 pub fn read(folder: &Path) -> Result<Manifest> {
     let path = folder.join(NAME);
     let text = fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if has_parts(folder) => Error::Refused(format!(
+            "{0}: no {NAME} here, only those of parts; when all parts are finished, ctwds-fs manifest merge {0} joins them",
+            folder.display()
+        )),
         io::ErrorKind::NotFound => Error::Refused(format!(
             "{}: no {NAME} here; it is written last, so the folder is another one, or not finished: run the same \
              materialize again to finish it",
@@ -22,11 +27,18 @@ pub fn read(folder: &Path) -> Result<Manifest> {
         )),
         _ => Error::io(&path, "read the manifest", error),
     })?;
-    let manifest: Manifest = serde_json::from_slice(&text)
-        .map_err(|error| Error::malformed(&path, format!("not a manifest of ctwds-fs: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
+        let remedy = "the same materialize, or ctwds-fs manifest rebuild, writes it again";
+        Error::malformed(&path, format!("not a manifest of ctwds-fs, or a damaged one ({error}); {remedy}"))
+    })?;
     if manifest.schema_version != SCHEMA_VERSION {
         let reason = format!("a manifest of version {}; this program knows {SCHEMA_VERSION}", manifest.schema_version);
         return Err(Error::malformed(&path, reason));
     }
     Ok(manifest)
+}
+
+fn has_parts(folder: &Path) -> bool {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| Part::of_file(&name.to_string_lossy(), FILE)).any(|part| part != Part::WHOLE)
 }

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::OnError;
 use super::lock::lock;
 use super::partial::{PARTIAL, Partial, publish, sync_folder};
+use super::{OnError, indexes};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::index;
@@ -108,14 +107,16 @@ impl Folder {
         publish(&self.path, name, content)
     }
 
-    /// Begins to make these shards: what was said of them, in manifests and records, no longer counts. The run's number.
+    /// Begins to make these shards: what was said of them, in manifests, indexes and records, no longer counts. The run's
+    /// number.
     pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<u64> {
         for path in list(&self.path)? {
             let part = Part::of_file(&file_name(&path), manifest::FILE);
             if part.is_some_and(|part| part.overlaps(self.part)) {
-                fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the old manifest", error))?;
+                remove(&path, "remove the old manifest")?;
             }
         }
+        indexes::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
@@ -135,7 +136,7 @@ impl Folder {
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
         let path = record::journal(&self.path, self.part);
-        append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
+        record::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
     /// The list of samples that cannot be made, as it is now.
@@ -150,13 +151,7 @@ impl Folder {
         if !rows.is_empty() {
             return self.publish(&name, &quarantine::render(rows));
         }
-        let path = self.path.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(&path, "remove the list of samples that could not be made", error))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.path.join(name), "remove the list of samples that could not be made")
     }
 
     fn remove_partials(&self) -> Result<()> {
@@ -164,35 +159,18 @@ impl Folder {
             let name = file_name(path);
             let Some(output) = name.strip_suffix(PARTIAL) else { return false };
             let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
-            Plan::shard_named(output).is_some_and(|id| self.part.has(id))
-                || of_part(manifest::FILE)
-                || of_part(quarantine::FILE)
-                || index::is_index(output)
+            let shard = Plan::shard_named(output).or_else(|| index::shard_indexed(output));
+            shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
-        for path in list(&self.path)?.into_iter().filter(is_ours) {
-            fs::remove_file(&path).map_err(|error| Error::io(&path, "remove the unfinished file", error))?;
-        }
-        Ok(())
+        // Whoever writes what is common to all shards holds the whole folder, so nobody does now.
+        let common = indexes::common(&self.path).map(|(_, path)| {
+            let mut partial = path.into_os_string();
+            partial.push(PARTIAL);
+            PathBuf::from(partial)
+        });
+        let mut unfinished = list(&self.path)?.into_iter().filter(is_ours).chain(common);
+        unfinished.try_for_each(|path| remove(&path, "remove the unfinished file"))
     }
-}
-
-/// Appends lines, each on its own whatever a crash left before them.
-pub(super) fn append(journal: &mut File, lines: &[Line]) -> io::Result<()> {
-    let end = journal.metadata()?.len();
-    let mut text = Vec::new();
-    if end > 0 {
-        let mut last = [0];
-        journal.read_exact_at(&mut last, end - 1)?;
-        if last != *b"\n" {
-            text.push(b'\n');
-        }
-    }
-    for line in lines {
-        serde_json::to_writer(&mut text, line)?;
-        text.push(b'\n');
-    }
-    journal.write_all(&text)?;
-    journal.sync_data()
 }
 
 /// The shards of the folder that no run is known to have written. Refused: a folder of another plan. It is one if none
@@ -228,6 +206,14 @@ pub(super) fn size(path: &Path) -> Result<Option<u64>> {
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "look at the file", error)),
+    }
+}
+
+/// Removes a file, unless another part's run has done so already.
+pub(super) fn remove(path: &Path, doing: &'static str) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, doing, error)),
+        _ => Ok(()),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The index files of other readers, beside the finished shards.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::partial::publish;
 use crate::error::{Error, Result};
 use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
 use crate::part::Part;
-use crate::plan::{Plan, View};
+use crate::plan::{Plan, ShardId, View};
 
 /// Writes those of the shards of a part that are not there yet as they are to be: a run that only continues writes what
 /// is missing. Those of all shards together come with the whole, or when parts are merged.
@@ -26,11 +26,26 @@ pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
 pub(super) fn write_common(folder: &Path, shards: &[Listed]) -> Result<()> {
     let energon = folder.join(ENERGON_FOLDER);
     fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
-    for index in ViewIndex::ALL {
-        let below = index.folder().map_or_else(|| folder.to_owned(), |below| folder.join(below));
-        write_one(&below, index.name(), &index.render(shards))?;
+    for (index, path) in common(folder) {
+        write_one(path.parent().unwrap_or(folder), index.name(), &index.render(shards))?;
     }
     Ok(())
+}
+
+/// Where those of all shards together are.
+pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)> {
+    ViewIndex::ALL.into_iter().map(move |index| {
+        let below = index.folder().map_or_else(|| folder.to_owned(), |below| folder.join(below));
+        (index, below.join(index.name()))
+    })
+}
+
+/// Removes those of shards that are about to be made again, which would lead their readers to wrong bytes, and those of
+/// all shards together.
+pub(super) fn remove(folder: &Path, shards: &[ShardId]) -> Result<()> {
+    let of_shards = shards.iter().flat_map(|id| ShardIndex::ALL.map(|index| folder.join(index.name(*id))));
+    let common = common(folder).map(|(_, path)| path);
+    of_shards.chain(common).try_for_each(|path| super::folder::remove(&path, "remove the old index"))
 }
 
 fn write_one(folder: &Path, name: &str, content: &[u8]) -> Result<()> {

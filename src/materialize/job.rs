@@ -254,15 +254,22 @@ fn join(writing: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 
 /// The SHA-256 of a file, in hexadecimal; of its beginning if `stop` was set.
 pub(super) fn sha256(path: &Path, stop: &AtomicBool) -> Result<String> {
-    let failed = |error| Error::io(path, "read the finished shard", error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = File::open(path).map_err(|error| Error::io(path, "read the finished shard", error))?;
+    sha256_of(&mut file, path, stop, &|_| ())
+}
+
+/// The same of an open file; `read` is told of the bytes that were read.
+pub(crate) fn sha256_of(file: &mut File, path: &Path, stop: &AtomicBool, read: &dyn Fn(u64)) -> Result<String> {
     let (mut hasher, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
     while !stop.load(Ordering::Relaxed) {
-        match io::Read::read(&mut file, &mut piece) {
+        match io::Read::read(file, &mut piece) {
             Ok(0) => break,
-            Ok(len) => hasher.update(&piece[..len]),
+            Ok(len) => {
+                hasher.update(&piece[..len]);
+                read(len as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(Error::io(path, "read the finished shard", error)),
         }
     }
     Ok(format!("{:x}", hasher.finalize()))

@@ -12,7 +12,7 @@ use crate::record::{self, STATUS_DIR};
 
 /// Locks a part of a folder, which is made if it is not there. Refused while a run goes on that could write one of its
 /// shards: of two that begin at once, each holds its own lock when it looks for the other's.
-pub(super) fn lock(folder: &Path, part: Part) -> Result<File> {
+pub(crate) fn lock(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
     let path = record::journal(folder, part);
@@ -36,7 +36,7 @@ fn try_lock(folder: &Path, path: &Path, journal: &File, how: FlockOperation) -> 
     match flock(journal, how) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(format!(
-            "{}: another materialize is writing these shards (it holds {}); wait for its end, or run another part \
+            "{}: another materialize, or a reclaim, is at work on these shards (it holds {}); wait for its end, or run another part \
              of the same --partition",
             folder.display(),
             path.display()

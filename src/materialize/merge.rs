@@ -1,9 +1,10 @@
 //! The end of a conversion in parts: one manifest, and one list of samples that could not be made.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use super::folder::{file_name, list, size};
+use super::folder::{file_name, list, remove, size};
 use super::indexes;
 use super::lock::lock;
 use super::partial::publish;
@@ -12,7 +13,7 @@ use crate::index::Listed;
 use crate::manifest::{self, Manifest, Merged};
 use crate::part::Part;
 use crate::plan::Plan;
-use crate::quarantine;
+use crate::quarantine::{self, Quarantined};
 
 /// What is not there yet, a line each.
 pub type Incomplete = Vec<String>;
@@ -39,12 +40,9 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
         }
     }
     parts.sort_by(|(a, _), (b, _)| a.cmp(b));
-    bad.sort();
-    bad.dedup();
-    if !bad.is_empty() {
-        publish(folder, quarantine::NAME, &quarantine::render(&bad))?;
-    }
-    let whole = match manifest::merge(parts) {
+    let merged = manifest::merge(parts);
+    write_list(folder, if let Merged::Whole(whole) = &merged { Some(whole) } else { None }, bad)?;
+    let whole = match merged {
         Merged::Unlike(reason) => return Err(Error::Refused(format!("{}: {reason}", folder.display()))),
         Merged::Missing { of, shards } => {
             let line = |(part, missing): (u32, Vec<_>)| {
@@ -76,6 +74,27 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
         return Ok(Ok(whole.shards.len()));
     }
     Ok(Err(missing))
+}
+
+/// Writes the list of bad samples: those of the parts, and of what it said before those that the whole leaves out, because
+/// it may be what excludes them; all of it while parts are missing.
+fn write_list(folder: &Path, whole: Option<&Manifest>, mut bad: Vec<Quarantined>) -> Result<()> {
+    let path = folder.join(quarantine::NAME);
+    let before = if size(&path)?.is_some() { quarantine::read(&path)? } else { Vec::new() };
+    let listed: HashSet<String> = bad.iter().map(|row| row.study_id.clone()).collect();
+    let left_out = whole.map(|whole| whole.left_out.iter().map(|one| &*one.study_id).collect::<HashSet<_>>());
+    let is_out = |row: &Quarantined| left_out.as_ref().is_none_or(|left_out| left_out.contains(&*row.study_id));
+    let excluded = |row: &&Quarantined| is_out(row) && !listed.contains(&row.study_id);
+    bad.extend(before.iter().filter(excluded).cloned());
+    bad.sort();
+    bad.dedup();
+    if bad == before {
+        return Ok(());
+    }
+    if bad.is_empty() {
+        return remove(&path, "remove the list of samples that could not be made");
+    }
+    publish(folder, quarantine::NAME, &quarantine::render(&bad))
 }
 
 fn read(path: &Path) -> Result<Manifest> {

@@ -26,12 +26,15 @@ use crate::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
 use crate::quarantine::{self, Quarantined};
-use crate::record::{Finished, Skipped};
+use crate::record::{self, Finished, Skipped};
 use crate::shard::ShardSet;
 use folder::Folder;
 use job::{Failure, Job};
 
+pub(crate) use job::sha256_of;
+pub(crate) use lock::lock as lock_folder;
 pub use merge::{Incomplete, merge};
+pub(crate) use partial::sync_folder;
 pub use rebuild::rebuild;
 
 /// What becomes of a shard with a sample that cannot be made.
@@ -104,7 +107,7 @@ pub struct Outcome {
 ///
 /// A folder is of this plan if at least one of its finished shards is: those that are not (a table's row or a volume has
 /// changed, or samples are excluded) are made again, the others are kept. Shards which the plan does not have are not
-/// removed; the folder is refused. So is one with a shard that no run is known to have written, unless it is, to the
+/// removed; the folder is refused. So is one in which a volume would be lost whose NPZ was reclaimed. So is one with a shard that no run is known to have written, unless it is, to the
 /// byte, the one that is made.
 ///
 /// # Errors
@@ -130,6 +133,7 @@ pub fn materialize(
     let manifest_len = Manifest::new(&plan, request.part, |_| None).render().len() + 64 * (kept + missing.len());
     // What compressed shards take is known when they are made.
     folder.check_space(if request.codec.is_none() { needed } else { 0 } + manifest_len as u64)?;
+    record::reclaimed::refuse_to_lose(request.out, &plan, &missing)?;
     let run = if missing.is_empty() { 0 } else { folder.begin(&plan, &missing)? };
     observer.begin(missing.len(), kept, needed);
 

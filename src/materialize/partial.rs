@@ -94,7 +94,7 @@ pub(super) fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
 }
 
 /// Makes the names in a folder durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| Error::io(folder, "make the folder's entries durable", error))
 }

@@ -6,11 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::folder::{append, size};
+use super::folder::size;
 use super::job::sha256;
 use super::lock::lock;
 use super::partial::publish;
-use super::{Incomplete, Observer, check_stop};
+use super::{Incomplete, Observer, check_stop, indexes};
 use crate::error::{Error, Result};
 use crate::layout::Content;
 use crate::manifest;
@@ -19,11 +19,11 @@ use crate::num::to_usize;
 use crate::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
-use crate::record::{Finished, Line, Record, Run, Skipped};
+use crate::record::{Finished, Line, Record, Run, Skipped, append};
 use crate::shard::ShardSet;
 use crate::tar::{self, Entry};
 
-/// Makes the manifest of `folder` again, and records what no record knew. A shard counts if all of it but the voxels is
+/// Makes the manifest and the indexes of `folder` again, and records what no record knew. A shard counts if all of it but the voxels is
 /// the plan's, and its SHA-256 the recorded one where there is one; samples that it does not hold are left out. The
 /// number of shards, or what is wrong with them.
 ///
@@ -94,6 +94,7 @@ pub fn rebuild(
         }
     }
     append(&mut journal, &lines).map_err(|error| Error::io(folder, "record the shards", error))?;
+    indexes::write(folder, set.plan(), Part::WHOLE)?;
     publish(folder, manifest::NAME, &manifest::render(set.plan(), |id| Some(&digests[id as usize])))?;
     Ok(Ok(digests.len()))
 }

@@ -1,7 +1,7 @@
 //! A sample of a shard against its NPZ file and its rows of the tables.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Progress;
 use super::expected::{Expected, Voxel};
+use super::packed;
 use super::payload;
 use super::report::{Finding, Precision, Verdict};
 use super::source::Source;
@@ -172,12 +173,16 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
     let Span { start, len } = sample.members[0];
     let [_, width, depth] = expected.shape();
     let mut difference = Difference::default();
+    let unpacked = sample.packed.map(|packed| unpack(file, packed)).transpose()?;
     let mut buffer = vec![0; READ];
     let mut place = [0, 0, 0];
     let mut at = 0;
     while at < len {
         let n = READ.min(to_usize(len - at));
-        file.read_exact_at(&mut buffer[..n], start + at)?;
+        match &unpacked {
+            Some(volume) => (&volume[to_usize(start + at)..]).read_exact(&mut buffer[..n])?,
+            None => file.read_exact_at(&mut buffer[..n], start + at)?,
+        }
         for bytes in buffer[..n].chunks_exact(2) {
             let found = f16::from_le_bytes([bytes[0], bytes[1]]);
             difference.count(found, &expected.voxel(place), place, expected.is_exact());
@@ -193,6 +198,15 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
         progress.advance(n as u64 / 2);
     }
     Ok(difference)
+}
+
+/// A compressed volume's member, as it is without compression.
+fn unpack(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
+    let mut member = vec![0; to_usize(len)];
+    file.read_exact_at(&mut member, start)?;
+    let mut volume = Vec::new();
+    packed::unpack(&member, |block| volume.extend(block)).map_err(|wrong| io::Error::other(wrong.join("; ")))?;
+    Ok(volume)
 }
 
 /// Text, labels and JSON against the tables.

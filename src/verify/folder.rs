@@ -198,6 +198,13 @@ fn check_one(shard: &Shard, walk: &mut Walk) {
         let what = format!("it has {} bytes, and {} in the manifest", walk.len, shard.size);
         walk.findings.push(Finding::damaged(&name, what));
     }
+    let is_packed = walk.samples.iter().any(|sample| sample.packed.is_some());
+    let plain_len = is_packed.then_some(walk.plain_len);
+    if walk_is_sound && !walk.samples.is_empty() && shard.plain_size != plain_len {
+        let number = |size: Option<u64>| size.map_or("none".into(), |size| size.to_string());
+        let what = format!("its plain size is {}, and {} in the manifest", number(plain_len), number(shard.plain_size));
+        walk.findings.push(Finding::damaged(&name, what));
+    }
     if let Some(sha256) = shard.sha256.as_ref().filter(|sha256| **sha256 != walk.sha256) {
         let what = format!("its SHA-256 is {}, and {sha256} in the manifest", walk.sha256);
         walk.findings.push(Finding::damaged(&name, what));
@@ -240,7 +247,9 @@ pub(super) fn check_complete<'a>(
     // What is in a broken shard is not missing, and its damage stands there already.
     let broken: HashSet<u64> = walks.iter().filter(|walk| !walk.findings.is_empty()).map(|walk| walk.number).collect();
     let per_shard = u64::from(plan.options.samples_per_shard);
-    for sample in &plan.dataset.samples {
+    // What the manifest leaves out is told, with the reason.
+    let told: HashSet<String> = findings.iter().map(|finding| finding.place.clone()).collect();
+    for sample in plan.dataset.samples.iter().filter(|sample| !told.contains(&sample.study_id)) {
         if !there.contains(&*sample.study_id) && !broken.contains(&(u64::from(sample.slot) / per_shard)) {
             let what = "it is in the data set that the flags name, and in no shard";
             findings.push(Finding::new(Verdict::Incomplete, &sample.study_id, what));

@@ -8,9 +8,11 @@
 mod compare;
 mod expected;
 mod folder;
+mod packed;
 mod payload;
 mod report;
 mod source;
+mod tap;
 mod told;
 mod walk;
 

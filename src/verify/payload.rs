@@ -4,6 +4,8 @@ use ndarray::Array1;
 use ndarray_npy::ReadNpyExt;
 use serde_json::Value;
 
+use super::packed;
+
 /// How members are named and encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Profile {
@@ -28,12 +30,22 @@ impl Profile {
     }
 }
 
+/// A member's extension without what compression adds to it, and whether it did.
+pub(super) fn plain_extension(extension: &str) -> (&str, bool) {
+    match extension.strip_suffix(packed::SUFFIX) {
+        Some(plain) if Profile::of(plain).is_some() => (plain, true),
+        _ => (extension, false),
+    }
+}
+
 /// What the JSON member says.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub study_id: String,
     pub shape: [u64; 3],
     pub kind: String,
+    /// Whether its volume is compressed, in the one way there is.
+    pub is_packed: bool,
 }
 
 /// The JSON member as a value; Python's bare `NaN` is null.
@@ -87,7 +99,21 @@ pub(super) fn facts(bytes: &[u8]) -> Result<Facts, String> {
             return Err(format!("XYSpacing is {}, not a text", json["XYSpacing"]));
         }
     }
-    Ok(Facts { study_id, shape, kind: kind.to_owned() })
+    let is_packed = match (json.get("volume_codec"), json.get("volume_filter")) {
+        (None, None) => false,
+        (Some(codec), Some(filter)) if codec == packed::CODEC && filter == packed::FILTER => {
+            if !bytes.ends_with(packed::JSON_END.as_bytes()) {
+                return Err(
+                    "volume_codec and volume_filter do not stand at its end, so no mount can take them off".into()
+                );
+            }
+            true
+        }
+        (codec, filter) => {
+            return Err(format!("volume_codec is {codec:?}, volume_filter {filter:?}; nothing reads that"));
+        }
+    };
+    Ok(Facts { study_id, shape, kind: kind.to_owned(), is_packed })
 }
 
 /// The labels.

@@ -8,7 +8,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::compare::Difference;
-use super::told::Manifest;
+use super::packed;
+use super::told::{self, Manifest};
 use super::walk::Walk;
 
 /// Findings of each kind that the text lists.
@@ -74,6 +75,8 @@ pub struct Information {
     pub labels: Option<usize>,
     /// The kind of volume.
     pub volume_kind: Option<String>,
+    /// How volumes are compressed; none where all are plain.
+    pub codec: Option<&'static str>,
     /// The program that wrote the manifest.
     pub tool: Option<String>,
     /// The plan that the manifest names.
@@ -233,6 +236,7 @@ impl Report {
             npz_bytes: manifest.and_then(Manifest::npz_bytes),
             labels: samples().next().map(|sample| sample.labels),
             volume_kind: samples().next().map(|sample| sample.kind.clone()),
+            codec: walks.iter().any(|walk| walk.has_packed).then_some(packed::CODEC),
             tool: manifest.and_then(|manifest| manifest.tool.clone()),
             plan_digest: manifest.and_then(|manifest| manifest.plan_digest.clone()),
             ..Information::default()
@@ -297,7 +301,19 @@ impl Report {
                 let _ = writeln!(text, "  … and {} more (--json lists all)", found.len() - LISTED);
             }
         }
-        let _ = writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()));
+        if self.verdict == Verdict::Damaged && self.information.codec.is_some() {
+            let _ = writeln!(
+                text,
+                "\nRemove a compressed shard only if the NPZ files of all its samples are still there: `mount --shards` goes \
+                 on serving its other volumes"
+            );
+        }
+        let mut damaged = self.findings.iter().filter(|finding| finding.verdict == Verdict::Damaged);
+        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == told::NAME) {
+            writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
+        } else {
+            writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()))
+        };
         text
     }
 }
@@ -327,6 +343,9 @@ impl Information {
         );
         if let (Some(kind), Some(labels)) = (&self.volume_kind, self.labels) {
             let _ = write!(text, ", volumes of the kind {kind}, {labels} classes");
+        }
+        if let Some(codec) = self.codec {
+            let _ = write!(text, ", compressed with {codec}");
         }
         let _ = write!(text, "\nSize         {} of shards: ", ByteSize(self.shard_bytes));
         if let (Some(npz), Some(ratio)) = (self.npz_bytes, self.ratio_to_npz) {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::report::{Finding, Verdict};
 use crate::error::{Error, Result};
 
-const NAME: &str = "manifest.json";
+pub(super) const NAME: &str = "manifest.json";
 
 /// The manifest.
 #[derive(Debug, Deserialize)]
@@ -47,6 +47,8 @@ pub(super) struct LeftOut {
 pub(super) struct Shard {
     pub name: String,
     pub size: u64,
+    /// Of the plain shard, where this one is compressed.
+    pub plain_size: Option<u64>,
     pub sha256: Option<String>,
     pub samples: Vec<Sample>,
 }
@@ -96,6 +98,9 @@ pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
             manifest.by_name = names.map(|(at, shard)| (shard.name.clone(), at)).collect();
             Ok((Some(manifest), Vec::new()))
         }
-        Err(error) => Ok((None, vec![Finding::damaged(NAME, format!("it is no manifest: {error}"))])),
+        Err(error) => {
+            let what = format!("it is no manifest, or a damaged one: {error}");
+            Ok((None, vec![Finding::damaged(NAME, what)]))
+        }
     }
 }

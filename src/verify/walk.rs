@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::Progress;
 use super::folder::ShardFile;
+use super::packed;
 use super::payload::{self, Facts, Profile};
 use super::report::{Finding, Verdict};
+use super::tap::{State, Tap};
 
 /// Bytes that are read at a time.
 const READ: usize = 1 << 20;
@@ -36,6 +38,10 @@ pub(super) struct Walk {
     /// Keys in the order found, of broken samples too.
     pub keys: Vec<String>,
     pub payload_bytes: u64,
+    /// What the shard would have if its volumes were plain.
+    pub plain_len: u64,
+    /// Whether a volume of it is compressed, a damaged one too.
+    pub has_packed: bool,
     /// Whether it was read to its end.
     pub whole: bool,
     pub findings: Vec<Finding>,
@@ -60,6 +66,8 @@ pub(super) struct Sample {
     pub profile: Profile,
     /// In the profile's order; that of the volume without a header before the voxels.
     pub members: [Span; 4],
+    /// The volume's member, if it is compressed; the span above is then one of what is unpacked.
+    pub packed: Option<Span>,
     /// From the header of the first member to the padding of the last.
     pub place: Range<u64>,
 }
@@ -75,6 +83,8 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
         samples: Vec::new(),
         keys: Vec::new(),
         payload_bytes: 0,
+        plain_len: 0,
+        has_packed: false,
         whole: false,
         findings: Vec::new(),
     };
@@ -110,43 +120,6 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
     walk
 }
 
-/// The file, hashed on the way. The `tar` crate passes over padding: that it is zero is checked here.
-struct Tap<'a> {
-    file: File,
-    state: RefCell<State>,
-    progress: &'a dyn Progress,
-}
-
-struct State {
-    hasher: Sha256,
-    at: u64,
-    zeros: Range<u64>,
-    /// The first byte of padding that is not zero.
-    dirty: Option<u64>,
-    /// What the operating system said.
-    failed: Option<String>,
-}
-
-impl Read for &Tap<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.state.borrow_mut();
-        let State { hasher, at, zeros, dirty, failed } = &mut *state;
-        let n = (&self.file).read(buffer).inspect_err(|error| {
-            if error.kind() != ErrorKind::Interrupted {
-                *failed = Some(error.to_string());
-            }
-        })?;
-        hasher.update(&buffer[..n]);
-        if dirty.is_none() && *at < zeros.end && zeros.start < *at + n as u64 {
-            let is_dirty = |(place, byte): &(u64, &u8)| zeros.contains(place) && **byte != 0;
-            *dirty = (*at..).zip(&buffer[..n]).find(is_dirty).map(|(place, _)| place);
-        }
-        *at += n as u64;
-        self.progress.advance(n as u64);
-        Ok(n)
-    }
-}
-
 /// The end of a member's last block; a size in a header may be anything.
 fn padded(end: u64) -> u64 {
     end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
@@ -159,6 +132,7 @@ struct Current {
     /// Extensions as they come.
     extensions: Vec<String>,
     members: [Span; 4],
+    packed: Option<Span>,
     /// The shape in the header of a volume in NPY.
     npy_shape: Option<[u64; 3]>,
     facts: Option<Facts>,
@@ -204,6 +178,7 @@ impl Gather<'_, '_> {
             self.tap.state.borrow_mut().zeros = data_end..end;
         }
         self.close();
+        self.walk.plain_len = (self.walk.plain_len + 2 * BLOCK).next_multiple_of(RECORD);
         Ok(end)
     }
 
@@ -223,8 +198,8 @@ impl Gather<'_, '_> {
     }
 
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
-        self.walk.payload_bytes = self.walk.payload_bytes.saturating_add(span.len);
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
+        let (extension, is_packed) = payload::plain_extension(extension);
         if self.current.as_ref().is_none_or(|current| current.key != key) {
             self.close();
             self.open(key, span.start - BLOCK);
@@ -241,19 +216,32 @@ impl Gather<'_, '_> {
             Some((profile, which))
         });
         match which {
-            Some((profile, 0)) => self.pass_voxels(name, profile, span, entry),
+            Some((profile, 0)) if is_packed => self.unpack(name, profile, span, entry),
+            Some((profile, 0)) => {
+                self.count(span.len);
+                self.pass_voxels(name, profile, span, entry)
+            }
             Some((profile, which)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
                 self.complete(span, bytes.len() as u64)?;
+                let added = if which == 1 { packed::added_to_json(&bytes) } else { 0 };
+                self.count(span.len - added);
                 self.small(name, profile, which, span, &bytes);
                 Ok(())
             }
             _ => {
+                self.count(span.len);
                 let len = io::copy(entry, &mut io::sink())?;
                 self.complete(span, len)
             }
         }
+    }
+
+    /// Counts a member as a plain shard has it.
+    fn count(&mut self, len: u64) {
+        self.walk.payload_bytes = self.walk.payload_bytes.saturating_add(len);
+        self.walk.plain_len = self.walk.plain_len.saturating_add(BLOCK).saturating_add(padded(len));
     }
 
     fn complete(&self, span: Span, read: u64) -> io::Result<()> {
@@ -272,6 +260,7 @@ impl Gather<'_, '_> {
             index: numbers.map(|(_, index)| index),
             extensions: Vec::new(),
             members: [Span::default(); 4],
+            packed: None,
             npy_shape: None,
             facts: None,
             labels: None,
@@ -295,26 +284,57 @@ impl Gather<'_, '_> {
     /// Passes over the voxels; those in NPY have a header.
     fn pass_voxels(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let mut head = Vec::new();
-        let mut voxels = span;
         let mut read = 0;
         if profile == Profile::Npy {
             read = entry.take(128).read_to_end(&mut head)? as u64;
-            match payload::npy_volume(&head) {
-                Ok((len, shape)) if len <= span.len => {
-                    voxels = Span { start: span.start + len, len: span.len - len };
-                    if let Some(current) = &mut self.current {
-                        current.npy_shape = Some(shape);
-                    }
-                }
-                Ok(_) => self.damaged(name, "the NPY header is longer than the member"),
-                Err(reason) => self.damaged(name, reason),
-            }
         }
+        let header = self.npy_header(name, profile, &head, span.len);
+        let voxels = Span { start: span.start + header, len: span.len - header };
         read += self.pass(entry)?;
         if let Some(current) = &mut self.current {
             current.members[0] = voxels;
         }
         self.complete(span, read)
+    }
+
+    /// Bytes before the voxels of a member of `len` bytes, from its first ones.
+    fn npy_header(&mut self, name: &str, profile: Profile, head: &[u8], len: u64) -> u64 {
+        if profile != Profile::Npy {
+            return 0;
+        }
+        match payload::npy_volume(head) {
+            Ok((header, shape)) if header <= len => {
+                if let Some(current) = &mut self.current {
+                    current.npy_shape = Some(shape);
+                }
+                return header;
+            }
+            Ok(_) => self.damaged(name, "the NPY header is longer than the member"),
+            Err(reason) => self.damaged(name, reason),
+        }
+        0
+    }
+
+    /// Unpacks the voxels; the member is in memory as a whole, because its table is at its end.
+    fn unpack(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
+        self.walk.has_packed = true;
+        if let Some(current) = &mut self.current {
+            current.packed = Some(span);
+        }
+        let mut member = Vec::new();
+        entry.read_to_end(&mut member)?;
+        self.complete(span, member.len() as u64)?;
+        let mut head = Vec::new();
+        let len = packed::unpack(&member, |block| head.extend(&block[..block.len().min(128 - head.len())]));
+        let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(name, what))) else {
+            return Ok(());
+        };
+        self.count(len);
+        let header = self.npy_header(name, profile, &head, len);
+        if let Some(current) = &mut self.current {
+            current.members[0] = Span { start: header, len: len - header };
+        }
+        Ok(())
     }
 
     fn pass(&self, entry: &mut impl Read) -> io::Result<u64> {
@@ -346,7 +366,7 @@ impl Gather<'_, '_> {
     /// The sample is over: are its members all there, in order, and of one another's sizes?
     fn close(&mut self) {
         let Some(current) = &self.current else { return };
-        let Current { key, extensions, members, npy_shape, facts, .. } = current;
+        let Current { key, extensions, members, packed, npy_shape, facts, .. } = current;
         let key = key.clone();
         let profile = Profile::of(&extensions[0]).unwrap_or(Profile::Ctclip);
         let mut wrong = Vec::new();
@@ -354,9 +374,14 @@ impl Gather<'_, '_> {
             let expected = profile.extensions().join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
-        if let Some(Facts { shape, .. }) = facts {
+        if let Some(Facts { shape, is_packed, .. }) = facts {
+            if *is_packed != packed.is_some() {
+                wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
+            }
             let len: u64 = 2 * shape.iter().product::<u64>();
-            if extensions.iter().any(|extension| *extension == profile.extensions()[0]) && members[0].len != len {
+            let is_known = packed.is_none() || members[0].len > 0; // else it could not be unpacked
+            let has_volume = extensions.iter().any(|extension| *extension == profile.extensions()[0]);
+            if is_known && has_volume && members[0].len != len {
                 wrong.push(format!("{shape:?} voxels of float16 are {len} bytes, the volume has {}", members[0].len));
             }
             if npy_shape.is_some_and(|npy| npy != *shape) {
@@ -364,11 +389,12 @@ impl Gather<'_, '_> {
             }
         }
         wrong.into_iter().for_each(|what| self.damaged(&key, what));
-        let Some(Current { key, index, members, facts, labels, place, broken: false, .. }) = self.current.take() else {
+        let Some(current) = self.current.take().filter(|current| !current.broken) else {
             return;
         };
+        let Current { key, index, members, packed, facts, labels, place, .. } = current;
         let (Some(facts), Some(labels), Some(index)) = (facts, labels, index) else { return };
-        let Facts { study_id, shape, kind } = facts;
-        self.walk.samples.push(Sample { key, index, study_id, kind, shape, labels, profile, members, place });
+        let Facts { study_id, shape, kind, .. } = facts;
+        self.walk.samples.push(Sample { key, index, study_id, kind, shape, labels, profile, members, packed, place });
     }
 }

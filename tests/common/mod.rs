@@ -86,6 +86,7 @@ impl Example {
             meta_file: self.path("meta.csv"),
             labels_file: self.path("labels.csv"),
             array: None,
+            volumes: None,
             selection: Selection::default(),
             limit: None,
             strict: true,

@@ -12,6 +12,7 @@ from ctreport_webdataset import CTReportWebDataset, create_loader_from_config
 from harness import READER_OPTIONS, Program, shards
 from loading import DEADLINE, SMALL, Samples, assert_same, collected, from_shards, ids, unbatched
 from make_dataset import Dataset
+from test_loader_training import run_two
 from torch.utils.data import get_worker_info
 
 EPOCHS = 3
@@ -112,6 +113,22 @@ def test_two_ranks(point: Path, plain: Samples, workers: int) -> None:
         firsts.append(frozenset(seen[0]))
     assert len(set(firsts)) == EPOCHS
     del loaders
+
+
+def test_two_processes(program: Program, dataset: Dataset, plain: Samples) -> None:
+    """Of gloo, over the views of a mount of seven shards: every sample once, in each epoch in the view's order; or padded,
+    as many batches for both."""
+    with program.mounted(dataset, "--samples-per-shard", 2, "--shuffle-seed", 11, "--epochs", 2) as point:
+        common = {"batch": 1, "shuffle": True}
+        keep = common | {"workers": 0, "uneven": "keep", "collective": False}
+        once, padded = run_two(str(point), [keep, common | {"workers": 2, "uneven": "pad"}])
+        for epoch in range(2):
+            for rank in range(2):
+                dealt = listed(point, epoch)[rank::2]
+                assert once[rank][epoch] == [[study] for shard in dealt for study in shard]
+            assert sorted(study for rank in once for (study,) in rank[epoch]) == sorted(plain)
+            assert {study for rank in padded for (study,) in rank[epoch]} == set(plain)
+            assert len(padded[0][epoch]) == len(padded[1][epoch])
 
 
 def test_from_the_configuration(point: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ctreport_webdataset import (
     CTReportDataset,
     CTReportWebDataset,
@@ -172,6 +173,8 @@ def test_options(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, words in (
         ({"mode": "valid"}, ("'valid'", "'val'")), ({"uneven": "wrap"}, ("uneven", "'pad'")),
         ({"on_error": "ignore"}, ("on_error", "'skip'")), ({"rescale": "auto"}, ("rescale", "'table'")),
+        ({"dtype": "float16"}, ("dtype", "torch.float16")), ({"dtype": torch.int8}, ("dtype", "torch.float32")),
+        ({"epoch_length": 0}, ("epoch_length is 0", "1 or more")),
         ({"rank": 2, "world_size": 2}, ("rank 2 of 2",)), ({"rank": 2}, ("rank and world_size",)),
     ):  # fmt: skip
         said = message(lambda options=options: CTReportWebDataset(right, **options))
@@ -241,13 +244,17 @@ def test_folder_depths(tmp_path: Path) -> None:
 
 
 def test_configuration(right: Path) -> None:
-    """A key that nothing reads, and one that is missing, are named."""
+    """A misspelt key, and one that is missing, are named; a training's own keys are left to it."""
     good = {"dataset_format": "webdataset", "webdataset_shards_train": str(right)}
 
     def refused(action: Callable[..., Any], cfg: Any, mode: str = "train") -> str:
         return message(lambda: action(cfg, mode))
 
-    assert "data.shufle_buffer_size" in refused(create_dataset_from_config, {"data": good | {"shufle_buffer_size": 3}})
+    for key, meant in (("shufle_buffer_size", "shuffle_buffer_size"), ("num_worker", "num_workers"), ("seeds", "seed")):
+        said = refused(create_dataset_from_config, {"data": good | {key: 3}})
+        assert f"data.{key} is not known: is {meant} meant?" in said
+    own = {"tokenizer": "bert", "max_length": 512, "num_workers_val": 2, "batch_size_val": 1, "val_dir": "x"}
+    assert len(create_dataset_from_config({"data": good | own})) == 6
     assert "data.webdataset_shards_val is missing" in refused(create_dataset_from_config, {"data": good}, "val")
     assert "data.webdataset_shards_train is missing" in refused(create_webdataset_from_config, {}, "train")
     assert "'test'" in refused(create_webdataset_from_config, good, "test")

@@ -164,7 +164,11 @@ def test_a_source_that_does_not_answer_holds_up_nothing_else(program: Program, t
             folder.on_read = stall
             with reader_of_whole(point / "shard-000001.tar") as process:
                 wait_until(lambda: bool(hung), "the source hangs")
-                assert "3 with 3 samples" in program.run("status", point, timeout=20).stdout
+                text = program.run("status", point, timeout=20).stdout
+                assert "3 with 3 samples" in text and "1 files open" in text
+                told = json.loads(program.run("status", "--json", point, timeout=20).stdout)
+                assert told["stats"]["waiting_reads"] >= 1 and told["stats"]["open_files"] >= 1
+                assert told["stats"]["volumes_failed"] == 0 and told["errors"] == [] and told["mount"]["samples"] == 3
                 assert len(shards(point)) == 3
                 assert digest(point / "shard-000002.tar")
                 program.run("unmount", "--force", point, timeout=60)

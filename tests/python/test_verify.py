@@ -334,7 +334,7 @@ def test_left_out_and_missing(program: Program, data: Dataset, tmp_path: Path) -
     code, text = verify(program, out)
     assert code == INCOMPLETE and "v01: it was left out: excluded by" in text and "bad label" in text
     code, text = verify(program, out, *data.flags(), *SMALL_FLAGS)
-    assert code == INCOMPLETE and "v01: it is in the data set that the flags name, and in no shard" in text
+    assert code == INCOMPLETE and text.count("v01: ") == 1 and "v01: it was left out: " in text
 
 
 def test_wrong_use(program: Program, data: Dataset, sound: Callable, tmp_path: Path) -> None:

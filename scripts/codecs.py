@@ -1,0 +1,161 @@
+"""Measures what can make noisy volumes of float16 smaller, and prints a Markdown table: size, encoding, decoding and the
+random access of one block, all on one core.
+
+    python scripts/codecs.py [--side 256] [--runs 5] [--block-kib 256]
+
+The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
+resampled and divided by 1000 as `--volume preprocessed` does. zstd and the shuffle are called through Python (pyzstd,
+NumPy), one call a block: their speeds are not the program's own, their sizes are. Blosc2 is there if it is installed.
+Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyzstd
+
+
+def correlated(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> np.ndarray:
+    """Noise that falls off within about two voxels, of the standard deviation that is asked for."""
+    noise = rng.standard_normal(shape, np.float32)
+    for axis in range(3):
+        noise = 0.25 * np.roll(noise, 1, axis) + 0.5 * noise + 0.25 * np.roll(noise, -1, axis)
+    return noise * np.float32(sigma / noise.std())
+
+
+def resampled(volume: np.ndarray, factor: float) -> np.ndarray:
+    """Linear, axis by axis, around half-pixel centres."""
+    for axis, size in enumerate(volume.shape):
+        count = int(size * factor)
+        at = np.clip((np.arange(count) + 0.5) / factor - 0.5, 0, size - 1)
+        low = np.minimum(at.astype(int), size - 2)
+        shape = [1, 1, 1]
+        shape[axis] = count
+        weight = (at - low).astype(np.float32).reshape(shape)
+        volume = np.take(volume, low, axis) * (1 - weight) + np.take(volume, low + 1, axis) * weight
+    return volume
+
+
+def phantom(side: int, sigma: float) -> bytes:
+    """`side` x `side` x `side / 2` voxels of float16."""
+    source = (side * 4 // 5, side * 4 // 5, side * 2 // 5)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in source), indexing="ij", sparse=True)
+    radius = x**2 / 0.7 + y**2 / 0.45
+    volume = np.where(radius + 0 * z < 1, np.float32(40), np.float32(-1000))
+    volume[(np.hypot(x - 0.35, y) < 0.25) & (abs(z) < 0.9)] = -850
+    volume[(np.hypot(x + 0.35, y) < 0.25) & (abs(z) < 0.9)] = -850
+    volume[(np.hypot(x, y - 0.45) < 0.1) & (abs(z) < 2)] = 700
+    volume = np.rint(volume + correlated(np.random.default_rng(0), source, sigma))  # scanners store integers
+    return (np.clip(resampled(volume, 1.25), -1000, 1000) / 1000).astype("<f2").tobytes()
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a block is packed and unpacked."""
+
+    name: str
+    pack: Callable[[bytes], bytes]
+    unpack: Callable[[bytes], object]
+
+
+def shuffle(block: bytes) -> bytes:
+    """All low bytes, then all high ones."""
+    return np.frombuffer(block, np.uint8).reshape(-1, 2).T.tobytes()
+
+
+def unshuffle(block: bytes) -> np.ndarray:
+    """Back."""
+    half = len(block) // 2
+    low_high = np.frombuffer(block, np.uint8)
+    values = low_high[half:].astype("<u2")
+    values <<= 8
+    values |= low_high[:half]
+    return values.view(np.uint8)
+
+
+def codecs() -> list[Codec]:
+    """The candidates."""
+    found = [
+        Codec("raw float16", lambda block: bytes(bytearray(block)), lambda block: memoryview(bytearray(block))),
+        Codec("deflate 6", lambda block: zlib.compress(block, 6), zlib.decompress),
+    ]
+
+    def zstd(level: int) -> Callable[[bytes], bytes]:
+        options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1}
+        return lambda block: pyzstd.compress(block, options)
+
+    found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
+    for level in (1, 3, 9):
+        pack = zstd(level)
+        found.append(
+            Codec(f"shuffle + zstd {level}", lambda block, pack=pack: pack(shuffle(block)),
+                  lambda frame: unshuffle(pyzstd.decompress(frame)))
+        )  # fmt: skip
+    try:
+        import blosc2
+    except ImportError:
+        return found
+    blosc2.set_nthreads(1)
+    for codec, level in ((blosc2.Codec.LZ4, 5), (blosc2.Codec.ZSTD, 1), (blosc2.Codec.ZSTD, 5)):
+        for filter_ in (blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE):
+            found.append(
+                Codec(f"Blosc2 {filter_.name.lower()} + {codec.name.lower()} {level}",
+                      lambda block, c=codec, f=filter_, n=level: blosc2.compress2(
+                          block, codec=c, clevel=n, filters=[f], typesize=2, nthreads=1, blocksize=0),
+                      lambda frame: blosc2.decompress2(frame, nthreads=1))
+            )  # fmt: skip
+    return found
+
+
+def measured(codec: Codec, blocks: list[bytes]) -> tuple[int, float, float, float]:
+    """Packed bytes; seconds to pack, to unpack, and to unpack one block of the middle. Checks what comes back."""
+    begin = time.thread_time()
+    packed = [codec.pack(block) for block in blocks]
+    encode = time.thread_time() - begin
+    begin = time.thread_time()
+    for frame in packed:
+        codec.unpack(frame)
+    decode = time.thread_time() - begin
+    begin = time.thread_time()
+    codec.unpack(packed[len(packed) // 2])
+    one = time.thread_time() - begin
+    for block, frame in zip(blocks, packed, strict=True):
+        if bytes(codec.unpack(frame)) != block:  # type: ignore[call-overload]
+            raise SystemExit(f"{codec.name}: it does not give back what it was given")
+    return sum(map(len, packed)), encode, decode, one
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=256, help="voxels of height and width; half of it is the depth")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each, in turns; the median counts")
+    parser.add_argument("--block-kib", type=int, default=256, help="size of a block; that of the shards is 256")
+    arguments = parser.parse_args()
+    size_of_block = arguments.block_kib << 10
+    for sigma in (10, 20):
+        volume = phantom(arguments.side, sigma)
+        blocks = [volume[at : at + size_of_block] for at in range(0, len(volume), size_of_block)]
+        candidates = codecs()
+        runs: dict[str, list[tuple[int, float, float, float]]] = {codec.name: [] for codec in candidates}
+        for _ in range(arguments.runs):
+            for codec in candidates:
+                runs[codec.name].append(measured(codec, blocks))
+        print(f"\nNoise of {sigma} HU, {len(volume) / 1e6:.0f} MB, median of {arguments.runs} runs\n")
+        print(f"| codec | bytes of raw float16 | encode GB/s | decode GB/s | one block of {arguments.block_kib} KiB |")
+        print("|---|---|---|---|---|")
+        for name, results in runs.items():
+            size, encode, decode, one = (statistics.median(column) for column in zip(*results, strict=True))
+            speeds = f"{len(volume) / encode / 1e9:.2f} | {len(volume) / decode / 1e9:.2f}"
+            print(f"| {name} | {100 * size / len(volume):.1f} % | {speeds} | {one * 1e6:.0f} µs |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+//! `ctwds-fs plan --estimate`: what the shards of each kind and codec would take, measured on the user's volumes.
+
+use std::fmt::Write;
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::doubts;
+use super::verify::Bar;
+use crate::cli::{EstimateArgs, default_cache_size};
+use crate::dataset::{Sample, Study};
+use crate::error::{Error, Result};
+use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
+use crate::parallel::available_cores;
+use crate::plan::Plan;
+use crate::verify::Progress;
+use crate::volume::{Kind, KindOptions};
+
+/// Volumes that are taken where the user named no number.
+const SAMPLES: u32 = 8;
+
+/// What was found, also for programs.
+#[derive(Serialize)]
+pub(super) struct Found {
+    seed: u64,
+    cores: usize,
+    volumes: usize,
+    npz_bytes: u64,
+    f32_bytes: u64,
+    kinds: Vec<Estimate>,
+    /// Kinds that `materialize` refuses until the user decides, and why.
+    doubts: Vec<(Kind, String)>,
+    /// Kinds that could not be estimated, and why.
+    failed: Vec<(Kind, String)>,
+}
+
+pub(super) fn find(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Result<Found> {
+    let request = Request {
+        samples: args.estimate_samples.unwrap_or(SAMPLES) as usize,
+        seed: args.estimate_seed.unwrap_or(0),
+        cores: available_cores(),
+        cache_bytes: default_cache_size(),
+    };
+    super::daemon::log_to_terminal(log::LevelFilter::Off); // what fails is listed once, at the end
+    let slots = choose(plan, &request);
+    let studies: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
+    let (npz_bytes, f32_bytes) = estimate::source_bytes(&studies);
+    let (seed, cores, volumes) = (request.seed, request.cores, studies.len());
+    let (kinds, doubts, failed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut found = Found { seed, cores, volumes, npz_bytes, f32_bytes, kinds, doubts, failed };
+    let bar = Bar::new();
+    for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
+        let options = KindOptions { kind, ..*asked };
+        let plan = plan_of(plan, &options)?;
+        found.doubts.extend(doubts::find(&plan, &options)?.map(|doubt| (kind, doubt)));
+        bar.begin(&format!("{} volumes", name(kind)), estimate::work(&plan, &slots));
+        match estimate(plan, &slots, &request, |bytes| bar.advance(bytes)) {
+            Ok(estimate) => found.kinds.push(estimate),
+            Err(error) => found.failed.push((kind, error.to_string())),
+        }
+    }
+    bar.bar.finish_and_clear();
+    Ok(found)
+}
+
+fn name(kind: Kind) -> String {
+    kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+impl Found {
+    pub(super) fn is_complete(&self) -> bool {
+        self.failed.is_empty()
+    }
+
+    pub(super) fn json(&self) -> Result<Vec<u8>> {
+        let json = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok((json + "\n").into_bytes())
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "\nEstimate     seed {}; ± is a 95 % confidence interval; MB of float16 a second of one core; hours of {} \
+             cores, if storage keeps up\n  {:13} {:8} {:>7} {:>12} {:>12} {:>9} {:>8} {:>7} {:>7} {:>7}  {}\n",
+            self.seed,
+            self.cores,
+            "kind",
+            "codec",
+            "B/voxel",
+            "all shards",
+            "±",
+            "saved/NPZ",
+            "/float32",
+            "make",
+            "encode",
+            "hours",
+            "volumes",
+        );
+        for kind in &self.kinds {
+            kind.codecs.iter().for_each(|packed| line(&mut text, kind, packed));
+        }
+        for (kind, why) in &self.doubts {
+            let _ = writeln!(text, "  {:13} materialize asks first: {why}", name(*kind));
+        }
+        for (kind, why) in &self.failed {
+            let _ = writeln!(text, "  {:13} cannot be estimated: {why}", name(*kind));
+        }
+        text
+    }
+}
+
+fn line(text: &mut String, kind: &Estimate, packed: &Packed) {
+    let margin = packed.interval.map_or("unknown".into(), |[low, high]| ByteSize((high - low) / 2).to_string());
+    let encode = packed.encode_mb_s.map_or("-".into(), |speed| format!("{speed:.0}"));
+    let _ = writeln!(
+        text,
+        "  {:13} {:8} {:>7.3} {:>12} {:>12} {:>7.1} % {:>6.1} % {:>7.0} {:>7} {:>7.2}  {} of {}",
+        name(kind.kind),
+        estimate::name(packed.codec),
+        packed.bytes_per_voxel,
+        ByteSize(packed.bytes).to_string(),
+        margin,
+        packed.saved_of_npz,
+        packed.saved_of_f32,
+        packed.make_mb_s,
+        encode,
+        packed.hours,
+        kind.sampled.len(),
+        kind.volumes,
+    );
+}

@@ -1,0 +1,119 @@
+//! `ctwds-fs reclaim`: the NPZ files removed that finished shards make superfluous.
+
+use std::io::{BufRead, IsTerminal};
+use std::process::ExitCode;
+
+use bytesize::ByteSize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::verify::Bar;
+use super::{FAILED, SCANNERS, stop_on_signals};
+use crate::cli::{ReclaimArgs, default_cache_size};
+use crate::error::{Error, Result};
+use crate::parallel::available_cores;
+use crate::reclaim::{Outcome, Reclaim, Survey};
+use crate::verify::Progress;
+use crate::volume::Kind;
+
+/// What is to be typed.
+const WORD: &str = "delete";
+/// Lists longer than this are cut in the text; `--json` has all.
+const LISTED: usize = 20;
+
+pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
+    super::daemon::log_to_terminal(log::LevelFilter::Off); // each file is listed once, at the end
+    if args.delete && !args.yes && !std::io::stdin().is_terminal() {
+        return Err(Error::Refused(
+            "nothing was removed: there is no terminal to ask on; --yes removes without asking".into(),
+        ));
+    }
+    let (config, options) = args.dataset.resolve()?;
+    let reclaim = Reclaim::open(&args.shards, &config, options, SCANNERS, args.delete)?;
+    let survey = reclaim.survey();
+    announce(args, &reclaim, survey);
+    if args.delete && !args.yes && survey.files > 0 {
+        ask()?;
+    }
+    let workers = args.num_workers.map_or_else(available_cores, usize::from);
+    let stop = stop_on_signals(&[SIGINT, SIGTERM])?; // between two files
+    let bar = Bar::new();
+    bar.begin("comparing shards with NPZ files", survey.to_read);
+    let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
+    bar.bar.finish_and_clear();
+    report(args, &outcome?)
+}
+
+/// Says what is at stake before anything happens.
+fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
+    let (folder, shards) = (reclaim.root().display(), args.shards.display());
+    eprintln!("{folder}: {} NPZ files ({}) have volumes in {shards}", survey.files, ByteSize(survey.bytes));
+    if survey.files == 0 {
+        return;
+    }
+    let what = match reclaim.shards().kind() {
+        Kind::Stored => "the arrays as float16",
+        Kind::Rescaled => "HU as float16",
+        Kind::Preprocessed => "preprocessed volumes as float16: clipped, resampled, cropped and padded",
+    };
+    eprintln!(
+        "Removing NPZ files cannot be undone. The shards hold {what}. The float32 values, and shards of other options, \
+         cannot be made from them again."
+    );
+    if !args.delete {
+        eprintln!("This is a dry run: everything is compared, and nothing is removed without --delete.");
+    }
+}
+
+/// Wants the word typed.
+fn ask() -> Result<()> {
+    eprint!("Type {WORD} to remove the NPZ files of all shards that are right: ");
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| Error::io("stdin".as_ref(), "read the answer", error))?;
+    if answer.trim() == WORD { Ok(()) } else { Err(Error::Refused("nothing was removed".into())) }
+}
+
+fn report(args: &ReclaimArgs, outcome: &Outcome) -> Result<ExitCode> {
+    if args.json {
+        let json = serde_json::to_string_pretty(outcome).map_err(|error| Error::Internal(error.to_string()))?;
+        println!("{json}");
+    } else {
+        describe(args, outcome);
+    }
+    let is_whole = outcome.refused.is_empty() && outcome.kept.is_empty() && !outcome.interrupted;
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn describe(args: &ReclaimArgs, outcome: &Outcome) {
+    let (files, bytes, shards) = (outcome.files, ByteSize(outcome.bytes), args.shards.display());
+    let what = if outcome.deleted { "removed: freed" } else { "can be removed: would free" };
+    println!("{shards}: {files} NPZ files {what} {bytes}; {} were removed earlier", outcome.removed_earlier);
+    if outcome.not_in_shards > 0 {
+        println!("{} samples are left out of the shards; their NPZ files stay", outcome.not_in_shards);
+    }
+    if !outcome.deleted && files > 0 {
+        println!("Nothing was removed. The same command with --delete compares again and removes them.");
+    }
+    if !outcome.refused.is_empty() {
+        eprintln!(
+            "ctwds-fs: error: {} shards are in doubt; none of their NPZ files is removed:",
+            outcome.refused.len()
+        );
+        list(outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason)));
+    }
+    if !outcome.kept.is_empty() {
+        eprintln!("ctwds-fs: error: {} NPZ files stay, although the shards hold their volumes:", outcome.kept.len());
+        list(outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason)));
+    }
+    if outcome.interrupted {
+        eprintln!("ctwds-fs: error: interrupted; run the same command to continue");
+    }
+}
+
+fn list(lines: impl ExactSizeIterator<Item = String>) {
+    let count = lines.len();
+    lines.take(LISTED).for_each(|line| eprintln!("  {line}"));
+    if count > LISTED {
+        eprintln!("  … and {} more (--json lists all)", count - LISTED);
+    }
+}

@@ -1,0 +1,35 @@
+//! The journal of what was removed, open for writing: each line is durable before what follows it.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::materialize::{lock_folder, sync_folder};
+use crate::part::Part;
+use crate::record::reclaimed::{self, Line};
+use crate::record::{STATUS_DIR, append};
+
+/// The journal of a folder of shards, which no other run that writes there can have at the same time.
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens or creates it.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let lock = lock_folder(folder, Part::WHOLE)?;
+        let path = reclaimed::path(folder);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let file = file.map_err(|error| Error::io(&path, "open the journal of removed NPZ files", error))?;
+        sync_folder(&folder.join(STATUS_DIR))?;
+        Ok(Self { path, file, _lock: lock })
+    }
+
+    /// Durable when it returns.
+    pub(super) fn add(&mut self, line: Line) -> Result<()> {
+        append(&mut self.file, &[line])
+            .map_err(|error| Error::io(&self.path, "note the removal of an NPZ file (nothing more is removed)", error))
+    }
+}

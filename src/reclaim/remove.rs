@@ -1,0 +1,115 @@
+//! One file removed, if it is the one that was looked at; no symbolic link is followed below the data folder.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fsync, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+use crate::npz::Fingerprint;
+
+/// A file, by its folder.
+struct Place<'a> {
+    folder: OwnedFd,
+    name: &'a OsStr,
+}
+
+/// Whether a path from a file stays below the folder that it is relative to.
+pub(super) fn is_inside(path: &Path) -> bool {
+    path.file_name().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// The bytes that the removal of a file frees: none while other hard links have it. Or why it must not be removed.
+pub(super) fn removable(root: &File, path: &Path, expected: &Fingerprint) -> Result<u64, String> {
+    let stat = check(&find(root, path)?, expected)?;
+    Ok(if stat.st_nlink > 1 { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) })
+}
+
+/// Removes a file and makes that durable. Or says why it is still there; one whose removal is not known to be durable
+/// counts as removed.
+pub(super) fn remove(root: &File, path: &Path, expected: &Fingerprint) -> Result<(), String> {
+    let place = find(root, path)?;
+    check(&place, expected)?;
+    unlinkat(&place.folder, place.name, AtFlags::empty())
+        .map_err(|error| format!("it cannot be removed: {}", io::Error::from(error)))?;
+    if let Err(error) = fsync(&place.folder) {
+        log::warn!("{}: the removal may not be durable: {}", path.display(), io::Error::from(error));
+    }
+    Ok(())
+}
+
+fn check(place: &Place<'_>, expected: &Fingerprint) -> Result<Stat, String> {
+    let stat = statat(&place.folder, place.name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|error| format!("it cannot be looked at: {}", io::Error::from(error)))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err("it is a symbolic link; remove it and the file that it leads to yourself".into());
+    }
+    match expected.difference(&Fingerprint::of_stat(&stat)) {
+        Some(detail) => Err(format!("it has changed since it was compared ({detail}); run reclaim again")),
+        None => Ok(stat),
+    }
+}
+
+fn find<'a>(root: &File, path: &'a Path) -> Result<Place<'a>, String> {
+    let failed = |error: Errno| match error {
+        Errno::LOOP | Errno::NOTDIR => {
+            "a folder on its path is a symbolic link; name the folder that it leads to as --data-folder".into()
+        }
+        error => format!("its folder cannot be opened: {}", io::Error::from(error)),
+    };
+    let name = path.file_name().filter(|_| is_inside(path)).ok_or("it is not below the data folder")?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut folder = openat(root, ".", flags, Mode::empty()).map_err(failed)?;
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        folder = openat(&folder, part.as_os_str(), flags, Mode::empty()).map_err(failed)?;
+    }
+    Ok(Place { folder, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn fingerprint(path: &Path) -> Fingerprint {
+        Fingerprint::of(&fs::metadata(path).unwrap())
+    }
+
+    #[test]
+    fn only_the_file_that_was_compared_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, path) = (File::open(dir.path()).unwrap(), dir.path().join("a/b/v.npz"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, b"four").unwrap();
+        let expected = fingerprint(&path);
+        assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(4));
+        fs::hard_link(&path, dir.path().join("other")).unwrap();
+        assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(0));
+        fs::rename(&path, dir.path().join("away")).unwrap();
+        fs::write(&path, b"five").unwrap();
+        assert!(remove(&root, Path::new("a/b/v.npz"), &expected).unwrap_err().contains("changed"));
+        let expected = fingerprint(&path);
+        remove(&root, Path::new("a/b/v.npz"), &expected).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        fs::write(dir.path().join("real/v.npz"), b"1").unwrap();
+        symlink("real", dir.path().join("folder")).unwrap();
+        symlink("real/v.npz", dir.path().join("file.npz")).unwrap();
+        let expected = fingerprint(&dir.path().join("file.npz"));
+        for path in ["folder/v.npz", "file.npz", "../v.npz", "real/../real/v.npz"] {
+            let why = remove(&root, Path::new(path), &expected).unwrap_err();
+            assert!(why.contains("link") || why.contains("below"), "{path}: {why}");
+        }
+        assert!(dir.path().join("real/v.npz").exists() && dir.path().join("file.npz").exists());
+    }
+}

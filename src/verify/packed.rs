@@ -1,0 +1,116 @@
+//! A volume's member in the zstd seekable format, whose blocks are shuffled: read anew, from the format's description
+//! (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0).
+
+use std::io::{BufRead, Cursor, Read};
+
+use crate::num::to_usize;
+
+/// What the name of a packed member ends with, and what its sample's JSON then says.
+pub(super) const SUFFIX: &str = ".shuffle.zst";
+pub(super) const CODEC: &str = "zstd";
+pub(super) const FILTER: &str = "shuffle";
+/// The end of that JSON, which a plain shard does not have.
+pub(super) const JSON_END: &str = r#", "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
+
+/// A mount reads no larger block.
+const MAX_BLOCK: u32 = 16 << 20;
+const FRAME_MAGIC: u32 = 0xFD2F_B528;
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
+const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
+/// In the descriptor of a frame, and in that of the seek table.
+const FRAME_HAS_CHECKSUM: u8 = 0x04;
+const TABLE_HAS_CHECKSUMS: u8 = 0x80;
+
+/// A row of the seek table.
+struct Row {
+    packed: u32,
+    plain: u32,
+    checksum: Option<u32>,
+}
+
+/// Unpacks every block, hands it on, and checks all that there is to check. The length of the plain member, or what is
+/// wrong, block by block.
+pub(super) fn unpack(member: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64, Vec<String>> {
+    let rows = seek_table(member).map_err(|what| vec![what])?;
+    let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
+    for (number, row) in rows.iter().enumerate() {
+        let end = at + to_usize(u64::from(row.packed));
+        match block(&member[at..end], row) {
+            Ok(plain) => each(&plain),
+            Err(what) => wrong.push(format!("block {number}: {what}")),
+        }
+        at = end;
+        len += u64::from(row.plain);
+    }
+    if wrong.is_empty() { Ok(len) } else { Err(wrong) }
+}
+
+/// Bytes of a sample's JSON that a plain shard does not have.
+pub(super) fn added_to_json(json: &[u8]) -> u64 {
+    if json.ends_with(JSON_END.as_bytes()) { JSON_END.len() as u64 - 1 } else { 0 }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+fn seek_table(member: &[u8]) -> Result<Vec<Row>, String> {
+    let wrong = |what: &str| Err(format!("its seek table {what}"));
+    let Some(footer) = member.len().checked_sub(9).filter(|_| word(member, member.len() - 4) == SEEKABLE_MAGIC) else {
+        return wrong("is not at its end");
+    };
+    let (count, descriptor) = (word(member, footer), member[footer + 4]);
+    if descriptor & !TABLE_HAS_CHECKSUMS != 0 {
+        return wrong("has reserved bits that are set");
+    }
+    let has_checksums = descriptor & TABLE_HAS_CHECKSUMS != 0;
+    let width = if has_checksums { 12 } else { 8 };
+    let size = u64::from(count) * width as u64;
+    let Some(first) = (footer as u64).checked_sub(size).map(to_usize).filter(|first| *first >= 8) else {
+        return wrong(&format!("counts {count} blocks, for which it has no room"));
+    };
+    if word(member, first - 8) != SKIPPABLE_MAGIC || u64::from(word(member, first - 4)) != size + 9 {
+        return wrong("does not begin as a skippable frame of its size");
+    }
+    let rows: Vec<Row> = member[first..footer]
+        .chunks_exact(width)
+        .map(|row| Row { packed: word(row, 0), plain: word(row, 4), checksum: has_checksums.then(|| word(row, 8)) })
+        .collect();
+    let packed: u64 = rows.iter().map(|row| u64::from(row.packed)).sum();
+    if packed != (first - 8) as u64 {
+        return wrong(&format!("is of {packed} packed bytes, and there are {}", first - 8));
+    }
+    Ok(rows)
+}
+
+/// One block, its low and high bytes together again.
+fn block(frame: &[u8], row: &Row) -> Result<Vec<u8>, String> {
+    let Row { plain, checksum, .. } = *row;
+    if plain > MAX_BLOCK || !plain.is_multiple_of(2) {
+        return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes"));
+    }
+    if word(frame, 0) != FRAME_MAGIC {
+        return Err("it is no zstd frame".into());
+    }
+    if frame[4..].first().is_none_or(|descriptor| descriptor & FRAME_HAS_CHECKSUM == 0) {
+        return Err("it has no checksum".into());
+    }
+    if checksum.is_some_and(|checksum| checksum != word(frame, frame.len() - 4)) {
+        return Err("its checksum is not that of the seek table".into());
+    }
+    // zstd computes the checksum of what it has unpacked, and compares.
+    let mut rest = Cursor::new(frame);
+    let mut shuffled = Vec::new();
+    let decoder = zstd::stream::read::Decoder::with_buffer(&mut rest).map_err(|error| error.to_string())?;
+    let mut decoder = decoder.single_frame().take(u64::from(plain) + 1);
+    decoder.read_to_end(&mut shuffled).map_err(|error| format!("it cannot be unpacked: {error}"))?;
+    if shuffled.len() as u64 != u64::from(plain) {
+        return Err(format!("it does not hold the {plain} bytes that the seek table says"));
+    }
+    drop(decoder);
+    if rest.fill_buf().is_ok_and(|behind| !behind.is_empty()) {
+        return Err("there is something behind its frame".into());
+    }
+    let (low, high) = shuffled.split_at(shuffled.len() / 2);
+    Ok(low.iter().zip(high).flat_map(|(low, high)| [*low, *high]).collect())
+}

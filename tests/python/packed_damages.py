@@ -1,0 +1,121 @@
+"""Everything that can be wrong with the volume of a compressed shard, each as a function that does it to one member."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import packed_volume
+from damages import FIRST, Member, members_of, write_shard
+from pyzstd import CParameter, compress
+
+FOOTER = 9
+Frame = tuple[bytes, int]  # packed, and how many bytes it holds
+
+
+def frames_of(member: bytes) -> list[Frame]:
+    """The blocks of a member."""
+    frames, at = [], 0
+    for packed, plain in packed_volume.seek_table(member).tolist():
+        frames.append((member[at : at + packed], plain))
+        at += packed
+    return frames
+
+
+def member_of(frames: list[Frame]) -> bytes:
+    """A member whose seek table is that of its blocks."""
+    rows = b"".join(struct.pack("<II", len(frame), plain) + frame[-4:] for frame, plain in frames)
+    head = struct.pack("<II", 0x184D2A5E, len(rows) + FOOTER)
+    footer = struct.pack("<IBI", len(frames), 0x80, packed_volume.SEEKABLE_MAGIC)
+    return b"".join(frame for frame, _ in frames) + head + rows + footer
+
+
+def frames(change: Callable[[list[Frame]], list[Frame]]) -> Callable[[bytes], bytes]:
+    """Other blocks, and a seek table that is right for them."""
+    return lambda member: member_of(change(frames_of(member)))
+
+
+def bit(at: Callable[[bytes], int]) -> Callable[[bytes], bytes]:
+    """One bit is another one."""
+
+    def do(member: bytes) -> bytes:
+        place = at(member) % len(member)
+        return member[:place] + bytes([member[place] ^ 0x10]) + member[place + 1 :]
+
+    return do
+
+
+def row(block: int, field: int) -> Callable[[bytes], int]:
+    """Where a field of the seek table is: 0 the packed size, 1 the plain one, 2 the checksum."""
+    return lambda member: len(member) - FOOTER - 12 * len(packed_volume.seek_table(member)) + 12 * block + 4 * field
+
+
+def start(block: int) -> Callable[[bytes], int]:
+    """Where a block begins."""
+    return lambda member: int(packed_volume.seek_table(member)[:block, 0].sum())
+
+
+def swapped_bytes(member: bytes) -> bytes:
+    """The first two blocks in each other's place; the seek table as it was."""
+    (a, _), (b, _), *_ = frames_of(member)
+    return b + a + member[len(a) + len(b) :]
+
+
+def lost(member: bytes) -> bytes:
+    """The second block is zeros."""
+    begin, end = start(1)(member), start(2)(member)
+    return member[:begin] + bytes(end - begin) + member[end:]
+
+
+def without_checksum(all_frames: list[Frame]) -> list[Frame]:
+    """The first block anew, and nothing at its end that could be compared."""
+    plain = packed_volume.zstd.decompress(all_frames[0][0])
+    return [(compress(plain, {CParameter.checksumFlag: 0}), len(plain)), *all_frames[1:]]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to the member, and what verify must say."""
+
+    do: Callable[[bytes], bytes]
+    says: str
+
+
+DAMAGES = {
+    "first block": Damage(bit(lambda member: start(1)(member) // 2), "block 0"),
+    "last block": Damage(bit(lambda member: start(2)(member) + 1000), "block 2"),
+    "block's magic number": Damage(bit(start(1)), "block 1: it is no zstd frame"),
+    "block's checksum": Damage(bit(lambda member: start(2)(member) - 1), "block 1: its checksum"),
+    "block lost": Damage(lost, "block 1: it is no zstd frame"),
+    "block cut": Damage(frames(lambda all_: [(all_[0][0][:-9], all_[0][1]), *all_[1:]]), "block 0"),
+    "block with more behind it": Damage(
+        frames(lambda all_: [(all_[0][0] + b"more" + all_[0][0][-4:], all_[0][1]), *all_[1:]]), "block 0"
+    ),
+    "block missing": Damage(frames(lambda all_: all_[:-1]), "voxels of float16"),
+    "block twice": Damage(frames(lambda all_: [all_[0], *all_]), "voxels of float16"),
+    "blocks swapped": Damage(swapped_bytes, "block 0"),
+    "block without a checksum": Damage(frames(without_checksum), "block 0: it has no checksum"),
+    "block of another size": Damage(frames(lambda all_: [(all_[0][0], all_[0][1] - 2), *all_[1:]]), "does not hold"),
+    "half a value": Damage(frames(lambda all_: [(all_[0][0], all_[0][1] - 1), *all_[1:]]), "no reader takes"),
+    "packed size in the seek table": Damage(bit(row(0, 0)), "seek table is of"),
+    "plain size in the seek table": Damage(bit(row(1, 1)), "block 1"),
+    "checksum in the seek table": Damage(bit(row(2, 2)), "block 2: its checksum is not that of the seek table"),
+    "seek table's head": Damage(bit(lambda member: row(0, 0)(member) - 8), "skippable frame"),
+    "seek table's length": Damage(bit(lambda member: row(0, 0)(member) - 4), "skippable frame"),
+    "number of blocks": Damage(bit(lambda member: -FOOTER), "seek table"),
+    "reserved bits": Damage(bit(lambda member: -5), "reserved"),
+    "seek table's magic number": Damage(bit(lambda member: -1), "not at its end"),
+    "member cut": Damage(lambda member: member[:-1], "not at its end"),
+    "seek table missing": Damage(lambda member: member[: start(3)(member)], "not at its end"),
+    "empty": Damage(lambda member: b"", "not at its end"),
+}
+
+
+def apply(folder: Path, do: Callable[[bytes], bytes]) -> None:
+    """Damages the first volume of the first shard; the tar headers are right for what comes of it."""
+    (name, payload), *others = members_of(folder / FIRST)
+    assert name.endswith(packed_volume.SUFFIX) and do(payload) != payload
+    first: Member = (name, do(payload))
+    write_shard(folder / FIRST, [first, *others])
