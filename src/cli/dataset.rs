@@ -12,12 +12,14 @@ use crate::plan::Options;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
 /// What says which data set, and how its shards are made; none of it has a meaning for shards that are made already.
-pub(super) const ALL: [&str; 21] = [
+pub(super) const ALL: [&str; 23] = [
     "data_folder",
     "reports_file",
     "meta_file",
     "labels_file",
     "samples_per_shard",
+    "condition",
+    "studies",
     "limit",
     "test_mode",
     "array",

@@ -9,7 +9,8 @@ use super::MountArgs;
 /// `run`: a mount's arguments, with its mountpoint as `--at`, and a command.
 #[derive(Debug, Args)]
 #[command(mut_arg("mountpoint", |arg| arg.long("at").value_name("DIR").help(
-    "Where the command finds the shards: an empty folder outside the data folder, which may belong to anybody \
+    "Where the command finds the shards: an empty folder outside the data folder, which may belong to anybody; \
+     one that is missing is made, and removed at the end \
      [default: the folder of the shard pattern in --config]"
 )))]
 #[command(mut_arg("log_file", |arg| arg.help(

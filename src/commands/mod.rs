@@ -1,5 +1,6 @@
 //! The commands: each wires the library together and speaks to the user.
 
+mod at;
 mod bench;
 mod daemon;
 mod doubts;

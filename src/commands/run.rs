@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
+use super::at::Place;
 use super::{FAILED, daemon, mount, namespace, status};
 use crate::cli::RunArgs;
 use crate::error::{Error, Result};
@@ -40,7 +41,9 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
         end_with(parent)?;
         return if args.mount.daemon { mount::serve(&args.mount, false) } else { Ok(become_command(&args.command)) };
     }
-    let at = mounts::resolve_links(&args.mount.mountpoint()?);
+    let asked = args.mount.mountpoint()?;
+    let _place = Place::take(&asked)?; // given back after the mount has ended
+    let at = mounts::resolve_links(&asked);
     let log = Log::new(args.mount.log_file.as_deref());
     let right = namespace::enter()?;
     let parent = ["--parent".into(), std::process::id().to_string().into()];

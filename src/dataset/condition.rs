@@ -88,7 +88,10 @@ impl Condition {
             match found[..] {
                 [at] => Ok(at),
                 [] => {
-                    let what = format!("there is no class '{}'; the classes are: {}", name.text, classes.join(", "));
+                    let meant = nearest(&name.text, classes);
+                    let meant = meant.map_or_else(String::new, |class| format!(" (did you mean '{class}'?)"));
+                    let all = classes.join(", ");
+                    let what = format!("there is no class '{}'{meant}; the classes are: {all}", name.text);
                     Err(point(&self.text, name.at, &what))
                 }
                 _ => Err(point(&self.text, name.at, &format!("the label table has '{}' twice", name.text))),
@@ -270,6 +273,18 @@ impl<'a> Parser<'a> {
         let hint = if is_assignment { " (equality is ==)" } else { "" };
         point(self.text, self.at, &format!("expected {what}{hint}"))
     }
+}
+
+/// The class that somebody who wrote `name` may have meant: one that holds it, or that differs in up to a third of it.
+fn nearest<'a>(name: &str, classes: &'a [String]) -> Option<&'a String> {
+    let name = name.to_lowercase();
+    let distance = |class: &String| {
+        let class = class.to_lowercase();
+        if !name.is_empty() && class.contains(&name) { 0 } else { strsim::damerau_levenshtein(&name, &class) }
+    };
+    let (distance, class) =
+        classes.iter().map(|class| (distance(class), class)).min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.chars().count() / 3).then_some(class)
 }
 
 fn is_keyword(word: &str) -> bool {

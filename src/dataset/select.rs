@@ -48,7 +48,7 @@ impl Selection {
     /// Keeps what is selected of `matched`; `None` if nothing was asked for. Warns of studies that are not there.
     ///
     /// # Errors
-    /// An unknown class, an unusable list, or nothing selected.
+    /// An unknown class, an unusable list, nothing selected; with `strict`, a listed study that is not there.
     pub(super) fn apply(
         &self,
         config: &Config,
@@ -73,7 +73,11 @@ impl Selection {
             let known: BTreeSet<&str> = matched.iter().map(|matched| matched.study_id.as_str()).collect();
             let unknown: Vec<&str> = studies.iter().map(String::as_str).filter(|id| !known.contains(id)).collect();
             if !unknown.is_empty() {
-                warnings.push(self.unknown(file, &unknown, studies.len()));
+                let what = self.unknown(file, &unknown, studies.len());
+                if config.strict {
+                    return Err(Error::Refused(format!("{what}; without --strict the others are taken")));
+                }
+                warnings.push(what);
             }
             matched.retain(|matched| studies.contains(&matched.study_id));
             listed = Some(studies.len());

@@ -101,6 +101,32 @@ def test_studies(program: Program, small: Dataset, tmp_path: Path) -> None:
     assert samples(planned(program, small, "--studies", table)) == ["v00", "v02"]
 
 
+def test_strict_takes_no_list_that_does_not_fit(program: Program, small: Dataset, tmp_path: Path) -> None:
+    """Not even one with a single study too many."""
+    file = tmp_path / "studies.txt"
+    file.write_text("v01\nv77\n", encoding="utf-8")
+    message = program.refuses("plan", *small.flags(), "--studies", file, "--strict")
+    assert f"{file}: 1 of 2 studies" in message and "v77" in message
+    file.write_text("v01\n", encoding="utf-8")
+    assert samples(planned(program, small, "--studies", file, "--strict")) == ["v01"]
+
+
+def test_finished_shards_are_not_selected_from(program: Program, right: Path, tmp_path: Path) -> None:
+    """A selection has no meaning for them, and is refused rather than ignored."""
+    for flags in (["--where", "a == 1"], ["--studies", tmp_path / "list.txt"]):
+        done = program.run("plan", "--shards", right, *flags, check=False)
+        assert done.returncode == 2 and str(flags[0]) in done.stderr and "cannot be used with" in done.stderr
+
+
+def test_a_folder_of_another_selection_is_refused(program: Program, small: Dataset, tmp_path: Path) -> None:
+    """The plan's digest tells them apart."""
+    digests = {planned(program, small, *flags)["plan_digest"] for flags in ([], ["--where", "a == 1"], ["--where", "a == 0"])}
+    assert len(digests) == 3
+    out = program.materialize(small, tmp_path / "out", "--where", "a == 1")
+    assert "another" in program.refuses("materialize", *small.flags(), "--output-dir", out)
+    program.run("verify", *small.flags(), "--where", "a == 1", "--webdataset-dir", out)
+
+
 def test_a_changed_list_is_noticed(program: Program, tmp_path: Path) -> None:
     """Also when everything else, and thereby the saved plan, is as it was."""
     dataset = noise_dataset(tmp_path, 4, (4, 5, 6))
