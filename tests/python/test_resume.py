@@ -4,6 +4,7 @@ run. (An interrupted run, a full disk and a cut record are in test_materialize.p
 from __future__ import annotations
 
 import os
+import re
 import random
 import shutil
 import signal
@@ -143,7 +144,9 @@ def test_file_system_that_becomes_read_only(program: Program, few: Dataset, tmp_
         with ext4(image) as disk:
             finished = identities(disk / "out")
             assert len(finished) >= 2 and all(digest(disk / "out" / name) == digest(right / name) for name in finished)
-            assert f"{len(finished)} kept" in program.run("materialize", *flags, disk / "out").stdout
+            kept = re.search(r"(\d+) kept", program.run("materialize", *flags, disk / "out").stdout)
+            # The last one may have got its name, and no line in the record: then it is made again.
+            assert kept and len(finished) - 1 <= int(kept[1]) <= len(finished)
             assert files_in(disk / "out") == files_in(right)
 
 
