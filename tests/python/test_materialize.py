@@ -140,8 +140,10 @@ def half_way(folder: FaultyFolder, out: Path, act: Callable[[], object]) -> None
     called: list[str] = []
 
     def on_read(name: str) -> None:
-        if name == "v02.npz" and (out / "shard-000001.tar").exists() and not called:
+        # The first shard is there before the third is begun; the second is written out beside it.
+        if name == "v02.npz" and (out / "shard-000000.tar").exists() and not called:
             called.append(name)
+            wait_until((out / "shard-000001.tar").exists, "the second shard is finished")
             act()
 
     folder.on_read = on_read
