@@ -90,7 +90,8 @@
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
-//!   a model test), and one system call in `commands/daemon.rs`.
+//!   a model test), `volume/narrow.rs` and `volume/transpose.rs` (processor instructions, each beside a portable
+//!   definition that the tests compare with), and one system call in `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.

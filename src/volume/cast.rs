@@ -4,8 +4,8 @@
 //! instruction would set the quiet bit as well, so chunks that hold a NaN or a value beyond ±65504 take a slow path.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
+use super::narrow::{Map, narrow};
 use crate::npz::Element;
 
 /// What becomes of a finite value that rounds beyond float16's largest, ±65504.
@@ -30,9 +30,8 @@ pub(super) struct Linear {
 impl Linear {
     /// As NumPy computes it for an array of f32 and Python floats: in f32.
     #[expect(clippy::cast_possible_truncation, reason = "meant")]
-    fn apply(self, values: &mut [f32]) {
-        let (slope, intercept) = (self.slope as f32, self.intercept as f32);
-        values.iter_mut().for_each(|x| *x = *x * slope + intercept);
+    fn in_f32(self) -> Map {
+        Map { slope: self.slope as f32, intercept: self.intercept as f32 }
     }
 }
 
@@ -43,6 +42,13 @@ pub(super) struct TooLarge {
     pub index: usize,
     /// The value.
     pub value: f64,
+}
+
+impl TooLarge {
+    /// The same, `count` elements further on.
+    fn after(self, count: usize) -> Self {
+        Self { index: self.index + count, ..self }
+    }
 }
 
 /// From here on a magnitude rounds to infinity.
@@ -91,25 +97,34 @@ fn mapped(
     overflow: Overflow,
     linear: Linear,
 ) -> Result<(), TooLarge> {
-    if element == Element::F64 {
-        // In f64, and rounded once.
-        if big_endian {
-            swap_bytes(8, source);
+    match element {
+        Element::F32 => {
+            if big_endian {
+                swap_bytes(4, source);
+            }
+            from_mapped_f32(bytemuck::cast_slice(source), Some(linear.in_f32()), voxels, overflow)
         }
-        let values: &mut [f64] = bytemuck::cast_slice_mut(source);
-        values.iter_mut().for_each(|x| *x = *x * linear.slope + linear.intercept);
-        return from_f64(values, voxels, overflow);
+        Element::F64 => {
+            // In f64, and rounded once.
+            if big_endian {
+                swap_bytes(8, source);
+            }
+            let values: &mut [f64] = bytemuck::cast_slice_mut(source);
+            values.iter_mut().for_each(|x| *x = *x * linear.slope + linear.intercept);
+            from_f64(values, voxels, overflow)
+        }
+        _ => {
+            const BLOCK: usize = 2048; // stays in L1
+            let mut wide = [0f32; BLOCK];
+            let blocks = source.chunks_mut(BLOCK * element.size()).zip(voxels.chunks_mut(BLOCK));
+            for (block, (source, voxels)) in blocks.enumerate() {
+                let wide = &mut wide[..voxels.len()];
+                widen(element, big_endian, source, linear, wide);
+                from_f32(wide, voxels, overflow).map_err(|error| error.after(block * BLOCK))?;
+            }
+            Ok(())
+        }
     }
-    const BLOCK: usize = 2048; // stays in L1
-    let mut wide = [0f32; BLOCK];
-    let blocks = source.chunks_mut(BLOCK * element.size()).zip(voxels.chunks_mut(BLOCK));
-    for (block, (source, voxels)) in blocks.enumerate() {
-        let wide = &mut wide[..voxels.len()];
-        widen(element, big_endian, source, linear, wide);
-        from_f32(wide, voxels, overflow)
-            .map_err(|TooLarge { index, value }| TooLarge { index: block * BLOCK + index, value })?;
-    }
-    Ok(())
 }
 
 /// The elements in `source` (whose bytes it may swap in place) as mapped f32 values.
@@ -132,7 +147,8 @@ pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linea
         Element::U16 => each::<u16>(source, out, f32::from),
         Element::I32 => each(source, out, |x: i32| x as f32),
     }
-    linear.apply(out);
+    let map = linear.in_f32();
+    out.iter_mut().for_each(|x| *x = map.apply(*x));
 }
 
 fn swap_bytes(size: usize, bytes: &mut [u8]) {
@@ -145,16 +161,19 @@ fn swap_bytes(size: usize, bytes: &mut [u8]) {
 }
 
 pub(super) fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
-    const LIMIT_BITS: u32 = 0x477f_f000; // 65520f32; magnitudes order as their bits, and NaN above them all
-    // Blocks that stay in L1 between the check and the conversion.
-    for (block, (source, voxels)) in source.chunks(4096).zip(voxels.chunks_mut(4096)).enumerate() {
-        let largest = source.iter().fold(0, |max, x| max.max(x.to_bits() & 0x7fff_ffff));
-        if largest < LIMIT_BITS {
-            voxels.convert_from_f32_slice(source);
+    from_mapped_f32(source, None, voxels, overflow)
+}
+
+fn from_mapped_f32(source: &[f32], map: Option<Map>, voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+    const BLOCK: usize = 4096; // of which one value that does not fit makes a slow one
+    for (block, (source, voxels)) in source.chunks(BLOCK).zip(voxels.chunks_mut(BLOCK)).enumerate() {
+        if narrow(source, map, voxels) {
             continue;
         }
         for (index, (x, voxel)) in source.iter().zip(voxels).enumerate() {
-            *voxel = one_f32(*x, overflow).ok_or(TooLarge { index: block * 4096 + index, value: f64::from(*x) })?;
+            let x = map.map_or(*x, |map| map.apply(*x));
+            let too_large = TooLarge { index: block * BLOCK + index, value: f64::from(x) };
+            *voxel = one_f32(x, overflow).ok_or(too_large)?;
         }
     }
     Ok(())
@@ -217,8 +236,7 @@ fn through_f32<T: Copy>(
     for (block, (source, voxels)) in source.chunks(2048).zip(voxels.chunks_mut(2048)).enumerate() {
         let wide = &mut wide[..source.len()];
         wide.iter_mut().zip(source).for_each(|(wide, x)| *wide = widen(*x));
-        from_f32(wide, voxels, overflow)
-            .map_err(|TooLarge { index, value }| TooLarge { index: block * 2048 + index, value })?;
+        from_f32(wide, voxels, overflow).map_err(|error| error.after(block * 2048))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 mod cast;
 mod evidence;
 mod kind;
+mod narrow;
 mod planes;
 mod resample;
 mod scratch;
@@ -32,7 +33,7 @@ use crate::num::to_usize;
 use cast::{Linear, TooLarge, to_f16};
 use planes::Planes;
 use scratch::{Block, CHUNK_LEN, Scratch};
-use transpose::PlaneBlock;
+use transpose::Collected;
 
 /// Bytes of a float16 voxel.
 pub const VOXEL: u64 = 2;
@@ -288,16 +289,16 @@ impl NpzVolume<'_> {
         block: &mut Block,
         sink: &mut impl Sink,
     ) -> Result<Last> {
-        let shape = self.shape().map(to_usize);
-        let planes = to_usize(PlaneBlock::planes(self.shape()));
-        let needed = PlaneBlock::scratch_len(shape, planes);
-        let block = block.with_len(needed).map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
+        let collected = Collected::new(self.shape());
+        let scratch = block.with_len(collected.scratch_len());
+        let scratch = scratch.map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
+        let mut block = transpose::Block::new(scratch, collected);
+        let depth = to_usize(self.shape()[2]);
         let element = self.array.header.element.size();
         let mut first = 0;
-        for start in (0..shape[2]).step_by(planes) {
-            let range = start..shape[2].min(start + planes);
-            let mut block = PlaneBlock::new(block, shape);
-            for plane in 0..range.len() {
+        for start in (0..depth).step_by(collected.step) {
+            let range = start..depth.min(start + collected.step);
+            for plane in range.clone() {
                 if sink.cancelled() {
                     return Ok(Last::Cancelled);
                 }

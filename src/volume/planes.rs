@@ -10,7 +10,7 @@ use super::cast::{Linear, TooLarge, from_f32, widen};
 use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
 use super::scratch::{Block, CHUNK_LEN};
-use super::transpose::PlaneBlock;
+use super::transpose::{self, Collected};
 use super::{Last, NpzVolume, Sink};
 use crate::error::{Error, Result};
 use crate::npz::{ArrayHeader, Payload};
@@ -117,21 +117,18 @@ impl Planes {
         block: &mut Block,
         sink: &mut S,
     ) -> Result<bool> {
-        let shape = volume.shape();
-        let planes = to_usize(PlaneBlock::planes(shape));
-        let shape = shape.map(to_usize);
-        let needed = PlaneBlock::scratch_len(shape, planes);
-        let block =
-            block.with_len(needed).map_err(|error| Error::io(&volume.path, "get memory to transpose", error))?;
-        let height = shape[HEIGHT];
+        let collected = Collected::new(volume.shape());
+        let scratch = block.with_len(collected.scratch_len());
+        let scratch = scratch.map_err(|error| Error::io(&volume.path, "get memory to transpose", error))?;
+        let mut block = transpose::Block::new(scratch, collected);
+        let [height, _, depth] = volume.shape().map(to_usize);
         // A plane of the block has the height as its fastest axis.
         let is_transposed = self.axes[1].1 == HEIGHT;
-        for start in (0..shape[DEPTH]).step_by(planes) {
-            let range = start..shape[DEPTH].min(start + planes);
-            let mut block = PlaneBlock::new(block, shape);
+        for start in (0..depth).step_by(collected.step) {
+            let range = start..depth.min(start + collected.step);
             for at in range.clone() {
                 let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
-                let out = block.plane(at - start);
+                let out = block.plane(at);
                 out.fill(self.pad);
                 let before = self.axes[2].0.before;
                 for (row, values) in plane.rows() {
