@@ -60,22 +60,34 @@ def webdataset(lab: Lab, workers: int) -> Samples:
 
 
 def loader(lab: Lab, workers: int) -> Samples:
-    """The project's loader: the tensors that `np.load` gives, and the samples that a training gets, of volumes that the
-    mount preprocessed. They are not resampled, so that they have as many voxels."""
-    data, size = lab.dataset("C", "deflated"), lab.settings.size
-    steps = ["--volume", "preprocessed", "--resample", "never", "--shape", ",".join(map(str, size))]
+    """The tar stage of the project's loader: the tensors that `np.load` gives."""
+    data = lab.dataset("C", "deflated")
 
-    def mount(kind: str, page_cache: bool) -> Sample:
-        flags = steps if kind == "samples_loader" else []
-        with lab.mounted(data, page_cache=page_cache, flags=flags) as mount:
-            return lab.read(kind, split(mount.shards(), 1), mount, workers=workers, shape=size)
+    def mount(page_cache: bool) -> Sample:
+        with lab.mounted(data, page_cache=page_cache) as mount:
+            return lab.read("voxels_loader", split(mount.shards(), 1), mount, workers=workers)
 
     return lab.interleave({
         "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
-        "tensors": lambda: mount("voxels_loader", False),
-        "tensors, page cache": lambda: mount("voxels_loader", True),
-        "samples": lambda: mount("samples_loader", False),
-        "samples, page cache": lambda: mount("samples_loader", True),
+        "mount": lambda: mount(False),
+        "mount, page cache": lambda: mount(True),
+    })  # fmt: skip
+
+
+def loader_samples(lab: Lab, workers: int) -> Samples:
+    """The samples that a training gets: of volumes that the mount preprocessed, and from the NPZ files. They are cropped
+    to a shape of which there are as many voxels."""
+    data, size = lab.dataset("C", "deflated"), lab.settings.size
+    steps = ["--volume", "preprocessed", "--shape", ",".join(map(str, size))]
+    sources = list(map(str, (data.folder, data.reports, data.meta, data.labels)))
+
+    def mount() -> Sample:
+        with lab.mounted(data, flags=steps) as mount:
+            return lab.read("samples_loader", split(mount.shards(), 1), mount, workers=workers, shape=size)
+
+    return lab.interleave({
+        "NPZ data set": lambda: lab.read("npz_samples_loader", [sources], workers=workers, shape=size),
+        "mount": mount,
     })  # fmt: skip
 
 
@@ -180,17 +192,27 @@ def materialize(lab: Lab, compression: str) -> Samples:
 
 
 def compressed(lab: Lab) -> Samples:
-    """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files."""
-    data, stored = lab.dataset("C", "deflated"), lab.packed()
+    """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files. A fresh
+    mount takes about as long to touch its memory for the first time as it then takes to unpack these volumes, so the two
+    mounts are compared after a first pass, over further ones that find all volumes displaced again."""
+    data, stored = lab.dataset("C", "deflated"), lab.packed(1)
 
-    def mount(source: Dataset | Stored) -> Sample:
-        with lab.mounted(source) as mount:
-            return lab.read("raw", split(mount.shards(), 1), mount)
+    def mount(source: Dataset | Stored, passes: int) -> Sample:
+        with lab.mounted(source, shards=1) as mount:
+            shards = mount.shards()
+            if passes > 1:
+                warm(shards)
+            before = mount.decoded()
+            sample = lab.read("raw", split(shards, 1), mount, passes=passes)
+            if (decoded := mount.decoded() - before) != passes * lab.settings.volumes:
+                raise Failure(f"{decoded} volumes were decoded in {passes} passes over {lab.settings.volumes}")
+            return sample
 
     return lab.interleave({
         "np.load": lambda: lab.read("numpy", split(data.volumes(), 1)),
-        "NPZ files": lambda: mount(data),
-        "compressed": lambda: mount(stored),
+        "compressed": lambda: mount(stored, 1),
+        "NPZ files, on and on": lambda: mount(data, PASSES),
+        "compressed, on and on": lambda: mount(stored, PASSES),
     })  # fmt: skip
 
 
@@ -290,6 +312,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     **{f"cold {how} {n}": partial(cold, compression=how, readers=n) for how in COMPRESSIONS for n in READERS},
     **{f"webdataset {n}": partial(webdataset, workers=n) for n in (1, 2)},
     **{f"loader {n}": partial(loader, workers=n) for n in (1, 2)},
+    "loader samples": partial(loader_samples, workers=2),
     **{f"fortran {how}": partial(fortran, compression=how) for how in COMPRESSIONS},
     "reread raw": partial(reread, kind="raw"),
     "reread python": partial(reread, kind="python", block=SMALL),

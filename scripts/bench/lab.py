@@ -177,20 +177,22 @@ class Lab:
         warm(shards)
         return shards
 
-    def packed(self) -> Stored:
-        """The same shards with compressed volumes, in the page cache; checked once to be mounted as the plain ones."""
+    def packed(self, shards: int = SHARDS) -> Stored:
+        """So many shards with compressed volumes, in the page cache; checked once to be mounted as the plain ones."""
 
         def make() -> Stored:
-            data, out = self.dataset("C", "deflated"), self.folder / "packed"
-            run(
-                self.program, "materialize", *data.flags(), *self.shard_flags(), "--output-dir", out, "--compress", "zstd"
-            )
-            with self.mounted(Stored(out)) as mount:
-                if digests(mount.shards()) != self.made["digests"]:
-                    raise Failure("the compressed shards are mounted as other ones than those of the data set")
+            data, out = self.dataset("C", "deflated"), self.folder / f"packed-{shards}"
+            layout = self.shard_flags(shards)
+            run(self.program, "materialize", *data.flags(), *layout, "--output-dir", out, "--compress", "zstd")
+            found = []
+            for source in (data, Stored(out)):
+                with self.mounted(source, shards=shards) as mount:
+                    found.append(digests(mount.shards()))
+            if found[0] != found[1]:
+                raise Failure("the compressed shards are mounted as other ones than those of the data set")
             return Stored(out)
 
-        stored = self.once("packed", make)
+        stored = self.once(f"packed-{shards}", make)
         warm(stored.shards())
         return stored
 

@@ -60,6 +60,10 @@ class Mount:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def decoded(self) -> int:
+        """How many volumes were decoded so far."""
+        return json.loads((self.point / ".ctwds" / "stats.json").read_text())["volumes_decoded"]
+
     def peak_rss(self) -> int:
         """The most memory that was resident at a time, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()

@@ -137,20 +137,27 @@ def preprocess(job: Job) -> Run:
 
 
 def voxels_loader(job: Job) -> Run:
-    """The tar stage of the project's loader behind PyTorch's DataLoader: the same tensors."""
+    """The tar stage of the project's loader behind PyTorch's DataLoader: the same tensors, read to where they stay."""
     import torch
     from ctreport_webdataset import Buffer, ShardReader, allocate
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+    class Shared(Buffer):
+        """The memory of one tensor, in which the main process sees it."""
+
+        def view(self, size: int) -> memoryview:
+            self.tensor = allocate((size // 2,), torch.float16)
+            return memoryview(self.tensor.numpy()).cast("B")
 
     class Voxels(IterableDataset):
         """The voxels of a worker's shards."""
 
         def __iter__(self) -> Iterator[torch.Tensor]:
-            pool = [Buffer()]
+            pool = [Shared()]
             for path in job["paths"][get_worker_info().id :: job["workers"]]:
                 for sample in ShardReader(path, pool):
-                    yield allocate(sample.voxels.shape, torch.float16).copy_(torch.from_numpy(sample.voxels))
-                    pool.append(sample.buffer)
+                    pool.append(Shared())
+                    yield sample.buffer.tensor[: sample.voxels.size].view(sample.voxels.shape)
 
     loader = DataLoader(Voxels(), batch_size=None, num_workers=job["workers"])
     return lambda: {"bytes": total_bytes(loader)}
@@ -162,6 +169,19 @@ def samples_loader(job: Job) -> Run:
     from ctreport_webdataset import CTReportWebDataset
 
     data = CTReportWebDataset(job["paths"], shuffle=False, shape=job["shape"], dtype=torch.float16)
+    return samples(data, job)
+
+
+def npz_samples_loader(job: Job) -> Run:
+    """The same samples from the NPZ files: a folder and three tables."""
+    import torch
+    from ctreport_webdataset import CTReportDataset
+
+    return samples(CTReportDataset(*job["paths"], shuffle=False, shape=job["shape"], dtype=torch.float16), job)
+
+
+def samples(data: Any, job: Job) -> Run:
+    """All of them, one a batch."""
     loader = data.make_loader(1, job["workers"])
     return lambda: {"bytes": total_bytes(batch[0] for batch in loader)}
 
@@ -190,7 +210,8 @@ def first(job: Job) -> Run:
 
 
 MAKERS = (
-    raw, python, numpy, webdataset, webdataset_loader, numpy_loader, voxels_loader, samples_loader, preprocess, first,
+    raw, python, numpy, webdataset, webdataset_loader, numpy_loader, voxels_loader, samples_loader, npz_samples_loader,
+    preprocess, first,
 )  # fmt: skip
 KINDS = {maker.__name__: maker for maker in MAKERS}
 

