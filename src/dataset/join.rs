@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::tables::{Table, load, present};
+use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
@@ -155,28 +155,29 @@ impl Tables {
     fn find(&self, config: &Config, study: &str) -> Result<Result<Row, String>> {
         let volume = format!("{study}.nii.gz");
         let (report, meta, labels) = (self.reports.get(&volume), self.meta.get(&volume), self.labels.get(&volume));
-        let (Some((report, _)), Some((meta, meta_line)), Some((labels, labels_line))) = (report, meta, labels) else {
+        let (Some(report), Some(meta), Some(labels)) = (report, meta, labels) else {
             let known = [("reports", report.is_some()), ("metadata", meta.is_some()), ("labels", labels.is_some())];
             let absent: Vec<&str> = known.iter().filter(|(_, known)| !known).map(|(name, _)| *name).collect();
             return Ok(Err(absent.join(" and ")));
         };
-        let text = |field: &String| present(field).unwrap_or(&config.missing_text).to_owned();
+        let text = |column| present(report.get(column)).unwrap_or(&config.missing_text);
         Ok(Ok(Row {
-            meta: parse_meta(config, meta, meta_line)?,
-            text: format!("{}\n{}", text(&report[0]), text(&report[1])),
-            labels: self.parse_labels(config, labels, labels_line)?,
+            meta: parse_meta(config, meta)?,
+            text: format!("{}\n{}", text(0), text(1)),
+            labels: self.parse_labels(config, labels)?,
         }))
     }
 
-    fn parse_labels(&self, config: &Config, fields: &[String], line: u64) -> Result<Vec<f32>> {
-        let mut labels = Vec::with_capacity(fields.len());
+    fn parse_labels(&self, config: &Config, fields: Fields<'_>) -> Result<Vec<f32>> {
+        let mut labels = Vec::with_capacity(self.labels.columns.len());
         for (field, column) in fields.iter().zip(&self.labels.columns) {
             match number(field) {
                 // As pandas does it: parsed as f64, stored as f32.
                 #[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
                 Some(value) => labels.push(value as f32),
                 None => {
-                    let reason = format!("line {line}, column '{column}': the label {field:?} is not a number");
+                    let reason =
+                        format!("line {}, column '{column}': the label {field:?} is not a number", fields.line());
                     return Err(Error::table(&config.labels_file, reason));
                 }
             }
@@ -190,22 +191,22 @@ fn number(field: &str) -> Option<f64> {
 }
 
 /// The values, or why the sample is left out.
-fn parse_meta(config: &Config, fields: &[String], line: u64) -> Result<Result<Meta, String>> {
+fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<Result<Meta, String>> {
     let mut missing = Vec::new();
-    let mut value = |at: usize| match present(&fields[at]) {
+    let mut value = |at: usize| match present(fields.get(at)) {
         None => {
             missing.push(META_COLUMNS[at]);
             Ok(f64::NAN)
         }
         Some(field) => number(field).ok_or_else(|| {
-            let reason = format!("line {line}, column '{}': {field:?} is not a number", META_COLUMNS[at]);
+            let reason = format!("line {}, column '{}': {field:?} is not a number", fields.line(), META_COLUMNS[at]);
             Error::table(&config.meta_file, reason)
         }),
     };
     let (rescale_slope, rescale_intercept, z_spacing) = (value(0)?, value(1)?, value(3)?);
     // The original converter writes str() of pandas' NaN where the spacing is missing.
-    let xy_spacing = present(&fields[2]).unwrap_or("nan").to_owned();
-    if present(&fields[2]).is_none() {
+    let xy_spacing = present(fields.get(2)).unwrap_or("nan").to_owned();
+    if present(fields.get(2)).is_none() {
         missing.push(META_COLUMNS[2]);
     }
     // A preprocessed sample shows none of them; its recipe says which of them it needs.

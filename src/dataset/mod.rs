@@ -325,14 +325,14 @@ fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Resul
     if let Some(file) = file {
         let is_part = config.limit.is_some() || config.selection.is_any();
         // Of those excluded, what an earlier scan found stays.
-        let found = |(matched, finding): (&join::Matched, &Finding)| {
+        let found = |(matched, finding)| {
+            let matched: &join::Matched = matched;
             let known = if matched.excluded.is_some() { saved.get(&matched.path)? } else { finding };
-            Some((matched.path.clone(), known.clone()))
+            Some((matched.path.as_path(), known))
         };
-        let by_path = matched.iter().zip(&findings).filter_map(found).collect();
+        let by_path: Vec<_> = matched.iter().zip(&findings).filter_map(found).collect();
         if !saved.knows(&by_path, is_part) {
-            let others = if is_part { saved } else { Saved::default() };
-            others.store(&file, by_path);
+            saved.store(&file, &by_path, is_part);
         }
     }
     Ok(findings)

@@ -48,19 +48,35 @@ impl Saved {
 
     /// Whether it knows exactly these files, or (of a part of the data set) all of them, so that there is nothing to
     /// write.
-    pub(super) fn knows(&self, findings: &HashMap<PathBuf, Finding>, is_part: bool) -> bool {
-        let is_known = |(path, finding): (&PathBuf, &Finding)| {
+    pub(super) fn knows(&self, findings: &[Found<'_>], is_part: bool) -> bool {
+        let is_known = |(path, finding): &Found<'_>| {
             self.get(path).is_some_and(|known| known.fingerprint() == finding.fingerprint())
         };
         (is_part || self.0.len() == findings.len()) && findings.iter().all(is_known)
     }
 
-    /// Writes findings to `file`, beside those of other files.
-    pub(super) fn store(mut self, file: &Path, findings: HashMap<PathBuf, Finding>) {
+    /// Writes findings to `file`, beside those of other files where they are of a part of the data set only.
+    pub(super) fn store(&self, file: &Path, findings: &[Found<'_>], is_part: bool) {
+        let mut others = HashMap::new();
+        if is_part {
+            others.extend(self.0.iter().map(|(path, finding)| (path.as_path(), finding)));
+            others.retain(|path, _| findings.binary_search_by_key(path, |(path, _)| path).is_err());
+        }
         let settled = saved::settled_before();
-        self.0.extend(findings);
-        self.0.retain(|_, finding| finding.fingerprint().mtime_ns < settled);
-        saved::store(file, &self);
+        let all = findings.iter().copied().chain(others);
+        saved::store(file, &Map(all.filter(|(_, finding)| finding.fingerprint().mtime_ns < settled).collect()));
+    }
+}
+
+/// What was found in the file of a relative path.
+pub(super) type Found<'a> = (&'a Path, &'a Finding);
+
+/// Written as a map is, without a copy of what is in it.
+struct Map<'a>(Vec<Found<'a>>);
+
+impl Serialize for Map<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 
@@ -86,15 +102,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = file(&folder.path().join("cache"), Path::new("/data"), None);
         let fresh = saved::settled_before() + 1_000_000_000;
-        let findings = HashMap::from([("a.npz".into(), malformed(1)), ("b.npz".into(), malformed(fresh))]);
-        Saved::default().store(&file, findings.clone());
+        let (old, new, other) = (malformed(1), malformed(fresh), malformed(2));
+        let findings = [(Path::new("a.npz"), &old), (Path::new("b.npz"), &new)];
+        Saved::default().store(&file, &findings, false);
         let saved = Saved::load(&file);
         assert!(saved.get(Path::new("a.npz")).is_some() && saved.get(Path::new("b.npz")).is_none());
         assert!(!saved.knows(&findings, false) && !saved.knows(&findings, true));
-        let part = HashMap::from([("c.npz".into(), malformed(2))]);
-        saved.store(&file, part.clone());
+        let part = [(Path::new("c.npz"), &other)];
+        saved.store(&file, &part, true);
         let saved = Saved::load(&file);
         assert!(saved.get(Path::new("a.npz")).is_some());
         assert!(saved.knows(&part, true) && !saved.knows(&part, false));
+        saved.store(&file, &part, false);
+        assert!(Saved::load(&file).get(Path::new("a.npz")).is_none());
     }
 }

@@ -21,26 +21,51 @@ pub(super) fn present(field: &str) -> Option<&str> {
     (!MISSING.contains(&field)).then_some(field)
 }
 
-/// Some columns of a table, by volume.
+/// Some columns of a table, by volume. The fields lie behind each other: a string for each would be a million of them.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// The names of the columns that were kept, in their order.
     pub columns: Vec<String>,
-    rows: HashMap<String, Row>,
+    text: String,
+    /// Where each field ends in the text, row by row.
+    ends: Vec<usize>,
+    /// The rows' lines in the file.
+    lines: Vec<u64>,
+    rows: HashMap<String, usize>,
     /// Rows that say the same twice.
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Row {
-    line: u64,
-    fields: Vec<String>,
+/// The fields of a row, in the order of [`Table::columns`].
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    table: &'a Table,
+    row: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// One of them.
+    pub(super) fn get(&self, column: usize) -> &'a str {
+        let at = self.row * self.table.columns.len() + column;
+        let start = at.checked_sub(1).map_or(0, |before| self.table.ends[before]);
+        &self.table.text[start..self.table.ends[at]]
+    }
+
+    /// All of them.
+    pub(super) fn iter(self) -> impl Iterator<Item = &'a str> {
+        (0..self.table.columns.len()).map(move |column| self.get(column))
+    }
+
+    /// The row's line in the file.
+    pub(super) fn line(&self) -> u64 {
+        self.table.lines[self.row]
+    }
 }
 
 impl Table {
-    /// The fields of a volume's row, in the order of [`Self::columns`], and the row's line.
-    pub(super) fn get(&self, volume_name: &str) -> Option<(&[String], u64)> {
-        self.rows.get(volume_name).map(|row| (row.fields.as_slice(), row.line))
+    /// The fields of a volume's row.
+    pub(super) fn get(&self, volume_name: &str) -> Option<Fields<'_>> {
+        self.rows.get(volume_name).map(|row| Fields { table: self, row: *row })
     }
 
     /// The rows' volume names.
@@ -67,30 +92,40 @@ pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
         return Err(Error::table(path, format!("there is no column besides {KEY}")));
     }
     let columns = kept.iter().map(|at| header[*at].to_owned()).collect();
-    let mut table = Table { columns, rows: HashMap::new(), warnings: Vec::new() };
-    for record in reader.into_records() {
-        let record = record.map_err(failed)?;
+    let (text, ends, lines, rows, warnings) = Default::default();
+    let mut table = Table { columns, text, ends, lines, rows, warnings };
+    let mut record = StringRecord::new();
+    while reader.read_record(&mut record).map_err(failed)? {
         let line = record.position().map_or(0, csv::Position::line);
-        let fields = kept.iter().map(|at| record[*at].to_owned()).collect();
-        table.insert(path, &record[key], Row { line, fields })?;
+        table.insert(path, &record[key], line, kept.iter().map(|at| &record[*at]))?;
     }
     Ok(table)
 }
 
 impl Table {
-    fn insert(&mut self, path: &Path, volume: &str, row: Row) -> Result<()> {
-        let Some(earlier) = self.rows.get(volume) else {
-            self.rows.insert(volume.to_owned(), row);
+    fn insert<'a>(
+        &mut self,
+        path: &Path,
+        volume: &str,
+        line: u64,
+        fields: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        let Some(earlier) = self.get(volume) else {
+            self.rows.insert(volume.to_owned(), self.lines.len());
+            self.lines.push(line);
+            for field in fields {
+                self.text.push_str(field);
+                self.ends.push(self.text.len());
+            }
             return Ok(());
         };
-        if earlier.fields != row.fields {
-            let (first, second) = (earlier.line, row.line);
+        let first = earlier.line();
+        if !earlier.iter().eq(fields) {
             let reason =
-                format!("{KEY} '{volume}' stands on line {first} and, with other values, on line {second}; remove one");
+                format!("{KEY} '{volume}' stands on line {first} and, with other values, on line {line}; remove one");
             return Err(Error::table(path, reason));
         }
-        let (first, second) = (earlier.line, row.line);
-        self.warnings.push(format!("{}: line {second} repeats line {first} ({KEY} '{volume}')", path.display()));
+        self.warnings.push(format!("{}: line {line} repeats line {first} ({KEY} '{volume}')", path.display()));
         Ok(())
     }
 }
@@ -131,8 +166,9 @@ mod tests {
     fn quotes_newlines_and_a_bom() {
         let text = "\u{feff}VolumeName,A,B\r\nx.nii.gz,\"a, \"\"q\"\"\nnext\",\"[0.5, 0.5]\"\r\ny.nii.gz,,NA\r\n";
         let table = load_text(text, &["B", "A"]).unwrap();
-        assert_eq!(table.get("x.nii.gz").unwrap().0, ["[0.5, 0.5]", "a, \"q\"\nnext"]);
-        assert_eq!(table.get("y.nii.gz").unwrap().0.iter().map(|f| present(f)).collect::<Vec<_>>(), [None, None]);
+        let fields = |volume| table.get(volume).unwrap().iter().map(present).collect::<Vec<_>>();
+        assert_eq!(fields("x.nii.gz"), [Some("[0.5, 0.5]"), Some("a, \"q\"\nnext")]);
+        assert_eq!(fields("y.nii.gz"), [None, None]);
         assert_eq!(present("Not given."), Some("Not given."));
     }
 
