@@ -1,7 +1,8 @@
 """What is measured. Each experiment interleaves its variants and returns their raw samples; it knows no target.
 
 A cold run is a fresh mount: nothing is decoded, nothing of the shards is in the page cache. The source files are, for
-every variant alike: what is compared is what software does with them, not the disk."""
+every variant alike: what is compared is what software does with them, not the disk. Where readers do more than read,
+each has one shard: real ones hold a hundred samples, so that what happens at their ends counts little."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from make_dataset import Dataset
 from bench import Failure, crew
 from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
 from bench.mounting import run
+from bench.noise import noise
 
 PASSES = 4  # over what is read again, so that a run takes long enough to be measured
 SETTLED = 2.5  # seconds after which the program trusts the time of a file that was written
@@ -48,7 +50,7 @@ def webdataset(lab: Lab, workers: int) -> Samples:
     data, files = lab.dataset("C", "deflated"), lab.files()
 
     def mount(page_cache: bool) -> Sample:
-        with lab.mounted(data, page_cache=page_cache) as mount:
+        with lab.mounted(data, page_cache=page_cache, shards=workers) as mount:
             return lab.read("webdataset_loader", split(mount.shards(), 1), mount, workers=workers)
 
     return lab.interleave({
@@ -64,7 +66,7 @@ def loader(lab: Lab, workers: int) -> Samples:
     data = lab.dataset("C", "deflated")
 
     def mount(page_cache: bool) -> Sample:
-        with lab.mounted(data, page_cache=page_cache) as mount:
+        with lab.mounted(data, page_cache=page_cache, shards=workers) as mount:
             return lab.read("voxels_loader", split(mount.shards(), 1), mount, workers=workers)
 
     return lab.interleave({
@@ -82,7 +84,7 @@ def loader_samples(lab: Lab, workers: int) -> Samples:
     sources = list(map(str, (data.folder, data.reports, data.meta, data.labels)))
 
     def mount() -> Sample:
-        with lab.mounted(data, flags=steps) as mount:
+        with lab.mounted(data, flags=steps, shards=workers) as mount:
             return lab.read("samples_loader", split(mount.shards(), 1), mount, workers=workers, shape=size)
 
     return lab.interleave({
@@ -97,7 +99,7 @@ def fortran(lab: Lab, compression: str) -> Samples:
     sources = {order: lab.dataset(order, compression) for order in "CF"}
 
     def read(order: str, page_cache: bool) -> Sample:
-        with lab.mounted(sources[order], page_cache=page_cache) as mount:
+        with lab.mounted(sources[order], page_cache=page_cache, shards=1) as mount:
             return lab.read("raw", split(mount.shards(), 1), mount)
 
     return lab.interleave({
@@ -328,6 +330,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     "compressed": compressed,
     "compress": compress,
     "sizes": sizes,
+    **{f"noise {sigma}": partial(noise, sigma=sigma) for sigma in (10, 20)},
     "start": start,
     **{f"memory {order}": partial(memory, order=order) for order in "CF"},
     "first byte": first_byte,

@@ -2,7 +2,7 @@
 //!
 //! A block is 256 KiB of the volume's member. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
 //! the low bytes are noise, the high ones repeat, and zstd finds that out faster where they are not mixed; it makes
-//! noisy volumes 11 % smaller than zstd alone does (`scripts/codecs.py` measures all of these numbers). Each block is one
+//! noisy volumes 11 % smaller than zstd alone does (`scripts/codec_table.py` measures all of these numbers). Each block is one
 //! zstd frame that ends with its checksum, so every implementation of zstd reads it. Knows no files.
 
 mod seek_table;

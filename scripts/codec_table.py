@@ -1,11 +1,12 @@
 """Measures what can make noisy volumes of float16 smaller, and prints a Markdown table: size, encoding, decoding and the
 random access of one block, all on one core.
 
-    python scripts/codecs.py [--side 256] [--runs 5] [--block-kib 256]
+    python scripts/codec_table.py [--side 256] [--runs 5] [--block-kib 256]
 
 The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
 resampled and divided by 1000 as `--volume preprocessed` does. zstd and the shuffle are called through Python (pyzstd,
-NumPy), one call a block: their speeds are not the program's own, their sizes are. Blosc2 is there if it is installed.
+NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1 with the
+search of level 3 and matches of six bytes at least (`src/codec/mod.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
 
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import blosc2
 import numpy as np
 import pyzstd
 
@@ -43,8 +45,8 @@ def resampled(volume: np.ndarray, factor: float) -> np.ndarray:
     return volume
 
 
-def phantom(side: int, sigma: float) -> bytes:
-    """`side` x `side` x `side / 2` voxels of float16."""
+def phantom(side: int, sigma: float) -> np.ndarray:
+    """About `side` x `side` x `side / 2` voxels of float16."""
     source = (side * 4 // 5, side * 4 // 5, side * 2 // 5)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in source), indexing="ij", sparse=True)
     radius = x**2 / 0.7 + y**2 / 0.45
@@ -53,7 +55,13 @@ def phantom(side: int, sigma: float) -> bytes:
     volume[(np.hypot(x + 0.35, y) < 0.25) & (abs(z) < 0.9)] = -850
     volume[(np.hypot(x, y - 0.45) < 0.1) & (abs(z) < 2)] = 700
     volume = np.rint(volume + correlated(np.random.default_rng(0), source, sigma))  # scanners store integers
-    return (np.clip(resampled(volume, 1.25), -1000, 1000) / 1000).astype("<f2").tobytes()
+    return (np.clip(resampled(volume, 1.25), -1000, 1000) / 1000).astype("<f2")
+
+
+def in_blocks(volume: np.ndarray, size: int) -> list[bytes]:
+    """Its bytes, so many a block."""
+    plain = volume.tobytes()
+    return [plain[at : at + size] for at in range(0, len(plain), size)]
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,8 @@ class Codec:
 
 def shuffle(block: bytes) -> bytes:
     """All low bytes, then all high ones."""
-    return np.frombuffer(block, np.uint8).reshape(-1, 2).T.tobytes()
+    mixed = np.frombuffer(block, np.uint8)
+    return mixed[0::2].tobytes() + mixed[1::2].tobytes()
 
 
 def unshuffle(block: bytes) -> np.ndarray:
@@ -87,21 +96,18 @@ def codecs() -> list[Codec]:
         Codec("deflate 6", lambda block: zlib.compress(block, 6), zlib.decompress),
     ]
 
-    def zstd(level: int) -> Callable[[bytes], bytes]:
-        options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1}
+    def zstd(level: int, more: dict[pyzstd.CParameter, int] | None = None) -> Callable[[bytes], bytes]:
+        options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1} | (more or {})
         return lambda block: pyzstd.compress(block, options)
 
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
-    for level in (1, 3, 9):
-        pack = zstd(level)
+    default = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
+    packers = {"the default": zstd(1, default)} | {f"zstd {level}": zstd(level) for level in (1, 3, 9)}
+    for name, pack in packers.items():
         found.append(
-            Codec(f"shuffle + zstd {level}", lambda block, pack=pack: pack(shuffle(block)),
+            Codec(f"shuffle + {name}", lambda block, pack=pack: pack(shuffle(block)),
                   lambda frame: unshuffle(pyzstd.decompress(frame)))
         )  # fmt: skip
-    try:
-        import blosc2
-    except ImportError:
-        return found
     blosc2.set_nthreads(1)
     for codec, level in ((blosc2.Codec.LZ4, 5), (blosc2.Codec.ZSTD, 1), (blosc2.Codec.ZSTD, 5)):
         for filter_ in (blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE):
@@ -139,22 +145,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each, in turns; the median counts")
     parser.add_argument("--block-kib", type=int, default=256, help="size of a block; that of the shards is 256")
     arguments = parser.parse_args()
-    size_of_block = arguments.block_kib << 10
     for sigma in (10, 20):
         volume = phantom(arguments.side, sigma)
-        blocks = [volume[at : at + size_of_block] for at in range(0, len(volume), size_of_block)]
+        blocks = in_blocks(volume, arguments.block_kib << 10)
         candidates = codecs()
         runs: dict[str, list[tuple[int, float, float, float]]] = {codec.name: [] for codec in candidates}
         for _ in range(arguments.runs):
             for codec in candidates:
                 runs[codec.name].append(measured(codec, blocks))
-        print(f"\nNoise of {sigma} HU, {len(volume) / 1e6:.0f} MB, median of {arguments.runs} runs\n")
+        print(f"\nNoise of {sigma} HU, {volume.nbytes / 1e6:.0f} MB, median of {arguments.runs} runs\n")
         print(f"| codec | bytes of raw float16 | encode GB/s | decode GB/s | one block of {arguments.block_kib} KiB |")
         print("|---|---|---|---|---|")
         for name, results in runs.items():
             size, encode, decode, one = (statistics.median(column) for column in zip(*results, strict=True))
-            speeds = f"{len(volume) / encode / 1e9:.2f} | {len(volume) / decode / 1e9:.2f}"
-            print(f"| {name} | {100 * size / len(volume):.1f} % | {speeds} | {one * 1e6:.0f} µs |")
+            speeds = f"{volume.nbytes / encode / 1e9:.2f} | {volume.nbytes / decode / 1e9:.2f}"
+            print(f"| {name} | {100 * size / volume.nbytes:.1f} % | {speeds} | {one * 1e6:.0f} µs |")
 
 
 if __name__ == "__main__":

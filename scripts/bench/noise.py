@@ -1,0 +1,55 @@
+"""Noisy volumes: what they take in compressed shards, beside what else could have packed them."""
+
+from __future__ import annotations
+
+import tarfile
+
+import codec_table
+import dataset_tables as tables
+import numpy as np
+from make_dataset import dataset_at, relative_path, study_ids
+
+from bench import Failure
+from bench.lab import Lab, Sample, Samples
+from bench.mounting import run
+
+SIDE = 256  # voxels of height and width; half of it is the depth
+BLOCK = 256 << 10  # bytes of float16, as the shards have them
+FAST = 1e9  # bytes a second and core: a codec that unpacks more slowly would be what a reader waits for
+OTHERS = ("raw", "deflate", "Blosc2")
+
+
+def packed_bytes(lab: Lab, voxels: np.ndarray, name: str) -> int:
+    """The member of the volume in a shard that the program compressed."""
+    paths = dataset_at(lab.folder / name)
+    (study_id,) = study_ids(1)
+    path = paths.folder / relative_path(study_id, 3)
+    path.parent.mkdir(parents=True)
+    np.savez(path, data=voxels.astype(np.float32))
+    rows = [tables.Study(0, study_id, voxels.shape)]
+    tables.write_tables(rows, paths.reports, paths.meta, paths.labels, seed=0, bom=False, missing_zspacing=0, real=1)
+    out = lab.folder / f"{name}-packed"
+    run(lab.program, "materialize", *paths.flags(), "--output-dir", out, "--compress", "zstd")
+    with tarfile.open(out / "shard-000000.tar") as shard:
+        return next(member.size for member in shard if member.name.endswith(".bin.shuffle.zst"))
+
+
+def noise(lab: Lab, sigma: int) -> Samples:
+    """Sizes, and of the others the smallest that is fast to unpack. No time of ours is measured, so once is enough."""
+    voxels = codec_table.phantom(SIDE, sigma)
+    blocks = codec_table.in_blocks(voxels, BLOCK)
+    found: dict[str, Sample] = {}
+    for codec in codec_table.codecs():
+        if codec.name.startswith(OTHERS):
+            results = [codec_table.measured(codec, blocks) for _ in range(3)]
+            found[codec.name] = {"bytes": results[0][0], "decode": min(result[2] for result in results)}
+    fast = {name: sample for name, sample in found.items() if voxels.nbytes / sample["decode"] >= FAST}
+    if not fast:
+        raise Failure("nothing unpacks at 1 GB/s here")
+    smallest = min(fast, key=lambda name: fast[name]["bytes"])
+    blosc2 = min((name for name in found if name.startswith("Blosc2")), key=lambda name: found[name]["bytes"])
+    return {
+        "compressed": [{"bytes": packed_bytes(lab, voxels, f"noise-{sigma}")}],
+        "smallest": [fast[smallest] | {"name": smallest}],
+        "f16": [found["raw float16"]], "deflate": [found["deflate 6"]], "Blosc2": [found[blosc2] | {"name": blosc2}],
+    }  # fmt: skip
