@@ -35,13 +35,12 @@
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
-//! | [`mod@estimate`] | what shards would take, from a sample of the volumes | how bytes are made |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
 //! | [`codec`] | blocks of compressed members: filter, frames, seek table; pure | tar, samples |
 //! | [`archive`] | a folder of finished shards as a plan, by its manifest and headers | how they were made |
-//! | [`estimate`] | what kinds and codecs would take, from a seeded sample | how bytes are made |
+//! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
 //! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`quarantine`] | the list of samples that cannot be made | who finds them |
