@@ -28,6 +28,7 @@ pub(super) struct Collected {
     /// Planes that are kept: twice as many where a line may begin in the block before.
     kept: usize,
     /// Whether the lines of all rows of a column begin at the same planes, and those that are kept have whole ones.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there, nothing writes whole lines"))]
     in_lines: bool,
 }
 
@@ -80,6 +81,7 @@ impl<'a> Block<'a> {
     }
 
     /// The rows of one column of a plane.
+    #[cfg(target_arch = "x86_64")]
     fn column(&self, column: usize, plane: usize) -> &[f16] {
         let rows = self.collected.shape[0];
         let start = self.place(plane) + column * rows;
