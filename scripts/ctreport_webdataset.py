@@ -386,8 +386,8 @@ class RawSample:
         else:
             return
         raise LoaderError(
-            f"{self.key} ({self.study_id}): its {kind} voxels {looks}, as if they had been resampled before: say dialect='{likely}' if so, else "
-            "dialect='native'"
+            f"{self.key} ({self.study_id}): its {kind} voxels {looks}, as if they had been resampled before: say "
+            f"dialect='{likely}' if so, else dialect='native'"
         )
 
 
@@ -471,18 +471,17 @@ class ShardReader:
                 self._read(memoryview(header), offset + room - BLOCK, f"the header behind {name}")
             offset += room
 
-    def _unpack(self, member: Member) -> None:
-        """Put the plain voxels into another buffer of the pool, and the packed ones' buffer back."""
-        table = seek_table(member.payload)
+    def _unpack(self, packed: memoryview) -> tuple[memoryview, Buffer]:
+        """The plain voxels, and the buffer of the pool that they are in."""
+        table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
         view = buffer.view(int(table[:, 1].sum()))
         try:
-            unpack(member.payload, table, view)
+            unpack(packed, table, view)
         except ValueError:
             self._pool.append(buffer)
             raise
-        self._pool.append(member.buffer)
-        member.payload, member.buffer = view, buffer
+        return view, buffer
 
     def _sample(self, key: str, members: list[Member]) -> RawSample:
         parts: dict[str, Any] = {}
@@ -492,7 +491,9 @@ class ShardReader:
                     raise member.payload
                 if (plain := member.suffix.removesuffix(PACKED)) in VOXELS:
                     if plain != member.suffix:
-                        self._unpack(member)
+                        before = member.buffer
+                        member.payload, member.buffer = self._unpack(member.payload)
+                        self._pool.extend([before] if before else [])
                     parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:
                     field, decode = OTHERS[member.suffix]
@@ -580,7 +581,7 @@ def with_counts(paths: Iterable[str]) -> list[Shard]:
 # --------------------------------------------------------------------------------------------------- epochs and loaders
 
 
-class _Epochs:
+class _Epochs(Dataset[Sample]):
     """What both data sets have: the epoch, which all processes see, the rank, and the loader."""
 
     def __init__(self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None,
@@ -651,7 +652,7 @@ class _Epochs:
 class CTReportLoader(DataLoader):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
 
-    dataset: Any
+    dataset: _Epochs
 
     def set_epoch(self, epoch: int) -> None:
         """Decide the epoch of the next iteration."""
@@ -675,7 +676,7 @@ class Task:
     batches: int | None
 
 
-class CTReportWebDataset(_Epochs, IterableDataset):
+class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
     CTReportDataset for the dialects of the arrays that the shards were made of."""
 
@@ -782,7 +783,9 @@ class CTReportWebDataset(_Epochs, IterableDataset):
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
         if samples:
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
-        volume = 0 if self.steps.use_embedding else math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
+        volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
+        if self.steps.use_embedding:
+            volume = 0
         need = max(1, workers) * (held + (prefetch + 1) * self._batch_size * volume)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if need > memory / 2:
@@ -898,7 +901,7 @@ class Study:
     labels: np.ndarray
 
 
-class CTReportDataset(_Epochs, Dataset):
+class CTReportDataset(_Epochs):
     """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths. `dialect`
     says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing: `data`), "hu"
     (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
@@ -931,7 +934,9 @@ class CTReportDataset(_Epochs, Dataset):
                 raise LoaderError(f"{os.fspath(labels)}: {study}: a label is not a number: {error}") from error
             self.studies.append(Study(path, meta, text, values))
         if not self.studies:
-            raise LoaderError(f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files")
+            raise LoaderError(
+                f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files"
+            )
 
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
@@ -1065,8 +1070,8 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
-    paths = [required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]]
-    return CTReportDataset(*paths, mode=mode, **arguments(data_cfg, COMMON_KEYS))
+    folder, reports, meta, labels = (required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))])
+    return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, COMMON_KEYS))
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:

@@ -88,6 +88,8 @@
 //!   the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
+//! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all processes
+//!   of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
 //!   a model test), `volume/narrow.rs` and `volume/transpose.rs` (processor instructions, each beside a portable
 //!   definition that the tests compare with), and one system call in `commands/daemon.rs`.

@@ -1,6 +1,7 @@
 //! The arguments of `run`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -22,8 +23,11 @@ pub struct RunArgs {
     #[command(flatten)]
     pub mount: MountArgs,
     /// Set for the processes that are started for the mount and for the command: they end with their parent
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, requires = "left")]
     pub parent: Option<u32>,
+    /// Set with it: the mount namespace that the parent has left
+    #[arg(long, hide = true, requires = "parent")]
+    pub left: Option<PathBuf>,
     /// What to run: everything after "--"
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,

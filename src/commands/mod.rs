@@ -13,6 +13,7 @@ mod plan;
 mod reclaim;
 mod run;
 mod sources;
+mod started;
 mod status;
 mod unmount;
 mod verify;

@@ -45,8 +45,8 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Mounts and serves. A mount of its own ends by a signal and outlives the command that made it; otherwise the caller
-/// has tied it to another process, and ends it.
+/// Mounts and serves. A mount of its own outlives the command that made it; otherwise the caller has tied it to another
+/// process, and ends it.
 pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     if args.daemon {
         daemon::close_inherited();
@@ -78,7 +78,7 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;
     }
-    mount::serve(tree, &mountpoint, args.allow_other, is_own, || {
+    mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {
             if args.daemon {
                 if is_own {

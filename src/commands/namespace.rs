@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -18,6 +18,15 @@ use crate::error::{Error, Result};
 pub(super) struct Right {
     /// Whether it comes from a user namespace: root has it anyway.
     is_lent: bool,
+}
+
+/// The mount namespace of this process, as the kernel names it.
+///
+/// # Errors
+/// `/proc` is not there.
+pub(super) fn current() -> Result<PathBuf> {
+    let link = Path::new("/proc/self/ns/mnt");
+    fs::read_link(link).map_err(|error| Error::io(link, "read it", error))
 }
 
 /// Leaves for a new mount namespace. Without the right to do so, a user namespace gives it: one in which this user is

@@ -1,8 +1,9 @@
 //! `ctwds-fs run`: a command with a mount that only it sees, and that ends with it.
 //!
 //! Three processes in a mount namespace of their own: this one, which waits and hands signals on; the mount's; and the
-//! command. The kernel kills the other two if this one is killed, and with the last of them the namespace and the mount
-//! in it are gone.
+//! command. This one and the mount's watch each other: whichever is killed, the other ends the command and all that it
+//! has started, and then itself. With the last process the namespace and the mount in it are gone. A command that ends
+//! may leave processes, as under a shell; its mount ends all the same.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,6 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::at::Place;
+use super::started::{self, Started};
 use super::{FAILED, daemon, mount, namespace, status};
 use crate::cli::RunArgs;
 use crate::error::{Error, Result};
@@ -28,6 +30,8 @@ const HANDED_ON: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 /// How long a command may take to end after its mount has died.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long others that it has started may take after it.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(5);
 /// How long the mount may take to end after the command.
 const UNMOUNT: Duration = Duration::from_secs(5);
 /// Volumes that are named at the end.
@@ -37,23 +41,30 @@ const NOT_FOUND: u8 = 127;
 const NOT_RUN: u8 = 126;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
-    if let Some(parent) = args.parent {
-        end_with(parent)?;
-        return if args.mount.daemon { mount::serve(&args.mount, false) } else { Ok(become_command(&args.command)) };
+    if let (Some(parent), Some(left)) = (args.parent, &args.left) {
+        return if args.mount.daemon {
+            started::end_all_with(parent, left, HANDED_ON.into_iter().collect())?;
+            mount::serve(&args.mount, false)
+        } else {
+            started::die_with(parent)?;
+            Ok(become_command(&args.command))
+        };
     }
     let asked = args.mount.mountpoint()?;
     let _place = Place::take(&asked)?; // given back after the mount has ended
     let at = mounts::resolve_links(&asked);
     let log = Log::new(args.mount.log_file.as_deref());
+    let left = namespace::current()?;
     let right = namespace::enter()?;
-    let parent = ["--parent".into(), std::process::id().to_string().into()];
-    let daemon = match daemon::start(&parent, log.ours())? {
+    let started = Started::outside_of(&left)?;
+    let ours = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
+    let daemon = match daemon::start(&ours, log.ours())? {
         Ok(daemon) => daemon,
         Err(code) => return Ok(code),
     };
     right.keep_to_ourselves()?;
     let mut mount = Mount { at, log, daemon };
-    let (command, mount_died) = supervise(&mut mount, &parent)?;
+    let (command, mount_died) = supervise(&mut mount, &started, &ours)?;
     let is_sound = mount.finish()? && !mount_died;
     let code = match (command.code(), command.signal()) {
         _ if mount_died => FAILED,
@@ -62,15 +73,6 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
         (_, signal) => 128 + u8::try_from(signal.unwrap_or_default()).unwrap_or_default(),
     };
     Ok(ExitCode::from(code))
-}
-
-/// Makes the kernel kill this process when its parent is gone.
-fn end_with(parent: u32) -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io("ctwds-fs".as_ref(), "tie it to its parent", error.into());
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(failed)?;
-    // It may have been gone before.
-    let is_there = std::os::unix::process::parent_id() == parent;
-    if is_there { Ok(()) } else { Err(Error::Refused("the process that started this one is gone".into())) }
 }
 
 /// The signals that are read instead of handled.
@@ -94,7 +96,7 @@ fn become_command(command: &[OsString]) -> ExitCode {
 }
 
 /// Runs the command, and says how it ended, and whether that was because the mount had died.
-fn supervise(mount: &mut Mount, parent: &[OsString; 2]) -> Result<(ExitStatus, bool)> {
+fn supervise(mount: &mut Mount, started: &Started, ours: &[OsString]) -> Result<(ExitStatus, bool)> {
     let failed = |error: io::Error| Error::io("ctwds-fs".as_ref(), "run the command", error);
     let watched = watched();
     // A file of signals instead of handlers: what is ignored (under nohup, say) stays so, also for the command.
@@ -104,14 +106,14 @@ fn supervise(mount: &mut Mount, parent: &[OsString; 2]) -> Result<(ExitStatus, b
     let mut arguments = std::env::args_os().skip(1);
     // Through this program again, which ties itself to us before it becomes the command.
     let mut command =
-        Command::new(program).args(arguments.next()).args(parent).args(arguments).spawn().map_err(failed)?;
+        Command::new(program).args(arguments.next()).args(ours).args(arguments).spawn().map_err(failed)?;
     loop {
         if let Some(status) = command.try_wait().map_err(failed)? {
             return Ok((status, false));
         }
         if let Some(status) = mount.daemon.try_wait().map_err(failed)? {
             eprintln!("ctwds-fs: error: {}; ending the command", mount.died(status));
-            return Ok((end(&mut command).map_err(failed)?, true));
+            return Ok((end(&mut command, started).map_err(failed)?, true));
         }
         match signals.read_signal() {
             Ok(Some(signal)) => hand_on(signal.ssi_signo, signal.ssi_code, &command),
@@ -132,16 +134,15 @@ fn hand_on(signal: u32, code: i32, command: &Child) {
     }
 }
 
-/// Ends a command whose files answer no more, first by asking.
-fn end(command: &mut Child) -> io::Result<ExitStatus> {
+/// Ends a command whose files answer no more, and what it has started: first by asking the command, as it may have an
+/// order of its own for the others.
+fn end(command: &mut Child, started: &Started) -> io::Result<ExitStatus> {
     let _ = kill(pid_of(command), Signal::SIGTERM);
-    match wait(command, PATIENCE)? {
-        Some(status) => Ok(status),
-        None => {
-            command.kill()?;
-            command.wait()
-        }
+    if wait(command, PATIENCE)?.is_none() {
+        command.kill()?;
     }
+    started.end(PATIENCE_WITH_OTHERS);
+    command.wait()
 }
 
 fn pid_of(child: &Child) -> Pid {
@@ -201,7 +202,7 @@ impl Mount {
             Err(_) => None,
         };
         if ended.is_none() {
-            // What the command has left running still has files open; they answer no more.
+            // What the command has left running still has files open; they answer no more. It may go on without them.
             self.daemon.kill().map_err(failed)?;
             self.daemon.wait().map_err(failed)?;
         }

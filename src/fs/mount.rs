@@ -63,19 +63,12 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     Ok(resolved)
 }
 
-/// Mounts `tree` at `path`, calls `ready`, and serves until the mount is ended: by a signal, or from outside. Unless
-/// it `ends_by_signal`, signals are ignored: a job's end signals all of its processes, and those that read the mount
-/// may need it to the last.
+/// Mounts `tree` at `path`, calls `ready`, and serves until the mount is ended: from outside, or by a signal, where the
+/// caller does not hold signals back.
 ///
 /// # Errors
 /// The mount is refused, or `ready` failed; the mount is then ended.
-pub fn serve(
-    tree: Tree,
-    path: &Path,
-    allow_other: bool,
-    ends_by_signal: bool,
-    ready: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     let failed = |error| mount_error(path, error);
     let (events, inbox) = mpsc::channel();
     // Before the mount: a signal that comes while it is made must not leave it behind.
@@ -86,7 +79,7 @@ pub fn serve(
     let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
     std::thread::spawn(move || {
-        for signal in signals.forever().filter(|_| ends_by_signal) {
+        for signal in signals.forever() {
             let _ = events.send(Event::Signal(signal));
         }
     });

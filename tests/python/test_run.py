@@ -108,7 +108,7 @@ def test_a_mount_that_dies(program: Program, small: Dataset, at: Path) -> None:
 
 
 def test_nothing_is_left_of_a_killed_run(program: Program, small: Dataset, at: Path) -> None:
-    """The kernel ends the command and the mount with it."""
+    """The command and the mount end with it, every time."""
     for _ in range(5):
         with program.running(*arguments(small, at, sys.executable, "-c", WAIT, at)) as process:
             command, mount = started(process)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,19 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
 mount = [line.split()[0] for line in open("/proc/self/mounts") if line.split()[1] == sys.argv[1]]
 print(os.getpid(), mount[-1].split(":")[1], flush=True)
 time.sleep(100)
+"""
+# A launcher whose workers hold a shard open and ignore a signal; one of them is in a session of its own, as daemons are.
+# Says which processes there are, and waits or ends.
+LAUNCH = """
+import os, subprocess, sys, time
+at, ignored, then = sys.argv[1:]
+mount = [line.split()[0] for line in open("/proc/self/mounts") if line.split()[1] == at]
+pipes = {"stdin": open(f"{at}/shard-000000.tar"), "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+worker = ["sh", "-c", f"trap '' {ignored}; sleep 100 & echo $! $$; wait"]
+workers = [subprocess.Popen(worker, text=True, start_new_session=is_daemon, **pipes) for is_daemon in (False, True)]
+print(os.getpid(), mount[-1].split(":")[1], *(worker.stdout.readline().strip() for worker in workers), flush=True)
+time.sleep(100 if then == "wait" else 0)
+os._exit(3)
 """
 # Becomes a user who may open /dev/fuse, which most machines allow, in a mount namespace that the machine does not see.
 BECOME = """
@@ -68,9 +81,9 @@ class Runner:
             stdin=subprocess.DEVNULL, env=self.environment(),
         )  # fmt: skip
 
-    def waiting(self) -> AbstractContextManager[subprocess.Popen[str]]:
+    def waiting(self, script: str = WAIT, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """With a command that waits."""
-        line = self.line(sys.executable, "-c", WAIT, self.at)
+        line = self.line(sys.executable, "-c", script, self.at, *arguments)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(line, text=True, env=self.environment(), **pipes)  # type: ignore[call-overload]
 
@@ -95,15 +108,30 @@ def runner(request: pytest.FixtureRequest, program: Program, open_folder: Path) 
     assert str(open_folder) not in Path("/proc/self/mountinfo").read_text()
 
 
-def processes(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """The command and the mount, once they are there; their numbers are those of this machine."""
+def processes(process: subprocess.Popen[str]) -> list[int]:
+    """The command, the mount and further ones, once they are there; their numbers are those of this machine."""
     assert process.stdout
     line = process.stdout.readline()
     if not line:
         pytest.fail(f"the command has not begun: {process.communicate(timeout=DEADLINE)[1]}")
-    command, mount = map(int, line.split())
-    assert is_running(command) and is_running(mount)
-    return command, mount
+    numbers = [int(number) for number in line.split()]
+    assert all(map(is_running, numbers[1:]))  # the command may have ended after this line
+    return numbers
+
+
+@contextmanager
+def launched(runner: Runner, ignored: str, then: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A launcher, and the numbers of the processes: itself, the mount, four workers. None of them outlives the test."""
+    numbers: list[int] = []
+    with runner.waiting(LAUNCH, ignored, then) as process:
+        try:
+            numbers += processes(process)
+            assert len(numbers) == 6
+            yield process, numbers
+        finally:
+            process.kill()
+            for number in filter(is_running, numbers):
+                os.kill(number, signal.SIGKILL)
 
 
 def test_bytes_and_exit_code(runner: Runner, tmp_path: Path) -> None:
@@ -155,7 +183,7 @@ def test_nobody_else_sees_it(runner: Runner) -> None:
 
 @pytest.mark.parametrize("who", ["run", "mount", "command"])
 def test_whoever_is_killed(runner: Runner, who: str) -> None:
-    """The others end too. Without `run` the kernel sees to it; the folder that was made is then left, empty."""
+    """The others end too. Without `run` the folder that was made is left, empty."""
     with runner.waiting() as process:
         try:
             command, mount = processes(process)
@@ -171,6 +199,45 @@ def test_whoever_is_killed(runner: Runner, who: str) -> None:
                 assert not list(runner.at.iterdir())
             else:
                 assert not runner.at.exists()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("who", ["run", "mount"])
+def test_all_that_the_command_has_started_ends(runner: Runner, who: str) -> None:
+    """If `run` or the mount is killed: also what has a session of its own, and what ignores being asked."""
+    with launched(runner, "TERM", "wait") as (process, numbers):
+        os.kill({"run": process.pid, "mount": numbers[1]}[who], signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, numbers)), "all have ended")
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == {"run": -9, "mount": 1}[who]
+
+
+@pytest.mark.parametrize("who", ["nobody", "command"])
+def test_what_the_command_leaves_goes_on(runner: Runner, who: str) -> None:
+    """As under a shell. But the mount ends, in the eyes of those that are left as well, though they hold a file open."""
+    with launched(runner, "USR2", "wait" if who == "command" else "end") as (process, numbers):
+        command, mount, *workers = numbers
+        if who == "command":
+            os.kill(command, signal.SIGKILL)
+        _, message = process.communicate(timeout=DEADLINE)
+        assert process.returncode == (128 + 9 if who == "command" else 3), message
+        assert not is_running(mount) and not runner.at.exists()
+        assert all(map(is_running, workers))
+        for worker in workers:
+            assert SOURCE not in Path(f"/proc/{worker}/mountinfo").read_text()
+
+
+def test_signals_to_the_mount(runner: Runner) -> None:
+    """A scheduler may send one to every process of a job. The command decides, and has its shards until it has ended."""
+    with runner.waiting() as process:
+        try:
+            _, mount = processes(process)
+            for sent in ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2"):
+                os.kill(mount, signal.Signals[f"SIG{sent}"])
+            process.send_signal(signal.SIGUSR1)
+            _, message = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 40 + signal.SIGUSR1 and "volumes decoded" in message, message
         finally:
             process.kill()
 
