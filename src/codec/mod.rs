@@ -193,6 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_any_length_comes_back() {
+        let mut decoder = Decoder::new().unwrap();
+        for values in (1..=70).chain([BLOCK / 2 - 17, BLOCK / 2 - 1, BLOCK / 2]) {
+            let value = |n: usize| u16::try_from(n * 40_503 % 65_521).unwrap().to_le_bytes();
+            let plain: Vec<u8> = (0..values).flat_map(value).collect();
+            let (block, frame) = packed(&plain);
+            let mut out = vec![0xaa; plain.len()];
+            decoder.decode(&block, &frame, &mut out).unwrap();
+            assert!(out == plain, "{values} values");
+        }
+    }
+
+    #[test]
     fn a_block_in_the_place_of_another_is_noticed() {
         let (block, _) = packed(&[1; 64]);
         let (_, other) = packed(&[2; 64]);
