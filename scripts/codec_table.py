@@ -75,8 +75,8 @@ class Codec:
 
 def shuffle(block: bytes) -> bytes:
     """All low bytes, then all high ones."""
-    mixed = np.frombuffer(block, np.uint8)
-    return mixed[0::2].tobytes() + mixed[1::2].tobytes()
+    values = np.frombuffer(block, "<u2")
+    return values.astype(np.uint8).tobytes() + (values >> 8).astype(np.uint8).tobytes()
 
 
 def unshuffle(block: bytes) -> np.ndarray:
@@ -96,16 +96,18 @@ def codecs() -> list[Codec]:
         Codec("deflate 6", lambda block: zlib.compress(block, 6), zlib.decompress),
     ]
 
-    def zstd(level: int, more: dict[pyzstd.CParameter, int] | None = None) -> Callable[[bytes], bytes]:
-        options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1} | (more or {})
+    def zstd(level: int, more: dict[int, int] | None = None) -> Callable[[bytes], bytes]:
+        options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1, **(more or {})}
         return lambda block: pyzstd.compress(block, options)
 
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
-    default = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
-    packers = {"the default": zstd(1, default)} | {f"zstd {level}": zstd(level) for level in (1, 3, 9)}
-    for name, pack in packers.items():
+    longer = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
+    for name, pack in (
+        ("1, longer matches", zstd(1, longer)),  # what the program makes of level 1
+        *((str(level), zstd(level)) for level in (1, 3, 9)),
+    ):
         found.append(
-            Codec(f"shuffle + {name}", lambda block, pack=pack: pack(shuffle(block)),
+            Codec(f"shuffle + zstd {name}", lambda block, pack=pack: pack(shuffle(block)),
                   lambda frame: unshuffle(pyzstd.decompress(frame)))
         )  # fmt: skip
     blosc2.set_nthreads(1)

@@ -278,10 +278,8 @@ def start(lab: Lab) -> Samples:
 def memory(lab: Lab, order: str) -> Samples:
     """The daemon's peak with eight readers of eight shards and a cache of four volumes."""
     data, settings = lab.dataset(order, "deflated"), lab.settings
-    height, width, depth = settings.size
     budget = 4 * settings.voxel_bytes()
-    block = height * width * min(depth, 32) * 4 if order == "F" else 0  # 32 planes of float32
-    limit = budget + settings.cores * (32 * MIB + block) + 64 * MIB
+    limit = budget + settings.cores * 32 * MIB + 64 * MIB
 
     def peak() -> Sample:
         with lab.mounted(data, cache=budget, shards=8) as mount:

@@ -60,7 +60,9 @@ impl Saved {
         let mut others = HashMap::new();
         if is_part {
             others.extend(self.0.iter().map(|(path, finding)| (path.as_path(), finding)));
-            others.retain(|path, _| findings.binary_search_by_key(path, |(path, _)| path).is_err());
+            for (path, _) in findings {
+                others.remove(path);
+            }
         }
         let settled = saved::settled_before();
         let all = findings.iter().copied().chain(others);
@@ -115,5 +117,21 @@ mod tests {
         assert!(saved.knows(&part, true) && !saved.knows(&part, false));
         saved.store(&file, &part, false);
         assert!(Saved::load(&file).get(Path::new("a.npz")).is_none());
+    }
+
+    #[test]
+    fn what_changed_in_a_part_replaces_what_was_found_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(&folder.path().join("cache"), Path::new("/data"), None);
+        let (old, new) = (malformed(1), malformed(2));
+        // In the order of a scan, that of the bytes: as paths, component by component, these compare the other way.
+        let paths = ["a b/1.npz", "a-b/1.npz", "a/1.npz", "a0/1.npz", "b.c/1.npz", "b/1.npz", "c.npz"].map(Path::new);
+        Saved::default().store(&file, &paths.map(|path| (path, &old)), false);
+        let part = paths.map(|path| (path, &new));
+        let part = &part[..part.len() - 1];
+        Saved::load(&file).store(&file, part, true);
+        let saved = Saved::load(&file);
+        assert!(saved.knows(part, true), "{saved:?}");
+        assert_eq!(saved.get(Path::new("c.npz")).unwrap().fingerprint(), old.fingerprint());
     }
 }

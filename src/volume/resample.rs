@@ -53,15 +53,22 @@ impl Axis {
     }
 }
 
-/// One row along its axis; `out` has a value for each tap.
+/// One row along its axis; `out` has a value for each tap. Where nothing is resampled, values stay as they are: an infinity
+/// times a weight of 0 would be NaN.
 pub(super) fn along(row: &[f32], taps: &[Tap], out: &mut [f32]) {
+    if taps.iter().all(|tap| tap.weight == 0.0) {
+        return out.iter_mut().zip(taps).for_each(|(out, tap)| *out = row[tap.lower]);
+    }
     for (out, tap) in out.iter_mut().zip(taps) {
         *out = row[tap.lower] * (1.0 - tap.weight) + row[tap.upper] * tap.weight;
     }
 }
 
-/// Between two rows or planes.
+/// Between two rows or planes; the lower one as it is where the other has no weight.
 pub(super) fn between(lower: &[f32], upper: &[f32], weight: f32, out: &mut [f32]) {
+    if weight == 0.0 {
+        return out.copy_from_slice(lower);
+    }
     let rest = 1.0 - weight;
     for ((out, lower), upper) in out.iter_mut().zip(lower).zip(upper) {
         *out = lower * rest + upper * weight;
@@ -113,6 +120,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_resampled_stays_as_it_is() {
+        let row = [f32::INFINITY, -0.0, f32::NEG_INFINITY, f32::NAN, 3.5];
+        let mut out = [0.0; 5];
+        along(&row, &Axis::new(5, 5, 5).taps, &mut out);
+        assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
+        between(&row, &row, 0.0, &mut out);
+        assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Collected {
     /// Planes that are kept: twice as many where a line may begin in the block before.
     kept: usize,
     /// Whether the lines of all rows of a column begin at the same planes, and those that are kept have whole ones.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there, nothing writes whole lines"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable way writes no lines"))]
     in_lines: bool,
 }
 
@@ -235,13 +235,43 @@ mod lines {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Transposes planes of which every voxel is known, into memory that begins `before` voxels behind a page, and looks
+    /// at every voxel.
+    fn check(shape: [usize; 3], before: usize) {
+        let [rows, columns, depth] = shape;
+        let len = rows * columns * depth;
+        let collected = Collected::new(shape.map(|n| n as u64));
+        let mut scratch = vec![f16::ZERO; collected.scratch_len()];
+        let mut memory = memmap2::MmapMut::map_anon((before + len + 1) * 2).unwrap();
+        let memory: &mut [f16] = bytemuck::cast_slice_mut(&mut memory);
+        let volume = &mut memory[before..before + len];
+        // Of a prime number of values, so that no two that could be mistaken for each other are the same; none is 0.
+        let value = |at: usize| u16::try_from(at % 65_521 + 1).unwrap_or_default();
+        let mut block = Block::new(&mut scratch, collected);
+        for start in (0..depth).step_by(collected.step) {
+            let new = start..depth.min(start + collected.step);
+            for k in new.clone() {
+                for (at, voxel) in block.plane(k).iter_mut().enumerate() {
+                    *voxel = f16::from_bits(value((at % rows * columns + at / rows) * depth + k));
+                }
+            }
+            block.scatter(new, volume);
+        }
+        for (at, voxel) in volume.iter().enumerate() {
+            assert_eq!(voxel.to_bits(), value(at), "{shape:?} at {at}, {before} voxels behind a page");
+        }
+        assert!(memory[..before].iter().chain(&memory[before + len..]).all(|voxel| voxel.to_bits() == 0), "{shape:?}");
+    }
 
     #[test]
     fn equals_the_definition() {
         // The smallest shapes that come with whole lines, with lines across blocks, and with neither.
         for shape in [
-            [3usize, 5, 7],
+            [3, 5, 7],
             [33, 2, 65],
             [1, 1, 1],
             [40, 33, 32],
@@ -252,27 +282,47 @@ mod tests {
             [8, 32, 31],
             [24, 8, 100],
         ] {
-            let [rows, columns, depth] = shape;
-            let collected = Collected::new(shape.map(|n| n as u64));
-            let mut scratch = vec![f16::ZERO; collected.scratch_len()];
-            let mut volume = memmap2::MmapMut::map_anon(rows * columns * depth * 2).unwrap();
-            let volume: &mut [f16] = bytemuck::cast_slice_mut(&mut volume);
-            let value = |i: usize, j: usize, k: usize| {
-                f16::from_bits(u16::try_from(((i * columns + j) * depth + k) % 65_521).unwrap())
-            };
-            let mut block = Block::new(&mut scratch, collected);
-            for start in (0..depth).step_by(collected.step) {
-                let new = start..depth.min(start + collected.step);
-                for k in new.clone() {
-                    for (at, voxel) in block.plane(k).iter_mut().enumerate() {
-                        *voxel = value(at % rows, at / rows, k);
-                    }
-                }
-                block.scatter(new, volume);
+            // A volume that is aligned to a page, to a unit but no line, and to neither.
+            for before in [0, 8, 1] {
+                check(shape, before);
             }
-            for (at, voxel) in volume.iter().enumerate() {
-                assert_eq!(usize::from(voxel.to_bits()), at % 65_521, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn scratch_memory_is_bounded() {
+        // From planes of which 64 fit exactly, through those of which 32 do, to one that alone is too large.
+        for (shape, kept, in_lines) in [
+            ([512, 512, 33], 64, true),
+            ([520, 512, 33], 32, false),
+            ([520, 512, 64], 32, true),
+            ([1024, 512, 64], 32, true),
+            ([1032, 512, 64], 31, false),
+            ([1024, 1024, 70], 16, false),
+            ([8192, 4096, 2], 1, false),
+        ] {
+            let collected = Collected::new(shape);
+            if cfg!(target_arch = "x86_64") {
+                assert_eq!((collected.kept, collected.in_lines), (kept, in_lines), "{shape:?}");
             }
+            let bytes = collected.scratch_len() * size_of::<f16>();
+            let skews = kept * SKEW * size_of::<f16>();
+            assert!(bytes <= MAX_BYTES + skews || kept == 1, "{shape:?}: {bytes}");
+        }
+        check([520, 512, 33], 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn equals_the_definition_in_any_shape(
+            rows in prop_oneof![1usize..40, (1usize..5).prop_map(|n| 8 * n)],
+            columns in prop_oneof![1usize..20, Just(8usize), Just(16), Just(32)],
+            depth in prop_oneof![1usize..140, (8usize..35).prop_map(|n| 4 * n)],
+            before in prop_oneof![3 => Just(0usize), 1 => 0usize..32],
+        ) {
+            check([rows, columns, depth], before);
         }
     }
 }
