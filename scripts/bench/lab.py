@@ -31,7 +31,7 @@ class Settings:
     """How much is measured; all of it is written beside the samples."""
 
     runs: int = 5
-    patience: float = 15.0  # seconds; what is over sooner is run up to three times as often
+    patience: float = 10.0  # seconds; what is over sooner is run up to three times as often
     volumes: int = 16
     size: tuple[int, int, int] = (512, 512, 64)
     whole: int = 3  # volumes of a scan's whole length, for what is resampled

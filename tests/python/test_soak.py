@@ -38,6 +38,7 @@ GROWTH = 16 << 20  # bytes: what the allocator keeps, more or less, of what was 
 PAUSE = 0.02  # seconds between the reads of one reader, so that the machine stays usable
 VOLUMES = 24
 BROKEN, ROTTING, REPLACED = 4, 10, 16  # damaged from the start, damaged on the way, replaced by another on the way
+FAILING = {f"v{number:02d}" for number in (BROKEN, ROTTING, REPLACED)}
 EXPECTED = (errno.EIO, errno.ESTALE)
 
 
@@ -300,7 +301,10 @@ def test_soak(program: Program, soaked: Dataset, mounted: tuple[Path, int], tmp_
     faults = {0.5: lambda: flip(volumes[ROTTING]), 0.85: lambda: exchange(volumes[REPLACED])}
     warm, rounds = 0, 0
     try:
-        while (passed := (time.monotonic() - begin) / SECONDS) < 1:
+        while (passed := (time.monotonic() - begin) / SECONDS) < 1 or (
+            # On a busy machine no reader may have come to the last of them yet.
+            failed(point) != FAILING and time.monotonic() - begin < SECONDS + 60
+        ):
             for moment in [moment for moment in faults if moment < passed]:
                 faults.pop(moment)()
             warm = max(warm, memory(daemon, "VmRSS")) if passed < 0.3 else warm
@@ -325,6 +329,11 @@ def test_soak(program: Program, soaked: Dataset, mounted: tuple[Path, int], tmp_
     assert not is_mounted(point) and not is_running(daemon)
 
 
+def failed(point: Path) -> set[str]:
+    """The studies that somebody got an error for."""
+    return {error["study_id"] for error in json.loads((point / ".ctwds" / "errors.json").read_text())}
+
+
 def check_the_end(point: Path, daemon: int, begin_with: tuple[int, int], warm: int) -> None:
     """Nothing is open or waiting, nothing leaked, memory is what it was, and all errors were those that were made."""
     wait_until(lambda: stats(point)["open_files"] == 0, f"all files are closed: {stats(point)}")
@@ -335,7 +344,6 @@ def check_the_end(point: Path, daemon: int, begin_with: tuple[int, int], warm: i
     wait_until(lambda: used(daemon) == begin_with, f"descriptors and threads are {begin_with}, not {used(daemon)}")
     assert memory(daemon, "VmRSS") <= warm + GROWTH, (memory(daemon, "VmRSS"), warm)
     assert memory(daemon, "VmHWM") <= ALLOWED, memory(daemon, "VmHWM")
-    errors = json.loads((point / ".ctwds" / "errors.json").read_text())
-    assert {error["study_id"] for error in errors} == {f"v{n:02d}" for n in (BROKEN, ROTTING, REPLACED)}, errors
+    assert failed(point) == FAILING
     log = (point.parent / "log").read_text()
     assert "panicked" not in log and "internal error" not in log
