@@ -20,7 +20,7 @@ from make_dataset import Dataset
 from bench import Failure, crew
 from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
 from bench.mounting import run
-from bench.noise import noise
+from bench.noise import noise, noisy
 
 PASSES = 4  # over what is read again, so that a run takes long enough to be measured
 SETTLED = 2.5  # seconds after which the program trusts the time of a file that was written
@@ -194,28 +194,39 @@ def materialize(lab: Lab, compression: str) -> Samples:
 
 
 def compressed(lab: Lab) -> Samples:
-    """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files. A fresh
-    mount takes about as long to touch its memory for the first time as it then takes to unpack these volumes, so the two
-    mounts are compared after a first pass, over further ones that find all volumes displaced again."""
+    """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files."""
     data, stored = lab.dataset("C", "deflated"), lab.packed(1)
-
-    def mount(source: Dataset | Stored, passes: int) -> Sample:
-        with lab.mounted(source, shards=1) as mount:
-            shards = mount.shards()
-            if passes > 1:
-                warm(shards)
-            before = mount.decoded()
-            sample = lab.read("raw", split(shards, 1), mount, passes=passes)
-            if (decoded := mount.decoded() - before) != passes * lab.settings.volumes:
-                raise Failure(f"{decoded} volumes were decoded in {passes} passes over {lab.settings.volumes}")
-            return sample
-
     return lab.interleave({
         "np.load": lambda: lab.read("numpy", split(data.volumes(), 1)),
-        "compressed": lambda: mount(stored, 1),
-        "NPZ files, on and on": lambda: mount(data, PASSES),
-        "compressed, on and on": lambda: mount(stored, PASSES),
+        "compressed": lambda: again(lab, stored, lab.settings.volumes, passes=1),
+        "NPZ files, on and on": lambda: again(lab, data, lab.settings.volumes),
+        "compressed, on and on": lambda: again(lab, stored, lab.settings.volumes),
     })  # fmt: skip
+
+
+def compressed_noise(lab: Lab) -> Samples:
+    """The same of noisy volumes."""
+    data, stored = noisy(lab)
+    count = len(data.volumes())
+    return lab.interleave({
+        "NPZ files, on and on": lambda: again(lab, data, count),
+        "compressed, on and on": lambda: again(lab, stored, count),
+    })  # fmt: skip
+
+
+def again(lab: Lab, source: Dataset | Stored, volumes: int, passes: int = PASSES) -> Sample:
+    """Several passes over a mount, each of which finds all volumes displaced; after a first one, because a fresh mount
+    takes about as long to touch its memory for the first time as it then takes to unpack compressed volumes."""
+    with lab.mounted(source, shards=1, cache=lab.settings.voxel_bytes() * (volumes // 2)) as mount:
+        shards = mount.shards()
+        if passes > 1:
+            warm(shards)
+        before = mount.decoded()
+        expected = lab.settings.voxel_bytes() * volumes
+        sample = lab.read("raw", split(shards, 1), mount, expected=expected, passes=passes)
+        if (decoded := mount.decoded() - before) != passes * volumes:
+            raise Failure(f"{decoded} volumes were decoded in {passes} passes over {volumes}")
+        return sample
 
 
 def compress(lab: Lab) -> Samples:
@@ -326,6 +337,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     },
     **{f"rescaled {how}": partial(rescaled, compression=how) for how in COMPRESSIONS},
     "compressed": compressed,
+    "compressed noise": compressed_noise,
     "compress": compress,
     "sizes": sizes,
     **{f"noise {sigma}": partial(noise, sigma=sigma) for sigma in (10, 20)},

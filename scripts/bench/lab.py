@@ -178,23 +178,22 @@ class Lab:
         return shards
 
     def packed(self, shards: int = SHARDS) -> Stored:
-        """So many shards with compressed volumes, in the page cache; checked once to be mounted as the plain ones."""
-
-        def make() -> Stored:
-            data, out = self.dataset("C", "deflated"), self.folder / f"packed-{shards}"
-            layout = self.shard_flags(shards)
-            run(self.program, "materialize", *data.flags(), *layout, "--output-dir", out, "--compress", "zstd")
-            found = []
-            for source in (data, Stored(out)):
-                with self.mounted(source, shards=shards) as mount:
-                    found.append(digests(mount.shards()))
-            if found[0] != found[1]:
-                raise Failure("the compressed shards are mounted as other ones than those of the data set")
-            return Stored(out)
-
-        stored = self.once(f"packed-{shards}", make)
+        """So many shards with compressed volumes, in the page cache."""
+        data, out = self.dataset("C", "deflated"), self.folder / f"packed-{shards}"
+        stored = self.once(out.name, lambda: self.pack(data, out, shards))
         warm(stored.shards())
         return stored
+
+    def pack(self, data: Dataset, out: Path, shards: int) -> Stored:
+        """Write a data set as so many compressed shards, and see that they are mounted as its plain ones."""
+        run(self.program, "materialize", *data.flags(), *self.shard_flags(shards), "--output-dir", out, "--compress", "zstd")
+        found = []
+        for source in (data, Stored(out)):
+            with self.mounted(source, shards=shards) as mount:
+                found.append(digests(mount.shards()))
+        if found[0] != found[1]:
+            raise Failure("the compressed shards are mounted as other ones than those of the data set")
+        return Stored(out)
 
     def studies(self) -> Dataset:
         """Many tiny volumes with tables of the same length."""

@@ -1,22 +1,56 @@
-"""Noisy volumes: what they take in compressed shards, beside what else could have packed them."""
+"""Noisy volumes, as scanners make them: how fast they are read from compressed shards, and what they take there beside
+what else could have packed them."""
 
 from __future__ import annotations
 
+import shutil
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import codec_table
 import dataset_tables as tables
 import numpy as np
-from make_dataset import dataset_at, relative_path, study_ids
+from make_dataset import Dataset, dataset_at, relative_path, study_ids
 
 from bench import Failure
-from bench.lab import Lab, Sample, Samples
+from bench.lab import Lab, Sample, Samples, Stored, say, warm
 from bench.mounting import run
 
 SIDE = 256  # voxels of height and width; half of it is the depth
 BLOCK = 256 << 10  # bytes of float16, as the shards have them
 FAST = 1e9  # bytes a second and core: a codec that unpacks more slowly would be what a reader waits for
 OTHERS = ("raw", "deflate", "Blosc2")
+SIGMA = 15.0  # HU
+READ = 8  # volumes: noise takes long to deflate
+
+
+def add_noise(source: Path, target: Path, seed: int) -> None:
+    """Scanners store integers."""
+    volume = np.load(source)["data"]
+    noise = codec_table.correlated(np.random.default_rng(seed), volume.shape, SIGMA)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(target, data=np.rint(volume + noise).astype(np.float32))
+
+
+def noisy(lab: Lab) -> tuple[Dataset, Stored]:
+    """Some volumes of the phantom with noise, deflated, and the same in one compressed shard; both in the page cache."""
+
+    def make() -> tuple[Dataset, Stored]:
+        plain, data = lab.dataset("C", "stored"), dataset_at(lab.folder / "noisy")
+        sources = plain.volumes()[:READ]
+        say(f"making {len(sources)} volumes with noise of {SIGMA:g} HU")
+        data.folder.mkdir(parents=True)
+        for old, new in zip((plain.reports, plain.meta, plain.labels), (data.reports, data.meta, data.labels)):
+            shutil.copy(old, new)
+        targets = [data.folder / path.relative_to(plain.folder) for path in sources]
+        with ProcessPoolExecutor(lab.settings.cores) as pool:
+            list(pool.map(add_noise, sources, targets, range(len(sources))))
+        return data, lab.pack(data, lab.folder / "noisy-packed", 1)
+
+    data, stored = lab.once("noisy", make)
+    warm([*data.volumes(), *stored.shards()])
+    return data, stored
 
 
 def packed_bytes(lab: Lab, voxels: np.ndarray, name: str) -> int:

@@ -151,6 +151,10 @@ def compressed_rows() -> list[Row]:
             "compressed/npz", f"{read}, on and on", "mount of the deflated NPZ files", "compressed",
             "compressed, on and on", "NPZ files, on and on", 3.0,
         ),
+        Row(
+            "compressed/noise/npz", f"{read}, noise of 15 HU, on and on", "mount of the deflated NPZ files",
+            "compressed noise", "compressed, on and on", "NPZ files, on and on", 3.0,
+        ),
         Row("compressed/np.load", read, "np.load in one process", "compressed", "compressed", "np.load", 6.0),
         Row(
             "compressed/write", "materialize --compress zstd, deflated, 2 workers", "materialize", "compress",
