@@ -8,8 +8,9 @@ use std::path::Path;
 
 use super::cast::{Linear, widen};
 use super::kind::Recipe;
+use super::scratch::Scratch;
 use crate::error::{Error, Result};
-use crate::npz::{Array, INPUT_LEN, Payload};
+use crate::npz::{Array, Payload};
 use crate::num::to_usize;
 
 /// Bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the patient.
@@ -42,33 +43,45 @@ pub fn doubt(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<Doubt
         Recipe::Rescaled { slope, intercept, axes } => (*slope, *intercept, *axes == super::Axes::Dhw),
         Recipe::Preprocessed(steps) => (steps.slope, steps.intercept, steps.axes == super::Axes::Dhw),
     };
-    let values = match first_values(path, array) {
-        Err(Error::Malformed { .. }) => return Ok(None),
-        values => values?,
-    };
-    let share = |is: &dyn Fn(f32) -> bool| values.iter().filter(|x| is(**x)).count() as f64 / values.len() as f64;
-    if is_normalized {
-        return Ok((share(&|x| x.abs() > NORMALIZED) > SHARE).then_some(Doubt::NotNormalized));
-    }
     #[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
     let (slope, intercept) = (slope as f32, intercept as f32);
-    let air = share(&|x| AIR.contains(&x));
-    // Padding of -2000 is below everything once mapped, but it is no air before.
-    let air_lost = share(&|x| AIR.contains(&x) && x * slope + intercept < NOTHING);
-    Ok((air > SHARE && air_lost > air / 2.0).then_some(Doubt::AlreadyHu))
+    let (mut large, mut air, mut lost) = (0u32, 0u32, 0u32);
+    let seen = look(path, array, |x| {
+        large += u32::from(x.abs() > NORMALIZED);
+        air += u32::from(AIR.contains(&x));
+        // Padding of -2000 is below everything once mapped, but it is no air before.
+        lost += u32::from(AIR.contains(&x) && x * slope + intercept < NOTHING);
+    });
+    let count = match seen {
+        Err(Error::Malformed { .. }) => return Ok(None),
+        count => count? as f64,
+    };
+    let share = |found: u32| f64::from(found) / count;
+    if is_normalized {
+        return Ok((share(large) > SHARE).then_some(Doubt::NotNormalized));
+    }
+    Ok((share(air) > SHARE && share(lost) > share(air) / 2.0).then_some(Doubt::AlreadyHu))
 }
 
-fn first_values(path: &Path, array: &Array) -> Result<Vec<f32>> {
+/// Shows the first values, in pieces: whole, they would be 8 MiB that the allocator may keep. How many there were.
+fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
+    const PIECE: usize = 16 << 10;
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
     let element = array.header.element.size();
-    let len = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK / element * element);
-    let mut input = vec![0; INPUT_LEN];
-    // Of f64, for its alignment.
-    let mut words = vec![0f64; len.div_ceil(size_of::<f64>())];
-    let bytes = &mut bytemuck::cast_slice_mut(&mut words)[..len];
-    Payload::open(path, &file, array, &mut input)?.read_exact(bytes)?;
-    let mut values = vec![0.0; len / element];
-    let identity = Linear { slope: 1.0, intercept: 0.0 };
-    widen(array.header.element, array.header.big_endian, bytes, identity, &mut values);
-    Ok(values)
+    let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;
+    Scratch::with(|scratch| {
+        let mut payload = Payload::open(path, &file, array, &mut scratch.input)?;
+        let mut values = [0.0; PIECE];
+        let mut left = count;
+        while left > 0 {
+            let values = &mut values[..left.min(PIECE)];
+            let bytes = &mut scratch.chunk[..values.len() * element]; // at most 8 a value: it has as many
+            payload.read_exact(bytes)?;
+            let identity = Linear { slope: 1.0, intercept: 0.0 };
+            widen(array.header.element, array.header.big_endian, bytes, identity, values);
+            values.iter().for_each(|x| see(*x));
+            left -= values.len();
+        }
+        Ok(count)
+    })
 }

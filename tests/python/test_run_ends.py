@@ -28,7 +28,8 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, caught)
 mount = [line.split()[0] for line in open("/proc/self/mounts") if line.split()[1] == sys.argv[1]]
 print(os.getpid(), mount[-1].split(":")[1], flush=True)
-time.sleep(100)
+for _ in range(1000):  # one long sleep would not notice a signal that comes just before it
+    time.sleep(0.1)
 """
 # A launcher whose workers hold a shard open and ignore a signal; one of them is in a session of its own, as daemons are.
 # Says which processes there are, and waits or ends.
