@@ -11,6 +11,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use crate::error::{Error, Result};
 
+/// glibc gives large buffers pages of their own, which cost nothing before they are touched, until one was freed: then it
+/// takes the next ones from a heap, and writes zeros into them. That made 16 MiB of memory of each buffer for requests,
+/// of which the kernel fills the first kilobytes. With a threshold that is set, it goes on as it began.
+const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
 /// What the daemon writes when the mount can be used.
 const READY: &[u8] = b"ready\n";
 
@@ -29,6 +34,7 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<std::r
         .args(more)
         .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
         .args(std::env::args_os().skip(2))
+        .env(MMAP_THRESHOLD.0, std::env::var_os(MMAP_THRESHOLD.0).unwrap_or_else(|| MMAP_THRESHOLD.1.into()))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(failed)?;
