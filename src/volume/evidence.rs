@@ -63,7 +63,7 @@ pub fn doubt(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<Doubt
     Ok((share(air) > SHARE && share(lost) > share(air) / 2.0).then_some(Doubt::AlreadyHu))
 }
 
-/// Shows the first values, in pieces: whole, they would be 8 MiB that the allocator may keep. How many there were.
+/// Shows the first values, in pieces, so that it takes no memory beyond the scratch buffers. How many there were.
 fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     const PIECE: usize = 16 << 10;
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
