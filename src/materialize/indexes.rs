@@ -6,19 +6,22 @@ use std::path::{Path, PathBuf};
 use super::partial::publish;
 use crate::error::{Error, Result};
 use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
+use crate::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId, View};
+
+/// Files that are made durable at a time: each waits for the storage, a local disk joins those that wait together.
+const SYNCING: usize = 8;
 
 /// Writes those of the shards of a part that are not there yet as they are to be: a run that only continues writes what
 /// is missing. Those of all shards together come with the whole, or when parts are merged.
 pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
-    for id in plan.view(View::Plain).into_iter().flatten().filter(|id| part.has(*id)) {
-        for index in ShardIndex::ALL {
-            if let Some(content) = index.render(plan, id) {
-                write_one(folder, &index.name(id), &content)?;
-            }
-        }
-    }
+    let ids: Vec<ShardId> = plan.view(View::Plain).into_iter().flatten().filter(|id| part.has(*id)).collect();
+    try_map(&ids, SYNCING, |id| {
+        let mut indexes =
+            ShardIndex::ALL.into_iter().filter_map(|index| Some((index.name(*id), index.render(plan, *id)?)));
+        indexes.try_for_each(|(name, content)| write_one(folder, &name, &content))
+    })?;
     if part == Part::WHOLE { write_common(folder, &index::list(plan, View::Plain)) } else { Ok(()) }
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::compress::{self, Task};
 use super::folder::Folder;
 use super::output::{Blocks, Message, Output};
+use super::stream::{self, Told};
 use super::{Observer, lock, unlock};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ pub(super) struct Job<'a> {
     pub(super) codec: Option<Codec>,
     pub(super) stop: &'a AtomicBool,
     pub(super) observer: &'a dyn Observer,
-    blocks: Blocks,
+    blocks: Arc<Blocks>,
     finished: Mutex<BTreeMap<ShardId, Finished>>,
     failed: Mutex<Vec<Failure>>,
 }
@@ -60,7 +61,7 @@ impl<'a> Job<'a> {
         (folder, run, codec): (&'a Folder, u64, Option<Codec>),
         (stop, observer): (&'a AtomicBool, &'a dyn Observer),
     ) -> Self {
-        let (blocks, finished, failed) = (Blocks::default(), Mutex::default(), Mutex::default());
+        let (blocks, finished, failed) = (Arc::default(), Mutex::default(), Mutex::default());
         Self { set, asked, skipped, folder, run, codec, stop, observer, blocks, finished, failed }
     }
 
@@ -122,39 +123,63 @@ impl<'a> Job<'a> {
     /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
     fn make(&self, id: ShardId, sender: SyncSender<Message>, tasks: &Sender<Task>) -> Result<()> {
         let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
-        let mut output = Output::new(&self.blocks, sender).map_err(no_memory)?;
+        let output = Output::new(self.blocks.clone(), sender).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
+        let complete = match self.codec {
+            Some(_) => self.compress(id, &cursor, output, tasks),
+            None => self.stream(id, &cursor, output),
+        };
+        if let Some(output) = complete.map_err(no_memory)? {
+            output.finish();
+        }
+        Ok(())
+    }
+
+    /// A shard as it is. None if it was given up: a writing thread that gives up has the error.
+    fn stream(&self, id: ShardId, cursor: &Arc<Cursor>, output: Output) -> io::Result<Option<Output>> {
+        for told in stream::begin(self.set.clone(), cursor.clone(), output) {
+            match told {
+                Told::Progress(_) if self.stopped() => return Ok(None),
+                Told::Progress(bytes) => self.observer.wrote(bytes as u64),
+                Told::Complete(output) => return Ok(Some(output)),
+                Told::GivenUp => return Ok(None),
+                Told::NoMemory(error) => return Err(error),
+                Told::Failed(offset, error) => {
+                    self.note(id, cursor, offset, error);
+                    return Ok(None);
+                }
+            }
+        }
+        let error = Error::Internal("the shard was dropped while it was made".into());
+        lock(&self.failed).push(Failure { shard: id, sample: None, error });
+        Ok(None)
+    }
+
+    /// The same for one that is compressed.
+    fn compress(
+        &self,
+        id: ShardId,
+        cursor: &Arc<Cursor>,
+        mut output: Output,
+        tasks: &Sender<Task>,
+    ) -> io::Result<Option<Output>> {
         let read = |offset, len| {
             if self.stopped() {
                 return None;
             }
-            let note = |error| {
-                let failures = self.failures(id, &cursor, offset, error);
-                lock(&self.failed).extend(failures);
-            };
-            let bytes = self.set.read_on(&cursor, offset, len).map_err(note).ok()?;
+            let bytes = self.set.read_on(cursor, offset, len);
+            let bytes = bytes.map_err(|error| self.note(id, cursor, offset, error)).ok()?;
             self.observer.wrote(bytes.len() as u64);
             Some(bytes)
         };
-        // A writing thread that gives up has the error.
-        let complete = if self.codec.is_some() {
-            let format = self.set.plan().options.format;
-            compress::shard(format, tasks, read, |bytes| output.write(bytes)).map_err(no_memory)?
-        } else {
-            let (mut offset, len) = (0, self.set.len(id).unwrap_or(0));
-            while offset < len {
-                let Some(bytes) = read(offset, READ) else { break };
-                if !output.write(&bytes).map_err(no_memory)? {
-                    break;
-                }
-                offset += bytes.len() as u64;
-            }
-            offset >= len
-        };
-        if complete {
-            output.finish();
-        }
-        Ok(())
+        let format = self.set.plan().options.format;
+        let complete = compress::shard(format, tasks, read, |bytes| output.write(bytes))?;
+        Ok(complete.then_some(output))
+    }
+
+    fn note(&self, id: ShardId, cursor: &Arc<Cursor>, offset: u64, error: Error) {
+        let failures = self.failures(id, cursor, offset, error);
+        lock(&self.failed).extend(failures);
     }
 
     /// All samples that fail in a shard of which reading from `offset` on failed with `error`: one run is to find all of

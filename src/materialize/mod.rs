@@ -1,7 +1,7 @@
 //! Shards to disk: a temporary name, fsync, rename; a durable record of what is finished; the manifest last.
 //!
 //! A final name never holds a partial file, and a run that was stopped goes on where it was. Bytes come from
-//! [`ShardSet::read_on`] alone.
+//! [`ShardSet`] alone.
 
 mod compress;
 mod folder;
@@ -12,6 +12,7 @@ mod merge;
 mod output;
 mod partial;
 mod rebuild;
+mod stream;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,8 +2,8 @@
 //! neither waits for the other.
 
 use std::io;
-use std::sync::Mutex;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
 use sha2::{Digest, Sha256};
@@ -40,19 +40,20 @@ pub(super) enum Message {
 }
 
 /// The gathering side.
-pub(super) struct Output<'a> {
-    blocks: &'a Blocks,
+pub(super) struct Output {
+    blocks: Arc<Blocks>,
     writer: SyncSender<Message>,
     block: MmapMut,
     filled: usize,
     hasher: Sha256,
 }
 
-impl<'a> Output<'a> {
+impl Output {
     /// # Errors
     /// There is no memory.
-    pub(super) fn new(blocks: &'a Blocks, writer: SyncSender<Message>) -> io::Result<Self> {
-        Ok(Self { blocks, writer, block: blocks.take()?, filled: 0, hasher: Sha256::new() })
+    pub(super) fn new(blocks: Arc<Blocks>, writer: SyncSender<Message>) -> io::Result<Self> {
+        let block = blocks.take()?;
+        Ok(Self { blocks, writer, block, filled: 0, hasher: Sha256::new() })
     }
 
     /// Appends bytes; waits if the disk is behind. False if the writing thread has given up: it says why.
