@@ -168,10 +168,11 @@ impl<S: Source> Cache<S> {
         self.shared.lock().contains(key)
     }
 
-    /// Fills `keys` for `reader`, in this order, as far as the budget allows; replaces what it wanted ahead before.
-    pub fn read_ahead(&self, reader: Reader, keys: &[Key]) {
+    /// Fills `keys` for `reader`, in this order, as far as the budget allows; replaces what it wanted ahead before, except
+    /// that those of `kept` which it wanted stay wanted.
+    pub fn read_ahead(&self, reader: Reader, keys: &[Key], kept: &[Key]) {
         let keys: Vec<_> = keys.iter().map(|key| (*key, self.shared.source.len(*key))).collect();
-        self.shared.lock().read_ahead(reader, &keys);
+        self.shared.lock().read_ahead(reader, &keys, kept);
         self.shared.changed.notify_all();
     }
 

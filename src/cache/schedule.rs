@@ -273,9 +273,9 @@ impl<E: Clone + 'static> Schedule<E> {
         self.entries.contains_key(&key)
     }
 
-    /// `reader` will want `keys` next, in this order, and nothing that it wanted ahead before.
-    pub(super) fn read_ahead(&mut self, reader: Reader, keys: &[(Key, usize)]) {
-        self.forget_ahead(reader, |key| keys.iter().any(|(wanted, _)| *wanted == key));
+    /// `reader` will want `keys` next, in this order, and of what it wanted ahead before those of `kept` only.
+    pub(super) fn read_ahead(&mut self, reader: Reader, keys: &[(Key, usize)], kept: &[Key]) {
+        self.forget_ahead(reader, |key| kept.contains(&key) || keys.iter().any(|(wanted, _)| *wanted == key));
         for &(key, len) in keys {
             // A volume larger than the budget would displace everything that is being read.
             if capacity(len) > self.ledger.limit() {

@@ -244,7 +244,7 @@ fn reading_ahead_stays_in_the_budget_and_gives_way() {
         counts[key as usize].fetch_add(usize::from(chunk == 0), Ordering::Relaxed);
         Ok(())
     });
-    cache.read_ahead(1, &[10, 11, 12, 13, 14]);
+    cache.read_ahead(1, &[10, 11, 12, 13, 14], &[]);
     wait_until("three are read ahead", || cache.counters().fills.load(Ordering::Relaxed) == 3);
     // A demand displaces what its reader would come to last.
     assert_eq!(read(&cache, 99, 0..LEN, 2).unwrap().len(), LEN);
@@ -265,7 +265,7 @@ fn what_was_read_ahead_stops_when_its_reader_leaves() {
         behind.pass()
     });
     let closed = gate.close();
-    cache.read_ahead(1, &[1, 2, 3]);
+    cache.read_ahead(1, &[1, 2, 3], &[]);
     wait_until("the first fill runs", || started.load(Ordering::SeqCst) == 1);
     cache.leave(1);
     drop(closed);
@@ -277,12 +277,35 @@ fn what_was_read_ahead_stops_when_its_reader_leaves() {
 }
 
 #[test]
+fn what_is_kept_is_filled_once_and_nothing_is_begun_for_it() {
+    let started = Arc::new(AtomicU64::new(0));
+    let (seen, gate) = (started.clone(), Gate::default());
+    let behind = gate.clone();
+    let cache = cache(8, 1, move |_, _| {
+        seen.fetch_add(1, Ordering::SeqCst);
+        behind.pass()
+    });
+    let closed = gate.close();
+    cache.read_ahead(1, &[1, 2], &[]);
+    wait_until("the first fill runs", || started.load(Ordering::SeqCst) == 1);
+    // A read that reaches volume 3 overtakes those of 1 and 2; volume 0 was read before and is here no more.
+    cache.read_ahead(1, &[3], &[0, 1, 2]);
+    drop(closed);
+    for key in [1, 2, 3] {
+        assert_eq!(read(&cache, key, 0..LEN, 1).unwrap().len(), LEN);
+    }
+    let counters = cache.counters();
+    assert_eq!(counters.cancelled.load(Ordering::Relaxed), 0);
+    assert_eq!(counters.fills.load(Ordering::Relaxed), 3);
+}
+
+#[test]
 fn dropping_the_cache_ends_a_running_fill() {
     let gate = Gate::default();
     let behind = gate.clone();
     let cache = cache(2, 1, move |_, _| behind.pass());
     let closed = gate.close();
-    cache.read_ahead(1, &[1, 2]);
+    cache.read_ahead(1, &[1, 2], &[]);
     wait_until("the fill runs", || cache.counters().fills.load(Ordering::Relaxed) == 1);
     drop(closed);
     drop(cache);
@@ -305,7 +328,7 @@ fn random_traffic_keeps_every_byte_and_the_budget() {
                     let start = random(LEN);
                     let end = start + random(LEN - start) + 1;
                     match random(10) {
-                        0 => cache.read_ahead(reader, &[key, key + 1, key + 2]),
+                        0 => cache.read_ahead(reader, &[key, key + 1, key + 2], &[]),
                         1 => cache.leave(reader),
                         _ => match read(cache, key, start..end, reader) {
                             Ok(bytes) => assert!(bytes.len() == end - start && bytes.iter().all(|b| *b == byte(key))),

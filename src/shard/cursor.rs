@@ -27,6 +27,8 @@ struct Position {
     next: u64,
     /// Bytes of that run.
     run: u64,
+    /// Whether that run was taken for one of a reader who reads on: it stays one, whatever volume comes next.
+    sequential: bool,
     /// The last volume that was read, by its place in the shard.
     volume: Option<u32>,
     /// The volumes asked for ahead, by their places.
@@ -47,12 +49,14 @@ impl Cursor {
         self.id
     }
 
-    /// Notes a read of `len` bytes that touches the volumes up to the shard's `last`; true if the reader reads on.
+    /// Notes a read of `len` bytes that touches the shard's volumes from the first to the last of `touched`; true if the
+    /// reader reads on.
     ///
-    /// `whole` says that the first byte of `last` takes a whole fill. A reader who begins at the shard's begin is then
+    /// `whole` says that the first byte of the last takes a whole fill. A reader who begins at the shard's begin is then
     /// taken at once for one who reads on: before its first fill ended there would be no second read to tell by, and
     /// one who only walks the headers needs the following volumes just as much.
-    pub(super) fn note(&self, offset: u64, len: u64, last: Option<u32>, whole: bool) -> bool {
+    pub(super) fn note(&self, offset: u64, len: u64, touched: Option<(u32, u32)>, whole: bool) -> bool {
+        let last = touched.map(|(_, last)| last);
         let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
         let end = offset.saturating_add(len);
         let reads_on = offset <= position.next.saturating_add(REORDER) && end.saturating_add(REORDER) >= position.next;
@@ -63,7 +67,9 @@ impl Cursor {
             position.run = len;
             position.next = end;
         }
-        let sequential = position.run >= SEQUENTIAL || (whole && position.run == position.next);
+        let begins = whole && position.run == position.next;
+        let sequential = position.run >= SEQUENTIAL || begins || (reads_on && position.sequential);
+        position.sequential = sequential;
         let left = match (position.volume, last) {
             (Some(old), Some(new)) if new > old || (new < old && !reads_on) => Some(old),
             _ => None,
@@ -75,14 +81,18 @@ impl Cursor {
             Some(volume) if sequential && self.set.read_ahead > 0 => self.wanted_from(volume),
             _ => 0..0,
         };
-        let asked = position.ahead.replace(wanted.clone());
+        let asked = position.ahead.replace(wanted.clone()).unwrap_or(0..0);
         // Still under the lock: two requests of one reader must not leave the older wishes standing.
         if let Some(left) = left.and_then(|left| self.key(left)) {
             self.set.cache.move_on(self.id, left);
         }
-        if asked.unwrap_or(0..0) != wanted {
-            let keys: Vec<Key> = wanted.filter_map(|place| self.key(place)).collect();
-            self.set.cache.read_ahead(self.id, &keys);
+        if asked != wanted {
+            // Those that were wanted ahead and that the reader is past by now are asked for by this very read, or by one
+            // that the kernel sent before it and that comes later.
+            let first = touched.map_or(wanted.start, |(first, _)| first);
+            let kept = if reads_on && !asked.is_empty() { first.min(asked.start) } else { first };
+            let keys = |places: Range<u32>| places.filter_map(|place| self.key(place)).collect::<Vec<Key>>();
+            self.set.cache.read_ahead(self.id, &keys(wanted), &keys(kept..last.map_or(kept, |last| last + 1)));
         }
         sequential
     }

@@ -63,13 +63,15 @@ pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId
     }
     let total = (len as u64).min(shard_len.saturating_sub(offset));
     set.served.fetch_add(total, Ordering::Relaxed);
-    let last = parts.iter().rev().find_map(|part| match part {
+    let mut voxels = parts.iter().filter_map(|part| match part {
         Part::Voxels(voxels) => Some(voxels),
         Part::Literal(_) => None,
     });
+    let first = voxels.next();
+    let last = voxels.next_back().or(first);
     let whole = last.is_some_and(|last| set.cache.source().peek_cost(last.key, 0, 1).is_none());
-    let place = last.map(|last| last.place);
-    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, place, whole));
+    let touched = first.zip(last).map(|(first, last)| (first.place, last.place));
+    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, touched, whole));
     let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
     Box::new(Read { set, cursor, sequential, parts, gathered, done }).advance();
 }

@@ -297,9 +297,8 @@ def test_a_volume_is_decoded_once(program: Program, dataset: Dataset, plain: Sam
     with program.mounted(dataset, *READER_OPTIONS.flags()) as point:
         assert_same(collected(from_shards(point)), plain)
         stats = json.loads((point / ".ctwds" / "stats.json").read_text())
-    # The kernel reads ahead in requests that overtake each other: one may end the filling of what the other is about to
-    # ask for. That was not decoded.
-    assert stats["volumes_decoded"] - stats["volumes_cancelled"] == len(plain), json.dumps(stats)
+    # Though the kernel reads ahead in requests that overtake each other.
+    assert stats["volumes_decoded"] == len(plain), json.dumps(stats)
 
 
 def test_memory_is_warned_of(files: Path) -> None:
