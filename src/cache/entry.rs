@@ -137,14 +137,12 @@ impl<E: Clone + 'static> Entry<E> {
         }
     }
 
-    /// The fill is complete.
+    /// The fill is complete; [`Self::wake`] answers those who waited for its end.
     pub(super) fn finish(&self) {
         let mut state = self.lock();
         if let Phase::Filling(buffer) = &state.phase {
             state.phase = Phase::Full(buffer.clone());
         }
-        drop(state);
-        self.wake();
     }
 
     /// The fill failed: everybody who waits gets the error.
@@ -179,10 +177,14 @@ impl<E: Clone + 'static> Writer<'_, E> {
         self.buffer.spare()
     }
 
-    /// Makes the first `len` bytes of [`Self::spare`] readable and answers the reads that waited for them.
+    /// Makes the first `len` bytes of [`Self::spare`] readable and answers the reads that waited for them; those that
+    /// waited for the volume's end only once the fill has ended, because an answer may ask for the next volume, for
+    /// which this one is to make room.
     pub fn publish(&mut self, len: usize) {
         self.buffer.publish(len);
-        self.entry.wake();
+        if !self.buffer.is_full() {
+            self.entry.wake();
+        }
     }
 
     /// Whether nobody wants the rest. After a yes, the fill must end.

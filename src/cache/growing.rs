@@ -85,6 +85,11 @@ impl<M: Memory> Writer<M> {
         unsafe { std::slice::from_raw_parts_mut(self.shared.base.as_ptr().add(start), len - start) }
     }
 
+    /// Whether all bytes are published.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.shared.len
+    }
+
     /// Makes the first `len` bytes of [`Self::spare`] readable, for good.
     pub(super) fn publish(&mut self, len: usize) {
         self.filled = (self.filled + len).min(self.shared.len);

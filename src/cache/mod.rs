@@ -304,7 +304,7 @@ impl<S: Source> Shared<S> {
         }
         self.lock().ended(key, entry, complete, Instant::now());
         match result {
-            Ok(true) => {}
+            Ok(true) => entry.wake(),
             Ok(false) => {
                 self.counters.cancelled.fetch_add(1, Ordering::Relaxed);
             }

@@ -28,6 +28,9 @@ use crate::shard::{Cursor, ShardSet};
 /// Bytes that are asked for at a time.
 pub(super) const READ: usize = 4 << 20;
 
+/// Volumes that are read ahead of each of the last shards, at most: as many decoders as one thread that hashes keeps busy.
+const LENT: usize = 4;
+
 /// Why a shard could not be made.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
@@ -78,7 +81,11 @@ impl<'a> Job<'a> {
                 next.store(shards.len() as u64, Ordering::Relaxed);
                 lock(&broken).get_or_insert(error);
             }
+            self.lend_decoder(workers);
         };
+        if workers > shards.len() {
+            self.lend_decoder(workers);
+        }
         thread::scope(|scope| {
             // They end when the last worker has dropped its way to ask them.
             if let Some(codec) = self.codec {
@@ -97,6 +104,13 @@ impl<'a> Job<'a> {
         let mut failed = unlock(self.failed);
         failed.sort_by_key(|failure| (failure.shard, failure.sample));
         Ok((unlock(self.finished), failed))
+    }
+
+    /// A worker has no shard, so that its decoder may read ahead for the others.
+    fn lend_decoder(&self, workers: usize) {
+        if self.codec.is_none() {
+            self.set.set_read_ahead(LENT.min(workers.saturating_sub(1)));
+        }
     }
 
     /// Makes one shard after the other; each is written out and synced while the next is made.

@@ -1,5 +1,5 @@
-//! A shard's bytes on their way to the disk: hashed and gathered into blocks by one thread, written by another, so that
-//! neither waits for the other.
+//! A shard's bytes on their way to the disk: hashed and gathered into blocks by the thread that has them, written by
+//! another, so that neither waits for the other.
 
 use std::io;
 use std::sync::mpsc::SyncSender;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 /// half the speed, because it copies every byte into fresh pages.
 const BLOCK: usize = 1 << 20;
 /// Bytes that are hashed and then copied: half of a common L2, so that the copy finds them there.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;
 
 /// Free blocks, kept for the next shard: touching fresh memory takes longer than writing it out.
 #[derive(Default)]

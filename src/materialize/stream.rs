@@ -8,12 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::output::Output;
+use super::output::{Output, PIECE};
 use crate::error::{Error, Result};
 use crate::shard::{Cursor, ShardSet};
 
-/// Bytes that are asked for at a time: a quarter of a common L2, so that they are still there when they are hashed.
-const PIECE: usize = 256 << 10;
 /// Bytes of the first read. One that covers more than the beginning of a volume is known to want all of it, so that no
 /// look at its first bytes alone is tried.
 const FIRST: usize = 4 << 20;

@@ -1,10 +1,12 @@
 //! One reader's position in a shard: whether it reads on, and what it will want next.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::Inner;
 use crate::cache::{Key, Reader};
+use crate::layout::Content;
 use crate::plan::ShardId;
 
 /// A reader that has read this far without a gap reads on. Walking headers through Python's buffer of `st_blksize`
@@ -77,8 +79,9 @@ impl Cursor {
         if left.is_some() || position.volume.is_none() {
             position.volume = last.or(position.volume);
         }
+        let depth = self.set.read_ahead.load(Ordering::Relaxed);
         let wanted = match position.volume {
-            Some(volume) if sequential && self.set.read_ahead > 0 => self.wanted_from(volume),
+            Some(volume) if sequential && depth > 0 => self.wanted_from(volume, depth),
             _ => 0..0,
         };
         let asked = position.ahead.replace(wanted.clone()).unwrap_or(0..0);
@@ -89,19 +92,32 @@ impl Cursor {
         if asked != wanted {
             // Those that were wanted ahead and that the reader is past by now are asked for by this very read, or by one
             // that the kernel sent before it and that comes later.
-            let first = touched.map_or(wanted.start, |(first, _)| first);
-            let kept = if reads_on && !asked.is_empty() { first.min(asked.start) } else { first };
+            let first = match touched {
+                Some(_) if reads_on => self.place_at(position.next.saturating_sub(REORDER)),
+                Some((first, _)) if sequential => first,
+                _ => u32::MAX,
+            };
             let keys = |places: Range<u32>| places.filter_map(|place| self.key(place)).collect::<Vec<Key>>();
-            self.set.cache.read_ahead(self.id, &keys(wanted), &keys(kept..last.map_or(kept, |last| last + 1)));
+            self.set.cache.read_ahead(self.id, &keys(wanted), &keys(first..last.map_or(first, |last| last + 1)));
         }
         sequential
     }
 
-    /// `volume` and those of the shard behind it that are wanted ahead.
-    fn wanted_from(&self, volume: u32) -> Range<u32> {
+    /// `volume` and the `depth` of the shard behind it that are wanted ahead.
+    fn wanted_from(&self, volume: u32, depth: usize) -> Range<u32> {
         let end = u32::try_from(self.set.plan().samples(self.shard).len()).unwrap_or(u32::MAX);
-        let depth = u32::try_from(self.set.read_ahead.saturating_add(1)).unwrap_or(u32::MAX);
+        let depth = u32::try_from(depth.saturating_add(1)).unwrap_or(u32::MAX);
         volume..end.min(volume.saturating_add(depth))
+    }
+
+    /// The place of the sample that the shard's byte at `offset` belongs to.
+    fn place_at(&self, offset: u64) -> u32 {
+        let mut behind = self.set.plan().locate(self.shard, offset, REORDER);
+        let place = behind.find_map(|(extent, _)| match extent.content {
+            Content::Header(member) | Content::Payload(member) => Some(member.sample),
+            Content::Zeros => None,
+        });
+        place.unwrap_or(u32::MAX)
     }
 
     fn key(&self, place: u32) -> Option<Key> {

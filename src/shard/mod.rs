@@ -7,7 +7,7 @@ mod cursor;
 mod read;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +53,7 @@ impl Serving {
 struct Inner {
     cache: Cache<Volumes>,
     serving: Serving,
-    read_ahead: usize,
+    read_ahead: AtomicUsize,
     cursors: AtomicU64,
     peeks: AtomicU64,
     served: AtomicU64,
@@ -113,6 +113,7 @@ impl ShardSet {
     pub fn new(plan: impl Into<Arc<Plan>>, serving: Serving) -> Result<Self> {
         let plan = plan.into();
         let Serving { cache_bytes, threads, read_ahead, read_once } = serving;
+        let read_ahead = AtomicUsize::new(read_ahead);
         let volumes = Volumes { plan, failed: Mutex::default(), peeked: Mutex::default(), copies: Copies::default() };
         // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
         let total: u64 = volumes.plan.dataset.samples.iter().map(|sample| volumes.plan.volume(sample).byte_len()).sum();
@@ -131,6 +132,11 @@ impl ShardSet {
         let serving = self.inner.serving;
         drop(self);
         Self::new(plan, serving)
+    }
+
+    /// From now on, reads so many volumes ahead of each reader. Changes no byte.
+    pub fn set_read_ahead(&self, volumes: usize) {
+        self.inner.read_ahead.store(volumes, Ordering::Relaxed);
     }
 
     /// The plan that is served.
