@@ -34,7 +34,7 @@ class Settings:
     patience: float = 10.0  # seconds; what is over sooner is run up to three times as often
     volumes: int = 16
     size: tuple[int, int, int] = (512, 512, 64)
-    whole: int = 3  # volumes of a scan's whole length, for what is resampled
+    whole: int = 2  # volumes of a scan's whole length, for what is resampled
     whole_size: tuple[int, int, int] = (512, 512, 260)
     studies: int = 40_000
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
