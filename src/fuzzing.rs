@@ -5,7 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flate2::{Decompress, FlushDecompress, Status};
+
 use crate::dataset::tables;
+use crate::inflate::Inflater;
 use crate::npz::{self, Payload, npy};
 use crate::quarantine;
 use crate::record::Record;
@@ -17,8 +20,8 @@ const MAX_ARRAY: u64 = 16 << 20;
 type Check = fn(&[u8]);
 
 /// The targets by name, which is that of the corpus folder.
-pub const TARGETS: [(&str, Check); 4] =
-    [("npy_header", npy_header), ("npz", npz), ("tables", tables), ("journal", journal)];
+pub const TARGETS: [(&str, Check); 5] =
+    [("npy_header", npy_header), ("npz", npz), ("inflate", inflate), ("tables", tables), ("journal", journal)];
 
 /// A file in memory, for parsers that want a path.
 fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {
@@ -53,8 +56,8 @@ pub fn npz(bytes: &[u8]) {
         if member.len > MAX_ARRAY {
             return;
         }
-        let mut input = vec![0; 4096];
-        let Ok(mut payload) = Payload::open(path, file, &array, &mut input) else { return };
+        let mut inflater = Inflater::new().expect("memory");
+        let Ok(mut payload) = Payload::open(path, file, &array, &mut inflater) else { return };
         let mut chunk = vec![0; 10_000];
         while payload.remaining() > 0 {
             let len = chunk.len().min(crate::num::to_usize(payload.remaining()));
@@ -64,6 +67,23 @@ pub fn npz(bytes: &[u8]) {
         }
         let _ = payload.finish();
     });
+}
+
+/// What zlib-ng unpacks becomes the same bytes, and what it refuses is refused; the bytes before are the same even then.
+pub fn inflate(bytes: &[u8]) {
+    let mut expected = Vec::with_capacity(64 + bytes.len() * 1032); // deflate cannot pack better
+    let status = Decompress::new(false).decompress_vec(bytes, &mut expected, FlushDecompress::Finish);
+    let mut inflater = Inflater::new().expect("memory");
+    let (mut source, mut unpacked, mut piece) = (bytes, Vec::new(), vec![0; 10_000]);
+    let is_whole = loop {
+        match inflater.read(&mut source, &mut piece) {
+            Ok(0) => break true,
+            Ok(n) => unpacked.extend_from_slice(&piece[..n]),
+            Err(_) => break false,
+        }
+    };
+    assert_eq!(is_whole, matches!(status, Ok(Status::StreamEnd)), "{status:?}");
+    assert!(if is_whole { unpacked == expected } else { expected.starts_with(&unpacked) });
 }
 
 /// A table's rows have the columns that were asked for.

@@ -10,7 +10,7 @@
 //! a naive shard in `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
 //!
 //! ```text
-//! cli ─► commands ─► dataset ─► plan ─► shard ◄─ volume ◄─ npz
+//! cli ─► commands ─► dataset ─► plan ─► shard ◄─ volume ◄─ npz ◄─ inflate
 //!                              layout     ▲  ◄─ cache
 //!                              members    │
 //!                              tar        ├── fs ─► fs/fuse, fs/mount
@@ -25,6 +25,7 @@
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why | shards, tar |
 //! | [`npz`] | zip directory, NPY header, a stream of checked payload bytes | samples, float16, caching |
+//! | [`inflate`] | deflate streams into memory that is used again; pure | files, zip |
 //! | [`volume`] | source array to voxel bytes: cast, transpose, peeks | tar, caching, offsets |
 //! | [`members`], [`pyjson`] | names and small payloads of a sample's members, per profile | files |
 //! | [`tar`] | header bytes and padding; pure | files |
@@ -55,6 +56,8 @@
 //!   sample that is left out leaves its slot empty, so no other key or shard changes because of it.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled.
+//! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
+//!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **saved**: a saved plan or finding counts only while size, time and inode of all that it was made from are the same,
 //!   and only for the program that wrote it.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
@@ -91,8 +94,8 @@
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all processes
 //!   of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
-//!   a model test), `volume/narrow.rs` and `volume/transpose.rs` (processor instructions, each beside a portable
-//!   definition that the tests compare with), and one system call in `commands/daemon.rs`.
+//!   a model test), `volume/narrow.rs`, `volume/transpose.rs` and `inflate/symbols.rs` (processor instructions, each
+//!   beside a portable definition that the tests compare with), and one system call in `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
@@ -110,6 +113,7 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+pub mod inflate;
 pub mod layout;
 pub mod manifest;
 pub mod materialize;

@@ -15,7 +15,7 @@ use flate2::{Decompress, FlushDecompress};
 use serde::{Deserialize, Serialize};
 
 pub use npy::{ArrayHeader, Element};
-pub use payload::{INPUT_LEN, Payload};
+pub use payload::Payload;
 
 use crate::error::{Error, Result};
 use directory::Windows;
@@ -246,6 +246,7 @@ fn unpacked_head(path: &Path, windows: &Windows<'_>, member: &Member, wanted: us
     if member.compression == Compression::Stored {
         return Ok(packed);
     }
+    // The beginning of a stream that is cut: what the inflater for whole ones refuses.
     let mut bytes = Vec::with_capacity(wanted);
     Decompress::new(false)
         .decompress_vec(&packed, &mut bytes, FlushDecompress::Sync)

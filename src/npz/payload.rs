@@ -1,45 +1,54 @@
 //! The payload of an array as a stream: unpacked, counted, and hashed against the directory's CRC.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crc32fast::Hasher;
-use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{Array, Compression, read_error};
+use super::{Array, Compression, Member, read_error};
 use crate::error::{Error, Result};
+use crate::inflate::{Failure, Inflater};
 use crate::num::to_usize;
-
-/// The input buffer that [`Payload::open`] wants: 256 KiB stays in L2 and keeps `pread`s rare
-/// (64 KiB to 1 MiB measured alike).
-pub const INPUT_LEN: usize = 256 * 1024;
 
 /// A running read of one array. [`Payload::finish`] must be called after the last byte: only then is the CRC known.
 pub struct Payload<'a> {
     path: &'a Path,
-    file: &'a File,
     array: &'a Array,
-    /// Packed bytes that were fetched so far, from the member's start.
-    fetched: u64,
     /// Unpacked bytes so far, header included.
     produced: u64,
-    inflate: Option<Decompress>,
-    input: &'a mut [u8],
-    /// The part of `input` that was fetched and not yet inflated.
-    pending: std::ops::Range<usize>,
+    packed: Packed<'a>,
+    inflater: &'a mut Inflater,
     crc: Hasher,
 }
 
+/// The bytes of a member in its file, from where reading is.
+struct Packed<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = out.len().min(to_usize(self.left));
+        self.file.read_exact_at(&mut out[..n], self.at)?;
+        (self.at, self.left) = (self.at + n as u64, self.left - n as u64);
+        Ok(n)
+    }
+}
+
 impl<'a> Payload<'a> {
-    /// Begins at the first payload byte. `input` is scratch space, [`INPUT_LEN`] bytes by preference.
+    /// Begins at the first payload byte. `inflater` is for a deflated array.
     ///
     /// # Errors
     /// As [`Payload::read_exact`].
-    pub fn open(path: &'a Path, file: &'a File, array: &'a Array, input: &'a mut [u8]) -> Result<Self> {
-        let inflate = (array.member.compression == Compression::Deflated).then(|| Decompress::new(false));
-        let mut payload =
-            Self { path, file, array, fetched: 0, produced: 0, inflate, input, pending: 0..0, crc: Hasher::new() };
+    pub fn open(path: &'a Path, file: &'a File, array: &'a Array, inflater: &'a mut Inflater) -> Result<Self> {
+        inflater.reset();
+        let Member { offset, packed_len, .. } = array.member;
+        let packed = Packed { file, at: offset, left: packed_len };
+        let mut payload = Self { path, array, produced: 0, packed, inflater, crc: Hasher::new() };
         let mut header = vec![0; to_usize(array.header.header_len)];
         payload.read_exact(&mut header)?;
         Ok(payload)
@@ -58,14 +67,15 @@ impl<'a> Payload<'a> {
         if self.produced + out.len() as u64 > self.array.member.len {
             return Err(Error::malformed(self.path, "the array is shorter than its header says"));
         }
-        match self.inflate.take() {
-            None => {
-                let at = self.array.member.offset + self.produced;
-                self.file.read_exact_at(out, at).map_err(|error| read_error(self.path, error))?;
+        match self.array.member.compression {
+            Compression::Stored => {
+                self.packed.read_exact(out).map_err(|error| read_error(self.path, error))?;
             }
-            Some(mut inflate) => {
-                self.inflate_exact(&mut inflate, out)?;
-                self.inflate = Some(inflate);
+            Compression::Deflated => {
+                let ends = "the deflate data ends before the array does";
+                if self.inflate(out, ends)? < out.len() {
+                    return Err(Error::malformed(self.path, ends));
+                }
             }
         }
         self.crc.update(out);
@@ -73,46 +83,13 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    fn inflate_exact(&mut self, inflate: &mut Decompress, out: &mut [u8]) -> Result<()> {
-        let mut filled = 0;
-        while filled < out.len() {
-            // The inflater may still owe output for input that it took long ago, so the end of the input is no error yet.
-            self.fetch_if_empty()?;
-            let (status, n) = self.inflate_some(inflate, &mut out[filled..])?;
-            filled += n;
-            let is_dry = n == 0 && self.pending.is_empty() && self.fetched == self.array.member.packed_len;
-            if filled < out.len() && (status == Status::StreamEnd || is_dry) {
-                return Err(Error::malformed(self.path, "the deflate data ends before the array does"));
-            }
-        }
-        Ok(())
-    }
-
-    fn inflate_some(&mut self, inflate: &mut Decompress, out: &mut [u8]) -> Result<(Status, usize)> {
-        let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
-        let input = &self.input[self.pending.clone()];
-        let status = inflate
-            .decompress(input, out, FlushDecompress::None)
-            .map_err(|error| Error::malformed(self.path, format!("damaged deflate data: {error}")))?;
-        let (used, made) = (to_usize(inflate.total_in() - before_in), to_usize(inflate.total_out() - before_out));
-        self.pending.start += used;
-        if used == 0 && made == 0 && status != Status::StreamEnd && !self.pending.is_empty() {
-            return Err(Error::malformed(self.path, "damaged deflate data: it makes no progress"));
-        }
-        Ok((status, made))
-    }
-
-    fn fetch_if_empty(&mut self) -> Result<()> {
-        let left = self.array.member.packed_len - self.fetched;
-        if !self.pending.is_empty() || left == 0 {
-            return Ok(());
-        }
-        let n = self.input.len().min(to_usize(left));
-        let at = self.array.member.offset + self.fetched;
-        self.file.read_exact_at(&mut self.input[..n], at).map_err(|error| read_error(self.path, error))?;
-        self.fetched += n as u64;
-        self.pending = 0..n;
-        Ok(())
+    /// `cut` says what it means that the stream is not whole.
+    fn inflate(&mut self, out: &mut [u8], cut: &str) -> Result<usize> {
+        self.inflater.read(&mut self.packed, out).map_err(|failure| match failure {
+            Failure::Read(error) => read_error(self.path, error),
+            Failure::Damaged(what) => Error::malformed(self.path, format!("damaged deflate data: {what}")),
+            Failure::Cut => Error::malformed(self.path, cut),
+        })
     }
 
     /// Checks that the data ends here and that its CRC is the directory's.
@@ -123,21 +100,11 @@ impl<'a> Payload<'a> {
         if self.produced != self.array.member.len {
             return Err(Error::malformed(self.path, "the array is longer than its header says"));
         }
-        if let Some(mut inflate) = self.inflate.take() {
-            // The end marker may still be in the input; a byte of output would be one too many.
-            loop {
-                self.fetch_if_empty()?;
-                let (status, n) = self.inflate_some(&mut inflate, &mut [0])?;
-                if n > 0 {
-                    return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
-                }
-                if status == Status::StreamEnd {
-                    break;
-                }
-                if self.pending.is_empty() && self.fetched == self.array.member.packed_len {
-                    return Err(Error::malformed(self.path, "the deflate data has no end marker"));
-                }
-            }
+        // The end marker may still be in the input; a byte of output would be one too many.
+        if self.array.member.compression == Compression::Deflated
+            && self.inflate(&mut [0], "the deflate data has no end marker")? > 0
+        {
+            return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
         }
         let found = self.crc.finalize();
         if found != self.array.member.crc {

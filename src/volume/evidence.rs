@@ -70,7 +70,7 @@ fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     let element = array.header.element.size();
     let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;
     Scratch::with(|scratch| {
-        let mut payload = Payload::open(path, &file, array, &mut scratch.input)?;
+        let mut payload = Payload::open(path, &file, array, &mut scratch.inflater)?;
         let mut values = [0.0; PIECE];
         let mut left = count;
         while left > 0 {

@@ -116,7 +116,7 @@ impl NpzVolume<'_> {
     pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
         let file = self.open()?;
         let filled = Scratch::with(|scratch| {
-            let payload = Payload::open(&self.path, &file, self.array, &mut scratch.input)?;
+            let payload = Payload::open(&self.path, &file, self.array, &mut scratch.inflater)?;
             if let Some(planes) = self.planes() {
                 return planes.fill(self, &file, payload, &mut scratch.block, sink, verify_first);
             }
@@ -173,7 +173,7 @@ impl NpzVolume<'_> {
         let mut skip = to_usize(offset % VOXEL);
         let mut payload = match self.array.member.compression {
             Compression::Stored => None,
-            Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.input)?),
+            Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.inflater)?),
         };
         if let Some(payload) = &mut payload {
             let mut left = at * element;

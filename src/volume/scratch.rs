@@ -7,16 +7,16 @@ use half::f16;
 use memmap2::{Advice, MmapMut};
 
 use crate::codec::Decoder;
-use crate::npz::INPUT_LEN;
+use crate::inflate::Inflater;
 
-/// Source bytes that are unpacked, checked and cast at a time: chunk, input and result together stay in L2.
+/// Source bytes that are unpacked, checked and cast at a time: chunk, window and result together stay in L2.
 pub(super) const CHUNK_LEN: usize = 128 * 1024;
 
 /// A decoder's buffers. Page-aligned, because the kernel copies into a buffer at a page offset of 8 to 24 five
 /// times slower.
 pub(super) struct Scratch {
-    /// Packed bytes from the file.
-    pub input: MmapMut,
+    /// For deflated arrays.
+    pub inflater: Inflater,
     /// Unpacked bytes, [`CHUNK_LEN`] of them.
     pub chunk: MmapMut,
     /// A block of planes, for Fortran order; grows to what the largest volume needs.
@@ -58,8 +58,8 @@ impl Block {
 
 impl Scratch {
     fn new() -> std::io::Result<Self> {
-        let (input, chunk) = (MmapMut::map_anon(INPUT_LEN)?, MmapMut::map_anon(CHUNK_LEN)?);
-        Ok(Self { input, chunk, block: Block(None), packed: None })
+        let (inflater, chunk) = (Inflater::new()?, MmapMut::map_anon(CHUNK_LEN)?);
+        Ok(Self { inflater, chunk, block: Block(None), packed: None })
     }
 
     /// What a compressed shard is read with.

@@ -1,0 +1,233 @@
+//! Compared with zlib-ng, through flate2.
+
+#![allow(clippy::cast_possible_truncation)] // of random numbers
+
+use std::io::{Error, ErrorKind, Write};
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::fuzzing::inflate as equals_zlib_ng;
+
+fn packed(bytes: &[u8], level: u32) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(level));
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Hands out at most `piece` bytes at a time, with an interruption between.
+struct InPieces<'a> {
+    bytes: &'a [u8],
+    piece: usize,
+    is_interrupted: bool,
+}
+
+impl<'a> InPieces<'a> {
+    fn new(bytes: &'a [u8], piece: usize) -> Self {
+        Self { bytes, piece, is_interrupted: false }
+    }
+}
+
+impl Read for InPieces<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.is_interrupted = !self.is_interrupted;
+        if self.is_interrupted {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let n = out.len().min(self.piece);
+        self.bytes.read(&mut out[..n])
+    }
+}
+
+fn unpacked(inflater: &mut Inflater, source: &mut impl Read, piece: usize) -> Result<Vec<u8>> {
+    inflater.reset();
+    let (mut all, mut out) = (Vec::new(), vec![0; piece]);
+    loop {
+        let n = inflater.read(source, &mut out)?;
+        all.extend_from_slice(&out[..n]);
+        if n < piece {
+            return Ok(all);
+        }
+    }
+}
+
+/// A stream whose output is shorter than the window, with a given loop over the symbols.
+fn unpacked_by(
+    symbols: impl Fn(&Tables, &mut Bits, &Input, usize, &mut Window, &mut usize) -> Result<bool>,
+    stream: &[u8],
+) -> Result<Vec<u8>> {
+    let (mut input, mut memory) = (vec![0; INPUT_LEN], vec![0; WINDOW_LEN]);
+    input[..stream.len()].copy_from_slice(stream);
+    let (input, window) = (bits::whole(&input), window::whole(&mut memory));
+    let (mut tables, mut bits, mut at) = (Tables::default(), Bits::at(0), 0);
+    loop {
+        let (is_last, next) = header(&mut bits, input, &mut tables)?;
+        assert_eq!(next, Next::Symbols);
+        assert!(symbols(&tables, &mut bits, input, stream.len() + 1, window, &mut at)?);
+        if is_last {
+            return Ok(memory[..at].to_vec());
+        }
+    }
+}
+
+/// Symbols as often as Fibonacci numbers say, whose codes are as long as can be; and what is like CT volumes.
+fn data(kind: usize, len: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    match kind {
+        0 => (0..len).map(|_| random().leading_zeros() as u8 * 7 + (random() >> 27) as u8 % 2).collect(),
+        1 => (0..len.div_ceil(4)).flat_map(|_| ((random() >> 25) as f32 - 1024.0).to_le_bytes()).collect(),
+        2 => (0..len).map(|_| random() as u8).collect(),
+        3 => {
+            let mut bytes = Vec::new();
+            while bytes.len() < len {
+                let (byte, period) = (random() as u8, 1 + random() as usize % 40);
+                bytes.extend((0..random() as usize % 900).map(|n| byte.wrapping_add((n % period) as u8)));
+            }
+            bytes
+        }
+        _ => {
+            // Copies from as far back as the format allows.
+            let mut bytes: Vec<u8> = (0..40_000).map(|_| random() as u8).collect();
+            while bytes.len() < len {
+                let (back, n) = (1 + random() as usize % 32_768, 3 + random() as usize % 300);
+                let from = bytes.len() - back;
+                bytes.extend((0..n).map(|i| bytes[from + i % back]).collect::<Vec<_>>());
+            }
+            bytes
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn pieces_change_no_byte(
+        kind in 0..5usize, len in 0..400_000usize, seed: u32, level in 0..10u32,
+        source in 1..300_000usize, out in 1..200_000usize,
+    ) {
+        let bytes = data(kind, len, seed);
+        let stream = packed(&bytes, level);
+        let mut inflater = Inflater::new().unwrap();
+        // Twice, because memory is used again.
+        for out in [out, 4096] {
+            let found = unpacked(&mut inflater, &mut InPieces::new(&stream, source), out).unwrap();
+            prop_assert!(found == bytes);
+        }
+    }
+
+    #[test]
+    fn damaged_streams_are_refused_as_by_zlib_ng(
+        kind in 0..5usize, len in 0..3000usize, seed: u32, level in 0..10u32,
+        damages in prop::collection::vec((0.0..1.0f64, 0..8u32), 1..4), head in any::<bool>(),
+    ) {
+        let mut stream = packed(&data(kind, len, seed), level);
+        for (place, bit) in damages {
+            let range = if head { stream.len().min(80) } else { stream.len() };
+            stream[(place * range as f64) as usize] ^= 1 << bit;
+        }
+        equals_zlib_ng(&stream);
+    }
+
+    #[test]
+    fn both_loops_unpack_the_same(kind in 0..4usize, len in 1..100_000usize, seed: u32, level in 1..10u32) {
+        let bytes = data(kind, len, seed);
+        let stream = packed(&bytes, level);
+        prop_assume!(stream.len() < bytes.len()); // no stored blocks, which are not the loops'
+        prop_assert!(unpacked_by(symbols::unpack, &stream).unwrap() == bytes);
+        prop_assert!(unpacked_by(symbols::portable, &stream).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn every_stream_of_two_bytes_and_all_that_begin_a_block() {
+    for first in 0..=255 {
+        for second in 0..=255 {
+            equals_zlib_ng(&[first, second]);
+            equals_zlib_ng(&[first, second, 0x24, 0x92, 0x49, 0xff, 0x12, 0x00, 0x00, 0x00, 0x00, 0x00]);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_cut_anywhere_is_never_whole() {
+    let bytes = data(1, 3000, 7);
+    let stream = packed(&bytes, 6);
+    let mut inflater = Inflater::new().unwrap();
+    for len in 0..stream.len() {
+        equals_zlib_ng(&stream[..len]);
+        assert!(matches!(unpacked(&mut inflater, &mut &stream[..len], 512), Err(Failure::Cut | Failure::Damaged(_))));
+    }
+    assert_eq!(unpacked(&mut inflater, &mut &stream[..], 512).unwrap(), bytes);
+}
+
+#[test]
+fn codes_longer_than_the_table() {
+    let bytes = data(0, 100_000, 3);
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(9));
+    encoder.write_all(&bytes).unwrap();
+    let stream = encoder.finish().unwrap();
+    let has_subtables = std::cell::Cell::new(false);
+    let found = unpacked_by(
+        |tables, bits, input, limit, window, at| {
+            has_subtables.set(has_subtables.get() || tables.lengths.iter().any(|entry| entry & tables::SUBTABLE != 0));
+            symbols::unpack(tables, bits, input, limit, window, at)
+        },
+        &stream,
+    );
+    assert!(found.unwrap() == bytes && has_subtables.get());
+}
+
+/// zlib's matches end 262 bytes short of the format's furthest, so this stream is written by hand.
+#[test]
+fn the_furthest_match_after_the_window_was_moved() {
+    let bytes = data(2, END, 5);
+    let mut stream = Vec::new();
+    for block in bytes.chunks(60_000) {
+        let len = u16::try_from(block.len()).unwrap();
+        stream.push(0);
+        stream.extend(len.to_le_bytes());
+        stream.extend((!len).to_le_bytes());
+        stream.extend(block);
+    }
+    // The last block, of fixed codes; 258 bytes; the last code for distances, its extra bits set; the end.
+    let bits = ["1", "10", "11000101", "11101", "1111111111111", "0000000"].concat();
+    stream
+        .extend(bits.as_bytes().chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | (bit - b'0'))));
+    equals_zlib_ng(&stream);
+    let found = unpacked(&mut Inflater::new().unwrap(), &mut &stream[..], 4096).unwrap();
+    assert!(found == [&bytes[..], &bytes[END - 32_768..END - 32_768 + 258]].concat());
+}
+
+#[test]
+fn no_stream_sees_the_bytes_of_another() {
+    let mut inflater = Inflater::new().unwrap();
+    let secret = packed(&data(2, 200_000, 1), 6);
+    unpacked(&mut inflater, &mut &secret[..], 4096).unwrap();
+    // A fixed block that begins with a match of three bytes, one byte back.
+    let stream = [0b0000_0011, 0b0000_0010, 0, 0];
+    assert!(matches!(
+        unpacked(&mut inflater, &mut &stream[..], 16),
+        Err(Failure::Damaged("a match from before the beginning"))
+    ));
+}
+
+#[test]
+fn a_source_that_fails_is_no_damage() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(Error::from_raw_os_error(5))
+        }
+    }
+    let failed = unpacked(&mut Inflater::new().unwrap(), &mut Broken, 16);
+    assert!(matches!(failed, Err(Failure::Read(error)) if error.raw_os_error() == Some(5)));
+}
