@@ -29,8 +29,8 @@ const FETCHED: usize = 4096;
 const PADDING: usize = 4096;
 /// Bytes fetched at a time: 64 KiB to 1 MiB were measured alike.
 const FETCH: usize = INPUT_LEN - FETCHED - PADDING;
-/// Input that is there before a step, unless it is the last: a block's header takes at most 2 + 57 + 318 × 2 bytes, a
-/// symbol 8.
+/// Input that is there before a step, unless it is the last: a block's header takes less than 600 bytes (74 bits, and for
+/// each of 316 codes 14 at most), a symbol 8.
 const LOOK_AHEAD: usize = 1024;
 
 /// Why a stream could not be unpacked.
@@ -57,6 +57,8 @@ enum Next {
     Plain(usize),
     Symbols,
     Nothing,
+    /// There was a failure.
+    Failed,
 }
 
 /// The state of one stream and its memory, half a megabyte.
@@ -81,7 +83,7 @@ impl Inflater {
     /// Memory for streams.
     ///
     /// # Errors
-    /// There is none.
+    /// The system's, if it has none.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
             tables: Box::default(),
@@ -105,18 +107,20 @@ impl Inflater {
     }
 
     /// Unpacks the next bytes of the stream whose packed bytes `source` has. Returns their number, which is less than
-    /// asked for only at the stream's end.
+    /// asked for only at the stream's end. More is taken of the source than that needs, and what follows the stream is
+    /// ignored.
     ///
     /// # Errors
-    /// [`Failure`]; the stream cannot be read on then.
+    /// [`Failure`], which also stands for what was unpacked before it and not yet handed out; every later read fails.
     pub fn read(&mut self, source: &mut impl Read, out: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while done < out.len() {
             if self.handed_out == self.at {
-                if self.next == Next::Nothing {
-                    break;
+                match self.next {
+                    Next::Nothing => break,
+                    Next::Failed => return Err(Failure::Damaged("it could not be unpacked before")),
+                    _ => self.unpack(source).inspect_err(|_| (self.next, self.handed_out) = (Next::Failed, self.at))?,
                 }
-                self.unpack(source)?;
             }
             let n = (out.len() - done).min(self.at - self.handed_out);
             out[done..done + n].copy_from_slice(&self.window[self.handed_out..self.handed_out + n]);
@@ -165,7 +169,7 @@ impl Inflater {
     fn step(&mut self, limit: usize) -> Result<()> {
         let input: &Input = bits::whole(&self.input);
         let is_over = match self.next {
-            Next::Nothing => false,
+            Next::Nothing | Next::Failed => false,
             Next::Header => {
                 (self.is_last_block, self.next) = header(&mut self.bits, input, &mut self.tables)?;
                 self.next == Next::Plain(0)

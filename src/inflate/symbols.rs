@@ -50,7 +50,7 @@ pub(super) fn portable(
     ahead.refill(input);
     let mut entry = tables.lengths[ahead.peek(LENGTH_MASK)];
     let mut is_over = false;
-    // A refill went up to 7 bytes ahead.
+    // The refill went 7 bytes ahead, and a symbol may begin at the limit itself.
     while ahead.pos < limit + 8 && to < END {
         if entry & SPECIAL != 0 {
             entry = special(tables, &mut ahead, entry)?;
@@ -73,7 +73,8 @@ pub(super) fn portable(
             ahead.refill(input);
             continue;
         }
-        // A literal, if there is one, and a match: 48 bits at most, so that the next entry is known before the refill.
+        // A literal, if there is one, and a match: 48 bits at most. The next entry needs 11 more, and is known before the
+        // refill, because all 64 bits of the buffer are the stream's.
         put(window, to, literal(entry));
         to += (entry >> 20 & 1) as usize;
         let len = (entry >> 21) as usize + ahead.extra(entry);

@@ -186,18 +186,56 @@ fn codes_longer_than_the_table() {
     assert!(found.unwrap() == bytes && has_subtables.get());
 }
 
+/// Blocks of these bytes as they are, none of them the last.
+fn plain(bytes: &[u8]) -> Vec<u8> {
+    let block = |bytes: &[u8]| {
+        let len = u16::try_from(bytes.len()).unwrap();
+        [&[0], &len.to_le_bytes()[..], &(!len).to_le_bytes(), bytes].concat()
+    };
+    bytes.chunks(60_000).flat_map(block).collect()
+}
+
+#[test]
+fn a_header_at_the_end_of_what_was_fetched() {
+    let last = data(0, 3000, 9);
+    let block = packed(&last, 9);
+    assert_eq!(block[0] & 7, 0b101, "the last block, with codes of its own");
+    let (bytes, mut inflater) = (data(2, FETCH, 5), Inflater::new().unwrap());
+    for len in FETCH - LOOK_AHEAD - 100..FETCH {
+        let stream = [plain(&bytes[..len]), block.clone()].concat();
+        let found = unpacked(&mut inflater, &mut &stream[..], 60_000).unwrap();
+        assert!(found == [&bytes[..len], &last].concat(), "{len}");
+    }
+}
+
+#[test]
+fn a_stream_that_failed_is_not_read_on() {
+    let mut inflater = Inflater::new().unwrap();
+    let streams: [&[u8]; 5] =
+        [b"\x4b", b"\x73\x04", b"\x4b\x4c\x4c\x4a\x04\x42", b"\x07", b"\x00\x05\x00\xfa\xff\x01\x02"];
+    for mut stream in streams {
+        inflater.reset();
+        let mut failures = (0..5).filter(|_| inflater.read(&mut stream, &mut [0; 16]).is_err());
+        assert_eq!(failures.by_ref().count(), 5);
+    }
+}
+
+#[test]
+fn fixed_codes_after_a_block_of_its_own() {
+    let mut inflater = Inflater::new().unwrap();
+    let own = packed(&data(0, 3000, 9), 9);
+    for _ in 0..2 {
+        assert_eq!(unpacked(&mut inflater, &mut &b"\x4b\x4c\x4a\x04\x00"[..], 16).unwrap(), b"aba");
+        unpacked(&mut inflater, &mut &own[..], 4096).unwrap();
+        assert!(unpacked(&mut inflater, &mut &own[..own.len() / 2], 4096).is_err());
+    }
+}
+
 /// zlib's matches end 262 bytes short of the format's furthest, so this stream is written by hand.
 #[test]
 fn the_furthest_match_after_the_window_was_moved() {
     let bytes = data(2, END, 5);
-    let mut stream = Vec::new();
-    for block in bytes.chunks(60_000) {
-        let len = u16::try_from(block.len()).unwrap();
-        stream.push(0);
-        stream.extend(len.to_le_bytes());
-        stream.extend((!len).to_le_bytes());
-        stream.extend(block);
-    }
+    let mut stream = plain(&bytes);
     // The last block, of fixed codes; 258 bytes; the last code for distances, its extra bits set; the end.
     let bits = ["1", "10", "11000101", "11101", "1111111111111", "0000000"].concat();
     stream

@@ -72,9 +72,8 @@ impl<'a> Payload<'a> {
                 self.packed.read_exact(out).map_err(|error| read_error(self.path, error))?;
             }
             Compression::Deflated => {
-                let ends = "the deflate data ends before the array does";
-                if self.inflate(out, ends)? < out.len() {
-                    return Err(Error::malformed(self.path, ends));
+                if self.inflate(out)? < out.len() {
+                    return Err(Error::malformed(self.path, "the deflate data ends before the array does"));
                 }
             }
         }
@@ -83,12 +82,11 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    /// `cut` says what it means that the stream is not whole.
-    fn inflate(&mut self, out: &mut [u8], cut: &str) -> Result<usize> {
+    fn inflate(&mut self, out: &mut [u8]) -> Result<usize> {
         self.inflater.read(&mut self.packed, out).map_err(|failure| match failure {
             Failure::Read(error) => read_error(self.path, error),
             Failure::Damaged(what) => Error::malformed(self.path, format!("damaged deflate data: {what}")),
-            Failure::Cut => Error::malformed(self.path, cut),
+            Failure::Cut => Error::malformed(self.path, "the deflate data is cut: it has no end marker"),
         })
     }
 
@@ -101,9 +99,7 @@ impl<'a> Payload<'a> {
             return Err(Error::malformed(self.path, "the array is longer than its header says"));
         }
         // The end marker may still be in the input; a byte of output would be one too many.
-        if self.array.member.compression == Compression::Deflated
-            && self.inflate(&mut [0], "the deflate data has no end marker")? > 0
-        {
+        if self.array.member.compression == Compression::Deflated && self.inflate(&mut [0])? > 0 {
             return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
         }
         let found = self.crc.finalize();
