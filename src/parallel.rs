@@ -1,8 +1,8 @@
 //! A scoped parallel map for work that waits on storage: more threads than cores are wanted.
 
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Calls `work` for every item on up to `threads` threads; results come in the items' order.
@@ -13,44 +13,45 @@ pub fn try_map<T: Sync, R: Send, E: Send>(
     threads: usize,
     work: impl Fn(&T) -> Result<R, E> + Sync,
 ) -> Result<Vec<R>, E> {
-    let next = AtomicUsize::new(0);
+    // Each result goes to its place at once: to sort them afterwards would leave all threads but one idle.
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let places = Mutex::new(items.iter().zip(&mut results).enumerate());
     let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+    let has_failed = AtomicBool::new(false);
     let run = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { break };
+        while !has_failed.load(Ordering::Relaxed) {
+            let next = lock(&places).next();
+            let Some((index, (item, place))) = next else { break };
             match work(item) {
-                Ok(result) => done.push((index, result)),
+                Ok(result) => *place = Some(result),
                 Err(error) => {
-                    next.store(items.len(), Ordering::Relaxed);
-                    let mut slot = failed.lock().unwrap_or_else(|poison| poison.into_inner());
+                    has_failed.store(true, Ordering::Relaxed);
+                    let mut slot = lock(&failed);
                     if slot.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
                         *slot = Some((index, error));
                     }
-                    break;
                 }
             }
         }
-        done
     };
-    let mut all: Vec<(usize, R)> = thread::scope(|scope| {
+    thread::scope(|scope| {
         let count = threads.min(items.len()).max(1);
         let others: Vec<_> = (1..count).map(|_| scope.spawn(run)).collect();
-        let mut all = run();
+        run();
         for other in others {
-            match other.join() {
-                Ok(part) => all.extend(part),
-                Err(panic) => std::panic::resume_unwind(panic),
+            if let Err(panic) = other.join() {
+                std::panic::resume_unwind(panic);
             }
         }
-        all
     });
-    if let Some((_, error)) = failed.into_inner().unwrap_or_else(|poison| poison.into_inner()) {
-        return Err(error);
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(results.into_iter().flatten().collect()),
     }
-    all.sort_unstable_by_key(|(index, _)| *index);
-    Ok(all.into_iter().map(|(_, result)| result).collect())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The processors that this process may use; 1 where that cannot be found out.
@@ -60,6 +61,8 @@ pub fn available_cores() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]

@@ -126,7 +126,7 @@ fn load_tables(config: &Config) -> Result<Tables> {
 }
 
 fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
-    let mut seen: HashMap<&str, &Path> = HashMap::new();
+    let mut seen: HashMap<&str, &Path> = HashMap::with_capacity(files.len());
     for path in files {
         let Some(study) = study_id(path) else { continue };
         if let Some(earlier) = seen.insert(study, path) {

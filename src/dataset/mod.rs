@@ -5,6 +5,7 @@
 
 mod condition;
 mod inputs;
+mod inspect;
 mod join;
 mod saved;
 mod scan;
@@ -20,9 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::npz;
-use crate::parallel::try_map;
 use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
-use saved::{Finding, Saved};
+use saved::Finding;
 
 /// What a sample gets where the metadata table has no value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -244,7 +244,7 @@ impl Dataset {
         // Absolute, because a daemon leaves the folder that it was started in.
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
-        let findings = inspect_all(config, &root, &joined.matched)?;
+        let findings = inspect::all(config, &root, &joined.matched)?;
         let mut dataset = Self {
             root,
             samples: Vec::with_capacity(findings.len()),
@@ -311,64 +311,6 @@ fn recipe(
             Ok((array, meta, recipe))
         }
         (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, Err(reason)) => Err(reason),
-    }
-}
-
-/// Looks into the files of all matched volumes that no earlier scan knows.
-fn inspect_all(config: &Config, root: &Path, matched: &[join::Matched]) -> Result<Vec<Finding>> {
-    let file = config.scan_cache.as_deref().map(|cache| saved::file(cache, root, config.array.as_deref()));
-    let saved = file.as_deref().filter(|_| !config.rescan).map(Saved::load).unwrap_or_default();
-    let findings = try_map(matched, config.threads, |matched| match &matched.excluded {
-        Some(reason) => Ok(Finding::Excluded(state(&config.data_folder.join(&matched.path))?, reason.clone())),
-        None => inspect(config, &saved, &matched.path),
-    })?;
-    if let Some(file) = file {
-        let is_part = config.limit.is_some() || config.selection.is_any();
-        // Of those excluded, what an earlier scan found stays.
-        let found = |(matched, finding)| {
-            let matched: &join::Matched = matched;
-            let known = if matched.excluded.is_some() { saved.get(&matched.path)? } else { finding };
-            Some((matched.path.as_path(), known))
-        };
-        let by_path: Vec<_> = matched.iter().zip(&findings).filter_map(found).collect();
-        if !saved.knows(&by_path, is_part) {
-            saved.store(&file, &by_path, is_part);
-        }
-    }
-    Ok(findings)
-}
-
-fn inspect(config: &Config, saved: &Saved, relative: &Path) -> Result<Finding> {
-    let path = config.data_folder.join(relative);
-    let finding = match saved.get(relative) {
-        Some(finding) if *finding.fingerprint() == state(&path)? => finding.clone(),
-        _ => match npz::inspect(&path, config.array.as_deref()) {
-            Ok(array) => Finding::Volume(array),
-            // Again, so that the state it was found in is known from before.
-            Err(Error::Malformed { .. }) => look_again(config, &path, state(&path)?)?,
-            Err(error) => return Err(error),
-        },
-    };
-    match finding {
-        Finding::Malformed(_, reason) if config.strict => {
-            Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
-        }
-        finding => Ok(finding),
-    }
-}
-
-fn state(path: &Path) -> Result<npz::Fingerprint> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => Ok(npz::Fingerprint::of(&metadata)),
-        Err(error) => Err(Error::io(path, "stat the file", error)),
-    }
-}
-
-fn look_again(config: &Config, path: &Path, fingerprint: npz::Fingerprint) -> Result<Finding> {
-    match npz::inspect(path, config.array.as_deref()) {
-        Ok(array) => Ok(Finding::Volume(array)),
-        Err(Error::Malformed { reason, .. }) => Ok(Finding::Malformed(fingerprint, reason)),
-        Err(error) => Err(error),
     }
 }
 

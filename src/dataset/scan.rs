@@ -1,13 +1,14 @@
 //! The NPZ files of a data folder, in an order that is the same on every machine.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
@@ -15,6 +16,8 @@ use crate::parallel::try_map;
 
 /// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;
+/// Bytes of names that a system call returns at most.
+const NAMES: usize = 32 << 10;
 
 /// The volumes of a data folder.
 #[derive(Debug)]
@@ -58,11 +61,12 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
+    let open = File::open(root).map_err(|error| Error::io(root, "open the data folder", error))?;
     let mut folders = vec![PathBuf::new()];
     let mut by_depth: Vec<Vec<PathBuf>> = Vec::new();
     let (mut listed, mut certain) = (Vec::new(), true);
     for depth in 1..=DEPTHS {
-        let listings = try_map(&folders, threads, |folder| list(root, folder, depth < DEPTHS))?;
+        let listings = try_map(&folders, threads, |folder| list(root, &open, folder, depth < DEPTHS))?;
         by_depth.push(Vec::new());
         let here = std::mem::take(&mut folders);
         for (folder, listing) in here.into_iter().zip(listings) {
@@ -88,16 +92,21 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
     Ok(Found { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
 }
 
-/// The NPZ files and (if wanted) the folders directly in `folder`.
-fn list(root: &Path, folder: &Path, want_folders: bool) -> Result<Listing> {
-    let here = root.join(folder);
-    let failed = |error: rustix::io::Errno| Error::io(&here, "list the folder", error.into());
+/// The NPZ files and (if wanted) the folders directly in `folder`, which is relative to `root`.
+fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Result<Listing> {
+    let here = || root.join(folder);
+    let failed = |error: rustix::io::Errno| Error::io(&here(), "list the folder", error.into());
     // By system calls: the standard library looks each folder up and stats it once more, and there are 23,000 of them.
-    let open = rustix::fs::open(&here, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    // Relative to the open root: the kernel looks up two names for each, not ten. Into memory of the stack: allocating
+    // and freeing it 47,000 times showed in the profile.
+    let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let open = rustix::fs::openat(open_root, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(failed)?;
     let state = Fingerprint::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
     let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true };
-    for entry in Dir::new(open).map_err(failed)? {
+    let mut names = [MaybeUninit::uninit(); NAMES];
+    let mut entries = RawDir::new(open, &mut names);
+    while let Some(entry) = entries.next() {
         let entry = entry.map_err(failed)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name.as_bytes().starts_with(b".") {
@@ -106,7 +115,7 @@ fn list(root: &Path, folder: &Path, want_folders: bool) -> Result<Listing> {
         let is_npz = name.as_bytes().ends_with(b".npz");
         let kind = match entry.file_type() {
             FileType::Symlink if !is_npz && !want_folders => continue,
-            FileType::Symlink | FileType::Unknown => listing.look_at(&here, name, is_npz)?,
+            FileType::Symlink | FileType::Unknown => listing.look_at(&here(), name, is_npz)?,
             kind => Some(kind),
         };
         match kind {

@@ -111,12 +111,20 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 /// [`Error::Io`] if the file system failed; [`Error::Malformed`] if the content is not a supported volume.
 pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    inspect_file(path, &file, choice)
+}
+
+/// The same for an NPZ that is open; `path` is what messages call it.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Array> {
     let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
     if !metadata.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
     }
     let fingerprint = Fingerprint::of(&metadata);
-    let windows = Windows::new(&file, fingerprint.size);
+    let windows = Windows::new(file, fingerprint.size);
     let members = directory::members(path, &windows)?;
     let (member, header) = choose(path, &windows, members, choice)?;
     check_shape(path, &member, &header)?;
