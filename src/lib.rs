@@ -32,6 +32,7 @@
 //! | [`layout`] | extents and the look-up by offset; pure | files, decoding |
 //! | [`plan`] | data set + options → shards, shuffled views and digest; what earlier runs planned | reading voxels |
 //! | [`shuffle`] | the order of an epoch, by a generator that is defined there; pure | samples |
+//! | [`sha256`] | digests, of two streams at a time; pure | files, shards |
 //! | [`index`] | index files of other readers, from the layout; pure | files, voxels |
 //! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
@@ -94,8 +95,8 @@
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all processes
 //!   of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
-//!   a model test), `volume/narrow.rs`, `volume/transpose.rs` and `inflate/symbols.rs` (processor instructions, each
-//!   beside a portable definition that the tests compare with), and one system call in `commands/daemon.rs`.
+//!   a model test), `volume/narrow.rs`, `volume/transpose.rs`, `inflate/symbols.rs` and `sha256.rs` (processor
+//!   instructions, each beside a portable definition that the tests compare with), and one system call in `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
@@ -129,6 +130,7 @@ pub mod quarantine;
 pub mod reclaim;
 pub mod record;
 pub mod saved;
+pub mod sha256;
 pub mod shard;
 pub mod shuffle;
 pub mod tar;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::compress::{self, Task};
 use super::folder::Folder;
 use super::output::{Blocks, Message, Output};
+use super::pair::{self, Place};
 use super::stream::{self, Told};
 use super::{Observer, lock, unlock};
 use crate::codec::Codec;
@@ -38,6 +39,13 @@ pub(super) struct Failure {
     /// The sample at fault, as an index into the samples of the plan, if it is one.
     pub(super) sample: Option<usize>,
     pub(super) error: Error,
+}
+
+/// What a worker has of its own.
+struct Worker {
+    /// The way to those who compress.
+    tasks: Sender<Task>,
+    place: Place,
 }
 
 /// What all workers share.
@@ -75,9 +83,9 @@ impl<'a> Job<'a> {
         let broken: Mutex<Option<Error>> = Mutex::new(None);
         let (tasks, queue) = mpsc::channel();
         let queue = Mutex::new(queue);
-        let work = |tasks: Sender<Task>| {
+        let work = |worker: Worker| {
             let mine = std::iter::from_fn(|| shards.get(to_usize(next.fetch_add(1, Ordering::Relaxed))).copied());
-            if let Err(error) = thread::scope(|scope| self.make_all(scope, mine, &tasks)) {
+            if let Err(error) = thread::scope(|scope| self.make_all(scope, mine, &worker)) {
                 next.store(shards.len() as u64, Ordering::Relaxed);
                 lock(&broken).get_or_insert(error);
             }
@@ -94,11 +102,11 @@ impl<'a> Job<'a> {
                     scope.spawn(move || compress::encode(codec, queue));
                 }
             }
-            for _ in 1..workers.min(shards.len()) {
-                let (work, tasks) = (&work, tasks.clone());
-                scope.spawn(move || work(tasks));
+            for place in pair::places(workers.max(1).min(shards.len())) {
+                let (work, worker) = (&work, Worker { tasks: tasks.clone(), place });
+                scope.spawn(move || work(worker));
             }
-            work(tasks);
+            drop(tasks);
         });
         unlock(broken).map_or(Ok(()), Err)?;
         let mut failed = unlock(self.failed);
@@ -118,13 +126,13 @@ impl<'a> Job<'a> {
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         shards: impl Iterator<Item = ShardId>,
-        tasks: &Sender<Task>,
+        worker: &Worker,
     ) -> Result<()> {
         let mut before: Option<ScopedJoinHandle<'scope, Result<()>>> = None;
         for id in shards.take_while(|_| !self.stopped()) {
             let (sender, receiver) = mpsc::sync_channel(1);
             let writing = scope.spawn(move || self.write_out(id, receiver));
-            self.make(id, sender, tasks)?;
+            self.make(id, sender, worker)?;
             before.replace(writing).map_or(Ok(()), join)?;
         }
         before.map_or(Ok(()), join)
@@ -135,12 +143,12 @@ impl<'a> Job<'a> {
     }
 
     /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
-    fn make(&self, id: ShardId, sender: SyncSender<Message>, tasks: &Sender<Task>) -> Result<()> {
+    fn make(&self, id: ShardId, sender: SyncSender<Message>, worker: &Worker) -> Result<()> {
         let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
-        let output = Output::new(self.blocks.clone(), sender).map_err(no_memory)?;
+        let output = Output::new(self.blocks.clone(), worker.place.begin(sender)).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
         let complete = match self.codec {
-            Some(_) => self.compress(id, &cursor, output, tasks),
+            Some(_) => self.compress(id, &cursor, output, &worker.tasks),
             None => self.stream(id, &cursor, output),
         };
         if let Some(output) = complete.map_err(no_memory)? {

@@ -10,6 +10,7 @@ mod job;
 mod lock;
 mod merge;
 mod output;
+mod pair;
 mod partial;
 mod rebuild;
 mod stream;

@@ -1,18 +1,16 @@
-//! A shard's bytes on their way to the disk: hashed and gathered into blocks by the thread that has them, written by
+//! A shard's bytes on their way to the disk: gathered into blocks and hashed by the threads that make them, written by
 //! another, so that neither waits for the other.
 
 use std::io;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
 use memmap2::MmapMut;
-use sha2::{Digest, Sha256};
+
+use super::pair::Hashing;
 
 /// Bytes of a write. Large and page-aligned, as `O_DIRECT` wants them: through the page cache, writing was measured at
 /// half the speed, because it copies every byte into fresh pages.
 const BLOCK: usize = 1 << 20;
-/// Bytes that are hashed and then copied: half of a common L2, so that the copy finds them there.
-pub(super) const PIECE: usize = 256 << 10;
 
 /// Free blocks, kept for the next shard: touching fresh memory takes longer than writing it out.
 #[derive(Default)]
@@ -42,38 +40,34 @@ pub(super) enum Message {
 /// The gathering side.
 pub(super) struct Output {
     blocks: Arc<Blocks>,
-    writer: SyncSender<Message>,
+    hashing: Hashing,
     block: MmapMut,
     filled: usize,
-    hasher: Sha256,
 }
 
 impl Output {
     /// # Errors
     /// There is no memory.
-    pub(super) fn new(blocks: Arc<Blocks>, writer: SyncSender<Message>) -> io::Result<Self> {
+    pub(super) fn new(blocks: Arc<Blocks>, hashing: Hashing) -> io::Result<Self> {
         let block = blocks.take()?;
-        Ok(Self { blocks, writer, block, filled: 0, hasher: Sha256::new() })
+        Ok(Self { blocks, hashing, block, filled: 0 })
     }
 
     /// Appends bytes; waits if the disk is behind. False if the writing thread has given up: it says why.
     ///
     /// # Errors
     /// There is no memory.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        for mut piece in bytes.chunks(PIECE) {
-            self.hasher.update(piece);
-            while !piece.is_empty() {
-                let (now, later) = piece.split_at(piece.len().min(BLOCK - self.filled));
-                self.block[self.filled..self.filled + now.len()].copy_from_slice(now);
-                self.filled += now.len();
-                piece = later;
-                if self.filled == BLOCK {
-                    let full = std::mem::replace(&mut self.block, self.blocks.take()?);
-                    self.filled = 0;
-                    if self.writer.send(Message::Block(full, BLOCK)).is_err() {
-                        return Ok(false);
-                    }
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
+            self.block[self.filled..self.filled + now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            bytes = later;
+            if self.filled == BLOCK {
+                let full = std::mem::replace(&mut self.block, self.blocks.take()?);
+                self.filled = 0;
+                if !self.hashing.add(full, BLOCK) {
+                    return Ok(false);
                 }
             }
         }
@@ -82,9 +76,6 @@ impl Output {
 
     /// The shard is complete.
     pub(super) fn finish(self) {
-        let digest = format!("{:x}", self.hasher.finalize());
-        // A writer that has given up says why.
-        let _ = self.writer.send(Message::Block(self.block, self.filled));
-        let _ = self.writer.send(Message::End(digest));
+        self.hashing.end(self.block, self.filled);
     }
 }

@@ -1,6 +1,5 @@
-//! A shard's bytes on their way into blocks, hashed by the thread that makes them: a decoder that has filled a piece of
-//! a volume finds it in its own cache. A thread of its own would read all of it from memory again, and be woken for
-//! each piece.
+//! A shard's bytes on their way into blocks, by the thread that makes them: a decoder that has filled a piece of a volume
+//! finds it in its own cache. A thread of its own would read all of it from memory again, and be woken for each piece.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -8,13 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::output::{Output, PIECE};
+use super::output::Output;
 use crate::error::{Error, Result};
 use crate::shard::{Cursor, ShardSet};
 
 /// Bytes of the first read. One that covers more than the beginning of a volume is known to want all of it, so that no
 /// look at its first bytes alone is tried.
 const FIRST: usize = 4 << 20;
+/// Bytes of a read after it: half of a common L2, so that the copy finds them there.
+const PIECE: usize = 256 << 10;
 /// Bytes after which the waiting thread is told how far the shard is.
 const REPORT: usize = 4 << 20;
 
@@ -45,6 +46,7 @@ struct Stream {
     set: ShardSet,
     cursor: Arc<Cursor>,
     len: u64,
+    /// Before `told`: whoever listens may begin the next shard in its place, so it goes first, even by a panic.
     output: Output,
     offset: u64,
     unreported: usize,
@@ -120,6 +122,8 @@ impl Stream {
     }
 
     fn end(self, told: Told) {
-        let _ = self.told.send(told); // as above
+        let Self { told: listener, output, .. } = self;
+        drop(output); // first, as above
+        let _ = listener.send(told); // nobody listens any more if the run was stopped
     }
 }
