@@ -242,10 +242,11 @@ class Lab:
             "cpu": readers + daemon, "readers_cpu": readers, "daemon_cpu": daemon, "bytes_read": read,
         }  # fmt: skip
 
-    def interleave(self, variants: dict[str, Callable[[], Sample]]) -> Samples:
-        """A B A B …: what changes on the machine meanwhile changes for all variants."""
+    def interleave(self, variants: dict[str, Callable[[], Sample]], patience: float = 1.0) -> Samples:
+        """A B A B …: what changes on the machine meanwhile changes for all variants. `patience` is a factor of that of
+        the settings."""
         samples: Samples = {name: [] for name in variants}
-        runs, enough = self.settings.runs, time.monotonic() + self.settings.patience
+        runs, enough = self.settings.runs, time.monotonic() + patience * self.settings.patience
         number = 0
         while number < runs or (number < 3 * runs and time.monotonic() < enough):
             number += 1
