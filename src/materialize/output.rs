@@ -1,5 +1,5 @@
-//! A shard's bytes on their way to the disk: gathered into blocks and hashed by the threads that make them, written by
-//! another, so that neither waits for the other.
+//! A shard's bytes on their way to the disk: gathered into blocks by the thread that makes them, hashed by it or by that
+//! of another shard ([`super::pair`]), written by a third, so that none waits for the others.
 
 use std::io;
 use std::sync::{Arc, Mutex};
