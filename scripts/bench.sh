@@ -55,7 +55,8 @@ trap 'exit 143' TERM
 
 # In the background, because bash runs a trap only once the command in the foreground has ended. PyTorch's workers leave
 # temporary folders behind, so these go where everything is removed.
-TMPDIR=$work timeout --kill-after=60 "$DEADLINE" .venv/bin/python -m bench --base "$here" --program "$CTWDS_FS" --work "$work" "$@" &
+TMPDIR=$work timeout --kill-after=60 "$DEADLINE" \
+    .venv/bin/python -m bench --base "$here" --program "$CTWDS_FS" --work "$work" "$@" &
 child=$!
 status=0
 wait "$child" || status=$?

@@ -96,7 +96,8 @@
 //!   of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
 //!   a model test), `volume/narrow.rs`, `volume/transpose.rs`, `inflate/symbols.rs` and `sha256.rs` (processor
-//!   instructions, each beside a portable definition that the tests compare with), and one system call in `commands/daemon.rs`.
+//!   instructions, each beside a portable definition that the tests compare with), and one system call in
+//!   `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
