@@ -164,7 +164,7 @@ impl PageCache {
     /// Whether it is used for shards of so many bytes in all.
     pub fn is_on(self, shard_bytes: u64) -> bool {
         match self {
-            Self::Auto => shard_bytes <= crate::memory::available() / 2,
+            Self::Auto => shard_bytes <= crate::base::memory::available() / 2,
             Self::On => true,
             Self::Off => false,
         }
@@ -218,7 +218,7 @@ fn flag_with_dashes(arg: OsString) -> OsString {
 
 /// The memory for volumes where the user named none: a quarter of what the process may use.
 pub fn default_cache_size() -> u64 {
-    crate::memory::available() / 4
+    crate::base::memory::available() / 4
 }
 
 /// Checks the size that the user gave.

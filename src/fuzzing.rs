@@ -60,7 +60,7 @@ pub fn npz(bytes: &[u8]) {
         let Ok(mut payload) = Payload::open(path, file, &array, &mut inflater) else { return };
         let mut chunk = vec![0; 10_000];
         while payload.remaining() > 0 {
-            let len = chunk.len().min(crate::num::to_usize(payload.remaining()));
+            let len = chunk.len().min(crate::base::num::to_usize(payload.remaining()));
             if payload.read_exact(&mut chunk[..len]).is_err() {
                 return;
             }

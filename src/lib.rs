@@ -103,6 +103,7 @@
 //! knows the tar or JSON dialect.
 
 pub mod archive;
+pub mod base;
 pub mod bench;
 pub mod cache;
 pub mod cli;
@@ -120,17 +121,13 @@ pub mod layout;
 pub mod manifest;
 pub mod materialize;
 pub mod members;
-pub mod memory;
 pub mod npz;
-pub mod num;
-pub mod parallel;
 pub mod part;
 pub mod plan;
 pub mod pyjson;
 pub mod quarantine;
 pub mod reclaim;
 pub mod record;
-pub mod saved;
 pub mod sha256;
 pub mod shard;
 pub mod shuffle;

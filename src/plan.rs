@@ -19,7 +19,7 @@ use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
 use crate::layout::{Extent, MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
-use crate::parallel::{available_cores, try_map};
+use crate::base::parallel::{available_cores, try_map};
 use crate::tar;
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
 pub use digests::SampleDigest;

@@ -19,7 +19,7 @@ pub fn order(seed: u64, epoch: u64, count: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count).collect();
     for place in (1..order.len()).rev() {
         let other = stream.below(place as u64 + 1);
-        order.swap(place, crate::num::to_usize(other));
+        order.swap(place, crate::base::num::to_usize(other));
     }
     order
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::tar::{self, Entry};
 
 /// Bytes that are read at a time: the small members of a sample with their headers, and the next sample's first.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::MAX_BLOCK;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;

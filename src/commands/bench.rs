@@ -19,7 +19,7 @@ use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
 use crate::materialize::{Observer, OnError, Request, materialize};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::part::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::parallel::{available_cores, try_map};
+use crate::base::parallel::{available_cores, try_map};
 use crate::plan::Plan;
 use crate::volume::{Doubt, KindOptions, Recipe, Rescale, doubt};
 

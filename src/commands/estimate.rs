@@ -12,7 +12,7 @@ use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
 use crate::error::{Error, Result};
 use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::verify::Progress;
 use crate::volume::{Kind, KindOptions};

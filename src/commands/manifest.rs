@@ -9,7 +9,7 @@ use super::{FAILED, show_plan, stop_on_signals};
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
 use crate::materialize::{merge, rebuild};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::shard::{Serving, ShardSet};
 
 /// Rebuilding reads no voxel through it.

@@ -15,7 +15,7 @@ use super::{FAILED, make_plan, warn_left_out};
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::Result;
 use crate::materialize::{Observer, Outcome, Request, materialize};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::part::Part;
 use crate::shard::{Serving, ShardSet};
 

@@ -11,7 +11,7 @@ use super::{make_plan, warn_left_out};
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
 use crate::fs::{Tree, mount, mounts};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 

@@ -10,7 +10,7 @@ use super::verify::Bar;
 use super::{FAILED, SCANNERS, stop_on_signals};
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::reclaim::{Outcome, Reclaim, Survey};
 use crate::verify::Progress;
 use crate::volume::Kind;

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::layout::Content;
 use crate::members::VOLUME;
 use crate::npz;
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 use crate::plan::{Plan, ShardId};
 use crate::quarantine::{self, Quarantined};
 use crate::shard::{Serving, ShardSet};
@@ -102,7 +102,7 @@ fn read(set: &ShardSet, id: ShardId, range: std::ops::Range<u64>, bar: &Bar) -> 
     let mut at = range.start;
     while at < range.end {
         let len = READ.min(range.end - at);
-        set.read_on(&cursor, at, crate::num::to_usize(len))?;
+        set.read_on(&cursor, at, crate::base::num::to_usize(len))?;
         bar.advance(len);
         at += len;
     }

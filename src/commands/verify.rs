@@ -16,7 +16,7 @@ use super::{bench, make_plan, sources};
 use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
-use crate::parallel::available_cores;
+use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::verify::{self, Config, Place, Progress, Report, Verdict};
 

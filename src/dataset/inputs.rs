@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, Dataset};
 use crate::npz::Fingerprint;
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 
 /// Items that a thread takes at a time: a stat of what the kernel knows takes a microsecond or two.
 const BATCH: usize = 256;

@@ -11,7 +11,7 @@ use super::join::Matched;
 use super::saved::{self, Finding, Saved};
 use crate::error::{Error, Result};
 use crate::npz;
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 
 /// Looks into the files of all matched volumes that no earlier scan knows.
 pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {

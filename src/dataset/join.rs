@@ -8,7 +8,7 @@ use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
-use crate::parallel::{available_cores, try_map};
+use crate::base::parallel::{available_cores, try_map};
 use crate::quarantine;
 use crate::volume::Kind;
 

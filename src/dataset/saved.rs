@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::npz::{Array, Fingerprint};
-use crate::saved;
+use crate::base::user_cache;
 
 /// What a scan found in one file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(super) struct Saved(HashMap<PathBuf, Finding>);
 impl Saved {
     /// The findings in `file`, or none.
     pub(super) fn load(file: &Path) -> Self {
-        saved::load(file).unwrap_or_default()
+        user_cache::load(file).unwrap_or_default()
     }
 
     /// What was found in a file, if anything, whether or not that still holds.
@@ -64,9 +64,9 @@ impl Saved {
                 others.remove(path);
             }
         }
-        let settled = saved::settled_before();
+        let settled = user_cache::settled_before();
         let all = findings.iter().copied().chain(others);
-        saved::store(file, &Map(all.filter(|(_, finding)| finding.fingerprint().mtime_ns < settled).collect()));
+        user_cache::store(file, &Map(all.filter(|(_, finding)| finding.fingerprint().mtime_ns < settled).collect()));
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
     fn only_what_has_settled_is_saved() {
         let folder = tempfile::tempdir().unwrap();
         let file = file(&folder.path().join("cache"), Path::new("/data"), None);
-        let fresh = saved::settled_before() + 1_000_000_000;
+        let fresh = user_cache::settled_before() + 1_000_000_000;
         let (old, new, other) = (malformed(1), malformed(fresh), malformed(2));
         let findings = [(Path::new("a.npz"), &old), (Path::new("b.npz"), &new)];
         Saved::default().store(&file, &findings, false);

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 
 /// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;

@@ -168,7 +168,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let entries = match self.tree.entries(inode.0, crate::num::to_usize(offset)) {
+        let entries = match self.tree.entries(inode.0, crate::base::num::to_usize(offset)) {
             Ok(entries) => entries,
             Err(error) => return reply.error(errno(&error)),
         };

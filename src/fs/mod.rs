@@ -27,7 +27,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::index;
 use crate::manifest;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId, View};
 use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;

@@ -7,7 +7,7 @@ use super::{Attr, ERRORS, Inode, MOUNT, STATS, Tree};
 use crate::error::{Error, Result};
 use crate::index::{ENERGON_FOLDER, ShardIndex, ViewIndex};
 use crate::manifest;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId, View};
 use crate::record::STATUS_DIR;
 

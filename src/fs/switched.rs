@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use super::node::Generation;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::ShardId;
 
 /// The sizes that files of shards had, one after the other: without a sample that could not be made, it is not the

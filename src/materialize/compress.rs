@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::members::{Format, VOLUME, with_codec};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::tar::{self, Entry};
 
 /// The sample's JSON among the members.

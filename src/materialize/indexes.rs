@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::partial::publish;
 use crate::error::{Error, Result};
 use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId, View};
 

@@ -21,7 +21,7 @@ use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::layout::Content;
 use crate::members::VOLUME;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::record::{Finished, Skipped};
 use crate::shard::{Cursor, ShardSet};

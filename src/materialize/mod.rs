@@ -24,7 +24,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
 use crate::quarantine::{self, Quarantined};

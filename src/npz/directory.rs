@@ -42,7 +42,7 @@ impl<'a> Windows<'a> {
         let wanted = len.max(WINDOW) as u64;
         // At the end of the file, reach back: the directory lies before the end record.
         let start = if offset + wanted > self.len { offset.min(self.len.saturating_sub(wanted)) } else { offset };
-        let mut bytes = vec![0; crate::num::to_usize(wanted.min(self.len - start))];
+        let mut bytes = vec![0; crate::base::num::to_usize(wanted.min(self.len - start))];
         self.file.read_exact_at(&mut bytes, start)?;
         Ok((start, bytes))
     }
@@ -54,7 +54,7 @@ impl ReaderAt for Windows<'_> {
             return Ok(0);
         }
         let copy = |(start, bytes): &(u64, Vec<u8>), buf: &mut [u8]| {
-            let from = crate::num::to_usize(offset.checked_sub(*start)?);
+            let from = crate::base::num::to_usize(offset.checked_sub(*start)?);
             let found = bytes.get(from..).filter(|found| !found.is_empty())?;
             let n = found.len().min(buf.len());
             buf[..n].copy_from_slice(&found[..n]);

@@ -248,7 +248,7 @@ fn unpacked_head(path: &Path, windows: &Windows<'_>, member: &Member, wanted: us
         // Deflate's worst case adds 5 bytes for 16 KiB; NumPy's headers shrink.
         Compression::Deflated => wanted + 64,
     };
-    let mut packed = vec![0; packed_len.min(crate::num::to_usize(member.packed_len))];
+    let mut packed = vec![0; packed_len.min(crate::base::num::to_usize(member.packed_len))];
     rawzip::ReaderAt::read_exact_at(windows, &mut packed, member.offset)
         .map_err(|error| Error::io(path, "read the array's header", error))?;
     if member.compression == Compression::Stored {

@@ -10,7 +10,7 @@ use crc32fast::Hasher;
 use super::{Array, Compression, Member, read_error};
 use crate::error::{Error, Result};
 use crate::inflate::{Failure, Inflater};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 /// A running read of one array. [`Payload::finish`] must be called after the last byte: only then is the CRC known.
 pub struct Payload<'a> {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::{Measured, Options, Plan};
 use crate::dataset::{Config, Dataset, Selection};
 use crate::error::{Error, Result};
-use crate::saved;
+use crate::base::user_cache;
 
 /// Saved plans that are kept, one for each choice of inputs and options; 47,149 volumes take some 72 MB with reports of
 /// CT-RATE's length.
@@ -32,18 +32,18 @@ impl Plan {
     /// As [`Dataset::scan`] and [`Plan::new`].
     pub fn of(config: &Config, options: Options) -> Result<Self> {
         let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
-        let saved = file.as_deref().filter(|_| !config.rescan).and_then(saved::load::<Saved>);
+        let saved = file.as_deref().filter(|_| !config.rescan).and_then(user_cache::load::<Saved>);
         if let Some(Saved { dataset, measured, digest }) = saved
             && dataset.is_current(config)
         {
             return Ok(Self::lay_out(dataset, options, measured, digest));
         }
-        let settled = saved::settled_before();
+        let settled = user_cache::settled_before();
         let dataset = Dataset::scan(config)?;
         let (measured, digest) = Self::measure(&dataset, options)?;
         let saved = Saved { dataset, measured, digest };
         if let Some(file) = file.filter(|_| saved.dataset.can_be_saved(settled)) {
-            saved::store(&file, &saved);
+            user_cache::store(&file, &saved);
             remove_old(file.parent().unwrap_or(Path::new(".")));
         }
         Ok(Self::lay_out(saved.dataset, options, saved.measured, saved.digest))

@@ -32,7 +32,7 @@ use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::materialize::sync_folder;
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 use crate::plan::{Options, Plan, SampleDigest, ShardId};
 use crate::record::reclaimed::{self, Line, Removing};
 use crate::shard::{Serving, ShardSet};

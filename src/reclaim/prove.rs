@@ -12,7 +12,7 @@ use super::{Reclaim, State};
 use crate::layout::Content;
 use crate::materialize::sha256_of;
 use crate::npz::Fingerprint;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
 

@@ -13,7 +13,7 @@ use crate::cache::Key;
 use crate::error::Result;
 use crate::members::VOLUME;
 use crate::npz::Fingerprint;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::tar;
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};

@@ -20,7 +20,7 @@ pub use cursor::Cursor;
 
 use crate::cache::{self, Broken, Cache, Key};
 use crate::error::{Error, Result};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, Sink, Volume};
 

@@ -16,7 +16,7 @@ use super::report::{Finding, Precision, Verdict};
 use super::source::Source;
 use super::walk::{Sample, Span};
 use crate::dataset::Study;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
 

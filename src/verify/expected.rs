@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::source::Source;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use crate::volume::{Axes, Overflow, Preprocess, Recipe};
 
 /// A voxel as it should be.

@@ -26,7 +26,7 @@ pub use source::readable;
 
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
-use crate::parallel::try_map;
+use crate::base::parallel::try_map;
 use crate::plan::Plan;
 use crate::volume::Kind;
 use compare::Compared;
@@ -175,5 +175,5 @@ fn choose<'a>(mut all: Vec<At>, config: &Config<'_>, key: impl Fn(&At) -> &'a St
 fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a Study>) -> usize {
     let bytes = |study: &Study| study.array.header.payload_len().unwrap_or(u64::MAX);
     let largest = sources.map(bytes).max().unwrap_or(1).max(1);
-    workers.min(usize::try_from(crate::memory::available() / 2 / largest).unwrap_or(workers)).max(1)
+    workers.min(usize::try_from(crate::base::memory::available() / 2 / largest).unwrap_or(workers)).max(1)
 }

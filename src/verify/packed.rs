@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, Cursor, Read};
 
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 /// What the name of a packed member ends with, and what its sample's JSON then says.
 pub(super) const SUFFIX: &str = ".shuffle.zst";

@@ -11,7 +11,7 @@ use super::kind::Recipe;
 use super::scratch::Scratch;
 use crate::error::{Error, Result};
 use crate::npz::{Array, Payload};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 /// Bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the patient.
 const LOOK: usize = 4 << 20;

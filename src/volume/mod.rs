@@ -29,7 +29,7 @@ pub use source::Volume;
 
 use crate::error::{Error, Result};
 use crate::npz::{self, Array, Compression, Fingerprint, Payload};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 use cast::{Linear, TooLarge, to_f16};
 use planes::Planes;
 use scratch::{Block, CHUNK_LEN, Scratch};

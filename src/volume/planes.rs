@@ -14,7 +14,7 @@ use super::transpose::{self, Collected};
 use super::{Last, NpzVolume, Sink};
 use crate::error::{Error, Result};
 use crate::npz::{ArrayHeader, Payload};
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 const HEIGHT: usize = 0;
 const WIDTH: usize = 1;

@@ -14,7 +14,7 @@ use super::{Filled, Sink};
 use crate::codec::{Block, FOOTER, SeekTable};
 use crate::error::{Error, Result};
 use crate::npz::Fingerprint;
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 /// Plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::num::to_usize;
+use crate::base::num::to_usize;
 
 /// Planes that are collected before they are written out: 32 voxels of float16 are one cache line of the result.
 const PLANES: usize = 32;

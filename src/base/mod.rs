@@ -1,0 +1,6 @@
+//! What every room may use and what knows nothing of CT: numbers, threads, memory, files of the user's cache folder.
+
+pub mod memory;
+pub mod num;
+pub mod parallel;
+pub mod user_cache;
