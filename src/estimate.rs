@@ -7,13 +7,13 @@ use std::sync::Arc;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Serialize, Serializer};
 
-use crate::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
-use crate::dataset::{Sample, Source, Study};
-use crate::error::{Error, Result};
-use crate::layout::Content;
-use crate::members::VOLUME;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
+use crate::dataset::{Sample, Source, Study};
+use crate::error::{Error, Result};
+use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
+use crate::layout::Content;
+use crate::members::VOLUME;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 use crate::shuffle;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::dataset::tables;
-use crate::inflate::Inflater;
-use crate::npz::{self, Payload, npy};
+use crate::formats::inflate::Inflater;
+use crate::formats::npz::{self, Payload, npy};
 use crate::quarantine;
 use crate::record::Record;
 

@@ -12,9 +12,9 @@ use std::fmt::Write;
 
 use serde_json::json;
 
+use crate::formats::tar;
 use crate::members::MEMBERS;
 use crate::plan::{Plan, ShardId, View};
-use crate::tar;
 
 /// The folder of Energon's files.
 pub const ENERGON_FOLDER: &str = ".nv-meta";

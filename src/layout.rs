@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::tar;
+use crate::formats::tar;
 
 /// What fills an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use merge::{Merged, merge};
 pub use read::read;
 
-use crate::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::dataset::{LeftOut, Selected};
+use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::members::Format;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId, View};

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{CODEC, FILTER};
 use crate::dataset::{Sample, Source, Study};
-use crate::pyjson;
+use crate::formats::codec::{CODEC, FILTER};
+use crate::formats::pyjson;
 use crate::volume::Kind;
 
 /// The profile: how members are named and encoded.

@@ -15,12 +15,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
+use crate::formats::tar;
 use crate::layout::{Extent, MemberId, ShardLayout};
 use crate::members::{Format, MEMBERS, VOLUME};
-use crate::base::parallel::{available_cores, try_map};
-use crate::tar;
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
 pub use digests::SampleDigest;
 use digests::shard_digest;

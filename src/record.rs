@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::npz::Fingerprint;
+use crate::formats::codec::Codec;
+use crate::formats::npz::Fingerprint;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
 

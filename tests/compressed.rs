@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::archive;
-use ctwds_fs::codec::Codec;
+use ctwds_fs::formats::codec::Codec;
 use ctwds_fs::materialize::{Observer, OnError, Outcome, Request, materialize};
 use ctwds_fs::part::Part;
 use ctwds_fs::plan::Plan;
@@ -91,7 +91,7 @@ fn every_changed_byte_of_a_volume_is_noticed() {
     write(example.plan(), &packed, Some(Codec { level: 1 }));
     let path = packed.join(Plan::shard_name(0));
     let right = std::fs::read(&path).unwrap();
-    let size = ctwds_fs::tar::parse(&right[..512]).unwrap().size as usize;
+    let size = ctwds_fs::formats::tar::parse(&right[..512]).unwrap().size as usize;
     for at in 512..512 + size {
         let mut wrong = right.clone();
         wrong[at] ^= 1;

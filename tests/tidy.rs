@@ -89,14 +89,14 @@ fn layers_keep_their_distance() {
         ("shard/", "crate::fs"),
         // An auditor that shares code with what it audits finds nothing.
         ("verify/", "crate::shard"),
-        ("verify/", "crate::npz"),
+        ("verify/", "crate::formats::npz"),
         ("verify/", "crate::cache"),
-        ("verify/", "crate::codec"),
+        ("verify/", "crate::formats::codec"),
         ("verify/", "crate::members"),
         ("verify/", "crate::layout"),
         ("verify/", "crate::manifest"),
-        ("verify/", "crate::tar"),
-        ("verify/", "crate::sha256"),
+        ("verify/", "crate::formats::tar"),
+        ("verify/", "crate::formats::sha256"),
         ("verify/", "crate::bench"),
         ("bench/", "crate::verify"),
     ] {

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
 use crate::base::num::to_usize;
-use crate::tar::{self, Entry};
+use crate::error::{Error, Result};
+use crate::formats::tar::{self, Entry};
 
 /// Bytes that are read at a time: the small members of a sample with their headers, and the next sample's first.
 const WINDOW: usize = 16 << 10;

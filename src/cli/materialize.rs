@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{DatasetArgs, ShardsArgs};
-use crate::codec::Codec;
+use crate::formats::codec::Codec;
 use crate::materialize::OnError;
 use crate::part::Partition;
 

@@ -13,13 +13,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use super::make_plan;
+use crate::base::parallel::available_cores;
 use crate::bench::{self, Config, Data, Piece, Shards};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
 use crate::materialize::{Observer, OnError, Request, materialize};
-use crate::base::parallel::available_cores;
 use crate::part::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::Sample;
 use crate::error::Result;
-use crate::base::parallel::{available_cores, try_map};
 use crate::plan::Plan;
 use crate::volume::{Doubt, KindOptions, Recipe, Rescale, doubt};
 

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::doubts;
 use super::verify::Bar;
+use crate::base::parallel::available_cores;
 use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
 use crate::error::{Error, Result};
 use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
-use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::verify::Progress;
 use crate::volume::{Kind, KindOptions};

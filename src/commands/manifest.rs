@@ -6,10 +6,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::materialize::Progress;
 use super::{FAILED, show_plan, stop_on_signals};
+use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
 use crate::materialize::{merge, rebuild};
-use crate::base::parallel::available_cores;
 use crate::shard::{Serving, ShardSet};
 
 /// Rebuilding reads no voxel through it.

@@ -12,10 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{FAILED, make_plan, warn_left_out};
+use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::Result;
 use crate::materialize::{Observer, Outcome, Request, materialize};
-use crate::base::parallel::available_cores;
 use crate::part::Part;
 use crate::shard::{Serving, ShardSet};
 

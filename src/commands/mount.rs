@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::daemon;
 use super::{make_plan, warn_left_out};
+use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
 use crate::fs::{Tree, mount, mounts};
-use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 

@@ -8,9 +8,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::verify::Bar;
 use super::{FAILED, SCANNERS, stop_on_signals};
+use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
-use crate::base::parallel::available_cores;
 use crate::reclaim::{Outcome, Reclaim, Survey};
 use crate::verify::Progress;
 use crate::volume::Kind;

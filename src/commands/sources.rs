@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::make_plan;
 use super::verify::{Bar, exit_code};
+use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result};
+use crate::formats::npz;
 use crate::layout::Content;
 use crate::members::VOLUME;
-use crate::npz;
-use crate::base::parallel::try_map;
 use crate::plan::{Plan, ShardId};
 use crate::quarantine::{self, Quarantined};
 use crate::shard::{Serving, ShardSet};

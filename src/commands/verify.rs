@@ -13,10 +13,10 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{bench, make_plan, sources};
+use crate::base::parallel::available_cores;
 use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
-use crate::base::parallel::available_cores;
 use crate::plan::Plan;
 use crate::verify::{self, Config, Place, Progress, Report, Verdict};
 

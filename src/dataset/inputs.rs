@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, CWD, statat};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Dataset};
-use crate::npz::Fingerprint;
 use crate::base::parallel::try_map;
+use crate::formats::npz::Fingerprint;
 
 /// Items that a thread takes at a time: a stat of what the kernel knows takes a microsecond or two.
 const BATCH: usize = 256;

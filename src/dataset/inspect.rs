@@ -9,9 +9,9 @@ use rustix::io::retry_on_intr;
 use super::Config;
 use super::join::Matched;
 use super::saved::{self, Finding, Saved};
-use crate::error::{Error, Result};
-use crate::npz;
 use crate::base::parallel::try_map;
+use crate::error::{Error, Result};
+use crate::formats::npz;
 
 /// Looks into the files of all matched volumes that no earlier scan knows.
 pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {

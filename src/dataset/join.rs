@@ -6,9 +6,9 @@ use std::thread;
 
 use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
-use crate::error::{Error, Result};
-use crate::npz::Fingerprint;
 use crate::base::parallel::{available_cores, try_map};
+use crate::error::{Error, Result};
+use crate::formats::npz::Fingerprint;
 use crate::quarantine;
 use crate::volume::Kind;
 

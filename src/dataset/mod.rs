@@ -20,7 +20,7 @@ pub use select::{Selected, Selection};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::npz;
+use crate::formats::npz;
 use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
 use saved::Finding;
 

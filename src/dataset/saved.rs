@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::npz::{Array, Fingerprint};
 use crate::base::user_cache;
+use crate::formats::npz::{Array, Fingerprint};
 
 /// What a scan found in one file.
 #[derive(Clone, Debug, Serialize, Deserialize)]

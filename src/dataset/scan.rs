@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
-use crate::error::{Error, Result};
-use crate::npz::Fingerprint;
 use crate::base::parallel::try_map;
+use crate::error::{Error, Result};
+use crate::formats::npz::Fingerprint;
 
 /// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
-use crate::npz::Fingerprint;
+use crate::formats::npz::Fingerprint;
 use crate::plan::{Plan, ShardId};
 use crate::record::{self, Record};
 use crate::shard::Files;

@@ -24,10 +24,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::index;
 use crate::manifest;
-use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId, View};
 use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 
 use super::node::Node;
 use super::{Attr, ERRORS, Inode, MOUNT, STATS, Tree};
+use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::index::{ENERGON_FOLDER, ShardIndex, ViewIndex};
 use crate::manifest;
-use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId, View};
 use crate::record::STATUS_DIR;
 

@@ -8,10 +8,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use bytes::Bytes;
 
-use crate::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
-use crate::members::{Format, VOLUME, with_codec};
 use crate::base::num::to_usize;
-use crate::tar::{self, Entry};
+use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
+use crate::formats::tar::{self, Entry};
+use crate::members::{Format, VOLUME, with_codec};
 
 /// The sample's JSON among the members.
 const JSON: usize = 1;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::partial::publish;
+use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
-use crate::base::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId, View};
 

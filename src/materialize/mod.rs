@@ -21,10 +21,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::codec::Codec;
-use crate::error::{Error, Result};
-use crate::manifest::{self, Manifest};
 use crate::base::parallel::try_map;
+use crate::error::{Error, Result};
+use crate::formats::codec::Codec;
+use crate::manifest::{self, Manifest};
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
 use crate::quarantine::{self, Quarantined};

@@ -1,4 +1,4 @@
-//! The SHA-256 of the shards that two workers make, computed together: see [`crate::sha256`] for why.
+//! The SHA-256 of the shards that two workers make, computed together: see [`crate::formats::sha256`] for why.
 //!
 //! A thread that has filled a block leaves it, and goes on with the next one; when both workers' blocks wait, one thread
 //! hashes two at once. They take turns at that, so that neither shard falls behind. Nobody waits for a worker that is
@@ -12,7 +12,7 @@ use memmap2::MmapMut;
 
 use super::lock;
 use super::output::Message;
-use crate::sha256::{BLOCK, Sha256};
+use crate::formats::sha256::{BLOCK, Sha256};
 
 /// Blocks of a worker that wait for one of the other's, at most.
 const MOST: usize = 4;

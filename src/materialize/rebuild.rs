@@ -11,17 +11,17 @@ use super::job::sha256;
 use super::lock::lock;
 use super::partial::publish;
 use super::{Incomplete, Observer, check_stop, indexes};
+use crate::base::num::to_usize;
+use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
+use crate::formats::tar::{self, Entry};
 use crate::layout::Content;
 use crate::manifest;
 use crate::members::VOLUME;
-use crate::base::num::to_usize;
-use crate::base::parallel::try_map;
 use crate::part::Part;
 use crate::plan::{Plan, ShardId};
 use crate::record::{Finished, Line, Record, Run, Skipped, append};
 use crate::shard::ShardSet;
-use crate::tar::{self, Entry};
 
 /// Makes the manifest and the indexes of `folder` again, and records what no record knew. A shard counts if all of it but the voxels is
 /// the plan's, and its SHA-256 the recorded one where there is one; samples that it does not hold are left out. The

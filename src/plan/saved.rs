@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Measured, Options, Plan};
+use crate::base::user_cache;
 use crate::dataset::{Config, Dataset, Selection};
 use crate::error::{Error, Result};
-use crate::base::user_cache;
 
 /// Saved plans that are kept, one for each choice of inputs and options; 47,149 volumes take some 72 MB with reports of
 /// CT-RATE's length.

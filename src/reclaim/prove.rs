@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, fadvise};
 
 use super::{Reclaim, State};
+use crate::base::num::to_usize;
+use crate::formats::npz::Fingerprint;
 use crate::layout::Content;
 use crate::materialize::sha256_of;
-use crate::npz::Fingerprint;
-use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
 

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use crate::npz::Fingerprint;
+use crate::formats::npz::Fingerprint;
 
 /// A file, by its folder.
 struct Place<'a> {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::lock;
+use crate::base::num::to_usize;
 use crate::cache::Key;
 use crate::error::Result;
+use crate::formats::npz::Fingerprint;
+use crate::formats::tar;
 use crate::members::VOLUME;
-use crate::npz::Fingerprint;
-use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
-use crate::tar;
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
 
 /// The finished files of plain shards.

@@ -18,9 +18,9 @@ use copies::Copies;
 pub use copies::Files;
 pub use cursor::Cursor;
 
+use crate::base::num::to_usize;
 use crate::cache::{self, Broken, Cache, Key};
 use crate::error::{Error, Result};
-use crate::base::num::to_usize;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, Sink, Volume};
 

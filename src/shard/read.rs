@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::{Cursor, Inner, lock};
+use crate::base::num::to_usize;
 use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};
 use crate::layout::{Content, Extent};
 use crate::members::VOLUME;
-use crate::base::num::to_usize;
 use crate::plan::ShardId;
 
 /// The work that a look at a volume's first or last bytes may cost before the whole volume is filled instead:

@@ -15,8 +15,8 @@ use super::payload;
 use super::report::{Finding, Precision, Verdict};
 use super::source::Source;
 use super::walk::{Sample, Span};
-use crate::dataset::Study;
 use crate::base::num::to_usize;
+use crate::dataset::Study;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
 

@@ -24,9 +24,9 @@ use sha2::{Digest, Sha256};
 pub use report::{Finding, Information, Integrity, Place, Precision, Report, SourceCheck, Verdict, Worst};
 pub use source::readable;
 
+use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
-use crate::base::parallel::try_map;
 use crate::plan::Plan;
 use crate::volume::Kind;
 use compare::Compared;

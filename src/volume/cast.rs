@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::narrow::{Map, narrow};
-use crate::npz::Element;
+use crate::formats::npz::Element;
 
 /// What becomes of a finite value that rounds beyond float16's largest, ±65504.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

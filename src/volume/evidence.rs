@@ -9,9 +9,9 @@ use std::path::Path;
 use super::cast::{Linear, widen};
 use super::kind::Recipe;
 use super::scratch::Scratch;
-use crate::error::{Error, Result};
-use crate::npz::{Array, Payload};
 use crate::base::num::to_usize;
+use crate::error::{Error, Result};
+use crate::formats::npz::{Array, Payload};
 
 /// Bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the patient.
 const LOOK: usize = 4 << 20;

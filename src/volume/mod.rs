@@ -27,9 +27,9 @@ pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, R
 pub use shard_file::{ShardMember, ShardVolume, Storage, read_table};
 pub use source::Volume;
 
-use crate::error::{Error, Result};
-use crate::npz::{self, Array, Compression, Fingerprint, Payload};
 use crate::base::num::to_usize;
+use crate::error::{Error, Result};
+use crate::formats::npz::{self, Array, Compression, Fingerprint, Payload};
 use cast::{Linear, TooLarge, to_f16};
 use planes::Planes;
 use scratch::{Block, CHUNK_LEN, Scratch};

@@ -12,9 +12,9 @@ use super::resample::{Axis, along, between};
 use super::scratch::{Block, CHUNK_LEN};
 use super::transpose::{self, Collected};
 use super::{Last, NpzVolume, Sink};
-use crate::error::{Error, Result};
-use crate::npz::{ArrayHeader, Payload};
 use crate::base::num::to_usize;
+use crate::error::{Error, Result};
+use crate::formats::npz::{ArrayHeader, Payload};
 
 const HEIGHT: usize = 0;
 const WIDTH: usize = 1;

@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use half::f16;
 use memmap2::{Advice, MmapMut};
 
-use crate::codec::Decoder;
-use crate::inflate::Inflater;
+use crate::formats::codec::Decoder;
+use crate::formats::inflate::Inflater;
 
 /// Source bytes that are unpacked, checked and cast at a time: chunk, window and result together stay in L2.
 pub(super) const CHUNK_LEN: usize = 128 * 1024;
@@ -66,9 +66,8 @@ impl Scratch {
     pub(super) fn packed(&mut self) -> std::io::Result<&mut Packed> {
         match &mut self.packed {
             Some(packed) => Ok(packed),
-            none => {
-                Ok(none.insert(Packed { frame: MmapMut::map_anon(crate::codec::BLOCK)?, decoder: Decoder::new()? }))
-            }
+            none => Ok(none
+                .insert(Packed { frame: MmapMut::map_anon(crate::formats::codec::BLOCK)?, decoder: Decoder::new()? })),
         }
     }
 

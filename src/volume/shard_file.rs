@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::scratch::{Packed, Scratch};
 use super::{Filled, Sink};
-use crate::codec::{Block, FOOTER, SeekTable};
-use crate::error::{Error, Result};
-use crate::npz::Fingerprint;
 use crate::base::num::to_usize;
+use crate::error::{Error, Result};
+use crate::formats::codec::{Block, FOOTER, SeekTable};
+use crate::formats::npz::Fingerprint;
 
 /// Plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;

@@ -8,9 +8,9 @@ use std::path::Path;
 use crc32fast::Hasher;
 
 use super::{Array, Compression, Member, read_error};
-use crate::error::{Error, Result};
-use crate::inflate::{Failure, Inflater};
 use crate::base::num::to_usize;
+use crate::error::{Error, Result};
+use crate::formats::inflate::{Failure, Inflater};
 
 /// A running read of one array. [`Payload::finish`] must be called after the last byte: only then is the CRC known.
 pub struct Payload<'a> {

@@ -1,0 +1,9 @@
+//! The formats that others defined: reading NPZ and its deflate streams, writing tar headers, Python's JSON, compressed
+//! blocks, and digests. No module of this room knows samples or shards.
+
+pub mod codec;
+pub mod inflate;
+pub mod npz;
+pub mod pyjson;
+pub mod sha256;
+pub mod tar;
