@@ -12,11 +12,11 @@ use crate::base::parallel::try_map;
 use crate::dataset::{Sample, Source, Study};
 use crate::error::{Error, Result};
 use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
-use crate::layout::Content;
-use crate::members::VOLUME;
 use crate::plan::Plan;
+use crate::plan::layout::Content;
+use crate::plan::members::VOLUME;
+use crate::plan::shuffle;
 use crate::shard::{Serving, ShardSet};
-use crate::shuffle;
 use crate::volume::{Kind, KindOptions, Recipe};
 
 /// Bytes that are asked for at a time.

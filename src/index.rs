@@ -13,7 +13,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::formats::tar;
-use crate::members::MEMBERS;
+use crate::plan::members::MEMBERS;
 use crate::plan::{Plan, ShardId, View};
 
 /// The folder of Energon's files.

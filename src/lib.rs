@@ -116,16 +116,13 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
-pub mod layout;
 pub mod manifest;
 pub mod materialize;
-pub mod members;
 pub mod part;
 pub mod plan;
 pub mod quarantine;
 pub mod reclaim;
 pub mod record;
 pub mod shard;
-pub mod shuffle;
 pub mod verify;
 pub mod volume;

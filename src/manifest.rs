@@ -14,8 +14,8 @@ pub use read::read;
 
 use crate::dataset::{LeftOut, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
-use crate::members::Format;
 use crate::part::Part;
+use crate::plan::members::Format;
 use crate::plan::{Plan, ShardId, View};
 use crate::record::Finished;
 use crate::volume::Kind;

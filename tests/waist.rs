@@ -14,9 +14,9 @@ use std::sync::atomic::AtomicBool;
 use common::{Example, Stored};
 use ctwds_fs::materialize::{Observer, OnError, Request, materialize};
 use ctwds_fs::part::Part;
+use ctwds_fs::plan::shuffle;
 use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};
-use ctwds_fs::shuffle;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 

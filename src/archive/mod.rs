@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::formats::npz::Fingerprint;
 use crate::manifest::{self, Manifest};
-use crate::members::{MEMBERS, VOLUME, without_codec};
+use crate::plan::members::{MEMBERS, VOLUME, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, ShardMember, Storage, read_table};
 use walk::{Member, Windows};

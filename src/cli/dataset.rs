@@ -7,8 +7,8 @@ use clap::Args;
 use super::config::{Configured, Split};
 use crate::dataset::{self, Condition, MissingMeta, Selection};
 use crate::error::{Error, Result};
-use crate::members::Format;
 use crate::plan::Options;
+use crate::plan::members::Format;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
 /// What says which data set, and how its shards are made; none of it has a meaning for shards that are made already.

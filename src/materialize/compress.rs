@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, Entry};
-use crate::members::{Format, VOLUME, with_codec};
+use crate::plan::members::{Format, VOLUME, with_codec};
 
 /// The sample's JSON among the members.
 const JSON: usize = 1;

@@ -6,8 +6,8 @@ use super::{Measured, Plan, Shard, ShardId, View};
 use crate::base::num::to_usize;
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
-use crate::layout::ShardLayout;
-use crate::shuffle;
+use crate::plan::layout::ShardLayout;
+use crate::plan::shuffle;
 
 /// The views of a seed. Each is laid out when it is first looked at (3 ms and 600 kB for 47,149 samples).
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use rustix::fs::{Advice, fadvise};
 use super::{Reclaim, State};
 use crate::base::num::to_usize;
 use crate::formats::npz::Fingerprint;
-use crate::layout::Content;
 use crate::materialize::sha256_of;
+use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
 

@@ -14,7 +14,7 @@ use crate::cache::Key;
 use crate::error::Result;
 use crate::formats::npz::Fingerprint;
 use crate::formats::tar;
-use crate::members::VOLUME;
+use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::Inner;
 use crate::cache::{Key, Reader};
-use crate::layout::Content;
 use crate::plan::ShardId;
+use crate::plan::layout::Content;
 
 /// A reader that has read this far without a gap reads on. Walking headers through Python's buffer of `st_blksize`
 /// reads 1 MiB at each header, and the kernel reads another two ahead.

@@ -11,9 +11,9 @@ use super::{Cursor, Inner, lock};
 use crate::base::num::to_usize;
 use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};
-use crate::layout::{Content, Extent};
-use crate::members::VOLUME;
 use crate::plan::ShardId;
+use crate::plan::layout::{Content, Extent};
+use crate::plan::members::VOLUME;
 
 /// The work that a look at a volume's first or last bytes may cost before the whole volume is filled instead:
 /// 4 MiB of stored source bytes, or 1 MiB of deflated ones, is 2 ms.

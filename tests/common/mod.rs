@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ctwds_fs::dataset::{Config, Dataset, MissingMeta, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::formats::tar;
-use ctwds_fs::members::Format;
+use ctwds_fs::plan::members::Format;
 use ctwds_fs::plan::{Options, Plan};
 use ctwds_fs::volume::{KindOptions, Overflow};
 use half::f16;

@@ -4,7 +4,10 @@
 
 mod digests;
 mod epochs;
+pub mod layout;
+pub mod members;
 mod saved;
+pub mod shuffle;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,8 +22,8 @@ use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
 use crate::formats::tar;
-use crate::layout::{Extent, MemberId, ShardLayout};
-use crate::members::{Format, MEMBERS, VOLUME};
+use crate::plan::layout::{Extent, MemberId, ShardLayout};
+use crate::plan::members::{Format, MEMBERS, VOLUME};
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
 pub use digests::SampleDigest;
 use digests::shard_digest;
