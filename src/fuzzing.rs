@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use crate::dataset::quarantine;
 use crate::dataset::tables;
 use crate::formats::inflate::Inflater;
 use crate::formats::npz::{self, Payload, npy};
-use crate::quarantine;
-use crate::record::Record;
+use crate::output::journal::Record;
 
 /// Larger arrays would only make the fuzzer slow.
 const MAX_ARRAY: u64 = 16 << 20;

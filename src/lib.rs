@@ -102,7 +102,6 @@
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect.
 
-pub mod archive;
 pub mod base;
 pub mod bench;
 pub mod cache;
@@ -115,14 +114,10 @@ pub mod formats;
 pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod index;
-pub mod manifest;
 pub mod materialize;
-pub mod part;
+pub mod output;
 pub mod plan;
-pub mod quarantine;
 pub mod reclaim;
-pub mod record;
 pub mod shard;
 pub mod verify;
 pub mod volume;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
-use ctwds_fs::archive;
 use ctwds_fs::formats::codec::Codec;
 use ctwds_fs::materialize::{Observer, OnError, Outcome, Request, materialize};
-use ctwds_fs::part::Part;
+use ctwds_fs::output::archive;
+use ctwds_fs::output::partition::Part;
 use ctwds_fs::plan::Plan;
 use ctwds_fs::shard::{Serving, ShardSet};
 use proptest::prelude::*;

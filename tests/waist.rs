@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::materialize::{Observer, OnError, Request, materialize};
-use ctwds_fs::part::Part;
+use ctwds_fs::output::partition::Part;
 use ctwds_fs::plan::shuffle;
 use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{DatasetArgs, ShardsArgs};
 use crate::formats::codec::Codec;
 use crate::materialize::OnError;
-use crate::part::Partition;
+use crate::output::partition::Partition;
 
 /// `materialize`.
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
 use crate::materialize::{Observer, OnError, Request, materialize};
-use crate::part::Part;
+use crate::output::partition::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
             (dir, result?, "Remove the shards that are wrong, then run materialize, which makes what is missing.")
         }
     };
-    let manifest = dir.join(crate::manifest::NAME);
+    let manifest = dir.join(crate::output::manifest::NAME);
     match result {
         Ok(shards) => {
             println!("{}: written, {shards} shards", manifest.display());

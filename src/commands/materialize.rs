@@ -16,7 +16,7 @@ use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::Result;
 use crate::materialize::{Observer, Outcome, Request, materialize};
-use crate::part::Part;
+use crate::output::partition::Part;
 use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
@@ -63,7 +63,7 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let shards: BTreeSet<&String> = outcome.failed.iter().map(|(shard, _)| shard).collect();
-    let manifest = part.file_name(crate::manifest::FILE);
+    let manifest = part.file_name(crate::output::manifest::FILE);
     eprintln!("ctwds-fs: error: {} shards could not be made, and {manifest} is not written:", shards.len());
     for (shard, error) in &outcome.failed {
         eprintln!("  {shard}: {error}");

@@ -23,10 +23,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::archive;
 use crate::cli::{Cli, Command, DatasetArgs};
 use crate::error::{Error, Result};
 use crate::fs::mounts::{self, Mounted};
+use crate::output::archive;
 use crate::plan::Plan;
 
 /// Exit code of everything that failed, besides usage errors.

@@ -12,7 +12,7 @@ use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Error, Result};
 use crate::estimate::source_bytes;
-use crate::manifest;
+use crate::output::manifest;
 use crate::plan::Plan;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
 

@@ -12,13 +12,13 @@ use super::make_plan;
 use super::verify::{Bar, exit_code};
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
+use crate::dataset::quarantine::{self, Quarantined};
 use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
-use crate::quarantine::{self, Quarantined};
 use crate::shard::{Serving, ShardSet};
 use crate::verify::{Progress, Verdict, readable};
 

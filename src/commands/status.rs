@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::StatusArgs;
 use crate::error::{Error, Result};
 use crate::fs::{STATUS_FILES, mounts};
-use crate::record::STATUS_DIR;
+use crate::output::journal::STATUS_DIR;
 
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;

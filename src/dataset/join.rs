@@ -7,9 +7,9 @@ use std::thread;
 use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
 use crate::base::parallel::{available_cores, try_map};
+use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::npz::Fingerprint;
-use crate::quarantine;
 use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];

@@ -7,6 +7,7 @@ mod condition;
 mod inputs;
 mod inspect;
 mod join;
+pub mod quarantine;
 mod saved;
 mod scan;
 mod select;
@@ -61,7 +62,7 @@ pub struct Config {
     pub missing_meta: MissingMeta,
     /// What becomes of values and shapes.
     pub kind: KindOptions,
-    /// The list of samples that the user leaves out ([`crate::quarantine`]).
+    /// The list of samples that the user leaves out ([`crate::dataset::quarantine`]).
     pub exclude: Option<PathBuf>,
     /// The folder in which what was found in the NPZ files is kept for the next scan, if at all.
     pub scan_cache: Option<PathBuf>,

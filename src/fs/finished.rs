@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::formats::npz::Fingerprint;
+use crate::output::journal::{self, Record};
 use crate::plan::{Plan, ShardId};
-use crate::record::{self, Record};
 use crate::shard::Files;
 
 /// The records of a folder, one a part, read again when one has grown.
@@ -61,7 +61,7 @@ impl Finished {
         if record.codec().is_some() {
             return HashMap::new();
         }
-        let is_of_plan = |id: ShardId, found: &record::Finished| {
+        let is_of_plan = |id: ShardId, found: &journal::Finished| {
             self.digests.get(id as usize).is_some_and(|digest| found.is_of(digest))
         };
         record.all_finished().filter(|(id, found)| is_of_plan(*id, found)).map(|(id, found)| (id, found.size)).collect()
@@ -98,7 +98,7 @@ impl Finished {
             let found = fs::metadata(&path).ok()?;
             Some((path, found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
         };
-        record::journals(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
+        journal::journals(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
     }
 }
 

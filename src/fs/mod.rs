@@ -26,8 +26,8 @@ use serde::Serialize;
 
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::index;
-use crate::manifest;
+use crate::output::indexes;
+use crate::output::manifest;
 use crate::plan::{Plan, ShardId, View};
 use crate::shard::{self, Cursor, ShardSet};
 use finished::Finished;
@@ -244,7 +244,7 @@ impl Tree {
         let plan = self.set.plan();
         match node {
             Node::Manifest(view) => self.manifest(view),
-            Node::ViewIndex(view, kind) => plan.has_view(view).then(|| kind.render(&index::list(plan, view)).into()),
+            Node::ViewIndex(view, kind) => plan.has_view(view).then(|| kind.render(&indexes::list(plan, view)).into()),
             Node::ShardIndex(id, index) => self.is_as_planned(id).then(|| index.render(plan, id))?.map(Bytes::from),
             _ => None,
         }

@@ -6,10 +6,10 @@ use super::node::Node;
 use super::{Attr, ERRORS, Inode, MOUNT, STATS, Tree};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::index::{ENERGON_FOLDER, ShardIndex, ViewIndex};
-use crate::manifest;
+use crate::output::indexes::{ENERGON_FOLDER, ShardIndex, ViewIndex};
+use crate::output::journal::STATUS_DIR;
+use crate::output::manifest;
 use crate::plan::{Plan, ShardId, View};
-use crate::record::STATUS_DIR;
 
 /// The folder of the shuffled views; each is in a folder that is its epoch's number, in six digits.
 const EPOCHS: &str = "epochs";

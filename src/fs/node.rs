@@ -4,7 +4,7 @@
 //! Whether that shard or view is there at all, the plan knows.
 
 use super::Inode;
-use crate::index::{ShardIndex, ViewIndex};
+use crate::output::indexes::{ShardIndex, ViewIndex};
 use crate::plan::{ShardId, View};
 
 /// A folder or file of the mount.

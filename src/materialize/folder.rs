@@ -9,13 +9,14 @@ use std::sync::Mutex;
 use super::lock::lock;
 use super::partial::{PARTIAL, Partial, publish, sync_folder};
 use super::{OnError, indexes};
+use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::index;
-use crate::part::Part;
+use crate::output::indexes;
+use crate::output::journal::{self, Finished, Line, Record, Run};
+use crate::output::manifest;
+use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
-use crate::record::{self, Finished, Line, Record, Run};
-use crate::{manifest, quarantine};
 
 /// A part of the folder, locked for this process.
 pub(super) struct Folder {
@@ -45,7 +46,7 @@ impl Folder {
         let folder = Self { path: path.to_owned(), part, codec, journal: Mutex::new(journal), earlier, strangers };
         folder.remove_partials()?;
         sync_folder(&folder.path)?;
-        sync_folder(&folder.path.join(record::STATUS_DIR))?;
+        sync_folder(&folder.path.join(journal::STATUS_DIR))?;
         Ok(folder)
     }
 
@@ -135,8 +136,8 @@ impl Folder {
 
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
-        let path = record::journal(&self.path, self.part);
-        record::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
+        let path = journal::journal(&self.path, self.part);
+        journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
     /// The list of samples that cannot be made, as it is now.
@@ -159,7 +160,7 @@ impl Folder {
             let name = file_name(path);
             let Some(output) = name.strip_suffix(PARTIAL) else { return false };
             let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
-            let shard = Plan::shard_named(output).or_else(|| index::shard_indexed(output));
+            let shard = Plan::shard_named(output).or_else(|| indexes::shard_indexed(output));
             shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
         // Whoever writes what is common to all shards holds the whole folder, so nobody does now.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::partial::publish;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::index::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
-use crate::part::Part;
+use crate::output::indexes::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
+use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId, View};
 
 /// Files that are made durable at a time: each waits for the storage, a local disk joins those that wait together.
@@ -22,7 +22,7 @@ pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
             ShardIndex::ALL.into_iter().filter_map(|index| Some((index.name(*id), index.render(plan, *id)?)));
         indexes.try_for_each(|(name, content)| write_one(folder, &name, &content))
     })?;
-    if part == Part::WHOLE { write_common(folder, &index::list(plan, View::Plain)) } else { Ok(()) }
+    if part == Part::WHOLE { write_common(folder, &indexes::list(plan, View::Plain)) } else { Ok(()) }
 }
 
 /// Writes those of all shards together.

@@ -20,10 +20,10 @@ use super::{Observer, lock, unlock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
+use crate::output::journal::{Finished, Skipped};
 use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
-use crate::record::{Finished, Skipped};
 use crate::shard::{Cursor, ShardSet};
 
 /// Bytes that are asked for at a time.

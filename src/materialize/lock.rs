@@ -7,15 +7,15 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::part::Part;
-use crate::record::{self, STATUS_DIR};
+use crate::output::journal::{self, STATUS_DIR};
+use crate::output::partition::Part;
 
 /// Locks a part of a folder, which is made if it is not there. Refused while a run goes on that could write one of its
 /// shards: of two that begin at once, each holds its own lock when it looks for the other's.
 pub(crate) fn lock(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
-    let path = record::journal(folder, part);
+    let path = journal::journal(folder, part);
     let journal = OpenOptions::new()
         .read(true)
         .append(true)
@@ -23,7 +23,7 @@ pub(crate) fn lock(folder: &Path, part: Part) -> Result<File> {
         .open(&path)
         .map_err(|error| Error::io(&path, "open the record of finished shards", error))?;
     try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockExclusive)?;
-    for (other, path) in record::journals(folder)? {
+    for (other, path) in journal::journals(folder)? {
         if other != part && other.overlaps(part) {
             let theirs = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
             try_lock(folder, &path, &theirs, FlockOperation::NonBlockingLockShared)?;

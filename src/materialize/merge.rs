@@ -8,12 +8,12 @@ use super::folder::{file_name, list, remove, size};
 use super::indexes;
 use super::lock::lock;
 use super::partial::publish;
+use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
-use crate::index::Listed;
-use crate::manifest::{self, Manifest, Merged};
-use crate::part::Part;
+use crate::output::indexes::Listed;
+use crate::output::manifest::{self, Manifest, Merged};
+use crate::output::partition::Part;
 use crate::plan::Plan;
-use crate::quarantine::{self, Quarantined};
 
 /// What is not there yet, a line each.
 pub type Incomplete = Vec<String>;

@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use crate::base::parallel::try_map;
+use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::manifest::{self, Manifest};
-use crate::part::Part;
+use crate::output::journal::{self, Finished, Skipped};
+use crate::output::manifest::{self, Manifest};
+use crate::output::partition::Part;
+use crate::output::reclaimed;
 use crate::plan::{Plan, ShardId};
-use crate::quarantine::{self, Quarantined};
-use crate::record::{self, Finished, Skipped};
 use crate::shard::ShardSet;
 use folder::Folder;
 use job::{Failure, Job};
@@ -135,7 +136,7 @@ pub fn materialize(
     let manifest_len = Manifest::new(&plan, request.part, |_| None).render().len() + 64 * (kept + missing.len());
     // What compressed shards take is known when they are made.
     folder.check_space(if request.codec.is_none() { needed } else { 0 } + manifest_len as u64)?;
-    record::reclaimed::refuse_to_lose(request.out, &plan, &missing)?;
+    reclaimed::refuse_to_lose(request.out, &plan, &missing)?;
     let run = if missing.is_empty() { 0 } else { folder.begin(&plan, &missing)? };
     observer.begin(missing.len(), kept, needed);
 

@@ -15,12 +15,12 @@ use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, Entry};
-use crate::manifest;
-use crate::part::Part;
+use crate::output::journal::{Finished, Line, Record, Run, Skipped, append};
+use crate::output::manifest;
+use crate::output::partition::Part;
 use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
-use crate::record::{Finished, Line, Record, Run, Skipped, append};
 use crate::shard::ShardSet;
 
 /// Makes the manifest and the indexes of `folder` again, and records what no record knew. A shard counts if all of it but the voxels is

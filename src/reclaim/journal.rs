@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::materialize::{lock_folder, sync_folder};
-use crate::part::Part;
-use crate::record::reclaimed::{self, Line};
-use crate::record::{STATUS_DIR, append};
+use crate::output::journal::{STATUS_DIR, append};
+use crate::output::partition::Part;
+use crate::output::reclaimed::{self, Line};
 
 /// The journal of a folder of shards, which no other run that writes there can have at the same time.
 pub(super) struct Journal {

@@ -27,14 +27,14 @@ use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 
-use crate::archive;
 use crate::base::parallel::try_map;
 use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
-use crate::manifest;
 use crate::materialize::sync_folder;
+use crate::output::archive;
+use crate::output::manifest;
+use crate::output::reclaimed::{self, Line, Removing};
 use crate::plan::{Options, Plan, SampleDigest, ShardId};
-use crate::record::reclaimed::{self, Line, Removing};
 use crate::shard::{Serving, ShardSet};
 use journal::Journal;
 use prove::Proof;

@@ -9,7 +9,7 @@ use super::State;
 use super::remove::is_inside;
 use crate::dataset::{Config, Dataset, Sample};
 use crate::error::{Error, Result};
-use crate::manifest;
+use crate::output::manifest;
 use crate::plan::{Options, Plan, SampleDigest};
 
 /// Says at once what makes all shards other ones.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{FILE, Manifest, NAME, SCHEMA_VERSION};
 use crate::error::{Error, Result};
-use crate::part::Part;
+use crate::output::partition::Part;
 
 /// The manifest in a folder of shards.
 ///

@@ -12,7 +12,7 @@ use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::formats::npz::Fingerprint;
-use crate::manifest::{self, Manifest};
+use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{MEMBERS, VOLUME, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, ShardMember, Storage, read_table};

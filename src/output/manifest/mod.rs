@@ -14,10 +14,10 @@ pub use read::read;
 
 use crate::dataset::{LeftOut, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
-use crate::part::Part;
+use crate::output::journal::Finished;
+use crate::output::partition::Part;
 use crate::plan::members::Format;
 use crate::plan::{Plan, ShardId, View};
-use crate::record::Finished;
 use crate::volume::Kind;
 
 /// The manifest's file name.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// The file's name in an output folder.
 pub const NAME: &str = "quarantine.csv";
-/// The same in two pieces, for [`crate::part::Part::file_name`].
+/// The same in two pieces, for [`crate::output::partition::Part::file_name`].
 pub const FILE: (&str, &str) = ("quarantine", "csv");
 
 /// A sample that cannot be made.

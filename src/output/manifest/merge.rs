@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Manifest, SCHEMA_VERSION};
-use crate::part::Part;
+use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
 /// What the parts' manifests make together.

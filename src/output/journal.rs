@@ -4,8 +4,6 @@
 //! Runs are numbered through all journals of a folder. Runs of parts that share a shard never go on at once, and each
 //! reads all journals first: so of the lines about a shard, that of the highest run, and its last, is the truth.
 
-pub mod reclaimed;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::formats::npz::Fingerprint;
-use crate::part::Part;
+use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
 /// The folder of what is about the shards and none of them; hidden, so that a glob of `*.tar` does not see it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::STATUS_DIR;
+use super::journal::STATUS_DIR;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, SampleDigest, ShardId};
 
