@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::doubts;
-use super::verify::Bar;
+use super::progress::Bar;
+use super::value_check;
 use crate::base::parallel::available_cores;
 use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
@@ -53,7 +53,7 @@ pub(super) fn find(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Res
     for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
         let options = KindOptions { kind, ..*asked };
         let plan = plan_of(plan, &options)?;
-        found.doubts.extend(doubts::find(&plan, &options)?.map(|doubt| (kind, doubt)));
+        found.doubts.extend(value_check::find(&plan, &options)?.map(|doubt| (kind, doubt)));
         bar.begin(&format!("{} volumes", name(kind)), estimate::work(&plan, &slots));
         match estimate(plan, &slots, &request, |bytes| bar.advance(bytes)) {
             Ok(estimate) => found.kinds.push(estimate),

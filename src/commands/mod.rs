@@ -1,21 +1,19 @@
 //! The commands: each wires the library together and speaks to the user.
 
-mod at;
 mod bench;
 mod daemon;
-mod doubts;
 mod estimate;
 mod manifest;
 mod materialize;
 mod mount;
-mod namespace;
 mod plan;
+mod progress;
 mod reclaim;
 mod run;
 mod sources;
-mod started;
 mod status;
 mod unmount;
+mod value_check;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
 /// Scans and lays out, and prints what the user should know. Refuses volumes whose values contradict their recipe.
 fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
     let plan = show_plan(args, shards)?;
-    match doubts::find(&plan, &args.kind())? {
+    match value_check::find(&plan, &args.kind())? {
         Some(doubt) => Err(Error::Refused(doubt)),
         None => Ok(plan),
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 
-use super::{FAILED, doubts, estimate, show_plan};
+use super::{FAILED, estimate, show_plan, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ const LISTED: usize = 20;
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = show_plan(&args.dataset, args.source.shards.as_deref())?;
     let kind = args.dataset.kind();
-    if let Some(doubt) = doubts::find(&plan, &kind)? {
+    if let Some(doubt) = value_check::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }
     let found = args.estimate.estimate.then(|| estimate::find(&plan, &kind, &args.estimate)).transpose()?;

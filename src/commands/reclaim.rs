@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::verify::Bar;
+use super::progress::Bar;
 use super::{FAILED, SCANNERS, stop_on_signals};
 use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};

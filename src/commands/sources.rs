@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::make_plan;
-use super::verify::{Bar, exit_code};
+use super::progress::{Bar, exit_code};
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};

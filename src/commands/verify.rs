@@ -5,27 +5,23 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::progress::{Bar, exit_code};
 use super::{bench, make_plan, sources};
 use crate::base::parallel::available_cores;
 use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::verify::{self, Config, Place, Progress, Report, Verdict};
+use crate::verify::{self, Config, Place, Report, Verdict};
 
 /// Samples that are measured where the user named no number, the readers, and the runs of each: as `bench` has them.
 const SAMPLES: usize = 16;
 const READERS: [usize; 3] = [1, 2, 4];
 const RUNS: usize = 3;
-/// Lines of progress where there is no terminal.
-const EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
@@ -65,15 +61,6 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     };
     print(args, &report, benchmark.as_ref())?;
     Ok(exit_code(report.verdict))
-}
-
-pub(super) fn exit_code(verdict: Verdict) -> ExitCode {
-    ExitCode::from(match verdict {
-        Verdict::Fine => 0,
-        Verdict::Damaged => 3,
-        Verdict::Incomplete => 4,
-        Verdict::Unchecked => 5,
-    })
 }
 
 #[derive(Serialize)]
@@ -176,41 +163,5 @@ impl Shards for Only {
 
     fn materialize(&self) -> Result<Vec<PathBuf>> {
         Err(Error::Internal("there is nothing to materialise".into()))
-    }
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-pub(super) struct Bar {
-    pub(super) bar: ProgressBar,
-    said: Mutex<Instant>,
-}
-
-impl Bar {
-    pub(super) fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        let template = "{wide_bar} {percent}% {eta} left: {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, said: Mutex::new(Instant::now()) }
-    }
-}
-
-impl Progress for Bar {
-    fn begin(&self, what: &str, total: u64) {
-        self.bar.reset();
-        self.bar.set_length(total);
-        self.bar.set_message(what.to_owned());
-    }
-
-    fn advance(&self, count: u64) {
-        self.bar.inc(count);
-        if !self.bar.is_hidden() {
-            return;
-        }
-        let mut said = self.said.lock().unwrap_or_else(|poison| poison.into_inner());
-        if said.elapsed() >= EVERY {
-            *said = Instant::now();
-            let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
-            eprintln!("{}: {share} %", self.bar.message());
-        }
     }
 }

@@ -5,6 +5,10 @@
 //! has started, and then itself. With the last process the namespace and the mount in it are gone. A command that ends
 //! may leave processes, as under a shell; its mount ends all the same.
 
+mod mountpoint;
+mod namespace;
+mod processes;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -18,9 +22,10 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use super::at::Place;
-use super::started::{self, Started};
-use super::{FAILED, daemon, mount, namespace, status};
+use mountpoint::Place;
+use processes::Started;
+
+use super::{FAILED, daemon, mount, status};
 use crate::cli::RunArgs;
 use crate::error::{Error, Result};
 use crate::fs::mounts;
@@ -43,10 +48,10 @@ const NOT_RUN: u8 = 126;
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     if let (Some(parent), Some(left)) = (args.parent, &args.left) {
         return if args.mount.daemon {
-            started::end_all_with(parent, left, HANDED_ON.into_iter().collect())?;
+            processes::end_all_with(parent, left, HANDED_ON.into_iter().collect())?;
             mount::serve(&args.mount, false)
         } else {
-            started::die_with(parent)?;
+            processes::die_with(parent)?;
             Ok(become_command(&args.command))
         };
     }

@@ -9,7 +9,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::set_parent_process_death_signal;
 
-use super::{FAILED, namespace};
+use super::namespace;
+use crate::commands::FAILED;
 use crate::error::{Error, Result};
 
 /// Between two looks at the processes.
