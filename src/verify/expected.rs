@@ -25,13 +25,13 @@ pub(super) struct Expected<'a> {
     recipe: &'a Recipe,
     overflow: Overflow,
     /// Of height, width and depth, where there are steps.
-    taps: [Vec<Option<Tap>>; 3],
+    taps: [Vec<Option<HashingReader>>; 3],
     pad: f16,
 }
 
 /// Two voxels of the source and the weight of the second.
 #[derive(Clone, Copy, Debug)]
-struct Tap {
+struct HashingReader {
     lower: usize,
     upper: usize,
     weight: f64,
@@ -121,7 +121,7 @@ impl<'a> Expected<'a> {
     }
 }
 
-impl Tap {
+impl HashingReader {
     fn both(self) -> [(usize, f64); 2] {
         [(self.lower, 1.0 - self.weight), (self.upper, self.weight)]
     }
@@ -143,7 +143,7 @@ fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
 
 /// Half-pixel centres, as `F.interpolate(align_corners=False)` defines them, which computes the scale in f32; then the
 /// crop and the padding around the middle.
-fn taps(source: usize, resampled: usize, len: usize) -> Vec<Option<Tap>> {
+fn taps(source: usize, resampled: usize, len: usize) -> Vec<Option<HashingReader>> {
     let start = resampled.saturating_sub(len) / 2;
     let before = len.saturating_sub(resampled) / 2;
     let scale = f64::from(source as f32 / resampled as f32);
@@ -155,7 +155,11 @@ fn taps(source: usize, resampled: usize, len: usize) -> Vec<Option<Tap>> {
         let place = (scale * (at as f64 + 0.5) - 0.5).max(0.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `source`")]
         let lower = (place.floor() as usize).min(source - 1);
-        Some(Tap { lower, upper: (lower + 1).min(source - 1), weight: (place - lower as f64).clamp(0.0, 1.0) })
+        Some(HashingReader {
+            lower,
+            upper: (lower + 1).min(source - 1),
+            weight: (place - lower as f64).clamp(0.0, 1.0),
+        })
     };
     (0..len).map(tap).collect()
 }

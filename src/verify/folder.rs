@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::manifest::{Manifest, Shard};
 use super::report::{Finding, Verdict};
-use super::told::{Manifest, Shard};
 use super::walk::{Sample, Walk};
 use crate::error::{Error, Result};
 use crate::plan::Plan;

@@ -8,12 +8,13 @@
 mod compare;
 mod expected;
 mod folder;
+mod hashing_reader;
+mod manifest;
 mod packed;
 mod payload;
 mod report;
 mod source;
-mod tap;
-mod told;
+
 mod walk;
 
 use std::collections::HashMap;
@@ -67,7 +68,7 @@ type At = (usize, usize);
 /// The folder cannot be listed, or the plan is of another kind of volume. What is wrong with the shards is in the
 /// report.
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
-    let (manifest, mut findings) = told::read(config.folder)?;
+    let (manifest, mut findings) = manifest::read(config.folder)?;
     let files = folder::shards(config.folder, &mut findings)?;
     let is_shuffled = manifest.as_ref().is_some_and(|manifest| manifest.shuffle.is_some());
     progress.begin("shards", files.iter().map(|file| file.len).sum());

@@ -8,8 +8,8 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::compare::Difference;
+use super::manifest::{self, Manifest};
 use super::packed;
-use super::told::{self, Manifest};
 use super::walk::Walk;
 
 /// Findings of each kind that the text lists.
@@ -309,7 +309,7 @@ impl Report {
             );
         }
         let mut damaged = self.findings.iter().filter(|finding| finding.verdict == Verdict::Damaged);
-        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == told::NAME) {
+        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::NAME) {
             writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
         } else {
             writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()))

@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::Progress;
 use super::folder::ShardFile;
+use super::hashing_reader::{HashingReader, State};
 use super::packed;
 use super::payload::{self, Facts, Profile};
 use super::report::{Finding, Verdict};
-use super::tap::{State, Tap};
 
 /// Bytes that are read at a time.
 const READ: usize = 1 << 20;
@@ -97,14 +97,14 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
         }
     };
     let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
-    let tap = Tap { file: source, state: RefCell::new(state), progress };
-    let mut gather = Gather { walk: &mut walk, tap: &tap, is_shuffled, current: None, last: None };
+    let reader = HashingReader { file: source, state: RefCell::new(state), progress };
+    let mut gather = Gather { walk: &mut walk, tap: &reader, is_shuffled, current: None, last: None };
     let result = gather.members().and_then(|end| gather.end(end));
-    let at = tap.state.borrow().at;
+    let at = reader.state.borrow().at;
     if result.is_err() {
-        let _ = io::copy(&mut &tap, &mut io::sink()); // the rest, for the digest; its error is noted
+        let _ = io::copy(&mut &reader, &mut io::sink()); // the rest, for the digest; its error is noted
     }
-    let State { hasher, failed, .. } = tap.state.into_inner();
+    let State { hasher, failed, .. } = reader.state.into_inner();
     walk.whole = failed.is_none();
     walk.findings.extend(match (failed, result) {
         (Some(error), _) => {
@@ -143,7 +143,7 @@ struct Current {
 
 struct Gather<'a, 'b> {
     walk: &'a mut Walk,
-    tap: &'a Tap<'b>,
+    tap: &'a HashingReader<'b>,
     /// Whether samples may come from any shard, in any order.
     is_shuffled: bool,
     current: Option<Current>,
@@ -175,7 +175,7 @@ impl Gather<'_, '_> {
                 self.damaged(&name, "it is no plain file of a USTAR archive");
             }
             self.member(&name, Span { start, len }, &mut entry)?;
-            self.tap.state.borrow_mut().zeros = data_end..end;
+            self.reader.state.borrow_mut().zeros = data_end..end;
         }
         self.close();
         self.walk.plain_len = (self.walk.plain_len + 2 * BLOCK).next_multiple_of(RECORD);
@@ -185,9 +185,9 @@ impl Gather<'_, '_> {
     /// What follows the last member.
     fn end(&mut self, end: u64) -> io::Result<()> {
         // The first empty block has been read.
-        self.tap.state.borrow_mut().zeros = end..u64::MAX;
+        self.reader.state.borrow_mut().zeros = end..u64::MAX;
         io::copy(&mut &*self.tap, &mut io::sink())?;
-        let State { at, dirty, .. } = *self.tap.state.borrow();
+        let State { at, dirty, .. } = *self.reader.state.borrow();
         let right = end.saturating_add(2 * BLOCK).checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
         if let Some(dirty) = dirty {
             self.damaged(format!("byte {dirty}"), "there is something where only padding should be");

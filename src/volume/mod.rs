@@ -6,7 +6,7 @@
 //! plane. The source's fingerprint is checked before and after: a file that changed is an error, never a mixture.
 
 mod cast;
-mod evidence;
+
 mod kind;
 mod narrow;
 mod planes;
@@ -15,6 +15,7 @@ mod scratch;
 mod shard_file;
 mod source;
 mod transpose;
+mod value_check;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,10 +23,10 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 pub use cast::Overflow;
-pub use evidence::{Doubt, doubt};
 pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
 pub use shard_file::{ShardMember, ShardVolume, Storage, read_table};
 pub use source::Volume;
+pub use value_check::{Doubt, doubt};
 
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};

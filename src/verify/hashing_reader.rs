@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Progress;
 
 /// The file, hashed on the way. The `tar` crate passes over padding: that it is zero is checked here.
-pub(super) struct Tap<'a> {
+pub(super) struct HashingReader<'a> {
     pub(super) file: File,
     pub(super) state: RefCell<State>,
     pub(super) progress: &'a dyn Progress,
@@ -26,7 +26,7 @@ pub(super) struct State {
     pub(super) failed: Option<String>,
 }
 
-impl Read for &Tap<'_> {
+impl Read for &HashingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         let State { hasher, at, zeros, dirty, failed } = &mut *state;
