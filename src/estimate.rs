@@ -186,7 +186,7 @@ fn volume_len(plan: &Plan, index: usize) -> u64 {
 
 /// Bytes of the NPZ files, and of their arrays as float32.
 pub fn source_bytes(studies: &[&Study]) -> (u64, u64) {
-    let npz = studies.iter().map(|study| study.array.fingerprint.size).sum();
+    let npz = studies.iter().map(|study| study.array.file_id.size).sum();
     let f32 = studies.iter().map(|study| study.array.header.shape.iter().product::<u64>() * 4).sum();
     (npz, f32)
 }

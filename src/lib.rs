@@ -24,30 +24,30 @@
 //! | [`cli`], [`commands`] | parsing, messages, exit codes, the background process | tar, NPZ |
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why | shards, tar |
-//! | [`npz`] | zip directory, NPY header, a stream of checked payload bytes | samples, float16, caching |
-//! | [`inflate`] | deflate streams into memory that is used again; pure | files, zip |
+//! | [`formats::npz`] | zip directory, NPY header, a stream of checked payload bytes | samples, float16, caching |
+//! | [`formats::inflate`] | deflate streams into memory that is used again; pure | files, zip |
 //! | [`volume`] | source array to voxel bytes: cast, transpose, peeks | tar, caching, offsets |
-//! | [`members`], [`pyjson`] | names and small payloads of a sample's members, per profile | files |
-//! | [`tar`] | header bytes and padding; pure | files |
-//! | [`layout`] | extents and the look-up by offset; pure | files, decoding |
+//! | [`plan::members`], [`formats::pyjson`] | names and small payloads of a sample's members, per profile | files |
+//! | [`formats::tar`] | header bytes and padding; pure | files |
+//! | [`plan::layout`] | extents and the look-up by offset; pure | files, decoding |
 //! | [`plan`] | data set + options → shards, shuffled views and digest; what earlier runs planned | reading voxels |
-//! | [`shuffle`] | the order of an epoch, by a generator that is defined there; pure | samples |
-//! | [`sha256`] | digests, of two streams at a time; pure | files, shards |
-//! | [`index`] | index files of other readers, from the layout; pure | files, voxels |
-//! | [`saved`] | files of the user's cache folder, which change no result | what is in them |
+//! | [`plan::shuffle`] | the order of an epoch, by a generator that is defined there; pure | samples |
+//! | [`formats::sha256`] | digests, of two streams at a time; pure | files, shards |
+//! | [`output::indexes`] | index files of other readers, from the layout; pure | files, voxels |
+//! | [`base::user_cache`] | files of the user's cache folder, which change no result | what is in them |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
-//! | [`materialize`], [`manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
-//! | [`codec`] | blocks of compressed members: filter, frames, seek table; pure | tar, samples |
-//! | [`archive`] | a folder of finished shards as a plan, by its manifest and headers | how they were made |
+//! | [`materialize`], [`output::manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
+//! | [`formats::codec`] | blocks of compressed members: filter, frames, seek table; pure | tar, samples |
+//! | [`output::archive`] | a folder of finished shards as a plan, by its manifest and headers | how they were made |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
 //! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
-//! | [`quarantine`] | the list of samples that cannot be made | who finds them |
-//! | [`record`] | which shards of an output folder are finished, and of what they are made | how they are made |
-//! | [`mod@part`] | which shards one of several runs makes; its files' names | what is in them |
+//! | [`dataset::quarantine`] | the list of samples that cannot be made | who finds them |
+//! | [`output::journal`] | which shards of an output folder are finished, and of what they are made | how they are made |
+//! | [`output::partition`] | which shards one of several runs makes; its files' names | what is in them |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
 //! # Invariants
@@ -95,7 +95,7 @@
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all processes
 //!   of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
-//!   a model test), `volume/narrow.rs`, `volume/transpose.rs`, `inflate/symbols.rs` and `sha256.rs` (processor
+//!   a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor
 //!   instructions, each beside a portable definition that the tests compare with), and one system call in
 //!   `commands/daemon.rs`.
 //!

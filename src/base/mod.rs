@@ -1,5 +1,9 @@
 //! What every room may use and what knows nothing of CT: numbers, threads, memory, files of the user's cache folder.
 
+pub mod durable;
+pub mod file_id;
+pub mod files;
+pub mod lock;
 pub mod memory;
 pub mod num;
 pub mod parallel;

@@ -1,8 +1,9 @@
 //! A scoped parallel map for work that waits on storage: more threads than cores are wanted.
 
+use crate::base::lock::{self, lock};
 use std::num::NonZeroUsize;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 /// Calls `work` for every item on up to `threads` threads; results come in the items' order.
@@ -44,14 +45,10 @@ pub fn try_map<T: Sync, R: Send, E: Send>(
             }
         }
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match lock::into_inner(failed) {
         Some((_, error)) => Err(error),
         None => Ok(results.into_iter().flatten().collect()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The processors that this process may use; 1 where that cannot be found out.

@@ -1,5 +1,6 @@
 //! One volume in the cache: waiting for its turn, being filled, or full; and the reads that wait for it.
 
+use crate::base::lock::lock;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -58,7 +59,7 @@ impl<E: Clone + 'static> Entry<E> {
 
     fn lock(&self) -> MutexGuard<'_, State<E>> {
         // Nothing panics while it holds this lock; if it did, the state would still be one of the phases.
-        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+        lock(&self.state)
     }
 
     /// The bytes `range`, or the promise to call `waiter` with them.

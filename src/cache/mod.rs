@@ -13,6 +13,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+use crate::base::lock::{self, lock};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -246,7 +247,7 @@ impl<S: Source> Home for Shared<S> {
 impl<S: Source> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, Schedule<S::Error>> {
         // The schedule runs no foreign code under its lock, so a poisoned one means a bug that was reported already.
-        self.schedule.lock().unwrap_or_else(|poison| poison.into_inner())
+        lock(&self.schedule)
     }
 
     fn work(self: Arc<Self>) {
@@ -272,9 +273,9 @@ impl<S: Source> Shared<S> {
             schedule = match schedule.next(now) {
                 Next::Wait(Some(until)) => {
                     let wait = self.changed.wait_timeout(schedule, until.saturating_duration_since(now));
-                    wait.unwrap_or_else(|poison| poison.into_inner()).0
+                    wait.unwrap_or_else(std::sync::PoisonError::into_inner).0
                 }
-                Next::Wait(None) => self.changed.wait(schedule).unwrap_or_else(|poison| poison.into_inner()),
+                Next::Wait(None) => lock::wait(&self.changed, schedule),
                 next => return next,
             };
         }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{FAILED, make_plan, warn_left_out};
+use crate::base::lock::lock;
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::Result;
@@ -132,7 +133,7 @@ impl Observer for Progress {
         self.bar.reset();
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(0/{shards} shards)"));
-        *self.started.lock().unwrap_or_else(|poison| poison.into_inner()) = Instant::now();
+        *lock(&self.started) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
         if kept > 0 {
@@ -149,12 +150,12 @@ impl Observer for Progress {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.bar.set_message(format!("({done}/{shards} shards)"));
         if self.bar.is_hidden() {
-            let started = *self.started.lock().unwrap_or_else(|poison| poison.into_inner());
+            let started = *lock(&self.started);
             let seconds = started.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let _line = self.print.lock().unwrap_or_else(|poison| poison.into_inner());
+            let _line = lock(&self.print);
             eprintln!("{name} {} ({done}/{shards} shards, {:.0} MB/s, {left:.0} s left)", ByteSize(bytes), rate / 1e6);
         }
     }

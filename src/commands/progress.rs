@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::base::lock::lock;
 use crate::verify::{Progress, Verdict};
 
 /// Lines of progress where there is no terminal.
@@ -48,7 +49,7 @@ impl Progress for Bar {
         if !self.bar.is_hidden() {
             return;
         }
-        let mut said = self.said.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut said = lock(&self.said);
         if said.elapsed() >= EVERY {
             *said = Instant::now();
             let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);

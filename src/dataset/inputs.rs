@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, CWD, statat};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Dataset};
+use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
-use crate::formats::npz::Fingerprint;
 
 /// Items that a thread takes at a time: a stat of what the kernel knows takes a microsecond or two.
 const BATCH: usize = 256;
@@ -18,11 +18,11 @@ const BATCH: usize = 256;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inputs {
     /// Of the reports, the metadata, the labels, and the lists of excluded and of selected samples if there are any.
-    pub(super) tables: Vec<Fingerprint>,
+    pub(super) tables: Vec<FileId>,
     /// The folders that were listed, relative to the data folder. Their names change only with their time.
-    pub(super) folders: Vec<(PathBuf, Fingerprint)>,
+    pub(super) folders: Vec<(PathBuf, FileId)>,
     /// Of the volumes that are left out, in their order. A sample has its own.
-    pub(super) left_out: Vec<Fingerprint>,
+    pub(super) left_out: Vec<FileId>,
     /// Whether a later stat would tell every change.
     pub(super) certain: bool,
 }
@@ -32,10 +32,10 @@ impl Dataset {
     /// link leads to what was not looked at.
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
         let Inputs { tables, folders, left_out, certain } = &self.inputs;
-        let folders = folders.iter().map(|(_, fingerprint)| fingerprint);
-        let samples = self.samples.iter().map(|sample| sample.fingerprint());
+        let folders = folders.iter().map(|(_, file_id)| file_id);
+        let samples = self.samples.iter().map(|sample| sample.file_id());
         // A file system without times of folders shows them as 1970.
-        let settled = |fingerprint: &Fingerprint| (1..settled_before).contains(&fingerprint.mtime_ns);
+        let settled = |file_id: &FileId| (1..settled_before).contains(&file_id.mtime_ns);
         *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
     }
 
@@ -44,24 +44,24 @@ impl Dataset {
         let tables = config.tables();
         let as_many = tables.len() == self.inputs.tables.len();
         let mut tables = tables.into_iter().zip(&self.inputs.tables);
-        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), sample.fingerprint()));
+        let samples = self.samples.iter().map(|sample| (sample.path.as_path(), sample.file_id()));
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
-        let left_out = left_out.map(|(left_out, fingerprint)| (Path::new(&left_out.path), fingerprint));
-        let folders = self.inputs.folders.iter().map(|(path, fingerprint)| (path.as_path(), fingerprint));
+        let left_out = left_out.map(|(left_out, file_id)| (Path::new(&left_out.path), file_id));
+        let folders = self.inputs.folders.iter().map(|(path, file_id)| (path.as_path(), file_id));
         let inside: Vec<_> = folders.chain(samples).chain(left_out).collect();
         let batches: Vec<_> = inside.chunks(BATCH).collect();
         // Relative to the open folder: the kernel looks up three names for each file, not ten.
         let Ok(root) = File::open(&self.root) else { return false };
-        let all_are = |batch: &&[(&Path, &Fingerprint)]| {
-            batch.iter().all(|(path, fingerprint)| is(&root, path, fingerprint)).then_some(()).ok_or(())
+        let all_are = |batch: &&[(&Path, &FileId)]| {
+            batch.iter().all(|(path, file_id)| is(&root, path, file_id)).then_some(()).ok_or(())
         };
         as_many
-            && tables.all(|(path, fingerprint)| is(CWD, path, fingerprint))
+            && tables.all(|(path, file_id)| is(CWD, path, file_id))
             && try_map(&batches, config.threads, all_are).is_ok()
     }
 }
 
-fn is(folder: impl AsFd, path: &Path, fingerprint: &Fingerprint) -> bool {
+fn is(folder: impl AsFd, path: &Path, file_id: &FileId) -> bool {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    statat(folder, path, AtFlags::empty()).is_ok_and(|stat| Fingerprint::of_stat(&stat) == *fingerprint)
+    statat(folder, path, AtFlags::empty()).is_ok_and(|stat| FileId::of_stat(&stat) == *file_id)
 }

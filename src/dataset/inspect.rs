@@ -9,6 +9,7 @@ use rustix::io::retry_on_intr;
 use super::Config;
 use super::join::Matched;
 use super::saved::{self, Finding, Saved};
+use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::npz;
@@ -41,7 +42,7 @@ pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<V
 fn one(config: &Config, folder: &Folder<'_>, saved: &Saved, relative: &Path) -> Result<Finding> {
     let look = || folder.inspect(relative, config.array.as_deref());
     let finding = match saved.get(relative) {
-        Some(finding) if *finding.fingerprint() == folder.state(relative)? => finding.clone(),
+        Some(finding) if *finding.file_id() == folder.state(relative)? => finding.clone(),
         _ => match look() {
             Ok(array) => Finding::Volume(array),
             Err(Error::Malformed { .. }) => {
@@ -84,9 +85,9 @@ impl<'a> Folder<'a> {
         npz::inspect_file(&path, &File::from(file), array)
     }
 
-    fn state(&self, relative: &Path) -> Result<npz::Fingerprint> {
+    fn state(&self, relative: &Path) -> Result<FileId> {
         let stat = retry_on_intr(|| statat(&self.open, relative, AtFlags::empty()));
         let stat = stat.map_err(|error| Error::io(&self.path.join(relative), "stat the file", error.into()))?;
-        Ok(npz::Fingerprint::of_stat(&stat))
+        Ok(FileId::of_stat(&stat))
     }
 }

@@ -6,10 +6,10 @@ use std::thread;
 
 use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
+use crate::base::file_id::FileId;
 use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::quarantine;
 use crate::error::{Error, Result};
-use crate::formats::npz::Fingerprint;
 use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
@@ -43,7 +43,7 @@ pub(super) struct Joined {
 }
 
 struct Tables {
-    states: Vec<Fingerprint>,
+    states: Vec<FileId>,
     reports: Table,
     meta: Table,
     labels: Table,
@@ -110,7 +110,7 @@ fn excluded(config: &Config) -> Result<HashMap<String, String>> {
 
 fn load_tables(config: &Config) -> Result<Tables> {
     let state = |path: &PathBuf| match std::fs::metadata(path) {
-        Ok(metadata) => Ok(Fingerprint::of(&metadata)),
+        Ok(metadata) => Ok(FileId::of(&metadata)),
         Err(error) => Err(Error::io(path, "read the table", error)),
     };
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;

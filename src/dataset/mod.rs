@@ -20,6 +20,7 @@ pub use inputs::Inputs;
 pub use select::{Selected, Selection};
 use serde::{Deserialize, Serialize};
 
+use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
@@ -166,10 +167,10 @@ impl Sample {
     }
 
     /// What must not change of the file that the volume is read from.
-    pub fn fingerprint(&self) -> &npz::Fingerprint {
+    pub fn file_id(&self) -> &FileId {
         match &self.source {
-            Source::Npz(study) => &study.array.fingerprint,
-            Source::Shard(stored) => &stored.volume.fingerprint,
+            Source::Npz(study) => &study.array.file_id,
+            Source::Shard(stored) => &stored.volume.file_id,
         }
     }
 
@@ -184,7 +185,7 @@ impl Sample {
     /// Bytes of the NPZ and CRC-32 of its array.
     pub fn npz_size_and_crc(&self) -> (u64, u32) {
         match &self.source {
-            Source::Npz(study) => (study.array.fingerprint.size, study.array.member.crc),
+            Source::Npz(study) => (study.array.file_id.size, study.array.member.crc),
             Source::Shard(stored) => (stored.npz_size, stored.npz_crc),
         }
     }
@@ -262,7 +263,7 @@ impl Dataset {
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let join::Matched { study_id, path, row: join::Row { meta, text, labels }, excluded } = matched;
             let excluded = excluded.is_some();
-            let fingerprint = *finding.fingerprint();
+            let file_id = *finding.file_id();
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     let source = Source::Npz(Box::new(Study { array, meta, recipe, text, labels }));
@@ -275,7 +276,7 @@ impl Dataset {
                 Err(reason) => {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
-                    dataset.inputs.left_out.push(fingerprint);
+                    dataset.inputs.left_out.push(file_id);
                 }
             }
         }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::base::file_id::FileId;
 use crate::base::user_cache;
-use crate::formats::npz::{Array, Fingerprint};
+use crate::formats::npz::Array;
 
 /// What a scan found in one file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,16 +18,16 @@ pub(super) enum Finding {
     /// A volume.
     Volume(Array),
     /// Why it is none.
-    Malformed(Fingerprint, String),
+    Malformed(FileId, String),
     /// Why the user leaves it out; the file was not opened, and this is not saved.
-    Excluded(Fingerprint, String),
+    Excluded(FileId, String),
 }
 
 impl Finding {
-    pub(super) fn fingerprint(&self) -> &Fingerprint {
+    pub(super) fn file_id(&self) -> &FileId {
         match self {
-            Self::Volume(array) => &array.fingerprint,
-            Self::Malformed(fingerprint, _) | Self::Excluded(fingerprint, _) => fingerprint,
+            Self::Volume(array) => &array.file_id,
+            Self::Malformed(file_id, _) | Self::Excluded(file_id, _) => file_id,
         }
     }
 }
@@ -49,9 +50,8 @@ impl Saved {
     /// Whether it knows exactly these files, or (of a part of the data set) all of them, so that there is nothing to
     /// write.
     pub(super) fn knows(&self, findings: &[Found<'_>], is_part: bool) -> bool {
-        let is_known = |(path, finding): &Found<'_>| {
-            self.get(path).is_some_and(|known| known.fingerprint() == finding.fingerprint())
-        };
+        let is_known =
+            |(path, finding): &Found<'_>| self.get(path).is_some_and(|known| known.file_id() == finding.file_id());
         (is_part || self.0.len() == findings.len()) && findings.iter().all(is_known)
     }
 
@@ -66,7 +66,7 @@ impl Saved {
         }
         let settled = user_cache::settled_before();
         let all = findings.iter().copied().chain(others);
-        user_cache::store(file, &Map(all.filter(|(_, finding)| finding.fingerprint().mtime_ns < settled).collect()));
+        user_cache::store(file, &Map(all.filter(|(_, finding)| finding.file_id().mtime_ns < settled).collect()));
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn malformed(mtime_ns: i128) -> Finding {
-        Finding::Malformed(Fingerprint { size: 5, mtime_ns, inode: 7 }, "cut short".into())
+        Finding::Malformed(FileId { size: 5, mtime_ns, inode: 7 }, "cut short".into())
     }
 
     #[test]
@@ -132,6 +132,6 @@ mod tests {
         Saved::load(&file).store(&file, part, true);
         let saved = Saved::load(&file);
         assert!(saved.knows(part, true), "{saved:?}");
-        assert_eq!(saved.get(Path::new("c.npz")).unwrap().fingerprint(), old.fingerprint());
+        assert_eq!(saved.get(Path::new("c.npz")).unwrap().file_id(), old.file_id());
     }
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
+use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::formats::npz::Fingerprint;
 
 /// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;
@@ -27,7 +27,7 @@ pub(super) struct Found {
     /// Files that lie at the depths that were not chosen.
     pub elsewhere: usize,
     /// The folders that were listed, and their states before.
-    pub folders: Vec<(PathBuf, Fingerprint)>,
+    pub folders: Vec<(PathBuf, FileId)>,
     /// Whether these states tell every change: not where a symbolic link leads elsewhere, or nowhere yet.
     pub certain: bool,
 }
@@ -46,7 +46,7 @@ fn sorted(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
 
 /// What is directly in a folder.
 struct Listing {
-    state: Fingerprint,
+    state: FileId,
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     certain: bool,
@@ -102,7 +102,7 @@ fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Res
     let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let open = rustix::fs::openat(open_root, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(failed)?;
-    let state = Fingerprint::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
+    let state = FileId::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
     let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true };
     let mut names = [MaybeUninit::uninit(); NAMES];
     let mut entries = RawDir::new(open, &mut names);

@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::base::file_id::FileId;
+use crate::base::lock::lock;
 use crate::error::{Error, Result};
-use crate::formats::npz::Fingerprint;
 use crate::output::journal::{self, Record};
 use crate::plan::{Plan, ShardId};
 use crate::shard::Files;
@@ -69,7 +70,7 @@ impl Finished {
 
     /// The size of a finished shard, by the record as it was last read.
     pub(super) fn recorded(&self, id: ShardId) -> Option<u64> {
-        self.state.lock().unwrap_or_else(|poison| poison.into_inner()).sizes.get(&id).copied()
+        lock(&self.state).sizes.get(&id).copied()
     }
 
     /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
@@ -83,14 +84,14 @@ impl Finished {
     /// Reads the records again if one has changed. A record that cannot be read now will be read later.
     pub(super) fn refresh(&self) {
         let stamps = self.stamps();
-        if stamps.is_some() && self.state.lock().unwrap_or_else(|poison| poison.into_inner()).stamps == stamps {
+        if stamps.is_some() && lock(&self.state).stamps == stamps {
             return;
         }
         let sizes = match Record::read(&self.folder) {
             Ok(record) => self.sizes(&record),
             Err(error) => return log::warn!("{error}; the shards in it are made from the NPZ files meanwhile"),
         };
-        *self.state.lock().unwrap_or_else(|poison| poison.into_inner()) = State { stamps, sizes };
+        *lock(&self.state) = State { stamps, sizes };
     }
 
     fn stamps(&self) -> Option<Vec<Stamp>> {
@@ -108,9 +109,9 @@ impl Files for Arc<Finished> {
         self.recorded(shard) == Some(size)
     }
 
-    fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, Fingerprint)> {
+    fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, FileId)> {
         let path = self.folder.join(Plan::shard_name(shard));
         let metadata = fs::metadata(&path).ok().filter(|found| found.is_file() && found.len() == size)?;
-        Some((path, Fingerprint::of(&metadata)))
+        Some((path, FileId::of(&metadata)))
     }
 }

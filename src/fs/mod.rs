@@ -24,6 +24,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::output::indexes;
@@ -235,7 +236,7 @@ impl Tree {
             _ => (Handle::Fixed(self.made(node).ok_or(Error::NotFound)?), Reading::Cached),
         };
         let number = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        self.handles.write().unwrap_or_else(|poison| poison.into_inner()).insert(number, handle);
+        lock::write(&self.handles).insert(number, handle);
         Ok(Opened { handle: number, reading })
     }
 
@@ -253,7 +254,7 @@ impl Tree {
     fn manifest(&self, view: View) -> Option<Bytes> {
         let plan = self.set.plan();
         plan.has_view(view).then_some(())?;
-        let last = || self.manifest.lock().unwrap_or_else(|poison| poison.into_inner());
+        let last = || lock(&self.manifest);
         if let Some((of, manifest)) = &*last()
             && *of == view
         {
@@ -297,7 +298,7 @@ impl Tree {
             (materialized.switched.len() as u64, materialized.opened.load(Ordering::Relaxed))
         };
         let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
-        let open_files = self.handles.read().unwrap_or_else(|poison| poison.into_inner()).len() as u64;
+        let open_files = lock::read(&self.handles).len() as u64;
         let waiting_reads = self.waiting.load(Ordering::Relaxed);
         let shards = self.set.stats();
         let stats = Stats { shards, materialized_shards, materialized_opens, open_files, waiting_reads };
@@ -307,7 +308,7 @@ impl Tree {
     /// Reads `len` bytes of an open file from `offset` on, fewer only at its end. `done` is called at once, or by
     /// the thread that makes the bytes: never does the calling thread wait for a decode.
     pub fn read(&self, handle: u64, offset: u64, len: usize, done: impl FnOnce(Result<Bytes>) + Send + 'static) {
-        let handle = self.handles.read().unwrap_or_else(|poison| poison.into_inner()).get(&handle).cloned();
+        let handle = lock::read(&self.handles).get(&handle).cloned();
         let waiting = Waiting::new(&self.waiting);
         let done = move |result| {
             drop(waiting); // before the answer, whose reader may look at the count
@@ -330,7 +331,7 @@ impl Tree {
     /// Closes a file.
     pub fn release(&self, handle: u64) {
         // Dropped after the lock: a cursor's end changes the cache.
-        let closed = self.handles.write().unwrap_or_else(|poison| poison.into_inner()).remove(&handle);
+        let closed = lock::write(&self.handles).remove(&handle);
         drop(closed);
     }
 

@@ -4,10 +4,11 @@
 //! be, else its open fails with EIO; all share one backing file. While a handle is cached, none can be read past the
 //! daemon; handles past the page cache (`FOPEN_DIRECT_IO`) may be there before. `FOPEN_KEEP_CACHE` fails with it.
 
+use crate::base::lock::lock;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
@@ -71,6 +72,6 @@ impl Passthrough {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Mode>> {
-        self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inodes)
     }
 }

@@ -1,8 +1,9 @@
 //! Threads for what may wait for a disk, so that those which translate requests never do.
 
+use crate::base::lock::lock;
 use std::io;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -24,7 +25,7 @@ impl Pool {
             let inbox = inbox.clone();
             let work = move || {
                 loop {
-                    let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let next = lock(&inbox).recv();
                     let Ok(job) = next else { return };
                     job();
                 }

@@ -2,9 +2,10 @@
 //! another, and so does one whose file comes to have another size.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use super::node::Generation;
+use crate::base::lock;
 use crate::base::num::to_usize;
 use crate::plan::ShardId;
 
@@ -21,31 +22,31 @@ impl Switched {
         let Some(now) = file.or(last.map(|_| planned)) else { return false };
         let is_new = last != Some(now);
         if is_new {
-            self.0.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().push(now);
+            lock::write(&self.0).entry(id).or_default().push(now);
         }
         is_new
     }
 
     /// The size of what a shard's name leads to now, if it is, or was, a file.
     pub(super) fn last(&self, id: ShardId) -> Option<u64> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id)?.last().copied()
+        lock::read(&self.0).get(&id)?.last().copied()
     }
 
     /// Which file a shard's name leads to now, if it is, or was, one.
     pub(super) fn generation(&self, id: ShardId) -> Option<Generation> {
-        let sizes = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id)?.len();
+        let sizes = lock::read(&self.0).get(&id)?.len();
         Generation::try_from(sizes - 1).ok()
     }
 
     /// The size of one of the files.
     pub(super) fn size(&self, id: ShardId, generation: Generation) -> Option<u64> {
-        let sizes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let sizes = lock::read(&self.0);
         sizes.get(&id)?.get(to_usize(generation.into())).copied()
     }
 
     /// Shards that are, or were, files.
     pub(super) fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+        lock::read(&self.0).len()
     }
 }
 

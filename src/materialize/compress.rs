@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use bytes::Bytes;
 
+use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, Entry};
@@ -26,7 +27,7 @@ pub(super) struct Task {
 pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<Task>>) {
     let mut encoder = Encoder::new(codec);
     loop {
-        let Ok(Task { block, done }) = super::lock(tasks).recv() else { return };
+        let Ok(Task { block, done }) = lock(tasks).recv() else { return };
         let frame = match &mut encoder {
             Ok(encoder) => encoder.encode(&block),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),

@@ -1,20 +1,21 @@
 //! The output folder: its lock, its record of finished shards, and files that appear whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::lock::lock;
-use super::partial::{PARTIAL, Partial, publish, sync_folder};
-use super::{OnError, indexes};
+use super::{OnError, index_files};
+use crate::base::durable::{PARTIAL, Partial, publish, sync_folder};
+use crate::base::files::{file_name, list, remove, size};
+use crate::base::lock::lock;
 use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::indexes;
 use crate::output::journal::{self, Finished, Line, Record, Run};
 use crate::output::manifest;
+use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
@@ -34,7 +35,7 @@ impl Folder {
     /// Opens or creates the folder for a part of a plan, compressed like this, and removes what a killed run of it left
     /// unfinished.
     pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan) -> Result<Self> {
-        let journal = lock(path, part)?;
+        let journal = lock_part(path, part)?;
         let earlier = Record::read(path)?;
         if earlier.all_finished().next().is_some() && earlier.codec() != codec {
             return Err(other_codec(path, earlier.codec()));
@@ -70,7 +71,7 @@ impl Folder {
             let would_fail_again = |found: &Finished| {
                 found.left_out.iter().all(|skipped| {
                     let sample = samples.iter().find(|sample| sample.study_id == skipped.study_id);
-                    sample.is_some_and(|sample| skipped.still_holds(sample.fingerprint()))
+                    sample.is_some_and(|sample| skipped.still_holds(sample.file_id()))
                 })
             };
             let is_size = self.codec.is_some() || found.size == shard.layout.len();
@@ -117,7 +118,7 @@ impl Folder {
                 remove(&path, "remove the old manifest")?;
             }
         }
-        indexes::remove(&self.path, missing)?;
+        index_files::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
@@ -135,7 +136,7 @@ impl Folder {
     }
 
     fn append(&self, lines: &[Line]) -> Result<()> {
-        let mut journal = self.journal.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut journal = lock(&self.journal);
         let path = journal::journal(&self.path, self.part);
         journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
@@ -164,7 +165,7 @@ impl Folder {
             shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
         // Whoever writes what is common to all shards holds the whole folder, so nobody does now.
-        let common = indexes::common(&self.path).map(|(_, path)| {
+        let common = index_files::common(&self.path).map(|(_, path)| {
             let mut partial = path.into_os_string();
             partial.push(PARTIAL);
             PathBuf::from(partial)
@@ -199,34 +200,6 @@ fn strangers(folder: &Path, plan: &Plan, codec: Option<Codec>, record: &Record) 
         }
     }
     Ok(strangers)
-}
-
-/// The size of a file; `None` if there is none.
-pub(super) fn size(path: &Path) -> Result<Option<u64>> {
-    match fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.len())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path, "look at the file", error)),
-    }
-}
-
-/// Removes a file, unless another part's run has done so already.
-pub(super) fn remove(path: &Path, doing: &'static str) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, doing, error)),
-        _ => Ok(()),
-    }
-}
-
-/// The paths in a folder.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |error| Error::io(folder, "list the output folder", error);
-    let entries = fs::read_dir(folder).map_err(failed)?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
-}
-
-pub(super) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn other_plan(folder: &Path) -> Error {

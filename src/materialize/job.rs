@@ -11,12 +11,13 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 
+use super::Observer;
 use super::compress::{self, Task};
 use super::folder::Folder;
 use super::output::{Blocks, Message, Output};
 use super::pair::{self, Place};
 use super::stream::{self, Told};
-use super::{Observer, lock, unlock};
+use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
@@ -108,10 +109,10 @@ impl<'a> Job<'a> {
             }
             drop(tasks);
         });
-        unlock(broken).map_or(Ok(()), Err)?;
-        let mut failed = unlock(self.failed);
+        lock::into_inner(broken).map_or(Ok(()), Err)?;
+        let mut failed = lock::into_inner(self.failed);
         failed.sort_by_key(|failure| (failure.shard, failure.sample));
-        Ok((unlock(self.finished), failed))
+        Ok((lock::into_inner(self.finished), failed))
     }
 
     /// A worker has no shard, so that its decoder may read ahead for the others.

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use super::folder::{file_name, list, remove, size};
-use super::indexes;
-use super::lock::lock;
-use super::partial::publish;
+use super::index_files;
+use crate::base::durable::publish;
+use crate::base::files::{file_name, list, remove, size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
 use crate::output::indexes::Listed;
 use crate::output::manifest::{self, Manifest, Merged};
+use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::Plan;
 
@@ -25,7 +25,7 @@ pub type Incomplete = Vec<String>;
 /// [`Error::Refused`] if a run goes on, or the parts do not belong together; [`Error::Io`].
 pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
     let _lock = match fs::metadata(folder) {
-        Ok(_) => lock(folder, Part::WHOLE)?,
+        Ok(_) => lock_part(folder, Part::WHOLE)?,
         Err(error) => return Err(Error::io(folder, "look into the folder", error)),
     };
     let mut parts = Vec::new();
@@ -68,7 +68,7 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
                 samples: shard.samples.len(),
                 bytes: shard.size,
             };
-            indexes::write_common(folder, &whole.shards.iter().map(listed).collect::<Vec<_>>())?;
+            index_files::write_common(folder, &whole.shards.iter().map(listed).collect::<Vec<_>>())?;
         }
         publish(folder, manifest::NAME, &whole.render())?;
         return Ok(Ok(whole.shards.len()));

@@ -5,13 +5,11 @@
 
 mod compress;
 mod folder;
-mod indexes;
+mod index_files;
 mod job;
-mod lock;
 mod merge;
 mod output;
 mod pair;
-mod partial;
 mod rebuild;
 mod stream;
 
@@ -19,13 +17,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use crate::base::parallel::try_map;
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::output::journal::{self, Finished, Skipped};
+use crate::output::journal::{Finished, Skipped};
 use crate::output::manifest::{self, Manifest};
 use crate::output::partition::Part;
 use crate::output::reclaimed;
@@ -35,9 +32,7 @@ use folder::Folder;
 use job::{Failure, Job};
 
 pub(crate) use job::sha256_of;
-pub(crate) use lock::lock as lock_folder;
 pub use merge::{Incomplete, merge};
-pub(crate) use partial::sync_folder;
 pub use rebuild::rebuild;
 
 /// What becomes of a shard with a sample that cannot be made.
@@ -183,7 +178,7 @@ fn finish(
         let made = without(plan, &left_out);
         let manifest = match request.codec {
             None => {
-                indexes::write(folder.path(), &made, part)?;
+                index_files::write(folder.path(), &made, part)?;
                 Manifest::new(&made, part, |id| finished.get(&id).map(|found| found.sha256.clone()))
             }
             // The readers of indexes cannot decompress a member.
@@ -242,7 +237,7 @@ fn bad_samples(plan: &Plan, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
     let bad = |failure: &Failure| match (failure.sample, &failure.error) {
         (Some(index), Error::Malformed { reason, .. }) => {
             let sample = &plan.dataset.samples[index];
-            let (study_id, source) = (sample.study_id.clone(), sample.fingerprint());
+            let (study_id, source) = (sample.study_id.clone(), sample.file_id());
             Some((index, Skipped::new(study_id, reason.clone(), source)))
         }
         _ => None,
@@ -294,12 +289,4 @@ fn bad_rows(plan: &Plan, before: &[Quarantined], bad: &BTreeMap<usize, Skipped>)
     }));
     rows.sort();
     rows
-}
-
-fn unlock<T>(mutex: Mutex<T>) -> T {
-    mutex.into_inner().unwrap_or_else(|poison| poison.into_inner())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }

@@ -1,6 +1,7 @@
 //! A shard's bytes on their way to the disk: gathered into blocks by the thread that makes them, hashed by it or by that
 //! of another shard ([`super::pair`]), written by a third, so that none waits for the others.
 
+use crate::base::lock::lock;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -18,14 +19,14 @@ pub(super) struct Blocks(Mutex<Vec<MmapMut>>);
 
 impl Blocks {
     fn take(&self) -> io::Result<MmapMut> {
-        match super::lock(&self.0).pop() {
+        match lock(&self.0).pop() {
             Some(block) => Ok(block),
             None => MmapMut::map_anon(BLOCK),
         }
     }
 
     pub(super) fn put(&self, block: MmapMut) {
-        super::lock(&self.0).push(block);
+        lock(&self.0).push(block);
     }
 }
 

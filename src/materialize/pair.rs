@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use memmap2::MmapMut;
 
-use super::lock;
 use super::output::Message;
+use crate::base::lock::{self, lock};
 use crate::formats::sha256::{BLOCK, Sha256};
 
 /// Blocks of a worker that wait for one of the other's, at most.
@@ -170,7 +170,7 @@ impl Hashing {
     }
 
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.pair.returned.wait(state).unwrap_or_else(|poison| poison.into_inner())
+        lock::wait(&self.pair.returned, state)
     }
 }
 

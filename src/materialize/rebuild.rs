@@ -6,17 +6,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::folder::size;
 use super::job::sha256;
-use super::lock::lock;
-use super::partial::publish;
-use super::{Incomplete, Observer, check_stop, indexes};
+use super::{Incomplete, Observer, check_stop, index_files};
+use crate::base::durable::publish;
+use crate::base::files::size;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, Entry};
 use crate::output::journal::{Finished, Line, Record, Run, Skipped, append};
 use crate::output::manifest;
+use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
@@ -37,7 +37,7 @@ pub fn rebuild(
     observer: &dyn Observer,
 ) -> Result<std::result::Result<usize, Incomplete>> {
     fs::metadata(folder).map_err(|error| Error::io(folder, "look into the folder", error))?;
-    let mut journal = lock(folder, Part::WHOLE)?;
+    let mut journal = lock_part(folder, Part::WHOLE)?;
     let record = Record::read(folder)?;
     if record.codec().is_some() {
         return Err(Error::Refused(format!(
@@ -94,7 +94,7 @@ pub fn rebuild(
         }
     }
     append(&mut journal, &lines).map_err(|error| Error::io(folder, "record the shards", error))?;
-    indexes::write(folder, set.plan(), Part::WHOLE)?;
+    index_files::write(folder, set.plan(), Part::WHOLE)?;
     publish(folder, manifest::NAME, &manifest::render(set.plan(), |id| Some(&digests[id as usize])))?;
     Ok(Ok(digests.len()))
 }
@@ -123,7 +123,7 @@ fn absent(
         let recorded = known.iter().find(|skipped| skipped.study_id == sample.study_id).cloned();
         let unknown = || {
             let reason = "the shard does not hold it (found by manifest rebuild)".to_owned();
-            Skipped::new(sample.study_id.clone(), reason, sample.fingerprint())
+            Skipped::new(sample.study_id.clone(), reason, sample.file_id())
         };
         (index, recorded.unwrap_or_else(unknown))
     });

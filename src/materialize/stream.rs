@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::output::Output;
+use crate::base::lock::lock;
 use crate::error::{Error, Result};
 use crate::shard::{Cursor, ShardSet};
 
@@ -82,7 +83,7 @@ impl Stream {
             let meeting = Arc::new(Mutex::new(Meeting::default()));
             let (theirs, piece) = (meeting.clone(), if self.offset == 0 { FIRST } else { PIECE });
             self.set.read_then(&self.cursor, self.offset, piece, move |result| {
-                let mut meeting = super::lock(&theirs);
+                let mut meeting = lock(&theirs);
                 match meeting.stream.take() {
                     None => meeting.answer = Some(result),
                     Some(stream) => {
@@ -91,7 +92,7 @@ impl Stream {
                     }
                 }
             });
-            let mut meeting = super::lock(&meeting);
+            let mut meeting = lock(&meeting);
             answer = meeting.answer.take();
             if answer.is_none() {
                 meeting.stream = Some(self);

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::formats::npz::Fingerprint;
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
@@ -92,17 +92,17 @@ pub struct Skipped {
 
 impl Skipped {
     /// A sample that could not be made from a file in this state.
-    pub fn new(study_id: String, reason: String, source: &Fingerprint) -> Self {
+    pub fn new(study_id: String, reason: String, source: &FileId) -> Self {
         Self { study_id, reason, source_size: source.size, source_mtime_ns: mtime(source) }
     }
 
     /// Whether the file is still as it was, so that making the sample would fail again.
-    pub fn still_holds(&self, source: &Fingerprint) -> bool {
+    pub fn still_holds(&self, source: &FileId) -> bool {
         self.source_size == source.size && self.source_mtime_ns == mtime(source)
     }
 }
 
-fn mtime(source: &Fingerprint) -> i64 {
+fn mtime(source: &FileId) -> i64 {
     i64::try_from(source.mtime_ns).unwrap_or(i64::MAX)
 }
 

@@ -5,5 +5,6 @@ pub mod archive;
 pub mod indexes;
 pub mod journal;
 pub mod manifest;
+pub mod part_lock;
 pub mod partition;
 pub mod reclaimed;

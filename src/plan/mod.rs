@@ -335,7 +335,7 @@ fn measure(options: Options, sample: &Sample) -> Result<Measured> {
     fields.add(sample.path.as_os_str().as_bytes());
     if let Some(Study { array, recipe, .. }) = sample.study() {
         let header = &array.header;
-        fields.add(&array.fingerprint.size.to_le_bytes());
+        fields.add(&array.file_id.size.to_le_bytes());
         fields.add(array.member.name.as_bytes());
         fields.add(&array.member.crc.to_le_bytes());
         fields.add(format!("{} {} {:?}", header.descr(), header.fortran_order, header.shape).as_bytes());

@@ -3,9 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use crate::base::durable::sync_folder;
 use crate::error::{Error, Result};
-use crate::materialize::{lock_folder, sync_folder};
 use crate::output::journal::{STATUS_DIR, append};
+use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::output::reclaimed::{self, Line};
 
@@ -19,7 +20,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Opens or creates it.
     pub(super) fn open(folder: &Path) -> Result<Self> {
-        let lock = lock_folder(folder, Part::WHOLE)?;
+        let lock = lock_part(folder, Part::WHOLE)?;
         let path = reclaimed::path(folder);
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.map_err(|error| Error::io(&path, "open the journal of removed NPZ files", error))?;

@@ -22,15 +22,16 @@ mod sources;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 
+use crate::base::durable::sync_folder;
+use crate::base::lock::lock;
 use crate::base::parallel::try_map;
 use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
-use crate::materialize::sync_folder;
 use crate::output::archive;
 use crate::output::manifest;
 use crate::output::reclaimed::{self, Line, Removing};
@@ -152,7 +153,7 @@ impl Reclaim {
     /// What there is to do.
     pub fn survey(&self) -> Survey {
         let samples = self.npz.as_ref().map_or(&[][..], |plan| &plan.dataset.samples);
-        let bytes = samples.iter().map(|sample| sample.fingerprint().size).sum();
+        let bytes = samples.iter().map(|sample| sample.file_id().size).sum();
         let volumes = self.npz.as_ref().map_or(0, |plan| 2 * plan.payload_bytes);
         let files = self.ids().filter(|id| self.is_to_do(*id)).map(|id| self.shard_size(id));
         Survey { files: samples.len(), bytes, to_read: volumes + files.sum::<u64>() }
@@ -259,8 +260,8 @@ impl Reclaim {
     fn free(&self, proof: &Proof<'_>, root: &File, id: ShardId, npz: usize) -> Result<Result<u64, String>> {
         let plan = proof.npz.plan();
         let sample = &plan.dataset.samples[npz];
-        let (path, fingerprint) = (&sample.path, sample.fingerprint());
-        let checked = only_array(&self.root.join(path)).and_then(|()| remove::removable(root, path, fingerprint));
+        let (path, file_id) = (&sample.path, sample.file_id());
+        let checked = only_array(&self.root.join(path)).and_then(|()| remove::removable(root, path, file_id));
         let bytes = match (checked, &self.journal) {
             (Err(reason), _) => return Ok(Err(reason)),
             (Ok(bytes), None) => return Ok(Ok(bytes)),
@@ -280,7 +281,7 @@ impl Reclaim {
             shard_sha256: self.sha256[id as usize].clone(),
             sample_digest: *plan.sample_digest(npz),
         }))?;
-        if let Err(reason) = remove::remove(root, path, fingerprint) {
+        if let Err(reason) = remove::remove(root, path, file_id) {
             return Ok(Err(reason));
         }
         journal.add(Line::Removed { study_id: sample.study_id.clone() })?;
@@ -306,10 +307,6 @@ impl Reclaim {
         }
         Err("it was made of other volumes, tables or options than those given; give the flags of materialize".into())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// Refuses an NPZ that holds more than its volume.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Advice, fadvise};
 
 use super::{Reclaim, State};
+use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
-use crate::formats::npz::Fingerprint;
 use crate::materialize::sha256_of;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
@@ -49,15 +49,15 @@ impl Proof<'_> {
     pub(super) fn still_stands(&self, id: ShardId) -> Result<(), String> {
         let metadata =
             std::fs::metadata(self.path(id)).map_err(|error| format!("its shard cannot be seen: {error}"))?;
-        self.is_planned(id, &Fingerprint::of(&metadata))
+        self.is_planned(id, &FileId::of(&metadata))
     }
 
     fn path(&self, id: ShardId) -> PathBuf {
         self.of.folder.join(Plan::shard_name(id))
     }
 
-    fn is_planned(&self, id: ShardId, found: &Fingerprint) -> Result<(), String> {
-        let planned = self.shards.plan().shard_samples(id).next().map(|sample| sample.fingerprint());
+    fn is_planned(&self, id: ShardId, found: &FileId) -> Result<(), String> {
+        let planned = self.shards.plan().shard_samples(id).next().map(|sample| sample.file_id());
         match planned.and_then(|planned| planned.difference(found)) {
             Some(detail) => Err(format!("the shard has changed since its headers were read ({detail})")),
             None => Ok(()),
@@ -71,7 +71,7 @@ impl Proof<'_> {
         let mut file = File::open(&path).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
-        let state = |file: &File| file.metadata().map(|metadata| Fingerprint::of(&metadata)).map_err(failed);
+        let state = |file: &File| file.metadata().map(|metadata| FileId::of(&metadata)).map_err(failed);
         self.is_planned(id, &state(&file)?)?;
         let found = sha256_of(&mut file, &path, self.stop, self.read).map_err(|error| error.to_string())?;
         self.is_planned(id, &state(&file)?)?;

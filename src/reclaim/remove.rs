@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 
-use crate::formats::npz::Fingerprint;
+use crate::base::file_id::FileId;
 
 /// A file, by its folder.
 struct Place<'a> {
@@ -23,14 +23,14 @@ pub(super) fn is_inside(path: &Path) -> bool {
 }
 
 /// The bytes that the removal of a file frees: none while other hard links have it. Or why it must not be removed.
-pub(super) fn removable(root: &File, path: &Path, expected: &Fingerprint) -> Result<u64, String> {
+pub(super) fn removable(root: &File, path: &Path, expected: &FileId) -> Result<u64, String> {
     let stat = check(&find(root, path)?, expected)?;
     Ok(if stat.st_nlink > 1 { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) })
 }
 
 /// Removes a file and makes that durable. Or says why it is still there; one whose removal is not known to be durable
 /// counts as removed.
-pub(super) fn remove(root: &File, path: &Path, expected: &Fingerprint) -> Result<(), String> {
+pub(super) fn remove(root: &File, path: &Path, expected: &FileId) -> Result<(), String> {
     let place = find(root, path)?;
     check(&place, expected)?;
     unlinkat(&place.folder, place.name, AtFlags::empty())
@@ -41,13 +41,13 @@ pub(super) fn remove(root: &File, path: &Path, expected: &Fingerprint) -> Result
     Ok(())
 }
 
-fn check(place: &Place<'_>, expected: &Fingerprint) -> Result<Stat, String> {
+fn check(place: &Place<'_>, expected: &FileId) -> Result<Stat, String> {
     let stat = statat(&place.folder, place.name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| format!("it cannot be looked at: {}", io::Error::from(error)))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         return Err("it is a symbolic link; remove it and the file that it leads to yourself".into());
     }
-    match expected.difference(&Fingerprint::of_stat(&stat)) {
+    match expected.difference(&FileId::of_stat(&stat)) {
         Some(detail) => Err(format!("it has changed since it was compared ({detail}); run reclaim again")),
         None => Ok(stat),
     }
@@ -75,8 +75,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    fn fingerprint(path: &Path) -> Fingerprint {
-        Fingerprint::of(&fs::metadata(path).unwrap())
+    fn file_id(path: &Path) -> FileId {
+        FileId::of(&fs::metadata(path).unwrap())
     }
 
     #[test]
@@ -85,14 +85,14 @@ mod tests {
         let (root, path) = (File::open(dir.path()).unwrap(), dir.path().join("a/b/v.npz"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, b"four").unwrap();
-        let expected = fingerprint(&path);
+        let expected = file_id(&path);
         assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(4));
         fs::hard_link(&path, dir.path().join("other")).unwrap();
         assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(0));
         fs::rename(&path, dir.path().join("away")).unwrap();
         fs::write(&path, b"five").unwrap();
         assert!(remove(&root, Path::new("a/b/v.npz"), &expected).unwrap_err().contains("changed"));
-        let expected = fingerprint(&path);
+        let expected = file_id(&path);
         remove(&root, Path::new("a/b/v.npz"), &expected).unwrap();
         assert!(!path.exists());
     }
@@ -105,7 +105,7 @@ mod tests {
         fs::write(dir.path().join("real/v.npz"), b"1").unwrap();
         symlink("real", dir.path().join("folder")).unwrap();
         symlink("real/v.npz", dir.path().join("file.npz")).unwrap();
-        let expected = fingerprint(&dir.path().join("file.npz"));
+        let expected = file_id(&dir.path().join("file.npz"));
         for path in ["folder/v.npz", "file.npz", "../v.npz", "real/../real/v.npz"] {
             let why = remove(&root, Path::new(path), &expected).unwrap_err();
             assert!(why.contains("link") || why.contains("below"), "{path}: {why}");

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use super::lock;
+use crate::base::file_id::FileId;
+use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::Key;
 use crate::error::Result;
-use crate::formats::npz::Fingerprint;
 use crate::formats::tar;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
@@ -23,7 +23,7 @@ pub trait Files: Send + Sync {
     /// Whether the file of a shard is finished and has this size, as far as that is known without asking a disk.
     fn has(&self, shard: ShardId, size: u64) -> bool;
     /// The file and its state, if it is there and has this size. May wait for a disk.
-    fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, Fingerprint)>;
+    fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, FileId)>;
 }
 
 #[derive(Default)]
@@ -91,14 +91,14 @@ impl Copies {
         }
         let (id, index) = (plain_shard(plan, key), key as usize);
         let shard = plan.shard(id)?;
-        let (path, fingerprint) = self.files.get()?.find(id, shard.layout.len())?;
+        let (path, file_id) = self.files.get()?.find(id, shard.layout.len())?;
         let start = shard.layout.sample_starts().get(index.checked_sub(shard.samples.start)?)?;
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
         // What stands before the voxels in the member is not part of the volume.
         let prefix = plan.member_sizes(index)[usize::from(VOLUME)] - len;
         let member = ShardMember {
             file: path.clone(),
-            fingerprint,
+            file_id,
             offset: start + tar::BLOCK + prefix,
             len,
             storage: Storage::Plain,

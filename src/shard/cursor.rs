@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::Inner;
+use crate::base::lock::lock;
 use crate::cache::{Key, Reader};
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
@@ -59,7 +60,7 @@ impl Cursor {
     /// one who only walks the headers needs the following volumes just as much.
     pub(super) fn note(&self, offset: u64, len: u64, touched: Option<(u32, u32)>, whole: bool) -> bool {
         let last = touched.map(|(_, last)| last);
-        let mut position = self.position.lock().unwrap_or_else(|poison| poison.into_inner());
+        let mut position = lock(&self.position);
         let end = offset.saturating_add(len);
         let reads_on = offset <= position.next.saturating_add(REORDER) && end.saturating_add(REORDER) >= position.next;
         if reads_on {

@@ -18,6 +18,7 @@ use copies::Copies;
 pub use copies::Files;
 pub use cursor::Cursor;
 
+use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{self, Broken, Cache, Key};
 use crate::error::{Error, Result};
@@ -225,10 +226,6 @@ impl ShardSet {
             bytes_served: get(&self.inner.served),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 fn wait_for(start: impl FnOnce(Box<dyn FnOnce(Result<Bytes>) + Send>)) -> Result<Bytes> {

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Cursor, Inner, lock};
+use super::{Cursor, Inner};
+use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};

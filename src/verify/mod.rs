@@ -99,7 +99,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
 fn npz_bytes(plan: &Plan, walks: &[Walk]) -> Option<u64> {
     let by_study = by_study(plan);
     let samples = walks.iter().flat_map(|walk| &walk.samples);
-    samples.map(|sample| Some(by_study.get(&*sample.study_id)?.fingerprint().size)).sum()
+    samples.map(|sample| Some(by_study.get(&*sample.study_id)?.file_id().size)).sum()
 }
 
 fn by_study(plan: &Plan) -> HashMap<&str, &dataset::Sample> {

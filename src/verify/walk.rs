@@ -98,7 +98,7 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
     };
     let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
     let reader = HashingReader { file: source, state: RefCell::new(state), progress };
-    let mut gather = Gather { walk: &mut walk, tap: &reader, is_shuffled, current: None, last: None };
+    let mut gather = Gather { walk: &mut walk, reader: &reader, is_shuffled, current: None, last: None };
     let result = gather.members().and_then(|end| gather.end(end));
     let at = reader.state.borrow().at;
     if result.is_err() {
@@ -143,7 +143,7 @@ struct Current {
 
 struct Gather<'a, 'b> {
     walk: &'a mut Walk,
-    tap: &'a HashingReader<'b>,
+    reader: &'a HashingReader<'b>,
     /// Whether samples may come from any shard, in any order.
     is_shuffled: bool,
     current: Option<Current>,
@@ -162,7 +162,7 @@ impl Gather<'_, '_> {
 
     /// All members; where the archive's end begins.
     fn members(&mut self) -> io::Result<u64> {
-        let mut archive = tar::Archive::new(self.tap);
+        let mut archive = tar::Archive::new(self.reader);
         let mut end = 0;
         // Raw: an extension header would be no member of a sample.
         for entry in archive.entries()?.raw(true) {
@@ -186,7 +186,7 @@ impl Gather<'_, '_> {
     fn end(&mut self, end: u64) -> io::Result<()> {
         // The first empty block has been read.
         self.reader.state.borrow_mut().zeros = end..u64::MAX;
-        io::copy(&mut &*self.tap, &mut io::sink())?;
+        io::copy(&mut &*self.reader, &mut io::sink())?;
         let State { at, dirty, .. } = *self.reader.state.borrow();
         let right = end.saturating_add(2 * BLOCK).checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
         if let Some(dirty) = dirty {

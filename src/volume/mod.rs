@@ -3,7 +3,7 @@
 //!
 //! A C-order source streams: each chunk is unpacked, cast while it is hot, and handed on. A Fortran-order source is
 //! transposed in blocks of planes as it arrives and handed on as a whole, because its first output row needs every
-//! plane. The source's fingerprint is checked before and after: a file that changed is an error, never a mixture.
+//! plane. The source's file identity is checked before and after: a file that changed is an error, never a mixture.
 
 mod cast;
 
@@ -28,9 +28,10 @@ pub use shard_file::{ShardMember, ShardVolume, Storage, read_table};
 pub use source::Volume;
 pub use value_check::{Doubt, doubt};
 
+use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::npz::{self, Array, Compression, Fingerprint, Payload};
+use crate::formats::npz::{self, Array, Compression, Payload};
 use cast::{Linear, TooLarge, to_f16};
 use planes::Planes;
 use scratch::{Block, CHUNK_LEN, Scratch};
@@ -215,7 +216,7 @@ impl NpzVolume<'_> {
 
     fn check_unchanged(&self, file: &File) -> Result<()> {
         let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the file", error))?;
-        match self.array.fingerprint.difference(&Fingerprint::of(&metadata)) {
+        match self.array.file_id.difference(&FileId::of(&metadata)) {
             None => Ok(()),
             Some(detail) => Err(self.changed(detail)),
         }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::scratch::{Packed, Scratch};
 use super::{Filled, Sink};
+use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::{Block, FOOTER, SeekTable};
-use crate::formats::npz::Fingerprint;
 
 /// Plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -25,7 +25,7 @@ pub struct ShardMember {
     /// The shard, relative to the folder of shards.
     pub file: PathBuf,
     /// The shard's state when its headers were read.
-    pub fingerprint: Fingerprint,
+    pub file_id: FileId,
     /// The member's first byte in the shard.
     pub offset: u64,
     /// The plain bytes of the member.
@@ -206,7 +206,7 @@ impl ShardVolume<'_> {
 
     fn check_unchanged(&self, file: &File) -> Result<()> {
         let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the shard", error))?;
-        match self.member.fingerprint.difference(&Fingerprint::of(&metadata)) {
+        match self.member.file_id.difference(&FileId::of(&metadata)) {
             None => Ok(()),
             Some(detail) => Err(Error::Changed { path: self.path.clone(), detail }),
         }

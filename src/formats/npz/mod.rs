@@ -7,8 +7,8 @@ mod directory;
 pub(crate) mod npy;
 mod payload;
 
-use std::fs::{File, Metadata};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use flate2::{Decompress, FlushDecompress};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use npy::{ArrayHeader, Element};
 pub use payload::Payload;
 
+use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use directory::Windows;
 use npy::HeaderError;
@@ -47,44 +48,6 @@ pub struct Member {
     pub crc: u32,
 }
 
-/// What identifies the state of a source file between planning and reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
-    /// Bytes.
-    pub size: u64,
-    /// Modification time, in nanoseconds since 1970.
-    pub mtime_ns: i128,
-    /// Inode number.
-    pub inode: u64,
-}
-
-impl Fingerprint {
-    /// The fingerprint in a `stat` result.
-    pub fn of(metadata: &Metadata) -> Self {
-        let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Self { size: metadata.len(), mtime_ns, inode: metadata.ino() }
-    }
-
-    /// The same from the plain system call.
-    pub fn of_stat(stat: &rustix::fs::Stat) -> Self {
-        let mtime_ns = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
-        Self { size: u64::try_from(stat.st_size).unwrap_or(0), mtime_ns, inode: stat.st_ino }
-    }
-
-    /// What differs from `other`, for the message; `None` if nothing does.
-    pub fn difference(&self, other: &Self) -> Option<String> {
-        if self.size != other.size {
-            Some(format!("it had {} bytes, now {}", self.size, other.size))
-        } else if self.mtime_ns != other.mtime_ns {
-            Some("its modification time differs".into())
-        } else if self.inode != other.inode {
-            Some("it was replaced".into())
-        } else {
-            None
-        }
-    }
-}
-
 /// The one array of an NPZ that becomes a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
@@ -93,7 +56,7 @@ pub struct Array {
     /// Its dtype, order and shape (three axes).
     pub header: ArrayHeader,
     /// The file that this was read from.
-    pub fingerprint: Fingerprint,
+    pub file_id: FileId,
 }
 
 /// The names that the known NPZ dialects give to the volume, in the order of preference.
@@ -123,12 +86,12 @@ pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Ar
     if !metadata.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
     }
-    let fingerprint = Fingerprint::of(&metadata);
-    let windows = Windows::new(file, fingerprint.size);
+    let file_id = FileId::of(&metadata);
+    let windows = Windows::new(file, file_id.size);
     let members = directory::members(path, &windows)?;
     let (member, header) = choose(path, &windows, members, choice)?;
     check_shape(path, &member, &header)?;
-    Ok(Array { member, header, fingerprint })
+    Ok(Array { member, header, file_id })
 }
 
 /// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.

@@ -6,12 +6,12 @@ mod walk;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
-use crate::formats::npz::Fingerprint;
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{MEMBERS, VOLUME, without_codec};
 use crate::plan::{Options, Plan, ShardId};
@@ -75,13 +75,13 @@ fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::Shard) 
     let path = root.join(&shard.name);
     let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
     let metadata = file.metadata().map_err(|error| Error::io(&path, "stat the shard", error))?;
-    let fingerprint = Fingerprint::of(&metadata);
-    if fingerprint.size != shard.size {
-        let reason = format!("it has {} bytes, {} says {}", fingerprint.size, manifest::NAME, shard.size);
+    let file_id = FileId::of(&metadata);
+    if file_id.size != shard.size {
+        let reason = format!("it has {} bytes, {} says {}", file_id.size, manifest::NAME, shard.size);
         return Err(Error::malformed(&path, reason));
     }
-    let mut opened = Opened { path: &path, file: &file, windows: Windows::new(&path, &file), manifest, fingerprint };
-    let members = walk::members(&mut opened.windows, fingerprint.size)?;
+    let mut opened = Opened { path: &path, file: &file, windows: Windows::new(&path, &file), manifest, file_id };
+    let members = walk::members(&mut opened.windows, file_id.size)?;
     if members.len() != shard.samples.len() * MEMBERS {
         let reason =
             format!("it has {} members, {} has {} samples", members.len(), manifest::NAME, shard.samples.len());
@@ -99,7 +99,7 @@ struct Opened<'a> {
     file: &'a File,
     windows: Windows<'a>,
     manifest: &'a Manifest,
-    fingerprint: Fingerprint,
+    file_id: FileId,
 }
 
 impl Opened<'_> {
@@ -146,13 +146,13 @@ impl Opened<'_> {
     }
 
     fn volume_member(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
-        let (offset, fingerprint) = (member.offset, self.fingerprint);
+        let (offset, file_id) = (member.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         if !is_packed {
-            return Ok(ShardMember { file, fingerprint, offset, len: member.len, storage: Storage::Plain });
+            return Ok(ShardMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
         }
         let table = read_table(self.path, self.file, offset, member.len)?;
         let storage = Storage::Blocks { packed_len: member.len, largest: table.largest() };
-        Ok(ShardMember { file, fingerprint, offset, len: table.plain_len(), storage })
+        Ok(ShardMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }

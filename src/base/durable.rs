@@ -11,12 +11,12 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use crate::error::{Error, Result};
 
 /// Unfinished files end like this, so that a glob of `*.tar` does not see them.
-pub(super) const PARTIAL: &str = ".partial";
+pub const PARTIAL: &str = ".partial";
 /// What offsets and lengths of direct writes must be multiples of on every common device.
 const ALIGNMENT: usize = 4096;
 
 /// A file under a temporary name. Dropped before [`Partial::publish`], it is removed.
-pub(super) struct Partial<'a> {
+pub struct Partial<'a> {
     folder: &'a Path,
     path: PathBuf,
     name: String,
@@ -26,7 +26,8 @@ pub(super) struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    pub(super) fn create(folder: &'a Path, name: &str) -> Result<Self> {
+    /// Begins the file `name` of `folder` under its temporary name, which replaces one that a killed process left.
+    pub fn create(folder: &'a Path, name: &str) -> Result<Self> {
         let path = folder.join(format!("{name}{PARTIAL}"));
         let open = |flags| OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path);
         let file = open(libc::O_DIRECT)
@@ -37,7 +38,7 @@ impl<'a> Partial<'a> {
 
     /// Appends the first `len` bytes of `block`, which is page-aligned, and rounds them up with zeros that
     /// [`Self::publish`] cuts off again: only the last block may have a length that is no multiple of [`ALIGNMENT`].
-    pub(super) fn write(&mut self, block: &mut MmapMut, len: usize) -> Result<()> {
+    pub fn write(&mut self, block: &mut MmapMut, len: usize) -> Result<()> {
         debug_assert!(self.len.is_multiple_of(ALIGNMENT as u64), "only the last block is cut off");
         let rounded = len.next_multiple_of(ALIGNMENT);
         block[len..rounded].fill(0);
@@ -68,12 +69,12 @@ impl<'a> Partial<'a> {
     }
 
     /// Bytes written.
-    pub(super) fn len(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         self.len
     }
 
     /// Makes the content durable, then the final name.
-    pub(super) fn publish(mut self) -> Result<()> {
+    pub fn publish(mut self) -> Result<()> {
         let target = self.folder.join(&self.name);
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
@@ -84,7 +85,7 @@ impl<'a> Partial<'a> {
 }
 
 /// Writes a whole small file, atomically and durably.
-pub(super) fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+pub fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
     let mut partial = Partial::create(folder, name)?;
     let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
         .map_err(|error| Error::io(folder, "get memory to write", error))?;
@@ -94,7 +95,7 @@ pub(super) fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
 }
 
 /// Makes the names in a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+pub fn sync_folder(folder: &Path) -> Result<()> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     synced.map_err(|error| Error::io(folder, "make the folder's entries durable", error))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::partial::publish;
+use crate::base::durable::publish;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::output::indexes::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
@@ -48,7 +48,7 @@ pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)
 pub(super) fn remove(folder: &Path, shards: &[ShardId]) -> Result<()> {
     let of_shards = shards.iter().flat_map(|id| ShardIndex::ALL.map(|index| folder.join(index.name(*id))));
     let common = common(folder).map(|(_, path)| path);
-    of_shards.chain(common).try_for_each(|path| super::folder::remove(&path, "remove the old index"))
+    of_shards.chain(common).try_for_each(|path| crate::base::files::remove(&path, "remove the old index"))
 }
 
 fn write_one(folder: &Path, name: &str, content: &[u8]) -> Result<()> {

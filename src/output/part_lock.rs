@@ -12,7 +12,7 @@ use crate::output::partition::Part;
 
 /// Locks a part of a folder, which is made if it is not there. Refused while a run goes on that could write one of its
 /// shards: of two that begin at once, each holds its own lock when it looks for the other's.
-pub(crate) fn lock(folder: &Path, part: Part) -> Result<File> {
+pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
     let path = journal::journal(folder, part);
