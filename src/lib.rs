@@ -2,6 +2,32 @@
 //! demand, or the same bytes on disk. This page is the project's architecture; it changes in the commit that changes
 //! the code.
 //!
+//! # Words
+//!
+//! Each has one meaning, in code, messages and documents.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | volume | the three-dimensional array of one CT scan, in one NPZ file |
+//! | study | a volume and its rows of the tables; its id is the NPZ file's name without the suffix |
+//! | kind | what is made of a volume: `stored`, `rescaled` (HU) or `preprocessed` (resampled, cropped, HU / 1000) |
+//! | dialect | which values an NPZ file holds: those of the scanner, HU, or HU / 1000 |
+//! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into voxels |
+//! | sample | what a reader gets of one study: volume, JSON, text and labels |
+//! | member | one file of a shard: a sample has four |
+//! | key | the name that the members of a sample share, by which readers group them |
+//! | profile | the names and encodings of a sample's members (`--format`) |
+//! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
+//! | shard | a tar file of the samples of consecutive slots |
+//! | extent | consecutive bytes of a shard that have one origin: a header, padding, or a member's payload |
+//! | plan | which bytes of which shard come from where, and the digest of all that determines them |
+//! | view | all samples once as shards: the plain view in the data set's order, one view an epoch in a shuffled order |
+//! | fill | making the bytes of one volume, once, for all its readers |
+//! | waist | the one function that makes shard bytes for every caller ([`shard::ShardSet`]) |
+//! | part | the shards that one of several runs makes of an output folder (`--partition`) |
+//! | journal | the lines that say which shards of a part are finished, each durable before the next |
+//! | manifest | the file that says what all shards of a folder hold; written last |
+//!
 //! # One waist
 //!
 //! Everything that hands out shard bytes asks [`shard::ShardSet`], which makes them in one function (`shard/read.rs`).
@@ -10,45 +36,51 @@
 //! a naive shard in `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
 //!
 //! ```text
-//! cli ─► commands ─► dataset ─► plan ─► shard ◄─ volume ◄─ npz ◄─ inflate
-//!                              layout     ▲  ◄─ cache
-//!                              members    │
-//!                              tar        ├── fs ─► fs/fuse, fs/mount
-//!                                         └── materialize
+//! cli ─► commands ─► dataset ─► plan ─► shard ─► fs            a mount
+//!                                        ▲  └──► materialize   files, beside which output/ describes them
+//!                    formats ─► volume ──┤
+//!                                cache ──┘
 //! ```
+//!
+//! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/mod.rs` finds the shard, `shard/read.rs` asks the
+//! plan for the extents in the range ([`plan::layout`]). Header bytes come from [`formats::tar`], JSON, text and labels
+//! from [`plan::members`], voxels from the cache, whose threads fill them by [`volume`], which unpacks by
+//! [`formats::npz`].
 //!
 //! # Rooms
 //!
-//! | module | owns | does not know |
+//! A room imports only rooms above it in this table, and no two modules import each other in a circle; `tests/tidy`
+//! holds both, and the rest of this table as far as it can be read off the source text.
+//!
+//! | room | owns | does not know |
 //! |---|---|---|
-//! | [`cli`], [`commands`] | parsing, messages, exit codes, the background process | tar, NPZ |
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
-//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why | shards, tar |
-//! | [`formats::npz`] | zip directory, NPY header, a stream of checked payload bytes | samples, float16, caching |
-//! | [`formats::inflate`] | deflate streams into memory that is used again; pure | files, zip |
-//! | [`volume`] | source array to voxel bytes: cast, transpose, peeks | tar, caching, offsets |
-//! | [`plan::members`], [`formats::pyjson`] | names and small payloads of a sample's members, per profile | files |
-//! | [`formats::tar`] | header bytes and padding; pure | files |
-//! | [`plan::layout`] | extents and the look-up by offset; pure | files, decoding |
-//! | [`plan`] | data set + options → shards, shuffled views and digest; what earlier runs planned | reading voxels |
-//! | [`plan::shuffle`] | the order of an epoch, by a generator that is defined there; pure | samples |
-//! | [`formats::sha256`] | digests, of two streams at a time; pure | files, shards |
-//! | [`output::indexes`] | index files of other readers, from the layout; pure | files, voxels |
-//! | [`base::user_cache`] | files of the user's cache folder, which change no result | what is in them |
+//! | [`base`] | numbers, threads, memory, locks; files that appear whole; a file's identity; the user's cache folder | CT |
+//! | [`formats`] | whose bytes others defined: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; the check of values | tar, caching, offsets |
+//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; lists of bad samples | shards, tar |
+//! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
-//! | [`fs`] | inodes, attributes, handles, status files; `fs/fuse`, `fs/mount` and `fs/passthrough` alone import `fuser` | decoding |
-//! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
-//! | [`materialize`], [`output::manifest`] | shards to disk: partial name, fsync, rename, resume | how bytes are made |
-//! | [`formats::codec`] | blocks of compressed members: filter, frames, seek table; pure | tar, samples |
-//! | [`output::archive`] | a folder of finished shards as a plan, by its manifest and headers | how they were made |
-//! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | how bytes are made |
-//! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | how bytes are made |
+//! | [`output`] | what describes a folder of shards: manifest, journals, partition, other readers' indexes | how bytes are made |
+//! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
+//! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
+//! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
+//! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
 //! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
-//! | [`dataset::quarantine`] | the list of samples that cannot be made | who finds them |
-//! | [`output::journal`] | which shards of an output folder are finished, and of what they are made | how they are made |
-//! | [`output::partition`] | which shards one of several runs makes; its files' names | what is in them |
+//! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
+//! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar, NPZ |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
+//!
+//! # Where to add or look
+//!
+//! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in `volume/`,
+//!   its options in `cli/dataset.rs`, and its definition anew in `verify/expected.rs`.
+//! - A dtype or a container of volumes: [`formats::npz`], then [`volume`].
+//! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
+//! - What may write to disk: `materialize`, `reclaim` (which alone removes sources), the lists that `verify --sources`
+//!   and the bad samples' files are, the mount's log, and the user's cache folder ([`base::user_cache`]). Every file
+//!   appears whole, by [`base::durable`]. A mount writes nothing into its data.
 //!
 //! # Invariants
 //!

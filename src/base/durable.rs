@@ -37,7 +37,7 @@ impl<'a> Partial<'a> {
     }
 
     /// Appends the first `len` bytes of `block`, which is page-aligned, and rounds them up with zeros that
-    /// [`Self::publish`] cuts off again: only the last block may have a length that is no multiple of [`ALIGNMENT`].
+    /// [`Self::publish`] cuts off again: only the last block may have a length that is no multiple of 4096.
     pub fn write(&mut self, block: &mut MmapMut, len: usize) -> Result<()> {
         debug_assert!(self.len.is_multiple_of(ALIGNMENT as u64), "only the last block is cut off");
         let rounded = len.next_multiple_of(ALIGNMENT);
