@@ -107,18 +107,24 @@ def codecs() -> list[Codec]:
         *((str(level), zstd(level)) for level in (1, 3, 9)),
     ):
         found.append(
-            Codec(f"shuffle + zstd {name}", lambda block, pack=pack: pack(shuffle(block)),
-                  lambda frame: unshuffle(pyzstd.decompress(frame)))
-        )  # fmt: skip
+            Codec(
+                f"shuffle + zstd {name}",
+                lambda block, pack=pack: pack(shuffle(block)),
+                lambda frame: unshuffle(pyzstd.decompress(frame)),
+            )
+        )
     blosc2.set_nthreads(1)
     for codec, level in ((blosc2.Codec.LZ4, 5), (blosc2.Codec.ZSTD, 1), (blosc2.Codec.ZSTD, 5)):
         for filter_ in (blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE):
             found.append(
-                Codec(f"Blosc2 {filter_.name.lower()} + {codec.name.lower()} {level}",
-                      lambda block, c=codec, f=filter_, n=level: blosc2.compress2(
-                          block, codec=c, clevel=n, filters=[f], typesize=2, nthreads=1, blocksize=0),
-                      lambda frame: blosc2.decompress2(frame, nthreads=1))
-            )  # fmt: skip
+                Codec(
+                    f"Blosc2 {filter_.name.lower()} + {codec.name.lower()} {level}",
+                    lambda block, c=codec, f=filter_, n=level: blosc2.compress2(
+                        block, codec=c, clevel=n, filters=[f], typesize=2, nthreads=1, blocksize=0
+                    ),
+                    lambda frame: blosc2.decompress2(frame, nthreads=1),
+                )
+            )
     return found
 
 

@@ -23,11 +23,25 @@ META_COLUMNS = (
 ).split()
 
 LABEL_COLUMNS = [
-    "Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion",
-    "Coronary artery wall calcification", "Hiatal hernia", "Lymphadenopathy", "Emphysema", "Atelectasis",
-    "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela", "Pleural effusion", "Mosaic attenuation pattern",
-    "Peribronchial thickening", "Consolidation", "Bronchiectasis", "Interlobular septal thickening",
-]  # fmt: skip
+    "Medical material",
+    "Arterial wall calcification",
+    "Cardiomegaly",
+    "Pericardial effusion",
+    "Coronary artery wall calcification",
+    "Hiatal hernia",
+    "Lymphadenopathy",
+    "Emphysema",
+    "Atelectasis",
+    "Lung nodule",
+    "Lung opacity",
+    "Pulmonary fibrotic sequela",
+    "Pleural effusion",
+    "Mosaic attenuation pattern",
+    "Peribronchial thickening",
+    "Consolidation",
+    "Bronchiectasis",
+    "Interlobular septal thickening",
+]
 
 FINDINGS = [
     "Trachea and both main bronchi are open. Heart size is normal; no pericardial effusion.",
@@ -117,9 +131,16 @@ def spread(count: int, among: int) -> set[int]:
 
 
 def write_tables(
-    studies: list[Study], reports: Path, meta: Path, labels: Path,
-    *, seed: int, bom: bool, missing_zspacing: int, real: int,
-) -> None:  # fmt: skip
+    studies: list[Study],
+    reports: Path,
+    meta: Path,
+    labels: Path,
+    *,
+    seed: int,
+    bom: bool,
+    missing_zspacing: int,
+    real: int,
+) -> None:
     """Write the three tables, each in an order of its own; the first `real` studies have a volume."""
     rng = np.random.default_rng([seed, 1_000_000])
     no_impression = spread(max(1, round(real * 0.03)), real)

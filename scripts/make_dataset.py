@@ -54,11 +54,15 @@ class Dataset:
     def flags(self) -> list[str]:
         """The arguments that name this data set on the command line of `ctwds-fs`."""
         return [
-            "--data-folder", str(self.folder),
-            "--reports-file", str(self.reports),
-            "--meta-file", str(self.meta),
-            "--labels-file", str(self.labels),
-        ]  # fmt: skip
+            "--data-folder",
+            str(self.folder),
+            "--reports-file",
+            str(self.reports),
+            "--meta-file",
+            str(self.meta),
+            "--labels-file",
+            str(self.labels),
+        ]
 
     def volumes(self) -> list[Path]:
         """Every NPZ file below the folder."""
@@ -123,10 +127,15 @@ def phantom(size: tuple[int, int, int], intercept: float, rng: np.random.Generat
     """A thorax with noise as raw stored values, float32 in Fortran order."""
     height, width, depth = size
     y, x = slice_grid(height, width)
-    nodules = np.column_stack([
-        rng.uniform(-0.35, 0.3, 6), rng.choice([-1, 1], 6) * rng.uniform(0.3, 0.55, 6),
-        rng.uniform(-0.8, 0.8, 6), rng.uniform(0.03, 0.12, 6), rng.uniform(-50, 120, 6),
-    ])  # fmt: skip
+    nodules = np.column_stack(
+        [
+            rng.uniform(-0.35, 0.3, 6),
+            rng.choice([-1, 1], 6) * rng.uniform(0.3, 0.55, 6),
+            rng.uniform(-0.8, 0.8, 6),
+            rng.uniform(0.03, 0.12, 6),
+            rng.uniform(-50, 120, 6),
+        ]
+    )
     # Drawing fresh noise for every voxel would take longer than the rest: slices take random stretches of one pool.
     area = height * width
     pool = np.rint(rng.standard_normal(area * 2 + 4096, dtype=np.float32) * 22)
@@ -183,9 +192,15 @@ def make_dataset(options: Options) -> Dataset:
     if options.strays:
         rows.append(tables.Study(len(rows), "train_9998_a_1", options.size))  # in every table, but no such file
     tables.write_tables(
-        rows, paths.reports, paths.meta, paths.labels,
-        seed=options.seed, bom=options.bom, missing_zspacing=options.missing_zspacing, real=len(ids),
-    )  # fmt: skip
+        rows,
+        paths.reports,
+        paths.meta,
+        paths.labels,
+        seed=options.seed,
+        bom=options.bom,
+        missing_zspacing=options.missing_zspacing,
+        real=len(ids),
+    )
     return paths
 
 

@@ -20,8 +20,13 @@ from bench.rows import ROWS
 
 OUT = Path(__file__).resolve().parents[2] / "target" / "bench"
 QUICK = {
-    "runs": 1, "patience": 0.0, "volumes": 16, "size": (160, 160, 48), "whole_size": (160, 160, 48), "studies": 2000,
-}  # fmt: skip
+    "runs": 1,
+    "patience": 0.0,
+    "volumes": 16,
+    "size": (160, 160, 48),
+    "whole_size": (160, 160, 48),
+    "studies": 2000,
+}
 DATA = "bench.json"
 
 

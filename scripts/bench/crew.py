@@ -22,8 +22,11 @@ def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     """A reader in a session of its own, so that its own workers can be ended with it."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "bench.worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
     tell(process, json.dumps(job))
     return process
 

@@ -29,8 +29,11 @@ def commit() -> str:
         name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20)
         state = subprocess.run(
             [*git, "status", "--porcelain", "src", "Cargo.toml", "Cargo.lock"],
-            capture_output=True, text=True, check=True, timeout=20,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return name.stdout.strip()[:12] + (" and changes" if state.stdout.strip() else "")

@@ -85,5 +85,7 @@ def noise(lab: Lab, sigma: int) -> Samples:
     return {
         "compressed": [{"bytes": packed_bytes(lab, voxels, f"noise-{sigma}")}],
         "smallest": [fast[smallest] | {"name": smallest}],
-        "f16": [found["raw float16"]], "deflate": [found["deflate 6"]], "Blosc2": [found[blosc2] | {"name": blosc2}],
-    }  # fmt: skip
+        "f16": [found["raw float16"]],
+        "deflate": [found["deflate 6"]],
+        "Blosc2": [found[blosc2] | {"name": blosc2}],
+    }

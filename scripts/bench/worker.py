@@ -210,9 +210,18 @@ def first(job: Job) -> Run:
 
 
 MAKERS = (
-    raw, python, numpy, webdataset, webdataset_loader, numpy_loader, voxels_loader, samples_loader, npz_samples_loader,
-    preprocess, first,
-)  # fmt: skip
+    raw,
+    python,
+    numpy,
+    webdataset,
+    webdataset_loader,
+    numpy_loader,
+    voxels_loader,
+    samples_loader,
+    npz_samples_loader,
+    preprocess,
+    first,
+)
 KINDS = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -166,37 +166,69 @@ DAMAGES = {
     "half a label": Damage(with_payload(LABELS, lambda payload: payload[:-1]), ""),
     "volume cut short": Damage(with_payload(VOLUME, lambda payload: payload[:-2]), "bytes"),
     "unknown sample": Damage(
-        rewritten(lambda members: members + [(f"000000_000007.{name.split('.', 1)[1]}", data)
-                                             for name, data in members[:4]]), "does not name this sample"),
+        rewritten(
+            lambda members: members + [(f"000000_000007.{name.split('.', 1)[1]}", data) for name, data in members[:4]]
+        ),
+        "does not name this sample",
+    ),
     "sample missing": Damage(rewritten(lambda members: members[:4] + members[8:]), "is missing", INCOMPLETE),
     "shard missing": Damage(lambda folder: (folder / SECOND).unlink(), "shard-000001.tar: it is missing", INCOMPLETE),
-    "shard too many": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar") and None,
-                             "does not name it"),
+    "shard too many": Damage(
+        lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar") and None, "does not name it"
+    ),
     "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar") and None, "copy.tar"),
-    "unfinished shard": Damage(lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b"") and None,
-                               "unfinished", INCOMPLETE),
+    "unfinished shard": Damage(
+        lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b"") and None, "unfinished", INCOMPLETE
+    ),
     # The manifest is wrong.
-    "manifest missing": Damage(lambda folder: (folder / "manifest.json").unlink(), "has not finished", INCOMPLETE,
-                               of_manifest=True),
-    "manifest cut": Damage(lambda folder: (folder / "manifest.json").write_text("{") and None, "no manifest",
-                           of_manifest=True),
-    "digest": Damage(in_manifest(lambda manifest: manifest["shards"][0].update(sha256="0" * 64)), "SHA-256",
-                     of_manifest=True),
-    "size": Damage(in_manifest(lambda manifest: manifest["shards"][1].update(size=5)), "bytes, and 5 in the manifest",
-                   of_manifest=True),
-    "total": Damage(in_manifest(lambda manifest: manifest.update(total_samples=5, average_sample_size_mb=manifest[
-        "total_size_mb"] / 5)), "counts 5", of_manifest=True),
-    "total size": Damage(in_manifest(lambda manifest: manifest.update(total_size_mb=1.0, average_sample_size_mb=1 / 6)),
-                         "total_size_mb", of_manifest=True),
-    "mean size": Damage(in_manifest(lambda manifest: manifest.update(average_sample_size_mb=1.0)),
-                        "average_sample_size_mb", of_manifest=True),
-    "number of shards": Damage(in_manifest(lambda manifest: manifest.update(num_shards=3)), "num_shards",
-                               of_manifest=True),
+    "manifest missing": Damage(
+        lambda folder: (folder / "manifest.json").unlink(), "has not finished", INCOMPLETE, of_manifest=True
+    ),
+    "manifest cut": Damage(
+        lambda folder: (folder / "manifest.json").write_text("{") and None, "no manifest", of_manifest=True
+    ),
+    "digest": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0].update(sha256="0" * 64)), "SHA-256", of_manifest=True
+    ),
+    "size": Damage(
+        in_manifest(lambda manifest: manifest["shards"][1].update(size=5)),
+        "bytes, and 5 in the manifest",
+        of_manifest=True,
+    ),
+    "total": Damage(
+        in_manifest(
+            lambda manifest: manifest.update(total_samples=5, average_sample_size_mb=manifest["total_size_mb"] / 5)
+        ),
+        "counts 5",
+        of_manifest=True,
+    ),
+    "total size": Damage(
+        in_manifest(lambda manifest: manifest.update(total_size_mb=1.0, average_sample_size_mb=1 / 6)),
+        "total_size_mb",
+        of_manifest=True,
+    ),
+    "mean size": Damage(
+        in_manifest(lambda manifest: manifest.update(average_sample_size_mb=1.0)),
+        "average_sample_size_mb",
+        of_manifest=True,
+    ),
+    "number of shards": Damage(
+        in_manifest(lambda manifest: manifest.update(num_shards=3)), "num_shards", of_manifest=True
+    ),
     "labels named": Damage(in_manifest(lambda manifest: manifest["label_names"].pop()), "labels", of_manifest=True),
-    "studies swapped": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"][0].update(study_id="v99")),
-                              "'v99' in the manifest", of_manifest=True),
-    "order of samples in it": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse()),
-                                     "not in the order of the manifest", of_manifest=True),
-    "a shard more": Damage(in_manifest(lambda manifest: manifest["shards"].append(manifest["shards"][0] | {
-        "name": "shard-000002.tar"})), "shard-000002.tar: it is missing", of_manifest=True),
-}  # fmt: skip
+    "studies swapped": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0]["samples"][0].update(study_id="v99")),
+        "'v99' in the manifest",
+        of_manifest=True,
+    ),
+    "order of samples in it": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse()),
+        "not in the order of the manifest",
+        of_manifest=True,
+    ),
+    "a shard more": Damage(
+        in_manifest(lambda manifest: manifest["shards"].append(manifest["shards"][0] | {"name": "shard-000002.tar"})),
+        "shard-000002.tar: it is missing",
+        of_manifest=True,
+    ),
+}

@@ -73,9 +73,13 @@ def read(folder: str) -> dict[str, list[dict[str, Any]]]:
         data = get_val_dataset(folder, split_part="train", batch_size=None, task_encoder=CT(), worker_config=config)
         found[f"{workers} workers"] = [seen(sample) for sample in get_loader(data)]
     data = get_train_dataset(
-        folder, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None, task_encoder=CT(),
+        folder,
+        batch_size=None,
+        shuffle_buffer_size=None,
+        max_samples_per_sequence=None,
+        task_encoder=CT(),
         worker_config=config,
-    )  # fmt: skip
+    )
     count = len(found["0 workers"])
     found["training"] = [seen(sample) for sample in itertools.islice(get_loader(data), count)]
     return found

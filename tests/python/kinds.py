@@ -50,9 +50,12 @@ def cropped_and_padded(volume: np.ndarray, steps: Steps) -> tuple[np.ndarray, np
 
 
 def preprocessed(
-    stored: np.ndarray, slope: float, intercept: float, spacing: tuple[float, float, float] | None,
+    stored: np.ndarray,
+    slope: float,
+    intercept: float,
+    spacing: tuple[float, float, float] | None,
     steps: Steps | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """All steps, in f32 (before the cast to f16); and which voxels are no padding."""
     steps = steps or Steps()
     volume = stored.astype(np.float32) * slope + intercept

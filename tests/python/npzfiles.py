@@ -25,9 +25,12 @@ def npy(array: np.ndarray, version: int = 1, align: int = 64, fortran: bool | No
     padding = -(prefix + len(header) + 1) % align
     text = header.encode("utf-8" if version == 3 else "latin1") + b" " * padding + b"\n"
     return (
-        b"\x93NUMPY" + bytes([version, 0]) + struct.pack(length_format, len(text)) + text
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + struct.pack(length_format, len(text))
+        + text
         + array.tobytes("F" if fortran else "C")
-    )  # fmt: skip
+    )
 
 
 class Unseekable(io.RawIOBase):
@@ -60,9 +63,14 @@ def write_zip(path: Path, members: dict[str, bytes], deflated: bool, writer: str
 
 
 def write_npz(
-    path: Path, arrays: dict[str, np.ndarray], *,
-    writer: str = "zip64", deflated: bool = False, version: int = 1, align: int = 64,
-) -> None:  # fmt: skip
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    *,
+    writer: str = "zip64",
+    deflated: bool = False,
+    version: int = 1,
+    align: int = 64,
+) -> None:
     """Write an NPZ file with the named arrays."""
     if writer == "numpy":
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -148,16 +148,18 @@ def number(text: str) -> float:
 def meta_json(sample: Sample, shape: tuple[int, ...]) -> bytes:
     """The sample's JSON member."""
     spacing = sample.meta["XYSpacing"]
-    return json.dumps({
-        "study_id": sample.study_id,
-        "RescaleSlope": number(sample.meta["RescaleSlope"]),
-        "RescaleIntercept": number(sample.meta["RescaleIntercept"]),
-        "XYSpacing": "nan" if spacing in MISSING else spacing,  # str() of pandas' NaN
-        "ZSpacing": number(sample.meta["ZSpacing"]),
-        "original_shape": list(shape),
-        "volume_shape": list(shape),
-        "volume_dtype": "float16",
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "study_id": sample.study_id,
+            "RescaleSlope": number(sample.meta["RescaleSlope"]),
+            "RescaleIntercept": number(sample.meta["RescaleIntercept"]),
+            "XYSpacing": "nan" if spacing in MISSING else spacing,  # str() of pandas' NaN
+            "ZSpacing": number(sample.meta["ZSpacing"]),
+            "original_shape": list(shape),
+            "volume_shape": list(shape),
+            "volume_dtype": "float16",
+        }
+    ).encode()
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

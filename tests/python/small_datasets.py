@@ -16,8 +16,14 @@ from make_dataset import Dataset, dataset_at
 from npzfiles import write_npz
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[object]], *, bom: bool = False, quoting: int = csv.QUOTE_MINIMAL,
-              lineterminator: str = "\n") -> None:  # fmt: skip
+def write_csv(
+    path: Path,
+    rows: Iterable[Iterable[object]],
+    *,
+    bom: bool = False,
+    quoting: int = csv.QUOTE_MINIMAL,
+    lineterminator: str = "\n",
+) -> None:
     """Write a table; every test may choose how ugly it is."""
     with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
         csv.writer(file, quoting=quoting, lineterminator=lineterminator).writerows(rows)
@@ -50,9 +56,14 @@ def write_dataset(
 
 
 def noise_dataset(
-    out: Path, count: int, shape: tuple[int, int, int] = (64, 64, 96), *, dtype: str = "f4", deflated: bool = False,
+    out: Path,
+    count: int,
+    shape: tuple[int, int, int] = (64, 64, 96),
+    *,
+    dtype: str = "f4",
+    deflated: bool = False,
     order: Literal["C", "F"] = "C",
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Volumes `v00.npz`, … of random integers: no byte of one is where another, or any reordering, has the same."""
     rng = np.random.default_rng(count)
     volumes = {

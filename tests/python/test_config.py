@@ -85,7 +85,12 @@ def test_what_the_configuration_lacks(program: Program, configured: Path) -> Non
     message = program.refuses("plan", *CONFIG, "valid", "--meta-file", "m.csv", cwd=configured)
     assert "data.labels_valid not set" in message
     file = configured / "configs" / "base_config.yaml"
-    for text, reason in {"data: 5\n": "line 1", "data:\n  - a\n": "line 2", "model: 5\n": "'data:'", "": "'data:'"}.items():
+    for text, reason in {
+        "data: 5\n": "line 1",
+        "data:\n  - a\n": "line 2",
+        "model: 5\n": "'data:'",
+        "": "'data:'",
+    }.items():
         file.write_text(text, encoding="utf-8")
         message = program.refuses("plan", *CONFIG, "train", cwd=configured)
         assert "configs/base_config.yaml: " in message and reason in message

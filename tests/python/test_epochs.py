@@ -184,8 +184,15 @@ def test_the_folders(point: Path, program: Program) -> None:
     assert len(found) == 1 + 1 + 1 + 1 + 3 * 2  # the mount, .ctwds, .nv-meta, epochs, and each with its own .nv-meta
     inodes = [(Path(folder) / name).stat().st_ino for folder, _, names in found for name in names]
     assert len(inodes) == len(set(inodes))
-    for name in ("epochs/000003", "epochs/0", "epochs/000000/shard-000003.tar", "epochs/000000/.ctwds",
-                 "epochs/000000/epochs", "epochs/shard-000000.tar", "epochs/000003/manifest.json"):  # fmt: skip
+    for name in (
+        "epochs/000003",
+        "epochs/0",
+        "epochs/000000/shard-000003.tar",
+        "epochs/000000/.ctwds",
+        "epochs/000000/epochs",
+        "epochs/shard-000000.tar",
+        "epochs/000003/manifest.json",
+    ):
         assert not (point / name).exists(), name
     assert os.statvfs(point).f_files == 3 + 3 * 3
     status = json.loads(program.run("status", "--json", point).stdout)

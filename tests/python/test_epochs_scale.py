@@ -81,7 +81,9 @@ def test_other_readers_indexes(point: Path) -> None:
     folder = point / "epochs" / "000003"
     begun = time.monotonic()
     assert sum(len(path.read_bytes()) > 0 for path in folder.glob("*.idx")) == 2 * SHARDS
-    assert sum(shard["nsamples"] for shard in json.loads((folder / "shardindex.json").read_text())["shardlist"]) == SAMPLES
+    assert (
+        sum(shard["nsamples"] for shard in json.loads((folder / "shardindex.json").read_text())["shardlist"]) == SAMPLES
+    )
     taken = time.monotonic() - begun
     assert taken < 5, f"{taken:.2f} s"
     for epoch in (point / "epochs").iterdir():

@@ -102,11 +102,21 @@ def test_every_kind_of_npz(program: Program, via: str, matrix: Dataset, tmp_path
 def test_the_reference_itself() -> None:
     """Known bit patterns, so that no NumPy which makes every NaN quiet is taken for the truth."""
     for dtype, pattern, half in [
-        ("f4", 0x7F800001, 0x7C01), ("f4", 0x7FC00000, 0x7E00), ("f4", 0xFFC12345, 0xFE09), ("f4", 0x7FA00000, 0x7D00),
-        ("f8", 0x7FF0000000000001, 0x7C01), ("f8", 0x7FF4000000000000, 0x7D00), ("f2", 0x7D01, 0x7D01),
-        ("f4", 0x00000001, 0x0000), ("f4", 0x80000000, 0x8000), ("f4", 0x33000000, 0x0000), ("f4", 0x33000001, 0x0001),
-        ("f4", 0x477FEFFF, 0x7BFF), ("f8", 0x3FF0020000000001, 0x3C01), ("f8", 0x3FF0020000000000, 0x3C00),
-    ]:  # fmt: skip
+        ("f4", 0x7F800001, 0x7C01),
+        ("f4", 0x7FC00000, 0x7E00),
+        ("f4", 0xFFC12345, 0xFE09),
+        ("f4", 0x7FA00000, 0x7D00),
+        ("f8", 0x7FF0000000000001, 0x7C01),
+        ("f8", 0x7FF4000000000000, 0x7D00),
+        ("f2", 0x7D01, 0x7D01),
+        ("f4", 0x00000001, 0x0000),
+        ("f4", 0x80000000, 0x8000),
+        ("f4", 0x33000000, 0x0000),
+        ("f4", 0x33000001, 0x0001),
+        ("f4", 0x477FEFFF, 0x7BFF),
+        ("f8", 0x3FF0020000000001, 0x3C01),
+        ("f8", 0x3FF0020000000000, 0x3C00),
+    ]:
         cast = reference.to_half(from_bits([pattern], dtype), "error").view(np.uint16)[0]
         assert cast == half, f"{dtype} {pattern:x}: {cast:x}, not {half:x}"
 

@@ -70,9 +70,11 @@ def test_preprocessed_equals_pytorch(program: Program, tmp_path: Path, case: str
     found = samples(out)["v"]
     assert_close(found["volume"], *preprocessed(stored, 1, -1024, (xy, xy, z), SMALL))
     assert list(found["json"].items()) == [
-        ("study_id", "v"), ("volume_shape", list(SMALL.shape)), ("volume_dtype", "float16"),
+        ("study_id", "v"),
+        ("volume_shape", list(SMALL.shape)),
+        ("volume_dtype", "float16"),
         ("volume_kind", "preprocessed"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2", ">i2", "<u2", "<i4", "<f2"])
@@ -95,10 +97,16 @@ def test_rescaled_json_lets_the_same_loader_give_hu(program: Program, tmp_path: 
     set_meta(dataset, {"v": (1, -8192, "[0.9, 0.9]", 1.2)})
     meta = samples(program.materialize(dataset, tmp_path / "out", "--volume", "rescaled"))["v"]["json"]
     assert list(meta.items()) == [
-        ("study_id", "v"), ("RescaleSlope", 1.0), ("RescaleIntercept", 0.0), ("XYSpacing", "[0.9, 0.9]"),
-        ("ZSpacing", 1.2), ("original_shape", [4, 5, 6]), ("volume_shape", [4, 5, 6]), ("volume_dtype", "float16"),
+        ("study_id", "v"),
+        ("RescaleSlope", 1.0),
+        ("RescaleIntercept", 0.0),
+        ("XYSpacing", "[0.9, 0.9]"),
+        ("ZSpacing", 1.2),
+        ("original_shape", [4, 5, 6]),
+        ("volume_shape", [4, 5, 6]),
+        ("volume_dtype", "float16"),
         ("volume_kind", "rescaled"),
-    ]  # fmt: skip
+    ]
 
 
 def dialect_arrays() -> dict[str, tuple[str, np.ndarray]]:
@@ -117,7 +125,7 @@ def dialect_arrays() -> dict[str, tuple[str, np.ndarray]]:
 @pytest.mark.parametrize("via", ["mount", "materialize"])
 def test_every_dialect_in_every_kind(
     program: Program, tmp_path: Path, dialect: str, kind: str, order: str, via: str
-) -> None:  # fmt: skip
+) -> None:
     """The table of formats: each cell from its definition, virtual and materialised."""
     name, array = dialect_arrays()[dialect]
     array = np.asfortranarray(array) if order == "F" else np.ascontiguousarray(array)
@@ -129,9 +137,10 @@ def test_every_dialect_in_every_kind(
         assert (found == array.astype(np.float16)).all() and found.shape == array.shape
     elif kind == "rescaled":
         expected = {
-            "data": lambda: array - 1024, "volume": lambda: array,
+            "data": lambda: array - 1024,
+            "volume": lambda: array,
             "arr_0": lambda: (array * np.float32(1000)).transpose(1, 2, 0),
-        }[dialect]()  # fmt: skip
+        }[dialect]()
         assert found.shape == expected.shape and (found == expected.astype(np.float16)).all()
     elif dialect == "data":
         assert_close(found, *preprocessed(array, 1, -1024, (0.9, 0.9, 1.2), SMALL))
@@ -172,10 +181,15 @@ def test_missing_metadata_matters_only_where_it_is_needed(program: Program, tmp_
     raw, hu = values((6, 7, 8)), (values((6, 7, 8)) - 1024).astype(np.int16)
     volumes = {"raw.npz": {"data": raw}, "noslope.npz": {"data": raw}, "nospacing.npz": {"data": raw}}
     dataset = write_dataset(tmp_path / "data", volumes | {"hu.npz": {"volume": hu}})
-    set_meta(dataset, {
-        "raw": (1, -1024, "[0.9, 0.9]", 1.2), "noslope": ("", -1024, "[0.9, 0.9]", 1.2),
-        "nospacing": (1, -1024, "[0.9, 0.9]", ""), "hu": ("", "", "", ""),
-    })  # fmt: skip
+    set_meta(
+        dataset,
+        {
+            "raw": (1, -1024, "[0.9, 0.9]", 1.2),
+            "noslope": ("", -1024, "[0.9, 0.9]", 1.2),
+            "nospacing": (1, -1024, "[0.9, 0.9]", ""),
+            "hu": ("", "", "", ""),
+        },
+    )
 
     def left_out(*flags: object) -> set[str]:
         plan = json.loads(program.run("plan", *dataset.flags(), "--json", *flags).stdout)
@@ -210,8 +224,15 @@ def test_a_damaged_volume_is_never_read_whole(program: Program, tmp_path: Path) 
 def test_nonsense_is_refused(program: Program, tmp_path: Path) -> None:
     """By the command line, with what was expected."""
     dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": values((4, 4, 4))}})
-    for flags in (["--spacing", "1,1"], ["--shape", "0,1,1"], ["--shape", "1.5,1,1"], ["--hu-range", "5,5"],
-                  ["--rescale", "maybe"], ["--spacing", "-1,1,1"], ["--shape", "1e9,1,1"]):  # fmt: skip
+    for flags in (
+        ["--spacing", "1,1"],
+        ["--shape", "0,1,1"],
+        ["--shape", "1.5,1,1"],
+        ["--hu-range", "5,5"],
+        ["--rescale", "maybe"],
+        ["--spacing", "-1,1,1"],
+        ["--shape", "1e9,1,1"],
+    ):
         done = program.run("plan", *dataset.flags(), "--volume", "preprocessed", *flags, check=False)
         assert done.returncode == 2 and flags[0] in done.stderr
 

@@ -70,7 +70,17 @@ def test_memory_is_that_of_the_result(program: Program, tmp_path: Path, order: s
         volume = np.broadcast_to(plane[: shape[0], : shape[1]], shape).astype("f4", order=order)
         (np.savez_compressed if deflated else np.savez)(data.volumes()[0], data=volume)
         del volume
-        flags = ["--volume", "preprocessed", "--rescale", "table", *steps.flags(), "--threads", 1, "--cache-size", "8MiB"]
+        flags = [
+            "--volume",
+            "preprocessed",
+            "--rescale",
+            "table",
+            *steps.flags(),
+            "--threads",
+            1,
+            "--cache-size",
+            "8MiB",
+        ]
         with program.mounted(data, *flags) as point:
             status = Path(f"/proc/{daemon_of(point)}/status")
             assert np.frombuffer(shards(point)[0].read_bytes()[512:], np.float16, steps_len(steps)).max() <= 1

@@ -171,12 +171,16 @@ def test_fewer_shards_than_workers(right: Path) -> None:
 def test_options(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no such value is refused, with those there are."""
     for options, words in (
-        ({"mode": "valid"}, ("'valid'", "'val'")), ({"uneven": "wrap"}, ("uneven", "'pad'")),
-        ({"on_error": "ignore"}, ("on_error", "'skip'")), ({"rescale": "auto"}, ("rescale", "'table'")),
-        ({"dtype": "float16"}, ("dtype", "torch.float16")), ({"dtype": torch.int8}, ("dtype", "torch.float32")),
+        ({"mode": "valid"}, ("'valid'", "'val'")),
+        ({"uneven": "wrap"}, ("uneven", "'pad'")),
+        ({"on_error": "ignore"}, ("on_error", "'skip'")),
+        ({"rescale": "auto"}, ("rescale", "'table'")),
+        ({"dtype": "float16"}, ("dtype", "torch.float16")),
+        ({"dtype": torch.int8}, ("dtype", "torch.float32")),
         ({"epoch_length": 0}, ("epoch_length is 0", "1 or more")),
-        ({"rank": 2, "world_size": 2}, ("rank 2 of 2",)), ({"rank": 2}, ("rank and world_size",)),
-    ):  # fmt: skip
+        ({"rank": 2, "world_size": 2}, ("rank 2 of 2",)),
+        ({"rank": 2}, ("rank and world_size",)),
+    ):
         said = message(lambda options=options: CTReportWebDataset(right, **options))
         assert all(word in said for word in words), said
     monkeypatch.setenv("RANK", "5")

@@ -62,10 +62,18 @@ def test_webdataset_in_spawned_workers(mount: Path, npz: dict[str, np.ndarray]) 
 def check_shuffled(folder: Path, npz: dict[str, np.ndarray], workers: int, start: str) -> None:
     """Shards shuffled and split by worker, samples decoded and shuffled in a buffer; two epochs of the same workers, each
     with every sample once, in another order."""
-    data = wds.WebDataset(
-        [str(path) for path in shards(folder)], shardshuffle=4, seed=1, nodesplitter=wds.split_by_node,
-        workersplitter=wds.split_by_worker,
-    ).shuffle(5).decode().map(parts)  # fmt: skip
+    data = (
+        wds.WebDataset(
+            [str(path) for path in shards(folder)],
+            shardshuffle=4,
+            seed=1,
+            nodesplitter=wds.split_by_node,
+            workersplitter=wds.split_by_worker,
+        )
+        .shuffle(5)
+        .decode()
+        .map(parts)
+    )
     more = {"persistent_workers": True, "timeout": DEADLINE, "multiprocessing_context": start} if workers else {}
     loader = DataLoader(data, batch_size=None, num_workers=workers, **more)
     epochs = [studies(loader, npz) for _ in range(2)]
@@ -82,7 +90,9 @@ def test_webdataset_resampled(folder: Path, npz: dict[str, np.ndarray]) -> None:
     assert 1 < len(set(found)) <= SAMPLES
 
 
-@pytest.mark.skipif(not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it")
+@pytest.mark.skipif(
+    not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it"
+)
 def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, np.ndarray]) -> None:
     """`datasets` reads the shards where they are: in order, shuffled, and behind a DataLoader of two workers."""
     command = [str(DATASETS), str(Path(__file__).with_name("datasets_reader.py")), str(files), str(mount)]

@@ -32,9 +32,12 @@ def filled_in(name: str, dataset: Dataset, shards: Path) -> dict[str, Any]:
     """An example configuration with the paths of the test's data set, to train and to validate with."""
     cfg = yaml.safe_load((CONFIGS / name).read_text())
     paths = {
-        "dir": dataset.folder, "reports": dataset.reports, "meta": dataset.meta, "labels": dataset.labels,
+        "dir": dataset.folder,
+        "reports": dataset.reports,
+        "meta": dataset.meta,
+        "labels": dataset.labels,
         "shards": shards / "shard-{000000..000001}.tar",
-    }  # fmt: skip
+    }
     for key, value in cfg["data"].items():
         if isinstance(value, str) and value.startswith("/data/"):
             (kind,) = [kind for kind in paths if kind in key]
@@ -70,9 +73,12 @@ def losses(loader: Any) -> list[float]:
     """A few steps of a small 3-D CNN on the labels."""
     torch.manual_seed(7)
     model = torch.nn.Sequential(
-        torch.nn.Conv3d(1, 4, 5, stride=4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool3d(2), torch.nn.Flatten(),
+        torch.nn.Conv3d(1, 4, 5, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool3d(2),
+        torch.nn.Flatten(),
         torch.nn.Linear(32, 3),
-    )  # fmt: skip
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     found = []
     for _ in range(2):
@@ -236,7 +242,9 @@ def test_uneven_lengths_add_up(right: Path) -> None:
             data = from_shards(right, rank=rank, world_size=world, uneven=uneven)
             data.shards, data._batch_size = shards, batch
             tasks = data._tasks(0, workers)
-            counts = [task.samples if task.samples is not None else sum(s.samples or 0 for s in task.shards) for task in tasks]
+            counts = [
+                task.samples if task.samples is not None else sum(s.samples or 0 for s in task.shards) for task in tasks
+            ]
             assert sum(-(-count // batch) for count in counts) == data._batches(workers)
             lengths.add(data._batches(workers))
             read += [min(count, sum(s.samples or 0 for s in task.shards)) for count, task in zip(counts, tasks)]
@@ -254,8 +262,15 @@ def test_the_module_needs_nothing_else(right: Path, tmp_path: Path) -> None:
         "print([sample[3] for sample in data])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          timeout=DEADLINE, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert done.stdout.strip() == str([f"v{n:02d}" for n in range(6)]), done.stderr
 
 

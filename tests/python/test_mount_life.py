@@ -158,10 +158,11 @@ def test_unmount_of_a_busy_mount_is_refused(
     """With a message; nothing breaks, and it works once the reader has gone."""
     point = begin()
     code = {
-        "open file": "f=open('shard-000000.tar','rb'); os.chdir('/')", "working folder": "pass",
+        "open file": "f=open('shard-000000.tar','rb'); os.chdir('/')",
+        "working folder": "pass",
         "mapping": "f=open('shard-000000.tar','rb'); m=mmap.mmap(f.fileno(),0,access=mmap.ACCESS_READ); f.close(); "
         "os.chdir('/')",
-    }[busy]  # fmt: skip
+    }[busy]
     command = [sys.executable, "-c", f"import mmap,os,sys; {code}; print('ready',flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, cwd=point, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout and reader.stdout.readline() == b"ready\n"

@@ -18,7 +18,17 @@ from pathlib import Path
 
 import pytest
 from faulty import FaultyFolder, faulty_folder
-from harness import SMALL_FLAGS, Program, daemon_of, is_mounted, is_running, needs_root, require_fuse, shards, wait_until
+from harness import (
+    SMALL_FLAGS,
+    Program,
+    daemon_of,
+    is_mounted,
+    is_running,
+    needs_root,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 
 AT_ONCE = 4.5  # seconds; what answers at all takes milliseconds, and what does not, five seconds
@@ -72,7 +82,7 @@ def stall(folder: FaultyFolder, release: threading.Event) -> list[str]:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_command_that_is_killed_before_the_mount_is_ready(
     program: Program, stalling: tuple[FaultyFolder, Dataset, threading.Event], base: Path, sent: signal.Signals
-) -> None:  # fmt: skip
+) -> None:
     """Its daemon ends with it: nobody would know of the mount."""
     folder, dataset, release = stalling
     waiting = stall(folder, release)
@@ -224,7 +234,7 @@ def test_readers_that_do_not_leave(program: Program, small: Dataset, base: Path)
     with (
         subprocess.Popen(command, text=True, **pipes) as during,
         subprocess.Popen(command, text=True, **pipes) as after,
-    ):  # fmt: skip
+    ):
         assert during.stdout and after.stdout and during.stdout.readline() == after.stdout.readline() == "4096\n"
         os.kill(daemon, signal.SIGTERM)
         begin = time.monotonic()

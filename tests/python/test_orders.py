@@ -38,7 +38,7 @@ SHAPES = {
 LARGE = {
     "planes of which 64 are too many": (520, 512, 33),
     "planes of which 32 are too many": (1032, 520, 32),
-}  # fmt: skip
+}
 DTYPES = ("<f4", ">f4", "<i2", ">i2", "<f8")
 
 
@@ -113,9 +113,14 @@ def mapped(volume: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 # A slope of 2 doubles exactly, also into what overflows; an intercept of 0 makes +0 of -0.
 @pytest.mark.parametrize("slope, intercept", [(2, 0), (0.37, -1024.5), (1, -1024), (-1, 0)])
 def test_rescaled(
-    program: Program, via: str, arrays: dict[str, np.ndarray], dataset: Dataset, tmp_path: Path, slope: float,
+    program: Program,
+    via: str,
+    arrays: dict[str, np.ndarray],
+    dataset: Dataset,
+    tmp_path: Path,
+    slope: float,
     intercept: float,
-) -> None:  # fmt: skip
+) -> None:
     """The same after a map, rounded once."""
     flags = ["--volume", "rescaled", f"--rescale={slope},{intercept}", "--overflow", "saturate"]
     with program.produced(via, dataset, tmp_path / "out", *flags, "--samples-per-shard", 10) as out:

@@ -21,8 +21,13 @@ from make_dataset import Dataset
 
 Samples = dict[str, dict[str, bytes]]
 MANIFEST_FIELDS = (
-    "num_shards", "samples_per_shard", "total_samples", "total_size_mb", "total_size_gb", "average_sample_size_mb",
-)  # fmt: skip
+    "num_shards",
+    "samples_per_shard",
+    "total_samples",
+    "total_size_mb",
+    "total_size_gb",
+    "average_sample_size_mb",
+)
 
 
 def from_tar(paths: Iterable[Path]) -> Samples:

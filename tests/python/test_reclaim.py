@@ -106,12 +106,16 @@ def test_everything_is_served_afterwards(program: Program, data: Dataset, made: 
     assert (report["deleted"], report["files"], report["bytes"]) == (True, COUNT, sizes)
     assert names(data) == [] and files_in(made) == before
     lines = [json.loads(line) for line in journal(made).read_text().splitlines()]
-    assert [line["removing"]["study_id"] for line in lines[::2]] == [line["removed"]["study_id"] for line in lines[1::2]]
+    assert [line["removing"]["study_id"] for line in lines[::2]] == [
+        line["removed"]["study_id"] for line in lines[1::2]
+    ]
     assert {line["removing"]["path"] for line in lines[::2]} == {f"v{n:02d}.npz" for n in range(COUNT)}
     again = reclaim(program, data, made, *DELETE)
     assert (again["files"], again["removed_earlier"], again["refused"]) == (0, COUNT, [])
     with program.mounted(Stored(made)) as point:  # type: ignore[arg-type]
-        assert {path.name: digest(path) for path in shards(point)} == {path.name: right[path.name] for path in shards(made)}
+        assert {path.name: digest(path) for path in shards(point)} == {
+            path.name: right[path.name] for path in shards(made)
+        }
 
 
 class Stored:
@@ -198,11 +202,18 @@ def lose_source(data: Dataset, _made: Path) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        damage_byte, damage_byte_unknown, damage_padding, damage_text, damage_source, change_source, change_table,
-        lose_row, lose_source,
+        damage_byte,
+        damage_byte_unknown,
+        damage_padding,
+        damage_text,
+        damage_source,
+        change_source,
+        change_table,
+        lose_row,
+        lose_source,
     ],
     ids=lambda harm: harm.__name__,
-)  # fmt: skip
+)
 def test_a_shard_in_doubt_keeps_all_its_files(
     program: Program, data: Dataset, made: Path, harm: Callable[[Dataset, Path], None]
 ) -> None:

@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import NOBODY, SMALL_FLAGS, Program, digest, files_in, is_mounted, is_running, needs_root, require_fuse, wait_until
+from harness import (
+    NOBODY,
+    SMALL_FLAGS,
+    Program,
+    digest,
+    files_in,
+    is_mounted,
+    is_running,
+    needs_root,
+    require_fuse,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 

@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import NOBODY, SMALL_FLAGS, SOURCE, Program, digest, is_running, needs_root, require_fuse, shards, wait_until
+from harness import (
+    NOBODY,
+    SMALL_FLAGS,
+    SOURCE,
+    Program,
+    digest,
+    is_running,
+    needs_root,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -78,9 +89,14 @@ class Runner:
     def run(self, *command: object, at: Path | None = None) -> subprocess.CompletedProcess[str]:
         """To its end."""
         return subprocess.run(
-            self.line(*command, at=at), capture_output=True, text=True, timeout=DEADLINE, check=False,
-            stdin=subprocess.DEVNULL, env=self.environment(),
-        )  # fmt: skip
+            self.line(*command, at=at),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=self.environment(),
+        )
 
     def waiting(self, script: str = WAIT, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """With a command that waits."""

@@ -69,7 +69,7 @@ def verify(program: Program, folder: Path, *more: object) -> tuple[int, str]:
 @pytest.mark.parametrize("codec", [(), ("--compress", "zstd")], ids=["plain", "zstd"])
 def test_parts_with_bad_samples(
     program: Program, data: Dataset, skipped: Path, tmp_path: Path, codec: tuple[str, ...]
-) -> None:  # fmt: skip
+) -> None:
     """Two parts, merged, are what one run makes, its indexes and lists included; and made plain again, the plain shards."""
     whole = program.materialize(data, tmp_path / "whole", *FLAGS, *SKIP, *codec)
     parts = tmp_path / "parts"
@@ -245,7 +245,7 @@ def test_a_mount_beside_a_folder_without_bad_samples(program: Program, data: Dat
     with mount_folder() as base:
         done = program.run(
             "mount", *data.flags(), *FLAGS, "--materialized", skipped, "--log-file", base / "log", base / "mount"
-        )  # fmt: skip
+        )
         assert f"--exclude {skipped}/quarantine.csv" in done.stderr and "2 shards" in done.stderr
         program.run("unmount", base / "mount")
     listed = ("--exclude", skipped / "quarantine.csv")

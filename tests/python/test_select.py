@@ -42,15 +42,18 @@ def label_table(dataset: Dataset) -> tuple[list[str], Columns]:
     {
         "Lung nodule == 1": lambda c: c["Lung nodule"] == 1,
         "Lung nodule==1 and Emphysema==0": lambda c: (c["Lung nodule"] == 1) & (c["Emphysema"] == 0),
-        "not 'Lung nodule' == 1 or \"Hiatal hernia\" > 0":
-            lambda c: ~(c["Lung nodule"] == 1) | (c["Hiatal hernia"] > 0),
-        "Atelectasis == 1 or Lung opacity == 1 and Emphysema == 1":
-            lambda c: (c["Atelectasis"] == 1) | (c["Lung opacity"] == 1) & (c["Emphysema"] == 1),
-        "(Atelectasis == 1 or Lung opacity == 1) and Emphysema != 1":
-            lambda c: ((c["Atelectasis"] == 1) | (c["Lung opacity"] == 1)) & (c["Emphysema"] != 1),
+        "not 'Lung nodule' == 1 or \"Hiatal hernia\" > 0": lambda c: (
+            ~(c["Lung nodule"] == 1) | (c["Hiatal hernia"] > 0)
+        ),
+        "Atelectasis == 1 or Lung opacity == 1 and Emphysema == 1": lambda c: (
+            (c["Atelectasis"] == 1) | (c["Lung opacity"] == 1) & (c["Emphysema"] == 1)
+        ),
+        "(Atelectasis == 1 or Lung opacity == 1) and Emphysema != 1": lambda c: (
+            ((c["Atelectasis"] == 1) | (c["Lung opacity"] == 1)) & (c["Emphysema"] != 1)
+        ),
         "Lung nodule >= Emphysema": lambda c: c["Lung nodule"] >= c["Emphysema"],
     }.items(),
-)  # fmt: skip
+)
 def test_where_selects_what_numpy_selects(
     program: Program, dataset: Dataset, condition: str, holds: Callable[[Columns], np.ndarray]
 ) -> None:
@@ -120,7 +123,9 @@ def test_finished_shards_are_not_selected_from(program: Program, right: Path, tm
 
 def test_a_folder_of_another_selection_is_refused(program: Program, small: Dataset, tmp_path: Path) -> None:
     """The plan's digest tells them apart."""
-    digests = {planned(program, small, *flags)["plan_digest"] for flags in ([], ["--where", "a == 1"], ["--where", "a == 0"])}
+    digests = {
+        planned(program, small, *flags)["plan_digest"] for flags in ([], ["--where", "a == 1"], ["--where", "a == 0"])
+    }
     assert len(digests) == 3
     out = program.materialize(small, tmp_path / "out", "--where", "a == 1")
     assert "another" in program.refuses("materialize", *small.flags(), "--output-dir", out)

@@ -24,7 +24,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import Program, daemon_of, digest, force_unmount, is_mounted, is_running, mount_folder, require_fuse, shards, wait_until
+from harness import (
+    Program,
+    daemon_of,
+    digest,
+    force_unmount,
+    is_mounted,
+    is_running,
+    mount_folder,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import write_dataset
 from test_damage import exchange, flip

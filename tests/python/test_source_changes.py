@@ -41,7 +41,7 @@ for at in range(start, stop, block):
 @pytest.mark.parametrize("change", [overwrite, exchange, cut, Path.unlink])
 def test_readers_who_have_begun(
     program: Program, tmp_path: Path, change: Callable[[Path], None], page_cache: str, how: str
-) -> None:  # fmt: skip
+) -> None:
     """What was cached is served on; all else is ESTALE; nothing is new, or mixed. The cache holds no whole volume, so
     that the rest has to be read from the changed source."""
     dataset = noise_dataset(tmp_path, 4, LARGE)

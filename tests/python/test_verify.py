@@ -125,7 +125,7 @@ def test_damage_is_caught(program: Program, sound: Callable, tmp_path: Path, nam
 @pytest.mark.parametrize("name", CONTENT)
 def test_only_the_source_tells(
     program: Program, data: Dataset, sound: Callable, tmp_path: Path, name: str, kind: str, profile: str
-) -> None:  # fmt: skip
+) -> None:
     """The manifest agrees with what was changed; the NPZ file and the tables do not."""
     folder = tmp_path / "out"
     shutil.copytree(sound(profile, kind), folder)
@@ -150,7 +150,7 @@ def test_the_json_is_compared_with_the_table(program: Program, data: Dataset, so
 @pytest.mark.parametrize("profile", PROFILES)
 def test_another_shape_of_as_many_voxels(
     program: Program, data: Dataset, sound: Callable, tmp_path: Path, profile: str
-) -> None:  # fmt: skip
+) -> None:
     """The header of an NPY volume tells, otherwise only the source."""
     folder = tmp_path / "out"
     shutil.copytree(sound(profile), folder)
@@ -212,13 +212,18 @@ def test_some_at_random(program: Program, data: Dataset, sound: Callable, tmp_pa
     recompute(folder)
     codes = []
     for seed in range(12):
-        found = {verify(program, folder, *data.flags(), *SMALL_FLAGS, "--num_samples", 2, "--seed", seed)[0]
-                 for _ in range(2)}  # fmt: skip
+        found = {
+            verify(program, folder, *data.flags(), *SMALL_FLAGS, "--num_samples", 2, "--seed", seed)[0]
+            for _ in range(2)
+        }
         assert len(found) == 1
         codes += found
     assert {0, DAMAGED} == set(codes)
-    report = json.loads(program.run("verify", "--webdataset_dir", sound("ctclip"), *data.flags(), *SMALL_FLAGS,
-                                    "--num_samples", 2, "--json").stdout)  # fmt: skip
+    report = json.loads(
+        program.run(
+            "verify", "--webdataset_dir", sound("ctclip"), *data.flags(), *SMALL_FLAGS, "--num_samples", 2, "--json"
+        ).stdout
+    )
     assert (report["source"]["compared"], report["source"]["samples"]) == (2, 6)
 
 
@@ -302,8 +307,9 @@ def test_precision_is_what_numpy_measures(program: Program, tmp_path: Path, kind
     in_hu = np.concatenate([errors[name].ravel() * scales[name] for name in slopes])
     precision = source["precision"]
     found = [precision[name] for name in ("max_error", "rms_error", "max_error_hu", "rms_error_hu")]
-    assert found == pytest.approx([together.max(), np.sqrt((together**2).mean()), in_hu.max(),
-                                   np.sqrt((in_hu**2).mean())], rel=1e-12)  # fmt: skip
+    assert found == pytest.approx(
+        [together.max(), np.sqrt((together**2).mean()), in_hu.max(), np.sqrt((in_hu**2).mean())], rel=1e-12
+    )
     worst = sorted(slopes, key=lambda name: -(errors[name].max() * scales[name]))
     assert [entry["study_id"] for entry in source["worst"]] == worst
 
@@ -339,10 +345,14 @@ def test_left_out_and_missing(program: Program, data: Dataset, tmp_path: Path) -
 
 def test_wrong_use(program: Program, data: Dataset, sound: Callable, tmp_path: Path) -> None:
     """Each with a message and the code of its kind."""
-    for arguments in ([], ["--webdataset_dir", "x", "--sources"], ["--webdataset_dir", "x", "--quarantine", "y"],
-                      ["--webdataset_dir", sound("ctclip"), "--data-folder", data.folder],
-                      ["--webdataset_dir", sound("ctclip"), "--format", "npy"],
-                      ["--webdataset_dir", "x", "--num_samples", 0]):  # fmt: skip
+    for arguments in (
+        [],
+        ["--webdataset_dir", "x", "--sources"],
+        ["--webdataset_dir", "x", "--quarantine", "y"],
+        ["--webdataset_dir", sound("ctclip"), "--data-folder", data.folder],
+        ["--webdataset_dir", sound("ctclip"), "--format", "npy"],
+        ["--webdataset_dir", "x", "--num_samples", 0],
+    ):
         done = program.run("verify", *arguments, check=False)
         assert done.returncode == 2 and "panicked" not in done.stderr, arguments
     assert "nowhere" in program.refuses("verify", "--webdataset_dir", tmp_path / "nowhere")
@@ -424,7 +434,9 @@ def test_any_mutation_is_caught(program: Program, tmp_path: Path, seed: int) -> 
             else:  # a size that a header may name, with a right checksum
                 start = rng.choice([info.offset for info in tarfile.open(shard)])
                 header = content[start : start + 512]
-                header[124:136] = rng.choice([b"77777777777\0", b"\x80" + b"\xff" * 11, b"\x80" + bytes(3) + b"\xff" * 8])
+                header[124:136] = rng.choice(
+                    [b"77777777777\0", b"\x80" + b"\xff" * 11, b"\x80" + bytes(3) + b"\xff" * 8]
+                )
                 header[148:156] = b" " * 8
                 header[148:156] = b"%06o\0 " % sum(header)
                 content[start : start + 512] = header
