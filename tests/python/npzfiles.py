@@ -9,13 +9,19 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+Order = Literal["C", "F"]
+Endian = Literal["<", ">"]
+ORDERS: tuple[Order, ...] = ("C", "F")
+ENDIANS: tuple[Endian, ...] = ("<", ">")
 WRITERS = ("numpy", "zip64", "plain", "streamed", "commented")
 
 
-def npy(array: np.ndarray, version: int = 1, align: int = 64, fortran: bool | None = None) -> bytes:
+def npy(array: NDArray[Any], version: int = 1, align: int = 64, fortran: bool | None = None) -> bytes:
     """The array in the npy format, with the header version and the padding asked for."""
     if fortran is None:
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
@@ -43,7 +49,7 @@ class Unseekable(io.RawIOBase):
         """Always."""
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         """Pass on."""
         return self.file.write(data)
 
@@ -64,7 +70,7 @@ def write_zip(path: Path, members: dict[str, bytes], deflated: bool, writer: str
 
 def write_npz(
     path: Path,
-    arrays: dict[str, np.ndarray],
+    arrays: dict[str, NDArray[Any]],
     *,
     writer: str = "zip64",
     deflated: bool = False,
