@@ -151,7 +151,7 @@ def write_tables(
     # A classifier's probabilities are labels as well: not only 0 and 1 must survive.
     label_rows = [
         [study.volume_name] + [str(flag) if flag else ("0", "0.0", "0.1")[study.index % 3] for flag in row]
-        for study, row in zip(studies, flags)
+        for study, row in zip(studies, flags, strict=True)
     ]
     write_table(reports, REPORT_COLUMNS, report_rows, bom)
     write_table(meta, META_COLUMNS, meta_rows[::-1], bom)

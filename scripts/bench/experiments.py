@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 from make_dataset import Dataset
 
@@ -48,7 +49,8 @@ def cold(lab: Lab, compression: str, readers: int) -> Samples:
 
 
 def webdataset(lab: Lab, workers: int) -> Samples:
-    """The same through PyTorch's DataLoader, which hands on the same tensors; and from files, which is as fast as it gets."""
+    """The same through PyTorch's DataLoader, which hands on the same tensors; and from files, which is as fast as it
+    gets."""
     data, files = lab.dataset("C", "deflated"), lab.files()
 
     def mount(page_cache: bool) -> Sample:
@@ -83,8 +85,8 @@ def loader(lab: Lab, workers: int) -> Samples:
 
 
 def loader_samples(lab: Lab, workers: int) -> Samples:
-    """The samples that a training gets: of volumes that the mount preprocessed, and from the NPZ files. They are cropped
-    to a shape of which there are as many voxels."""
+    """The samples that a training gets: of volumes that the mount preprocessed, and from the NPZ files. They are
+    cropped to a shape of which there are as many voxels."""
     data, size = lab.dataset("C", "deflated"), lab.settings.size
     steps = ["--volume", "preprocessed", "--shape", ",".join(map(str, size))]
     sources = list(map(str, (data.folder, data.reports, data.meta, data.labels)))
@@ -103,7 +105,6 @@ def loader_samples(lab: Lab, workers: int) -> Samples:
 
 def fortran(lab: Lab, compression: str) -> Samples:
     """A cold read by one reader from both orders of the source arrays."""
-
     sources = {order: lab.dataset(order, compression) for order in "CF"}
 
     def read(order: str, page_cache: bool) -> Sample:
@@ -156,7 +157,7 @@ def preprocessed(lab: Lab, compression: str, threads: int) -> Samples:
         with lab.mounted(data, threads=threads, cache=6 * RESULT, flags=("--volume", "preprocessed")) as mount:
             return lab.read("raw", split(mount.shards(), 1), mount)
 
-    steps = {"metadata": str(data.meta), "threads": threads, "expected": RESULT * settings.whole}
+    steps: dict[str, Any] = {"metadata": str(data.meta), "threads": threads, "expected": RESULT * settings.whole}
     return lab.interleave(
         {
             "NumPy + PyTorch": lambda: lab.read("preprocess", split(data.volumes(), 1), **steps),

@@ -49,8 +49,8 @@ class Settings:
         return self.voxel_bytes() * (self.volumes // 2)
 
     def disk_bytes(self) -> int:
-        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times, compressed
-        three times; the whole ones in float32 and deflated."""
+        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times,
+        compressed three times; the whole ones in float32 and deflated."""
         height, width, depth = self.whole_size
         whole = height * width * depth * self.whole * 6
         return int(self.voxel_bytes() * self.volumes * (4 + 2 + 4 + 3)) + whole + self.studies * 12_000

@@ -54,7 +54,7 @@ def describe(program: Path, folder: Path) -> dict[str, Any]:
     """Everything that one needs to compare two results."""
     versions = {name: importlib.import_module(name).__version__ for name in ("numpy", "torch", "webdataset")}
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "program": run(program, "--version").strip(),
         "cpu": field_of("/proc/cpuinfo", "model name"),

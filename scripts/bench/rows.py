@@ -40,7 +40,7 @@ def measured(row: Row, variants: dict[str, list[dict[str, Any]]]) -> Measured:
     """The ratio of each run, and their median."""
     ours, theirs = ([sample[row.field] for sample in variants[name]] for name in (row.ours, row.theirs))
     over, under = (theirs, ours) if row.kind == SPEED else (ours, theirs)
-    ratios = [a / b for a, b in zip(over, under)]
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
     return Measured(
         statistics.median(ratios), min(ratios), max(ratios), statistics.median(ours), statistics.median(theirs)
     )
@@ -144,7 +144,8 @@ def loader_rows() -> list[Row]:
                 target,
             )
         )
-    return rows + [
+    return [
+        *rows,
         Row(
             "loader/samples/2",
             "cold project loader, preprocessed samples, deflated, 2 workers",
@@ -153,7 +154,7 @@ def loader_rows() -> list[Row]:
             "mount",
             "NPZ data set",
             2.4,
-        )
+        ),
     ]
 
 

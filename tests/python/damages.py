@@ -10,6 +10,9 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from harness import payload
 
 FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
 DAMAGED, INCOMPLETE, UNCHECKED = 3, 4, 5  # exit codes
@@ -21,7 +24,7 @@ Member = tuple[str, bytes]
 class Damage:
     """What is done to the folder, and what verify must say."""
 
-    do: Callable[[Path], None]
+    do: Callable[[Path], object]
     says: str
     code: int = DAMAGED
     # Whether the shards themselves tell, without their digests: else only a comparison with the sources does.
@@ -33,7 +36,7 @@ class Damage:
 def members_of(shard: Path) -> list[Member]:
     """Names and payloads."""
     with tarfile.open(shard) as tar:
-        return [(info.name, tar.extractfile(info).read()) for info in tar]
+        return [(info.name, payload(tar, info)) for info in tar]
 
 
 def write_shard(shard: Path, members: list[Member]) -> None:
@@ -45,12 +48,12 @@ def write_shard(shard: Path, members: list[Member]) -> None:
             tar.addfile(info, io.BytesIO(payload))
 
 
-def rewritten(edit: Callable[[list[Member]], list[Member]]) -> Callable[[Path], None]:
+def rewritten(edit: Callable[[list[Member]], list[Member]]) -> Callable[[Path], object]:
     """The first shard with other members."""
     return lambda folder: write_shard(folder / FIRST, edit(members_of(folder / FIRST)))
 
 
-def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     """Another payload for a member of the first sample."""
 
     def edit(members: list[Member]) -> list[Member]:
@@ -61,12 +64,12 @@ def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], 
     return rewritten(edit)
 
 
-def with_json(field: str, value: object) -> Callable[[Path], None]:
+def with_json(field: str, value: object) -> Callable[[Path], object]:
     """Another value in the first sample's JSON."""
     return with_payload(JSON, lambda payload: json.dumps(json.loads(payload) | {field: value}).encode())
 
 
-def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], None]:
+def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], object]:
     """One byte of the first shard is another one."""
 
     def do(folder: Path) -> None:
@@ -78,7 +81,7 @@ def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], N
     return do
 
 
-def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path], None]:
+def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path], object]:
     """The first shard ends too early."""
 
     def do(folder: Path) -> None:
@@ -89,9 +92,9 @@ def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path],
     return do
 
 
-def appended(more: bytes) -> Callable[[Path], None]:
+def appended(more: bytes) -> Callable[[Path], object]:
     """The first shard goes on behind its end."""
-    return lambda folder: (folder / FIRST).write_bytes((folder / FIRST).read_bytes() + more) and None
+    return lambda folder: (folder / FIRST).write_bytes((folder / FIRST).read_bytes() + more)
 
 
 def swapped(folder: Path) -> None:
@@ -101,7 +104,7 @@ def swapped(folder: Path) -> None:
     (folder / "x").rename(folder / SECOND)
 
 
-def in_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
+def in_manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     """Something else in the manifest."""
 
     def do(folder: Path) -> None:
@@ -115,7 +118,7 @@ def in_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
 def recompute(folder: Path) -> None:
     """Sizes and digests of the shards as they are now, as whoever damages them on purpose would do it."""
 
-    def change(manifest: dict) -> None:
+    def change(manifest: dict[str, Any]) -> None:
         for shard in manifest["shards"]:
             path = folder / shard["name"]
             if path.exists():
@@ -174,19 +177,17 @@ DAMAGES = {
     "sample missing": Damage(rewritten(lambda members: members[:4] + members[8:]), "is missing", INCOMPLETE),
     "shard missing": Damage(lambda folder: (folder / SECOND).unlink(), "shard-000001.tar: it is missing", INCOMPLETE),
     "shard too many": Damage(
-        lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar") and None, "does not name it"
+        lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar"), "does not name it"
     ),
-    "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar") and None, "copy.tar"),
+    "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar"), "copy.tar"),
     "unfinished shard": Damage(
-        lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b"") and None, "unfinished", INCOMPLETE
+        lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b""), "unfinished", INCOMPLETE
     ),
     # The manifest is wrong.
     "manifest missing": Damage(
         lambda folder: (folder / "manifest.json").unlink(), "has not finished", INCOMPLETE, of_manifest=True
     ),
-    "manifest cut": Damage(
-        lambda folder: (folder / "manifest.json").write_text("{") and None, "no manifest", of_manifest=True
-    ),
+    "manifest cut": Damage(lambda folder: (folder / "manifest.json").write_text("{"), "no manifest", of_manifest=True),
     "digest": Damage(
         in_manifest(lambda manifest: manifest["shards"][0].update(sha256="0" * 64)), "SHA-256", of_manifest=True
     ),

@@ -7,13 +7,14 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import reference
 from harness import Program, shards
 from make_dataset import Dataset, dataset_at
 from npzfiles import write_npz
+from numpy.typing import NDArray
 
 
 def write_csv(
@@ -21,7 +22,7 @@ def write_csv(
     rows: Iterable[Iterable[object]],
     *,
     bom: bool = False,
-    quoting: int = csv.QUOTE_MINIMAL,
+    quoting: Literal[0, 1, 2, 3] = csv.QUOTE_MINIMAL,
     lineterminator: str = "\n",
 ) -> None:
     """Write a table; every test may choose how ugly it is."""
@@ -45,7 +46,7 @@ def write_plain_tables(dataset: Dataset, study_ids: list[str]) -> None:
 
 
 def write_dataset(
-    out: Path, volumes: Mapping[str, dict[str, np.ndarray]], *, writer: str = "zip64", deflated: bool = False
+    out: Path, volumes: Mapping[str, dict[str, NDArray[Any]]], *, writer: str = "zip64", deflated: bool = False
 ) -> Dataset:
     """Write volumes at relative paths below `out`, and tables that know all of them."""
     dataset = dataset_at(out)

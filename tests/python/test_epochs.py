@@ -118,7 +118,9 @@ def test_another_machine(program: Program, dataset: Dataset, point: Path, tmp_pa
     copy.folder.mkdir(parents=True)
     for path in reversed(dataset.volumes()):
         shutil.copyfile(path, copy.folder / path.name)
-    for table, right in zip((copy.reports, copy.meta, copy.labels), (dataset.reports, dataset.meta, dataset.labels)):
+    for table, right in zip(
+        (copy.reports, copy.meta, copy.labels), (dataset.reports, dataset.meta, dataset.labels), strict=True
+    ):
         header, *rows = right.read_text().splitlines()
         table.write_text("\n".join([header, *reversed(rows), ""]))
     with program.mounted(copy, *FLAGS, "--shuffle-seed", 42, "--epochs", 3) as other:
@@ -234,11 +236,13 @@ def test_left_out_samples_leave_no_hole(program: Program, tmp_path: Path) -> Non
 
 def test_it_is_ended_like_any_mount(program: Program, dataset: Dataset) -> None:
     """An open shard of a view keeps the mount, and is named."""
-    with program.mounted(dataset, *FLAGS, "--shuffle-seed", 5) as point:
-        with (epoch(point, 7) / "shard-000001.tar").open("rb") as file:
-            file.read(1)
-            assert str(os.getpid()) in program.refuses("unmount", point)
-            assert file.read(511) != b""
+    with (
+        program.mounted(dataset, *FLAGS, "--shuffle-seed", 5) as point,
+        (epoch(point, 7) / "shard-000001.tar").open("rb") as file,
+    ):
+        file.read(1)
+        assert str(os.getpid()) in program.refuses("unmount", point)
+        assert file.read(511) != b""
 
 
 def test_compressed_shards(program: Program, dataset: Dataset, point: Path, tmp_path: Path) -> None:

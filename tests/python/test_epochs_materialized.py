@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def wanted(program: Program, dataset: Dataset, profile: tuple[object, ...], righ
 
 
 @pytest.fixture
-def gone(dataset: Dataset) -> Iterator[object]:
+def gone(dataset: Dataset) -> Iterator[Callable[[], None]]:
     """A function that takes the NPZs away until the test ends."""
     away = dataset.folder.with_name("away")
 
@@ -82,11 +82,16 @@ def digests(point: Path) -> dict[str, str]:
 
 
 def test_nothing_is_decoded(
-    program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path, wanted: dict[str, str], gone: object
+    program: Program,
+    dataset: Dataset,
+    profile: tuple[object, ...],
+    right: Path,
+    wanted: dict[str, str],
+    gone: Callable[[], None],
 ) -> None:
     """Where all shards are files, no NPZ is opened any more; they may be gone. Headers are looked at there too."""
     with program.mounted(dataset, *profile, *EPOCHS, "--materialized", right) as point:
-        gone()  # type: ignore[operator]
+        gone()
         for path in views(point):
             with tarfile.open(path) as tar:
                 assert len(tar.getnames()) % 4 == 0

@@ -36,7 +36,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def point(program: Program, large: Dataset) -> Iterator[Path]:
-    """A mount with ten epochs, started from a saved plan, so that its memory is that of the mount and not of the scan."""
+    """A mount with ten epochs, started from a saved plan, so that its memory is that of the mount and not of the
+    scan."""
     program.run("plan", *large.flags())
     with program.mounted(large, "--shuffle-seed", 1) as point:
         yield point

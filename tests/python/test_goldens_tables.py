@@ -6,24 +6,26 @@ import csv
 import itertools
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import reference
 from harness import Program, shards
 from make_dataset import Dataset, Options, make_dataset
+from numpy.typing import NDArray
 from reference import MISSING
 from small_datasets import check_against_reference, write_csv, write_dataset
 
 VOXELS = {"data": np.arange(24, dtype="f4").reshape(2, 3, 4)}
 
 
-def volume(number: int) -> dict[str, np.ndarray]:
+def volume(number: int) -> dict[str, NDArray[Any]]:
     """A volume that is told from the others."""
     return {"data": VOXELS["data"] + number}
 
 
-def numbered(paths: list[str]) -> dict[str, dict[str, np.ndarray]]:
+def numbered(paths: list[str]) -> dict[str, dict[str, NDArray[Any]]]:
     """A different volume at each path."""
     return {path: volume(number) for number, path in enumerate(paths)}
 
@@ -190,9 +192,15 @@ def write_numbers(dataset: Dataset) -> None:
     ]
     names = [f"v{i:03d}.nii.gz" for i in range(len(spellings))]
     header = ["VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"]
-    rows = [[n, s, spellings[-i], f"[{s}, {s}]", spellings[i - 5]] for i, (n, s) in enumerate(zip(names, spellings))]
+    rows = [
+        [n, s, spellings[-i], f"[{s}, {s}]", spellings[i - 5]]
+        for i, (n, s) in enumerate(zip(names, spellings, strict=True))
+    ]
     write_csv(dataset.meta, [header, *rows])
-    labels = [[n, s if abs(float(s)) < 1e38 else 0, i % 2, "1.0"] for i, (n, s) in enumerate(zip(names, spellings))]
+    labels = [
+        [n, s if abs(float(s)) < 1e38 else 0, i % 2, "1.0"]
+        for i, (n, s) in enumerate(zip(names, spellings, strict=True))
+    ]
     write_csv(dataset.labels, [["VolumeName", "a", "b", "c"], *labels])
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import Program, digest, shards
+from harness import Program, digest, payload, shards
 from kinds import Steps, assert_close, cropped_and_padded, preprocessed
 from make_dataset import Dataset
-from npzfiles import write_npz
+from npzfiles import ORDERS, write_npz
+from numpy.typing import NDArray
 from small_datasets import write_csv, write_dataset
 
 SMALL = Steps(shape=(24, 20, 16))
 
 
-def values(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+def values(shape: tuple[int, int, int], seed: int = 0) -> NDArray[Any]:
     """Raw values of air, lung, tissue and bone for an intercept of -1024."""
     rng = np.random.default_rng(seed)
     return rng.choice([0, 24, 160, 1000, 1064, 1500, 3000], shape).astype(np.float32) + rng.integers(0, 30, shape)
@@ -35,7 +37,7 @@ def samples(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for shard in shards(folder):
         with tarfile.open(shard) as archive:
-            members = {member.name: archive.extractfile(member).read() for member in archive}
+            members = {member.name: payload(archive, member) for member in archive}
         for name in members:
             if name.endswith(".json"):
                 meta = json.loads(members[name])
@@ -109,7 +111,7 @@ def test_rescaled_json_lets_the_same_loader_give_hu(program: Program, tmp_path: 
     ]
 
 
-def dialect_arrays() -> dict[str, tuple[str, np.ndarray]]:
+def dialect_arrays() -> dict[str, tuple[str, NDArray[Any]]]:
     """HU of every dialect, from the same head."""
     hu = (values((20, 22, 18)) - 1024).clip(-1024, 3000)
     return {
@@ -136,11 +138,12 @@ def test_every_dialect_in_every_kind(
     if kind == "stored":
         assert (found == array.astype(np.float16)).all() and found.shape == array.shape
     elif kind == "rescaled":
-        expected = {
+        maps: dict[str, Callable[[], NDArray[Any]]] = {
             "data": lambda: array - 1024,
             "volume": lambda: array,
             "arr_0": lambda: (array * np.float32(1000)).transpose(1, 2, 0),
-        }[dialect]()
+        }
+        expected = maps[dialect]()
         assert found.shape == expected.shape and (found == expected.astype(np.float16)).all()
     elif dialect == "data":
         assert_close(found, *preprocessed(array, 1, -1024, (0.9, 0.9, 1.2), SMALL))
@@ -237,7 +240,7 @@ def test_nonsense_is_refused(program: Program, tmp_path: Path) -> None:
         assert done.returncode == 2 and flags[0] in done.stderr
 
 
-def head(air: float, corner: float, seed: int = 0) -> np.ndarray:
+def head(air: float, corner: float, seed: int = 0) -> NDArray[Any]:
     """Tissue in the middle of air, with padded corners as some scanners write them."""
     volume = np.full((32, 32, 24), air, np.float32)
     volume[8:24, 8:24] = air + 1000
@@ -311,7 +314,7 @@ def test_plan_compares_the_kinds(program: Program, tmp_path: Path) -> None:
 
 def test_every_kind_streams_and_is_the_same_in_a_mount(program: Program, tmp_path: Path) -> None:
     """Whatever the order of reads and the size of the cache; the digests of the plans differ."""
-    volumes = {f"v{n}.npz": {"data": np.asarray(head(24, 0, n), order="CF"[n % 2])} for n in range(4)}
+    volumes = {f"v{n}.npz": {"data": np.asarray(head(24, 0, n), order=ORDERS[n % 2])} for n in range(4)}
     dataset = write_dataset(tmp_path / "data", volumes, deflated=True)
     seen = set()
     for kind in ("stored", "rescaled", "preprocessed"):

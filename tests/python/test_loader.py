@@ -67,7 +67,7 @@ def test_npz_samples_are_the_original_loaders(dataset: Dataset, right: Samples) 
         assert np.abs(found[0] - volume.transpose(2, 0, 1)).max() < 2e-6
         fields = [sample.report["Findings_EN"], sample.report["Impressions_EN"]]
         assert text == clean_text("\n".join("" if field in reference.MISSING else field for field in fields))
-        assert labels == tuple(np.float32(sample.labels).tolist())
+        assert labels == tuple(np.array(sample.labels, np.float32).tolist())
 
 
 def test_text_rule() -> None:
@@ -90,7 +90,7 @@ def test_shards_equal_npz(folder: Path, right: Samples, plain: Samples) -> None:
 def test_dataloader(folder: Path, dataset: Dataset, plain: Samples, right: Samples, workers: int, start: str) -> None:
     """Two epochs of persistent workers; batches of two, so that the last ones are smaller. Of spawned workers there are
     two, as each of them imports PyTorch for seconds."""
-    context = {"multiprocessing_context": start, "timeout": DEADLINE} if workers else {}
+    context: dict[str, Any] = {"multiprocessing_context": start, "timeout": DEADLINE} if workers else {}
     loader = from_shards(folder).make_loader(2, workers, **context)
     for _ in range(2):
         batches = list(loader)
@@ -107,7 +107,8 @@ def test_dataloader(folder: Path, dataset: Dataset, plain: Samples, right: Sampl
 
 @pytest.mark.parametrize("kind", ["rescaled", "preprocessed"])
 def test_other_kinds(program: Program, dataset: Dataset, right: Samples, kind: str) -> None:
-    """What the mount did already is not done again; half a HU from what NPZ gives, also from raw values around -8192."""
+    """What the mount did already is not done again; half a HU from what NPZ gives, also from raw values around
+    -8192."""
     flags = [*READER_OPTIONS.flags(), "--volume", kind, *STEPS.flags()]
     with program.mounted(dataset, *flags) as point:
         found = collected(from_shards(point))

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 CONFIGS = REPOSITORY / "scripts" / "configs"
 # As the steps of `loading` make them, of volumes of 64 x 64 x 96 at 0.75 x 0.75 x 1.5 mm.
-STEPS = {"shape": [40, 36, 30], "spacing": [1.0, 1.0, 4.0]}
+STEPS: dict[str, list[Any]] = {"shape": [40, 36, 30], "spacing": [1.0, 1.0, 4.0]}
 
 
 def filled_in(name: str, dataset: Dataset, shards: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def losses(loader: Any) -> list[float]:
 
 def test_training_has_the_same_losses(program: Program, small: Dataset) -> None:
     """From a mount and from NPZ, under the same seed."""
-    steps = {"shape": tuple(STEPS["shape"]), "spacing": tuple(STEPS["spacing"])}
+    steps: dict[str, Any] = {name: tuple(values) for name, values in STEPS.items()}
     with program.mounted(small, *SMALL_FLAGS) as point:
         mount = losses(from_shards(point, **steps).make_loader(2, 1, persistent_workers=False, timeout=DEADLINE))
     npz = losses(from_npz(small, **steps).make_loader(2, 1, persistent_workers=False, timeout=DEADLINE))
@@ -128,7 +128,7 @@ def rank_reads(rank: int, port: int, folder: str, cases: list[dict[str, Any]], a
     dist.destroy_process_group()
 
 
-DDP_CASES = [
+DDP_CASES: list[dict[str, Any]] = [
     {"batch": 1, "workers": 0, "samples_per_shard": 3},
     {"batch": 2, "workers": 2, "samples_per_shard": 1, "shuffle": True},
     {"batch": 2, "workers": 0, "samples_per_shard": 2, "uneven": "pad"},
@@ -176,7 +176,7 @@ def run_two(folder: str, cases: list[dict[str, Any]]) -> list[list[list[Any]]]:
             process.join(DEADLINE)
             assert process.exitcode == 0
         assert weights[0] == weights[1] and len({*weights[0]}) >= len(cases) // 2, "trained, and alike"
-        return [list(pair) for pair in zip(found[0], found[1])]
+        return [list(pair) for pair in zip(found[0], found[1], strict=True)]
     finally:
         for process in ranks:
             process.kill()
@@ -247,7 +247,9 @@ def test_uneven_lengths_add_up(right: Path) -> None:
             ]
             assert sum(-(-count // batch) for count in counts) == data._batches(workers)
             lengths.add(data._batches(workers))
-            read += [min(count, sum(s.samples or 0 for s in task.shards)) for count, task in zip(counts, tasks)]
+            read += [
+                min(count, sum(s.samples or 0 for s in task.shards)) for count, task in zip(counts, tasks, strict=True)
+            ]
         assert len(lengths) == 1
         if uneven == "pad":
             assert sum(read) == sum(shard.samples or 0 for shard in shards), "nothing is left out"
@@ -257,7 +259,8 @@ def test_the_module_needs_nothing_else(right: Path, tmp_path: Path) -> None:
     """Copied to another folder, in a Python that has neither webdataset nor PyYAML at hand, it reads shards."""
     (tmp_path / "ctreport_webdataset.py").write_bytes((REPOSITORY / "scripts" / "ctreport_webdataset.py").read_bytes())
     code = (
-        "import sys; sys.modules.update(webdataset=None, yaml=None); from ctreport_webdataset import CTReportWebDataset\n"
+        "import sys; sys.modules.update(webdataset=None, yaml=None)\n"
+        "from ctreport_webdataset import CTReportWebDataset\n"
         f"data = CTReportWebDataset({str(right)!r}, shuffle=False, shape=(8, 8, 8))\n"
         "print([sample[3] for sample in data])"
     )

@@ -1,4 +1,5 @@
-"""A mount beside `materialize`: what is finished comes from the file, and nobody who reads notices more than the speed."""
+"""A mount beside `materialize`: what is finished comes from the file, and nobody who reads notices more than the
+speed."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def test_foreground(program: Program, small: Dataset, base: Path, right: Path, s
     """The command stays, logs to the terminal, and ends well with the mount."""
     point = base / "mount"
     with program.running("mount", "--foreground", *small.flags(), *SMALL_FLAGS, point) as process:
-        wait_until(lambda: (point / "shard-000000.tar").exists(), "the mount is ready")
+        wait_until((point / "shard-000000.tar").exists, "the mount is ready")
         assert digest(point / "shard-000000.tar") == digest(right / "shard-000000.tar")
         assert daemon_of(point) == process.pid and process.poll() is None
         process.send_signal(sent)

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 from harness import (
-    SMALL_FLAGS,
     NOBODY,
+    SMALL_FLAGS,
     Program,
     digest,
     force_unmount,

@@ -1,5 +1,6 @@
-"""No path leaves a daemon, a mount or a lock behind, or waits for what does not answer: killed commands, stopped daemons,
-stuck sources, readers that do not leave. And what is left on purpose, logs and saved plans, is for the user's eyes only."""
+"""No path leaves a daemon, a mount or a lock behind, or waits for what does not answer: killed commands, stopped
+daemons, stuck sources, readers that do not leave. And what is left on purpose, logs and saved plans, is for the user's
+eyes only."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from faulty import FaultyFolder, faulty_folder
@@ -131,7 +134,7 @@ def test_what_is_kept_is_for_the_user_only(program: Program, small: Dataset, bas
     program.run("unmount", base / "mount", env=env)
     program.run("materialize", *small.flags(), *SMALL_FLAGS, "--output-dir", tmp_path / "out", env=env, umask=0)
     for place in places.values():
-        found = [path for path in place.rglob("*")]
+        found = list(place.rglob("*"))
         assert found, f"nothing is kept in {place}"
         for path in found:
             mode = path.stat().st_mode
@@ -141,11 +144,13 @@ def test_what_is_kept_is_for_the_user_only(program: Program, small: Dataset, bas
 
 # --- what does not answer --------------------------------------------------------------------------------------------
 
+Result = TypeVar("Result")
 
-def timed(action: object, limit: float) -> object:
+
+def timed(action: Callable[[], Result], limit: float) -> Result:
     """The result of a call that must not take longer."""
     begin = time.monotonic()
-    result = action()  # type: ignore[operator]
+    result = action()
     assert time.monotonic() - begin < limit, f"took {time.monotonic() - begin:.1f} s"
     return result
 
@@ -202,7 +207,7 @@ def test_a_foreign_mount_that_hangs_is_not_touched(
     with subprocess.Popen(["cat", folder.point / "v00.npz"], stdout=subprocess.DEVNULL) as reader:
         wait_until(lambda: bool(waiting), "nothing answers there")
         for command in (["mount", *small.flags()], ["unmount"], ["unmount", "--force"], ["status"]):
-            message = timed(lambda command=command: program.refuses(*command, folder.point), AT_ONCE)
+            message = timed(partial(program.refuses, *command, folder.point), AT_ONCE)
             assert str(folder.point) in message
         assert is_mounted(folder.point)
         release.set()
@@ -229,7 +234,7 @@ def test_readers_that_do_not_leave(program: Program, small: Dataset, base: Path)
     point = base / "mount"
     program.run("mount", *small.flags(), *SMALL_FLAGS, "--page-cache", "off", "--log-file", base / "log", point)
     daemon, path = daemon_of(point), point / "shard-000000.tar"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", HOLDER, str(path)]
     with (
         subprocess.Popen(command, text=True, **pipes) as during,

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from harness import Program, is_mounted
 from make_dataset import Dataset, dataset_at
+from numpy.typing import NDArray
 from small_datasets import noise_dataset, write_csv
 
-Columns = dict[str, np.ndarray]
+Columns = dict[str, NDArray[Any]]
 
 
 def planned(program: Program, dataset: Dataset, *flags: object) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def label_table(dataset: Dataset) -> tuple[list[str], Columns]:
     }.items(),
 )
 def test_where_selects_what_numpy_selects(
-    program: Program, dataset: Dataset, condition: str, holds: Callable[[Columns], np.ndarray]
+    program: Program, dataset: Dataset, condition: str, holds: Callable[[Columns], NDArray[Any]]
 ) -> None:
     """Of the volumes that are in the plan at all, in its order."""
     studies, columns = label_table(dataset)
