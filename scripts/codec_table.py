@@ -1,5 +1,5 @@
-"""Measures what can make noisy volumes of float16 smaller, and prints a Markdown table: size, encoding, decoding and the
-random access of one block, all on one core.
+"""Measures what can make noisy volumes of float16 smaller, and prints a Markdown table: size, encoding, decoding and
+the random access of one block, all on one core.
 
     python scripts/codec_table.py [--side 256] [--runs 5] [--block-kib 256]
 
@@ -18,13 +18,16 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import blosc2
 import numpy as np
 import pyzstd
+from numpy.typing import NDArray
 
 
-def correlated(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> np.ndarray:
+def correlated(rng: np.random.Generator, shape: tuple[int, int, int], sigma: float) -> NDArray[Any]:
     """Noise that falls off within about two voxels, of the standard deviation that is asked for."""
     noise = rng.standard_normal(shape, np.float32)
     for axis in range(3):
@@ -32,7 +35,7 @@ def correlated(rng: np.random.Generator, shape: tuple[int, int, int], sigma: flo
     return noise * np.float32(sigma / noise.std())
 
 
-def resampled(volume: np.ndarray, factor: float) -> np.ndarray:
+def resampled(volume: NDArray[Any], factor: float) -> NDArray[Any]:
     """Linear, axis by axis, around half-pixel centres."""
     for axis, size in enumerate(volume.shape):
         count = int(size * factor)
@@ -45,7 +48,7 @@ def resampled(volume: np.ndarray, factor: float) -> np.ndarray:
     return volume
 
 
-def phantom(side: int, sigma: float) -> np.ndarray:
+def phantom(side: int, sigma: float) -> NDArray[Any]:
     """About `side` x `side` x `side / 2` voxels of float16."""
     source = (side * 4 // 5, side * 4 // 5, side * 2 // 5)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in source), indexing="ij", sparse=True)
@@ -58,7 +61,7 @@ def phantom(side: int, sigma: float) -> np.ndarray:
     return (np.clip(resampled(volume, 1.25), -1000, 1000) / 1000).astype("<f2")
 
 
-def in_blocks(volume: np.ndarray, size: int) -> list[bytes]:
+def in_blocks(volume: NDArray[Any], size: int) -> list[bytes]:
     """Its bytes, so many a block."""
     plain = volume.tobytes()
     return [plain[at : at + size] for at in range(0, len(plain), size)]
@@ -70,7 +73,7 @@ class Codec:
 
     name: str
     pack: Callable[[bytes], bytes]
-    unpack: Callable[[bytes], object]
+    unpack: Callable[[bytes], Any]
 
 
 def shuffle(block: bytes) -> bytes:
@@ -79,7 +82,7 @@ def shuffle(block: bytes) -> bytes:
     return values.astype(np.uint8).tobytes() + (values >> 8).astype(np.uint8).tobytes()
 
 
-def unshuffle(block: bytes) -> np.ndarray:
+def unshuffle(block: bytes) -> NDArray[Any]:
     """Back."""
     half = len(block) // 2
     low_high = np.frombuffer(block, np.uint8)
@@ -96,9 +99,12 @@ def codecs() -> list[Codec]:
         Codec("deflate 6", lambda block: zlib.compress(block, 6), zlib.decompress),
     ]
 
-    def zstd(level: int, more: dict[int, int] | None = None) -> Callable[[bytes], bytes]:
+    def zstd(level: int, more: dict[Any, int] | None = None) -> Callable[[bytes], bytes]:
         options = {pyzstd.CParameter.compressionLevel: level, pyzstd.CParameter.checksumFlag: 1, **(more or {})}
         return lambda block: pyzstd.compress(block, options)
+
+    def after_shuffle(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        return lambda block: pack(shuffle(block))
 
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
     longer = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
@@ -107,18 +113,30 @@ def codecs() -> list[Codec]:
         *((str(level), zstd(level)) for level in (1, 3, 9)),
     ):
         found.append(
-            Codec(f"shuffle + zstd {name}", lambda block, pack=pack: pack(shuffle(block)),
-                  lambda frame: unshuffle(pyzstd.decompress(frame)))
-        )  # fmt: skip
+            Codec(
+                f"shuffle + zstd {name}",
+                after_shuffle(pack),
+                lambda frame: unshuffle(pyzstd.decompress(frame)),
+            )
+        )
     blosc2.set_nthreads(1)
     for codec, level in ((blosc2.Codec.LZ4, 5), (blosc2.Codec.ZSTD, 1), (blosc2.Codec.ZSTD, 5)):
         for filter_ in (blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE):
             found.append(
-                Codec(f"Blosc2 {filter_.name.lower()} + {codec.name.lower()} {level}",
-                      lambda block, c=codec, f=filter_, n=level: blosc2.compress2(
-                          block, codec=c, clevel=n, filters=[f], typesize=2, nthreads=1, blocksize=0),
-                      lambda frame: blosc2.decompress2(frame, nthreads=1))
-            )  # fmt: skip
+                Codec(
+                    f"Blosc2 {filter_.name.lower()} + {codec.name.lower()} {level}",
+                    partial(
+                        blosc2.compress2,
+                        codec=codec,
+                        clevel=level,
+                        filters=[filter_],
+                        typesize=2,
+                        nthreads=1,
+                        blocksize=0,
+                    ),
+                    lambda frame: blosc2.decompress2(frame, nthreads=1),
+                )
+            )
     return found
 
 
@@ -135,7 +153,7 @@ def measured(codec: Codec, blocks: list[bytes]) -> tuple[int, float, float, floa
     codec.unpack(packed[len(packed) // 2])
     one = time.thread_time() - begin
     for block, frame in zip(blocks, packed, strict=True):
-        if bytes(codec.unpack(frame)) != block:  # type: ignore[call-overload]
+        if bytes(codec.unpack(frame)) != block:
             raise SystemExit(f"{codec.name}: it does not give back what it was given")
     return sum(map(len, packed)), encode, decode, one
 

@@ -23,11 +23,25 @@ META_COLUMNS = (
 ).split()
 
 LABEL_COLUMNS = [
-    "Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion",
-    "Coronary artery wall calcification", "Hiatal hernia", "Lymphadenopathy", "Emphysema", "Atelectasis",
-    "Lung nodule", "Lung opacity", "Pulmonary fibrotic sequela", "Pleural effusion", "Mosaic attenuation pattern",
-    "Peribronchial thickening", "Consolidation", "Bronchiectasis", "Interlobular septal thickening",
-]  # fmt: skip
+    "Medical material",
+    "Arterial wall calcification",
+    "Cardiomegaly",
+    "Pericardial effusion",
+    "Coronary artery wall calcification",
+    "Hiatal hernia",
+    "Lymphadenopathy",
+    "Emphysema",
+    "Atelectasis",
+    "Lung nodule",
+    "Lung opacity",
+    "Pulmonary fibrotic sequela",
+    "Pleural effusion",
+    "Mosaic attenuation pattern",
+    "Peribronchial thickening",
+    "Consolidation",
+    "Bronchiectasis",
+    "Interlobular septal thickening",
+]
 
 FINDINGS = [
     "Trachea and both main bronchi are open. Heart size is normal; no pericardial effusion.",
@@ -117,9 +131,16 @@ def spread(count: int, among: int) -> set[int]:
 
 
 def write_tables(
-    studies: list[Study], reports: Path, meta: Path, labels: Path,
-    *, seed: int, bom: bool, missing_zspacing: int, real: int,
-) -> None:  # fmt: skip
+    studies: list[Study],
+    reports: Path,
+    meta: Path,
+    labels: Path,
+    *,
+    seed: int,
+    bom: bool,
+    missing_zspacing: int,
+    real: int,
+) -> None:
     """Write the three tables, each in an order of its own; the first `real` studies have a volume."""
     rng = np.random.default_rng([seed, 1_000_000])
     no_impression = spread(max(1, round(real * 0.03)), real)
@@ -130,7 +151,7 @@ def write_tables(
     # A classifier's probabilities are labels as well: not only 0 and 1 must survive.
     label_rows = [
         [study.volume_name] + [str(flag) if flag else ("0", "0.0", "0.1")[study.index % 3] for flag in row]
-        for study, row in zip(studies, flags)
+        for study, row in zip(studies, flags, strict=True)
     ]
     write_table(reports, REPORT_COLUMNS, report_rows, bom)
     write_table(meta, META_COLUMNS, meta_rows[::-1], bom)

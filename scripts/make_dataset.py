@@ -15,9 +15,11 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dataset_tables as tables
 import numpy as np
+from numpy.typing import NDArray
 
 ORDERS = ("C", "F", "mixed")
 COMPRESSIONS = ("stored", "deflated", "mixed")
@@ -54,11 +56,15 @@ class Dataset:
     def flags(self) -> list[str]:
         """The arguments that name this data set on the command line of `ctwds-fs`."""
         return [
-            "--data-folder", str(self.folder),
-            "--reports-file", str(self.reports),
-            "--meta-file", str(self.meta),
-            "--labels-file", str(self.labels),
-        ]  # fmt: skip
+            "--data-folder",
+            str(self.folder),
+            "--reports-file",
+            str(self.reports),
+            "--meta-file",
+            str(self.meta),
+            "--labels-file",
+            str(self.labels),
+        ]
 
     def volumes(self) -> list[Path]:
         """Every NPZ file below the folder."""
@@ -78,8 +84,8 @@ def study_ids(count: int) -> list[str]:
     while len(ids) < count:
         patient += 1
         for scan in "ab" if patient % 3 == 0 else "a":
-            for reconstruction in range(1, 3 if patient % 2 == 0 else 2):
-                ids.append(f"train_{patient}_{scan}_{reconstruction}")
+            many = 2 if patient % 2 == 0 else 1
+            ids += [f"train_{patient}_{scan}_{reconstruction}" for reconstruction in range(1, many + 1)]
     return ids[:count]
 
 
@@ -90,14 +96,14 @@ def relative_path(study_id: str, depth: int) -> Path:
     return Path(*folders, study_id + ".npz")
 
 
-def slice_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def slice_grid(height: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Coordinates of a slice, from -1 to 1 down and across."""
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     return y, x
 
 
-def thorax_slice(y: np.ndarray, x: np.ndarray, z: float, nodules: np.ndarray) -> np.ndarray:
+def thorax_slice(y: NDArray[Any], x: NDArray[Any], z: float, nodules: NDArray[Any]) -> NDArray[Any]:
     """One axial slice in HU without noise: air, body, lungs, heart, spine and the nodules that z cuts."""
     hu = np.full((y.size, x.size), -1024, np.float32)
 
@@ -119,14 +125,19 @@ def thorax_slice(y: np.ndarray, x: np.ndarray, z: float, nodules: np.ndarray) ->
     return hu
 
 
-def phantom(size: tuple[int, int, int], intercept: float, rng: np.random.Generator) -> np.ndarray:
+def phantom(size: tuple[int, int, int], intercept: float, rng: np.random.Generator) -> NDArray[Any]:
     """A thorax with noise as raw stored values, float32 in Fortran order."""
     height, width, depth = size
     y, x = slice_grid(height, width)
-    nodules = np.column_stack([
-        rng.uniform(-0.35, 0.3, 6), rng.choice([-1, 1], 6) * rng.uniform(0.3, 0.55, 6),
-        rng.uniform(-0.8, 0.8, 6), rng.uniform(0.03, 0.12, 6), rng.uniform(-50, 120, 6),
-    ])  # fmt: skip
+    nodules = np.column_stack(
+        [
+            rng.uniform(-0.35, 0.3, 6),
+            rng.choice([-1, 1], 6) * rng.uniform(0.3, 0.55, 6),
+            rng.uniform(-0.8, 0.8, 6),
+            rng.uniform(0.03, 0.12, 6),
+            rng.uniform(-50, 120, 6),
+        ]
+    )
     # Drawing fresh noise for every voxel would take longer than the rest: slices take random stretches of one pool.
     area = height * width
     pool = np.rint(rng.standard_normal(area * 2 + 4096, dtype=np.float32) * 22)
@@ -176,16 +187,24 @@ def make_dataset(options: Options) -> Dataset:
     jobs = [(options, index, study_id) for index, study_id in enumerate(on_disk)]
     if options.workers > 1:
         with ProcessPoolExecutor(options.workers) as pool:
-            depths = list(pool.map(write_volume, *zip(*jobs)))
+            depths = list(pool.map(write_volume, *zip(*jobs, strict=True)))
     else:
         depths = [write_volume(*job) for job in jobs]
-    rows = [tables.Study(i, s, (*options.size[:2], d)) for i, (s, d) in enumerate(zip(ids, depths))]
+    rows = [
+        tables.Study(i, s, (*options.size[:2], d)) for i, (s, d) in enumerate(zip(ids, depths[: len(ids)], strict=True))
+    ]
     if options.strays:
         rows.append(tables.Study(len(rows), "train_9998_a_1", options.size))  # in every table, but no such file
     tables.write_tables(
-        rows, paths.reports, paths.meta, paths.labels,
-        seed=options.seed, bom=options.bom, missing_zspacing=options.missing_zspacing, real=len(ids),
-    )  # fmt: skip
+        rows,
+        paths.reports,
+        paths.meta,
+        paths.labels,
+        seed=options.seed,
+        bom=options.bom,
+        missing_zspacing=options.missing_zspacing,
+        real=len(ids),
+    )
     return paths
 
 

@@ -7,8 +7,10 @@ content of a frame is shuffled: the low bytes of its 16-bit values, then the hig
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 try:
     from compression import zstd  # Python 3.14
@@ -19,7 +21,7 @@ SUFFIX = ".shuffle.zst"
 SEEKABLE_MAGIC = 0x8F92EAB1
 
 
-def seek_table(member: bytes | memoryview) -> np.ndarray:
+def seek_table(member: bytes | bytearray | memoryview) -> NDArray[Any]:
     """Packed and plain size of every frame, one row each; raises ValueError if the member has no such table."""
     if len(member) < 17:
         raise ValueError("the member is cut off")
@@ -34,7 +36,7 @@ def seek_table(member: bytes | memoryview) -> np.ndarray:
     return table[:, :2].astype(np.int64)
 
 
-def unpack(member: bytes | memoryview, out: np.ndarray | None = None) -> np.ndarray:
+def unpack(member: bytes | memoryview, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """The plain member as `uint8`, in `out` if that is given: for `.bin`, `.view("<f2").reshape(volume_shape)` are the
     voxels. Raises ValueError or zstd.ZstdError if any frame is damaged."""
     member, table = memoryview(member), seek_table(member)

@@ -37,6 +37,9 @@ if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     exit 1
 fi
 step "formatting" cargo fmt --check
+step "Python formatting" .venv/bin/ruff format --check
+step "Python lint" .venv/bin/ruff check
+step "Python types" .venv/bin/mypy
 step "clippy" cargo clippy --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 step "Rust tests" cargo test

@@ -20,8 +20,13 @@ from bench.rows import ROWS
 
 OUT = Path(__file__).resolve().parents[2] / "target" / "bench"
 QUICK = {
-    "runs": 1, "patience": 0.0, "volumes": 16, "size": (160, 160, 48), "whole_size": (160, 160, 48), "studies": 2000,
-}  # fmt: skip
+    "runs": 1,
+    "patience": 0.0,
+    "volumes": 16,
+    "size": (160, 160, 48),
+    "whole_size": (160, 160, 48),
+    "studies": 2000,
+}
 DATA = "bench.json"
 
 
@@ -75,7 +80,7 @@ def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     program = given.work / "ctwds-fs"  # a copy: a build meanwhile must not change what is measured
     shutil.copy(given.program, program)
     begin = time.monotonic()
-    results = {
+    results: dict[str, Any] = {
         "rows": names,
         "machine": describe(program, given.work),
         "settings": dataclasses.asdict(settings) | {"quick": given.quick, "disk_bytes": settings.disk_bytes()},
@@ -88,7 +93,7 @@ def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         say(f"{number} of {len(needed)}: {name}")
         since = time.monotonic()
         try:
-            outcome = {"samples": EXPERIMENTS[name](lab)}
+            outcome: dict[str, Any] = {"samples": EXPERIMENTS[name](lab)}
         except Failure as failure:
             outcome = {"error": str(failure)}
             say(f"  {FAILED}: {failure}")

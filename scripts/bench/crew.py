@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import IO, Any
 
 from bench import Failure
 
@@ -22,26 +22,35 @@ def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     """A reader in a session of its own, so that its own workers can be ended with it."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "bench.worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    )
     tell(process, json.dumps(job))
     return process
+
+
+def pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """A reader's stdin and stdout, which `start` opened."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
 
 
 def tell(process: subprocess.Popen[bytes], line: str) -> None:
     """Send a line; one who is dead already is noticed when his answer is missing."""
     with contextlib.suppress(BrokenPipeError):
-        os.write(process.stdin.fileno(), line.encode() + b"\n")
+        os.write(pipes(process)[0].fileno(), line.encode() + b"\n")
 
 
 def hear(process: subprocess.Popen[bytes], deadline: float) -> str:
     """The next line of a reader."""
-    received = b""
+    received, stdout = b"", pipes(process)[1]
     while not received.endswith(b"\n"):
-        ready, _, _ = select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))
+        ready, _, _ = select.select([stdout], [], [], max(0, deadline - time.monotonic()))
         if not ready:
             raise Failure(f"a reader gave no answer within {DEADLINE} s")
-        piece = os.read(process.stdout.fileno(), 65536)
+        piece = os.read(stdout.fileno(), 65536)
         if not piece:
             raise Failure("a reader failed; its message is above")
         received += piece
@@ -52,7 +61,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a reader and its workers. One that waits for a dead mount ends only when that mount is aborted, later."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    for pipe in (process.stdin, process.stdout):
+    for pipe in pipes(process):
         pipe.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=5)
@@ -64,8 +73,7 @@ def work(kind: str, shares: list[list[str]], **options: Any) -> list[dict[str, A
     options = {"block": BLOCK, "passes": 1} | options
     readers: list[subprocess.Popen[bytes]] = []
     try:
-        for paths in shares:
-            readers.append(start({"kind": kind, "paths": paths, **options}))
+        readers.extend(start({"kind": kind, "paths": paths, **options}) for paths in shares)
         for reader in readers:
             hear(reader, deadline)
         for reader in readers:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 from make_dataset import Dataset
 
@@ -37,28 +38,33 @@ def cold(lab: Lab, compression: str, readers: int) -> Samples:
         with lab.mounted(data, page_cache=page_cache) as mount:
             return lab.read("raw", split(mount.shards(), readers), mount)
 
-    return lab.interleave({
-        "np.load": lambda: lab.read("numpy", split(data.volumes(), readers)),
-        "mount": lambda: mount(False),
-        "mount, page cache": lambda: mount(True),
-        "files": lambda: lab.read("raw", split(files, readers)),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "np.load": lambda: lab.read("numpy", split(data.volumes(), readers)),
+            "mount": lambda: mount(False),
+            "mount, page cache": lambda: mount(True),
+            "files": lambda: lab.read("raw", split(files, readers)),
+        }
+    )
 
 
 def webdataset(lab: Lab, workers: int) -> Samples:
-    """The same through PyTorch's DataLoader, which hands on the same tensors; and from files, which is as fast as it gets."""
+    """The same through PyTorch's DataLoader, which hands on the same tensors; and from files, which is as fast as it
+    gets."""
     data, files = lab.dataset("C", "deflated"), lab.files()
 
     def mount(page_cache: bool) -> Sample:
         with lab.mounted(data, page_cache=page_cache, shards=workers) as mount:
             return lab.read("webdataset_loader", split(mount.shards(), 1), mount, workers=workers)
 
-    return lab.interleave({
-        "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
-        "mount": lambda: mount(False),
-        "mount, page cache": lambda: mount(True),
-        "files": lambda: lab.read("webdataset_loader", split(files, 1), workers=workers),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
+            "mount": lambda: mount(False),
+            "mount, page cache": lambda: mount(True),
+            "files": lambda: lab.read("webdataset_loader", split(files, 1), workers=workers),
+        }
+    )
 
 
 def loader(lab: Lab, workers: int) -> Samples:
@@ -69,16 +75,18 @@ def loader(lab: Lab, workers: int) -> Samples:
         with lab.mounted(data, page_cache=page_cache, shards=workers) as mount:
             return lab.read("voxels_loader", split(mount.shards(), 1), mount, workers=workers)
 
-    return lab.interleave({
-        "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
-        "mount": lambda: mount(False),
-        "mount, page cache": lambda: mount(True),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "np.load": lambda: lab.read("numpy_loader", split(data.volumes(), 1), workers=workers),
+            "mount": lambda: mount(False),
+            "mount, page cache": lambda: mount(True),
+        }
+    )
 
 
 def loader_samples(lab: Lab, workers: int) -> Samples:
-    """The samples that a training gets: of volumes that the mount preprocessed, and from the NPZ files. They are cropped
-    to a shape of which there are as many voxels."""
+    """The samples that a training gets: of volumes that the mount preprocessed, and from the NPZ files. They are
+    cropped to a shape of which there are as many voxels."""
     data, size = lab.dataset("C", "deflated"), lab.settings.size
     steps = ["--volume", "preprocessed", "--shape", ",".join(map(str, size))]
     sources = list(map(str, (data.folder, data.reports, data.meta, data.labels)))
@@ -87,26 +95,29 @@ def loader_samples(lab: Lab, workers: int) -> Samples:
         with lab.mounted(data, flags=steps, shards=workers) as mount:
             return lab.read("samples_loader", split(mount.shards(), 1), mount, workers=workers, shape=size)
 
-    return lab.interleave({
-        "NPZ data set": lambda: lab.read("npz_samples_loader", [sources], workers=workers, shape=size),
-        "mount": mount,
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "NPZ data set": lambda: lab.read("npz_samples_loader", [sources], workers=workers, shape=size),
+            "mount": mount,
+        }
+    )
 
 
 def fortran(lab: Lab, compression: str) -> Samples:
     """A cold read by one reader from both orders of the source arrays."""
-
     sources = {order: lab.dataset(order, compression) for order in "CF"}
 
     def read(order: str, page_cache: bool) -> Sample:
         with lab.mounted(sources[order], page_cache=page_cache, shards=1) as mount:
             return lab.read("raw", split(mount.shards(), 1), mount)
 
-    return lab.interleave({
-        f"{order}{', page cache' if page_cache else ''}": partial(read, order, page_cache)
-        for page_cache in (False, True)
-        for order in ("C", "F")
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            f"{order}{', page cache' if page_cache else ''}": partial(read, order, page_cache)
+            for page_cache in (False, True)
+            for order in ("C", "F")
+        }
+    )
 
 
 def reread(lab: Lab, kind: str, block: int = MIB, passes: int = PASSES, patience: float = 1.0) -> Samples:
@@ -115,10 +126,13 @@ def reread(lab: Lab, kind: str, block: int = MIB, passes: int = PASSES, patience
     with lab.mounted(data, page_cache=True) as mount:
         shards = mount.shards()
         warm(shards)
-        return lab.interleave({
-            "files": lambda: lab.read(kind, split(files, 1), passes=passes, block=block),
-            "mount": lambda: lab.read(kind, split(shards, 1), mount, passes=passes, block=block),
-        }, patience)  # fmt: skip
+        return lab.interleave(
+            {
+                "files": lambda: lab.read(kind, split(files, 1), passes=passes, block=block),
+                "mount": lambda: lab.read(kind, split(shards, 1), mount, passes=passes, block=block),
+            },
+            patience,
+        )
 
 
 def materialized(lab: Lab) -> Samples:
@@ -126,10 +140,12 @@ def materialized(lab: Lab) -> Samples:
     data, files = lab.dataset("C", "deflated"), lab.files()
     with lab.mounted(data, flags=("--materialized", files[0].parent)) as mount:
         shards = mount.shards()
-        return lab.interleave({
-            "files": lambda: lab.read("raw", split(files, 1), passes=PASSES),
-            "mount": lambda: lab.read("raw", split(shards, 1), mount, passes=PASSES),
-        })  # fmt: skip
+        return lab.interleave(
+            {
+                "files": lambda: lab.read("raw", split(files, 1), passes=PASSES),
+                "mount": lambda: lab.read("raw", split(shards, 1), mount, passes=PASSES),
+            }
+        )
 
 
 def preprocessed(lab: Lab, compression: str, threads: int) -> Samples:
@@ -141,11 +157,13 @@ def preprocessed(lab: Lab, compression: str, threads: int) -> Samples:
         with lab.mounted(data, threads=threads, cache=6 * RESULT, flags=("--volume", "preprocessed")) as mount:
             return lab.read("raw", split(mount.shards(), 1), mount)
 
-    steps = {"metadata": str(data.meta), "threads": threads, "expected": RESULT * settings.whole}
-    return lab.interleave({
-        "NumPy + PyTorch": lambda: lab.read("preprocess", split(data.volumes(), 1), **steps),
-        "mount": mount,
-    })  # fmt: skip
+    steps: dict[str, Any] = {"metadata": str(data.meta), "threads": threads, "expected": RESULT * settings.whole}
+    return lab.interleave(
+        {
+            "NumPy + PyTorch": lambda: lab.read("preprocess", split(data.volumes(), 1), **steps),
+            "mount": mount,
+        }
+    )
 
 
 def rescaled(lab: Lab, compression: str) -> Samples:
@@ -187,31 +205,37 @@ def materialize(lab: Lab, compression: str) -> Samples:
             remove(out)
 
     ours = [lab.program, "materialize", *data.flags(), *lab.shard_flags(), "--output-dir", out, "--num-workers", 2]
-    return lab.interleave({
-        "converter": lambda: convert(*lab.reference(data, out)),
-        "materialize": lambda: convert(*ours),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "converter": lambda: convert(*lab.reference(data, out)),
+            "materialize": lambda: convert(*ours),
+        }
+    )
 
 
 def compressed(lab: Lab) -> Samples:
     """A cold read by one reader from a mount of compressed shards, against the same volumes in their NPZ files."""
     data, stored = lab.dataset("C", "deflated"), lab.packed(1)
-    return lab.interleave({
-        "np.load": lambda: lab.read("numpy", split(data.volumes(), 1)),
-        "compressed": lambda: again(lab, stored, lab.settings.volumes, passes=1),
-        "NPZ files, on and on": lambda: again(lab, data, lab.settings.volumes),
-        "compressed, on and on": lambda: again(lab, stored, lab.settings.volumes),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "np.load": lambda: lab.read("numpy", split(data.volumes(), 1)),
+            "compressed": lambda: again(lab, stored, lab.settings.volumes, passes=1),
+            "NPZ files, on and on": lambda: again(lab, data, lab.settings.volumes),
+            "compressed, on and on": lambda: again(lab, stored, lab.settings.volumes),
+        }
+    )
 
 
 def compressed_noise(lab: Lab) -> Samples:
     """The same of noisy volumes."""
     data, stored = noisy(lab)
     count = len(data.volumes())
-    return lab.interleave({
-        "NPZ files, on and on": lambda: again(lab, data, count),
-        "compressed, on and on": lambda: again(lab, stored, count),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "NPZ files, on and on": lambda: again(lab, data, count),
+            "compressed, on and on": lambda: again(lab, stored, count),
+        }
+    )
 
 
 def again(lab: Lab, source: Dataset | Stored, volumes: int, passes: int = PASSES) -> Sample:
@@ -245,10 +269,12 @@ def compress(lab: Lab) -> Samples:
         finally:
             remove(out)
 
-    return lab.interleave({
-        "plain": lambda: write("plain"),
-        "compressed": lambda: write("compressed", "--compress", "zstd"),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "plain": lambda: write("plain"),
+            "compressed": lambda: write("compressed", "--compress", "zstd"),
+        }
+    )
 
 
 def sizes(lab: Lab) -> Samples:
@@ -267,8 +293,11 @@ def sizes(lab: Lab) -> Samples:
     with ThreadPool(lab.settings.cores) as pool:  # zlib lets other threads run
         float16 = sum(pool.map(deflated, files))
     return {
-        "compressed": [size(stored)], "plain": [size(files)], "NPZ files": [size(npz)], "deflate": [{"bytes": float16}],
-    }  # fmt: skip
+        "compressed": [size(stored)],
+        "plain": [size(files)],
+        "NPZ files": [size(npz)],
+        "deflate": [{"bytes": float16}],
+    }
 
 
 def start(lab: Lab) -> Samples:
@@ -279,11 +308,13 @@ def start(lab: Lab) -> Samples:
     found = {int(run(*scan)), lab.study_count(data)}  # warms both
     if found != {lab.settings.studies}:
         raise Failure(f"of {lab.settings.studies} studies were found: {found}")
-    return lab.interleave({
-        "scan": lambda: command(*scan),
-        "plan": lambda: command(lab.program, "plan", *data.flags(), "--rescan"),
-        "saved plan": lambda: command(lab.program, "plan", *data.flags()),
-    })  # fmt: skip
+    return lab.interleave(
+        {
+            "scan": lambda: command(*scan),
+            "plan": lambda: command(lab.program, "plan", *data.flags(), "--rescan"),
+            "saved plan": lambda: command(lab.program, "plan", *data.flags()),
+        }
+    )
 
 
 def memory(lab: Lab, order: str) -> Samples:

@@ -49,8 +49,8 @@ class Settings:
         return self.voxel_bytes() * (self.volumes // 2)
 
     def disk_bytes(self) -> int:
-        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times, compressed
-        three times; the whole ones in float32 and deflated."""
+        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times,
+        compressed three times; the whole ones in float32 and deflated."""
         height, width, depth = self.whole_size
         whole = height * width * depth * self.whole * 6
         return int(self.voxel_bytes() * self.volumes * (4 + 2 + 4 + 3)) + whole + self.studies * 12_000
@@ -132,9 +132,15 @@ class Lab:
             settings = self.settings
             say(f"making {settings.volumes} volumes of {settings.size}, order {order}, {compression}")
             options = Options(
-                self.folder / f"{order}-{compression}", volumes=settings.volumes, size=settings.size, fixed_size=True,
-                order=order, compression=compression, strays=False, workers=settings.cores,
-            )  # fmt: skip
+                self.folder / f"{order}-{compression}",
+                volumes=settings.volumes,
+                size=settings.size,
+                fixed_size=True,
+                order=order,
+                compression=compression,
+                strays=False,
+                workers=settings.cores,
+            )
             data = make_dataset(options)
             with self.mounted(data) as mount:
                 found = digests(mount.shards())
@@ -153,9 +159,15 @@ class Lab:
             settings = self.settings
             say(f"making {settings.whole} volumes of {settings.whole_size}, {compression}")
             options = Options(
-                self.folder / f"whole-{compression}", volumes=settings.whole, size=settings.whole_size, fixed_size=True,
-                order="C", compression=compression, strays=False, workers=settings.cores,
-            )  # fmt: skip
+                self.folder / f"whole-{compression}",
+                volumes=settings.whole,
+                size=settings.whole_size,
+                fixed_size=True,
+                order="C",
+                compression=compression,
+                strays=False,
+                workers=settings.cores,
+            )
             return make_dataset(options)
 
         data = self.once(f"whole-{compression}", make)
@@ -186,7 +198,16 @@ class Lab:
 
     def pack(self, data: Dataset, out: Path, shards: int) -> Stored:
         """Write a data set as so many compressed shards, and see that they are mounted as its plain ones."""
-        run(self.program, "materialize", *data.flags(), *self.shard_flags(shards), "--output-dir", out, "--compress", "zstd")
+        run(
+            self.program,
+            "materialize",
+            *data.flags(),
+            *self.shard_flags(shards),
+            "--output-dir",
+            out,
+            "--compress",
+            "zstd",
+        )
         found = []
         for source in (data, Stored(out)):
             with self.mounted(source, shards=shards) as mount:
@@ -208,20 +229,38 @@ class Lab:
 
     @contextlib.contextmanager
     def mounted(
-        self, data: Dataset | Stored, *, page_cache: bool = False, cache: int | None = None, shards: int = SHARDS,
-        threads: int | None = None, flags: Sequence[object] = (),
+        self,
+        data: Dataset | Stored,
+        *,
+        page_cache: bool = False,
+        cache: int | None = None,
+        shards: int = SHARDS,
+        threads: int | None = None,
+        flags: Sequence[object] = (),
     ) -> Iterator[Mount]:
         """A fresh mount."""
         layout = self.shard_flags(shards) if isinstance(data, Dataset) else []
         options = [
-            *data.flags(), *layout, "--cache-size", cache or self.settings.cache_bytes(),
-            "--threads", threads or self.settings.cores, "--page-cache", "on" if page_cache else "off", *flags,
-        ]  # fmt: skip
+            *data.flags(),
+            *layout,
+            "--cache-size",
+            cache or self.settings.cache_bytes(),
+            "--threads",
+            threads or self.settings.cores,
+            "--page-cache",
+            "on" if page_cache else "off",
+            *flags,
+        ]
         with mounted(self.program, self.folder, *options) as mount:
             yield mount
 
     def read(
-        self, kind: str, shares: list[list[str]], mount: Mount | None = None, *, expected: int | None = None,
+        self,
+        kind: str,
+        shares: list[list[str]],
+        mount: Mount | None = None,
+        *,
+        expected: int | None = None,
         **options: Any,
     ) -> Sample:
         """One measurement: readers begin together; wall time to the last one's end, CPU time of them and the daemon.
@@ -239,8 +278,11 @@ class Lab:
             raise Failure(f"a {kind} reader read {read} bytes, not {expected}")
         return {
             "wall": max(answer["end"] for answer in answers) - min(answer["begin"] for answer in answers),
-            "cpu": readers + daemon, "readers_cpu": readers, "daemon_cpu": daemon, "bytes_read": read,
-        }  # fmt: skip
+            "cpu": readers + daemon,
+            "readers_cpu": readers,
+            "daemon_cpu": daemon,
+            "bytes_read": read,
+        }
 
     def interleave(self, variants: dict[str, Callable[[], Sample]], patience: float = 1.0) -> Samples:
         """A B A B …: what changes on the machine meanwhile changes for all variants. `patience` is a factor of that of

@@ -29,8 +29,11 @@ def commit() -> str:
         name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20)
         state = subprocess.run(
             [*git, "status", "--porcelain", "src", "Cargo.toml", "Cargo.lock"],
-            capture_output=True, text=True, check=True, timeout=20,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return name.stdout.strip()[:12] + (" and changes" if state.stdout.strip() else "")
@@ -51,7 +54,7 @@ def describe(program: Path, folder: Path) -> dict[str, Any]:
     """Everything that one needs to compare two results."""
     versions = {name: importlib.import_module(name).__version__ for name in ("numpy", "torch", "webdataset")}
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "program": run(program, "--version").strip(),
         "cpu": field_of("/proc/cpuinfo", "model name"),

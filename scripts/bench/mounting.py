@@ -67,7 +67,10 @@ class Mount:
     def peak_rss(self) -> int:
         """The most memory that was resident at a time, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        if peak is None:
+            raise Failure(f"the kernel does not tell the memory of process {self.pid}")
+        return int(peak[1]) * 1024
 
     def is_served(self) -> bool:
         """Whether the process still exists; a zombie has given its memory back."""
@@ -101,7 +104,7 @@ def mounted(program: Path, folder: Path, *flags: object) -> Iterator[Mount]:
     """A mount on `folder`/mount until the block ends."""
     point, log = folder / "mount", folder / "mount.log"
     point.mkdir(exist_ok=True)
-    mount = None
+    mount: Mount | None = None
     try:
         run(program, "mount", *flags, "--log-file", log, point, deadline=DEADLINE)
         mount = Mount(point, json.loads((point / ".ctwds" / "mount.json").read_text())["pid"])
@@ -113,4 +116,4 @@ def mounted(program: Path, folder: Path, *flags: object) -> Iterator[Mount]:
         raise Failure("\n".join([str(error), *tail])) from error
     finally:
         if is_mounted(point):
-            force_unmount(point, mount and mount.pid)
+            force_unmount(point, mount.pid if mount else None)

@@ -7,11 +7,13 @@ import shutil
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import codec_table
 import dataset_tables as tables
 import numpy as np
 from make_dataset import Dataset, dataset_at, relative_path, study_ids
+from numpy.typing import NDArray
 
 from bench import Failure
 from bench.lab import Lab, Sample, Samples, Stored, say, warm
@@ -34,14 +36,17 @@ def add_noise(source: Path, target: Path, seed: int) -> None:
 
 
 def noisy(lab: Lab) -> tuple[Dataset, Stored]:
-    """Some volumes of the phantom with noise, deflated, and the same in one compressed shard; both in the page cache."""
+    """Some volumes of the phantom with noise, deflated, and the same in one compressed shard; both in the page
+    cache."""
 
     def make() -> tuple[Dataset, Stored]:
         plain, data = lab.dataset("C", "stored"), dataset_at(lab.folder / "noisy")
         sources = plain.volumes()[:READ]
         say(f"making {len(sources)} volumes with noise of {SIGMA:g} HU")
         data.folder.mkdir(parents=True)
-        for old, new in zip((plain.reports, plain.meta, plain.labels), (data.reports, data.meta, data.labels)):
+        for old, new in zip(
+            (plain.reports, plain.meta, plain.labels), (data.reports, data.meta, data.labels), strict=True
+        ):
             shutil.copy(old, new)
         targets = [data.folder / path.relative_to(plain.folder) for path in sources]
         with ProcessPoolExecutor(lab.settings.cores) as pool:
@@ -53,14 +58,15 @@ def noisy(lab: Lab) -> tuple[Dataset, Stored]:
     return data, stored
 
 
-def packed_bytes(lab: Lab, voxels: np.ndarray, name: str) -> int:
+def packed_bytes(lab: Lab, voxels: NDArray[Any], name: str) -> int:
     """The member of the volume in a shard that the program compressed."""
     paths = dataset_at(lab.folder / name)
     (study_id,) = study_ids(1)
     path = paths.folder / relative_path(study_id, 3)
     path.parent.mkdir(parents=True)
     np.savez(path, data=voxels.astype(np.float32))
-    rows = [tables.Study(0, study_id, voxels.shape)]
+    height, width, depth = voxels.shape
+    rows = [tables.Study(0, study_id, (height, width, depth))]
     tables.write_tables(rows, paths.reports, paths.meta, paths.labels, seed=0, bom=False, missing_zspacing=0, real=1)
     out = lab.folder / f"{name}-packed"
     run(lab.program, "materialize", *paths.flags(), "--output-dir", out, "--compress", "zstd")
@@ -85,5 +91,7 @@ def noise(lab: Lab, sigma: int) -> Samples:
     return {
         "compressed": [{"bytes": packed_bytes(lab, voxels, f"noise-{sigma}")}],
         "smallest": [fast[smallest] | {"name": smallest}],
-        "f16": [found["raw float16"]], "deflate": [found["deflate 6"]], "Blosc2": [found[blosc2] | {"name": blosc2}],
-    }  # fmt: skip
+        "f16": [found["raw float16"]],
+        "deflate": [found["deflate 6"]],
+        "Blosc2": [found[blosc2] | {"name": blosc2}],
+    }

@@ -95,8 +95,10 @@ def plot(results: dict[str, Any]) -> str | None:
     legend = TOP + HEIGHT + 64
     height = legend + 20 * len(SERIES) + 26
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+            'font-family="sans-serif" font-size="12">'
+        ),
         f'<rect width="{width}" height="{height}" fill="white"/>',
         text(12, 24, "Throughput by readers, MB/s of float16 voxels (logarithmic)", "start", bold=True),
     ]

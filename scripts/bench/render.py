@@ -51,7 +51,10 @@ def line(row: Row, experiment: dict[str, Any], volumes: int) -> list[str]:
 def aligned(lines: list[list[str]]) -> str:
     """A Markdown table whose columns are aligned."""
     widths = [max(len(cells[column]) for cells in lines) for column in range(len(lines[0]))]
-    rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths)) + " |" for cells in lines]
+    rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+        for cells in lines
+    ]
     rows.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(rows)
 
@@ -81,7 +84,7 @@ def render(results: dict[str, Any]) -> str:
     experiments, volumes = results["experiments"], results["settings"]["volumes"]
     wanted = [row for row in ROWS if row.name in results["rows"] and row.experiment in experiments]
     lines = [line(row, experiments[row.experiment], volumes) for row in wanted]
-    counted = [cells[5] for row, cells in zip(wanted, lines) if row.target is not None and not row.beside]
+    counted = [cells[5] for row, cells in zip(wanted, lines, strict=True) if row.target is not None and not row.beside]
     parts = [about(results), aligned([HEADER, *lines]), NOTES]
     parts.append(f"{counted.count('PASS')} of {len(counted)} targets reached.")
     parts += [f"{name}: {found['error']}" for name, found in experiments.items() if "error" in found]

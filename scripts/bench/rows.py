@@ -40,7 +40,7 @@ def measured(row: Row, variants: dict[str, list[dict[str, Any]]]) -> Measured:
     """The ratio of each run, and their median."""
     ours, theirs = ([sample[row.field] for sample in variants[name]] for name in (row.ours, row.theirs))
     over, under = (theirs, ours) if row.kind == SPEED else (ours, theirs)
-    ratios = [a / b for a, b in zip(over, under)]
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
     return Measured(
         statistics.median(ratios), min(ratios), max(ratios), statistics.median(ours), statistics.median(theirs)
     )
@@ -57,26 +57,43 @@ def with_page_cache(row: Row) -> list[Row]:
     """A cold row, and beside it the same with the kernel's page cache."""
     theirs = row.theirs + ", page cache" if row.theirs == "C" else row.theirs
     beside = Row(
-        row.name + "/page-cache", row.path + ", page cache on", row.against, row.experiment,
-        row.ours + ", page cache", theirs, row.target, row.kind, row.field, beside=True,
-    )  # fmt: skip
+        row.name + "/page-cache",
+        row.path + ", page cache on",
+        row.against,
+        row.experiment,
+        row.ours + ", page cache",
+        theirs,
+        row.target,
+        row.kind,
+        row.field,
+        beside=True,
+    )
     return [row, beside]
 
 
 def cold_rows() -> list[Row]:
     """Plain readers of a fresh mount."""
     targets = {
-        ("deflated", 1): 4.0, ("stored", 1): 4.0, ("deflated", 2): 2.4, ("stored", 2): 3.0,
-        ("deflated", 4): None, ("stored", 4): None,
-    }  # fmt: skip
+        ("deflated", 1): 4.0,
+        ("stored", 1): 4.0,
+        ("deflated", 2): 2.4,
+        ("stored", 2): 3.0,
+        ("deflated", 4): None,
+        ("stored", 4): None,
+    }
     rows = []
     for (how, readers), target in targets.items():
         many = "1 reader" if readers == 1 else f"{readers} readers"
         against = "np.load in one process" if readers == 1 else f"np.load in {readers} processes"
         row = Row(
-            f"cold/{how}/{readers}", f"cold read, {how}, {many}", against, f"cold {how} {readers}",
-            "mount", "np.load", target,
-        )  # fmt: skip
+            f"cold/{how}/{readers}",
+            f"cold read, {how}, {many}",
+            against,
+            f"cold {how} {readers}",
+            "mount",
+            "np.load",
+            target,
+        )
         rows += with_page_cache(row)
     return rows
 
@@ -86,14 +103,28 @@ def webdataset_rows() -> list[Row]:
     rows = []
     for workers, target in ((1, 3.0), (2, 1.6)):
         many = "1 worker" if workers == 1 else f"{workers} workers"
-        rows += with_page_cache(Row(
-            f"webdataset/{workers}", f"cold webdataset, deflated, {many}", f"np.load data set, {many}",
-            f"webdataset {workers}", "mount", "np.load", target,
-        ))  # fmt: skip
-        rows.append(Row(
-            f"webdataset/{workers}/files", f"the limit: webdataset on files in memory, {many}",
-            f"np.load data set, {many}", f"webdataset {workers}", "files", "np.load", None,
-        ))  # fmt: skip
+        rows += with_page_cache(
+            Row(
+                f"webdataset/{workers}",
+                f"cold webdataset, deflated, {many}",
+                f"np.load data set, {many}",
+                f"webdataset {workers}",
+                "mount",
+                "np.load",
+                target,
+            )
+        )
+        rows.append(
+            Row(
+                f"webdataset/{workers}/files",
+                f"the limit: webdataset on files in memory, {many}",
+                f"np.load data set, {many}",
+                f"webdataset {workers}",
+                "files",
+                "np.load",
+                None,
+            )
+        )
     return rows
 
 
@@ -102,25 +133,38 @@ def loader_rows() -> list[Row]:
     rows = []
     for workers, target in ((1, None), (2, 2.4)):
         many = "1 worker" if workers == 1 else f"{workers} workers"
-        rows += with_page_cache(Row(
-            f"loader/tensors/{workers}", f"cold project loader, voxels, deflated, {many}",
-            f"np.load data set, {many}", f"loader {workers}", "mount", "np.load", target,
-        ))  # fmt: skip
-    return rows + [
-        Row(
-            "loader/samples/2", "cold project loader, preprocessed samples, deflated, 2 workers",
-            "the loader's NPZ data set, 2 workers", "loader samples", "mount", "NPZ data set", 2.4,
+        rows += with_page_cache(
+            Row(
+                f"loader/tensors/{workers}",
+                f"cold project loader, voxels, deflated, {many}",
+                f"np.load data set, {many}",
+                f"loader {workers}",
+                "mount",
+                "np.load",
+                target,
+            )
         )
-    ]  # fmt: skip
+    return [
+        *rows,
+        Row(
+            "loader/samples/2",
+            "cold project loader, preprocessed samples, deflated, 2 workers",
+            "the loader's NPZ data set, 2 workers",
+            "loader samples",
+            "mount",
+            "NPZ data set",
+            2.4,
+        ),
+    ]
 
 
 def fortran_rows() -> list[Row]:
     """Fortran order against C order."""
     rows = []
     for how in ("deflated", "stored"):
-        rows += with_page_cache(Row(
-            f"fortran/{how}", f"cold read, {how}, Fortran order", "C order", f"fortran {how}", "F", "C", 0.75
-        ))  # fmt: skip
+        rows += with_page_cache(
+            Row(f"fortran/{how}", f"cold read, {how}, Fortran order", "C order", f"fortran {how}", "F", "C", 0.75)
+        )
     return rows
 
 
@@ -130,17 +174,30 @@ def kind_rows() -> list[Row]:
     for how, target in (("deflated", 4.0), ("stored", 8.0)):
         for threads, aim in ((1, target), (2, None)):
             many = "1 thread" if threads == 1 else f"{threads} threads"
-            rows.append(Row(
-                f"preprocessed/{how}/{threads}", f"cold read, preprocessed, {how}, {many}", f"NumPy + PyTorch, {many}",
-                f"preprocessed {how} {threads}", "mount", "NumPy + PyTorch", aim,
-            ))  # fmt: skip
+            rows.append(
+                Row(
+                    f"preprocessed/{how}/{threads}",
+                    f"cold read, preprocessed, {how}, {many}",
+                    f"NumPy + PyTorch, {many}",
+                    f"preprocessed {how} {threads}",
+                    "mount",
+                    "NumPy + PyTorch",
+                    aim,
+                )
+            )
     return rows + [
         Row(
-            f"rescaled/{how}", f"cold read, rescaled, {how}", "stored as it is", f"rescaled {how}", "rescaled", "stored",
-            1.05, COST,
+            f"rescaled/{how}",
+            f"cold read, rescaled, {how}",
+            "stored as it is",
+            f"rescaled {how}",
+            "rescaled",
+            "stored",
+            1.05,
+            COST,
         )
         for how in ("deflated", "stored")
-    ]  # fmt: skip
+    ]
 
 
 def compressed_rows() -> list[Row]:
@@ -148,38 +205,63 @@ def compressed_rows() -> list[Row]:
     read, size = "cold read, compressed shards, 1 reader", "size of compressed shards"
     return [
         Row(
-            "compressed/npz", f"{read}, on and on", "mount of the deflated NPZ files", "compressed",
-            "compressed, on and on", "NPZ files, on and on", 3.0,
+            "compressed/npz",
+            f"{read}, on and on",
+            "mount of the deflated NPZ files",
+            "compressed",
+            "compressed, on and on",
+            "NPZ files, on and on",
+            3.0,
         ),
         Row(
-            "compressed/noise/npz", f"{read}, noise of 15 HU, on and on", "mount of the deflated NPZ files",
-            "compressed noise", "compressed, on and on", "NPZ files, on and on", 3.0,
+            "compressed/noise/npz",
+            f"{read}, noise of 15 HU, on and on",
+            "mount of the deflated NPZ files",
+            "compressed noise",
+            "compressed, on and on",
+            "NPZ files, on and on",
+            3.0,
         ),
         Row("compressed/np.load", read, "np.load in one process", "compressed", "compressed", "np.load", 6.0),
         Row(
-            "compressed/write", "materialize --compress zstd, deflated, 2 workers", "materialize", "compress",
-            "compressed", "plain", 1.5, COST,
+            "compressed/write",
+            "materialize --compress zstd, deflated, 2 workers",
+            "materialize",
+            "compress",
+            "compressed",
+            "plain",
+            1.5,
+            COST,
         ),
         *(
             Row(f"compressed/size/{name}", size, against, "sizes", "compressed", theirs, None, COST, "bytes")
             for name, against, theirs in (
-                ("f16", "plain shards", "plain"), ("deflate", "plain shards, deflated", "deflate"),
+                ("f16", "plain shards", "plain"),
+                ("deflate", "plain shards, deflated", "deflate"),
                 ("npz", "deflated NPZ files", "NPZ files"),
             )
         ),
         *(
             Row(
-                f"compressed/noise/{sigma}/{name}", f"size of a compressed volume, noise of {sigma} HU", against,
-                f"noise {sigma}", "compressed", theirs, target, COST, "bytes",
+                f"compressed/noise/{sigma}/{name}",
+                f"size of a compressed volume, noise of {sigma} HU",
+                against,
+                f"noise {sigma}",
+                "compressed",
+                theirs,
+                target,
+                COST,
+                "bytes",
             )
             for sigma in (10, 20)
             for name, against, theirs, target in (
                 ("fast", "the smallest of raw float16, deflate, Blosc2 that unpacks at 1 GB/s", "smallest", 1.05),
-                ("f16", "raw float16", "f16", None), ("deflate", "deflate 6", "deflate", None),
+                ("f16", "raw float16", "f16", None),
+                ("deflate", "deflate 6", "deflate", None),
                 ("blosc2", "Blosc2 at its smallest", "Blosc2", None),
             )
         ),
-    ]  # fmt: skip
+    ]
 
 
 def other_rows() -> list[Row]:
@@ -190,28 +272,56 @@ def other_rows() -> list[Row]:
         Row("reread/plain", "re-read, 1 MiB reads", "file", "reread raw", "mount", "files", 0.80),
         Row("reread/python", "re-read, Python read(8192)", "file", "reread python", "mount", "files", 1.2),
         Row("reread/webdataset", "re-read, webdataset", "file", "reread webdataset", "mount", "files", 0.95),
-        Row("materialized", "materialised shards through the mount, 1 MiB reads", "file", "materialized", "mount", "files", 0.92),
+        Row(
+            "materialized",
+            "materialised shards through the mount, 1 MiB reads",
+            "file",
+            "materialized",
+            "mount",
+            "files",
+            0.92,
+        ),
         *(
             Row(
-                f"materialize/{how}", f"materialize, {how}, 2 workers, with SHA-256", converter, f"materialize {how}",
-                "materialize", "converter", target,
+                f"materialize/{how}",
+                f"materialize, {how}, 2 workers, with SHA-256",
+                converter,
+                f"materialize {how}",
+                "materialize",
+                "converter",
+                target,
             )
             for how, target in (("deflated", 3.6), ("stored", 5.0))
         ),
         Row("start/first", "plan of many tiny volumes, warm", tiny, "start", "plan", "scan", 10.0),
         Row("start/saved", "plan again, nothing changed", tiny, "start", "saved plan", "scan", 20.0),
         Row("memory/C", "daemon's peak memory, C order", budget, "memory C", "daemon", "limit", 1.0, COST, "bytes"),
-        Row("memory/F", "daemon's peak memory, Fortran order", budget, "memory F", "daemon", "limit", 1.0, COST, "bytes"),
+        Row(
+            "memory/F", "daemon's peak memory, Fortran order", budget, "memory F", "daemon", "limit", 1.0, COST, "bytes"
+        ),
         Row("first-byte", "first voxel byte, cold", "all of the volume", "first byte", "first", "all", 0.1, COST),
-    ]  # fmt: skip
+    ]
 
 
 CPU = Row(
-    "cpu/deflated", "CPU seconds, reader + daemon, cold, deflated", "np.load in one process", "cold deflated 1",
-    "mount", "np.load", 0.45, COST, "cpu",
-)  # fmt: skip
+    "cpu/deflated",
+    "CPU seconds, reader + daemon, cold, deflated",
+    "np.load in one process",
+    "cold deflated 1",
+    "mount",
+    "np.load",
+    0.45,
+    COST,
+    "cpu",
+)
 
 ROWS = [
-    *cold_rows(), *webdataset_rows(), *loader_rows(), *with_page_cache(CPU), *fortran_rows(), *kind_rows(),
-    *compressed_rows(), *other_rows(),
-]  # fmt: skip
+    *cold_rows(),
+    *webdataset_rows(),
+    *loader_rows(),
+    *with_page_cache(CPU),
+    *fortran_rows(),
+    *kind_rows(),
+    *compressed_rows(),
+    *other_rows(),
+]

@@ -39,7 +39,7 @@ def main() -> None:
     known = [studies(table) for table in rows]
     found = {
         path.name.removesuffix(".npz"): what
-        for path, what in zip(paths, headers)
+        for path, what in zip(paths, headers, strict=True)
         if all(path.name.removesuffix(".npz") in table for table in known)
     }
     print(len(found))

@@ -97,7 +97,7 @@ def numpy_loader(job: Job) -> Run:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
-    class Volumes(Dataset):
+    class Volumes(Dataset[torch.Tensor]):
         """The same tensors from the NPZ files."""
 
         def __len__(self) -> int:
@@ -126,7 +126,7 @@ def preprocess(job: Job) -> Run:
     with open(job["metadata"], newline="", encoding="utf-8-sig") as file:
         rows = {row["VolumeName"]: row for row in csv.DictReader(file)}
 
-    def voxels(path: str) -> np.ndarray:
+    def voxels(path: str) -> np.ndarray[Any, Any]:
         row = rows[Path(path).stem + ".nii.gz"]
         spacing = (*ast.literal_eval(row["XYSpacing"]), float(row["ZSpacing"]))
         slope, intercept = float(row["RescaleSlope"]), float(row["RescaleIntercept"])
@@ -145,18 +145,21 @@ def voxels_loader(job: Job) -> Run:
     class Shared(Buffer):
         """The memory of one tensor, in which the main process sees it."""
 
+        tensor: torch.Tensor
+
         def view(self, size: int) -> memoryview:
             self.tensor = allocate((size // 2,), torch.float16)
             return memoryview(self.tensor.numpy()).cast("B")
 
-    class Voxels(IterableDataset):
+    class Voxels(IterableDataset[torch.Tensor]):
         """The voxels of a worker's shards."""
 
         def __iter__(self) -> Iterator[torch.Tensor]:
-            pool = [Shared()]
+            pool: list[Buffer] = [Shared()]
             for path in job["paths"][get_worker_info().id :: job["workers"]]:
                 for sample in ShardReader(path, pool):
                     pool.append(Shared())
+                    assert isinstance(sample.buffer, Shared)
                     yield sample.buffer.tensor[: sample.voxels.size].view(sample.voxels.shape)
 
     loader = DataLoader(Voxels(), batch_size=None, num_workers=job["workers"])
@@ -210,9 +213,18 @@ def first(job: Job) -> Run:
 
 
 MAKERS = (
-    raw, python, numpy, webdataset, webdataset_loader, numpy_loader, voxels_loader, samples_loader, npz_samples_loader,
-    preprocess, first,
-)  # fmt: skip
+    raw,
+    python,
+    numpy,
+    webdataset,
+    webdataset_loader,
+    numpy_loader,
+    voxels_loader,
+    samples_loader,
+    npz_samples_loader,
+    preprocess,
+    first,
+)
 KINDS = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -1,7 +1,7 @@
 """Makes the NPZ files of this folder: one volume of 4 × 5 × 6 each, as NumPy and Python's `zipfile` write them.
 
-The voxel at index i (C order) is (7 i) mod 113, as in `tests/common`; the arrays beside it differ from it in every voxel.
-Run it only to add a file: `.venv/bin/python tests/npz/make.py`."""
+The voxel at index i (C order) is (7 i) mod 113, as in `tests/common`; the arrays beside it differ from it in every
+voxel. Run it only to add a file: `.venv/bin/python tests/npz/make.py`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+from npzfiles import npy, write_npz, write_zip
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "python"))
-
-from npzfiles import npy, write_npz, write_zip  # noqa: E402
-
 VOLUME = (np.arange(120) * 7 % 113).reshape(4, 5, 6)
 F4, I2 = VOLUME.astype("<f4"), VOLUME.astype("<i2")
 DECOY = F4 + 1
@@ -35,7 +35,7 @@ def main() -> None:
     with zipfile.ZipFile(HERE / "aligned.npz", "w") as archive:
         archive.writestr(aligned, npy(F4))
     # Python's writer turns to zip64 records for what is larger than this, also in the directory and the end record.
-    zipfile.ZIP64_LIMIT = 16
+    zipfile.ZIP64_LIMIT = 16  # type: ignore[misc]  # a constant, which no argument of zipfile stands for
     write_zip(HERE / "zip64.npz", {"data.npy": npy(F4, version=2)}, False, "zip64")
 
 

@@ -26,9 +26,12 @@ def samples(folder: str) -> Any:
     """Volume, labels and report of each sample."""
     shards = sorted(glob.glob(f"{folder}/*.tar"))
     volume, labels, text = fn.readers.webdataset(
-        paths=shards, index_paths=[path[:-3] + "idx" for path in shards], ext=["bin", "labels", "txt"],
-        dtypes=[types.FLOAT16, types.FLOAT, types.UINT8], name="reader",
-    )  # fmt: skip
+        paths=shards,
+        index_paths=[path[:-3] + "idx" for path in shards],
+        ext=["bin", "labels", "txt"],
+        dtypes=[types.FLOAT16, types.FLOAT, types.UINT8],
+        name="reader",
+    )
     return volume, labels, text
 
 

@@ -10,6 +10,9 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from harness import payload
 
 FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
 DAMAGED, INCOMPLETE, UNCHECKED = 3, 4, 5  # exit codes
@@ -21,7 +24,7 @@ Member = tuple[str, bytes]
 class Damage:
     """What is done to the folder, and what verify must say."""
 
-    do: Callable[[Path], None]
+    do: Callable[[Path], object]
     says: str
     code: int = DAMAGED
     # Whether the shards themselves tell, without their digests: else only a comparison with the sources does.
@@ -33,7 +36,7 @@ class Damage:
 def members_of(shard: Path) -> list[Member]:
     """Names and payloads."""
     with tarfile.open(shard) as tar:
-        return [(info.name, tar.extractfile(info).read()) for info in tar]
+        return [(info.name, payload(tar, info)) for info in tar]
 
 
 def write_shard(shard: Path, members: list[Member]) -> None:
@@ -45,12 +48,12 @@ def write_shard(shard: Path, members: list[Member]) -> None:
             tar.addfile(info, io.BytesIO(payload))
 
 
-def rewritten(edit: Callable[[list[Member]], list[Member]]) -> Callable[[Path], None]:
+def rewritten(edit: Callable[[list[Member]], list[Member]]) -> Callable[[Path], object]:
     """The first shard with other members."""
     return lambda folder: write_shard(folder / FIRST, edit(members_of(folder / FIRST)))
 
 
-def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     """Another payload for a member of the first sample."""
 
     def edit(members: list[Member]) -> list[Member]:
@@ -61,12 +64,12 @@ def with_payload(at: int, change: Callable[[bytes], bytes]) -> Callable[[Path], 
     return rewritten(edit)
 
 
-def with_json(field: str, value: object) -> Callable[[Path], None]:
+def with_json(field: str, value: object) -> Callable[[Path], object]:
     """Another value in the first sample's JSON."""
     return with_payload(JSON, lambda payload: json.dumps(json.loads(payload) | {field: value}).encode())
 
 
-def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], None]:
+def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], object]:
     """One byte of the first shard is another one."""
 
     def do(folder: Path) -> None:
@@ -78,7 +81,7 @@ def flipped(place: Callable[[list[tarfile.TarInfo]], int]) -> Callable[[Path], N
     return do
 
 
-def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path], None]:
+def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path], object]:
     """The first shard ends too early."""
 
     def do(folder: Path) -> None:
@@ -89,9 +92,9 @@ def cut(length: Callable[[int, list[tarfile.TarInfo]], int]) -> Callable[[Path],
     return do
 
 
-def appended(more: bytes) -> Callable[[Path], None]:
+def appended(more: bytes) -> Callable[[Path], object]:
     """The first shard goes on behind its end."""
-    return lambda folder: (folder / FIRST).write_bytes((folder / FIRST).read_bytes() + more) and None
+    return lambda folder: (folder / FIRST).write_bytes((folder / FIRST).read_bytes() + more)
 
 
 def swapped(folder: Path) -> None:
@@ -101,7 +104,7 @@ def swapped(folder: Path) -> None:
     (folder / "x").rename(folder / SECOND)
 
 
-def in_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
+def in_manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     """Something else in the manifest."""
 
     def do(folder: Path) -> None:
@@ -115,7 +118,7 @@ def in_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
 def recompute(folder: Path) -> None:
     """Sizes and digests of the shards as they are now, as whoever damages them on purpose would do it."""
 
-    def change(manifest: dict) -> None:
+    def change(manifest: dict[str, Any]) -> None:
         for shard in manifest["shards"]:
             path = folder / shard["name"]
             if path.exists():
@@ -166,37 +169,67 @@ DAMAGES = {
     "half a label": Damage(with_payload(LABELS, lambda payload: payload[:-1]), ""),
     "volume cut short": Damage(with_payload(VOLUME, lambda payload: payload[:-2]), "bytes"),
     "unknown sample": Damage(
-        rewritten(lambda members: members + [(f"000000_000007.{name.split('.', 1)[1]}", data)
-                                             for name, data in members[:4]]), "does not name this sample"),
+        rewritten(
+            lambda members: members + [(f"000000_000007.{name.split('.', 1)[1]}", data) for name, data in members[:4]]
+        ),
+        "does not name this sample",
+    ),
     "sample missing": Damage(rewritten(lambda members: members[:4] + members[8:]), "is missing", INCOMPLETE),
     "shard missing": Damage(lambda folder: (folder / SECOND).unlink(), "shard-000001.tar: it is missing", INCOMPLETE),
-    "shard too many": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar") and None,
-                             "does not name it"),
-    "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar") and None, "copy.tar"),
-    "unfinished shard": Damage(lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b"") and None,
-                               "unfinished", INCOMPLETE),
+    "shard too many": Damage(
+        lambda folder: shutil.copy(folder / FIRST, folder / "shard-000009.tar"), "does not name it"
+    ),
+    "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar"), "copy.tar"),
+    "unfinished shard": Damage(
+        lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b""), "unfinished", INCOMPLETE
+    ),
     # The manifest is wrong.
-    "manifest missing": Damage(lambda folder: (folder / "manifest.json").unlink(), "has not finished", INCOMPLETE,
-                               of_manifest=True),
-    "manifest cut": Damage(lambda folder: (folder / "manifest.json").write_text("{") and None, "no manifest",
-                           of_manifest=True),
-    "digest": Damage(in_manifest(lambda manifest: manifest["shards"][0].update(sha256="0" * 64)), "SHA-256",
-                     of_manifest=True),
-    "size": Damage(in_manifest(lambda manifest: manifest["shards"][1].update(size=5)), "bytes, and 5 in the manifest",
-                   of_manifest=True),
-    "total": Damage(in_manifest(lambda manifest: manifest.update(total_samples=5, average_sample_size_mb=manifest[
-        "total_size_mb"] / 5)), "counts 5", of_manifest=True),
-    "total size": Damage(in_manifest(lambda manifest: manifest.update(total_size_mb=1.0, average_sample_size_mb=1 / 6)),
-                         "total_size_mb", of_manifest=True),
-    "mean size": Damage(in_manifest(lambda manifest: manifest.update(average_sample_size_mb=1.0)),
-                        "average_sample_size_mb", of_manifest=True),
-    "number of shards": Damage(in_manifest(lambda manifest: manifest.update(num_shards=3)), "num_shards",
-                               of_manifest=True),
+    "manifest missing": Damage(
+        lambda folder: (folder / "manifest.json").unlink(), "has not finished", INCOMPLETE, of_manifest=True
+    ),
+    "manifest cut": Damage(lambda folder: (folder / "manifest.json").write_text("{"), "no manifest", of_manifest=True),
+    "digest": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0].update(sha256="0" * 64)), "SHA-256", of_manifest=True
+    ),
+    "size": Damage(
+        in_manifest(lambda manifest: manifest["shards"][1].update(size=5)),
+        "bytes, and 5 in the manifest",
+        of_manifest=True,
+    ),
+    "total": Damage(
+        in_manifest(
+            lambda manifest: manifest.update(total_samples=5, average_sample_size_mb=manifest["total_size_mb"] / 5)
+        ),
+        "counts 5",
+        of_manifest=True,
+    ),
+    "total size": Damage(
+        in_manifest(lambda manifest: manifest.update(total_size_mb=1.0, average_sample_size_mb=1 / 6)),
+        "total_size_mb",
+        of_manifest=True,
+    ),
+    "mean size": Damage(
+        in_manifest(lambda manifest: manifest.update(average_sample_size_mb=1.0)),
+        "average_sample_size_mb",
+        of_manifest=True,
+    ),
+    "number of shards": Damage(
+        in_manifest(lambda manifest: manifest.update(num_shards=3)), "num_shards", of_manifest=True
+    ),
     "labels named": Damage(in_manifest(lambda manifest: manifest["label_names"].pop()), "labels", of_manifest=True),
-    "studies swapped": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"][0].update(study_id="v99")),
-                              "'v99' in the manifest", of_manifest=True),
-    "order of samples in it": Damage(in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse()),
-                                     "not in the order of the manifest", of_manifest=True),
-    "a shard more": Damage(in_manifest(lambda manifest: manifest["shards"].append(manifest["shards"][0] | {
-        "name": "shard-000002.tar"})), "shard-000002.tar: it is missing", of_manifest=True),
-}  # fmt: skip
+    "studies swapped": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0]["samples"][0].update(study_id="v99")),
+        "'v99' in the manifest",
+        of_manifest=True,
+    ),
+    "order of samples in it": Damage(
+        in_manifest(lambda manifest: manifest["shards"][0]["samples"].reverse()),
+        "not in the order of the manifest",
+        of_manifest=True,
+    ),
+    "a shard more": Damage(
+        in_manifest(lambda manifest: manifest["shards"].append(manifest["shards"][0] | {"name": "shard-000002.tar"})),
+        "shard-000002.tar: it is missing",
+        of_manifest=True,
+    ),
+}

@@ -16,9 +16,9 @@ from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp()}
 
-import numpy as np  # noqa: E402
-from datasets import load_dataset  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+import numpy as np
+from datasets import load_dataset
+from torch.utils.data import DataLoader
 
 
 def seen(sample: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import itertools
 import json
 import sys
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 
 def import_energon() -> None:
@@ -26,16 +29,15 @@ def import_energon() -> None:
         made.__hash__ = made.__hash__ or object.__hash__
         return made
 
-    dataclasses.dataclass = with_hash  # type: ignore[assignment]
+    dataclasses.dataclass = with_hash
     try:
-        import torch.distributed._shard.sharded_tensor  # noqa: F401
+        importlib.import_module("torch.distributed._shard.sharded_tensor")
     finally:
         dataclasses.dataclass = plain
 
 
 import_energon()
-import numpy as np  # noqa: E402
-from megatron.energon import (  # noqa: E402
+from megatron.energon import (  # noqa: E402 - it imports only after what is done above
     Cooker,
     DefaultTaskEncoder,
     WorkerConfig,
@@ -49,7 +51,7 @@ from megatron.energon import (  # noqa: E402
 class CT(DefaultTaskEncoder):
     """Leaves samples as they are: {"bin": bytes, "json": dict, "txt": str, "labels": bytes}."""
 
-    cookers = [Cooker(stateless(lambda sample: sample))]
+    cookers: ClassVar = [Cooker(stateless(lambda sample: sample))]
 
 
 def seen(sample: Any) -> dict[str, Any]:
@@ -73,9 +75,13 @@ def read(folder: str) -> dict[str, list[dict[str, Any]]]:
         data = get_val_dataset(folder, split_part="train", batch_size=None, task_encoder=CT(), worker_config=config)
         found[f"{workers} workers"] = [seen(sample) for sample in get_loader(data)]
     data = get_train_dataset(
-        folder, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None, task_encoder=CT(),
+        folder,
+        batch_size=None,
+        shuffle_buffer_size=None,
+        max_samples_per_sequence=None,
+        task_encoder=CT(),
         worker_config=config,
-    )  # fmt: skip
+    )
     count = len(found["0 workers"])
     found["training"] = [seen(sample) for sample in itertools.islice(get_loader(data), count)]
     return found

@@ -17,8 +17,20 @@ from pathlib import Path
 from harness import force_unmount, mount_folder
 
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, OPENDIR, READDIR, RELEASEDIR, INTERRUPT, BATCH_FORGET = (
-    1, 2, 3, 14, 15, 18, 25, 26, 27, 28, 29, 36, 42,
-)  # fmt: skip
+    1,
+    2,
+    3,
+    14,
+    15,
+    18,
+    25,
+    26,
+    27,
+    28,
+    29,
+    36,
+    42,
+)
 UNANSWERED = (FORGET, INTERRUPT, BATCH_FORGET)
 ROOT = 1
 FLAGS = 1 | 2 | 4 | 8  # read-only, no set-uid, no devices, no execution

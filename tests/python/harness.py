@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -97,7 +98,8 @@ def force_unmount(path: Path) -> None:
 @contextlib.contextmanager
 def mount_folder(mode: int = 0o700, seconds: float = MOUNT_DEADLINE) -> Iterator[Path]:
     """A new folder with an empty folder `mount` in it, for a test that mounts there itself; a mount that is left, and
-    its daemon, are ended, after so many seconds at the latest. Whatever else is put into the folder must be single files."""
+    its daemon, are ended, after so many seconds at the latest. Whatever else is put into the folder must be single
+    files."""
     base = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()  # as the mount table names it
     point = base / "mount"
     point.mkdir()
@@ -164,7 +166,7 @@ class Program:
         return out
 
     @contextlib.contextmanager
-    def mounted(self, dataset: Dataset, *flags: object) -> Iterator[Path]:
+    def mounted(self, dataset: Dataset | Stored, *flags: object) -> Iterator[Path]:
         """The data set as a mount, until the block ends. The mount point and the log are in a folder of their own."""
         require_fuse()
         with mount_folder() as base:
@@ -188,6 +190,24 @@ class Program:
                 yield point
         else:
             yield self.materialize(dataset, out, *flags)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A folder of shards, where the program takes a data set."""
+
+    folder: Path
+
+    def flags(self) -> list[str]:
+        """The arguments that name the folder on the command line."""
+        return ["--shards", str(self.folder)]
+
+
+def payload(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a member of a tar file, which must be a regular file."""
+    file = archive.extractfile(member)
+    assert file is not None, f"{member.name} is no regular file"
+    return file.read()
 
 
 def digest(path: Path) -> str:

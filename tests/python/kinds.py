@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 SHAPE = (480, 480, 240)
 SPACING = (0.75, 0.75, 1.5)
@@ -28,19 +30,19 @@ class Steps:
         return [*flags, f"--pad-value={self.pad_value}"]
 
 
-def resampled(volume: np.ndarray, current: tuple[float, float, float], steps: Steps) -> np.ndarray:
+def resampled(volume: NDArray[Any], current: tuple[float, float, float], steps: Steps) -> NDArray[Any]:
     """Trilinear, with half-pixel centres, to `int(n * (current / target))` voxels."""
-    sizes = [int(n * (now / target)) for n, now, target in zip(volume.shape, current, steps.spacing)]
+    sizes = [int(n * (now / target)) for n, now, target in zip(volume.shape, current, steps.spacing, strict=True)]
     tensor = torch.from_numpy(np.ascontiguousarray(volume))[None, None]
     return F.interpolate(tensor, size=sizes, mode="trilinear", align_corners=False)[0, 0].numpy()
 
 
-def cropped_and_padded(volume: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+def cropped_and_padded(volume: NDArray[Any], steps: Steps) -> tuple[NDArray[Any], NDArray[Any]]:
     """Around the middle; and which voxels are no padding."""
     result = np.full(steps.shape, steps.pad_value, np.float32)
     inside = np.zeros(steps.shape, bool)
     from_, to = [], []
-    for n, t in zip(volume.shape, steps.shape):
+    for n, t in zip(volume.shape, steps.shape, strict=True):
         start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
         from_.append(slice(start, start + count))
         to.append(slice(before, before + count))
@@ -50,9 +52,12 @@ def cropped_and_padded(volume: np.ndarray, steps: Steps) -> tuple[np.ndarray, np
 
 
 def preprocessed(
-    stored: np.ndarray, slope: float, intercept: float, spacing: tuple[float, float, float] | None,
+    stored: NDArray[Any],
+    slope: float,
+    intercept: float,
+    spacing: tuple[float, float, float] | None,
     steps: Steps | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """All steps, in f32 (before the cast to f16); and which voxels are no padding."""
     steps = steps or Steps()
     volume = stored.astype(np.float32) * slope + intercept
@@ -62,7 +67,7 @@ def preprocessed(
     return cropped_and_padded(volume / np.float32(1000), steps)
 
 
-def assert_close(found: np.ndarray, expected: np.ndarray, inside: np.ndarray) -> None:
+def assert_close(found: NDArray[Any], expected: NDArray[Any], inside: NDArray[Any]) -> None:
     """Within a unit in f16's last place or 1e-6 everywhere, and exact in 99 % of what is no padding."""
     rounded = expected.astype(np.float16)
     unit = np.spacing(np.maximum(np.abs(rounded), np.abs(found))).astype(np.float64)

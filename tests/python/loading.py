@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 from ctreport_webdataset import Batch, CTReportDataset, CTReportWebDataset, Sample
-from harness import shards
+from harness import payload, shards
 from kinds import Steps
 from make_dataset import Dataset
+from numpy.typing import NDArray
 
 STEPS = Steps(shape=(40, 36, 30), spacing=(1.0, 1.0, 1.5))
-SMALL = {"shape": STEPS.shape, "spacing": STEPS.spacing}
+SMALL: dict[str, Any] = {"shape": STEPS.shape, "spacing": STEPS.spacing}
 HALF_HU = 0.0005  # of a volume's unit, 1000 HU
 DEADLINE = 60  # seconds that a loader may take, which takes a few
 
-Samples = dict[str, tuple[np.ndarray, str, tuple[float, ...]]]
+Samples = dict[str, tuple[NDArray[Any], str, tuple[float, ...]]]
 
 
 def from_shards(pattern: Any, **options: Any) -> CTReportWebDataset:
@@ -42,7 +43,7 @@ def unbatched(batches: Iterable[Batch]) -> Iterable[Sample]:
         assert tuple(volumes.shape) == (len(ids), 1, depth, height, width) and volumes.is_contiguous()
         assert isinstance(texts, list) and isinstance(ids, list) and embeddings.numel() == 0
         assert isinstance(labels, np.ndarray) and labels.dtype == np.float32 and len(labels) == len(texts) == len(ids)
-        yield from ((*sample, embeddings) for sample in zip(volumes, texts, labels, ids))
+        yield from ((*sample, embeddings) for sample in zip(volumes, texts, labels, ids, strict=True))
 
 
 def collected(samples: Iterable[Sample]) -> Samples:
@@ -76,7 +77,7 @@ def write_views(folder: Path, out: Path, count: int, per_shard: int = 3) -> list
         shutil.copy(path, out)
     for path in shards(folder):
         with tarfile.open(path) as tar:
-            members = [(info, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+            members = [(info, payload(tar, info)) for info in tar]
         samples += [members[at : at + 4] for at in range(0, len(members), 4)]
     orders = []
     for view in range(count):

@@ -9,13 +9,19 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+Order = Literal["C", "F"]
+Endian = Literal["<", ">"]
+ORDERS: tuple[Order, ...] = ("C", "F")
+ENDIANS: tuple[Endian, ...] = ("<", ">")
 WRITERS = ("numpy", "zip64", "plain", "streamed", "commented")
 
 
-def npy(array: np.ndarray, version: int = 1, align: int = 64, fortran: bool | None = None) -> bytes:
+def npy(array: NDArray[Any], version: int = 1, align: int = 64, fortran: bool | None = None) -> bytes:
     """The array in the npy format, with the header version and the padding asked for."""
     if fortran is None:
         fortran = array.flags.f_contiguous and not array.flags.c_contiguous
@@ -25,9 +31,12 @@ def npy(array: np.ndarray, version: int = 1, align: int = 64, fortran: bool | No
     padding = -(prefix + len(header) + 1) % align
     text = header.encode("utf-8" if version == 3 else "latin1") + b" " * padding + b"\n"
     return (
-        b"\x93NUMPY" + bytes([version, 0]) + struct.pack(length_format, len(text)) + text
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + struct.pack(length_format, len(text))
+        + text
         + array.tobytes("F" if fortran else "C")
-    )  # fmt: skip
+    )
 
 
 class Unseekable(io.RawIOBase):
@@ -40,7 +49,7 @@ class Unseekable(io.RawIOBase):
         """Always."""
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         """Pass on."""
         return self.file.write(data)
 
@@ -60,9 +69,14 @@ def write_zip(path: Path, members: dict[str, bytes], deflated: bool, writer: str
 
 
 def write_npz(
-    path: Path, arrays: dict[str, np.ndarray], *,
-    writer: str = "zip64", deflated: bool = False, version: int = 1, align: int = 64,
-) -> None:  # fmt: skip
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    *,
+    writer: str = "zip64",
+    deflated: bool = False,
+    version: int = 1,
+    align: int = 64,
+) -> None:
     """Write an NPZ file with the named arrays."""
     if writer == "numpy":
         path.parent.mkdir(parents=True, exist_ok=True)

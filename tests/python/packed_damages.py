@@ -9,7 +9,7 @@ from pathlib import Path
 
 import packed_volume
 from damages import FIRST, Member, members_of, write_shard
-from pyzstd import CParameter, compress
+from pyzstd import CParameter, compress, decompress
 
 FOOTER = 9
 Frame = tuple[bytes, int]  # packed, and how many bytes it holds
@@ -71,7 +71,7 @@ def lost(member: bytes) -> bytes:
 
 def without_checksum(all_frames: list[Frame]) -> list[Frame]:
     """The first block anew, and nothing at its end that could be compared."""
-    plain = packed_volume.zstd.decompress(all_frames[0][0])
+    plain = decompress(all_frames[0][0])
     return [(compress(plain, {CParameter.checksumFlag: 0}), len(plain)), *all_frames[1:]]
 
 

@@ -22,8 +22,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # What pandas reads as a missing value by default.
 MISSING = set(
@@ -106,7 +108,7 @@ def plan(folder: Path, reports: Path, meta: Path, labels: Path, options: Options
     return slots[: options.limit]
 
 
-def load_array(path: Path, name: str | None) -> np.ndarray:
+def load_array(path: Path, name: str | None) -> NDArray[Any]:
     """The array that holds the voxels."""
     try:
         with np.load(path, allow_pickle=False) as npz:
@@ -127,7 +129,7 @@ def load_array(path: Path, name: str | None) -> np.ndarray:
     return array
 
 
-def to_half(array: np.ndarray, overflow: str) -> np.ndarray:
+def to_half(array: NDArray[Any], overflow: str) -> NDArray[Any]:
     """The array as little-endian float16 in C order. Infinities of the source are values, not overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         half = np.ascontiguousarray(array.astype("<f2"))
@@ -148,19 +150,21 @@ def number(text: str) -> float:
 def meta_json(sample: Sample, shape: tuple[int, ...]) -> bytes:
     """The sample's JSON member."""
     spacing = sample.meta["XYSpacing"]
-    return json.dumps({
-        "study_id": sample.study_id,
-        "RescaleSlope": number(sample.meta["RescaleSlope"]),
-        "RescaleIntercept": number(sample.meta["RescaleIntercept"]),
-        "XYSpacing": "nan" if spacing in MISSING else spacing,  # str() of pandas' NaN
-        "ZSpacing": number(sample.meta["ZSpacing"]),
-        "original_shape": list(shape),
-        "volume_shape": list(shape),
-        "volume_dtype": "float16",
-    }).encode()  # fmt: skip
+    return json.dumps(
+        {
+            "study_id": sample.study_id,
+            "RescaleSlope": number(sample.meta["RescaleSlope"]),
+            "RescaleIntercept": number(sample.meta["RescaleIntercept"]),
+            "XYSpacing": "nan" if spacing in MISSING else spacing,  # str() of pandas' NaN
+            "ZSpacing": number(sample.meta["ZSpacing"]),
+            "original_shape": list(shape),
+            "volume_shape": list(shape),
+            "volume_dtype": "float16",
+        }
+    ).encode()
 
 
-def npy_bytes(array: np.ndarray) -> bytes:
+def npy_bytes(array: NDArray[Any]) -> bytes:
     """The array as `numpy.save` writes it."""
     buffer = io.BytesIO()
     np.save(buffer, array)
@@ -180,7 +184,7 @@ def members(sample: Sample, options: Options) -> Iterator[tuple[str, bytes]]:
         text.encode(),
         labels.tobytes() if raw else npy_bytes(labels),
     )
-    yield from zip(SUFFIXES[options.format], payloads)
+    yield from zip(SUFFIXES[options.format], payloads, strict=True)
 
 
 def write_shard(out: Path, shard: int, slots: list[Sample | None], options: Options) -> tuple[int, int]:
@@ -211,7 +215,7 @@ def convert(slots: list[Sample | None], out: Path, options: Options, workers: in
     jobs = [(out, shard, slots[start : start + step], options) for shard, start in enumerate(starts)]
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
-            written = list(pool.map(write_shard, *zip(*jobs)))
+            written = list(pool.map(write_shard, *zip(*jobs, strict=True)))
     else:
         written = [write_shard(*job) for job in jobs]
     samples = sum(count for count, _ in written)

@@ -7,17 +7,24 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import reference
 from harness import Program, shards
 from make_dataset import Dataset, dataset_at
 from npzfiles import write_npz
+from numpy.typing import NDArray
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[object]], *, bom: bool = False, quoting: int = csv.QUOTE_MINIMAL,
-              lineterminator: str = "\n") -> None:  # fmt: skip
+def write_csv(
+    path: Path,
+    rows: Iterable[Iterable[object]],
+    *,
+    bom: bool = False,
+    quoting: Literal[0, 1, 2, 3] = csv.QUOTE_MINIMAL,
+    lineterminator: str = "\n",
+) -> None:
     """Write a table; every test may choose how ugly it is."""
     with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
         csv.writer(file, quoting=quoting, lineterminator=lineterminator).writerows(rows)
@@ -39,7 +46,7 @@ def write_plain_tables(dataset: Dataset, study_ids: list[str]) -> None:
 
 
 def write_dataset(
-    out: Path, volumes: Mapping[str, dict[str, np.ndarray]], *, writer: str = "zip64", deflated: bool = False
+    out: Path, volumes: Mapping[str, dict[str, NDArray[Any]]], *, writer: str = "zip64", deflated: bool = False
 ) -> Dataset:
     """Write volumes at relative paths below `out`, and tables that know all of them."""
     dataset = dataset_at(out)
@@ -50,9 +57,14 @@ def write_dataset(
 
 
 def noise_dataset(
-    out: Path, count: int, shape: tuple[int, int, int] = (64, 64, 96), *, dtype: str = "f4", deflated: bool = False,
+    out: Path,
+    count: int,
+    shape: tuple[int, int, int] = (64, 64, 96),
+    *,
+    dtype: str = "f4",
+    deflated: bool = False,
     order: Literal["C", "F"] = "C",
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Volumes `v00.npz`, … of random integers: no byte of one is where another, or any reordering, has the same."""
     rng = np.random.default_rng(count)
     volumes = {

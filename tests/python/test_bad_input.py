@@ -11,12 +11,14 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from harness import Program, is_mounted, shards
 from make_dataset import Dataset
 from npzfiles import npy, write_npz, write_zip
+from numpy.typing import NDArray
 from small_datasets import write_csv, write_dataset
 
 SOUND = np.arange(24, dtype="f4").reshape(2, 3, 4)
@@ -157,7 +159,7 @@ def sound_bytes(deflated: bool = False) -> bytes:
     return file.getvalue()
 
 
-def of_array(array: np.ndarray, name: str = "data") -> Callable[[Path], None]:
+def of_array(array: NDArray[Any], name: str = "data") -> Callable[[Path], None]:
     """Writes an NPZ with this array."""
     return lambda path: write_npz(path, {name: array}, writer="numpy")
 
@@ -195,7 +197,7 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
     "text_array": (of_array(np.full((2, 2, 2), "abc")), "<U3"),
     "two_dimensions": (of_array(SOUND[0]), "[3, 4]"),
     "four_dimensions": (of_array(SOUND[None]), "[1, 2, 3, 4]"),
-    "zero_dimensions": (of_array(np.float32(1)[()]), "[]"),
+    "zero_dimensions": (of_array(np.array(1, np.float32)), "[]"),
     "no_voxel": (of_array(SOUND[:, :0]), "[2, 0, 4]"),
     "shape_too_large": (of_header("(2, 3, 5)"), "[2, 3, 5]"),
     "shape_too_small": (of_header("(2, 3, 3)"), "[2, 3, 3]"),

@@ -114,8 +114,12 @@ def test_unmount_where_nothing_is_mounted(program: Program, base: Path) -> None:
 def test_sizes_and_numbers_that_make_no_sense(program: Program, tiny: Dataset, base: Path, tmp_path: Path) -> None:
     """The flag is named, whether it is the parser that refuses it (usage errors exit with 2) or the command."""
     for flag, value in {
-        "--cache-size": "0", "--threads": "0", "--samples-per-shard": "0", "--limit": "x", "--overflow": "clip",
-    }.items():  # fmt: skip
+        "--cache-size": "0",
+        "--threads": "0",
+        "--samples-per-shard": "0",
+        "--limit": "x",
+        "--overflow": "clip",
+    }.items():
         done = program.run("mount", *tiny.flags(), flag, value, base / "mount", check=False)
         assert done.returncode in (1, 2) and flag in done.stderr, done.stderr
     assert not is_mounted(base / "mount")

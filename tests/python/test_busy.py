@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from faulty import faulty_folder
-from harness import Program, require_fuse
+from harness import Program, needs_root, require_fuse
 from small_datasets import noise_dataset
-from test_io_errors import needs_root
 
 # Asks for everything that needs no voxel; a hang is the deadline's failure, in a process that can be killed.
 ASK = """

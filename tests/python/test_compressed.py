@@ -13,15 +13,16 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import packed_volume
 import pytest
 import pyzstd
-from harness import Program, digest, mount_folder, require_fuse, shards
+from harness import Program, Stored, digest, mount_folder, payload, require_fuse, shards
 from make_dataset import Dataset
+from numpy.typing import NDArray
 from small_datasets import noise_dataset, write_dataset
 
 COUNT, PER_SHARD = 6, 3
@@ -29,17 +30,6 @@ FLAGS = ("--samples-per-shard", PER_SHARD)
 BLOCK = 256 << 10
 STEPS = ["--shape", "40,30,20", "--spacing", "1.2,1.2,2"]
 CODEC_FIELDS = ', "volume_codec": "zstd", "volume_filter": "shuffle"}'
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A folder of shards, where the program takes a data set."""
-
-    folder: Path
-
-    def flags(self) -> list[str]:
-        """The arguments that name it."""
-        return ["--shards", str(self.folder)]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +58,7 @@ def files_in(folder: Path) -> dict[str, str]:
 def members(shard: Path) -> dict[str, bytes]:
     """All payloads by name, in order."""
     with tarfile.open(shard) as tar:
-        return {info.name: tar.extractfile(info).read() for info in tar}  # type: ignore[union-attr]
+        return {info.name: payload(tar, info) for info in tar}
 
 
 def volumes(shard: Path) -> list[tarfile.TarInfo]:
@@ -154,7 +144,7 @@ def test_python_seeks_in_ours(plain: Path, packed: Path) -> None:
 def packed_by_python(plain: bytes, block: int, checksum: bool) -> bytes:
     """A volume's member as the container's Python implementation writes it."""
     file = io.BytesIO()
-    options = {pyzstd.CParameter.compressionLevel: 3, pyzstd.CParameter.checksumFlag: int(checksum)}
+    options: dict[Any, int] = {pyzstd.CParameter.compressionLevel: 3, pyzstd.CParameter.checksumFlag: int(checksum)}
     with pyzstd.SeekableZstdFile(file, "w", level_or_option=options) as writer:
         for at in range(0, len(plain), block):
             writer.write(np.frombuffer(plain[at : at + block], np.uint8).reshape(-1, 2).T.tobytes())
@@ -169,11 +159,11 @@ def rewritten(packed: Path, out: Path, change: Callable[[str, bytes], bytes]) ->
     for shard, entry in zip(shards(out), manifest["shards"], strict=True):
         payloads = members(shard)
         with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, payload in payloads.items():
+            for name, content in payloads.items():
                 info = tarfile.TarInfo(name)
-                payload = change(name, payload)
-                info.size = len(payload)
-                tar.addfile(info, io.BytesIO(payload))
+                changed = change(name, content)
+                info.size = len(changed)
+                tar.addfile(info, io.BytesIO(changed))
         entry["size"] = shard.stat().st_size
     (out / "manifest.json").write_text(json.dumps(manifest))
     return out
@@ -208,7 +198,7 @@ def test_blocks_without_checksums_are_refused(program: Program, packed: Path, tm
 def test_a_mount_shows_plain_shards(program: Program, plain: Path, packed: Path, page_cache: str) -> None:
     """Sizes, manifest and bytes are those of the plain shards, in order and at any offset; no NPZ is given."""
     rng = random.Random(page_cache)
-    with program.mounted(Stored(packed), "--page-cache", page_cache) as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(packed), "--page-cache", page_cache) as point:
         assert [path.name for path in shards(point)] == [path.name for path in shards(plain)]
         shown = json.loads((point / "manifest.json").read_text())
         right = json.loads((plain / "manifest.json").read_text())
@@ -226,7 +216,7 @@ def test_a_mount_shows_plain_shards(program: Program, plain: Path, packed: Path,
 
 def test_plain_shards_are_mounted_from_their_files(program: Program, plain: Path) -> None:
     """Nothing is decoded: the files are what a reader wants."""
-    with program.mounted(Stored(plain)) as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(plain)) as point:
         assert {path.name: digest(path) for path in shards(point)} == {p.name: digest(p) for p in shards(plain)}
         stats = json.loads((point / ".ctwds" / "stats.json").read_text())
         assert stats["materialized_shards"] == 2 and stats["volumes_decoded"] == 0
@@ -236,7 +226,7 @@ def test_plain_shards_without_a_record_are_read_all_the_same(program: Program, p
     """A folder that was copied without what begins with a dot."""
     copied = tmp_path / "copied"
     shutil.copytree(plain, copied, ignore=shutil.ignore_patterns(".*"))
-    with program.mounted(Stored(copied)) as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(copied)) as point:
         assert {path.name: digest(path) for path in shards(point)} == {p.name: digest(p) for p in shards(plain)}
 
 
@@ -246,13 +236,13 @@ def test_walking_headers_unpacks_no_volume(program: Program, tmp_path: Path) -> 
     values = (np.arange(np.prod(shape), dtype=np.float32) % 2039).reshape(shape)
     dataset = write_dataset(tmp_path, {f"v{n}.npz": {"data": values} for n in range(3)}, writer="numpy")
     packed = program.materialize(dataset, tmp_path / "packed", "--compress", "zstd")
-    with program.mounted(Stored(packed)) as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(packed)) as point:
         with tarfile.open(point / "shard-000000.tar") as tar:
             assert len(tar.getmembers()) == 12
         assert json.loads((point / ".ctwds" / "stats.json").read_text())["volumes_decoded"] == 0
 
 
-def entries(shard: Path, volume: tarfile.TarInfo) -> tuple[bytearray, np.ndarray, list[int]]:
+def entries(shard: Path, volume: tarfile.TarInfo) -> tuple[bytearray, NDArray[Any], list[int]]:
     """A member, its seek table as a view of it (packed, plain, checksum), and where its frames begin."""
     with shard.open("rb") as file:
         file.seek(volume.offset_data)
@@ -262,24 +252,24 @@ def entries(shard: Path, volume: tarfile.TarInfo) -> tuple[bytearray, np.ndarray
     return member, table, [0, *np.cumsum(table[:, 0]).tolist()]
 
 
-def flip(block: int, where: float) -> Callable[[bytearray, np.ndarray, list[int]], None]:
+def flip(block: int, where: float) -> Callable[[bytearray, NDArray[Any], list[int]], None]:
     """A changed bit in a block, at a fraction of it."""
 
-    def change(member: bytearray, _table: np.ndarray, starts: list[int]) -> None:
+    def change(member: bytearray, _table: NDArray[Any], starts: list[int]) -> None:
         first, last = starts[block], starts[block + 1] - 1
         member[first + round((last - first) * where)] ^= 0x20
 
     return change
 
 
-def swap(member: bytearray, table: np.ndarray, starts: list[int]) -> None:
+def swap(member: bytearray, table: NDArray[Any], starts: list[int]) -> None:
     """Blocks 0 and 1 in each other's place, with sizes that fit."""
     first, second = member[: starts[1]], member[starts[1] : starts[2]]
     member[: starts[2]] = second + first
     table[[0, 1], 0] = table[[1, 0], 0]
 
 
-def zeros(member: bytearray, _table: np.ndarray, starts: list[int]) -> None:
+def zeros(member: bytearray, _table: NDArray[Any], starts: list[int]) -> None:
     """A block that a disk has lost."""
     member[starts[1] : starts[2]] = bytes(starts[2] - starts[1])
 
@@ -308,7 +298,7 @@ def test_damage_reaches_no_reader(program: Program, plain: Path, packed: Path, t
     """Whatever happened to a block: EIO on the mount for whoever reads the volume, one message, and the others are
     served; the damaged shards are not made plain."""
     damaged = damage(packed, tmp_path / "damaged")
-    with program.mounted(Stored(damaged)) as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(damaged)) as point:
         for number in range(COUNT):
             shard = shards(plain)[number // PER_SHARD]
             volume = volumes(shard)[number % PER_SHARD]
@@ -363,7 +353,7 @@ def test_a_shard_that_changes_under_the_mount_is_stale(program: Program, packed:
     """As an NPZ that changes."""
     copied = tmp_path / "copied"
     shutil.copytree(packed, copied)
-    with program.mounted(Stored(copied), "--page-cache", "off") as point:  # type: ignore[arg-type]
+    with program.mounted(Stored(copied), "--page-cache", "off") as point:
         os.utime(shards(copied)[0])
         with (point / "shard-000000.tar").open("rb") as file, pytest.raises(OSError) as caught:
             file.read()

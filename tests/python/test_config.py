@@ -18,7 +18,8 @@ INPUTS = ("--data-folder", "--reports-file", "--meta-file", "--labels-file")
 @pytest.mark.parametrize("command", ["plan", "mount", "materialize", "bench"])
 def test_missing_inputs_are_named(program: Program, small: Dataset, base: Path, command: str) -> None:
     """All at once, and as a usage error; in the background daemon's stead as well."""
-    more = {"mount": [base / "mount"], "materialize": ["--output-dir", base / "out"]}.get(command, [])
+    places: dict[str, list[object]] = {"mount": [base / "mount"], "materialize": ["--output-dir", base / "out"]}
+    more = places.get(command, [])
     for given in range(len(INPUTS)):
         flags = small.flags()[: 2 * given]
         done = program.run(command, *flags, *more, check=False)
@@ -28,7 +29,7 @@ def test_missing_inputs_are_named(program: Program, small: Dataset, base: Path, 
     assert not is_mounted(base / "mount") and not (base / "out").exists()
 
 
-# --- the training's configuration --------------------------------------------------------------------------------------
+# --- the training's configuration ------------------------------------------------------------------------------------
 
 YAML = """\
 # the training's
@@ -85,7 +86,12 @@ def test_what_the_configuration_lacks(program: Program, configured: Path) -> Non
     message = program.refuses("plan", *CONFIG, "valid", "--meta-file", "m.csv", cwd=configured)
     assert "data.labels_valid not set" in message
     file = configured / "configs" / "base_config.yaml"
-    for text, reason in {"data: 5\n": "line 1", "data:\n  - a\n": "line 2", "model: 5\n": "'data:'", "": "'data:'"}.items():
+    for text, reason in {
+        "data: 5\n": "line 1",
+        "data:\n  - a\n": "line 2",
+        "model: 5\n": "'data:'",
+        "": "'data:'",
+    }.items():
         file.write_text(text, encoding="utf-8")
         message = program.refuses("plan", *CONFIG, "train", cwd=configured)
         assert "configs/base_config.yaml: " in message and reason in message

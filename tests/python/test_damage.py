@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ BLOCK = 1 << 16
 SMALL, LARGE = (32, 32, 96), (160, 160, 96)  # as float16 200 kB, less than a request, and 5 MB, more than many
 HUGE = (192, 192, 128)  # 9 MB: parts of a stored volume of this size may be read without the rest
 BAD = 1  # the volume that the tests damage, between two sound ones of the same shard
-KINDS = {
+KINDS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "small deflated": (SMALL, {"deflated": True, "dtype": "i2"}),  # integers: damage then cannot look like overflow
     "large deflated": (LARGE, {"deflated": True, "dtype": "i2"}),
     "small stored": (SMALL, {}),
@@ -84,7 +85,7 @@ def cases(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         if kind not in made:
             shape, options = KINDS[kind]
             out = tmp_path_factory.mktemp("damage")
-            dataset = noise_dataset(out, 4, shape, **options)  # type: ignore[arg-type]
+            dataset = noise_dataset(out, 4, shape, **options)
             made[kind] = Case(dataset, program.materialize(dataset, out / "right", "--samples-per-shard", 3))
         return made[kind]
 

@@ -118,7 +118,9 @@ def test_another_machine(program: Program, dataset: Dataset, point: Path, tmp_pa
     copy.folder.mkdir(parents=True)
     for path in reversed(dataset.volumes()):
         shutil.copyfile(path, copy.folder / path.name)
-    for table, right in zip((copy.reports, copy.meta, copy.labels), (dataset.reports, dataset.meta, dataset.labels)):
+    for table, right in zip(
+        (copy.reports, copy.meta, copy.labels), (dataset.reports, dataset.meta, dataset.labels), strict=True
+    ):
         header, *rows = right.read_text().splitlines()
         table.write_text("\n".join([header, *reversed(rows), ""]))
     with program.mounted(copy, *FLAGS, "--shuffle-seed", 42, "--epochs", 3) as other:
@@ -184,8 +186,15 @@ def test_the_folders(point: Path, program: Program) -> None:
     assert len(found) == 1 + 1 + 1 + 1 + 3 * 2  # the mount, .ctwds, .nv-meta, epochs, and each with its own .nv-meta
     inodes = [(Path(folder) / name).stat().st_ino for folder, _, names in found for name in names]
     assert len(inodes) == len(set(inodes))
-    for name in ("epochs/000003", "epochs/0", "epochs/000000/shard-000003.tar", "epochs/000000/.ctwds",
-                 "epochs/000000/epochs", "epochs/shard-000000.tar", "epochs/000003/manifest.json"):  # fmt: skip
+    for name in (
+        "epochs/000003",
+        "epochs/0",
+        "epochs/000000/shard-000003.tar",
+        "epochs/000000/.ctwds",
+        "epochs/000000/epochs",
+        "epochs/shard-000000.tar",
+        "epochs/000003/manifest.json",
+    ):
         assert not (point / name).exists(), name
     assert os.statvfs(point).f_files == 3 + 3 * 3
     status = json.loads(program.run("status", "--json", point).stdout)
@@ -227,11 +236,13 @@ def test_left_out_samples_leave_no_hole(program: Program, tmp_path: Path) -> Non
 
 def test_it_is_ended_like_any_mount(program: Program, dataset: Dataset) -> None:
     """An open shard of a view keeps the mount, and is named."""
-    with program.mounted(dataset, *FLAGS, "--shuffle-seed", 5) as point:
-        with (epoch(point, 7) / "shard-000001.tar").open("rb") as file:
-            file.read(1)
-            assert str(os.getpid()) in program.refuses("unmount", point)
-            assert file.read(511) != b""
+    with (
+        program.mounted(dataset, *FLAGS, "--shuffle-seed", 5) as point,
+        (epoch(point, 7) / "shard-000001.tar").open("rb") as file,
+    ):
+        file.read(1)
+        assert str(os.getpid()) in program.refuses("unmount", point)
+        assert file.read(511) != b""
 
 
 def test_compressed_shards(program: Program, dataset: Dataset, point: Path, tmp_path: Path) -> None:

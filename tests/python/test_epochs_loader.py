@@ -72,7 +72,8 @@ def test_set_epoch_under_persistent_workers(point: Path, start: str) -> None:
 
 
 def test_epochs_go_on_by_themselves(point: Path, plain: Samples) -> None:
-    """One view after the other, without a decode too many; beyond the last the first again, its shards in another order."""
+    """One view after the other, without a decode too many; beyond the last the first again, its shards in another
+    order."""
     loader = from_shards(point / "shard-{000000..000003}.tar", shuffle=True).make_loader(2, 0)
     orders = [[study for shard in listed(point, epoch) for study in shard] for epoch in range(EPOCHS)]
     assert len({tuple(order) for order in orders}) == EPOCHS
@@ -116,8 +117,8 @@ def test_two_ranks(point: Path, plain: Samples, workers: int) -> None:
 
 
 def test_two_processes(program: Program, dataset: Dataset, plain: Samples) -> None:
-    """Of gloo, over the views of a mount of seven shards: every sample once, in each epoch in the view's order; or padded,
-    as many batches for both."""
+    """Of gloo, over the views of a mount of seven shards: every sample once, in each epoch in the view's order; or
+    padded, as many batches for both."""
     with program.mounted(dataset, "--samples-per-shard", 2, "--shuffle-seed", 11, "--epochs", 2) as point:
         common = {"batch": 1, "shuffle": True}
         keep = common | {"workers": 0, "uneven": "keep", "collective": False}

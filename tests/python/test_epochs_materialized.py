@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,7 @@ def wanted(program: Program, dataset: Dataset, profile: tuple[object, ...], righ
 
 
 @pytest.fixture
-def gone(dataset: Dataset) -> Iterator[object]:
+def gone(dataset: Dataset) -> Iterator[Callable[[], None]]:
     """A function that takes the NPZs away until the test ends."""
     away = dataset.folder.with_name("away")
 
@@ -81,11 +81,17 @@ def digests(point: Path) -> dict[str, str]:
     return {str(path.relative_to(point)): digest(path) for path in views(point)}
 
 
-def test_nothing_is_decoded(program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path,
-                            wanted: dict[str, str], gone: object) -> None:  # fmt: skip
+def test_nothing_is_decoded(
+    program: Program,
+    dataset: Dataset,
+    profile: tuple[object, ...],
+    right: Path,
+    wanted: dict[str, str],
+    gone: Callable[[], None],
+) -> None:
     """Where all shards are files, no NPZ is opened any more; they may be gone. Headers are looked at there too."""
     with program.mounted(dataset, *profile, *EPOCHS, "--materialized", right) as point:
-        gone()  # type: ignore[operator]
+        gone()
         for path in views(point):
             with tarfile.open(path) as tar:
                 assert len(tar.getnames()) % 4 == 0
@@ -98,8 +104,9 @@ def test_nothing_is_decoded(program: Program, dataset: Dataset, profile: tuple[o
         assert f"Decoded      0 volumes, {found['volumes_copied']} copied from materialised shards" in text
 
 
-def test_files_that_come_and_go(program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path,
-                                wanted: dict[str, str], tmp_path: Path) -> None:  # fmt: skip
+def test_files_that_come_and_go(
+    program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path, wanted: dict[str, str], tmp_path: Path
+) -> None:
     """Finished while mounted: used. Gone, or cut: the volumes are made from the NPZs again. Never another byte."""
     out = tmp_path / "out"
     with program.mounted(dataset, *profile, *EPOCHS, "--materialized", out, "--cache-size", "20MiB") as point:
@@ -122,8 +129,9 @@ def test_files_that_come_and_go(program: Program, dataset: Dataset, profile: tup
 
 
 @needs_root
-def test_a_disk_that_fails(program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path,
-                           wanted: dict[str, str], tmp_path: Path) -> None:  # fmt: skip
+def test_a_disk_that_fails(
+    program: Program, dataset: Dataset, profile: tuple[object, ...], right: Path, wanted: dict[str, str], tmp_path: Path
+) -> None:
     """A file that cannot be read, or not to its end, costs time; its volumes are made from the NPZs, and not half."""
     out = tmp_path / "out"
     shutil.copytree(right, out)

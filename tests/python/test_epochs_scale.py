@@ -36,7 +36,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def point(program: Program, large: Dataset) -> Iterator[Path]:
-    """A mount with ten epochs, started from a saved plan, so that its memory is that of the mount and not of the scan."""
+    """A mount with ten epochs, started from a saved plan, so that its memory is that of the mount and not of the
+    scan."""
     program.run("plan", *large.flags())
     with program.mounted(large, "--shuffle-seed", 1) as point:
         yield point
@@ -81,7 +82,9 @@ def test_other_readers_indexes(point: Path) -> None:
     folder = point / "epochs" / "000003"
     begun = time.monotonic()
     assert sum(len(path.read_bytes()) > 0 for path in folder.glob("*.idx")) == 2 * SHARDS
-    assert sum(shard["nsamples"] for shard in json.loads((folder / "shardindex.json").read_text())["shardlist"]) == SAMPLES
+    assert (
+        sum(shard["nsamples"] for shard in json.loads((folder / "shardindex.json").read_text())["shardlist"]) == SAMPLES
+    )
     taken = time.monotonic() - begun
     assert taken < 5, f"{taken:.2f} s"
     for epoch in (point / "epochs").iterdir():

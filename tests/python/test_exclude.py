@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Program, digest, shards
@@ -19,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return noise_dataset(tmp_path_factory.mktemp("data"), 7, (8, 8, 8))
 
 
-def plan(program: Program, dataset: Dataset, *flags: object) -> dict:
+def plan(program: Program, dataset: Dataset, *flags: object) -> dict[str, Any]:
     """What `plan` says."""
     return json.loads(program.run("plan", *dataset.flags(), *FLAGS, *flags, "--json").stdout)
 

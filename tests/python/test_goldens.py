@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +15,20 @@ import reference
 import webdataset as wds
 from harness import Program, shards
 from make_dataset import Dataset, dataset_at
-from npzfiles import WRITERS, write_npz
+from npzfiles import ENDIANS, ORDERS, WRITERS, write_npz
+from numpy.typing import NDArray
 from reference import DTYPES, Options
 from small_datasets import check_against_reference, write_dataset, write_plain_tables
 
 SHAPE = (5, 7, 9)  # odd, so that nothing is aligned by chance
 
 
-def from_bits(bits: list[int], dtype: str) -> np.ndarray:
+def from_bits(bits: list[int], dtype: str) -> NDArray[Any]:
     """Floats from their bit patterns."""
     return np.array(bits, dtype.replace("f", "u")).view(dtype)
 
 
-def nan_patterns(dtype: str) -> np.ndarray:
+def nan_patterns(dtype: str) -> NDArray[Any]:
     """NaNs, quiet and signalling, of both signs: every payload of one bit, all ones, and the top bits alone."""
     mantissa, width = {"f2": (10, 16), "f4": (23, 32), "f8": (52, 64)}[dtype]
     exponent = ((1 << (width - 1 - mantissa)) - 1) << mantissa
@@ -34,12 +36,12 @@ def nan_patterns(dtype: str) -> np.ndarray:
     return from_bits([sign << (width - 1) | exponent | p for sign in (0, 1) for p in payloads], dtype)
 
 
-def halves() -> np.ndarray:
+def halves() -> NDArray[Any]:
     """Every finite float16 that is not negative, in order."""
     return np.arange(0x7C00, dtype=np.uint16).view(np.float16)
 
 
-def rounding_cases(dtype: str) -> np.ndarray:
+def rounding_cases(dtype: str) -> NDArray[Any]:
     """Around every tie between two neighbouring float16 values: the tie itself and the nearest values of this dtype on
     both sides. In float64 these neighbours would become ties on a way through float32."""
     values = halves().astype(dtype)
@@ -49,7 +51,7 @@ def rounding_cases(dtype: str) -> np.ndarray:
     return np.concatenate([positive, -positive]).astype(dtype)
 
 
-def sample_values(dtype: str) -> np.ndarray:
+def sample_values(dtype: str) -> NDArray[Any]:
     """Values of one dtype for a small volume: the special ones that fit float16, then arbitrary ones."""
     rng = np.random.default_rng(7)
     count = int(np.prod(SHAPE))
@@ -66,7 +68,7 @@ def sample_values(dtype: str) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype) for part in values])[:count].reshape(SHAPE)
 
 
-def one_row(values: np.ndarray) -> np.ndarray:
+def one_row(values: NDArray[Any]) -> NDArray[Any]:
     """Any values as a volume, filled up with zeros."""
     volume = np.zeros((-(-values.size // 63), 7, 9), values.dtype)
     volume.ravel()[: values.size] = values
@@ -77,11 +79,11 @@ def one_row(values: np.ndarray) -> np.ndarray:
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """dtype × byte order × array order × header version × compression × zip writer: one volume of each."""
     dataset = dataset_at(tmp_path_factory.mktemp("matrix"))
-    names = []
+    names: list[str] = []
     for dtype, deflated, writer in itertools.product(DTYPES, (False, True), WRITERS):
         versions = (1,) if writer == "numpy" else (1, 2, 3)
-        endians = "<" if dtype.endswith("1") else "<>"
-        for version, endian, order in itertools.product(versions, endians, "CF"):
+        endians = ENDIANS[:1] if dtype.endswith("1") else ENDIANS
+        for version, endian, order in itertools.product(versions, endians, ORDERS):
             values = sample_values(dtype)
             array = np.array(values.astype(values.dtype.newbyteorder(endian)), order=order)
             align = (64, 16)[len(names) % 2]
@@ -102,11 +104,21 @@ def test_every_kind_of_npz(program: Program, via: str, matrix: Dataset, tmp_path
 def test_the_reference_itself() -> None:
     """Known bit patterns, so that no NumPy which makes every NaN quiet is taken for the truth."""
     for dtype, pattern, half in [
-        ("f4", 0x7F800001, 0x7C01), ("f4", 0x7FC00000, 0x7E00), ("f4", 0xFFC12345, 0xFE09), ("f4", 0x7FA00000, 0x7D00),
-        ("f8", 0x7FF0000000000001, 0x7C01), ("f8", 0x7FF4000000000000, 0x7D00), ("f2", 0x7D01, 0x7D01),
-        ("f4", 0x00000001, 0x0000), ("f4", 0x80000000, 0x8000), ("f4", 0x33000000, 0x0000), ("f4", 0x33000001, 0x0001),
-        ("f4", 0x477FEFFF, 0x7BFF), ("f8", 0x3FF0020000000001, 0x3C01), ("f8", 0x3FF0020000000000, 0x3C00),
-    ]:  # fmt: skip
+        ("f4", 0x7F800001, 0x7C01),
+        ("f4", 0x7FC00000, 0x7E00),
+        ("f4", 0xFFC12345, 0xFE09),
+        ("f4", 0x7FA00000, 0x7D00),
+        ("f8", 0x7FF0000000000001, 0x7C01),
+        ("f8", 0x7FF4000000000000, 0x7D00),
+        ("f2", 0x7D01, 0x7D01),
+        ("f4", 0x00000001, 0x0000),
+        ("f4", 0x80000000, 0x8000),
+        ("f4", 0x33000000, 0x0000),
+        ("f4", 0x33000001, 0x0001),
+        ("f4", 0x477FEFFF, 0x7BFF),
+        ("f8", 0x3FF0020000000001, 0x3C01),
+        ("f8", 0x3FF0020000000000, 0x3C00),
+    ]:
         cast = reference.to_half(from_bits([pattern], dtype), "error").view(np.uint16)[0]
         assert cast == half, f"{dtype} {pattern:x}: {cast:x}, not {half:x}"
 
@@ -124,7 +136,7 @@ def test_every_float16_and_every_tie(program: Program, via: str, tmp_path: Path)
     check_against_reference(program, via, write_dataset(tmp_path, volumes, deflated=True), tmp_path)
 
 
-def overflowing() -> dict[str, dict[str, np.ndarray]]:
+def overflowing() -> dict[str, dict[str, NDArray[Any]]]:
     """One volume of each dtype that can overflow, with values on both sides of the limit."""
     cases: dict[str, list[float]] = {
         "f4": [65519, 65520, -65519, -65520, 1e30, -1e30, np.inf, -np.inf, np.nan, 3.4e38],
@@ -200,7 +212,7 @@ def test_shapes(program: Program, via: str, tmp_path: Path, shape: tuple[int, in
     values = (np.arange(np.prod(shape)) % 2039).reshape(shape)
     volumes = {
         f"{order}-{dtype}.npz": {"data": np.array(values % (100 if dtype == "u1" else 2039), dtype, order=order)}
-        for order, dtype in itertools.product("CF", ("f4", "f8", "u1", ">i2"))
+        for order, dtype in itertools.product(ORDERS, ("f4", "f8", "u1", ">i2"))
     }
     check_against_reference(program, via, write_dataset(tmp_path, volumes, deflated=True), tmp_path)
 

@@ -6,24 +6,26 @@ import csv
 import itertools
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import reference
 from harness import Program, shards
 from make_dataset import Dataset, Options, make_dataset
+from numpy.typing import NDArray
 from reference import MISSING
 from small_datasets import check_against_reference, write_csv, write_dataset
 
 VOXELS = {"data": np.arange(24, dtype="f4").reshape(2, 3, 4)}
 
 
-def volume(number: int) -> dict[str, np.ndarray]:
+def volume(number: int) -> dict[str, NDArray[Any]]:
     """A volume that is told from the others."""
     return {"data": VOXELS["data"] + number}
 
 
-def numbered(paths: list[str]) -> dict[str, dict[str, np.ndarray]]:
+def numbered(paths: list[str]) -> dict[str, dict[str, NDArray[Any]]]:
     """A different volume at each path."""
     return {path: volume(number) for number, path in enumerate(paths)}
 
@@ -103,9 +105,27 @@ def test_symbolic_links_are_followed(program: Program, via: str, tmp_path: Path)
 def ugly_reports() -> list[list[str]]:
     """Report rows with everything that CSV allows, and every spelling of a missing value."""
     texts = [
-        "plain", "com,ma", 'quo"ted', '"all quoted"', "two\nlines", "three\r\nwindows\r\nlines", " spaces ", "'",
-        "Not given.", "NAN", "none", "Nan", " nan", "0", "-", "é ü ğ 肺 🫁", "\ttab", "ends with newline\n", '""', ",",
-    ]  # fmt: skip
+        "plain",
+        "com,ma",
+        'quo"ted',
+        '"all quoted"',
+        "two\nlines",
+        "three\r\nwindows\r\nlines",
+        " spaces ",
+        "'",
+        "Not given.",
+        "NAN",
+        "none",
+        "Nan",
+        " nan",
+        "0",
+        "-",
+        "é ü ğ 肺 🫁",
+        "\ttab",
+        "ends with newline\n",
+        '""',
+        ",",
+    ]
     texts += sorted(MISSING)
     count = len(texts)
     return [[f"v{i:03d}.nii.gz", "x", texts[i], texts[(i * 7 + 3) % count]] for i in range(count)]
@@ -129,10 +149,15 @@ def test_columns_in_any_order(program: Program, via: str, tmp_path: Path) -> Non
     """Columns are found by name, a blank line is none, and every other column of the labels is a class, in order."""
     dataset = write_dataset(tmp_path, numbered(["a.npz", "b.npz"]))
     names = ["b.nii.gz", "a.nii.gz"]
-    write_csv(dataset.reports, [["Impressions_EN", "More", "Findings_EN", "VolumeName"]]
-              + [["i", "m", "f" + name, name] for name in names])  # fmt: skip
-    write_csv(dataset.meta, [["ZSpacing", "XYSpacing", "VolumeName", "RescaleIntercept", "RescaleSlope"]]
-              + [["2", "[1, 1]", name, "-8192", "1"] for name in names])  # fmt: skip
+    write_csv(
+        dataset.reports,
+        [["Impressions_EN", "More", "Findings_EN", "VolumeName"]] + [["i", "m", "f" + name, name] for name in names],
+    )
+    write_csv(
+        dataset.meta,
+        [["ZSpacing", "XYSpacing", "VolumeName", "RescaleIntercept", "RescaleSlope"]]
+        + [["2", "[1, 1]", name, "-8192", "1"] for name in names],
+    )
     write_csv(dataset.labels, [["z class", "VolumeName", "a class"]] + [[i, n, 0.5] for i, n in enumerate(names)])
     for table in (dataset.reports, dataset.meta, dataset.labels):
         table.write_text(table.read_text() + "\n")
@@ -142,15 +167,40 @@ def test_columns_in_any_order(program: Program, via: str, tmp_path: Path) -> Non
 def write_numbers(dataset: Dataset) -> None:
     """Metadata in every spelling of a number, and labels that are not 0 or 1; a row for each volume v000, v001, …"""
     spellings = [
-        "1", "1.0", "-1024", "0.1", ".5", "5.", "+2", "1e-05", "1E3", "0.30000000000000004", "-0.0", "1e16", "1e22",
-        "123456789012345678", "2.2250738585072014e-308", "4.9e-324", "0.0001", "0.00001", "9007199254740993", "1e300",
-        "0.1234567890123456789", "3.4028234663852886e38",
-    ]  # fmt: skip
+        "1",
+        "1.0",
+        "-1024",
+        "0.1",
+        ".5",
+        "5.",
+        "+2",
+        "1e-05",
+        "1E3",
+        "0.30000000000000004",
+        "-0.0",
+        "1e16",
+        "1e22",
+        "123456789012345678",
+        "2.2250738585072014e-308",
+        "4.9e-324",
+        "0.0001",
+        "0.00001",
+        "9007199254740993",
+        "1e300",
+        "0.1234567890123456789",
+        "3.4028234663852886e38",
+    ]
     names = [f"v{i:03d}.nii.gz" for i in range(len(spellings))]
     header = ["VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"]
-    rows = [[n, s, spellings[-i], f"[{s}, {s}]", spellings[i - 5]] for i, (n, s) in enumerate(zip(names, spellings))]
+    rows = [
+        [n, s, spellings[-i], f"[{s}, {s}]", spellings[i - 5]]
+        for i, (n, s) in enumerate(zip(names, spellings, strict=True))
+    ]
     write_csv(dataset.meta, [header, *rows])
-    labels = [[n, s if abs(float(s)) < 1e38 else 0, i % 2, "1.0"] for i, (n, s) in enumerate(zip(names, spellings))]
+    labels = [
+        [n, s if abs(float(s)) < 1e38 else 0, i % 2, "1.0"]
+        for i, (n, s) in enumerate(zip(names, spellings, strict=True))
+    ]
     write_csv(dataset.labels, [["VolumeName", "a", "b", "c"], *labels])
 
 
@@ -188,10 +238,23 @@ def test_the_commands_of_the_migration_guide(program: Program, tmp_path: Path) -
     dataset = write_dataset(tmp_path, numbered([f"v{i:03d}.npz" for i in range(103)]))
     out = tmp_path / "made"
     program.run(
-        "materialize", "--data_folder", dataset.folder, "--reports_file", dataset.reports,
-        "--meta_file", dataset.meta, "--labels_file", dataset.labels, "--output_dir", out,
-        "--samples_per_shard", 40, "--num_workers", 8, "--test_mode",
-    )  # fmt: skip
+        "materialize",
+        "--data_folder",
+        dataset.folder,
+        "--reports_file",
+        dataset.reports,
+        "--meta_file",
+        dataset.meta,
+        "--labels_file",
+        dataset.labels,
+        "--output_dir",
+        out,
+        "--samples_per_shard",
+        40,
+        "--num_workers",
+        8,
+        "--test_mode",
+    )
     assert [len(ids_in(out)), len(shards(out))] == [100, 3]
     options = reference.Options(samples_per_shard=40, limit=100)
     slots = reference.plan(dataset.folder, dataset.reports, dataset.meta, dataset.labels, options)

@@ -7,17 +7,19 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from harness import Program, shards
+from numpy.typing import NDArray
 from small_datasets import write_dataset
 
 COUNT = 3
 SHAPE = (256, 256, 64)  # 8 MiB of float16: far more than any read-ahead
 
 
-def voxels(index: int) -> np.ndarray:
+def voxels(index: int) -> NDArray[Any]:
     """Values that are exact in float16 and differ from place to place."""
     return (np.arange(np.prod(SHAPE), dtype=np.float32) % (2039 - index)).reshape(SHAPE)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wids
-from harness import READER_OPTIONS, REPOSITORY, Program, shards
+from harness import READER_OPTIONS, REPOSITORY, Program, payload, shards
 from make_dataset import Dataset
 
 DEADLINE = 100  # seconds; each reader takes a few
@@ -34,7 +34,7 @@ def by_tarfile(folder: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in shards(folder):
         with tarfile.open(path) as tar:
-            members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+            members = [(info.name, payload(tar, info)) for info in tar]
         for at in range(0, len(members), 4):
             voxels, meta, text, labels = (payload for _, payload in members[at : at + 4])
             found.append(
@@ -85,7 +85,8 @@ def test_dali(folders: list[Path]) -> None:
 
 @pytest.mark.filterwarnings("ignore:String specifications")  # wids' own
 def test_wids(folders: list[Path], tmp_path: Path) -> None:
-    """Any sample by its number, decoded by wids' own rules, with links to the shards in its cache: nothing is copied."""
+    """Any sample by its number, decoded by wids' own rules, with links to the shards in its cache: nothing is
+    copied."""
     for number, folder in enumerate(folders):
         links = tmp_path / str(number)
         links.mkdir()

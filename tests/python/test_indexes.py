@@ -39,7 +39,8 @@ def samples(path: Path) -> list[list[tarfile.TarInfo]]:
 
 
 def test_dali_indexes(folder: Path) -> None:
-    """Version 1.2 of wds2idx: a line with the number of samples, then extension, offset, size and name of each member."""
+    """Version 1.2 of wds2idx: a line with the number of samples, then extension, offset, size and name of each
+    member."""
     for path in shards(folder):
         lines = path.with_suffix(".idx").read_text().splitlines()
         found = samples(path)

@@ -34,9 +34,13 @@ def test_no_permission_is_fatal(program: Program, open_folder: Path, what: str) 
     public = Program(Path(shutil.copy(program.path, open_folder)))  # the build folder may be closed to that user
     assert "Samples      4 " in public.run("plan", *dataset.flags(), **AS_NOBODY).stdout
     closed = {
-        "volume": dataset.folder / "p2" / "v2.npz", "folder": dataset.folder / "p2", "data folder": dataset.folder,
-        "reports": dataset.reports, "meta": dataset.meta, "labels": dataset.labels,
-    }[what]  # fmt: skip
+        "volume": dataset.folder / "p2" / "v2.npz",
+        "folder": dataset.folder / "p2",
+        "data folder": dataset.folder,
+        "reports": dataset.reports,
+        "meta": dataset.meta,
+        "labels": dataset.labels,
+    }[what]
     closed.chmod(0)
     for command in (["plan"], ["materialize", "--output-dir", open_folder / "out"]):
         message = public.refuses(*command, *dataset.flags(), **AS_NOBODY)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import Program, digest, shards
+from harness import Program, digest, payload, shards
 from kinds import Steps, assert_close, cropped_and_padded, preprocessed
 from make_dataset import Dataset
-from npzfiles import write_npz
+from npzfiles import ORDERS, write_npz
+from numpy.typing import NDArray
 from small_datasets import write_csv, write_dataset
 
 SMALL = Steps(shape=(24, 20, 16))
 
 
-def values(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+def values(shape: tuple[int, int, int], seed: int = 0) -> NDArray[Any]:
     """Raw values of air, lung, tissue and bone for an intercept of -1024."""
     rng = np.random.default_rng(seed)
     return rng.choice([0, 24, 160, 1000, 1064, 1500, 3000], shape).astype(np.float32) + rng.integers(0, 30, shape)
@@ -35,7 +37,7 @@ def samples(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for shard in shards(folder):
         with tarfile.open(shard) as archive:
-            members = {member.name: archive.extractfile(member).read() for member in archive}
+            members = {member.name: payload(archive, member) for member in archive}
         for name in members:
             if name.endswith(".json"):
                 meta = json.loads(members[name])
@@ -70,9 +72,11 @@ def test_preprocessed_equals_pytorch(program: Program, tmp_path: Path, case: str
     found = samples(out)["v"]
     assert_close(found["volume"], *preprocessed(stored, 1, -1024, (xy, xy, z), SMALL))
     assert list(found["json"].items()) == [
-        ("study_id", "v"), ("volume_shape", list(SMALL.shape)), ("volume_dtype", "float16"),
+        ("study_id", "v"),
+        ("volume_shape", list(SMALL.shape)),
+        ("volume_dtype", "float16"),
         ("volume_kind", "preprocessed"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2", ">i2", "<u2", "<i4", "<f2"])
@@ -95,13 +99,19 @@ def test_rescaled_json_lets_the_same_loader_give_hu(program: Program, tmp_path: 
     set_meta(dataset, {"v": (1, -8192, "[0.9, 0.9]", 1.2)})
     meta = samples(program.materialize(dataset, tmp_path / "out", "--volume", "rescaled"))["v"]["json"]
     assert list(meta.items()) == [
-        ("study_id", "v"), ("RescaleSlope", 1.0), ("RescaleIntercept", 0.0), ("XYSpacing", "[0.9, 0.9]"),
-        ("ZSpacing", 1.2), ("original_shape", [4, 5, 6]), ("volume_shape", [4, 5, 6]), ("volume_dtype", "float16"),
+        ("study_id", "v"),
+        ("RescaleSlope", 1.0),
+        ("RescaleIntercept", 0.0),
+        ("XYSpacing", "[0.9, 0.9]"),
+        ("ZSpacing", 1.2),
+        ("original_shape", [4, 5, 6]),
+        ("volume_shape", [4, 5, 6]),
+        ("volume_dtype", "float16"),
         ("volume_kind", "rescaled"),
-    ]  # fmt: skip
+    ]
 
 
-def dialect_arrays() -> dict[str, tuple[str, np.ndarray]]:
+def dialect_arrays() -> dict[str, tuple[str, NDArray[Any]]]:
     """HU of every dialect, from the same head."""
     hu = (values((20, 22, 18)) - 1024).clip(-1024, 3000)
     return {
@@ -117,7 +127,7 @@ def dialect_arrays() -> dict[str, tuple[str, np.ndarray]]:
 @pytest.mark.parametrize("via", ["mount", "materialize"])
 def test_every_dialect_in_every_kind(
     program: Program, tmp_path: Path, dialect: str, kind: str, order: str, via: str
-) -> None:  # fmt: skip
+) -> None:
     """The table of formats: each cell from its definition, virtual and materialised."""
     name, array = dialect_arrays()[dialect]
     array = np.asfortranarray(array) if order == "F" else np.ascontiguousarray(array)
@@ -128,10 +138,12 @@ def test_every_dialect_in_every_kind(
     if kind == "stored":
         assert (found == array.astype(np.float16)).all() and found.shape == array.shape
     elif kind == "rescaled":
-        expected = {
-            "data": lambda: array - 1024, "volume": lambda: array,
+        maps: dict[str, Callable[[], NDArray[Any]]] = {
+            "data": lambda: array - 1024,
+            "volume": lambda: array,
             "arr_0": lambda: (array * np.float32(1000)).transpose(1, 2, 0),
-        }[dialect]()  # fmt: skip
+        }
+        expected = maps[dialect]()
         assert found.shape == expected.shape and (found == expected.astype(np.float16)).all()
     elif dialect == "data":
         assert_close(found, *preprocessed(array, 1, -1024, (0.9, 0.9, 1.2), SMALL))
@@ -172,10 +184,15 @@ def test_missing_metadata_matters_only_where_it_is_needed(program: Program, tmp_
     raw, hu = values((6, 7, 8)), (values((6, 7, 8)) - 1024).astype(np.int16)
     volumes = {"raw.npz": {"data": raw}, "noslope.npz": {"data": raw}, "nospacing.npz": {"data": raw}}
     dataset = write_dataset(tmp_path / "data", volumes | {"hu.npz": {"volume": hu}})
-    set_meta(dataset, {
-        "raw": (1, -1024, "[0.9, 0.9]", 1.2), "noslope": ("", -1024, "[0.9, 0.9]", 1.2),
-        "nospacing": (1, -1024, "[0.9, 0.9]", ""), "hu": ("", "", "", ""),
-    })  # fmt: skip
+    set_meta(
+        dataset,
+        {
+            "raw": (1, -1024, "[0.9, 0.9]", 1.2),
+            "noslope": ("", -1024, "[0.9, 0.9]", 1.2),
+            "nospacing": (1, -1024, "[0.9, 0.9]", ""),
+            "hu": ("", "", "", ""),
+        },
+    )
 
     def left_out(*flags: object) -> set[str]:
         plan = json.loads(program.run("plan", *dataset.flags(), "--json", *flags).stdout)
@@ -210,13 +227,20 @@ def test_a_damaged_volume_is_never_read_whole(program: Program, tmp_path: Path) 
 def test_nonsense_is_refused(program: Program, tmp_path: Path) -> None:
     """By the command line, with what was expected."""
     dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": values((4, 4, 4))}})
-    for flags in (["--spacing", "1,1"], ["--shape", "0,1,1"], ["--shape", "1.5,1,1"], ["--hu-range", "5,5"],
-                  ["--rescale", "maybe"], ["--spacing", "-1,1,1"], ["--shape", "1e9,1,1"]):  # fmt: skip
+    for flags in (
+        ["--spacing", "1,1"],
+        ["--shape", "0,1,1"],
+        ["--shape", "1.5,1,1"],
+        ["--hu-range", "5,5"],
+        ["--rescale", "maybe"],
+        ["--spacing", "-1,1,1"],
+        ["--shape", "1e9,1,1"],
+    ):
         done = program.run("plan", *dataset.flags(), "--volume", "preprocessed", *flags, check=False)
         assert done.returncode == 2 and flags[0] in done.stderr
 
 
-def head(air: float, corner: float, seed: int = 0) -> np.ndarray:
+def head(air: float, corner: float, seed: int = 0) -> NDArray[Any]:
     """Tissue in the middle of air, with padded corners as some scanners write them."""
     volume = np.full((32, 32, 24), air, np.float32)
     volume[8:24, 8:24] = air + 1000
@@ -290,7 +314,7 @@ def test_plan_compares_the_kinds(program: Program, tmp_path: Path) -> None:
 
 def test_every_kind_streams_and_is_the_same_in_a_mount(program: Program, tmp_path: Path) -> None:
     """Whatever the order of reads and the size of the cache; the digests of the plans differ."""
-    volumes = {f"v{n}.npz": {"data": np.asarray(head(24, 0, n), order="CF"[n % 2])} for n in range(4)}
+    volumes = {f"v{n}.npz": {"data": np.asarray(head(24, 0, n), order=ORDERS[n % 2])} for n in range(4)}
     dataset = write_dataset(tmp_path / "data", volumes, deflated=True)
     seen = set()
     for kind in ("stored", "rescaled", "preprocessed"):

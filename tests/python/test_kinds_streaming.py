@@ -12,6 +12,7 @@ from faulty import faulty_folder
 from harness import Program, daemon_of, needs_root, require_fuse, shards
 from kinds import Steps
 from make_dataset import Dataset
+from npzfiles import Order
 from small_datasets import noise_dataset
 
 WITHIN = 30  # seconds that a read may take that does not wait for the rest of its source
@@ -59,7 +60,7 @@ def test_the_first_bytes_do_not_wait_for_the_last_planes(
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("deflated", [False, True])
-def test_memory_is_that_of_the_result(program: Program, tmp_path: Path, order: str, deflated: bool) -> None:
+def test_memory_is_that_of_the_result(program: Program, tmp_path: Path, order: Order, deflated: bool) -> None:
     """And of some planes. The source has 96 MiB, a plane of it 256 KiB or 384 KiB; the result has 1 MiB, and a block of
     its planes in Fortran order as much."""
     plane = np.broadcast_to(np.arange(-500, 524, 4)[:, None, None], (256, 256, 1))  # deflates at once
@@ -70,11 +71,23 @@ def test_memory_is_that_of_the_result(program: Program, tmp_path: Path, order: s
         volume = np.broadcast_to(plane[: shape[0], : shape[1]], shape).astype("f4", order=order)
         (np.savez_compressed if deflated else np.savez)(data.volumes()[0], data=volume)
         del volume
-        flags = ["--volume", "preprocessed", "--rescale", "table", *steps.flags(), "--threads", 1, "--cache-size", "8MiB"]
+        flags = [
+            "--volume",
+            "preprocessed",
+            "--rescale",
+            "table",
+            *steps.flags(),
+            "--threads",
+            1,
+            "--cache-size",
+            "8MiB",
+        ]
         with program.mounted(data, *flags) as point:
             status = Path(f"/proc/{daemon_of(point)}/status")
             assert np.frombuffer(shards(point)[0].read_bytes()[512:], np.float16, steps_len(steps)).max() <= 1
-            peaks[name] = int(re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[1]) * 1024
+            peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+            assert peak is not None
+            peaks[name] = int(peak[1]) * 1024
     assert peaks["large"] - peaks["small"] <= 8 * MIB, peaks
 
 

@@ -15,8 +15,19 @@ from ctreport_webdataset import SHAPE, SPACING, Buffer, CTReportWebDataset, Shar
 from harness import READER_OPTIONS, Program, shards
 from kinds import preprocessed
 from loading import (
-    DEADLINE, HALF_HU, SMALL, STEPS, Samples, assert_same, collected, from_npz, from_shards, ids, unbatched, write_views,
-)  # fmt: skip
+    DEADLINE,
+    HALF_HU,
+    SMALL,
+    STEPS,
+    Samples,
+    assert_same,
+    collected,
+    from_npz,
+    from_shards,
+    ids,
+    unbatched,
+    write_views,
+)
 from make_dataset import Dataset
 from small_datasets import write_dataset
 
@@ -56,7 +67,7 @@ def test_npz_samples_are_the_original_loaders(dataset: Dataset, right: Samples) 
         assert np.abs(found[0] - volume.transpose(2, 0, 1)).max() < 2e-6
         fields = [sample.report["Findings_EN"], sample.report["Impressions_EN"]]
         assert text == clean_text("\n".join("" if field in reference.MISSING else field for field in fields))
-        assert labels == tuple(np.float32(sample.labels).tolist())
+        assert labels == tuple(np.array(sample.labels, np.float32).tolist())
 
 
 def test_text_rule() -> None:
@@ -76,19 +87,19 @@ def test_shards_equal_npz(folder: Path, right: Samples, plain: Samples) -> None:
 
 
 @pytest.mark.parametrize(("workers", "start"), [(0, ""), (2, "fork"), (4, "fork"), (2, "spawn")])
-def test_dataloader(
-    folder: Path, dataset: Dataset, plain: Samples, right: Samples, workers: int, start: str
-) -> None:  # fmt: skip
+def test_dataloader(folder: Path, dataset: Dataset, plain: Samples, right: Samples, workers: int, start: str) -> None:
     """Two epochs of persistent workers; batches of two, so that the last ones are smaller. Of spawned workers there are
     two, as each of them imports PyTorch for seconds."""
-    context = {"multiprocessing_context": start, "timeout": DEADLINE} if workers else {}
+    context: dict[str, Any] = {"multiprocessing_context": start, "timeout": DEADLINE} if workers else {}
     loader = from_shards(folder).make_loader(2, workers, **context)
     for _ in range(2):
         batches = list(loader)
         assert len(batches) == len(loader)
         assert_same(collected(unbatched(batches)), plain)
     if folder.name != "mount":  # once is enough for NPZ
-        loader = from_npz(dataset).create_pytorch_dataloader(batch_size=2, num_workers=workers, prefetch_factor=1, **context)
+        loader = from_npz(dataset).create_pytorch_dataloader(
+            batch_size=2, num_workers=workers, prefetch_factor=1, **context
+        )
         batches = list(loader)
         assert len(batches) == len(loader) == 7
         assert_same(collected(unbatched(batches)), right)
@@ -96,7 +107,8 @@ def test_dataloader(
 
 @pytest.mark.parametrize("kind", ["rescaled", "preprocessed"])
 def test_other_kinds(program: Program, dataset: Dataset, right: Samples, kind: str) -> None:
-    """What the mount did already is not done again; half a HU from what NPZ gives, also from raw values around -8192."""
+    """What the mount did already is not done again; half a HU from what NPZ gives, also from raw values around
+    -8192."""
     flags = [*READER_OPTIONS.flags(), "--volume", kind, *STEPS.flags()]
     with program.mounted(dataset, *flags) as point:
         found = collected(from_shards(point))
@@ -124,7 +136,9 @@ def test_profile_npy(program: Program, dataset: Dataset, plain: Samples) -> None
 def test_every_dialect_and_kind(program: Program, tmp_path: Path, name: str, dialect: str, kind: str) -> None:
     """The same volume whatever the mount did of the steps. Only `preprocessed` ones need not be told the dialect."""
     hu = np.random.default_rng(5).integers(-1024, 1500, (44, 30, 33)).astype(np.float32)
-    array = {"data": hu + 1024, "volume": hu.astype(np.int16), "arr_0": (hu / 1000).clip(-1, 1).transpose(2, 0, 1)}[name]
+    array = {"data": hu + 1024, "volume": hu.astype(np.int16), "arr_0": (hu / 1000).clip(-1, 1).transpose(2, 0, 1)}[
+        name
+    ]
     dataset = write_dataset(tmp_path / "data", {"v.npz": {name: np.ascontiguousarray(array)}})
     with program.mounted(dataset, "--volume", kind, *STEPS.flags()) as point:
         told = {} if kind == "preprocessed" else {"dialect": dialect}
@@ -172,7 +186,14 @@ def test_patterns(files: Path, plain: Samples, monkeypatch: pytest.MonkeyPatch) 
     """A folder, braces, globs, files and lists of them."""
     names = [str(path) for path in shards(files)]
     braces = f"{files}/shard-{{000000..{len(names) - 1:06d}}}.tar"
-    for pattern in (files, str(files), braces, f"{files}/shard-0*.tar", names, [files / "shard-00000{0,1}.tar", *names[2:]]):
+    for pattern in (
+        files,
+        str(files),
+        braces,
+        f"{files}/shard-0*.tar",
+        names,
+        [files / "shard-00000{0,1}.tar", *names[2:]],
+    ):
         data = from_shards(pattern)
         assert len(data) == 13 and [sample[3] for sample in data] == list(plain)
     some = from_shards(f"{files}/shard-{{000001..000002}}.tar")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import shutil
 from pathlib import Path
+from typing import Any
 
-import ctreport_webdataset as loading
 import pytest
 import torch
 from ctreport_webdataset import CTReportWebDataset, LoaderError
@@ -32,7 +32,7 @@ def packed(program: Program, data: Dataset, tmp_path_factory: pytest.TempPathFac
     return program.materialize(data, tmp_path_factory.mktemp("packed"), *FLAGS, "--compress", "zstd")
 
 
-def samples(folder: Path, **more: object) -> list:
+def samples(folder: Path, **more: Any) -> list[Any]:
     """All of them, in order."""
     return list(CTReportWebDataset(folder, shuffle=False, shape=SHAPE, **more))
 
@@ -45,7 +45,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
             raise ImportError(name)
         return importlib.__import__(name, fromlist=["decompress"])
 
-    monkeypatch.setattr(loading.importlib, "import_module", import_module)
+    monkeypatch.setattr(importlib, "import_module", import_module)
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -76,7 +76,7 @@ def test_damage_is_an_error(packed: Path, tmp_path: Path, name: str) -> None:
     """That names the shard; without the sample, the others are read."""
     folder = Path(shutil.copytree(packed, tmp_path / "copy"))
     apply(folder, DAMAGES[name].do)
-    with pytest.raises(LoaderError, match="shard-000000.tar"):
+    with pytest.raises(LoaderError, match=r"shard-000000\.tar"):
         samples(folder)
     with pytest.warns(UserWarning, match="left out"):
         assert [sample[3] for sample in samples(folder, on_error="skip")] == ["v01", "v02"]
@@ -86,5 +86,5 @@ def test_without_zstd(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says what to install, and on_error does not hide it."""
     only(monkeypatch)
     for on_error in ("raise", "skip"):
-        with pytest.raises(ImportError, match="pip install backports.zstd"):
+        with pytest.raises(ImportError, match=r"pip install backports\.zstd"):
             samples(packed, on_error=on_error)

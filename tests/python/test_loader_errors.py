@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ctreport_webdataset import (
     CTReportDataset,
     CTReportWebDataset,
     LoaderError,
+    Sample,
     create_dataset_from_config,
     create_loader_from_config,
     create_webdataset_from_config,
@@ -125,7 +127,7 @@ def test_a_damaged_file(copy: Path, damage: Callable[[Path], None], words: tuple
         other.unlink()
     if not left:  # asked for more samples than there are, it must not search for ever
         data = from_shards(path, **SHAPE, on_error="skip", epoch_length=3)
-        with pytest.warns(UserWarning):
+        with pytest.warns(UserWarning, match="left out"):
             assert "no sample" in message(lambda: list(data))
 
 
@@ -171,13 +173,17 @@ def test_fewer_shards_than_workers(right: Path) -> None:
 def test_options(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no such value is refused, with those there are."""
     for options, words in (
-        ({"mode": "valid"}, ("'valid'", "'val'")), ({"uneven": "wrap"}, ("uneven", "'pad'")),
-        ({"on_error": "ignore"}, ("on_error", "'skip'")), ({"rescale": "auto"}, ("rescale", "'table'")),
-        ({"dtype": "float16"}, ("dtype", "torch.float16")), ({"dtype": torch.int8}, ("dtype", "torch.float32")),
+        ({"mode": "valid"}, ("'valid'", "'val'")),
+        ({"uneven": "wrap"}, ("uneven", "'pad'")),
+        ({"on_error": "ignore"}, ("on_error", "'skip'")),
+        ({"rescale": "auto"}, ("rescale", "'table'")),
+        ({"dtype": "float16"}, ("dtype", "torch.float16")),
+        ({"dtype": torch.int8}, ("dtype", "torch.float32")),
         ({"epoch_length": 0}, ("epoch_length is 0", "1 or more")),
-        ({"rank": 2, "world_size": 2}, ("rank 2 of 2",)), ({"rank": 2}, ("rank and world_size",)),
-    ):  # fmt: skip
-        said = message(lambda options=options: CTReportWebDataset(right, **options))
+        ({"rank": 2, "world_size": 2}, ("rank 2 of 2",)),
+        ({"rank": 2}, ("rank and world_size",)),
+    ):
+        said = message(partial(CTReportWebDataset, right, **options))
         assert all(word in said for word in words), said
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -198,13 +204,18 @@ def test_missing_metadata(program: Program, tmp_path: Path) -> None:
     assert [study.meta["study_id"] for study in from_npz(dataset).studies] == ["v01"], "left out, as ctwds-fs does"
 
 
+def all_but_bad(folder: Path) -> list[Sample]:
+    """The samples of a folder, without those that cannot be made."""
+    return list(CTReportWebDataset(folder, on_error="skip"))
+
+
 def test_volumes_that_were_resampled_before(program: Program, tmp_path: Path) -> None:
     """Resampled again they would be wrong voxels: the sample and the option are named, and nothing is skipped."""
     whole, small = np.zeros((480, 480, 240), np.int16), np.random.default_rng(7).random((12, 16, 16), np.float32)
     for name, array, dialect in (("volume", whole, "hu"), ("arr_0", small, "normalized")):
         dataset = write_dataset(tmp_path / name, {"v.npz": {name: array}})
         with program.mounted(dataset) as point:
-            said = message(lambda point=point: list(CTReportWebDataset(point, on_error="skip")))
+            said = message(partial(all_but_bad, point))
             assert "000000_000000 (v)" in said and f"dialect='{dialect}'" in said, said
     told = from_shards(program.materialize(dataset, tmp_path / "out"), **SHAPE, dialect="native")
     assert len(list(told)) == 1, "whoever says so is believed"
@@ -239,7 +250,7 @@ def test_folder_depths(tmp_path: Path) -> None:
     """The depth with the most files, of equals the deepest; in the order of the paths' bytes."""
     hu = {"data": np.zeros((2, 2, 2), np.float32)}
     names = ["b.npz", "a/x.npz", "a-/y.npz", "a/Z.npz", "c/d/e.npz", ".hidden/h.npz"]
-    dataset = write_dataset(tmp_path / "data", {name: hu for name in names})
+    dataset = write_dataset(tmp_path / "data", dict.fromkeys(names, hu))
     assert [study.meta["study_id"] for study in from_npz(dataset).studies] == ["y", "Z", "x"]
 
 

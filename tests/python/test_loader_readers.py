@@ -1,5 +1,6 @@
-"""Training pipelines of other packages, over the mount and over the materialised files: the voxels are NPZ's. What a plain
-`webdataset` pipeline, `tarfile` and `wids` see is in test_readers.py; Energon and DALI are in test_index_readers.py."""
+"""Training pipelines of other packages, over the mount and over the materialised files: the voxels are NPZ's. What a
+plain `webdataset` pipeline, `tarfile` and `wids` see is in test_readers.py; Energon and DALI are in
+test_index_readers.py."""
 
 from __future__ import annotations
 
@@ -16,16 +17,17 @@ import webdataset as wds
 from harness import REPOSITORY, shards
 from loading import DEADLINE
 from make_dataset import Dataset
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 DATASETS = REPOSITORY / ".venv-datasets" / "bin" / "python"
 SAMPLES = 13
 
-Decoded = tuple[str, np.ndarray, str]
+Decoded = tuple[str, NDArray[Any], str]
 
 
 @pytest.fixture(scope="module")
-def npz(dataset: Dataset) -> dict[str, np.ndarray]:
+def npz(dataset: Dataset) -> dict[str, NDArray[Any]]:
     """The arrays of the data set's volumes, as float16."""
     return {path.stem: np.load(path)["data"].astype(np.float16) for path in dataset.volumes()}
 
@@ -37,7 +39,7 @@ def parts(sample: dict[str, Any]) -> Decoded:
     return sample["json"]["study_id"], voxels, sample["txt"]
 
 
-def studies(samples: Iterable[Decoded], npz: dict[str, np.ndarray]) -> list[str]:
+def studies(samples: Iterable[Decoded], npz: dict[str, NDArray[Any]]) -> list[str]:
     """The studies in the order in which they came, each with NPZ's voxels."""
     order = []
     for study, voxels, text in samples:
@@ -49,31 +51,41 @@ def studies(samples: Iterable[Decoded], npz: dict[str, np.ndarray]) -> list[str]
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize("workers", [0, 2, 4])
-def test_webdataset_shuffled(folder: Path, npz: dict[str, np.ndarray], workers: int) -> None:
+def test_webdataset_shuffled(folder: Path, npz: dict[str, NDArray[Any]], workers: int) -> None:
     """Forked workers."""
     check_shuffled(folder, npz, workers, "fork")
 
 
-def test_webdataset_in_spawned_workers(mount: Path, npz: dict[str, np.ndarray]) -> None:
+def test_webdataset_in_spawned_workers(mount: Path, npz: dict[str, NDArray[Any]]) -> None:
     """Over the mount only, as each of them imports PyTorch for seconds."""
     check_shuffled(mount, npz, 2, "spawn")
 
 
-def check_shuffled(folder: Path, npz: dict[str, np.ndarray], workers: int, start: str) -> None:
-    """Shards shuffled and split by worker, samples decoded and shuffled in a buffer; two epochs of the same workers, each
-    with every sample once, in another order."""
-    data = wds.WebDataset(
-        [str(path) for path in shards(folder)], shardshuffle=4, seed=1, nodesplitter=wds.split_by_node,
-        workersplitter=wds.split_by_worker,
-    ).shuffle(5).decode().map(parts)  # fmt: skip
-    more = {"persistent_workers": True, "timeout": DEADLINE, "multiprocessing_context": start} if workers else {}
+def check_shuffled(folder: Path, npz: dict[str, NDArray[Any]], workers: int, start: str) -> None:
+    """Shards shuffled and split by worker, samples decoded and shuffled in a buffer; two epochs of the same workers,
+    each with every sample once, in another order."""
+    data = (
+        wds.WebDataset(
+            [str(path) for path in shards(folder)],
+            shardshuffle=4,
+            seed=1,
+            nodesplitter=wds.split_by_node,
+            workersplitter=wds.split_by_worker,
+        )
+        .shuffle(5)
+        .decode()
+        .map(parts)
+    )
+    more: dict[str, Any] = (
+        {"persistent_workers": True, "timeout": DEADLINE, "multiprocessing_context": start} if workers else {}
+    )
     loader = DataLoader(data, batch_size=None, num_workers=workers, **more)
     epochs = [studies(loader, npz) for _ in range(2)]
     assert [len(epoch) for epoch in epochs] == [SAMPLES, SAMPLES] and set(epochs[0]) == set(epochs[1])
     assert len(set(epochs[0])) == SAMPLES and epochs[0] != epochs[1]
 
 
-def test_webdataset_resampled(folder: Path, npz: dict[str, np.ndarray]) -> None:
+def test_webdataset_resampled(folder: Path, npz: dict[str, NDArray[Any]]) -> None:
     """As many samples as asked for, of shards drawn with replacement, by two workers."""
     data = wds.WebDataset([str(path) for path in shards(folder)], resampled=True, shardshuffle=False)
     data = data.shuffle(5).decode().map(parts).with_epoch(30)
@@ -82,8 +94,10 @@ def test_webdataset_resampled(folder: Path, npz: dict[str, np.ndarray]) -> None:
     assert 1 < len(set(found)) <= SAMPLES
 
 
-@pytest.mark.skipif(not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it")
-def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, np.ndarray]) -> None:
+@pytest.mark.skipif(
+    not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it"
+)
+def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, NDArray[Any]]) -> None:
     """`datasets` reads the shards where they are: in order, shuffled, and behind a DataLoader of two workers."""
     command = [str(DATASETS), str(Path(__file__).with_name("datasets_reader.py")), str(files), str(mount)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE, check=False)

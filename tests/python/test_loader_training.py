@@ -25,16 +25,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 CONFIGS = REPOSITORY / "scripts" / "configs"
 # As the steps of `loading` make them, of volumes of 64 x 64 x 96 at 0.75 x 0.75 x 1.5 mm.
-STEPS = {"shape": [40, 36, 30], "spacing": [1.0, 1.0, 4.0]}
+STEPS: dict[str, list[Any]] = {"shape": [40, 36, 30], "spacing": [1.0, 1.0, 4.0]}
 
 
 def filled_in(name: str, dataset: Dataset, shards: Path) -> dict[str, Any]:
     """An example configuration with the paths of the test's data set, to train and to validate with."""
     cfg = yaml.safe_load((CONFIGS / name).read_text())
     paths = {
-        "dir": dataset.folder, "reports": dataset.reports, "meta": dataset.meta, "labels": dataset.labels,
+        "dir": dataset.folder,
+        "reports": dataset.reports,
+        "meta": dataset.meta,
+        "labels": dataset.labels,
         "shards": shards / "shard-{000000..000001}.tar",
-    }  # fmt: skip
+    }
     for key, value in cfg["data"].items():
         if isinstance(value, str) and value.startswith("/data/"):
             (kind,) = [kind for kind in paths if kind in key]
@@ -70,9 +73,12 @@ def losses(loader: Any) -> list[float]:
     """A few steps of a small 3-D CNN on the labels."""
     torch.manual_seed(7)
     model = torch.nn.Sequential(
-        torch.nn.Conv3d(1, 4, 5, stride=4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool3d(2), torch.nn.Flatten(),
+        torch.nn.Conv3d(1, 4, 5, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool3d(2),
+        torch.nn.Flatten(),
         torch.nn.Linear(32, 3),
-    )  # fmt: skip
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     found = []
     for _ in range(2):
@@ -88,7 +94,7 @@ def losses(loader: Any) -> list[float]:
 
 def test_training_has_the_same_losses(program: Program, small: Dataset) -> None:
     """From a mount and from NPZ, under the same seed."""
-    steps = {"shape": tuple(STEPS["shape"]), "spacing": tuple(STEPS["spacing"])}
+    steps: dict[str, Any] = {name: tuple(values) for name, values in STEPS.items()}
     with program.mounted(small, *SMALL_FLAGS) as point:
         mount = losses(from_shards(point, **steps).make_loader(2, 1, persistent_workers=False, timeout=DEADLINE))
     npz = losses(from_npz(small, **steps).make_loader(2, 1, persistent_workers=False, timeout=DEADLINE))
@@ -122,7 +128,7 @@ def rank_reads(rank: int, port: int, folder: str, cases: list[dict[str, Any]], a
     dist.destroy_process_group()
 
 
-DDP_CASES = [
+DDP_CASES: list[dict[str, Any]] = [
     {"batch": 1, "workers": 0, "samples_per_shard": 3},
     {"batch": 2, "workers": 2, "samples_per_shard": 1, "shuffle": True},
     {"batch": 2, "workers": 0, "samples_per_shard": 2, "uneven": "pad"},
@@ -170,7 +176,7 @@ def run_two(folder: str, cases: list[dict[str, Any]]) -> list[list[list[Any]]]:
             process.join(DEADLINE)
             assert process.exitcode == 0
         assert weights[0] == weights[1] and len({*weights[0]}) >= len(cases) // 2, "trained, and alike"
-        return [list(pair) for pair in zip(found[0], found[1])]
+        return [list(pair) for pair in zip(found[0], found[1], strict=True)]
     finally:
         for process in ranks:
             process.kill()
@@ -236,10 +242,14 @@ def test_uneven_lengths_add_up(right: Path) -> None:
             data = from_shards(right, rank=rank, world_size=world, uneven=uneven)
             data.shards, data._batch_size = shards, batch
             tasks = data._tasks(0, workers)
-            counts = [task.samples if task.samples is not None else sum(s.samples or 0 for s in task.shards) for task in tasks]
+            counts = [
+                task.samples if task.samples is not None else sum(s.samples or 0 for s in task.shards) for task in tasks
+            ]
             assert sum(-(-count // batch) for count in counts) == data._batches(workers)
             lengths.add(data._batches(workers))
-            read += [min(count, sum(s.samples or 0 for s in task.shards)) for count, task in zip(counts, tasks)]
+            read += [
+                min(count, sum(s.samples or 0 for s in task.shards)) for count, task in zip(counts, tasks, strict=True)
+            ]
         assert len(lengths) == 1
         if uneven == "pad":
             assert sum(read) == sum(shard.samples or 0 for shard in shards), "nothing is left out"
@@ -249,13 +259,21 @@ def test_the_module_needs_nothing_else(right: Path, tmp_path: Path) -> None:
     """Copied to another folder, in a Python that has neither webdataset nor PyYAML at hand, it reads shards."""
     (tmp_path / "ctreport_webdataset.py").write_bytes((REPOSITORY / "scripts" / "ctreport_webdataset.py").read_bytes())
     code = (
-        "import sys; sys.modules.update(webdataset=None, yaml=None); from ctreport_webdataset import CTReportWebDataset\n"
+        "import sys; sys.modules.update(webdataset=None, yaml=None)\n"
+        "from ctreport_webdataset import CTReportWebDataset\n"
         f"data = CTReportWebDataset({str(right)!r}, shuffle=False, shape=(8, 8, 8))\n"
         "print([sample[3] for sample in data])"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          timeout=DEADLINE, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     assert done.stdout.strip() == str([f"v{n:02d}" for n in range(6)]), done.stderr
 
 

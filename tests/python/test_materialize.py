@@ -151,9 +151,12 @@ def half_way(folder: FaultyFolder, out: Path, act: Callable[[], object]) -> None
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_signal(
-    program: Program, watched: tuple[FaultyFolder, Dataset], tiny: tuple[Dataset, Path], tmp_path: Path,
+    program: Program,
+    watched: tuple[FaultyFolder, Dataset],
+    tiny: tuple[Dataset, Path],
+    tmp_path: Path,
     sent: signal.Signals,
-) -> None:  # fmt: skip
+) -> None:
     """The run ends soon with a message that says how to go on; no unfinished file is left; and it goes on."""
     folder, dataset = watched
     with program.running(*command(dataset, tmp_path, "--num-workers", 1)) as process:

@@ -1,4 +1,5 @@
-"""A mount beside `materialize`: what is finished comes from the file, and nobody who reads notices more than the speed."""
+"""A mount beside `materialize`: what is finished comes from the file, and nobody who reads notices more than the
+speed."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def test_finished_shards_are_not_decoded(program: Program, dataset: Dataset, rig
 
 def test_a_shard_is_used_as_soon_as_it_is_finished(
     program: Program, dataset: Dataset, right: Path, tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     """Open files go on with what they have; the next open takes the file."""
     out = tmp_path / "out"
     with program.mounted(dataset, *FLAGS, "--materialized", out) as point:
@@ -118,7 +119,7 @@ def test_no_open_fails_while_names_switch(program: Program, dataset: Dataset, ri
 
 def test_a_file_that_goes_away_is_made_on_demand_again(
     program: Program, dataset: Dataset, right: Path, tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     """Also beside a handle that the kernel reads; one that was cut is not used."""
     out = tmp_path / "out"
     shutil.copytree(right, out)

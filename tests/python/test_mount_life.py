@@ -158,10 +158,11 @@ def test_unmount_of_a_busy_mount_is_refused(
     """With a message; nothing breaks, and it works once the reader has gone."""
     point = begin()
     code = {
-        "open file": "f=open('shard-000000.tar','rb'); os.chdir('/')", "working folder": "pass",
+        "open file": "f=open('shard-000000.tar','rb'); os.chdir('/')",
+        "working folder": "pass",
         "mapping": "f=open('shard-000000.tar','rb'); m=mmap.mmap(f.fileno(),0,access=mmap.ACCESS_READ); f.close(); "
         "os.chdir('/')",
-    }[busy]  # fmt: skip
+    }[busy]
     command = [sys.executable, "-c", f"import mmap,os,sys; {code}; print('ready',flush=True); sys.stdin.read()"]
     with subprocess.Popen(command, cwd=point, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
         assert reader.stdout and reader.stdout.readline() == b"ready\n"
@@ -179,7 +180,7 @@ def test_foreground(program: Program, small: Dataset, base: Path, right: Path, s
     """The command stays, logs to the terminal, and ends well with the mount."""
     point = base / "mount"
     with program.running("mount", "--foreground", *small.flags(), *SMALL_FLAGS, point) as process:
-        wait_until(lambda: (point / "shard-000000.tar").exists(), "the mount is ready")
+        wait_until((point / "shard-000000.tar").exists, "the mount is ready")
         assert digest(point / "shard-000000.tar") == digest(right / "shard-000000.tar")
         assert daemon_of(point) == process.pid and process.poll() is None
         process.send_signal(sent)

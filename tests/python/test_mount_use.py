@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SMALL_FLAGS, NOBODY, Program, digest, force_unmount, mount_folder, needs_root, require_fuse, shards, wait_until
+from harness import (
+    NOBODY,
+    SMALL_FLAGS,
+    Program,
+    digest,
+    force_unmount,
+    mount_folder,
+    needs_root,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -41,14 +52,23 @@ def test_even_root_cannot_write(program: Program, small: Dataset) -> None:
     with program.mounted(small, *SMALL_FLAGS) as point:
         shard, manifest, status = point / "shard-000000.tar", point / "manifest.json", point / ".ctwds"
         attempts: list[Callable[[], object]] = [
-            lambda: os.symlink("x", point / "new"), lambda: os.link(shard, point / "new"),
-            lambda: os.mkfifo(point / "new"), lambda: os.rmdir(status), lambda: os.chown(shard, 1, 1),
-            lambda: os.chmod(point, 0o777), lambda: os.setxattr(shard, "user.x", b""),
-            lambda: os.removexattr(shard, "user.x"), lambda: os.open(shard, os.O_RDONLY | os.O_TRUNC),
-            lambda: os.open(manifest, os.O_WRONLY), lambda: os.unlink(status / "stats.json"),
-            lambda: os.open(status / "new", os.O_WRONLY | os.O_CREAT), lambda: os.rename(manifest, status / "new"),
-            lambda: os.mkdir(status / "new"), lambda: os.truncate(manifest, 0), lambda: os.utime(point),
-        ]  # fmt: skip
+            lambda: os.symlink("x", point / "new"),
+            lambda: os.link(shard, point / "new"),
+            lambda: os.mkfifo(point / "new"),
+            lambda: os.rmdir(status),
+            lambda: os.chown(shard, 1, 1),
+            lambda: os.chmod(point, 0o777),
+            lambda: os.setxattr(shard, "user.x", b""),
+            lambda: os.removexattr(shard, "user.x"),
+            lambda: os.open(shard, os.O_RDONLY | os.O_TRUNC),
+            lambda: os.open(manifest, os.O_WRONLY),
+            lambda: os.unlink(status / "stats.json"),
+            lambda: os.open(status / "new", os.O_WRONLY | os.O_CREAT),
+            lambda: os.rename(manifest, status / "new"),
+            lambda: os.mkdir(status / "new"),
+            lambda: os.truncate(manifest, 0),
+            lambda: os.utime(point),
+        ]
         assert [errno_of(attempt) for attempt in attempts] == [errno.EROFS] * len(attempts)
         assert os.access(shard, os.R_OK) and not os.access(shard, os.W_OK) and not os.access(shard, os.X_OK)
 

@@ -8,11 +8,13 @@ import os
 import random
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from harness import Program, digest, shards
 from make_dataset import Dataset
+from numpy.typing import NDArray
 from small_datasets import write_dataset, write_plain_tables
 
 VOLUMES = 64
@@ -50,7 +52,7 @@ def dataset(tmp_path: Path) -> Dataset:
     """Volumes of every order and compression, of two arrays each, so that the wrong one could be taken."""
     rng = np.random.default_rng(1)
 
-    def volume(number: int) -> dict[str, np.ndarray]:
+    def volume(number: int) -> dict[str, NDArray[Any]]:
         values = rng.integers(-1000, 1000, (9, 10, 11)).astype("i2" if number % 2 else "f4")
         return {"data": np.asfortranarray(values) if number % 3 == 0 else values, "arr_0": values + 1}
 

@@ -1,5 +1,6 @@
-"""No path leaves a daemon, a mount or a lock behind, or waits for what does not answer: killed commands, stopped daemons,
-stuck sources, readers that do not leave. And what is left on purpose, logs and saved plans, is for the user's eyes only."""
+"""No path leaves a daemon, a mount or a lock behind, or waits for what does not answer: killed commands, stopped
+daemons, stuck sources, readers that do not leave. And what is left on purpose, logs and saved plans, is for the user's
+eyes only."""
 
 from __future__ import annotations
 
@@ -12,13 +13,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from faulty import FaultyFolder, faulty_folder
-from harness import SMALL_FLAGS, Program, daemon_of, is_mounted, is_running, needs_root, require_fuse, shards, wait_until
+from harness import (
+    SMALL_FLAGS,
+    Program,
+    daemon_of,
+    is_mounted,
+    is_running,
+    needs_root,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 
 AT_ONCE = 4.5  # seconds; what answers at all takes milliseconds, and what does not, five seconds
@@ -72,7 +85,7 @@ def stall(folder: FaultyFolder, release: threading.Event) -> list[str]:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_a_command_that_is_killed_before_the_mount_is_ready(
     program: Program, stalling: tuple[FaultyFolder, Dataset, threading.Event], base: Path, sent: signal.Signals
-) -> None:  # fmt: skip
+) -> None:
     """Its daemon ends with it: nobody would know of the mount."""
     folder, dataset, release = stalling
     waiting = stall(folder, release)
@@ -121,7 +134,7 @@ def test_what_is_kept_is_for_the_user_only(program: Program, small: Dataset, bas
     program.run("unmount", base / "mount", env=env)
     program.run("materialize", *small.flags(), *SMALL_FLAGS, "--output-dir", tmp_path / "out", env=env, umask=0)
     for place in places.values():
-        found = [path for path in place.rglob("*")]
+        found = list(place.rglob("*"))
         assert found, f"nothing is kept in {place}"
         for path in found:
             mode = path.stat().st_mode
@@ -131,11 +144,13 @@ def test_what_is_kept_is_for_the_user_only(program: Program, small: Dataset, bas
 
 # --- what does not answer --------------------------------------------------------------------------------------------
 
+Result = TypeVar("Result")
 
-def timed(action: object, limit: float) -> object:
+
+def timed(action: Callable[[], Result], limit: float) -> Result:
     """The result of a call that must not take longer."""
     begin = time.monotonic()
-    result = action()  # type: ignore[operator]
+    result = action()
     assert time.monotonic() - begin < limit, f"took {time.monotonic() - begin:.1f} s"
     return result
 
@@ -192,7 +207,7 @@ def test_a_foreign_mount_that_hangs_is_not_touched(
     with subprocess.Popen(["cat", folder.point / "v00.npz"], stdout=subprocess.DEVNULL) as reader:
         wait_until(lambda: bool(waiting), "nothing answers there")
         for command in (["mount", *small.flags()], ["unmount"], ["unmount", "--force"], ["status"]):
-            message = timed(lambda command=command: program.refuses(*command, folder.point), AT_ONCE)
+            message = timed(partial(program.refuses, *command, folder.point), AT_ONCE)
             assert str(folder.point) in message
         assert is_mounted(folder.point)
         release.set()
@@ -219,12 +234,12 @@ def test_readers_that_do_not_leave(program: Program, small: Dataset, base: Path)
     point = base / "mount"
     program.run("mount", *small.flags(), *SMALL_FLAGS, "--page-cache", "off", "--log-file", base / "log", point)
     daemon, path = daemon_of(point), point / "shard-000000.tar"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-c", HOLDER, str(path)]
     with (
         subprocess.Popen(command, text=True, **pipes) as during,
         subprocess.Popen(command, text=True, **pipes) as after,
-    ):  # fmt: skip
+    ):
         assert during.stdout and after.stdout and during.stdout.readline() == after.stdout.readline() == "4096\n"
         os.kill(daemon, signal.SIGTERM)
         begin = time.monotonic()

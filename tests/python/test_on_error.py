@@ -10,6 +10,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ import reference
 from faulty import faulty_folder
 from harness import Program, digest, files_in, identities, require_fuse, shards
 from make_dataset import Dataset
-from small_datasets import explain_difference, flip_voxel, noise_dataset, reference_without, write_npz
+from npzfiles import write_npz
+from small_datasets import explain_difference, flip_voxel, noise_dataset, reference_without
 
 COUNT = 9
 OPTIONS = reference.Options(samples_per_shard=3)
@@ -44,7 +46,7 @@ def rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def manifest(out: Path) -> dict:
+def manifest(out: Path) -> dict[str, Any]:
     """The manifest."""
     return json.loads((out / "manifest.json").read_text())
 

@@ -9,19 +9,21 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from harness import Program, shards
+from harness import Program, payload, shards
 from kinds import Steps, assert_close, cropped_and_padded, preprocessed
 from make_dataset import Dataset, dataset_at
-from npzfiles import write_npz
+from npzfiles import ENDIANS, ORDERS, Order, write_npz
+from numpy.typing import NDArray
 from reference import Options, to_half
 from small_datasets import check_against_reference, write_dataset, write_plain_tables
 from test_goldens import nan_patterns, one_row, rounding_cases
 
-# Planes are collected, 32 of them where 32 MiB hold as many; where rows, columns and depth allow it, whole cache lines of
-# 32 voxels are written, some of which begin in the planes before.
+# Planes are collected, 32 of them where 32 MiB hold as many; where rows, columns and depth allow it, whole cache lines
+# of 32 voxels are written, some of which begin in the planes before.
 SHAPES = {
     "whole lines": (16, 24, 64),
     "one line": (8, 32, 32),
@@ -38,11 +40,11 @@ SHAPES = {
 LARGE = {
     "planes of which 64 are too many": (520, 512, 33),
     "planes of which 32 are too many": (1032, 520, 32),
-}  # fmt: skip
+}
 DTYPES = ("<f4", ">f4", "<i2", ">i2", "<f8")
 
 
-def values(shape: tuple[int, int, int], dtype: str) -> np.ndarray:
+def values(shape: tuple[int, int, int], dtype: str) -> NDArray[Any]:
     """Arbitrary values in Fortran order, of floats also those that are treated specially, anywhere."""
     rng = np.random.default_rng(list(shape))
     if dtype[1] != "f":
@@ -54,10 +56,10 @@ def values(shape: tuple[int, int, int], dtype: str) -> np.ndarray:
     places = rng.choice(volume.size, min(len(special), volume.size // 4), replace=False)
     volume.T.reshape(-1)[places] = special[: len(places)]  # a view: copies bits, and leaves the order
     assert volume.flags.f_contiguous
-    return volume.astype(volume.dtype.newbyteorder(dtype[0]), order="F")
+    return volume.astype(dtype, order="F")
 
 
-def write_volumes(out: Path, volumes: Mapping[str, np.ndarray]) -> Dataset:
+def write_volumes(out: Path, volumes: Mapping[str, NDArray[Any]]) -> Dataset:
     """Stored and deflated by turns, by name."""
     dataset = dataset_at(out)
     for number, (name, volume) in enumerate(volumes.items()):
@@ -67,14 +69,14 @@ def write_volumes(out: Path, volumes: Mapping[str, np.ndarray]) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def arrays() -> dict[str, np.ndarray]:
+def arrays() -> dict[str, NDArray[Any]]:
     """Shape × dtype, each twice: once to be stored, and once to be deflated."""
     cases = itertools.product(enumerate(SHAPES.values()), enumerate(DTYPES), range(2))
     return {f"v{s}{d}{twice}": values(shape, dtype) for (s, shape), (d, dtype), twice in cases}
 
 
 @pytest.fixture(scope="module")
-def dataset(arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(arrays: dict[str, NDArray[Any]], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The same as NPZ files."""
     return write_volumes(tmp_path_factory.mktemp("orders"), arrays)
 
@@ -86,7 +88,7 @@ def voxels(folder: Path, names: Mapping[str, object]) -> Iterator[tuple[str, byt
         with tarfile.open(shard) as archive:
             for member in archive:
                 if member.name.endswith(".bin"):
-                    yield next(remaining), archive.extractfile(member).read()
+                    yield next(remaining), payload(archive, member)
     assert not list(remaining), "samples are missing"
 
 
@@ -103,19 +105,24 @@ def test_large_planes(program: Program, via: str, tmp_path: Path, case: str) -> 
     check_against_reference(program, via, write_volumes(tmp_path / "data", {"v": volume}), tmp_path)
 
 
-def mapped(volume: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+def mapped(volume: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
     """HU by NumPy, in f32, or in f64 where the source is."""
-    exact = np.float64 if volume.dtype.str[1:] == "f8" else np.float32
+    exact: Any = np.float64 if volume.dtype.str[1:] == "f8" else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
         return volume.astype(exact) * exact(slope) + exact(intercept)
 
 
 # A slope of 2 doubles exactly, also into what overflows; an intercept of 0 makes +0 of -0.
-@pytest.mark.parametrize("slope, intercept", [(2, 0), (0.37, -1024.5), (1, -1024), (-1, 0)])
+@pytest.mark.parametrize(("slope", "intercept"), [(2, 0), (0.37, -1024.5), (1, -1024), (-1, 0)])
 def test_rescaled(
-    program: Program, via: str, arrays: dict[str, np.ndarray], dataset: Dataset, tmp_path: Path, slope: float,
+    program: Program,
+    via: str,
+    arrays: dict[str, NDArray[Any]],
+    dataset: Dataset,
+    tmp_path: Path,
+    slope: float,
     intercept: float,
-) -> None:  # fmt: skip
+) -> None:
     """The same after a map, rounded once."""
     flags = ["--volume", "rescaled", f"--rescale={slope},{intercept}", "--overflow", "saturate"]
     with program.produced(via, dataset, tmp_path / "out", *flags, "--samples-per-shard", 10) as out:
@@ -132,7 +139,7 @@ def test_every_tie_after_a_map(program: Program, via: str, tmp_path: Path, dtype
     volume = one_row(np.concatenate([rounding_cases(dtype) / 2, limits / 2, nan_patterns(dtype)]).astype(dtype))
     volumes = {
         f"{order}{endian == '>':d}": volume.astype(volume.dtype.newbyteorder(endian), order=order)
-        for order, endian in itertools.product("CF", "<>")
+        for order, endian in itertools.product(ORDERS, ENDIANS)
     }
     flags = ["--volume", "rescaled", "--rescale=2,0", "--overflow", overflow]
     data = write_volumes(tmp_path / "data", volumes)
@@ -142,7 +149,7 @@ def test_every_tie_after_a_map(program: Program, via: str, tmp_path: Path, dtype
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_infinities_of_another_dialect(program: Program, via: str, tmp_path: Path, order: str) -> None:
+def test_infinities_of_another_dialect(program: Program, via: str, tmp_path: Path, order: Order) -> None:
     """Depth first, as `arr_0` has it: what is only mapped is not interpolated, so that infinities stay."""
     volume = np.random.default_rng(0).normal(0, 0.5, (40, 16, 32)).astype("f4", order=order)
     volume[3, 4, 5], volume[39, 15, 31], volume[0, 0, 0], volume[7, 7, 7] = np.inf, -np.inf, np.nan, -0.0
@@ -158,7 +165,7 @@ def test_the_place_of_what_does_not_fit(program: Program, tmp_path: Path, dtype:
     """The message names the voxel, wherever it is among those that are cast together."""
     # f32 values are looked at in blocks of 4096, others are widened in blocks of 2048.
     for number, place in enumerate([(0, 0, 0), (39, 59, 1), (7, 3, 20), (39, 59, 69)]):
-        for order in "CF":
+        for order in ORDERS:
             volume = np.full((40, 60, 70), 7, dtype, order=order)
             volume[place] = 65530
             folder = tmp_path / f"{number}{order}"
@@ -182,7 +189,7 @@ def test_preprocessed(program: Program, via: str, tmp_path: Path, case: str) -> 
     steps, rng = RESULTS[case], np.random.default_rng(1)
     volumes = {}
     for number, (shape, dtype, order) in enumerate(
-        itertools.product([(40, 40, 90), (10, 9, 40), (30, 20, 7)], ("<f4", "<i2", "<f8"), "CF")
+        itertools.product([(40, 40, 90), (10, 9, 40), (30, 20, 7)], ("<f4", "<i2", "<f8"), ORDERS)
     ):
         volumes[f"v{number:02d}"] = rng.integers(-200, 2300, shape).astype(dtype, order=order)
     data = write_volumes(tmp_path / "data", volumes)

@@ -68,14 +68,10 @@ def test_parts_at_once(program: Program, data: Dataset, right: Path, tmp_path: P
     assert "20 shards" in program.run("manifest", "merge", out).stdout
     assert_merged(out, right)
     assert "20 shards" in program.run("manifest", "merge", out).stdout
-    assert "0 shards written, 20 kept" in program.run(
-        "materialize", *data.flags(), *FLAGS, "--output-dir", out
-    ).stdout  # fmt: skip
+    assert "0 shards written, 20 kept" in program.run("materialize", *data.flags(), *FLAGS, "--output-dir", out).stdout
 
 
-def test_kills_of_one_part_while_the_others_go_on(
-    program: Program, data: Dataset, right: Path, tmp_path: Path
-) -> None:  # fmt: skip
+def test_kills_of_one_part_while_the_others_go_on(program: Program, data: Dataset, right: Path, tmp_path: Path) -> None:
     """Submitted again after each kill, as an array is for some of its indexes."""
     rng, out, expected = random.Random(3), tmp_path / "out", files_in(right)
     with ExitStack() as stack:
@@ -111,9 +107,13 @@ def held(data: Dataset) -> Iterator[tuple[Dataset, FaultyFolder]]:
 
 
 def while_a_shard_is_made(
-    program: Program, held: tuple[Dataset, FaultyFolder], command: Callable[[Dataset], list[object]], out: Path,
-    volume: str, act: Callable[[], object],
-) -> None:  # fmt: skip
+    program: Program,
+    held: tuple[Dataset, FaultyFolder],
+    command: Callable[[Dataset], list[object]],
+    out: Path,
+    volume: str,
+    act: Callable[[], object],
+) -> None:
     """Run the command to its end, and `act` while it waits in the middle of its third shard."""
     dataset, folder = held
     acted: list[str] = []
@@ -216,7 +216,7 @@ def test_parts_that_fill_the_disk_together(program: Program, tmp_path: Path) -> 
 @pytest.mark.parametrize("variable", ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"])
 def test_index_from_the_environment(
     program: Program, data: Dataset, right: Path, tmp_path: Path, variable: str
-) -> None:  # fmt: skip
+) -> None:
     """An array that is submitted again for one of its indexes has another minimum and count: neither is asked for."""
     environment = {**os.environ, variable: "2", "SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_COUNT": "1"}
     program.run(*part(data, tmp_path, "auto"), env=environment)
@@ -273,7 +273,7 @@ def test_parts_of_different_plans_are_not_merged(program: Program, data: Dataset
 
 def test_parts_of_different_partitions_are_not_merged(
     program: Program, data: Dataset, parts: Path, tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     """Which of them is out of date, only the user knows."""
     program.run(*part(data, tmp_path / "other", 0, 2))
     shutil.copy(tmp_path / "other" / "manifest-0-of-2.json", parts)
@@ -344,6 +344,7 @@ def test_a_mount_uses_the_shards_of_all_parts(program: Program, data: Dataset, r
     program.run(*part(data, out, 0))
     program.run(*part(data, out, 2))
     with program.mounted(data, *FLAGS, "--materialized", out) as point:
+
         def used() -> int:
             return json.loads((point / ".ctwds" / "stats.json").read_text())["materialized_shards"]
 

@@ -10,8 +10,9 @@ import random
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,13 @@ from make_dataset import Dataset
 
 Samples = dict[str, dict[str, bytes]]
 MANIFEST_FIELDS = (
-    "num_shards", "samples_per_shard", "total_samples", "total_size_mb", "total_size_gb", "average_sample_size_mb",
-)  # fmt: skip
+    "num_shards",
+    "samples_per_shard",
+    "total_samples",
+    "total_size_mb",
+    "total_size_gb",
+    "average_sample_size_mb",
+)
 
 
 def from_tar(paths: Iterable[Path]) -> Samples:
@@ -38,13 +44,13 @@ def from_tar(paths: Iterable[Path]) -> Samples:
     return samples
 
 
-def from_webdataset(stream: Iterable[dict[str, object]]) -> Samples:
+def from_webdataset(stream: Iterable[dict[str, bytes]]) -> Samples:
     """The samples of a webdataset pipeline, without what it adds."""
     samples: Samples = {}
     for sample in stream:
         key = str(sample["__key__"])
         assert key not in samples, f"{key} came twice"
-        samples[key] = {k: v for k, v in sample.items() if not k.startswith("__")}  # type: ignore[misc]
+        samples[key] = {k: v for k, v in sample.items() if not k.startswith("__")}
     return samples
 
 
@@ -201,7 +207,7 @@ def test_size_is_exact_before_any_read(program: Program, dataset: Dataset, expec
 def test_writing_gets_erofs(mount: Path, what: str) -> None:
     """Whatever would change something is refused in the same way."""
     shard, new = shards(mount)[0], mount / "new"
-    attempts = {
+    attempts: dict[str, Callable[[], object]] = {
         "open": lambda: os.open(shard, os.O_RDWR),
         "append": lambda: os.open(shard, os.O_WRONLY | os.O_APPEND),
         "create": lambda: os.open(new, os.O_WRONLY | os.O_CREAT),
@@ -234,7 +240,7 @@ def test_globs_find_only_shards(folder: Path, expected: Path) -> None:
     assert seen == {"manifest.json", "shardindex.json", *names, *indexes}
 
 
-def leaves(value: object, path: str = "") -> dict[str, object]:
+def leaves(value: object, path: str = "") -> dict[str, Any]:
     """A JSON value as a flat dictionary from paths to leaves."""
     if isinstance(value, dict):
         items = [(f"{path}.{key}", item) for key, item in value.items()]

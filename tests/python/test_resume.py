@@ -4,8 +4,8 @@ run. (An interrupted run, a full disk and a cut record are in test_materialize.p
 from __future__ import annotations
 
 import os
-import re
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -178,7 +178,8 @@ def test_manifest_that_was_cut(program: Program, few: Dataset, tmp_path: Path) -
 
 
 def test_recheck(program: Program, few: Dataset, tmp_path: Path) -> None:
-    """A resume trusts the record; `--recheck` reads every finished shard, names those that differ and makes them again."""
+    """A resume trusts the record; `--recheck` reads every finished shard, names those that differ and makes them
+    again."""
     command = ["materialize", *few.flags(), *FLAGS, "--output-dir", tmp_path / "out"]
     program.run(*command)
     out = tmp_path / "out"

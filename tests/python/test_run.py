@@ -10,10 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from harness import NOBODY, SMALL_FLAGS, Program, digest, files_in, is_mounted, is_running, needs_root, require_fuse, wait_until
+from harness import (
+    NOBODY,
+    SMALL_FLAGS,
+    Program,
+    digest,
+    files_in,
+    is_mounted,
+    is_running,
+    needs_root,
+    require_fuse,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -21,7 +33,7 @@ from small_datasets import noise_dataset
 WAIT = """
 import os, signal, sys, time
 for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"):
-    signal.signal(getattr(signal, name), lambda number, frame: (print("got", number, flush=True), sys.exit(40 + number)))
+    signal.signal(getattr(signal, name), lambda number, _: (print("got", number, flush=True), sys.exit(40 + number)))
 mount = [line.split()[0] for line in open("/proc/self/mounts") if line.split()[1] == sys.argv[1]]
 print(os.getpid(), mount[0].split(":")[1], flush=True)
 time.sleep(100)
@@ -62,7 +74,7 @@ def test_bytes_and_exit_code(program: Program, small: Dataset, at: Path, tmp_pat
     done = program.run(*arguments(small, at, "bash", "-c", script), check=False, stdin=None, input="hello\n")
     assert done.returncode == 7
     *sums, hello = done.stdout.splitlines()
-    expected = {name: sum for name, sum in files_in(out).items() if name.endswith(".tar")}
+    expected = {name: value for name, value in files_in(out).items() if name.endswith(".tar")}
     assert {line.split()[1]: line.split()[0] for line in sums} == expected
     assert hello == "hello" and "oops\n" in done.stderr and "volumes decoded" in done.stderr
     assert program.run(*arguments(small, at, "true")).returncode == 0
@@ -107,13 +119,18 @@ def test_a_mount_that_dies(program: Program, small: Dataset, at: Path) -> None:
         assert not is_running(command)
 
 
+def none_runs(*processes: int) -> bool:
+    """Whether all of these processes have ended."""
+    return not any(map(is_running, processes))
+
+
 def test_nothing_is_left_of_a_killed_run(program: Program, small: Dataset, at: Path) -> None:
     """The command and the mount end with it, every time."""
     for _ in range(5):
         with program.running(*arguments(small, at, sys.executable, "-c", WAIT, at)) as process:
             command, mount = started(process)
             process.kill()
-            wait_until(lambda: not is_running(command) and not is_running(mount), "both have ended")
+            wait_until(partial(none_runs, command, mount), "both have ended")
 
 
 def test_files_that_are_left_open(program: Program, small: Dataset, at: Path, tmp_path: Path) -> None:

@@ -11,9 +11,21 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import NOBODY, SMALL_FLAGS, SOURCE, Program, digest, is_running, needs_root, require_fuse, shards, wait_until
+from harness import (
+    NOBODY,
+    SMALL_FLAGS,
+    SOURCE,
+    Program,
+    digest,
+    is_running,
+    needs_root,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -31,8 +43,8 @@ print(os.getpid(), mount[-1].split(":")[1], flush=True)
 for _ in range(1000):  # one long sleep would not notice a signal that comes just before it
     time.sleep(0.1)
 """
-# A launcher whose workers hold a shard open and ignore a signal; one of them is in a session of its own, as daemons are.
-# Says which processes there are, and waits or ends.
+# A launcher whose workers hold a shard open and ignore a signal; one of them is in a session of its own, as daemons
+# are. Says which processes there are, and waits or ends.
 LAUNCH = """
 import os, subprocess, sys, time
 at, ignored, then = sys.argv[1:]
@@ -78,15 +90,20 @@ class Runner:
     def run(self, *command: object, at: Path | None = None) -> subprocess.CompletedProcess[str]:
         """To its end."""
         return subprocess.run(
-            self.line(*command, at=at), capture_output=True, text=True, timeout=DEADLINE, check=False,
-            stdin=subprocess.DEVNULL, env=self.environment(),
-        )  # fmt: skip
+            self.line(*command, at=at),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=self.environment(),
+        )
 
     def waiting(self, script: str = WAIT, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """With a command that waits."""
         line = self.line(sys.executable, "-c", script, self.at, *arguments)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(line, text=True, env=self.environment(), **pipes)  # type: ignore[call-overload]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(line, text=True, env=self.environment(), **pipes)
 
     def environment(self) -> dict[str, str]:
         """Logs and saved plans are the user's own."""
@@ -216,7 +233,8 @@ def test_all_that_the_command_has_started_ends(runner: Runner, who: str) -> None
 
 @pytest.mark.parametrize("who", ["nobody", "command"])
 def test_what_the_command_leaves_goes_on(runner: Runner, who: str) -> None:
-    """As under a shell. But the mount ends, in the eyes of those that are left as well, though they hold a file open."""
+    """As under a shell. But the mount ends, in the eyes of those that are left as well, though they hold a file
+    open."""
     with launched(runner, "USR2", "wait" if who == "command" else "end") as (process, numbers):
         command, mount, *workers = numbers
         if who == "command":
@@ -230,7 +248,8 @@ def test_what_the_command_leaves_goes_on(runner: Runner, who: str) -> None:
 
 
 def test_signals_to_the_mount(runner: Runner) -> None:
-    """A scheduler may send one to every process of a job. The command decides, and has its shards until it has ended."""
+    """A scheduler may send one to every process of a job. The command decides, and has its shards until it has
+    ended."""
     with runner.waiting() as process:
         try:
             _, mount = processes(process)

@@ -1,4 +1,5 @@
-"""Where features meet: bad samples, parts, compression, indexes, files beside a mount, and what a damaged manifest says."""
+"""Where features meet: bad samples, parts, compression, indexes, files beside a mount, and what a damaged manifest
+says."""
 
 from __future__ import annotations
 
@@ -8,11 +9,10 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import Program, daemon_of, mount_folder, require_fuse, shards
+from harness import Program, Stored, daemon_of, mount_folder, require_fuse, shards
 from make_dataset import Dataset
 from small_datasets import flip_voxel, noise_dataset
 
@@ -20,17 +20,6 @@ FLAGS = ("--samples-per-shard", 3)
 BAD = ("v01", "v02", "v07")
 MIB = 1 << 20
 SKIP = ("--on-error", "skip")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A folder of shards instead of a data set."""
-
-    folder: Path
-
-    def flags(self) -> list[object]:
-        """How commands are told."""
-        return ["--shards", self.folder]
 
 
 @pytest.fixture
@@ -69,8 +58,9 @@ def verify(program: Program, folder: Path, *more: object) -> tuple[int, str]:
 @pytest.mark.parametrize("codec", [(), ("--compress", "zstd")], ids=["plain", "zstd"])
 def test_parts_with_bad_samples(
     program: Program, data: Dataset, skipped: Path, tmp_path: Path, codec: tuple[str, ...]
-) -> None:  # fmt: skip
-    """Two parts, merged, are what one run makes, its indexes and lists included; and made plain again, the plain shards."""
+) -> None:
+    """Two parts, merged, are what one run makes, its indexes and lists included; and made plain again, the plain
+    shards."""
     whole = program.materialize(data, tmp_path / "whole", *FLAGS, *SKIP, *codec)
     parts = tmp_path / "parts"
     for index in range(2):
@@ -245,7 +235,7 @@ def test_a_mount_beside_a_folder_without_bad_samples(program: Program, data: Dat
     with mount_folder() as base:
         done = program.run(
             "mount", *data.flags(), *FLAGS, "--materialized", skipped, "--log-file", base / "log", base / "mount"
-        )  # fmt: skip
+        )
         assert f"--exclude {skipped}/quarantine.csv" in done.stderr and "2 shards" in done.stderr
         program.run("unmount", base / "mount")
     listed = ("--exclude", skipped / "quarantine.csv")
@@ -288,4 +278,5 @@ def test_memory_of_64_readers(program: Program, tmp_path: Path, page_cache: str)
         peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         assert len(lengths) == readers and min(lengths) > 64 * 96 * 96 * 2
         assert sum(lengths) > 4 * cache
-        assert peak and int(peak[1]) * 1024 <= cache + decoders * 32 * MIB + 64 * MIB, peak[0]
+        assert peak is not None
+        assert int(peak[1]) * 1024 <= cache + decoders * 32 * MIB + 64 * MIB, peak[0]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from harness import Program, is_mounted
 from make_dataset import Dataset, dataset_at
+from numpy.typing import NDArray
 from small_datasets import noise_dataset, write_csv
 
-Columns = dict[str, np.ndarray]
+Columns = dict[str, NDArray[Any]]
 
 
 def planned(program: Program, dataset: Dataset, *flags: object) -> dict[str, Any]:
@@ -42,17 +43,20 @@ def label_table(dataset: Dataset) -> tuple[list[str], Columns]:
     {
         "Lung nodule == 1": lambda c: c["Lung nodule"] == 1,
         "Lung nodule==1 and Emphysema==0": lambda c: (c["Lung nodule"] == 1) & (c["Emphysema"] == 0),
-        "not 'Lung nodule' == 1 or \"Hiatal hernia\" > 0":
-            lambda c: ~(c["Lung nodule"] == 1) | (c["Hiatal hernia"] > 0),
-        "Atelectasis == 1 or Lung opacity == 1 and Emphysema == 1":
-            lambda c: (c["Atelectasis"] == 1) | (c["Lung opacity"] == 1) & (c["Emphysema"] == 1),
-        "(Atelectasis == 1 or Lung opacity == 1) and Emphysema != 1":
-            lambda c: ((c["Atelectasis"] == 1) | (c["Lung opacity"] == 1)) & (c["Emphysema"] != 1),
+        "not 'Lung nodule' == 1 or \"Hiatal hernia\" > 0": lambda c: (
+            ~(c["Lung nodule"] == 1) | (c["Hiatal hernia"] > 0)
+        ),
+        "Atelectasis == 1 or Lung opacity == 1 and Emphysema == 1": lambda c: (
+            (c["Atelectasis"] == 1) | (c["Lung opacity"] == 1) & (c["Emphysema"] == 1)
+        ),
+        "(Atelectasis == 1 or Lung opacity == 1) and Emphysema != 1": lambda c: (
+            ((c["Atelectasis"] == 1) | (c["Lung opacity"] == 1)) & (c["Emphysema"] != 1)
+        ),
         "Lung nodule >= Emphysema": lambda c: c["Lung nodule"] >= c["Emphysema"],
     }.items(),
-)  # fmt: skip
+)
 def test_where_selects_what_numpy_selects(
-    program: Program, dataset: Dataset, condition: str, holds: Callable[[Columns], np.ndarray]
+    program: Program, dataset: Dataset, condition: str, holds: Callable[[Columns], NDArray[Any]]
 ) -> None:
     """Of the volumes that are in the plan at all, in its order."""
     studies, columns = label_table(dataset)
@@ -120,7 +124,9 @@ def test_finished_shards_are_not_selected_from(program: Program, right: Path, tm
 
 def test_a_folder_of_another_selection_is_refused(program: Program, small: Dataset, tmp_path: Path) -> None:
     """The plan's digest tells them apart."""
-    digests = {planned(program, small, *flags)["plan_digest"] for flags in ([], ["--where", "a == 1"], ["--where", "a == 0"])}
+    digests = {
+        planned(program, small, *flags)["plan_digest"] for flags in ([], ["--where", "a == 1"], ["--where", "a == 0"])
+    }
     assert len(digests) == 3
     out = program.materialize(small, tmp_path / "out", "--where", "a == 1")
     assert "another" in program.refuses("materialize", *small.flags(), "--output-dir", out)

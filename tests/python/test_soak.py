@@ -1,5 +1,6 @@
-"""Everything at once for a while: readers of every kind, mounts that come and go, `materialize` beside them, and sources
-that break under them. Bytes are right or the expected error all the way; at the end nothing has grown and nothing is left.
+"""Everything at once for a while: readers of every kind, mounts that come and go, `materialize` beside them, and
+sources that break under them. Bytes are right or the expected error all the way; at the end nothing has grown and
+nothing is left.
 
 `CTWDS_SOAK_SECONDS` is how long (60 by default); `scripts/soak.sh` takes ten minutes."""
 
@@ -21,11 +22,24 @@ from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from harness import Program, daemon_of, digest, force_unmount, is_mounted, is_running, mount_folder, require_fuse, shards, wait_until
+from harness import (
+    Program,
+    daemon_of,
+    digest,
+    force_unmount,
+    is_mounted,
+    is_running,
+    mount_folder,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
+from numpy.typing import NDArray
 from small_datasets import write_dataset
 from test_damage import exchange, flip
 
@@ -46,7 +60,7 @@ def soak_dataset(out: Path) -> Dataset:
     """Volumes of both orders and compressions, and one that is large enough for its ends to be read on their own."""
     rng = np.random.default_rng(5)
 
-    def volume(number: int) -> np.ndarray:
+    def volume(number: int) -> NDArray[Any]:
         shape = (192, 192, 128) if number == 1 else (48, 64, 96)
         values = rng.integers(-1000, 1000, shape).astype("f4" if number % 2 else "i2")
         return np.asfortranarray(values) if number % 3 == 0 else values
@@ -116,7 +130,8 @@ def sequential(soak: Soak, rng: random.Random) -> None:
                 part = file.read(size)
             except OSError as error:
                 # The kernel's read-ahead is no excuse: it asks for more, but the error is that of our bytes.
-                return soak.excuse(name, at, size, error)
+                soak.excuse(name, at, size, error)
+                return
             soak.check(name, at, part, right)
             if not part:
                 return

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Program, digest
@@ -41,7 +42,7 @@ for at in range(start, stop, block):
 @pytest.mark.parametrize("change", [overwrite, exchange, cut, Path.unlink])
 def test_readers_who_have_begun(
     program: Program, tmp_path: Path, change: Callable[[Path], None], page_cache: str, how: str
-) -> None:  # fmt: skip
+) -> None:
     """What was cached is served on; all else is ESTALE; nothing is new, or mixed. The cache holds no whole volume, so
     that the rest has to be read from the changed source."""
     dataset = noise_dataset(tmp_path, 4, LARGE)
@@ -51,7 +52,7 @@ def test_readers_who_have_begun(
     with program.mounted(dataset, *flags) as point:
         place = [str(number) for number in (wanted.start, wanted.stop, BLOCK)]
         command = [sys.executable, "-c", READ, str(point / "shard-000000.tar"), how, *place]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with subprocess.Popen(command, text=True, **pipes) as reader:
             assert reader.stdout and reader.stdout.readline() == "begun\n"
             # The volume stays in memory for its reader until another one needs the room.

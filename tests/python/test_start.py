@@ -150,9 +150,7 @@ def test_a_link_to_nowhere_may_become_a_folder(program: Program, tmp_path: Path)
     assert texts(program, dataset) != before
 
 
-def test_each_choice_of_options_has_a_saved_plan_of_its_own(
-    program: Program, own_cache: Path, tmp_path: Path
-) -> None:  # fmt: skip
+def test_each_choice_of_options_has_a_saved_plan_of_its_own(program: Program, own_cache: Path, tmp_path: Path) -> None:
     """And only the latest are kept."""
     dataset = settled_dataset(tmp_path)
     options = [("--samples-per-shard", n) for n in range(1, 12)]

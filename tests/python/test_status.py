@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty import faulty_folder
@@ -57,10 +58,10 @@ def unended(program: Program, dataset: Dataset, *flags: object) -> Iterator[Path
 @contextlib.contextmanager
 def reader(path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has a file open, and reads on when it gets a line."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", READER, str(path)], text=True, **pipes) as process:
         try:
-            assert process.stdout.readline() == "open\n"
+            assert process.stdout is not None and process.stdout.readline() == "open\n"
             yield process
         finally:
             process.kill()

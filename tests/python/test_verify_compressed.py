@@ -1,5 +1,5 @@
-"""`ctwds-fs verify` knows compressed shards: sound ones are fine, and each damage of a table to blocks and seek tables is
-caught even if digests were made to agree with it, and is EIO or a refusal on a mount."""
+"""`ctwds-fs verify` knows compressed shards: sound ones are fine, and each damage of a table to blocks and seek tables
+is caught even if digests were made to agree with it, and is EIO or a refusal on a mount."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def test_nothing_is_measured(program: Program, packed: Path) -> None:
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
-    """By the digest; by the blocks, where the manifest agrees with the damage; by a mount, which gives no other byte."""
+    """By the digest; by the blocks, where the manifest agrees with the damage; by a mount, which gives no other
+    byte."""
     right = packed_volume.unpack(members_of(copy / FIRST)[0][1]).tobytes()
     apply(copy, DAMAGES[name].do)
     code, text = verify(program, copy)

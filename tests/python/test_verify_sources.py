@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,10 +43,10 @@ def check_sources(program: Program, dataset: Dataset, listed: Path, *more: objec
 def damage(folder: Path) -> set[str]:
     """Damage every second volume, each in another way; the studies."""
 
-    def edit(study: str, change: object) -> None:
+    def edit(study: str, change: Callable[[bytearray], None]) -> None:
         path = folder / f"{study}.npz"
         content = bytearray(path.read_bytes())
-        change(content)  # type: ignore[operator]
+        change(content)
         path.write_bytes(content)
 
     def voxel(content: bytearray) -> None:

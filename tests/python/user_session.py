@@ -50,10 +50,18 @@ class Session:
     def run(self, name: str, *command: object) -> None:
         """Run as the user; note the exit code and what was printed."""
         done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, timeout=DEADLINE, check=False,
-            stdin=subprocess.DEVNULL, user=self.user, group=self.user, extra_groups=[], cwd="/",
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            user=self.user,
+            group=self.user,
+            extra_groups=[],
+            cwd="/",
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "XDG_STATE_HOME": str(self.folder / "state")},
-        )  # fmt: skip
+        )
         self.happened[name] = [done.returncode, done.stdout, done.stderr]
 
     def mount(self, name: str, *more: str) -> None:
