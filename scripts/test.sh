@@ -1,8 +1,39 @@
 #!/usr/bin/env bash
-# Every check of the project, in the order in which they are quickest to fail; stops at the first failure.
-# CTWDS_SKIP_FUSE=1 leaves out what needs a mount; a machine without /dev/fuse fails otherwise.
+# Checks of the project, in the order in which they are quickest to fail; stops at the first failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'END'
+Usage: scripts/test.sh [--quick | --help]
+
+  (no option)  every check, as continuous integration runs it
+  --quick      format, lint, types, Rust unit tests, and some Python tests with the debug build:
+               half a minute, once the Rust code is compiled
+  --help       this text
+
+CTWDS_SKIP_FUSE=1 leaves out what needs a mount; a machine without /dev/fuse fails otherwise.
+END
+}
+
+quick=false
+for option in "$@"; do
+    case "$option" in
+        --quick) quick=true ;;
+        --help | -h) usage; exit 0 ;;
+        *)
+            printf 'test.sh: unknown option %s; there are --quick and --help\n' "$option" >&2
+            exit 2
+            ;;
+    esac
+done
+
+# What --quick runs of tests/python: 25 s with the debug build. pytest fails if one of these files is not there.
+readonly QUICK_TESTS=(
+    test_marks.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
+    test_estimate.py test_goldens_tables.py test_verify_voxels.py test_verify_sources.py test_compressed.py
+    test_reclaim.py
+)
 
 times=()
 current=setup
@@ -12,6 +43,8 @@ summary() {
     printf '%s\n' "${times[@]}"
     if [ "$status" -ne 0 ]; then
         printf '\ntest.sh: FAILED at: %s (exit code %s)\n' "$current" "$status" >&2
+    elif $quick; then
+        printf '\ntest.sh: all quick steps passed; without --quick there are more\n'
     else
         printf '\ntest.sh: all steps passed\n'
     fi
@@ -29,7 +62,7 @@ step() {
 }
 
 # A process that waits for a dead file system ignores everything but SIGKILL.
-python_tests() { timeout --kill-after=10 1200 .venv/bin/python -m pytest tests/python "$@"; }
+python_tests() { timeout --kill-after=10 1200 .venv/bin/python -m pytest "$@"; }
 
 step "setup" scripts/setup.sh
 if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
@@ -41,10 +74,18 @@ step "Python formatting" .venv/bin/ruff format --check
 step "Python lint" .venv/bin/ruff check
 step "Python types" .venv/bin/mypy
 step "clippy" cargo clippy --all-targets -- -D warnings
+if $quick; then
+    step "Rust unit tests" cargo test --lib --bins
+    step "debug build" cargo build
+    CTWDS_FS=${CTWDS_FS:-${CARGO_TARGET_DIR:-target}/debug/ctwds-fs}
+    export CTWDS_FS
+    step "quick Python tests" python_tests "${QUICK_TESTS[@]/#/tests/python/}"
+    exit 0
+fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 step "Rust tests" cargo test
 step "release build" cargo build --release
-step "Python tests" python_tests
+step "Python tests" python_tests tests/python
 if [ "${CTWDS_SKIP_FUSE:-}" = 1 ]; then
     printf '\n== demo: left out, CTWDS_SKIP_FUSE=1\n'
 else
