@@ -1,5 +1,6 @@
 //! The one error type: what failed, in which file, and what to do about it.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 /// Why an operation failed. Cloneable, because one failed decode answers every reader that waits for it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused something (missing file, EIO, no space, no permission).
+    /// The operating system refused an operation on a file or folder (missing file, EIO, no space, no permission).
     #[error("{path}: cannot {doing}: {source}", path = path.display())]
     Io {
         /// The file or folder concerned.
@@ -16,6 +17,16 @@ pub enum Error {
         doing: &'static str,
         /// The operating system's reason.
         source: Arc<io::Error>,
+    },
+    /// The operating system refused something that concerns no file: memory, a thread, a signal, a process.
+    #[error("cannot {doing}: {source}{}", after_semicolon(*remedy))]
+    System {
+        /// The attempted operation, as a verb phrase ("start 8 decoder threads").
+        doing: Cow<'static, str>,
+        /// The operating system's reason.
+        source: Arc<io::Error>,
+        /// What the user can do about it, if there is anything.
+        remedy: Option<&'static str>,
     },
     /// A source file whose content is not what its format demands, or that this program does not support.
     #[error("{path}: {reason}", path = path.display())]
@@ -64,6 +75,20 @@ impl Error {
         Self::Io { path: path.to_owned(), doing, source: Arc::new(source) }
     }
 
+    /// Wraps an operating-system error that concerns no file with the attempted operation.
+    pub fn system(doing: impl Into<Cow<'static, str>>, source: impl Into<io::Error>) -> Self {
+        Self::System { doing: doing.into(), source: Arc::new(source.into()), remedy: None }
+    }
+
+    /// Wraps an operating-system error that concerns no file, with what the user can do about it.
+    pub fn system_with_remedy(
+        doing: impl Into<Cow<'static, str>>,
+        source: impl Into<io::Error>,
+        remedy: &'static str,
+    ) -> Self {
+        Self::System { doing: doing.into(), source: Arc::new(source.into()), remedy: Some(remedy) }
+    }
+
     /// A source file with the wrong content.
     pub fn malformed(path: &Path, reason: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), reason: reason.into() }
@@ -73,6 +98,10 @@ impl Error {
     pub fn table(path: &Path, reason: impl Into<String>) -> Self {
         Self::Table { path: path.to_owned(), reason: reason.into() }
     }
+}
+
+fn after_semicolon(remedy: Option<&'static str>) -> String {
+    remedy.map_or_else(String::new, |remedy| format!("; {remedy}"))
 }
 
 /// The result of everything that can fail here.

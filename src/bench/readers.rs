@@ -52,7 +52,7 @@ pub(super) fn read_files(shares: &[Vec<Piece>], stop: &AtomicBool) -> Result<Dur
                         buffer
                     });
                     ready.wait();
-                    let mut buffer = buffer.map_err(|error| Error::io(Path::new("memory"), "get it", error))?;
+                    let mut buffer = buffer.map_err(|error| Error::system("get memory to read into", error))?;
                     share.iter().try_for_each(|piece| read_piece(piece, &mut buffer, stop))
                 })
             })
@@ -131,7 +131,7 @@ pub(super) fn read_npz(
 
 impl Python {
     fn start(python: &Path, array: Option<&str>, share: &[PathBuf]) -> Result<Self> {
-        let failed = |error| Error::io(python, "start it", error);
+        let failed = |error| Error::io(python, "start Python", error);
         let mut process = Command::new(python)
             .args(["-c", SCRIPT])
             .args(array)
@@ -152,7 +152,9 @@ impl Python {
     }
 
     fn tell(&mut self, text: &str) -> Result<()> {
-        self.input.write_all(text.as_bytes()).map_err(|error| Error::io(Path::new("python"), "talk to it", error))
+        self.input
+            .write_all(text.as_bytes())
+            .map_err(|error| Error::system("write to a Python process that reads NPZ files", error))
     }
 
     fn answer(&mut self, stop: &AtomicBool) -> Result<String> {

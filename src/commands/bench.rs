@@ -158,7 +158,7 @@ impl Shards for Maker<'_> {
     type Mount = Mount;
 
     fn mount(&self, read_ahead: usize) -> Result<(Self::Mount, Vec<PathBuf>)> {
-        let failed = |error| Error::io("ctwds-fs".as_ref(), "start the mount", error);
+        let failed = |error| Error::system("start the mount", error);
         let mountpoint = mounts::resolve_links(&self.folder.path().join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let cache = cli::cache_size(self.args.cache_size)?;

@@ -25,7 +25,7 @@ const READY: &[u8] = b"ready\n";
 /// # Errors
 /// The process cannot be started.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<std::result::Result<Child, ExitCode>> {
-    let failed = |error| Error::io(Path::new("ctwds-fs"), "start the daemon", error);
+    let failed = |error| Error::system("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
@@ -71,8 +71,8 @@ pub(super) fn close_inherited() {
 /// # Errors
 /// None that the kernel documents.
 pub(super) fn outlive_parent() -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io(Path::new("ctwds-fs"), "detach it from its parent", error.into());
-    rustix::process::set_parent_process_death_signal(None).map_err(failed)
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(|error| Error::system("let the daemon outlive its parent", error))
 }
 
 /// Called in the daemon when the mount is ready: leaves the terminal and tells the parent.
@@ -80,10 +80,10 @@ pub(super) fn outlive_parent() -> Result<()> {
 /// # Errors
 /// The standard streams cannot be redirected.
 pub(super) fn detach(log: File) -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io(Path::new("standard streams"), "redirect them", error.into());
+    let failed = |error| Error::system("detach the daemon from the terminal", error);
     let _ = rustix::process::setsid(); // fails only for a session leader, which is detached already
     rustix::process::chdir("/").map_err(failed)?; // do not keep the starting folder busy
-    let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open it", error))?;
+    let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open the file", error))?;
     rustix::stdio::dup2_stdout(&log).map_err(failed)?;
     rustix::stdio::dup2_stderr(&log).map_err(failed)?;
     let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;

@@ -93,7 +93,7 @@ fn stop_on_signals(signals: &[i32]) -> Result<Arc<AtomicBool>> {
     for signal in signals {
         signal_hook::flag::register_conditional_default(*signal, stop.clone())
             .and_then(|_| signal_hook::flag::register(*signal, stop.clone()))
-            .map_err(|error| Error::Refused(format!("cannot handle signals: {error}")))?;
+            .map_err(|error| Error::system("wait for signals", error))?;
     }
     Ok(stop)
 }

@@ -1,7 +1,7 @@
 //! `ctwds-fs mount`: in the foreground, or as a daemon that this process starts and waits for.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -87,7 +87,7 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
                 daemon::detach(log)?;
             } else {
                 rustix::stdio::dup2_stderr(&log)
-                    .map_err(|error| Error::io(&PathBuf::from("standard error"), "redirect it", error.into()))?;
+                    .map_err(|error| Error::system("redirect standard error to the log", error))?;
             }
         }
         log::info!(

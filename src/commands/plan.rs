@@ -36,9 +36,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     };
     match std::io::stdout().write_all(&output) {
         // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("stdout".as_ref(), "print the plan", error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system("print the plan", error)),
         _ if found.is_none_or(|found| found.is_complete()) => Ok(ExitCode::SUCCESS),
         _ => Ok(ExitCode::from(FAILED)),
     }

@@ -69,7 +69,7 @@ fn ask() -> Result<()> {
     eprint!("Type {WORD} to remove the NPZ files of all shards that are right: ");
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|error| Error::io("stdin".as_ref(), "read the answer", error))?;
+    read.map_err(|error| Error::system("read the answer from standard input", error))?;
     if answer.trim() == WORD { Ok(()) } else { Err(Error::Refused("nothing was removed".into())) }
 }
 

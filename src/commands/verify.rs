@@ -81,9 +81,7 @@ fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&Benchmark>) -> R
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("stdout".as_ref(), "print the report", error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system("print the report", error)),
         _ => Ok(()),
     }
 }

@@ -73,10 +73,15 @@ impl Finished {
         lock(&self.state).sizes.get(&id).copied()
     }
 
+    /// The path of a shard's file, which may not be there.
+    pub(super) fn path(&self, id: ShardId) -> PathBuf {
+        self.folder.join(Plan::shard_name(id))
+    }
+
     /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
         let size = self.recorded(id)?;
-        let file = File::open(self.folder.join(Plan::shard_name(id))).ok()?;
+        let file = File::open(self.path(id)).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))
     }
@@ -110,7 +115,7 @@ impl Files for Arc<Finished> {
     }
 
     fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, FileId)> {
-        let path = self.folder.join(Plan::shard_name(shard));
+        let path = self.path(shard);
         let metadata = fs::metadata(&path).ok().filter(|found| found.is_file() && found.len() == size)?;
         Some((path, FileId::of(&metadata)))
     }

@@ -46,6 +46,7 @@ fn errno(error: &Error) -> Errno {
         Error::ReadOnly => Errno::EROFS,
         Error::Changed { .. } => Errno::ESTALE,
         Error::Io { .. }
+        | Error::System { .. }
         | Error::Malformed { .. }
         | Error::Table { .. }
         | Error::Refused(_)
@@ -230,6 +231,7 @@ mod tests {
             (Error::io(path, "read the volume", io::Error::from_raw_os_error(libc::ETIMEDOUT)), Errno::EIO),
             (Error::malformed(path, "damaged"), Errno::EIO),
             (Error::table(path, "ragged"), Errno::EIO),
+            (Error::system("get memory for a volume", io::ErrorKind::OutOfMemory), Errno::EIO),
             (Error::Refused("no memory".into()), Errno::EIO),
             (Error::Internal("a bug".into()), Errno::EIO),
         ];

@@ -15,6 +15,7 @@ mod switched;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,7 +81,7 @@ pub enum Reading {
 enum Handle {
     Shard(Arc<Cursor>),
     Fixed(Bytes),
-    File(Arc<File>),
+    File(Arc<File>, ShardId),
 }
 
 /// Shards that are files already.
@@ -130,15 +131,15 @@ fn json(content: &impl Serialize) -> Bytes {
     json.into()
 }
 
-fn read_file(file: &File, offset: u64, len: usize) -> Result<Bytes> {
+fn read_file(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     let mut bytes = vec![0; len];
     let mut filled = 0;
     while filled < len {
         match file.read_at(&mut bytes[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(Path::new("a materialised shard"), "read it", error)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     bytes.truncate(filled);
@@ -176,12 +177,13 @@ impl Tree {
     /// shards of the shuffled views.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the folder holds shards of another plan, or there are no threads; [`Error::Io`] if it
-    /// cannot be read.
+    /// [`Error::Refused`] if the folder holds shards of another plan; [`Error::Io`] if it cannot be read;
+    /// [`Error::System`] if no threads can be started.
     pub fn use_materialized(&mut self, folder: &Path) -> Result<()> {
         let finished = Arc::new(Finished::open(folder, self.set.plan())?);
         self.set.use_copies(Box::new(finished.clone()));
-        let pool = Pool::new().map_err(|error| Error::Refused(format!("cannot start reading threads: {error}")))?;
+        let pool =
+            Pool::new().map_err(|error| Error::system("start the threads that read materialised shards", error))?;
         let (switched, opened) = (Switched::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
         self.switch_finished();
@@ -279,8 +281,8 @@ impl Tree {
             })
         });
         Ok(match file {
-            Some(file) if is_file => (Handle::File(file.clone()), Reading::From(Some(file))),
-            Some(file) => (Handle::File(file), usual),
+            Some(file) if is_file => (Handle::File(file.clone(), id), Reading::From(Some(file))),
+            Some(file) => (Handle::File(file, id), usual),
             // A file without a sample that could not be made has been replaced or removed: the kernel looks the name up
             // again, and finds what it leads to now.
             None if self.set.len(id) != Some(promised) => {
@@ -320,8 +322,12 @@ impl Tree {
                 let start = to_usize(offset).min(bytes.len());
                 done(Ok(bytes.slice(start..start.saturating_add(len).min(bytes.len()))));
             }
-            Some(Handle::File(file)) => match &self.materialized {
-                Some(materialized) => materialized.pool.run(move || done(read_file(&file, offset, len))),
+            Some(Handle::File(file, id)) => match &self.materialized {
+                Some(Materialized { finished, pool, .. }) => {
+                    let finished = finished.clone();
+                    let failed = move |error| Error::io(&finished.path(id), "read the materialised shard", error);
+                    pool.run(move || done(read_file(&file, offset, len).map_err(failed)));
+                }
                 None => done(Err(Error::NotFound)),
             },
             None => done(Err(Error::NotFound)),

@@ -72,7 +72,8 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let failed = |error| mount_error(path, error);
     let (events, inbox) = mpsc::channel();
     // Before the mount: a signal that comes while it is made must not leave it behind.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Error::system("wait for signals", error))?;
     let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let tree = Arc::new(tree);
     let watched = Arc::downgrade(&tree);
@@ -131,14 +132,14 @@ fn config(allow_other: bool) -> Config {
 }
 
 fn mount_error(path: &Path, error: std::io::Error) -> Error {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => "is the fuse module loaded (modprobe fuse), and fuse3 installed?",
+    let doing = match error.kind() {
+        std::io::ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
         std::io::ErrorKind::PermissionDenied => {
-            "may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf"
+            "mount here (may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf)"
         }
-        _ => "see the reason above; without root, fusermount3 (Debian: fuse3) must be installed",
+        _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
     };
-    Error::Refused(format!("mountpoint {}: cannot mount: {error} ({remedy})", path.display()))
+    Error::io(path, doing, error)
 }
 
 /// Read-ahead of 1 MiB instead of the kernel's 128 KiB, which costs a third of the speed. Only root may set it.

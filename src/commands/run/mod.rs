@@ -102,7 +102,7 @@ fn become_command(command: &[OsString]) -> ExitCode {
 
 /// Runs the command, and says how it ended, and whether that was because the mount had died.
 fn supervise(mount: &mut Mount, started: &Started, ours: &[OsString]) -> Result<(ExitStatus, bool)> {
-    let failed = |error: io::Error| Error::io("ctwds-fs".as_ref(), "run the command", error);
+    let failed = |error: io::Error| Error::system("run the command", error);
     let watched = watched();
     // A file of signals instead of handlers: what is ignored (under nohup, say) stays so, also for the command.
     watched.thread_block().map_err(|error| failed(error.into()))?;
@@ -200,7 +200,7 @@ impl Mount {
 
     /// Ends it, and says what the user should know. False if it had not lived that long.
     fn finish(&mut self) -> Result<bool> {
-        let failed = |error| Error::io("ctwds-fs".as_ref(), "wait for the mount's process", error);
+        let failed = |error| Error::system("end the mount's process", error);
         let status = status::read_all(&self.at, self.daemon.id());
         let ended = match mounts::end(&self.at, false).or_else(|_| mounts::end(&self.at, true)) {
             Ok(()) => wait(&mut self.daemon, UNMOUNT).map_err(failed)?,

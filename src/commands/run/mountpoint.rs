@@ -67,12 +67,9 @@ impl Place {
                 Ok(()) => self.created.push(folder.to_owned()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // another run was faster
                 Err(error) => {
-                    return Err(Error::Refused(format!(
-                        "--at {}: it is not there, and {} cannot be created: {error}; create it with mkdir -p, or choose \
-                         a folder where you may write",
-                        path.display(),
-                        folder.display()
-                    )));
+                    let doing =
+                        "create the folder of --at (choose one where you may write, or create it with mkdir -p)";
+                    return Err(Error::io(folder, doing, error));
                 }
             }
         }

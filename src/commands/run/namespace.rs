@@ -26,7 +26,7 @@ pub(super) struct Right {
 /// `/proc` is not there.
 pub(super) fn current() -> Result<PathBuf> {
     let link = Path::new("/proc/self/ns/mnt");
-    fs::read_link(link).map_err(|error| Error::io(link, "read it", error))
+    fs::read_link(link).map_err(|error| Error::io(link, "read the link", error))
 }
 
 /// Leaves for a new mount namespace. Without the right to do so, a user namespace gives it: one in which this user is
@@ -46,15 +46,15 @@ pub(super) fn enter() -> Result<Right> {
                 .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
                 .and_then(|()| fs::write("/proc/self/gid_map", format!("{group} {group} 1")))
                 .and_then(|()| Ok(lend()?))
-                .map_err(|error| refused(&error))?;
+                .map_err(refused)?;
             true
         }
-        Err(error) => return Err(refused(&error.into())),
+        Err(error) => return Err(refused(error.into())),
     };
     // Slave, not private: what an automounter mounts outside still comes in, and nothing of ours goes out.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", flags)
-        .map_err(|error| Error::io(Path::new("/"), "keep our mounts to ourselves", error.into()))?;
+        .map_err(|error| Error::system("keep the mounts of this process out of other namespaces", error))?;
     Ok(Right { is_lent })
 }
 
@@ -78,17 +78,18 @@ impl Right {
         if self.is_lent {
             set_ambient(CapabilitySet::SYS_ADMIN, false)
                 .and_then(|()| set_capabilities(None, only(CapabilitySet::empty())))
-                .map_err(|error| Error::io(Path::new("capabilities"), "drop them", error.into()))?;
+                .map_err(|error| Error::system("drop the capability to mount", error))?;
         }
         Ok(())
     }
 }
 
-fn refused(error: &io::Error) -> Error {
-    Error::Refused(format!(
-        "cannot make a private mount namespace: {error}. Without root this needs user namespaces, which this machine \
-         (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-         kernel.apparmor_restrict_unprivileged_userns) or this container forbids. \
-         Ask for them; or `ctwds-fs mount` before the command, and `ctwds-fs unmount` after it"
-    ))
+fn refused(error: io::Error) -> Error {
+    Error::system_with_remedy(
+        "make a private mount namespace",
+        error,
+        "without root this needs user namespaces, which this machine (sysctl user.max_user_namespaces, \
+         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) or this container forbids. \
+         Ask for them; or `ctwds-fs mount` before the command, and `ctwds-fs unmount` after it",
+    )
 }

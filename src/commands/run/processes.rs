@@ -86,8 +86,7 @@ pub(super) fn die_with(parent: u32) -> Result<()> {
 /// The parent is gone, or there is no namespace of our own.
 pub(super) fn end_all_with(parent: u32, left: &Path, ignored: SigSet) -> Result<()> {
     let all = Started::outside_of(left)?;
-    let failed = |error: nix::Error| Error::io(Path::new("signals"), "hold them back", error.into());
-    ignored.thread_block().map_err(failed)?;
+    ignored.thread_block().map_err(|error| Error::system("block signals", error))?;
     tie_to(parent, rustix::process::Signal::TERM)?; // one of the ignored
     std::thread::spawn(move || {
         while is_parent(parent) && ignored.wait().is_ok() {}
@@ -99,8 +98,8 @@ pub(super) fn end_all_with(parent: u32, left: &Path, ignored: SigSet) -> Result<
 }
 
 fn tie_to(parent: u32, signal: rustix::process::Signal) -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io("ctwds-fs".as_ref(), "tie it to its parent", error.into());
-    set_parent_process_death_signal(Some(signal)).map_err(failed)?;
+    set_parent_process_death_signal(Some(signal))
+        .map_err(|error| Error::system("end this process with its parent", error))?;
     // It may have been gone before.
     if is_parent(parent) { Ok(()) } else { Err(Error::Refused("the process that started this one is gone".into())) }
 }
