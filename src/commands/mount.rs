@@ -56,7 +56,7 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     }
     daemon::log_to_terminal(log::LevelFilter::Info);
     let stored = args.source.shards.as_deref();
-    let data_folder = stored.map_or_else(|| Ok(args.dataset.sources()?.data_folder), |stored| Ok(stored.to_owned()))?;
+    let data_folder = stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
