@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::make_plan;
 use super::progress::Bar;
+use super::shared::make_plan;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
