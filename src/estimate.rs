@@ -213,7 +213,7 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
     };
     let extent = plan.locate(id, 0, u64::MAX).find(|(extent, _)| is_wanted(extent.content));
     let (extent, _) = extent.ok_or_else(|| Error::Internal(format!("sample {index} is in no shard")))?;
-    let no_memory = |error: std::io::Error| Error::Refused(format!("cannot compress a block: {error}"));
+    let no_memory = |error: std::io::Error| Error::system("compress a block", error);
     let mut encoders = Vec::new();
     for codec in codecs {
         let encoder = Encoder::new(*codec).map_err(no_memory)?;

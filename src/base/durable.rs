@@ -88,7 +88,7 @@ impl<'a> Partial<'a> {
 pub fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
     let mut partial = Partial::create(folder, name)?;
     let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
-        .map_err(|error| Error::io(folder, "get memory to write", error))?;
+        .map_err(|error| Error::system("get memory to write a file", error))?;
     block[..content.len()].copy_from_slice(content);
     partial.write(&mut block, content.len())?;
     partial.publish()

@@ -1,4 +1,4 @@
-//! Readers that begin together: threads that read files, and Python processes that read NPZ volumes.
+//! Readers that begin at the same time: threads that read files, and Python processes that read NPZ volumes.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -11,35 +11,38 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
-use super::Piece;
+use super::workload::FileRange;
 use crate::error::{Error, Result};
 
-/// What a reader asks for at a time, as a data loader with a large buffer does.
+/// The bytes of one read, as of a data loader with a large buffer.
 const READ: usize = 1 << 20;
-/// What the Python processes run.
+/// The script of the Python processes.
 const SCRIPT: &str = include_str!("read_npz.py");
 
-/// Deals items to `count` readers as a data loader deals shards to its workers.
-pub(super) fn deal<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
+/// Distributes items among `count` readers as a data loader distributes shards among its workers.
+pub(super) fn distribute<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
     (0..count).map(|reader| items.iter().skip(reader).step_by(count).cloned().collect()).collect()
 }
 
-/// Asks the kernel to forget the content of files, so that the next reader gets them from the disk, as one does whose
-/// data set is larger than the memory.
-pub(super) fn forget<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+/// Asks the kernel to drop files from the page cache, so that the next reader gets them from the disk, as with a data
+/// set that is larger than the memory.
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be opened.
+pub(super) fn drop_cached<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
     for path in paths {
         let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
-        // Advice: a file system that has none keeps them, on both sides of the comparison.
+        // This is advice: a file system that ignores it keeps the files cached, for all targets alike.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
     }
     Ok(())
 }
 
-/// Reads files, or parts of them, with one thread a share; the time until the last one is done.
+/// Reads ranges of files with one thread for each share, and returns the time until the last thread is done.
 ///
 /// # Errors
-/// A file cannot be read, or `stop` was set.
-pub(super) fn read_files(shares: &[Vec<Piece>], stop: &AtomicBool) -> Result<Duration> {
+/// [`Error::Io`] if a file cannot be read, [`Error::Refused`] if `stop` was set.
+pub(super) fn read_files(shares: &[Vec<FileRange>], stop: &AtomicBool) -> Result<Duration> {
     let ready = Barrier::new(shares.len() + 1);
     std::thread::scope(|scope| {
         let readers: Vec<_> = shares
@@ -52,8 +55,8 @@ pub(super) fn read_files(shares: &[Vec<Piece>], stop: &AtomicBool) -> Result<Dur
                         buffer
                     });
                     ready.wait();
-                    let mut buffer = buffer.map_err(|error| Error::io(Path::new("memory"), "get it", error))?;
-                    share.iter().try_for_each(|piece| read_piece(piece, &mut buffer, stop))
+                    let mut buffer = buffer.map_err(|error| Error::system("get memory to read into", error))?;
+                    share.iter().try_for_each(|file| read_range(file, &mut buffer, stop))
                 })
             })
             .collect();
@@ -66,7 +69,7 @@ pub(super) fn read_files(shares: &[Vec<Piece>], stop: &AtomicBool) -> Result<Dur
     })
 }
 
-fn read_piece(Piece { path, range }: &Piece, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
+fn read_range(FileRange { path, range }: &FileRange, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
     let failed = |error| Error::io(path, "read the shard", error);
     let mut file = File::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
@@ -79,29 +82,33 @@ fn read_piece(Piece { path, range }: &Piece, buffer: &mut [u8], stop: &AtomicBoo
     Ok(())
 }
 
-/// A Python process with its share of the volumes. Ended when dropped.
+/// A Python process with its share of the volumes; it is ended when dropped.
 struct Python {
     process: Child,
     input: ChildStdin,
     output: BufReader<std::process::ChildStdout>,
 }
 
-/// Whether this Python can run with NumPy, and if not, what it said.
+/// Checks that a Python program runs and has NumPy.
+///
+/// # Errors
+/// The program's name and the reason: the last line of its error output, or why it cannot be started.
 pub(super) fn check_python(python: &Path) -> Result<(), String> {
     match Command::new(python).args(["-c", "import numpy"]).stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it failed").to_owned();
-            Err(format!("{}: {said}", python.display()))
+            let reason = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it failed").to_owned();
+            Err(format!("{}: {reason}", python.display()))
         }
         Err(error) => Err(format!("{}: {error}", python.display())),
     }
 }
 
-/// `np.load(path)[array].astype(float16)` of all volumes with one process a share; the time until the last is done.
+/// Runs `np.load(path)[array].astype(float16)` for all volumes with one process for each share, and returns the time
+/// until the last process is done.
 ///
 /// # Errors
-/// A process failed (it has said why on standard error), or did not read `voxels` in all.
+/// A process failed (the reason is on standard error), or not `voxels` were read in all, or `stop` was set.
 pub(super) fn read_npz(
     python: &Path,
     array: Option<&str>,
@@ -115,7 +122,7 @@ pub(super) fn read_npz(
     }
     let begin = Instant::now();
     for reader in &mut readers {
-        reader.tell("go\n")?;
+        reader.send("go\n")?;
     }
     let mut read = 0;
     for reader in &mut readers {
@@ -130,8 +137,9 @@ pub(super) fn read_npz(
 }
 
 impl Python {
+    /// Starts a process and sends the paths of its share.
     fn start(python: &Path, array: Option<&str>, share: &[PathBuf]) -> Result<Self> {
-        let failed = |error| Error::io(python, "start it", error);
+        let failed = |error| Error::io(python, "start Python", error);
         let mut process = Command::new(python)
             .args(["-c", SCRIPT])
             .args(array)
@@ -145,16 +153,19 @@ impl Python {
         let mut reader = Self { process, input, output };
         for path in share {
             let path = fs::canonicalize(path).map_err(|error| Error::io(path, "open the volume", error))?;
-            reader.tell(&format!("{}\n", path.display()))?;
+            reader.send(&format!("{}\n", path.display()))?;
         }
-        reader.tell("\n")?;
+        reader.send("\n")?;
         Ok(reader)
     }
 
-    fn tell(&mut self, text: &str) -> Result<()> {
-        self.input.write_all(text.as_bytes()).map_err(|error| Error::io(Path::new("python"), "talk to it", error))
+    fn send(&mut self, text: &str) -> Result<()> {
+        self.input
+            .write_all(text.as_bytes())
+            .map_err(|error| Error::system("write to a Python process that reads NPZ files", error))
     }
 
+    /// The next line of the process.
     fn answer(&mut self, stop: &AtomicBool) -> Result<String> {
         let mut line = String::new();
         let read = self.output.read_line(&mut line);

@@ -1,39 +1,42 @@
-//! What was measured, and what follows from it.
+//! The measurements, and what follows from them.
 
 use std::fmt::Write;
 
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{Data, Source};
+use super::workload::{Target, Workload};
 
 /// One combination, measured several times.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// What was read.
-    pub source: Source,
-    /// By how many readers.
+    /// The way to read.
+    #[serde(rename = "source")]
+    pub target: Target,
+    /// The number of readers.
     pub readers: usize,
-    /// How long each run took until the last reader was done.
+    /// The seconds of each run until the last reader was done.
     pub seconds: Vec<f64>,
 }
 
-/// All of it.
+/// All measurements; the fields are those of `--json`.
 #[derive(Debug, Serialize)]
-pub struct Report {
-    /// What was read.
-    pub data: Data,
-    /// Whether the files could come out of the page cache.
+pub struct BenchReport {
+    /// The samples that were read.
+    #[serde(rename = "data")]
+    pub workload: Workload,
+    /// Whether files could come out of the page cache.
     pub warm: bool,
-    /// How long materialising took, its digest and syncs included; none where the shards were there already.
+    /// The seconds that materialising took, its digest and syncs included; `None` if the shards existed already.
     pub materialize_seconds: Option<f64>,
-    /// Why NPZ was not measured, if it was not.
+    /// The reason why NPZ was not measured, if it was not.
     pub no_npz: Option<String>,
-    /// The combinations.
+    /// The measured combinations.
     pub rows: Vec<Row>,
 }
 
-impl Source {
+impl Target {
+    /// The name in the report for people.
     fn name(&self) -> String {
         match self {
             Self::Npz => "NPZ by np.load".into(),
@@ -45,10 +48,12 @@ impl Source {
 }
 
 impl Row {
+    /// The name in the report for people, and of the progress bar.
     pub(super) fn name(&self) -> String {
-        format!("{}, {}", self.source.name(), readers(self.readers))
+        format!("{}, {}", self.target.name(), readers(self.readers))
     }
 
+    /// The median of the seconds of all runs.
     fn median(&self) -> f64 {
         let mut seconds = self.seconds.clone();
         seconds.sort_by(f64::total_cmp);
@@ -57,24 +62,25 @@ impl Row {
     }
 }
 
-impl Report {
+impl BenchReport {
+    /// The samples per second of a row.
     fn rate(&self, row: &Row) -> f64 {
-        self.data.samples as f64 / row.median()
+        self.workload.samples as f64 / row.median()
     }
 
-    /// The fastest combination of those whose source is of this kind; of those within 5 % of it, which is noise, the one
-    /// with the fewest readers and the least read-ahead.
-    fn best(&self, wanted: impl Fn(&Source) -> bool) -> Option<&Row> {
-        let rows = || self.rows.iter().filter(|row| wanted(&row.source));
+    /// The best row of the `wanted` targets. Rows within 5 % of the fastest differ by noise only: the best of them has
+    /// the fewest readers and the least read-ahead.
+    fn best(&self, wanted: impl Fn(&Target) -> bool) -> Option<&Row> {
+        let rows = || self.rows.iter().filter(|row| wanted(&row.target));
         let fastest = rows().map(|row| self.rate(row)).max_by(f64::total_cmp)?;
-        let ahead = |row: &Row| if let Source::Mount { read_ahead } = row.source { read_ahead } else { 0 };
+        let ahead = |row: &Row| if let Target::Mount { read_ahead } = row.target { read_ahead } else { 0 };
         rows().filter(|row| self.rate(row) >= 0.95 * fastest).min_by_key(|row| (row.readers, ahead(row)))
     }
 
     /// The report for people.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let data = &self.data;
+        let data = &self.workload;
         let _ = writeln!(
             text,
             "{} of {} samples: {} of NPZ, {} of float32 voxels, {} of shards; medians of {} interleaved runs;\n{}\n",
@@ -98,6 +104,7 @@ impl Report {
         text
     }
 
+    /// Adds the table of rates.
     fn table(&self, text: &mut String) {
         let mut readers: Vec<usize> = self.rows.iter().map(|row| row.readers).collect();
         readers.sort_unstable();
@@ -108,17 +115,18 @@ impl Report {
         }
         let mut last = None;
         for row in &self.rows {
-            if last != Some(&row.source) {
-                let _ = write!(text, "\n{:28}", row.source.name());
-                last = Some(&row.source);
+            if last != Some(&row.target) {
+                let _ = write!(text, "\n{:28}", row.target.name());
+                last = Some(&row.target);
             }
             let _ = write!(text, "{:>12.2}", self.rate(row));
         }
         text.push_str("\n\n");
     }
 
+    /// Adds what is fastest, and how much faster than the rest.
     fn conclude(&self, text: &mut String) {
-        let data = &self.data;
+        let data = &self.workload;
         if let Some(seconds) = self.materialize_seconds {
             let per_second = data.samples as f64 / seconds;
             let projected = data.shard_bytes / (data.samples as u64).max(1) * data.samples_in_all as u64;
@@ -130,7 +138,7 @@ impl Report {
                 ByteSize(projected),
             );
         }
-        let npz = self.best(|source| *source == Source::Npz);
+        let npz = self.best(|target| *target == Target::Npz);
         let mut conclude = |what: &str, best: Option<&Row>, others: [(&str, Option<&Row>); 2]| {
             let Some(best) = best else { return };
             let _ = writeln!(text, "Best {what}: {} ({:.2} samples/s)", best.name(), self.rate(best));
@@ -142,9 +150,9 @@ impl Report {
             }
         };
         let [mount, files, given] = [
-            self.best(|source| matches!(source, Source::Mount { .. })),
-            self.best(|source| *source == Source::Files),
-            self.best(|source| *source == Source::Given),
+            self.best(|target| matches!(target, Target::Mount { .. })),
+            self.best(|target| *target == Target::Files),
+            self.best(|target| *target == Target::Given),
         ];
         let of_npz = ("the best of NPZ: ", npz);
         conclude("without a copy on disk", mount, [of_npz, ("", files)]);
@@ -168,26 +176,26 @@ fn duration(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    fn report(rows: Vec<Row>) -> Report {
-        let data =
-            Data { volumes: Vec::new(), samples: 10, samples_in_all: 20, voxels: 1, npz_bytes: 1, shard_bytes: 1 };
-        Report { data, warm: true, materialize_seconds: Some(2.0), no_npz: None, rows }
+    fn report(rows: Vec<Row>) -> BenchReport {
+        let workload =
+            Workload { volumes: Vec::new(), samples: 10, samples_in_all: 20, voxels: 1, npz_bytes: 1, shard_bytes: 1 };
+        BenchReport { workload, warm: true, materialize_seconds: Some(2.0), no_npz: None, rows }
     }
 
     #[test]
     fn the_best_is_the_simplest_of_those_that_noise_cannot_tell_apart() {
-        let row = |source, readers, seconds: &[f64]| Row { source, readers, seconds: seconds.to_vec() };
-        let mount = |read_ahead| Source::Mount { read_ahead };
+        let row = |target, readers, seconds: &[f64]| Row { target, readers, seconds: seconds.to_vec() };
+        let mount = |read_ahead| Target::Mount { read_ahead };
         let report = report(vec![
-            row(Source::Npz, 1, &[10.0, 9.0, 30.0]),
-            row(Source::Npz, 2, &[5.0, 6.0, 5.0]),
+            row(Target::Npz, 1, &[10.0, 9.0, 30.0]),
+            row(Target::Npz, 2, &[5.0, 6.0, 5.0]),
             row(mount(0), 1, &[4.0; 3]),
             row(mount(3), 1, &[1.02, 1.03, 9.0]),
             row(mount(6), 1, &[1.0; 3]),
             row(mount(3), 2, &[1.0; 3]),
         ]);
-        let best = report.best(|source| matches!(source, Source::Mount { .. })).unwrap();
-        assert_eq!((&best.source, best.readers), (&mount(3), 1));
+        let best = report.best(|target| matches!(target, Target::Mount { .. })).unwrap();
+        assert_eq!((&best.target, best.readers), (&mount(3), 1));
         let text = report.text();
         assert!(text.contains("4.85 times as fast as the best of NPZ: NPZ by np.load, 2 readers"), "{text}");
     }

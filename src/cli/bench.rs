@@ -1,14 +1,13 @@
-//! The arguments of `bench`, and those of its that it hands on.
+//! The command line of `bench`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
+use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use clap::parser::ValueSource;
-use clap::{Args, CommandFactory};
 
-use super::{Cli, DatasetArgs, PageCache, with_dashes};
+use super::dataset::DatasetArgs;
+use super::mount::PageCache;
 
 /// `bench`.
 #[derive(Debug, Args)]
@@ -22,7 +21,8 @@ pub struct BenchArgs {
     /// Numbers of readers (DataLoader workers)
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = at_least_one())]
     pub readers: Vec<usize>,
-    /// Numbers of volumes that the mount makes ready ahead of each reader [default: 0, 1, the mount's default, its double]
+    /// Numbers of volumes that the mount makes ready ahead of each reader [default: 0, 1, the mount's default, its
+    /// double]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub read_ahead: Vec<usize>,
     /// Runs of each combination
@@ -53,44 +53,4 @@ pub struct BenchArgs {
 
 fn at_least_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
-}
-
-/// The flags of the data set among a command's arguments, for another command; without those named in `except`.
-pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
-    let matches = Cli::command().get_matches_from(with_dashes(args));
-    let Some((_, given)) = matches.subcommand() else { return Vec::new() };
-    let all = DatasetArgs::augment_args(clap::Command::new("data set"));
-    let mut flags = Vec::new();
-    for arg in all.get_arguments() {
-        let id = arg.get_id().as_str();
-        let (Some(ValueSource::CommandLine), Some(name)) = (given.value_source(id), arg.get_long()) else { continue };
-        if except.contains(&id) {
-            continue;
-        }
-        if !arg.get_action().takes_values() {
-            flags.push(format!("--{name}").into());
-            continue;
-        }
-        for value in given.get_raw(id).into_iter().flatten() {
-            let mut flag = OsString::from(format!("--{name}="));
-            flag.push(value);
-            flags.push(flag);
-        }
-    }
-    flags
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn data_set_flags_are_handed_on_as_they_were_given() {
-        let args = "ctwds-fs bench --data_folder d --reports-file=r --meta-file m --labels-file l --limit 3 --strict \
-                    --missing-text=-x --runs 2 --format npy";
-        let flags = dataset_flags(args.split_whitespace().map(OsString::from), &["limit"]);
-        let expected = "--data-folder=d --reports-file=r --meta-file=m --labels-file=l --format=npy --missing-text=-x \
-                        --strict";
-        assert_eq!(flags, expected.split_whitespace().map(OsString::from).collect::<Vec<_>>());
-    }
 }

@@ -1,5 +1,5 @@
-//! The configuration that the training reads: a YAML file whose section `data` says where the data set and its shards
-//! are. Keys that other programs read are none of our business.
+//! The configuration that the training reads: a YAML file whose section `data` names the paths of the data set and its
+//! shards. Other keys are ignored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 use crate::error::{Error, Result};
 
-/// Which of the data sets of a configuration.
+/// One of the two data sets of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Split {
     /// Keys such as `train_dir`.
@@ -19,12 +19,13 @@ pub enum Split {
     Valid,
 }
 
-/// The sections that are read.
+/// The configuration file.
 #[derive(Debug, Deserialize)]
-struct File {
+struct ConfigFile {
     data: Option<Section>,
 }
 
+/// The section `data`.
 #[derive(Debug, Default, Deserialize)]
 struct Section {
     train_dir: Option<Spanned<Value>>,
@@ -39,7 +40,7 @@ struct Section {
     webdataset_shards_val: Option<Spanned<Value>>,
 }
 
-/// A path, or what the user wrote in its place.
+/// The value of a key: a text, which should be a path, or something else.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Value {
@@ -56,17 +57,17 @@ pub struct Configured {
 }
 
 impl Configured {
-    /// Reads `file`.
+    /// Reads the keys of one data set in a configuration.
     ///
     /// # Errors
-    /// It cannot be read, is no YAML, or has no section `data`.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no YAML or has no section `data`.
     pub fn read(file: &Path, split: Split) -> Result<Self> {
         let text = fs::read_to_string(file).map_err(|error| Error::io(file, "read the configuration", error))?;
         let options = serde_saphyr::options! {
-            duplicate_keys: DuplicateKeyPolicy::LastWins, // as PyYAML, by which the training reads it
+            duplicate_keys: DuplicateKeyPolicy::LastWins, // as in PyYAML, with which the training reads it
             with_snippet: false,
         };
-        let parsed: Result<File, _> = serde_saphyr::from_str_with_options(&text, options);
+        let parsed: Result<ConfigFile, _> = serde_saphyr::from_str_with_options(&text, options);
         let parsed = parsed.map_err(|error| Error::malformed(file, error.to_string()))?;
         let section = parsed.data.ok_or_else(|| Error::malformed(file, "there is no section 'data:' in it"))?;
         let (keys, values) = match split {
@@ -94,17 +95,17 @@ impl Configured {
         Ok(Self { file: file.to_owned(), keys, values })
     }
 
-    /// Data folder, reports, metadata and labels; relative to the current folder, as the training takes them. `given` is
-    /// what the command line has: it wins, and what it has is not asked for here.
+    /// The paths of data folder, reports, metadata and labels, relative to the current folder, as in the training. A
+    /// path that is `given` on the command line wins, and its key is not looked at.
     ///
     /// # Errors
-    /// A key is missing, or no path.
-    pub fn sources(&self, given: [Option<PathBuf>; 4]) -> Result<[PathBuf; 4]> {
+    /// [`Error::Malformed`] if a key is missing, or its value is no path.
+    pub fn input_paths(&self, given: [Option<PathBuf>; 4]) -> Result<[PathBuf; 4]> {
         let mut found = [const { None }; 4];
-        for (at, given) in given.into_iter().enumerate() {
-            found[at] = match given {
+        for (index, given) in given.into_iter().enumerate() {
+            found[index] = match given {
                 Some(path) => Some(path),
-                None => self.text(at)?.map(PathBuf::from),
+                None => self.text(index)?.map(PathBuf::from),
             };
         }
         match found {
@@ -116,14 +117,14 @@ impl Configured {
         }
     }
 
-    /// The folder of the shards' pattern.
+    /// The mountpoint: the folder of the pattern of the shards' paths, without the folders of an epoch.
     ///
     /// # Errors
-    /// The key is missing, or its value is not the pattern of shards in one folder.
+    /// [`Error::Malformed`] if the key is missing, or its value is not a pattern of files in one folder.
     pub fn mountpoint(&self) -> Result<PathBuf> {
-        let at = self.keys.len() - 1;
-        let pattern = self.text(at)?.ok_or_else(|| self.missing(&[self.keys[at]]))?;
-        let refuse = |reason| Err(self.wrong(at, &format!("{reason}; name the mountpoint on the command line")));
+        let index = self.keys.len() - 1;
+        let pattern = self.text(index)?.ok_or_else(|| self.missing(&[self.keys[index]]))?;
+        let refuse = |reason| Err(self.wrong(index, &format!("{reason}; name the mountpoint on the command line")));
         let path = Path::new(pattern.strip_prefix("file:").unwrap_or(pattern));
         let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
             return refuse("the pattern has no folder");
@@ -138,20 +139,23 @@ impl Configured {
         Ok(without_epoch(folder).to_owned())
     }
 
-    fn text(&self, at: usize) -> Result<Option<&str>> {
-        match self.values[at].as_ref().map(|spanned| &spanned.value) {
+    /// The text of a key, by its index; `None` if it is not set.
+    fn text(&self, index: usize) -> Result<Option<&str>> {
+        match self.values[index].as_ref().map(|spanned| &spanned.value) {
             None => Ok(None),
             Some(Value::Text(text)) if !text.trim().is_empty() => Ok(Some(text)),
-            Some(Value::Text(_)) => Err(self.wrong(at, "it is empty")),
-            Some(Value::Other(_)) => Err(self.wrong(at, "it should be one path")),
+            Some(Value::Text(_)) => Err(self.wrong(index, "it is empty")),
+            Some(Value::Other(_)) => Err(self.wrong(index, "it should be one path")),
         }
     }
 
-    fn wrong(&self, at: usize, reason: &str) -> Error {
-        let line = self.values[at].as_ref().map_or(0, |spanned| spanned.defined.line());
-        Error::malformed(&self.file, format!("line {line}, data.{}: {reason}", self.keys[at]))
+    /// The error of a key that is set to a wrong value.
+    fn wrong(&self, index: usize, reason: &str) -> Error {
+        let line = self.values[index].as_ref().map_or(0, |spanned| spanned.defined.line());
+        Error::malformed(&self.file, format!("line {line}, data.{}: {reason}", self.keys[index]))
     }
 
+    /// The error of keys that are not set.
     fn missing(&self, keys: &[&str]) -> Error {
         let keys: Vec<String> = keys.iter().map(|key| format!("data.{key}")).collect();
         let reason = format!("{} not set there, nor is the flag in its stead", keys.join(", "));
@@ -159,7 +163,7 @@ impl Configured {
     }
 }
 
-/// The mountpoint of a folder such as `epochs/000003` in it.
+/// A folder without the folders of an epoch, such as `epochs/000003`, at its end.
 fn without_epoch(folder: &Path) -> &Path {
     let is_number = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -197,18 +201,18 @@ mod tests {
     fn paths_of_a_split() {
         let train = read(TRAIN, Split::Train).unwrap();
         let expected = ["/data/npz", "reports with spaces.csv", "m.csv", "l.csv"].map(PathBuf::from);
-        assert_eq!(train.sources([const { None }; 4]).unwrap(), expected);
+        assert_eq!(train.input_paths([const { None }; 4]).unwrap(), expected);
         let given = [None, Some("r.csv".into()), None, None];
-        assert_eq!(train.sources(given).unwrap()[1], Path::new("r.csv"));
+        assert_eq!(train.input_paths(given).unwrap()[1], Path::new("r.csv"));
         assert_eq!(train.mountpoint().unwrap(), Path::new("/data/shards/train"));
     }
 
     #[test]
     fn problems_name_key_and_line() {
         let valid = read(TRAIN, Split::Valid).unwrap();
-        let no_path = message(valid.sources([const { None }; 4]));
+        let no_path = message(valid.input_paths([const { None }; 4]));
         assert!(no_path.contains("line 11, data.valid_dir: it should be one path"), "{no_path}");
-        let missing = message(valid.sources([Some("d".into()), None, None, None]));
+        let missing = message(valid.input_paths([Some("d".into()), None, None, None]));
         assert!(missing.contains("data.reports_valid, data.valid_meta, data.labels_valid not set"), "{missing}");
         assert!(message(valid.mountpoint()).contains("data.webdataset_shards_val not set"));
         assert!(message(read("model: 1\n", Split::Train)).contains("no section 'data:'"));

@@ -1,4 +1,4 @@
-//! The arguments that name a data set and determine its shards' bytes.
+//! The arguments that name a data set and determine the bytes of its shards.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,9 @@ use crate::plan::Options;
 use crate::plan::members::Format;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
-/// What says which data set, and how its shards are made; none of it has a meaning for shards that are made already.
-pub(super) const ALL: [&str; 23] = [
+/// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
+/// exist already.
+const ALL: [&str; 23] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -94,8 +95,8 @@ pub struct DatasetArgs {
     /// What the volumes hold: the array as stored, HU, or HU that are clipped, resampled, cropped and padded
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub volume: Kind,
-    /// Slope and intercept of values that are not HU yet: auto (the table's, if the values do not contradict it), table,
-    /// none, or SLOPE,INTERCEPT
+    /// Slope and intercept of values that are not HU yet: auto (the table's, if the values do not contradict it),
+    /// table, none, or SLOPE,INTERCEPT
     #[arg(long, default_value = "auto", value_name = "WHICH", allow_hyphen_values = true)]
     pub rescale: Rescale,
     /// What the arrays hold [default: by name and type: data, volume (i16), arr_0 (floats)]
@@ -127,9 +128,17 @@ pub struct DatasetArgs {
     pub rescan: bool,
 }
 
-/// Where the data set is.
+/// Shards on disk in place of a data set.
+#[derive(Clone, Debug, Args)]
+pub struct ShardsArgs {
+    /// Folder of finished shards, plain or compressed: they take the place of the NPZ files and the tables
+    #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = "Data set")]
+    pub shards: Option<PathBuf>,
+}
+
+/// The files and folders of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
+pub struct InputPaths {
     /// The folder of the NPZ files.
     pub data_folder: PathBuf,
     /// The table with the texts.
@@ -141,11 +150,11 @@ pub struct Sources {
 }
 
 impl DatasetArgs {
-    /// Where the data set is: the only place that decides it.
+    /// The paths of the data set, of the flags or else of the configuration. No other function decides them.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names the flags that are missing; a configuration that lacks them as well.
-    pub fn sources(&self) -> Result<Sources> {
+    /// [`Error::Usage`] with the flags that are missing, if there is no configuration; the errors of [`Configured`].
+    pub fn input_paths(&self) -> Result<InputPaths> {
         let given = [
             ("--data-folder", &self.data_folder),
             ("--reports-file", &self.reports_file),
@@ -155,7 +164,7 @@ impl DatasetArgs {
         let paths = given.map(|(_, path)| path.clone());
         let paths = match (paths, self.configured()?) {
             ([Some(folder), Some(reports), Some(meta), Some(labels)], _) => [folder, reports, meta, labels],
-            (paths, Some(configured)) => configured.sources(paths)?,
+            (paths, Some(configured)) => configured.input_paths(paths)?,
             _ => {
                 let missing = given.iter().filter(|(_, path)| path.is_none()).map(|(flag, _)| *flag);
                 let missing = missing.collect::<Vec<_>>().join(", ");
@@ -163,19 +172,19 @@ impl DatasetArgs {
             }
         };
         let [data_folder, reports_file, meta_file, labels_file] = paths;
-        Ok(Sources { data_folder, reports_file, meta_file, labels_file })
+        Ok(InputPaths { data_folder, reports_file, meta_file, labels_file })
     }
 
-    /// The configuration, where the user named one.
+    /// The data set's keys in the configuration; `None` if the user named no configuration.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The errors of [`Configured::read`].
     pub fn configured(&self) -> Result<Option<Configured>> {
         let named = self.config.as_deref().zip(self.split);
         named.map(|(file, split)| Configured::read(file, split)).transpose()
     }
 
-    /// What becomes of values and shapes.
+    /// The kind of the volumes, and how their values and shapes change.
     pub fn kind(&self) -> KindOptions {
         KindOptions {
             kind: self.volume,
@@ -190,12 +199,12 @@ impl DatasetArgs {
         }
     }
 
-    /// The library's form of them.
+    /// The configuration of the library's data set, and the options of the plan.
     ///
     /// # Errors
-    /// As [`Self::sources`].
+    /// The errors of [`Self::input_paths`].
     pub fn resolve(&self) -> Result<(dataset::Config, Options)> {
-        let Sources { data_folder, reports_file, meta_file, labels_file } = self.sources()?;
+        let InputPaths { data_folder, reports_file, meta_file, labels_file } = self.input_paths()?;
         let config = dataset::Config {
             data_folder,
             reports_file,
@@ -221,21 +230,24 @@ impl DatasetArgs {
     }
 }
 
-/// Height, width, depth.
+/// Values for height, width and depth.
 type Triple = [f64; 3];
 
+/// Parses three positive numbers.
 fn positive(text: &str) -> std::result::Result<Triple, String> {
     floats::<3>(text).and_then(|values| {
         if values.iter().all(|value| *value > 0.0) { Ok(values) } else { Err("they must be positive".into()) }
     })
 }
 
+/// Parses two numbers in ascending order.
 fn range(text: &str) -> std::result::Result<[f64; 2], String> {
     floats::<2>(text).and_then(|[low, high]| {
         if low < high { Ok([low, high]) } else { Err("the first must be less than the second".into()) }
     })
 }
 
+/// Parses three positive whole numbers below 100,000.
 fn whole(text: &str) -> std::result::Result<Triple, String> {
     let is_size = |value: &f64| value.fract() == 0.0 && *value < 1e5;
     positive(text).and_then(|values| {
@@ -243,7 +255,7 @@ fn whole(text: &str) -> std::result::Result<Triple, String> {
     })
 }
 
-/// The user's folder for what can be made again.
+/// The program's folder in the user's cache folder, for files that can be made again; `None` without a home.
 fn cache_folder() -> Option<PathBuf> {
     let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = given.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;

@@ -1,11 +1,12 @@
-//! The arguments of `plan --estimate`.
+//! The command line of `plan --estimate`.
 
 use clap::Args;
 
 /// Whether and how the room that shards take is estimated.
 #[derive(Clone, Debug, Args)]
 pub struct EstimateArgs {
-    /// Make and compress some volumes, of each kind and with each codec, and say what the shards of all would take. With
+    /// Make and compress some volumes, of each kind and with each codec, and say what the shards of all would take.
+    /// With
     /// --json the estimate is printed in place of the plan
     #[arg(long, conflicts_with = "shards", help_heading = "Estimate")]
     pub estimate: bool,

@@ -1,20 +1,20 @@
-//! The arguments of `manifest`.
+//! The command line of `manifest`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::DatasetArgs;
+use super::dataset::DatasetArgs;
 
 /// `manifest`.
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: ManifestCommand,
 }
 
-/// What can be done with manifests.
+/// The commands of `manifest`.
 #[derive(Debug, Subcommand)]
 pub enum ManifestCommand {
     /// Join the manifests of all parts of `materialize --partition`; or list what is missing

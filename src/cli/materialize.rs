@@ -1,10 +1,10 @@
-//! The arguments of `materialize`.
+//! The command line of `materialize`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DatasetArgs, ShardsArgs};
+use super::dataset::{DatasetArgs, ShardsArgs};
 use crate::formats::codec::Codec;
 use crate::materialize::OnError;
 use crate::output::partition::Partition;
@@ -28,8 +28,8 @@ pub struct MaterializeArgs {
     /// Shards written at a time, and decoder threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub num_workers: Option<u16>,
-    /// Only part I of N (from 0 on): the shards whose number % N = I; auto/N takes I from a Slurm array's or a Kubernetes
-    /// indexed job's environment. `ctwds-fs manifest merge` joins the parts' manifests
+    /// Only part I of N (from 0 on): the shards whose number % N = I; auto/N takes I from a Slurm array's or a
+    /// Kubernetes indexed job's environment. `ctwds-fs manifest merge` joins the parts' manifests
     #[arg(long, value_name = "I/N")]
     pub partition: Option<Partition>,
     /// A shard with a sample that cannot be made: not written, or written with that sample's slot empty

@@ -1,10 +1,10 @@
-//! The arguments of `reclaim`.
+//! The command line of `reclaim`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::DatasetArgs;
+use super::dataset::DatasetArgs;
 
 const ABOUT: &str = "\
 Each NPZ file is decoded again and compared with what the shards hold. The shard is made durable and its SHA-256 is \

@@ -1,11 +1,11 @@
-//! The arguments of `run`.
+//! The command line of `run`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::MountArgs;
+use super::mount::MountArgs;
 
 /// `run`: a mount's arguments, with its mountpoint as `--at`, and a command.
 #[derive(Debug, Args)]
@@ -19,13 +19,13 @@ use super::MountArgs;
 )))]
 #[command(mut_arg("foreground", |arg| arg.hide(true).conflicts_with("command")))]
 pub struct RunArgs {
-    /// The mount.
+    /// The arguments of the mount.
     #[command(flatten)]
     pub mount: MountArgs,
     /// Set for the processes that are started for the mount and for the command: they end with their parent
     #[arg(long, hide = true, requires = "left")]
     pub parent: Option<u32>,
-    /// Set with it: the mount namespace that the parent has left
+    /// Set with --parent: the mount namespace that the parent has left
     #[arg(long, hide = true, requires = "parent")]
     pub left: Option<PathBuf>,
     /// What to run: everything after "--"

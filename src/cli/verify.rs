@@ -1,11 +1,12 @@
-//! The arguments of `verify`.
+//! The command line of `verify`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{DatasetArgs, dataset_flags};
+use super::dataset::DatasetArgs;
+use super::dataset_flags;
 use crate::error::Result;
 
 const EXIT_CODES: &str = "\
@@ -67,7 +68,7 @@ impl VerifyArgs {
         if !self.sources && dataset_flags(std::env::args_os(), &[]).is_empty() {
             return Ok(None);
         }
-        self.dataset.sources()?;
+        self.dataset.input_paths()?;
         Ok(Some(&self.dataset))
     }
 }

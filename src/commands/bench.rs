@@ -1,4 +1,4 @@
-//! `ctwds-fs bench`: the user's own data, by NumPy, through a mount, and as files.
+//! `ctwds-fs bench`: measures how fast the user's own data is read by NumPy, through a mount, and from files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,42 +8,44 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
-use super::make_plan;
+use super::progress::styled;
+use super::shared::{self, make_plan, stop_on_signals};
 use crate::base::parallel::available_cores;
-use crate::bench::{self, Config, Data, Piece, Shards};
+use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
-use crate::fs::mounts;
+use crate::fs::{mount_table, processes};
 use crate::materialize::{Observer, OnError, Request, materialize};
 use crate::output::partition::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
-/// The daemon's end, after the unmount.
+/// How long the daemon may take to end after the unmount.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let report = measure(args, |_| Ok(None))?;
     if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Internal(error.to_string()))?;
-        println!("{json}");
+        println!("{}", shared::json(&report)?);
     } else {
         print!("{}", report.text());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures the first samples of the data set; `given` finds these in shards that are there already, if there are any.
+/// Measures the first samples of the data set; `given` finds them in shards that exist already, if there are any.
+///
+/// # Errors
+/// The plan, a mount or shards cannot be made, something cannot be read, or the user interrupted it.
 pub(super) fn measure(
     args: &BenchArgs,
-    given: impl FnOnce(&Plan) -> Result<Option<Vec<Piece>>>,
-) -> Result<bench::Report> {
+    given: impl FnOnce(&Plan) -> Result<Option<Vec<FileRange>>>,
+) -> Result<BenchReport> {
     let whole = make_plan(&args.dataset, None)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let part = DatasetArgs {
@@ -53,16 +55,16 @@ pub(super) fn measure(
         ..args.dataset.clone()
     };
     let plan = make_plan(&part, None)?;
-    let data = data(&plan, &whole);
+    let workload = workload(&plan, &whole);
     let given = given(&plan)?;
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
-    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?;
+    let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
-    // Shards that are there are measured also where nothing can be mounted.
+    // Shards that exist already are measured also if nothing can be mounted.
     let can_mount = given.is_none() || Path::new("/dev/fuse").exists();
-    let maker = Maker { args, part, page_cache, threads, plan, folder, given, stop: stop.clone() };
+    let provider = OwnShards { args, part, page_cache, threads, plan, folder, given, stop: stop.clone() };
     let usual = Serving::usual_read_ahead(threads);
     let config = Config {
         readers: args.readers.clone(),
@@ -76,20 +78,21 @@ pub(super) fn measure(
         python: args.python.clone(),
         array: args.dataset.array.clone(),
     };
-    with_progress(&config, data, &maker, &stop)
+    with_progress(&config, workload, &provider, &stop)
 }
 
-/// Measures, with a bar.
-pub(super) fn with_progress<S: Shards>(
+/// Measures, and shows a progress bar of the steps.
+///
+/// # Errors
+/// The errors of [`bench::run`].
+pub(super) fn with_progress<S: ShardProvider>(
     config: &Config,
-    data: Data,
+    workload: Workload,
     shards: &S,
     stop: &AtomicBool,
-) -> Result<bench::Report> {
-    let bar = ProgressBar::no_length();
-    let template = "{wide_bar} {pos}/{len} {msg}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let report = bench::run(config, data, shards, stop, |step, steps, what| {
+) -> Result<BenchReport> {
+    let bar = styled("{wide_bar} {pos}/{len} {msg}");
+    let report = bench::run(config, workload, shards, stop, |step, steps, what| {
         bar.set_length(steps as u64);
         bar.set_position(step as u64);
         bar.set_message(what.to_owned());
@@ -98,15 +101,16 @@ pub(super) fn with_progress<S: Shards>(
     report
 }
 
-/// As many shards as the most readers, so that each has one.
+/// The samples in a shard that give as many shards as the largest number of readers, so that each reader has one.
 fn samples_per_shard(args: &BenchArgs) -> u32 {
     let most = args.readers.iter().max().copied().unwrap_or(1).max(1);
     u32::try_from(args.samples.div_ceil(most)).unwrap_or(1).max(1)
 }
 
-fn data(plan: &Plan, whole: &Plan) -> Data {
+/// The samples of `plan`, which is a part of the `whole` data set.
+fn workload(plan: &Plan, whole: &Plan) -> Workload {
     let samples = &plan.dataset.samples;
-    Data {
+    Workload {
         volumes: samples.iter().map(|sample| plan.dataset.root.join(&sample.path)).collect(),
         samples: samples.len(),
         samples_in_all: whole.dataset.samples.len(),
@@ -120,46 +124,47 @@ fn data(plan: &Plan, whole: &Plan) -> Data {
     }
 }
 
-/// Makes shards as a user would: by the program itself.
-struct Maker<'a> {
+/// Makes shards as a user would: by this program.
+struct OwnShards<'a> {
     args: &'a BenchArgs,
     part: DatasetArgs,
     page_cache: bool,
     threads: usize,
     plan: Plan,
     folder: TempDir,
-    given: Option<Vec<Piece>>,
+    given: Option<Vec<FileRange>>,
     stop: Arc<AtomicBool>,
 }
 
-/// Unmounts when dropped.
-struct Mount(PathBuf);
+/// A mount that is ended when dropped.
+struct MountGuard(PathBuf);
 
-impl Drop for Mount {
+impl Drop for MountGuard {
     fn drop(&mut self) {
-        let Ok(Some(pid)) = mounts::at(&self.0).map(|mounted| mounted.and_then(|mounted| mounted.daemon())) else {
+        let Ok(Some(pid)) = mount_table::at(&self.0).map(|entry| entry.and_then(|entry| entry.daemon())) else {
             return;
         };
-        if let Err(error) = mounts::end(&self.0, false).or_else(|_| mounts::end(&self.0, true)) {
+        if let Err(error) = mount_table::unmount_or_detach(&self.0) {
             log::warn!("{}: cannot be unmounted: {error}", self.0.display());
         } else {
-            mounts::wait_for_exit(pid, PATIENCE);
+            processes::wait_for_exit(pid, PATIENCE);
         }
     }
 }
 
-impl Maker<'_> {
-    fn shards(&self, folder: &std::path::Path) -> Vec<PathBuf> {
+impl OwnShards<'_> {
+    /// The paths of the shards in a folder.
+    fn shards(&self, folder: &Path) -> Vec<PathBuf> {
         (0..).zip(&self.plan.shards).map(|(id, _)| folder.join(Plan::shard_name(id))).collect()
     }
 }
 
-impl Shards for Maker<'_> {
-    type Mount = Mount;
+impl ShardProvider for OwnShards<'_> {
+    type MountGuard = MountGuard;
 
-    fn mount(&self, read_ahead: usize) -> Result<(Self::Mount, Vec<PathBuf>)> {
-        let failed = |error| Error::io("ctwds-fs".as_ref(), "start the mount", error);
-        let mountpoint = mounts::resolve_links(&self.folder.path().join("mount"));
+    fn mount(&self, read_ahead: usize) -> Result<(Self::MountGuard, Vec<PathBuf>)> {
+        let failed = |error| Error::system("start the mount", error);
+        let mountpoint = mount_table::resolve_links(&self.folder.path().join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let cache = cli::cache_size(self.args.cache_size)?;
         let mut flags = cli::dataset_flags(std::env::args_os(), &["limit", "test_mode", "samples_per_shard"]);
@@ -183,10 +188,10 @@ impl Shards for Maker<'_> {
             )));
         }
         let shards = self.shards(&mountpoint);
-        Ok((Mount(mountpoint), shards))
+        Ok((MountGuard(mountpoint), shards))
     }
 
-    fn given(&self) -> Option<Vec<Piece>> {
+    fn given(&self) -> Option<Vec<FileRange>> {
         self.given.clone()
     }
 

@@ -1,4 +1,5 @@
-//! The background process of a mount: started, reported ready, detached from the terminal, logging to a file.
+//! The daemon, the background process of a mount: how it is started, reports that it is ready, leaves the terminal, and
+//! logs to a file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -9,23 +10,33 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use super::shared::FAILED;
 use crate::error::{Error, Result};
 
-/// glibc gives large buffers pages of their own, which cost nothing before they are touched, until one was freed: then it
-/// takes the next ones from a heap, and writes zeros into them. Two or three mounts in ten were 16 MiB larger by that, the
-/// size of a buffer for requests. With a threshold that is set, it goes on as it began.
+/// The environment variable, and its value, from which size on glibc gives a buffer pages of its own. Such pages cost
+/// nothing before they are touched. Where no threshold is set, glibc raises it when a large buffer is freed, takes the
+/// next ones from its heap, and writes zeros into them: two or three mounts in ten were 16 MiB larger by that, the size
+/// of a buffer for requests.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
 
-/// What the daemon writes when the mount can be used.
+/// The message of the daemon when the mount can be used.
 const READY: &[u8] = b"ready\n";
 
-/// Starts this program again as the daemon, with `more` arguments and logging to `log_file` unless the user named
-/// another, and waits until it is ready. `Err` carries the exit code of one that failed: it has told the user why.
+/// The outcome of the start of a daemon.
+pub(super) enum Start {
+    /// The mount can be used; the process serves it.
+    Ready(Child),
+    /// The daemon has ended with this exit code, after it printed its error.
+    Failed(ExitCode),
+}
+
+/// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
+/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given.
 ///
 /// # Errors
-/// The process cannot be started.
-pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<std::result::Result<Child, ExitCode>> {
-    let failed = |error| Error::io(Path::new("ctwds-fs"), "start the daemon", error);
+/// [`Error::System`] if the process cannot be started, [`Error::Refused`] if a signal killed it.
+pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
+    let failed = |error| Error::system("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
@@ -42,60 +53,66 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<std::r
     // Ends when the daemon closes its side: after its report, or by its end.
     let _ = ours.read_to_end(&mut report);
     if report == READY {
-        return Ok(Ok(daemon));
+        return Ok(Start::Ready(daemon));
     }
     let status = daemon.wait().map_err(failed)?;
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return Err(Error::Refused(format!("the daemon was killed by signal {signal} before the mount was ready")));
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
-    Ok(Err(ExitCode::from(code.unwrap_or(super::FAILED))))
+    Ok(Start::Failed(ExitCode::from(code.unwrap_or(FAILED))))
 }
 
-/// Called in the daemon before it does anything: until the mount is ready, it ends with the command that started it.
+/// Makes the daemon end with the command that started it, until [`outlive_parent`]. The daemon calls this before it
+/// does anything else.
 pub(super) fn end_with_parent() {
-    // A kernel that refuses costs time only: the report of a daemon without a parent fails, and it ends then.
+    // If the kernel refuses, the daemon ends later: a report that no parent receives fails.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
 }
 
-/// Called in the daemon before anything else. Descriptors that it inherited (a pipe of the calling script, say) must not
-/// live on in it: whoever waits for their end would wait for the unmount. `run` itself hands them on to its command.
+/// Closes all descriptors besides the standard streams. The daemon calls this before anything is opened. A descriptor
+/// that it inherited (a pipe of the calling script, say) must not stay open: whoever waits for its end would wait for
+/// the unmount. The command of `run` inherits them from `run` itself.
 pub(super) fn close_inherited() {
     // SAFETY: nothing has been opened yet, so no descriptor besides the standard streams has an owner in this process;
     // touches no memory. Kernels before 5.9 lack the call; the descriptors then stay open, which is harmless.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
-/// Called in the daemon when the mount is ready and wanted beyond the command that started it.
+/// Undoes [`end_with_parent`]. The daemon calls this when the mount can be used.
 ///
 /// # Errors
-/// None that the kernel documents.
+/// [`Error::System`] if the kernel refuses, which it is not documented to do.
 pub(super) fn outlive_parent() -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io(Path::new("ctwds-fs"), "detach it from its parent", error.into());
-    rustix::process::set_parent_process_death_signal(None).map_err(failed)
+    rustix::process::set_parent_process_death_signal(None)
+        .map_err(|error| Error::system("let the daemon outlive its parent", error))
 }
 
-/// Called in the daemon when the mount is ready: leaves the terminal and tells the parent.
+/// Leaves the terminal, sends output to `log`, and reports to the parent that the mount can be used.
 ///
 /// # Errors
-/// The standard streams cannot be redirected.
+/// [`Error::System`] if the standard streams cannot be redirected, [`Error::Refused`] if the parent is gone.
 pub(super) fn detach(log: File) -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io(Path::new("standard streams"), "redirect them", error.into());
+    let failed = |error| Error::system("detach the daemon from the terminal", error);
     let _ = rustix::process::setsid(); // fails only for a session leader, which is detached already
     rustix::process::chdir("/").map_err(failed)?; // do not keep the starting folder busy
-    let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open it", error))?;
+    let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open the file", error))?;
     rustix::stdio::dup2_stdout(&log).map_err(failed)?;
     rustix::stdio::dup2_stderr(&log).map_err(failed)?;
     let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
-    // Nobody would know of a mount whose command was killed.
+    // A mount whose command was killed is ended: nobody would know of it.
     UnixStream::from(report)
         .write_all(READY)
         .map_err(|_| Error::Refused("the command that started this mount was ended before it was ready".into()))
 }
 
-/// Where a mount logs by default: a file of its own in the user's state folder.
-pub(super) fn default_log(mountpoint: &Path) -> PathBuf {
+/// The log file of a mount: the path that the user gave, made absolute, or a file named after `mountpoint` in the
+/// user's state folder.
+pub(super) fn log_path(given: Option<&Path>, mountpoint: &Path) -> PathBuf {
+    if let Some(path) = given {
+        return std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    }
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let state = state.or_else(home).unwrap_or_else(std::env::temp_dir);
@@ -103,10 +120,10 @@ pub(super) fn default_log(mountpoint: &Path) -> PathBuf {
     state.join("ctwds-fs").join(format!("{name}.log"))
 }
 
-/// Opens a log for appending; study ids are patient data, so only the user may read it.
+/// Opens a log file for appending. Only the user may read it, because study ids are patient data.
 ///
 /// # Errors
-/// The file cannot be created.
+/// [`Error::Io`] if the file or its folder cannot be created.
 pub(super) fn open_log(path: &Path) -> Result<File> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -116,7 +133,7 @@ pub(super) fn open_log(path: &Path) -> Result<File> {
     log.map_err(|error| Error::io(path, "open the log file (--log-file chooses another)", error))
 }
 
-/// Log lines go to standard error, which is the terminal or, in the daemon, the log file.
+/// Sends log lines of `level` and above to standard error, which is the terminal or, in the daemon, the log file.
 pub(super) fn log_to_terminal(level: log::LevelFilter) {
     // fuser warns about its own second unmount, which finds the work done.
     let env = env_logger::Env::default().default_filter_or(format!("{level},fuser=error"));

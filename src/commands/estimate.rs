@@ -1,4 +1,4 @@
-//! `ctwds-fs plan --estimate`: what the shards of each kind and codec would take, measured on the user's volumes.
+//! `ctwds-fs plan --estimate`: how large the shards of each kind and codec would be, measured on the user's volumes.
 
 use std::fmt::Write;
 
@@ -7,35 +7,39 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::progress::Bar;
-use super::value_check;
+use super::{shared, value_check};
 use crate::base::parallel::available_cores;
 use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
 use crate::plan::Plan;
-use crate::verify::Progress;
 use crate::volume::{Kind, KindOptions};
 
-/// Volumes that are taken where the user named no number.
+/// The number of volumes that are measured if the user gave none.
 const SAMPLES: u32 = 8;
 
-/// What was found, also for programs.
+/// The estimates of all kinds and codecs; the fields are those of `--json`.
 #[derive(Serialize)]
-pub(super) struct Found {
+pub(super) struct EstimateReport {
     seed: u64,
     cores: usize,
     volumes: usize,
     npz_bytes: u64,
     f32_bytes: u64,
     kinds: Vec<Estimate>,
-    /// Kinds that `materialize` refuses until the user decides, and why.
+    /// The kinds that `materialize` refuses until the user decides, and why.
     doubts: Vec<(Kind, String)>,
-    /// Kinds that could not be estimated, and why.
+    /// The kinds that could not be estimated, and why.
     failed: Vec<(Kind, String)>,
 }
 
-pub(super) fn find(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Result<Found> {
+/// Measures volumes of the plan in each kind; the options besides the kind are those that were `asked` for.
+///
+/// # Errors
+/// A plan of a kind cannot be made, or a volume's values cannot be checked. A volume that cannot be made is no
+/// error: its kind is listed as failed.
+pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Result<EstimateReport> {
     let request = Request {
         samples: args.estimate_samples.unwrap_or(SAMPLES) as usize,
         seed: args.estimate_seed.unwrap_or(0),
@@ -48,36 +52,41 @@ pub(super) fn find(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Res
     let (npz_bytes, f32_bytes) = estimate::source_bytes(&studies);
     let (seed, cores, volumes) = (request.seed, request.cores, studies.len());
     let (kinds, doubts, failed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut found = Found { seed, cores, volumes, npz_bytes, f32_bytes, kinds, doubts, failed };
+    let mut report = EstimateReport { seed, cores, volumes, npz_bytes, f32_bytes, kinds, doubts, failed };
     let bar = Bar::new();
     for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
         let options = KindOptions { kind, ..*asked };
         let plan = plan_of(plan, &options)?;
-        found.doubts.extend(value_check::find(&plan, &options)?.map(|doubt| (kind, doubt)));
+        report.doubts.extend(value_check::find(&plan, &options)?.map(|doubt| (kind, doubt)));
         bar.begin(&format!("{} volumes", name(kind)), estimate::work(&plan, &slots));
         match estimate(plan, &slots, &request, |bytes| bar.advance(bytes)) {
-            Ok(estimate) => found.kinds.push(estimate),
-            Err(error) => found.failed.push((kind, error.to_string())),
+            Ok(estimate) => report.kinds.push(estimate),
+            Err(error) => report.failed.push((kind, error.to_string())),
         }
     }
-    bar.bar.finish_and_clear();
-    Ok(found)
+    bar.clear();
+    Ok(report)
 }
 
 fn name(kind: Kind) -> String {
     kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-impl Found {
+impl EstimateReport {
+    /// Whether every kind could be estimated.
     pub(super) fn is_complete(&self) -> bool {
         self.failed.is_empty()
     }
 
+    /// The report for programs, with a line end.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Internal`] if it cannot be written as JSON.
     pub(super) fn json(&self) -> Result<Vec<u8>> {
-        let json = serde_json::to_string_pretty(self).map_err(|error| Error::Internal(error.to_string()))?;
-        Ok((json + "\n").into_bytes())
+        Ok((shared::json(self)? + "\n").into_bytes())
     }
 
+    /// The report for people.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
             "\nEstimate     seed {}; ± is a 95 % confidence interval; MB of float16 a second of one core; hours of {} \

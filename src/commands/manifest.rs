@@ -1,18 +1,18 @@
-//! `ctwds-fs manifest`: one manifest from those of parts, or from the shards themselves.
+//! `ctwds-fs manifest`: makes one manifest from those of parts, or from the shards themselves.
 
 use std::process::ExitCode;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::materialize::Progress;
-use super::{FAILED, show_plan, stop_on_signals};
+use super::materialize::ShardBar;
+use super::shared::{FAILED, make_plan_unchecked, stop_on_signals};
 use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
 use crate::materialize::{merge, rebuild};
 use crate::shard::{Serving, ShardSet};
 
-/// Rebuilding reads no voxel through it.
+/// The memory for volumes in bytes; a rebuild reads no voxel through it.
 const REBUILD_CACHE: u64 = 1 << 20;
 
 pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
@@ -21,10 +21,10 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
             (dir, merge(dir)?, "Run these parts of materialize again, then merge; finished shards are kept.")
         }
         ManifestCommand::Rebuild { dir, dataset } => {
-            let plan = show_plan(dataset, None)?;
+            let plan = make_plan_unchecked(dataset, None)?;
             let serving = Serving { cache_bytes: REBUILD_CACHE, threads: 1, read_ahead: 0, read_once: true };
             let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
-            let progress = Progress::new();
+            let progress = ShardBar::new();
             let result = rebuild(ShardSet::new(plan, serving)?, dir, available_cores(), &stop, &progress);
             progress.clear();
             (dir, result?, "Remove the shards that are wrong, then run materialize, which makes what is missing.")

@@ -1,4 +1,4 @@
-//! `ctwds-fs materialize`: the shards on disk, with progress.
+//! `ctwds-fs materialize`: writes the shards to disk, and shows the progress.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytesize::ByteSize;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{FAILED, make_plan, warn_left_out};
+use super::progress::styled;
+use super::shared::{FAILED, make_plan, stop_on_signals, warn_left_out};
 use crate::base::lock::lock;
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
@@ -35,8 +36,8 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     };
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
-    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
-    let progress = Progress::new();
+    let stop = stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
+    let progress = ShardBar::new();
     let (on_error, recheck) = (args.on_error, args.recheck);
     let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck };
     let outcome = materialize(set, &request, &stop, &progress);
@@ -76,38 +77,43 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-/// A bar on a terminal, a line a shard elsewhere.
-pub(super) struct Progress {
+/// A progress bar of bytes on a terminal; elsewhere a line on stderr for each finished shard.
+pub(super) struct ShardBar {
     bar: ProgressBar,
-    started: Mutex<Instant>,
+    /// When the first shard was begun.
+    begun: Mutex<Instant>,
+    /// Shards to make.
     shards: AtomicUsize,
+    /// Shards that are made.
     done: AtomicUsize,
+    /// Bytes to write.
     total: AtomicU64,
+    /// Bytes that are written.
     written: AtomicU64,
+    /// Held while a line is printed.
     print: Mutex<()>,
 }
 
-impl Progress {
+impl ShardBar {
+    /// A bar that shows nothing until a shard is read or begun.
     pub(super) fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
         let [total, written] = [(); 2].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, started: Mutex::new(Instant::now()), shards, done, total, written, print: Mutex::new(()) }
+        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, print: Mutex::new(()) }
     }
 
-    /// Takes the bar away, for what is printed at the end.
+    /// Removes the bar from the terminal, before the report is printed.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    fn say(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 }
 
-impl Observer for Progress {
+impl Observer for ShardBar {
     fn recheck(&self, shards: usize, bytes: u64) {
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(reading {shards} finished shards)"));
@@ -121,7 +127,7 @@ impl Observer for Progress {
     }
 
     fn differs(&self, name: &str, why: &str) {
-        self.say(&format!("{name}: {why}; it is made again"));
+        self.print_line(&format!("{name}: {why}; it is made again"));
     }
 
     fn more(&self, bytes: u64) {
@@ -133,11 +139,14 @@ impl Observer for Progress {
         self.bar.reset();
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(0/{shards} shards)"));
-        *lock(&self.started) = Instant::now();
+        *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
         if kept > 0 {
-            self.say(&format!("continuing: {kept} shards are finished, {shards} are to be made ({})", ByteSize(bytes)));
+            self.print_line(&format!(
+                "continuing: {kept} shards are finished, {shards} are to be made ({})",
+                ByteSize(bytes)
+            ));
         }
     }
 
@@ -150,8 +159,8 @@ impl Observer for Progress {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.bar.set_message(format!("({done}/{shards} shards)"));
         if self.bar.is_hidden() {
-            let started = *lock(&self.started);
-            let seconds = started.elapsed().as_secs_f64().max(1e-3);
+            let begun = *lock(&self.begun);
+            let seconds = begun.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);

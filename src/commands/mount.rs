@@ -1,40 +1,41 @@
-//! `ctwds-fs mount`: in the foreground, or as a daemon that this process starts and waits for.
+//! `ctwds-fs mount`: serves in the foreground, or starts a daemon and waits until it is ready.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::daemon;
-use super::{make_plan, warn_left_out};
+use super::daemon::{self, Start};
+use super::shared::{make_plan, warn_left_out};
 use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
-use crate::fs::{Tree, mount, mounts};
+use crate::fs::mount;
+use crate::fs::mount_table::{self, Unmount};
+use crate::fs::tree::Tree;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
-/// Reports are patient data.
+/// The warning of `--allow-other`: reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
 
-/// Shuffled views where the user named no number. One that nobody looks at costs nothing.
+/// The number of shuffled views if the user gave none. A view that nobody reads costs nothing.
 const EPOCHS: u32 = 10;
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
-        return serve(args, true);
+        return serve(args, Lifetime::UntilUnmounted);
     }
-    let mountpoint = mounts::resolve_links(&args.mountpoint()?);
-    let given = args.log_file.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-    let log_file = given.unwrap_or_else(|| daemon::default_log(&mountpoint));
-    if let Err(code) = daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
+    let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
+    let log_file = daemon::log_path(args.log_file.as_deref(), &mountpoint);
+    if let Start::Failed(code) = daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
         return Ok(code);
     }
-    // The promise of an exit code of 0: the first shard can be opened.
+    // An exit code of 0 promises that the first shard can be opened.
     let first = mountpoint.join(Plan::shard_name(0));
     File::open(&first).map_err(|error| {
-        let _ = mounts::end(&mountpoint, true);
+        let _ = mount_table::unmount(&mountpoint, Unmount::Detach);
         Error::io(&first, "open the first shard of the new mount", error)
     })?;
     println!("mounted {} (log: {})", mountpoint.display(), log_file.display());
@@ -45,18 +46,30 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Mounts and serves. A mount of its own outlives the command that made it; otherwise the caller has tied it to another
-/// process, and ends it.
-pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
+/// The party that decides when a mount ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    /// The user: the mount outlives the command that made it.
+    UntilUnmounted,
+    /// The caller, who has made the process end with another one.
+    OfCaller,
+}
+
+/// Mounts, and serves until the mount has ended.
+///
+/// # Errors
+/// The plan, the mount or the log cannot be made.
+pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     if args.daemon {
         daemon::close_inherited();
-        if is_own {
+        if lifetime == Lifetime::UntilUnmounted {
             daemon::end_with_parent();
         }
     }
     daemon::log_to_terminal(log::LevelFilter::Info);
     let stored = args.source.shards.as_deref();
-    let data_folder = stored.map_or_else(|| Ok(args.dataset.sources()?.data_folder), |stored| Ok(stored.to_owned()))?;
+    let data_folder =
+        stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
     let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
@@ -71,7 +84,7 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     let page_cache = args.page_cache.is_on(plan.shard_bytes());
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
-    // Plain shards are files already.
+    // Stored shards that are plain are files already.
     let is_plain = stored.is_some() && plan.is_stored_plain();
     let set = ShardSet::new(plan, serving)?;
     let mut tree = Tree::new(set, about, page_cache);
@@ -81,13 +94,13 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if let Some(log) = log {
             if args.daemon {
-                if is_own {
+                if lifetime == Lifetime::UntilUnmounted {
                     daemon::outlive_parent()?;
                 }
                 daemon::detach(log)?;
             } else {
                 rustix::stdio::dup2_stderr(&log)
-                    .map_err(|error| Error::io(&PathBuf::from("standard error"), "redirect it", error.into()))?;
+                    .map_err(|error| Error::system("redirect standard error to the log", error))?;
             }
         }
         log::info!(
@@ -104,7 +117,7 @@ pub(super) fn serve(args: &MountArgs, is_own: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The status file `mount.json`.
+/// The content of the status file `mount.json`.
 fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
     let about = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -1,49 +1,42 @@
-//! `ctwds-fs plan`: what would be built.
+//! `ctwds-fs plan`: shows what would be built.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
 use clap::ValueEnum;
 
-use super::{FAILED, estimate, show_plan, value_check};
+use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
+use super::{estimate, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
 
-/// Lists longer than this are cut in the text; `--json` has all.
-const LISTED: usize = 20;
-
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
-    let plan = show_plan(&args.dataset, args.source.shards.as_deref())?;
+    let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
     let kind = args.dataset.kind();
     if let Some(doubt) = value_check::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }
-    let found = args.estimate.estimate.then(|| estimate::find(&plan, &kind, &args.estimate)).transpose()?;
-    let output = match (&found, args.json) {
-        (Some(found), true) => found.json()?,
+    let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
+    let output = match (&report, args.json) {
+        (Some(report), true) => report.json()?,
         (None, true) => manifest::render(&plan, |_| None),
-        (found, false) => {
-            let estimate = found.as_ref().map_or_else(String::new, estimate::Found::text);
+        (report, false) => {
+            let estimate = report.as_ref().map_or_else(String::new, estimate::EstimateReport::text);
             (describe(&plan, &kind) + &estimate).into_bytes()
         }
     };
-    match std::io::stdout().write_all(&output) {
-        // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("stdout".as_ref(), "print the plan", error))
-        }
-        _ if found.is_none_or(|found| found.is_complete()) => Ok(ExitCode::SUCCESS),
-        _ => Ok(ExitCode::from(FAILED)),
-    }
+    shared::print(&output, "print the plan")?;
+    let is_complete = report.is_none_or(|report| report.is_complete());
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
+/// The plan for people.
 fn describe(plan: &Plan, asked: &KindOptions) -> String {
     let dataset = &plan.dataset;
     let mut text = format!(
@@ -81,7 +74,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     text
 }
 
-/// What the volumes take in each kind, against what they take now; and what they hold, where that matters.
+/// Adds what the volumes take in each kind, against what they take now, and what their recipes do.
 fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     let samples: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
     if samples.is_empty() {
@@ -109,21 +102,22 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     let mut steps: BTreeMap<String, usize> = BTreeMap::new();
     samples
         .iter()
-        .filter_map(|sample| what_is_done(&sample.recipe))
+        .filter_map(|sample| recipe_in_words(&sample.recipe))
         .for_each(|what| *steps.entry(what).or_default() += 1);
     for (what, count) in steps.iter().take(LISTED) {
         text.push_str(&format!("    {count} samples: {what}\n"));
     }
 }
 
+/// The bytes of a sample's volume in a kind; `None` if the kind cannot be made of it.
 fn volume_bytes(options: &KindOptions, sample: &Study) -> Option<u64> {
     let recipe = Recipe::new(options, &sample.array, sample.meta.geometry()).ok()?;
     let shape = &sample.array.header.shape;
     Some(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)
 }
 
-/// A recipe in words; those of many volumes are the same.
-fn what_is_done(recipe: &Recipe) -> Option<String> {
+/// A recipe in words, which many volumes may share; `None` if the array is taken as stored.
+fn recipe_in_words(recipe: &Recipe) -> Option<String> {
     let source = |axes| match axes {
         Axes::Hwd => "axes height, width, depth",
         Axes::Dhw => "axes depth, height, width",
@@ -139,14 +133,12 @@ fn what_is_done(recipe: &Recipe) -> Option<String> {
     }
 }
 
+/// Adds a list with a title, if there is anything in it.
 fn list(text: &mut String, title: &str, lines: impl ExactSizeIterator<Item = String>) {
     let count = lines.len();
     if count == 0 {
         return;
     }
     text.push_str(&format!("\n{title}: {count}\n"));
-    lines.take(LISTED).for_each(|line| text.push_str(&format!("  {line}\n")));
-    if count > LISTED {
-        text.push_str(&format!("  … and {} more (--json lists all)\n", count - LISTED));
-    }
+    text.push_str(&shared::cut(lines));
 }

@@ -1,4 +1,4 @@
-//! `ctwds-fs reclaim`: the NPZ files removed that finished shards make superfluous.
+//! `ctwds-fs reclaim`: removes the NPZ files that finished shards make superfluous.
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
@@ -7,18 +7,15 @@ use bytesize::ByteSize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Bar;
-use super::{FAILED, SCANNERS, stop_on_signals};
+use super::shared::{self, FAILED, SCANNERS, stop_on_signals};
 use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
 use crate::reclaim::{Outcome, Reclaim, Survey};
-use crate::verify::Progress;
 use crate::volume::Kind;
 
-/// What is to be typed.
+/// The word that the user has to type before anything is removed.
 const WORD: &str = "delete";
-/// Lists longer than this are cut in the text; `--json` has all.
-const LISTED: usize = 20;
 
 pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each file is listed once, at the end
@@ -39,11 +36,11 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
     let bar = Bar::new();
     bar.begin("comparing shards with NPZ files", survey.to_read);
     let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
-    bar.bar.finish_and_clear();
+    bar.clear();
     report(args, &outcome?)
 }
 
-/// Says what is at stake before anything happens.
+/// Prints what would be lost, before anything is removed.
 fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     let (folder, shards) = (reclaim.root().display(), args.shards.display());
     eprintln!("{folder}: {} NPZ files ({}) have volumes in {shards}", survey.files, ByteSize(survey.bytes));
@@ -64,19 +61,21 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     }
 }
 
-/// Wants the word typed.
+/// Asks the user to type [`WORD`].
+///
+/// # Errors
+/// [`Error::Refused`] if something else was typed, [`Error::System`] if the answer cannot be read.
 fn ask() -> Result<()> {
     eprint!("Type {WORD} to remove the NPZ files of all shards that are right: ");
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
-    read.map_err(|error| Error::io("stdin".as_ref(), "read the answer", error))?;
+    read.map_err(|error| Error::system("read the answer from standard input", error))?;
     if answer.trim() == WORD { Ok(()) } else { Err(Error::Refused("nothing was removed".into())) }
 }
 
 fn report(args: &ReclaimArgs, outcome: &Outcome) -> Result<ExitCode> {
     if args.json {
-        let json = serde_json::to_string_pretty(outcome).map_err(|error| Error::Internal(error.to_string()))?;
-        println!("{json}");
+        println!("{}", shared::json(outcome)?);
     } else {
         describe(args, outcome);
     }
@@ -99,21 +98,15 @@ fn describe(args: &ReclaimArgs, outcome: &Outcome) {
             "ctwds-fs: error: {} shards are in doubt; none of their NPZ files is removed:",
             outcome.refused.len()
         );
-        list(outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason)));
+        let lines = outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason));
+        eprint!("{}", shared::cut(lines));
     }
     if !outcome.kept.is_empty() {
         eprintln!("ctwds-fs: error: {} NPZ files stay, although the shards hold their volumes:", outcome.kept.len());
-        list(outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason)));
+        let lines = outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason));
+        eprint!("{}", shared::cut(lines));
     }
     if outcome.interrupted {
         eprintln!("ctwds-fs: error: interrupted; run the same command to continue");
-    }
-}
-
-fn list(lines: impl ExactSizeIterator<Item = String>) {
-    let count = lines.len();
-    lines.take(LISTED).for_each(|line| eprintln!("  {line}"));
-    if count > LISTED {
-        eprintln!("  … and {} more (--json lists all)", count - LISTED);
     }
 }

@@ -1,4 +1,4 @@
-//! `ctwds-fs status`: how a mount is doing, from the files under `.ctwds/` in it.
+//! `ctwds-fs status`: shows the state of a mount, from the files in its folder `.ctwds/`.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,15 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
+use super::shared::OwnMount;
 use crate::cli::StatusArgs;
 use crate::error::{Error, Result};
-use crate::fs::{STATUS_FILES, mounts};
+use crate::fs::mount_table;
+use crate::fs::tree::STATUS_FILES;
 use crate::output::journal::STATUS_DIR;
 
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
+    let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
     let gone = || {
         Error::Refused(format!(
             "{}: the mount's process {pid} is gone, and whoever reads there gets errors; \
@@ -22,11 +24,11 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
             path.display()
         ))
     };
-    if mounts::is_dead(&mounted) {
+    if mount_table::is_dead(&entry) {
         return Err(gone());
     }
     let status = match read_all(&path, pid) {
-        // It has died just now.
+        // The daemon has died since the check.
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => return Err(gone()),
         other => other?,
     };
@@ -38,16 +40,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All that the mount at `path`, of process `pid`, says of itself.
+/// Reads the status files of the mount at `path`, whose daemon is the process `pid`, as one JSON object.
+///
+/// # Errors
+/// [`Error::Refused`] if the daemon does not answer, [`Error::Io`] if a status file cannot be read.
 pub(super) fn read_all(path: &Path, pid: u32) -> Result<Value> {
     let asked = path.to_owned();
-    let answer = mounts::within(mounts::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)));
+    let answer = mount_table::within(mount_table::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)));
     let [mount, stats, errors] = answer.ok_or_else(|| {
         Error::Refused(format!(
             "{}: process {pid} has not answered for {} s; is it stopped (kill -CONT {pid})? `ctwds-fs unmount --force {}` \
              ends it",
             path.display(),
-            mounts::ANSWER.as_secs(),
+            mount_table::ANSWER.as_secs(),
             path.display()
         ))
     })?;

@@ -1,41 +1,44 @@
-//! `ctwds-fs unmount`: back to the NPZ files.
+//! `ctwds-fs unmount`: ends a mount.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::shared::OwnMount;
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result};
-use crate::fs::{holders, mounts};
+use crate::fs::mount_table::{self, Unmount};
+use crate::fs::processes;
 
-/// The daemon's threads end when the kernel closes the session; a decode under way may take a moment.
+/// How long the daemon may take to end after the unmount: a decode that has begun may take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The same where readers were given errors: a process that is still there is killed, then waited for as long again.
+/// How long the daemon may take to end after a forced unmount, before and after it is killed.
 const FORCED: Duration = Duration::from_secs(5);
-/// Holders that are named.
+/// The number of processes that are named if the mount is busy.
 const NAMED: usize = 10;
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
-    let (path, mounted, pid) = super::our_mount(&args.mountpoint)?;
-    let is_dead = mounts::is_dead(&mounted);
+    let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
+    let is_dead = mount_table::is_dead(&entry);
     if args.force {
-        mounts::abort(&mounted).map_err(|error| Error::io(&path, "abort the connection", error))?;
+        mount_table::abort(&entry).map_err(|error| Error::io(&path, "abort the connection", error))?;
     }
     // An aborted connection may be gone from the table by now.
-    let gone = args.force && mounts::at(&path)?.is_none_or(|mounted| mounted.daemon() != Some(pid));
+    let gone = args.force && mount_table::at(&path)?.is_none_or(|entry| entry.daemon() != Some(pid));
     if !gone {
-        mounts::end(&path, is_dead || args.lazy || args.force).map_err(|error| match error.kind() {
+        let how = if is_dead || args.lazy || args.force { Unmount::Detach } else { Unmount::IfIdle };
+        mount_table::unmount(&path, how).map_err(|error| match error.kind() {
             std::io::ErrorKind::ResourceBusy => Error::Refused(busy(&path)),
             _ => Error::io(&path, "unmount", error),
         })?;
     }
-    if args.lazy && mounts::is_running(pid) {
+    if args.lazy && processes::is_running(pid) {
         println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
         return Ok(ExitCode::SUCCESS);
     }
     let patience = if args.force { FORCED } else { PATIENCE };
-    if !is_dead && !mounts::wait_for_exit(pid, patience) {
-        let killed = args.force && mounts::kill(pid) && mounts::wait_for_exit(pid, FORCED);
+    if !is_dead && !processes::wait_for_exit(pid, patience) {
+        let killed = args.force && processes::kill_daemon(pid) && processes::wait_for_exit(pid, FORCED);
         let state = if killed { "did not end and was killed" } else { "has not ended yet" };
         eprintln!(
             "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"
@@ -45,17 +48,17 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says who is in the way.
+/// The message that the mount is busy, with the processes that have files open in it.
 fn busy(path: &Path) -> String {
-    let holders = holders::of(path);
+    let busy = processes::busy_below(path);
     let mut text = format!("{}: files are open in the mount, or a process stands in it", path.display());
-    for holder in holders.iter().take(NAMED) {
-        text.push_str(&format!("\n  {} (process {}): {}", holder.name, holder.pid, holder.path.display()));
+    for process in busy.iter().take(NAMED) {
+        text.push_str(&format!("\n  {} (process {}): {}", process.name, process.pid, process.path.display()));
     }
-    if holders.len() > NAMED {
-        text.push_str(&format!("\n  … and {} more", holders.len() - NAMED));
+    if busy.len() > NAMED {
+        text.push_str(&format!("\n  … and {} more", busy.len() - NAMED));
     }
-    if holders.is_empty() {
+    if busy.is_empty() {
         text.push_str(" (of another user, or in a container: not to be seen from here)");
     }
     text + "\nEnd them and unmount again; or --lazy lets them finish, and --force gives them errors"

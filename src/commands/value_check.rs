@@ -1,4 +1,5 @@
-//! Whether the values of the volumes are what the recipe takes them for: asked before anything is made of them.
+//! The value check: whether the values of volumes are what their recipes take them for. It runs before anything is made
+//! of the volumes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,16 +9,18 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::volume::{Doubt, KindOptions, Recipe, Rescale, doubt};
 
-/// Volumes that are looked at: so many of each slope and intercept, and so many in all.
+/// The most volumes that are checked of one slope and intercept.
 const OF_EACH: usize = 8;
+/// The most volumes that are checked in all.
 const IN_ALL: usize = 48;
-/// Studies that are named.
+/// The number of studies that are named in the message.
 const NAMED: usize = 5;
 
-/// Looks into volumes spread over the data set; what is wrong with them, in a sentence with the remedy.
+/// Checks volumes spread over the data set. If values contradict a recipe, a sentence says how, and what the user can
+/// do.
 ///
 /// # Errors
-/// A volume cannot be read.
+/// [`crate::error::Error::Io`] or [`crate::error::Error::Malformed`] if a volume cannot be read.
 pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     let looked_at: Vec<&Sample> = choose(plan, asked);
     let doubts = try_map(&looked_at, available_cores(), |sample| match sample.study() {
@@ -45,7 +48,8 @@ pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     }))
 }
 
-/// Of each slope and intercept some, spread over the data set. Those that the user has decided are not asked about.
+/// The volumes to check: some of each slope and intercept, spread over the data set; none if the user has decided what
+/// the values are.
 fn choose<'a>(plan: &'a Plan, asked: &KindOptions) -> Vec<&'a Sample> {
     if asked.dialect.is_some() || asked.rescale != Rescale::Auto {
         return Vec::new();

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::progress::{Bar, exit_code};
-use super::{bench, make_plan, sources};
+use super::progress::Bar;
+use super::shared::{self, make_plan, stop_on_signals};
+use super::{bench, sources};
 use crate::base::parallel::available_cores;
-use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
+use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider, Workload};
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -28,13 +28,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let dataset = args.dataset()?;
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let Some(folder) = &args.webdataset_dir else {
-        return sources::run(args, workers);
+        return sources::run(args, workers).map(exit_code);
     };
     let plan = dataset.map(|dataset| make_plan(dataset, None)).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);
-    bar.bar.finish_and_clear();
+    bar.clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
@@ -63,14 +63,24 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     Ok(exit_code(report.verdict))
 }
 
+/// The exit code of a verdict, as `verify --help` lists them.
+fn exit_code(verdict: Verdict) -> ExitCode {
+    ExitCode::from(match verdict {
+        Verdict::Fine => 0,
+        Verdict::Damaged => 3,
+        Verdict::Incomplete => 4,
+        Verdict::Unchecked => 5,
+    })
+}
+
 #[derive(Serialize)]
 struct All<'a> {
     #[serde(flatten)]
     report: &'a Report,
-    benchmark: Option<&'a Benchmark>,
+    benchmark: Option<&'a BenchReport>,
 }
 
-fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&Benchmark>) -> Result<()> {
+fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) -> Result<()> {
     let text = if args.json {
         let all = All { report, benchmark };
         let json = serde_json::to_string_pretty(&all).map_err(|error| Error::Internal(error.to_string()))?;
@@ -79,17 +89,11 @@ fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&Benchmark>) -> R
         let measured = benchmark.map_or_else(String::new, |benchmark| format!("{}\n", benchmark.text()));
         format!("{measured}{}", report.text(args.check_precision))
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("stdout".as_ref(), "print the report", error))
-        }
-        _ => Ok(()),
-    }
+    shared::print(text.as_bytes(), "print the report")
 }
 
 /// The first samples from the shards; with a data set, from its NPZ files and through a mount as well.
-fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) -> Result<Benchmark> {
+fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) -> Result<BenchReport> {
     let samples = args.num_samples.unwrap_or(SAMPLES);
     if let Some(dataset) = dataset {
         let args = BenchArgs {
@@ -109,7 +113,7 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         return bench::measure(&args, |plan| pieces(plan, &report.places).map(Some));
     }
     let places = &report.places[..samples.min(report.places.len())];
-    let data = Data {
+    let workload = Workload {
         volumes: Vec::new(),
         samples: places.len(),
         samples_in_all: report.places.len(),
@@ -125,16 +129,16 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         python: args.python.clone(),
         array: None,
     };
-    let stop = super::stop_on_signals(&[SIGINT, SIGTERM])?;
-    bench::with_progress(&config, data, &Only(places.iter().map(piece).collect()), &stop)
+    let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
+    bench::with_progress(&config, workload, &Only(places.iter().map(piece).collect()), &stop)
 }
 
-fn piece(place: &Place) -> Piece {
-    Piece { path: place.shard.clone(), range: place.range.clone() }
+fn piece(place: &Place) -> FileRange {
+    FileRange { path: place.shard.clone(), range: place.range.clone() }
 }
 
 /// Where the samples of a plan are, so that the same are read from everywhere.
-fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<Piece>> {
+fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<FileRange>> {
     let by_study: HashMap<&str, &Place> = places.iter().map(|place| (&*place.study_id, place)).collect();
     let samples = plan.dataset.samples.iter();
     samples
@@ -148,16 +152,16 @@ fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<Piece>> {
 }
 
 /// Shards that are there, and nothing to make others from.
-struct Only(Vec<Piece>);
+struct Only(Vec<FileRange>);
 
-impl Shards for Only {
-    type Mount = Infallible;
+impl ShardProvider for Only {
+    type MountGuard = Infallible;
 
     fn mount(&self, _: usize) -> Result<(Infallible, Vec<PathBuf>)> {
         Err(Error::Internal("there is nothing to mount".into()))
     }
 
-    fn given(&self) -> Option<Vec<Piece>> {
+    fn given(&self) -> Option<Vec<FileRange>> {
         Some(self.0.clone())
     }
 

@@ -1,4 +1,5 @@
-//! Shards that `materialize` has finished in a folder: found by its records, used while it goes on.
+//! The shards that `materialize` has finished in a folder. They are found by the journals there, and used while it goes
+//! on.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,28 +14,38 @@ use crate::output::journal::{self, Record};
 use crate::plan::{Plan, ShardId};
 use crate::shard::Files;
 
-/// The records of a folder, one a part, read again when one has grown.
-pub(super) struct Finished {
+/// The finished shards of a folder, by its journals (one for each part), which are read again when one has changed.
+pub(super) struct FinishedShards {
     folder: PathBuf,
-    /// By shard, the digests of what they are made of.
+    /// For each shard of the plan, the digest of what it is made of.
     digests: Vec<String>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Inode, size and time of each record when it was read.
+    /// The stamp of each journal when it was read.
     stamps: Option<Vec<Stamp>>,
+    /// The size in bytes of each finished shard.
     sizes: HashMap<ShardId, u64>,
 }
 
-type Stamp = (PathBuf, u64, u64, i64, i64);
+/// The attributes by which a changed journal is noticed.
+#[derive(PartialEq)]
+struct Stamp {
+    path: PathBuf,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
 
-impl Finished {
-    /// The finished shards of `folder`, which may not be there yet.
+impl FinishedShards {
+    /// Reads which shards of `plan` are finished in `folder`, which may not be there yet.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the folder holds shards, and none of this plan; [`Error::Io`] if it cannot be read.
+    /// [`Error::Refused`] if the folder holds compressed shards, or shards and none of this plan;
+    /// [`Error::Io`] if it cannot be read.
     pub(super) fn open(folder: &Path, plan: &Plan) -> Result<Self> {
         let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
         let digests = (0..).map_while(|id| plan.shard_digest(id).map(str::to_owned)).collect();
@@ -57,7 +68,8 @@ impl Finished {
         Ok(finished)
     }
 
-    /// The recorded shards that are of this plan: whole, or without samples that could not be made.
+    /// The sizes in bytes of the recorded shards that are of this plan: whole, or without samples that could not be
+    /// made.
     fn sizes(&self, record: &Record) -> HashMap<ShardId, u64> {
         if record.codec().is_some() {
             return HashMap::new();
@@ -68,20 +80,26 @@ impl Finished {
         record.all_finished().filter(|(id, found)| is_of_plan(*id, found)).map(|(id, found)| (id, found.size)).collect()
     }
 
-    /// The size of a finished shard, by the record as it was last read.
+    /// The size of a finished shard in bytes, by the journals as they were last read.
     pub(super) fn recorded(&self, id: ShardId) -> Option<u64> {
         lock(&self.state).sizes.get(&id).copied()
     }
 
-    /// The file of a shard and its size, if it was finished when the record was last read, and is whole.
+    /// The path of a shard's file, which may not be there.
+    pub(super) fn path(&self, id: ShardId) -> PathBuf {
+        self.folder.join(Plan::shard_name(id))
+    }
+
+    /// The file of a shard and its size in bytes; `None` if the shard was not finished when the journals were last
+    /// read, or if the file has another size.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
         let size = self.recorded(id)?;
-        let file = File::open(self.folder.join(Plan::shard_name(id))).ok()?;
+        let file = File::open(self.path(id)).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))
     }
 
-    /// Reads the records again if one has changed. A record that cannot be read now will be read later.
+    /// Reads the journals again if one has changed. A journal that cannot be read now is read by a later call.
     pub(super) fn refresh(&self) {
         let stamps = self.stamps();
         if stamps.is_some() && lock(&self.state).stamps == stamps {
@@ -97,20 +115,21 @@ impl Finished {
     fn stamps(&self) -> Option<Vec<Stamp>> {
         let stamp = |path: PathBuf| {
             let found = fs::metadata(&path).ok()?;
-            Some((path, found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+            let modified = (found.mtime(), found.mtime_nsec());
+            Some(Stamp { path, inode: found.ino(), size: found.len(), modified })
         };
         journal::journals(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
     }
 }
 
-/// The volumes of an epoch's shards are taken from the files.
-impl Files for Arc<Finished> {
+/// The shards of shuffled views take their volumes from these files.
+impl Files for Arc<FinishedShards> {
     fn has(&self, shard: ShardId, size: u64) -> bool {
         self.recorded(shard) == Some(size)
     }
 
     fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, FileId)> {
-        let path = self.folder.join(Plan::shard_name(shard));
+        let path = self.path(shard);
         let metadata = fs::metadata(&path).ok().filter(|found| found.is_file() && found.len() == size)?;
         Some((path, FileId::of(&metadata)))
     }

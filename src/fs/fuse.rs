@@ -1,4 +1,4 @@
-//! FUSE requests as calls of [`Tree`], and errors as errno. Only argument translation.
+//! FUSE requests as calls of [`Tree`], and errors as errno. Nothing but arguments and answers is translated here.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,39 +13,46 @@ use fuser::{
     ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
-use super::names::Entry;
+use super::names::DirEntry;
 use super::passthrough::Passthrough;
-use super::{Attr, Opened, Reading, Tree};
+use super::tree::{Attr, OpenFile, ReadMode, Tree};
+use crate::base::num::to_usize;
 use crate::error::Error;
 
-/// Names and sizes never change while mounted.
+/// How long the kernel keeps names and attributes: sizes never change, and changed names are announced to it.
 const TTL: Duration = Duration::from_secs(3600);
-/// Python sizes its read buffer by this; 1 MiB is also the largest request, and was measured best.
+/// The block size of files in bytes, by which Python sizes its read buffer. The largest request of the kernel is as
+/// large, 1 MiB, and it was measured best.
 pub(super) const BLOCK_SIZE: u32 = 1 << 20;
 
-/// What ends a mount.
+/// An event that ends a mount.
 pub(super) enum Event {
+    /// A signal of this number was received.
     Signal(i32),
     /// The kernel ended the session.
     Ended,
 }
 
-/// The tree as `fuser` wants it.
+/// A tree as a file system of `fuser`.
 pub(super) struct Adapter {
+    /// The tree that is shown.
     pub(super) tree: Arc<Tree>,
+    /// The handles that the kernel reads by itself.
     pub(super) passthrough: Arc<Passthrough>,
+    /// The user and group id of all files.
     pub(super) owner: (u32, u32),
-    /// Told when the session ends.
+    /// Receives [`Event::Ended`] when the session ends.
     pub(super) events: Sender<Event>,
 }
 
-/// One errno for each error; a new error does not compile until it has one.
+/// The errno of an error; a new variant does not compile until it has one.
 fn errno(error: &Error) -> Errno {
     match error {
         Error::NotFound => Errno::ENOENT,
         Error::ReadOnly => Errno::EROFS,
         Error::Changed { .. } => Errno::ESTALE,
         Error::Io { .. }
+        | Error::System { .. }
         | Error::Malformed { .. }
         | Error::Table { .. }
         | Error::Refused(_)
@@ -56,7 +63,7 @@ fn errno(error: &Error) -> Errno {
 
 impl Adapter {
     fn attr(&self, attr: Attr) -> FileAttr {
-        let time = self.tree.started;
+        let time = self.tree.mounted;
         FileAttr {
             ino: INodeNo(attr.inode),
             size: attr.size,
@@ -83,7 +90,7 @@ impl Filesystem for Adapter {
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA;
-        // What an older kernel lacks costs speed, nothing else.
+        // A capability that an older kernel lacks costs speed, nothing else.
         let _ = config.add_capabilities(wanted & config.capabilities());
         let passthrough = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH)
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
@@ -122,11 +129,11 @@ impl Filesystem for Adapter {
         }
         let passthrough = self.passthrough.clone();
         self.tree.open(inode.0, move |result| match result {
-            Ok(Opened { handle, reading }) => {
-                let cache = match reading {
-                    Reading::From(file) => return passthrough.open(inode.0, handle, file.as_deref(), reply),
-                    Reading::Cached => FopenFlags::FOPEN_KEEP_CACHE,
-                    Reading::Uncached => FopenFlags::FOPEN_DIRECT_IO,
+            Ok(OpenFile { handle, mode }) => {
+                let cache = match mode {
+                    ReadMode::File(file) => return passthrough.open(inode.0, handle, file.as_deref(), reply),
+                    ReadMode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
+                    ReadMode::Uncached => FopenFlags::FOPEN_DIRECT_IO,
                 };
                 reply.opened(FileHandle(handle), cache | FopenFlags::FOPEN_NOFLUSH);
             }
@@ -168,11 +175,11 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let entries = match self.tree.entries(inode.0, crate::base::num::to_usize(offset)) {
+        let entries = match self.tree.entries(inode.0, to_usize(offset)) {
             Ok(entries) => entries,
             Err(error) => return reply.error(errno(&error)),
         };
-        for (next, Entry { inode, is_dir, name }) in (offset + 1..).zip(entries) {
+        for (next, DirEntry { inode, is_dir, name }) in (offset + 1..).zip(entries) {
             let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
             if reply.add(INodeNo(inode), next, kind, name) {
                 break;
@@ -186,7 +193,7 @@ impl Filesystem for Adapter {
         reply.statfs(bytes.div_ceil(4096), 0, 0, files, 0, 4096, 255, 4096);
     }
 
-    // What follows does not exist here. ENOSYS is not a failure: it tells the kernel not to ask again.
+    // The requests below do not exist here. ENOSYS is no failure: it makes the kernel not ask again.
 
     fn getxattr(&self, _req: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
@@ -225,11 +232,12 @@ mod tests {
             (Error::NotFound, Errno::ENOENT),
             (Error::ReadOnly, Errno::EROFS),
             (Error::Changed { path: path.into(), detail: "it is gone".into() }, Errno::ESTALE),
-            // Also where the storage said something else: to a reader, "permission denied" would be about the mount.
+            // EIO also where the storage had another reason: to a reader, "permission denied" would be about the mount.
             (Error::io(path, "read the volume", io::ErrorKind::PermissionDenied.into()), Errno::EIO),
             (Error::io(path, "read the volume", io::Error::from_raw_os_error(libc::ETIMEDOUT)), Errno::EIO),
             (Error::malformed(path, "damaged"), Errno::EIO),
             (Error::table(path, "ragged"), Errno::EIO),
+            (Error::system("get memory for a volume", io::ErrorKind::OutOfMemory), Errno::EIO),
             (Error::Refused("no memory".into()), Errno::EIO),
             (Error::Internal("a bug".into()), Errno::EIO),
         ];

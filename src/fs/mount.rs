@@ -1,4 +1,4 @@
-//! A mount's life: checks before it, the session, readiness, signals, and its end.
+//! The life of a mount: checks before it, the session, readiness, signals, and the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,32 +11,36 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::fuse::{Adapter, BLOCK_SIZE, Event};
-use super::{Tree, mounts};
+use super::mount_table::{self, Unmount};
+use super::processes::PROGRAM;
+use super::tree::Tree;
 use crate::error::{Error, Result};
 
-/// How long readers of a mount that was told to end may finish what they read.
+/// How long readers may finish what they read after a signal has ended the mount.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the folder of materialised shards is looked at. An open that comes sooner sees a new file as well; what it
-/// has to wait for is that the kernel reads it on its own.
+/// The time between two looks at the folder of materialised shards. An open that comes sooner uses a new file as well,
+/// but through the daemon; only after the look does the kernel read the file by itself.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns it resolved.
+/// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns the path without links.
 ///
 /// # Errors
-/// [`Error::Refused`] with the remedy: it is missing, not a folder, not empty, mounted already, or overlaps the data.
+/// [`Error::Refused`] with the remedy if the folder is missing, is not a folder, is not empty, is mounted already, or
+/// overlaps the data; [`Error::Io`] if a path cannot be looked at.
 pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     let refuse = |reason: String| Err(Error::Refused(format!("mountpoint {}: {reason}", path.display())));
-    let resolved = mounts::resolve_links(path);
-    if let Some(mounted) = mounts::at(&resolved)? {
-        match mounted.daemon() {
+    let resolved = mount_table::resolve_links(path);
+    if let Some(entry) = mount_table::at(&resolved)? {
+        match entry.daemon() {
             // A daemon that was killed leaves a mount that answers nothing but ENOTCONN.
-            Some(pid) if mounts::is_dead(&mounted) => {
+            Some(pid) if mount_table::is_dead(&entry) => {
                 log::warn!("{}: clearing the mount that process {pid} left behind", resolved.display());
-                mounts::end(&resolved, true).map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
+                mount_table::unmount(&resolved, Unmount::Detach)
+                    .map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
             }
             Some(pid) => return refuse(format!("a ctwds-fs mount is already here (process {pid}); unmount it first")),
-            None => return refuse(format!("{} is already mounted here; choose another folder", mounted.source)),
+            None => return refuse(format!("{} is already mounted here; choose another folder", entry.source)),
         }
     }
     let resolved = match fs::canonicalize(path) {
@@ -63,16 +67,18 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     Ok(resolved)
 }
 
-/// Mounts `tree` at `path`, calls `ready`, and serves until the mount is ended: from outside, or by a signal, where the
-/// caller does not hold signals back.
+/// Mounts `tree` at `path`, calls `ready`, and serves until the mount is ended: from outside, or by SIGHUP, SIGINT or
+/// SIGTERM if the caller does not block them.
 ///
 /// # Errors
-/// The mount is refused, or `ready` failed; the mount is then ended.
+/// [`Error::Io`] if the mount is refused or its session fails, [`Error::System`] if signals cannot be waited
+/// for, or the error of `ready`; the mount is then ended.
 pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     let failed = |error| mount_error(path, error);
     let (events, inbox) = mpsc::channel();
-    // Before the mount: a signal that comes while it is made must not leave it behind.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
+    // This is done before the mount: a signal that comes while it is made must not leave it behind.
+    let mut signals =
+        Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Error::system("wait for signals", error))?;
     let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let tree = Arc::new(tree);
     let watched = Arc::downgrade(&tree);
@@ -87,7 +93,7 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let notifier = session.notifier();
     std::thread::spawn(move || watch(&watched, &notifier));
     if let Err(error) = ready() {
-        let _ = mounts::end(path, true);
+        let _ = mount_table::unmount(path, Unmount::Detach);
         return Err(error);
     }
     match inbox.recv() {
@@ -101,12 +107,13 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     session.join().map_err(|error| Error::io(path, "serve the mount", error))
 }
 
-/// Tells the kernel that names lead to other inodes: those of shards that have become files. In a thread of its own,
-/// because the kernel may wait for requests before it takes the message, and because the folder's server may be dead.
+/// Makes the kernel look names up again that lead to other inodes, because their shards have become files. This runs in
+/// a thread of its own, because the kernel may wait for requests before it takes the message, and because the folder's
+/// server may be dead.
 fn watch(tree: &Weak<Tree>, notifier: &Notifier) {
     while let Some(tree) = tree.upgrade() {
-        for name in tree.switch_finished() {
-            // A kernel that does not know the name has nothing to forget.
+        for name in tree.renew_inodes() {
+            // The call fails if the kernel does not know the name; then there is nothing to look up again.
             let _ = notifier.inval_entry(INodeNo::ROOT, name.as_ref());
         }
         drop(tree);
@@ -118,42 +125,44 @@ fn config(allow_other: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::RO,
-        MountOption::FSName(format!("{}{}", mounts::SOURCE, std::process::id())),
-        MountOption::Subtype("ctwds-fs".into()),
+        MountOption::FSName(format!("{}{}", mount_table::SOURCE, std::process::id())),
+        MountOption::Subtype(PROGRAM.into()),
         MountOption::DefaultPermissions,
         MountOption::NoAtime,
         MountOption::NoExec,
     ];
     config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
-    // Two threads translate requests; none of them ever waits for a decode. More were not faster.
+    // Two threads translate requests, and neither ever waits for a decode. More were not faster.
     config.n_threads = Some(2);
     config
 }
 
 fn mount_error(path: &Path, error: std::io::Error) -> Error {
-    let remedy = match error.kind() {
-        std::io::ErrorKind::NotFound => "is the fuse module loaded (modprobe fuse), and fuse3 installed?",
+    let doing = match error.kind() {
+        std::io::ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
         std::io::ErrorKind::PermissionDenied => {
-            "may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf"
+            "mount here (may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf)"
         }
-        _ => "see the reason above; without root, fusermount3 (Debian: fuse3) must be installed",
+        _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
     };
-    Error::Refused(format!("mountpoint {}: cannot mount: {error} ({remedy})", path.display()))
+    Error::io(path, doing, error)
 }
 
-/// Read-ahead of 1 MiB instead of the kernel's 128 KiB, which costs a third of the speed. Only root may set it.
+/// Sets the kernel's read-ahead to 1 MiB instead of 128 KiB, which costs a third of the speed. Only root may do so.
 fn widen_read_ahead(path: &Path) {
-    let Ok(Some(mounted)) = mounts::at(path) else { return };
-    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", mounted.device);
+    let Ok(Some(entry)) = mount_table::at(path) else { return };
+    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
     if let Err(error) = fs::write(&setting, (BLOCK_SIZE / 1024).to_string()) {
         log::debug!("{setting}: {error}; reads stay at the kernel's read-ahead");
     }
 }
 
+/// Ends the mount, and waits until its readers have closed their files; those that take longer than [`PATIENCE`] get
+/// errors.
 fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
-    if let Err(error) = mounts::end(path, false) {
+    if let Err(error) = mount_table::unmount(path, Unmount::IfIdle) {
         log::warn!("{}: {error}; detaching, open files may be read for {} s more", path.display(), PATIENCE.as_secs());
-        if let Err(error) = mounts::end(path, true) {
+        if let Err(error) = mount_table::unmount(path, Unmount::Detach) {
             log::error!("{}: cannot be detached: {error}", path.display());
         }
     }

@@ -1,9 +1,9 @@
-//! The tree's names and attributes.
+//! The names, attributes and folder entries of the tree.
 
 use std::ffi::OsStr;
 
-use super::node::Node;
-use super::{Attr, ERRORS, Inode, MOUNT, STATS, Tree};
+use super::node::{Inode, Node};
+use super::tree::{Attr, ERRORS, MOUNT, STATS, Tree};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::output::indexes::{ENERGON_FOLDER, ShardIndex, ViewIndex};
@@ -11,41 +11,43 @@ use crate::output::journal::STATUS_DIR;
 use crate::output::manifest;
 use crate::plan::{Plan, ShardId, View};
 
-/// The folder of the shuffled views; each is in a folder that is its epoch's number, in six digits.
+/// The name of the folder of the shuffled views. In it, the name of a view's folder is the epoch's number, in six
+/// digits.
 const EPOCHS: &str = "epochs";
 
 fn epoch_name(epoch: u32) -> String {
     format!("{epoch:06}")
 }
 
-/// An entry of a folder.
+/// An entry of a folder of the mount.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// Its inode.
+pub struct DirEntry {
+    /// The inode.
     pub inode: Inode,
-    /// Folder or file.
+    /// Whether the entry is a folder.
     pub is_dir: bool,
-    /// Its name.
+    /// The name, without the folder.
     pub name: String,
 }
 
-impl Entry {
+impl DirEntry {
     fn new(node: Node, name: impl Into<String>) -> Self {
         Self { inode: node.inode(), is_dir: node.is_dir(), name: name.into() }
     }
 }
 
 impl Tree {
-    /// The entry `name` of folder `parent`.
+    /// The attributes of the entry `name` of folder `parent`.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`] if there is no such entry.
     pub fn look_up(&self, parent: Inode, name: &OsStr) -> Result<Attr> {
         let name = name.to_str().ok_or(Error::NotFound)?;
         let node = Node::of(parent).and_then(|parent| self.child(parent, name)).ok_or(Error::NotFound)?;
         self.attr(node.inode())
     }
 
+    /// The node of the entry `name` of a folder.
     fn child(&self, parent: Node, name: &str) -> Option<Node> {
         if let Node::Epochs = parent {
             let epoch = name.parse().ok().filter(|epoch| epoch_name(*epoch) == name)?;
@@ -59,7 +61,7 @@ impl Tree {
         self.fixed(parent)?.into_iter().find(|(_, of)| *of == name).map(|(node, _)| node)
     }
 
-    /// The entries of a folder that are not numbered.
+    /// The entries of a folder that are not numbered; `None` if the node is no folder.
     fn fixed(&self, folder: Node) -> Option<Vec<(Node, &'static str)>> {
         let indexes = |view, of: Option<&'static str>| {
             let indexes = ViewIndex::ALL.into_iter().filter(move |index| index.folder() == of);
@@ -76,13 +78,13 @@ impl Tree {
                 entries
             }
             Node::Energon(view) => indexes(view, Some(ENERGON_FOLDER)).collect(),
-            Node::Status => vec![(Node::Stats, STATS), (Node::Mount, MOUNT), (Node::Errors, ERRORS)],
+            Node::Status => vec![(Node::StatsFile, STATS), (Node::MountFile, MOUNT), (Node::ErrorsFile, ERRORS)],
             Node::Epochs => Vec::new(),
             _ => return None,
         })
     }
 
-    /// A shard of a view, or a file beside it.
+    /// The node of a shard of a view, or of an index file of the shard, by name.
     fn shard_named(&self, view: View, name: &str) -> Option<Node> {
         let digits = name.strip_prefix("shard-")?.split('.').next()?;
         let number: u32 = digits.parse().ok()?;
@@ -94,40 +96,40 @@ impl Tree {
         Some(Node::ShardIndex(id, index))
     }
 
-    /// What a shard's name leads to now.
+    /// The node that a shard's name leads to now.
     fn shard_node(&self, id: ShardId) -> Node {
-        let generation = self.materialized.as_ref().and_then(|materialized| materialized.switched.generation(id));
+        let generation = self.materialized.as_ref().and_then(|materialized| materialized.generations.current(id));
         generation.map_or(Node::Shard(id), |generation| Node::File(id, generation))
     }
 
-    /// Whether a shard's name leads to the bytes that are planned. The indexes of a file without a sample that could not
-    /// be made would lead their readers to wrong bytes: they are not there.
+    /// Whether a shard's name leads to the planned bytes. If a file lacks a sample that could not be made, it does not,
+    /// and the shard's index files are not there, because they would lead their readers to wrong bytes.
     pub(super) fn is_as_planned(&self, id: ShardId) -> bool {
-        let last = self.materialized.as_ref().and_then(|materialized| materialized.switched.last(id));
-        last.is_none_or(|last| self.set.len(id) == Some(last))
+        let size = self.materialized.as_ref().and_then(|materialized| materialized.generations.current_size(id));
+        size.is_none_or(|size| self.set.len(id) == Some(size))
     }
 
     /// The attributes of an inode.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`] if nothing has that inode.
     pub fn attr(&self, inode: Inode) -> Result<Attr> {
         let node = Node::of(inode).ok_or(Error::NotFound)?;
         let size = self.size(node).ok_or(Error::NotFound)?;
         Ok(Attr { inode, size, is_dir: node.is_dir() })
     }
 
-    /// Bytes of a file, 0 of a folder; `None` if it is not there.
+    /// The size of a file in bytes, and 0 for a folder; `None` if the node is not there.
     pub(super) fn size(&self, node: Node) -> Option<u64> {
         let plan = self.set.plan();
         match node {
             Node::Epochs => (plan.epochs() > 0).then_some(0),
             Node::Folder(view) | Node::Energon(view) => plan.has_view(view).then_some(0),
-            // Made when they are opened, as in procfs.
-            Node::Status | Node::Stats | Node::Errors => Some(0),
-            Node::Mount => Some(self.mount.len() as u64),
+            // These files are made when they are opened, as in procfs.
+            Node::Status | Node::StatsFile | Node::ErrorsFile => Some(0),
+            Node::MountFile => Some(self.mount.len() as u64),
             Node::Shard(id) => self.set.len(id),
-            Node::File(id, generation) => self.materialized.as_ref()?.switched.size(id, generation),
+            Node::File(id, generation) => self.materialized.as_ref()?.generations.size(id, generation),
             Node::ShardIndex(id, index) => self.is_as_planned(id).then(|| index.len(plan, id))?,
             Node::Manifest(_) | Node::ViewIndex(..) => Some(self.made(node)?.len() as u64),
         }
@@ -137,10 +139,12 @@ impl Tree {
     ///
     /// # Errors
     /// [`Error::NotFound`] if it is no folder.
-    pub fn entries(&self, folder: Inode, start: usize) -> Result<impl Iterator<Item = Entry> + '_> {
+    pub fn entries(&self, folder: Inode, start: usize) -> Result<impl Iterator<Item = DirEntry> + '_> {
         let folder = Node::of(folder).filter(|node| self.size(*node).is_some()).ok_or(Error::NotFound)?;
-        let mut fixed = vec![Entry::new(folder, "."), Entry::new(folder.parent(), "..")];
-        fixed.extend(self.fixed(folder).ok_or(Error::NotFound)?.into_iter().map(|(node, name)| Entry::new(node, name)));
+        let mut fixed = vec![DirEntry::new(folder, "."), DirEntry::new(folder.parent(), "..")];
+        fixed.extend(
+            self.fixed(folder).ok_or(Error::NotFound)?.into_iter().map(|(node, name)| DirEntry::new(node, name)),
+        );
         let numbered = match folder {
             Node::Epochs => to_usize(self.set.plan().epochs().into()),
             // Each shard has its two indexes.
@@ -155,18 +159,20 @@ impl Tree {
         Ok((start..count + numbered).filter_map(entry))
     }
 
-    fn numbered(&self, folder: Node, place: usize) -> Option<Entry> {
+    /// The entry at a place among a folder's numbered entries: an epoch's folder, or a shard followed by its index
+    /// files.
+    fn numbered(&self, folder: Node, place: usize) -> Option<DirEntry> {
         let Node::Folder(view) = folder else {
             let epoch = u32::try_from(place).ok()?;
-            return Some(Entry::new(Node::Folder(View::Epoch(epoch)), epoch_name(epoch)));
+            return Some(DirEntry::new(Node::Folder(View::Epoch(epoch)), epoch_name(epoch)));
         };
         let number = u32::try_from(place / 3).ok()?;
         let id = self.set.plan().view(view)?.nth(place / 3)?;
         Some(match place % 3 {
-            0 => Entry::new(self.shard_node(id), Plan::shard_name(number)),
+            0 => DirEntry::new(self.shard_node(id), Plan::shard_name(number)),
             index => {
                 let index = ShardIndex::ALL[index - 1];
-                Entry::new(Node::ShardIndex(id, index), index.name(number))
+                DirEntry::new(Node::ShardIndex(id, index), index.name(number))
             }
         })
     }

@@ -1,41 +1,49 @@
-//! What there is in the mount, as numbers: each thing has its inode, and each inode its thing.
+//! The folders and files of the mount as inode numbers: each node has one inode, and each inode stands for one node.
 //!
-//! The upper bits of an inode say what it is, the lower 33 of which shard or view; a shard's generation is above them.
-//! Whether that shard or view is there at all, the plan knows.
+//! The lower 33 bits of an inode are the number of the shard or view, the seven above them the kind of the node, and
+//! the upper ones the generation of a shard's file. Whether the plan has that shard or view is not known here.
 
-use super::Inode;
 use crate::output::indexes::{ShardIndex, ViewIndex};
 use crate::plan::{ShardId, View};
+
+/// An inode number.
+pub type Inode = u64;
 
 /// A folder or file of the mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
-    /// The folder of a view's shards; that of the plain ones is the root.
+    /// The folder of a view's shards; the one of the plain view is the root.
     Folder(View),
-    /// The folder of the epochs' folders.
+    /// The folder that holds the folder of each epoch.
     Epochs,
-    /// The folder of the status files, and these.
+    /// The folder of the status files.
     Status,
-    Stats,
-    Mount,
-    Errors,
+    /// The status file `stats.json`.
+    StatsFile,
+    /// The status file `mount.json`.
+    MountFile,
+    /// The status file `errors.json`.
+    ErrorsFile,
     /// A shard that is made on demand.
     Shard(ShardId),
-    /// The same once it is a file, and each time that it has become one of another size ([`super::switched`]). Another
-    /// inode, because a kernel that has cached pages of the one cannot read the other past them.
+    /// A shard that has become a file; each size that the file had is a generation. A generation has an inode of its
+    /// own, because a kernel that has cached pages of an inode cannot read another file past them.
     File(ShardId, Generation),
+    /// An index file of a shard.
     ShardIndex(ShardId, ShardIndex),
+    /// The manifest of a view.
     Manifest(View),
-    /// The folder of Energon's files of a view.
+    /// The folder of a view's files for Energon.
     Energon(View),
+    /// An index file of a view.
     ViewIndex(View, ViewIndex),
 }
 
-/// Of the files that a shard's name has led to, which: from 0 on.
+/// The number of one of the files that a shard's name has led to, from 0 on.
 pub(super) type Generation = u32;
 
 const ROOT: Inode = 1;
-/// Shard 0's inode while it is made on demand; the others follow.
+/// The inode of shard 0 while it is made on demand; those of the other shards follow.
 const FIRST_SHARD: Inode = 16;
 const NUMBER_BITS: u32 = 33;
 const KIND_BITS: u32 = 7;
@@ -50,9 +58,9 @@ const VIEW_INDEXES: [(u64, ViewIndex); 4] =
 const SINGLE: [(Inode, Node); 6] = [
     (ROOT, Node::Folder(View::Plain)),
     (2, Node::Status),
-    (3, Node::Stats),
-    (4, Node::Mount),
-    (5, Node::Errors),
+    (3, Node::StatsFile),
+    (4, Node::MountFile),
+    (5, Node::ErrorsFile),
     (6, Node::Epochs),
 ];
 
@@ -64,6 +72,7 @@ fn view_number(view: View) -> u64 {
 }
 
 impl Node {
+    /// The inode of the node.
     pub(super) fn inode(self) -> Inode {
         if let Some((inode, _)) = SINGLE.iter().find(|(_, node)| *node == self) {
             return *inode;
@@ -76,11 +85,12 @@ impl Node {
             Self::Manifest(view) => (MANIFESTS, view_number(view)),
             Self::Energon(view) => (ENERGON, view_number(view)),
             Self::ViewIndex(view, index) => (kind_of(&VIEW_INDEXES, index), view_number(view)),
-            Self::Epochs | Self::Status | Self::Stats | Self::Mount | Self::Errors => (0, 0), // found above
+            Self::Epochs | Self::Status | Self::StatsFile | Self::MountFile | Self::ErrorsFile => (0, 0), // found above
         };
         kind << NUMBER_BITS | number
     }
 
+    /// The node of an inode; `None` if the number stands for no node.
     pub(super) fn of(inode: Inode) -> Option<Self> {
         if let Some((_, node)) = SINGLE.iter().find(|(single, _)| *single == inode) {
             return Some(*node);
@@ -108,11 +118,12 @@ impl Node {
         }
     }
 
+    /// Whether the node is a folder.
     pub(super) fn is_dir(self) -> bool {
         matches!(self, Self::Folder(_) | Self::Epochs | Self::Status | Self::Energon(_))
     }
 
-    /// The folder in which it is, of those that hold folders.
+    /// The parent of a folder, as its entry `..` shows it.
     pub(super) fn parent(self) -> Self {
         match self {
             Self::Folder(View::Epoch(_)) => Self::Epochs,
@@ -144,7 +155,7 @@ mod tests {
             let indexes = ViewIndex::ALL.map(|index| Node::ViewIndex(view, index));
             [Node::Folder(view), Node::Manifest(view), Node::Energon(view)].into_iter().chain(indexes)
         });
-        let single = [Node::Epochs, Node::Status, Node::Stats, Node::Mount, Node::Errors];
+        let single = [Node::Epochs, Node::Status, Node::StatsFile, Node::MountFile, Node::ErrorsFile];
         let all: Vec<Node> = shards.chain(folders).chain(single).collect();
         assert!(all.iter().all(|node| Node::of(node.inode()) == Some(*node)));
         assert_eq!(all.iter().map(|node| node.inode()).collect::<HashSet<_>>().len(), all.len());

@@ -1,8 +1,9 @@
-//! Which open files the kernel reads without us.
+//! The open files that the kernel reads by itself, past the daemon (FUSE passthrough).
 //!
-//! The kernel's rules, each found by trying. While a handle of an inode is read past the daemon, every other one must
-//! be, else its open fails with EIO; all share one backing file. While a handle is cached, none can be read past the
-//! daemon; handles past the page cache (`FOPEN_DIRECT_IO`) may be there before. `FOPEN_KEEP_CACHE` fails with it.
+//! The kernel's rules were each found by trying. While a handle of an inode is read past the daemon, every other handle
+//! of it must be, else its open fails with EIO; all share one backing file. While a handle is cached, no handle can be
+//! read past the daemon; handles past the page cache (`FOPEN_DIRECT_IO`) may exist before. `FOPEN_KEEP_CACHE` fails
+//! with it.
 
 use crate::base::lock::lock;
 use std::collections::{HashMap, HashSet};
@@ -12,66 +13,68 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
-/// The inodes of files and how their cached handles are read.
+/// How the cached handles of each open inode are read.
 #[derive(Default)]
 pub(super) struct Passthrough {
-    /// Whether the kernel has it, and we may.
+    /// Whether the kernel knows passthrough and allows it.
     pub(super) offered: AtomicBool,
-    inodes: Mutex<HashMap<u64, Mode>>,
+    inodes: Mutex<HashMap<u64, Reader>>,
 }
 
-enum Mode {
-    /// By the kernel, until the last of these handles is closed.
+/// The reader of the handles of an inode.
+enum Reader {
+    /// The kernel, until the last of these handles is closed.
     Kernel(Arc<BackingId>, HashSet<u64>),
-    /// By us: the kernel refused (no privilege, or a file system that lies on another one like ours).
+    /// The daemon: the kernel refused (no privilege, or the file system is itself stacked on another one).
     Daemon,
 }
 
 impl Passthrough {
-    /// Answers the open of a file's inode; without the file, from the backing file that others still hold, or by us.
+    /// Answers the open of an inode of a file. If the `file` is gone, the handle reads the backing file of other open
+    /// handles, or else through the daemon.
     pub(super) fn open(&self, inode: u64, handle: u64, file: Option<&File>, reply: ReplyOpen) {
         let mut inodes = self.lock();
-        if file.is_none() && !matches!(inodes.get(&inode), Some(Mode::Kernel(..))) {
+        if file.is_none() && !matches!(inodes.get(&inode), Some(Reader::Kernel(..))) {
             drop(inodes);
             return reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
         }
-        let mode = inodes.entry(inode).or_insert_with(|| self.choose(file, &reply));
-        match mode {
-            Mode::Kernel(backing, handles) => {
+        let reader = inodes.entry(inode).or_insert_with(|| self.choose(file, &reply));
+        match reader {
+            Reader::Kernel(backing, handles) => {
                 handles.insert(handle);
                 let backing = backing.clone();
                 drop(inodes);
                 reply.opened_passthrough(FileHandle(handle), FopenFlags::FOPEN_NOFLUSH, &backing);
             }
-            Mode::Daemon => {
+            Reader::Daemon => {
                 drop(inodes);
                 reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
             }
         }
     }
 
-    fn choose(&self, file: Option<&File>, reply: &ReplyOpen) -> Mode {
+    fn choose(&self, file: Option<&File>, reply: &ReplyOpen) -> Reader {
         match file.filter(|_| self.offered.load(Ordering::Relaxed)).map(|file| reply.open_backing(file)) {
-            Some(Ok(backing)) => Mode::Kernel(Arc::new(backing), HashSet::new()),
+            Some(Ok(backing)) => Reader::Kernel(Arc::new(backing), HashSet::new()),
             Some(Err(error)) => {
                 log::debug!("no passthrough: {error}");
-                Mode::Daemon
+                Reader::Daemon
             }
-            None => Mode::Daemon,
+            None => Reader::Daemon,
         }
     }
 
-    /// Notes that a handle is closed.
+    /// Notes that a handle is closed; the backing file is closed with the last one.
     pub(super) fn release(&self, inode: u64, handle: u64) {
         let mut inodes = self.lock();
-        let Some(Mode::Kernel(_, handles)) = inodes.get_mut(&inode) else { return };
+        let Some(Reader::Kernel(_, handles)) = inodes.get_mut(&inode) else { return };
         let is_last = handles.remove(&handle) && handles.is_empty();
         let closed = is_last.then(|| inodes.remove(&inode));
         drop(inodes);
         drop(closed); // closes the backing file
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Mode>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Reader>> {
         lock(&self.inodes)
     }
 }

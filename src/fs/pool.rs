@@ -1,4 +1,4 @@
-//! Threads for what may wait for a disk, so that those which translate requests never do.
+//! Threads that may wait for a disk, so that the threads which translate requests never do.
 
 use crate::base::lock::lock;
 use std::io;
@@ -7,17 +7,19 @@ use std::sync::{Arc, Mutex};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// As many as reads that one dead server may hold up before others wait; a disk is busy with fewer.
+/// The number of threads: so many reads of a dead server may wait before others do; a disk is busy with fewer.
 const THREADS: usize = 16;
 
-/// The threads end when it is dropped and its jobs are done.
-pub(super) struct Pool {
+/// Threads that run jobs in the order of their arrival. They end when the pool is dropped and all jobs are done.
+pub(super) struct DiskPool {
     jobs: Sender<Job>,
 }
 
-impl Pool {
+impl DiskPool {
+    /// Starts the threads.
+    ///
     /// # Errors
-    /// The operating system refuses a thread.
+    /// The operating system's reason why it refuses a thread.
     pub(super) fn new() -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let inbox = Arc::new(Mutex::new(inbox));
@@ -35,6 +37,7 @@ impl Pool {
         Ok(Self { jobs })
     }
 
+    /// Hands a job to the next idle thread.
     pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let _ = self.jobs.send(Box::new(job)); // the threads live as long as this does
     }

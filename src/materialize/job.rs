@@ -145,7 +145,7 @@ impl<'a> Job<'a> {
 
     /// Makes one shard's bytes. A source that fails is noted; only the output's errors are returned.
     fn make(&self, id: ShardId, sender: SyncSender<Message>, worker: &Worker) -> Result<()> {
-        let no_memory = |error| Error::io(self.folder.path(), "get memory to write", error);
+        let no_memory = |error| Error::system("get memory to write shards", error);
         let output = Output::new(self.blocks.clone(), worker.place.begin(sender)).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
         let complete = match self.codec {

@@ -120,7 +120,7 @@ impl ShardSet {
         let total: u64 = volumes.plan.dataset.samples.iter().map(|sample| volumes.plan.volume(sample).byte_len()).sum();
         let recycle = read_once || total > cache_bytes;
         let cache = Cache::new(volumes, to_usize(cache_bytes), threads, recycle)
-            .map_err(|error| Error::Refused(format!("cannot start {threads} decoder threads: {error}")))?;
+            .map_err(|error| Error::system(format!("start {threads} decoder threads"), error))?;
         let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
         Ok(Self { inner: Arc::new(Inner { cache, serving, read_ahead, cursors, peeks, served }) })
     }
@@ -292,7 +292,7 @@ impl cache::Source for Volumes {
         let error = match cause {
             Broken::Panic(message) => Error::Internal(message),
             Broken::NoMemory(error) => {
-                Error::Refused(format!("no memory for the volume ({error}); lower --cache-size"))
+                Error::system_with_remedy("get memory for the volume", error, "lower --cache-size")
             }
         };
         self.log_once(key, &error);

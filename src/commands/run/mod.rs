@@ -1,9 +1,9 @@
-//! `ctwds-fs run`: a command with a mount that only it sees, and that ends with it.
+//! `ctwds-fs run`: runs a command with a mount that only the command sees, and that ends with it.
 //!
-//! Three processes in a mount namespace of their own: this one, which waits and hands signals on; the mount's; and the
-//! command. This one and the mount's watch each other: whichever is killed, the other ends the command and all that it
-//! has started, and then itself. With the last process the namespace and the mount in it are gone. A command that ends
-//! may leave processes, as under a shell; its mount ends all the same.
+//! There are three processes in a mount namespace of their own: this one, which waits and forwards signals, the daemon
+//! of the mount, and the command. This process and the daemon watch each other: if one of them is killed, the other
+//! ends the command and all that it has started, and then itself. With the last process the namespace and the mount in
+//! it are gone. A command that ends may leave processes, as under a shell; its mount ends all the same.
 
 mod mountpoint;
 mod namespace;
@@ -22,57 +22,61 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use mountpoint::Place;
-use processes::Started;
+use mountpoint::Mountpoint;
+use processes::NamespaceProcesses;
 
-use super::{FAILED, daemon, mount, status};
+use super::daemon::{self, Start};
+use super::mount::{self, Lifetime};
+use super::shared::FAILED;
+use super::status;
 use crate::cli::RunArgs;
 use crate::error::{Error, Result};
-use crate::fs::mounts;
+use crate::fs::mount_table;
 
-/// Signals that the command gets.
-const HANDED_ON: [Signal; 6] =
+/// The signals that are forwarded to the command.
+const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 /// How long a command may take to end after its mount has died.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long others that it has started may take after it.
+/// How long other processes that the command has started may take to end after it.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(5);
 /// How long the mount may take to end after the command.
 const UNMOUNT: Duration = Duration::from_secs(5);
-/// Volumes that are named at the end.
+/// The number of unreadable volumes that are named at the end.
 const NAMED: usize = 5;
-/// Exit codes of a command that cannot be run, as shells have them.
+/// The exit code of a command that is not found, as shells have it.
 const NOT_FOUND: u8 = 127;
+/// The exit code of a command that cannot be run, as shells have it.
 const NOT_RUN: u8 = 126;
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     if let (Some(parent), Some(left)) = (args.parent, &args.left) {
         return if args.mount.daemon {
-            processes::end_all_with(parent, left, HANDED_ON.into_iter().collect())?;
-            mount::serve(&args.mount, false)
+            processes::end_all_with(parent, left, FORWARDED.into_iter().collect())?;
+            mount::serve(&args.mount, Lifetime::OfCaller)
         } else {
             processes::die_with(parent)?;
             Ok(become_command(&args.command))
         };
     }
     let asked = args.mount.mountpoint()?;
-    let _place = Place::take(&asked)?; // given back after the mount has ended
-    let at = mounts::resolve_links(&asked);
+    let _mountpoint = Mountpoint::create(&asked)?; // removed after the mount has ended
+    let path = mount_table::resolve_links(&asked);
     let log = Log::new(args.mount.log_file.as_deref());
     let left = namespace::current()?;
     let right = namespace::enter()?;
-    let started = Started::outside_of(&left)?;
-    let ours = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
-    let daemon = match daemon::start(&ours, log.ours())? {
-        Ok(daemon) => daemon,
-        Err(code) => return Ok(code),
+    let processes = NamespaceProcesses::in_own_namespace(&left)?;
+    let hidden_flags = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
+    let daemon = match daemon::start(&hidden_flags, log.default_path())? {
+        Start::Ready(daemon) => daemon,
+        Start::Failed(code) => return Ok(code),
     };
-    right.keep_to_ourselves()?;
-    let mut mount = Mount { at, log, daemon };
-    let (command, mount_died) = supervise(&mut mount, &started, &ours)?;
-    let is_sound = mount.finish()? && !mount_died;
-    let code = match (command.code(), command.signal()) {
-        _ if mount_died => FAILED,
+    right.keep()?;
+    let mut mount = PrivateMount { path, log, daemon };
+    let end = supervise(&mut mount, &processes, &hidden_flags)?;
+    let is_sound = mount.finish()? && !end.mount_died;
+    let code = match (end.status.code(), end.status.signal()) {
+        _ if end.mount_died => FAILED,
         (Some(0), _) if !is_sound => FAILED,
         (Some(code), _) => u8::try_from(code).unwrap_or(FAILED),
         (_, signal) => 128 + u8::try_from(signal.unwrap_or_default()).unwrap_or_default(),
@@ -80,17 +84,17 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// The signals that are read instead of handled.
+/// The signals that this process reads from a descriptor instead of handling them.
 fn watched() -> SigSet {
-    let mut watched: SigSet = HANDED_ON.into_iter().collect();
+    let mut watched: SigSet = FORWARDED.into_iter().collect();
     watched.add(Signal::SIGCHLD);
     watched
 }
 
-/// Returns only if the command cannot be run.
+/// Replaces this process by the command; returns an exit code only if the command cannot be run.
 fn become_command(command: &[OsString]) -> ExitCode {
     let [program, args @ ..] = command else { return ExitCode::from(NOT_FOUND) };
-    // A mask is inherited over exec, and ours would hold back what is handed on.
+    // The signal mask is inherited over exec, and the one of this process would block the forwarded signals.
     if let Err(error) = watched().thread_unblock() {
         eprintln!("ctwds-fs: error: cannot let signals through to the command: {error}");
         return ExitCode::from(FAILED);
@@ -100,53 +104,72 @@ fn become_command(command: &[OsString]) -> ExitCode {
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
 }
 
-/// Runs the command, and says how it ended, and whether that was because the mount had died.
-fn supervise(mount: &mut Mount, started: &Started, ours: &[OsString]) -> Result<(ExitStatus, bool)> {
-    let failed = |error: io::Error| Error::io("ctwds-fs".as_ref(), "run the command", error);
+/// How the command ended.
+struct CommandEnd {
+    status: ExitStatus,
+    /// Whether the command was ended because the mount had died.
+    mount_died: bool,
+}
+
+/// Runs the command until it ends, or ends it when the mount dies. `hidden_flags` come before the arguments of this
+/// process.
+///
+/// # Errors
+/// [`Error::System`] if the command cannot be started or waited for.
+fn supervise(
+    mount: &mut PrivateMount,
+    processes: &NamespaceProcesses,
+    hidden_flags: &[OsString],
+) -> Result<CommandEnd> {
+    let failed = |error: io::Error| Error::system("run the command", error);
     let watched = watched();
-    // A file of signals instead of handlers: what is ignored (under nohup, say) stays so, also for the command.
+    // A descriptor of signals instead of handlers: ignored signals (under nohup, say) stay ignored, also for the
+    // command.
     watched.thread_block().map_err(|error| failed(error.into()))?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(|error| failed(error.into()))?;
     let program = std::env::current_exe().map_err(failed)?;
     let mut arguments = std::env::args_os().skip(1);
-    // Through this program again, which ties itself to us before it becomes the command.
+    // This program is started again: it makes the kernel end it with this process before it becomes the command.
     let mut command =
-        Command::new(program).args(arguments.next()).args(ours).args(arguments).spawn().map_err(failed)?;
+        Command::new(program).args(arguments.next()).args(hidden_flags).args(arguments).spawn().map_err(failed)?;
     loop {
         if let Some(status) = command.try_wait().map_err(failed)? {
-            return Ok((status, false));
+            return Ok(CommandEnd { status, mount_died: false });
         }
         if let Some(status) = mount.daemon.try_wait().map_err(failed)? {
             eprintln!("ctwds-fs: error: {}; ending the command", mount.died(status));
-            return Ok((end(&mut command, started).map_err(failed)?, true));
+            let status = end(&mut command, processes).map_err(failed)?;
+            return Ok(CommandEnd { status, mount_died: true });
         }
         match signals.read_signal() {
-            Ok(Some(signal)) => hand_on(signal.ssi_signo, signal.ssi_code, &command),
+            Ok(Some(signal)) => forward(signal.ssi_signo, signal.ssi_code, &command),
             Ok(None) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(failed(error.into())),
         }
     }
 }
 
-fn hand_on(signal: u32, code: i32, command: &Child) {
+/// Forwards a signal, of which the kernel gave this number and code, to the command.
+fn forward(signal: u32, code: i32, command: &Child) {
     let signal = i32::try_from(signal).ok().and_then(|signal| Signal::try_from(signal).ok());
-    let Some(signal) = signal.filter(|signal| HANDED_ON.contains(signal)) else { return };
+    let Some(signal) = signal.filter(|signal| FORWARDED.contains(signal)) else { return };
     let pid = pid_of(command);
-    // The terminal (Ctrl-C) has sent it to the whole process group: a second one would make many programs give up at once.
-    let has_it = code == libc::SI_KERNEL && getpgid(Some(pid)) == Ok(getpgrp());
-    if !has_it {
-        let _ = kill(pid, signal); // a command that has just ended needs none
+    // The terminal (Ctrl-C) sends a signal to the whole process group: a second one would make many programs give up at
+    // once.
+    let is_sent = code == libc::SI_KERNEL && getpgid(Some(pid)) == Ok(getpgrp());
+    if !is_sent {
+        let _ = kill(pid, signal); // fails for a command that has just ended
     }
 }
 
-/// Ends a command whose files answer no more, and what it has started: first by asking the command, as it may have an
-/// order of its own for the others.
-fn end(command: &mut Child, started: &Started) -> io::Result<ExitStatus> {
+/// Ends a command whose mount has died, and all processes that it has started. The command is asked first, as it may
+/// end the others in an order of its own.
+fn end(command: &mut Child, processes: &NamespaceProcesses) -> io::Result<ExitStatus> {
     let _ = kill(pid_of(command), Signal::SIGTERM);
     if wait(command, PATIENCE)?.is_none() {
         command.kill()?;
     }
-    started.end(PATIENCE_WITH_OTHERS);
+    processes.end(PATIENCE_WITH_OTHERS);
     command.wait()
 }
 
@@ -154,6 +177,7 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
+/// Waits until a process ends; `None` if it still runs after `limit`.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -165,49 +189,52 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Where the mount logs.
+/// The log file of the mount.
 struct Log {
     path: PathBuf,
-    is_ours: bool,
+    /// Whether the user named no file: the log is then removed unless it has errors.
+    is_default: bool,
 }
 
 impl Log {
     fn new(given: Option<&Path>) -> Self {
-        let path = match given {
-            Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-            // Several may run at the same path.
-            None => daemon::default_log(Path::new(&format!("run-{}", std::process::id()))),
-        };
-        Self { path, is_ours: given.is_none() }
+        // Several commands may run at the same mountpoint, so the file is named after the process.
+        let path = daemon::log_path(given, Path::new(&format!("run-{}", std::process::id())));
+        Self { path, is_default: given.is_none() }
     }
 
-    fn ours(&self) -> Option<&Path> {
-        self.is_ours.then_some(&self.path)
+    fn default_path(&self) -> Option<&Path> {
+        self.is_default.then_some(&self.path)
     }
 }
 
-/// The mount, as this process sees it.
-struct Mount {
-    at: PathBuf,
+/// The mount in the private namespace.
+struct PrivateMount {
+    path: PathBuf,
     log: Log,
     daemon: Child,
 }
 
-impl Mount {
+impl PrivateMount {
+    /// The message that the daemon has died.
     fn died(&self, status: ExitStatus) -> String {
-        format!("the mount at {} has died ({status}; log: {})", self.at.display(), self.log.path.display())
+        format!("the mount at {} has died ({status}; log: {})", self.path.display(), self.log.path.display())
     }
 
-    /// Ends it, and says what the user should know. False if it had not lived that long.
+    /// Ends the mount, and prints a summary and the volumes that could not be read; false if the mount did not answer
+    /// any more.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the daemon cannot be ended.
     fn finish(&mut self) -> Result<bool> {
-        let failed = |error| Error::io("ctwds-fs".as_ref(), "wait for the mount's process", error);
-        let status = status::read_all(&self.at, self.daemon.id());
-        let ended = match mounts::end(&self.at, false).or_else(|_| mounts::end(&self.at, true)) {
+        let failed = |error| Error::system("end the mount's process", error);
+        let status = status::read_all(&self.path, self.daemon.id());
+        let ended = match mount_table::unmount_or_detach(&self.path) {
             Ok(()) => wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
             Err(_) => None,
         };
         if ended.is_none() {
-            // What the command has left running still has files open; they answer no more. It may go on without them.
+            // Processes that the command has left still have files open. They may go on, and get errors from the mount.
             self.daemon.kill().map_err(failed)?;
             self.daemon.wait().map_err(failed)?;
         }
@@ -230,8 +257,8 @@ impl Mount {
                 "ctwds-fs: warning: these volumes could not be read; the log has all: {}",
                 self.log.path.display()
             );
-        } else if self.log.is_ours {
-            let _ = fs::remove_file(&self.log.path); // nothing in it that is worth keeping
+        } else if self.log.is_default {
+            let _ = fs::remove_file(&self.log.path); // it has no error
         }
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! The folder at which `run` shows the shards: made where it is missing, and removed at the end.
+//! The mountpoint of `run`: a folder that is made if it is missing, and removed at the end.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,41 +9,46 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
-use crate::fs::mounts;
+use crate::fs::mount_table;
 
-/// Between two attempts at a folder that another run is just removing, which takes it microseconds.
+/// The time between two attempts to make a folder that another run is removing, which takes that run microseconds.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The number of attempts before the folder is given up.
 const ATTEMPTS: u32 = 100;
 
-/// A folder in use. Several runs may have the same one, each with its own mount there. Removing a folder makes the kernel
-/// end the mounts of all namespaces at it, so each run holds a shared lock, and who removes it needs it exclusively.
-pub(super) struct Place {
+/// A mountpoint in use, which is removed when it is dropped if this run made it. Several runs may use the same folder,
+/// each with a mount of its own there. When a folder is removed, the kernel ends the mounts of all namespaces at it. So
+/// each run holds a shared lock of the folder, and removes it only with an exclusive one.
+pub(super) struct Mountpoint {
+    /// The folders that this run made, parents first.
     created: Vec<PathBuf>,
-    held: Option<File>,
+    /// The folder with a shared lock.
+    locked: Option<File>,
 }
 
-impl Place {
-    /// Makes `path` and its parents where they are missing.
+impl Mountpoint {
+    /// Makes `path` and its parents if they are missing, and locks the folder.
     ///
     /// # Errors
-    /// It cannot be made; what was made of it is removed.
-    pub(super) fn take(path: &Path) -> Result<Self> {
+    /// [`Error::Io`] if a folder cannot be made, [`Error::Refused`] if another program has locked it; folders that were
+    /// made are removed.
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|error| Error::io(path, "resolve the path", error))?;
-        let mut place = Self { created: Vec::new(), held: None };
-        // What is mounted there already may never answer; the mount's own checks deal with it.
-        if mounts::at(&path)?.is_some() {
-            return Ok(place);
+        let mut mountpoint = Self { created: Vec::new(), locked: None };
+        // A mount that is there already may never answer. The checks before the new mount deal with it.
+        if mount_table::at(&path)?.is_some() {
+            return Ok(mountpoint);
         }
         for _ in 0..ATTEMPTS {
-            place.create(&path)?;
-            // A folder that cannot be opened or locked, as on some networks, is used all the same, and left.
-            let Ok(folder) = File::open(&path) else { return Ok(place.left()) };
+            mountpoint.create_missing(&path)?;
+            // A folder that cannot be opened or locked, as on some networks, is used all the same, and not removed.
+            let Ok(folder) = File::open(&path) else { return Ok(mountpoint.kept()) };
             match flock(&folder, FlockOperation::NonBlockingLockShared) {
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
-                Err(_) => return Ok(place.left()),
+                Err(_) => return Ok(mountpoint.kept()),
                 Ok(()) if is_at(&folder, &path) => {
-                    place.held = Some(folder);
-                    return Ok(place);
+                    mountpoint.locked = Some(folder);
+                    return Ok(mountpoint);
                 }
                 Ok(()) => {} // removed between the two calls
             }
@@ -52,12 +57,13 @@ impl Place {
         Err(Error::Refused(format!("--at {}: another program has locked this folder; choose another", path.display())))
     }
 
-    fn left(mut self) -> Self {
+    /// The mountpoint without what is to be removed at the end.
+    fn kept(mut self) -> Self {
         self.created.clear();
         self
     }
 
-    fn create(&mut self, path: &Path) -> Result<()> {
+    fn create_missing(&mut self, path: &Path) -> Result<()> {
         let is_missing = |folder: &&Path| {
             fs::symlink_metadata(folder).is_err_and(|error: io::Error| error.kind() == io::ErrorKind::NotFound)
         };
@@ -67,12 +73,9 @@ impl Place {
                 Ok(()) => self.created.push(folder.to_owned()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // another run was faster
                 Err(error) => {
-                    return Err(Error::Refused(format!(
-                        "--at {}: it is not there, and {} cannot be created: {error}; create it with mkdir -p, or choose \
-                         a folder where you may write",
-                        path.display(),
-                        folder.display()
-                    )));
+                    let doing =
+                        "create the folder of --at (choose one where you may write, or create it with mkdir -p)";
+                    return Err(Error::io(folder, doing, error));
                 }
             }
         }
@@ -80,18 +83,19 @@ impl Place {
     }
 }
 
+/// Whether an open folder is still the one at `path`.
 fn is_at(folder: &File, path: &Path) -> bool {
     let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     folder.metadata().map(id).ok().is_some_and(|held| fs::metadata(path).map(id).is_ok_and(|there| there == held))
 }
 
-impl Drop for Place {
+impl Drop for Mountpoint {
     fn drop(&mut self) {
-        let is_free = |folder: &File| flock(folder, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if self.held.as_ref().is_some_and(|folder| !is_free(folder)) {
+        let is_unused = |folder: &File| flock(folder, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if self.locked.as_ref().is_some_and(|folder| !is_unused(folder)) {
             return; // another run has its mount there
         }
-        // One that is not empty, or that still has a mount, stays.
+        // The kernel does not remove a folder that is not empty, or that still has a mount.
         for folder in self.created.iter().rev() {
             let _ = fs::remove_dir(folder);
         }

@@ -1,5 +1,5 @@
-//! A mount namespace of our own: what is mounted in it is seen by this process and its descendants, and is gone with the
-//! last of them.
+//! The private mount namespace of `run`: its mounts are seen by this process and its descendants only, and end with the
+//! last of these.
 
 use std::fs;
 use std::io;
@@ -14,30 +14,30 @@ use rustix::thread::{
 
 use crate::error::{Error, Result};
 
-/// The right to mount, which programs that this process starts inherit until it is dropped.
-pub(super) struct Right {
-    /// Whether it comes from a user namespace: root has it anyway.
-    is_lent: bool,
+/// The right to mount, which programs that this process starts inherit until [`MountRight::keep`].
+pub(super) struct MountRight {
+    /// Whether a user namespace gives the right; root has it anyway.
+    from_user_namespace: bool,
 }
 
-/// The mount namespace of this process, as the kernel names it.
+/// The kernel's name of the mount namespace of this process.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// [`Error::Io`] if `/proc` is not there.
 pub(super) fn current() -> Result<PathBuf> {
     let link = Path::new("/proc/self/ns/mnt");
-    fs::read_link(link).map_err(|error| Error::io(link, "read it", error))
+    fs::read_link(link).map_err(|error| Error::io(link, "read the link", error))
 }
 
-/// Leaves for a new mount namespace. Without the right to do so, a user namespace gives it: one in which this user is
-/// himself and nobody else is known. The process must have one thread.
+/// Moves this process, which must have one thread, into a new mount namespace. If the user has no right to do so, a
+/// user namespace gives it, in which this user keeps the same id and no other user is known.
 ///
 /// # Errors
-/// The machine does not allow it.
-pub(super) fn enter() -> Result<Right> {
-    // Inside the new namespace these are unknown until the maps are written.
+/// [`Error::System`] if the machine does not allow it.
+pub(super) fn enter() -> Result<MountRight> {
+    // Inside the new namespace these ids are unknown until the maps are written.
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    let is_lent = match unshare(CloneFlags::CLONE_NEWNS) {
+    let from_user_namespace = match unshare(CloneFlags::CLONE_NEWNS) {
         Ok(()) => false,
         Err(nix::Error::EPERM) => {
             unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
@@ -45,50 +45,55 @@ pub(super) fn enter() -> Result<Right> {
                 .and_then(|()| fs::write("/proc/self/setgroups", "deny")) // the kernel's condition for the group's map
                 .and_then(|()| fs::write("/proc/self/uid_map", format!("{user} {user} 1")))
                 .and_then(|()| fs::write("/proc/self/gid_map", format!("{group} {group} 1")))
-                .and_then(|()| Ok(lend()?))
-                .map_err(|error| refused(&error))?;
+                .and_then(|()| Ok(make_inheritable()?))
+                .map_err(refused)?;
             true
         }
-        Err(error) => return Err(refused(&error.into())),
+        Err(error) => return Err(refused(error.into())),
     };
-    // Slave, not private: what an automounter mounts outside still comes in, and nothing of ours goes out.
+    // Slave, not private: what an automounter mounts outside still appears inside, and no mount of this namespace
+    // outside.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", flags)
-        .map_err(|error| Error::io(Path::new("/"), "keep our mounts to ourselves", error.into()))?;
-    Ok(Right { is_lent })
+        .map_err(|error| Error::system("keep the mounts of this process out of other namespaces", error))?;
+    Ok(MountRight { from_user_namespace })
 }
 
-/// Programs keep capabilities over exec only if they are ambient, unless the user is root.
-fn lend() -> rustix::io::Result<()> {
+/// Makes the right to mount inheritable. Programs keep a capability over exec only if it is ambient, unless the user is
+/// root.
+fn make_inheritable() -> rustix::io::Result<()> {
     set_capabilities(None, only(CapabilitySet::SYS_ADMIN))?;
     set_ambient(CapabilitySet::SYS_ADMIN, true)
 }
 
+/// The capability to mount and no other, with what programs inherit.
 fn only(inheritable: CapabilitySet) -> CapabilitySets {
-    let ours = CapabilitySet::SYS_ADMIN;
-    CapabilitySets { effective: ours, permitted: ours, inheritable }
+    let mount = CapabilitySet::SYS_ADMIN;
+    CapabilitySets { effective: mount, permitted: mount, inheritable }
 }
 
-impl Right {
-    /// Programs that are started from now on do not have it; this process can still unmount.
+impl MountRight {
+    /// Ends the inheritance: programs that are started from now on do not have the right, and this process can still
+    /// unmount.
     ///
     /// # Errors
-    /// None that the kernel documents.
-    pub(super) fn keep_to_ourselves(self) -> Result<()> {
-        if self.is_lent {
+    /// [`Error::System`] if the kernel refuses, which it is not documented to do.
+    pub(super) fn keep(self) -> Result<()> {
+        if self.from_user_namespace {
             set_ambient(CapabilitySet::SYS_ADMIN, false)
                 .and_then(|()| set_capabilities(None, only(CapabilitySet::empty())))
-                .map_err(|error| Error::io(Path::new("capabilities"), "drop them", error.into()))?;
+                .map_err(|error| Error::system("drop the capability to mount", error))?;
         }
         Ok(())
     }
 }
 
-fn refused(error: &io::Error) -> Error {
-    Error::Refused(format!(
-        "cannot make a private mount namespace: {error}. Without root this needs user namespaces, which this machine \
-         (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
-         kernel.apparmor_restrict_unprivileged_userns) or this container forbids. \
-         Ask for them; or `ctwds-fs mount` before the command, and `ctwds-fs unmount` after it"
-    ))
+fn refused(error: io::Error) -> Error {
+    Error::system_with_remedy(
+        "make a private mount namespace",
+        error,
+        "without root this needs user namespaces, which this machine (sysctl user.max_user_namespaces, \
+         kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns) or this container forbids. \
+         Ask for them; or `ctwds-fs mount` before the command, and `ctwds-fs unmount` after it",
+    )
 }

@@ -1,5 +1,5 @@
-//! What the command of `run` has started, and what that has started: every process in the mount namespace, whoever its
-//! parent is by now. Only one that has left for another namespace, as containers do, is not found.
+//! The processes that the command of `run` has started, directly or not: all that are in the mount namespace, whoever
+//! their parents are by now. A process that has moved to another namespace, as containers do, is not found.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,26 @@ use nix::unistd::Pid;
 use rustix::process::set_parent_process_death_signal;
 
 use super::namespace;
-use crate::commands::FAILED;
+use crate::commands::shared::FAILED;
 use crate::error::{Error, Result};
 
-/// Between two looks at the processes.
+/// The time between two looks at the processes.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What has not ended so long after it was killed is held by the kernel.
+/// How long killed processes are waited for; one that takes longer is held by the kernel.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// The other processes of a mount namespace that was made for a command.
-pub(super) struct Started {
+/// All processes of a mount namespace that was made for a command, besides this one.
+pub(super) struct NamespaceProcesses {
+    /// The kernel's name of the namespace.
     namespace: PathBuf,
 }
 
-impl Started {
-    /// Those in this process's namespace.
+impl NamespaceProcesses {
+    /// The processes in the namespace of this process, which has left the namespace `left` before.
     ///
     /// # Errors
-    /// It is the one that was `left` for a new one: everybody's processes are in it.
-    pub(super) fn outside_of(left: &Path) -> Result<Self> {
+    /// [`Error::Refused`] if this process is still in `left`, which has the processes of all users.
+    pub(super) fn in_own_namespace(left: &Path) -> Result<Self> {
         let namespace = namespace::current()?;
         if namespace == left {
             return Err(Error::Refused("this process has no mount namespace of its own".into()));
@@ -36,59 +37,58 @@ impl Started {
         Ok(Self { namespace })
     }
 
-    /// Asks them to end, and kills those that are there after `patience`.
+    /// Sends SIGTERM to the processes, and SIGKILL to those that still run after `patience`.
     pub(super) fn end(&self, patience: Duration) {
         let begun = Instant::now();
         if !patience.is_zero() {
             signal(&self.others(), Signal::SIGTERM);
         }
-        // Again and again: what is killed may just have started another one.
+        // The processes are listed again and again: one that is killed may just have started another.
         while begun.elapsed() < patience + KILLED {
-            let left = self.others();
-            if left.is_empty() {
+            let running = self.others();
+            if running.is_empty() {
                 return;
             }
             if begun.elapsed() >= patience {
-                signal(&left, Signal::SIGKILL);
+                signal(&running, Signal::SIGKILL);
             }
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Those that still run; an ended process has no namespace.
+    /// The processes that still run; an ended process has no namespace.
     fn others(&self) -> Vec<Pid> {
-        let is_in_it = |pid: &Pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|its| its == self.namespace);
+        let is_inside = |pid: &Pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok_and(|its| its == self.namespace);
         let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-        pids.filter(|pid| *pid != Pid::this() && is_in_it(pid)).collect()
+        pids.filter(|pid| *pid != Pid::this() && is_inside(pid)).collect()
     }
 }
 
 fn signal(pids: &[Pid], signal: Signal) {
     for pid in pids {
-        let _ = kill(*pid, signal); // one that has just ended needs none
+        let _ = kill(*pid, signal); // fails for a process that has just ended
     }
 }
 
-/// Called in the command's process: makes the kernel kill it when its parent is gone.
+/// Makes the kernel kill this process, which becomes the command, when its parent is gone.
 ///
 /// # Errors
-/// The parent is gone.
+/// [`Error::Refused`] if the parent is gone already.
 pub(super) fn die_with(parent: u32) -> Result<()> {
-    tie_to(parent, rustix::process::Signal::KILL)
+    send_at_end_of(parent, rustix::process::Signal::KILL)
 }
 
-/// Called in the mount's process before it has threads: it ends when its parent is gone, and everything else in the
-/// namespace before it. `ignored` signals, which a job's end sends to all of its processes, do not end it: those that
-/// read the mount may need it to the last.
+/// Makes this process, which serves the mount and has no threads yet, end all processes of the namespace and then
+/// itself when its parent is gone. The `ignored` signals, which the end of a job sends to all of its processes, do not
+/// end it: processes that read the mount may need it to the last. `left` is the namespace that the parent has left.
 ///
 /// # Errors
-/// The parent is gone, or there is no namespace of our own.
+/// [`Error::Refused`] if the parent is gone already, or if this process is in the namespace `left`.
 pub(super) fn end_all_with(parent: u32, left: &Path, ignored: SigSet) -> Result<()> {
-    let all = Started::outside_of(left)?;
-    let failed = |error: nix::Error| Error::io(Path::new("signals"), "hold them back", error.into());
-    ignored.thread_block().map_err(failed)?;
-    tie_to(parent, rustix::process::Signal::TERM)?; // one of the ignored
+    let all = NamespaceProcesses::in_own_namespace(left)?;
+    ignored.thread_block().map_err(|error| Error::system("block signals", error))?;
+    send_at_end_of(parent, rustix::process::Signal::TERM)?; // one of the ignored
     std::thread::spawn(move || {
         while is_parent(parent) && ignored.wait().is_ok() {}
         log::warn!("process {parent}, which this mount was made for, is gone: ending what it has started");
@@ -98,10 +98,11 @@ pub(super) fn end_all_with(parent: u32, left: &Path, ignored: SigSet) -> Result<
     Ok(())
 }
 
-fn tie_to(parent: u32, signal: rustix::process::Signal) -> Result<()> {
-    let failed = |error: rustix::io::Errno| Error::io("ctwds-fs".as_ref(), "tie it to its parent", error.into());
-    set_parent_process_death_signal(Some(signal)).map_err(failed)?;
-    // It may have been gone before.
+/// Makes the kernel send `signal` to this process when its `parent` is gone.
+fn send_at_end_of(parent: u32, signal: rustix::process::Signal) -> Result<()> {
+    set_parent_process_death_signal(Some(signal))
+        .map_err(|error| Error::system("end this process with its parent", error))?;
+    // The parent may have been gone before the call.
     if is_parent(parent) { Ok(()) } else { Err(Error::Refused("the process that started this one is gone".into())) }
 }
 

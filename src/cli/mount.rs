@@ -1,0 +1,135 @@
+//! The command lines of `mount`, `status` and `unmount`.
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::dataset::{DatasetArgs, ShardsArgs};
+use crate::base::memory;
+use crate::error::{Error, Result};
+
+/// `mount`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
+    /// Or shards.
+    #[command(flatten)]
+    pub source: ShardsArgs,
+    /// An empty folder outside the data folder [default: the folder of the shard pattern in --config]
+    pub mountpoint: Option<PathBuf>,
+    /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
+    #[arg(long, value_name = "BYTES")]
+    pub cache_size: Option<ByteSize>,
+    /// Decoder threads [default: the cores that the process may use]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Volumes made ready ahead of each reader [default: one more than the decoder threads]
+    #[arg(long, value_name = "N")]
+    pub read_ahead: Option<u16>,
+    /// Whether the kernel keeps what it reads: fast when read again, costly when read once
+    /// [auto: on if the shards fit half of the memory]
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub page_cache: PageCache,
+    /// Folder in which `materialize` writes, or wrote, these shards: finished ones are read from there
+    #[arg(long, value_name = "DIR")]
+    pub materialized: Option<PathBuf>,
+    /// Show the samples shuffled as well: epochs/000000/, epochs/000001/, … each with all of them in another order, the
+    /// same on every machine with this seed
+    #[arg(long, value_name = "S")]
+    pub shuffle_seed: Option<u64>,
+    /// Epochs that are shown [default: 10]
+    #[arg(long, value_name = "N", requires = "shuffle_seed", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub epochs: Option<u32>,
+    /// Let other users read the mount too
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Stay in the foreground until unmounted
+    #[arg(long)]
+    pub foreground: bool,
+    /// Where the mount logs [default: the user's state folder; the terminal with --foreground]
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
+    #[arg(long, hide = true)]
+    pub daemon: bool,
+}
+
+impl MountArgs {
+    /// The mountpoint, of the command line or else of the configuration.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if neither names one; the errors of [`Configured`](super::config::Configured).
+    pub fn mountpoint(&self) -> Result<PathBuf> {
+        match (&self.mountpoint, self.dataset.configured()?) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Some(configured)) => configured.mountpoint(),
+            (None, None) => Err(Error::Usage("missing: the mountpoint; or --config and --split".into())),
+        }
+    }
+}
+
+/// Whether shards go through the kernel's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PageCache {
+    /// If all shards together fit half of the memory that the process may use.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: reading once is cheaper, and reading again may decode again.
+    Off,
+}
+
+impl PageCache {
+    /// Whether the page cache is used for shards of so many bytes in all.
+    pub fn is_on(self, shard_bytes: u64) -> bool {
+        match self {
+            Self::Auto => shard_bytes <= memory::available() / 2,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
+/// `unmount`.
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    /// Where the shards are mounted
+    pub mountpoint: PathBuf,
+    /// Detach it although files are open: who has them reads on, and the mount ends with the last of them
+    #[arg(long, conflicts_with = "force")]
+    pub lazy: bool,
+    /// End it although files are open: who has them gets errors
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the shards are mounted
+    pub mountpoint: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The memory for volumes in bytes if the user named none: a quarter of what the process may use.
+pub fn default_cache_size() -> u64 {
+    memory::available() / 4
+}
+
+/// The memory for volumes in bytes: the size that the user gave, or the default.
+///
+/// # Errors
+/// [`Error::Refused`] if the given size is zero.
+pub fn cache_size(given: Option<ByteSize>) -> Result<u64> {
+    match given {
+        Some(ByteSize(0)) => Err(Error::Refused("--cache-size must be more than 0, such as 8GiB".into())),
+        Some(ByteSize(bytes)) => Ok(bytes),
+        None => Ok(default_cache_size()),
+    }
+}

@@ -1,0 +1,135 @@
+//! Functions that several commands need: plans, this program's mounts, signals, output and exit codes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::Serialize;
+
+use super::value_check;
+use crate::cli::DatasetArgs;
+use crate::error::{Error, Result};
+use crate::fs::mount_table::{self, MountEntry};
+use crate::output::archive;
+use crate::plan::Plan;
+
+/// The exit code of every failure besides usage errors.
+pub(super) const FAILED: u8 = 1;
+
+/// The number of threads that look into shards: opening a file on a network waits for the server.
+pub(super) const SCANNERS: usize = 32;
+
+/// Lists longer than this are cut in the text for people; `--json` has all.
+pub(super) const LISTED: usize = 20;
+
+/// Plans a data set, or the finished `shards`, and prints warnings.
+///
+/// # Errors
+/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values that contradict their recipe.
+pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    let plan = make_plan_unchecked(args, shards)?;
+    match value_check::find(&plan, &args.kind())? {
+        Some(doubt) => Err(Error::Refused(doubt)),
+        None => Ok(plan),
+    }
+}
+
+/// Plans a data set, or the finished `shards`, and prints warnings; the values of volumes are not checked.
+///
+/// # Errors
+/// The data set or the shards cannot be used or read.
+pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    if let Some(folder) = shards {
+        return archive::plan(folder, SCANNERS);
+    }
+    let (config, options) = args.resolve()?;
+    let plan = Plan::of(&config, options)?;
+    for warning in &plan.dataset.warnings {
+        eprintln!("ctwds-fs: warning: {warning}");
+    }
+    Ok(plan)
+}
+
+/// Prints one line about the volumes that are left out, for commands whose subject is something else.
+pub(super) fn warn_left_out(plan: &Plan) {
+    let dataset = &plan.dataset;
+    if let Some(first) = dataset.left_out.first() {
+        eprintln!(
+            "ctwds-fs: warning: {} of {} volumes are left out (for example {}: {}); `ctwds-fs plan` lists them",
+            dataset.left_out.len(),
+            dataset.slots,
+            first.study_id,
+            first.reason
+        );
+    }
+}
+
+/// A mount of this program.
+pub(super) struct OwnMount {
+    /// The mountpoint, absolute and without links.
+    pub(super) path: PathBuf,
+    /// The line of the mount table.
+    pub(super) entry: MountEntry,
+    /// The process id of the daemon.
+    pub(super) pid: u32,
+}
+
+impl OwnMount {
+    /// Finds the mount at a path that the user gave. Only the mount table is asked, never the path itself, because what
+    /// is mounted there may not answer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if nothing is mounted there, or a mount of another program.
+    pub(super) fn at(given: &Path) -> Result<Self> {
+        let path = mount_table::resolve_links(given);
+        let refused = |what: &str| Error::Refused(format!("{}: {what}", given.display()));
+        let entry = mount_table::at(&path)?.ok_or_else(|| refused("nothing is mounted here"))?;
+        let pid = entry.daemon().ok_or_else(|| refused("this is not a mount of ctwds-fs; use umount"))?;
+        Ok(Self { path, entry, pid })
+    }
+}
+
+/// A flag that the first of these signals sets; a second one ends the process as usual.
+///
+/// # Errors
+/// [`Error::System`] if the signals cannot be handled.
+pub(super) fn stop_on_signals(signals: &[i32]) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in signals {
+        signal_hook::flag::register_conditional_default(*signal, stop.clone())
+            .and_then(|_| signal_hook::flag::register(*signal, stop.clone()))
+            .map_err(|error| Error::system("wait for signals", error))?;
+    }
+    Ok(stop)
+}
+
+/// Writes to standard output; `doing` names it in the error, as a verb phrase ("print the plan"). A reader that stops
+/// early (`| head`) is no error.
+///
+/// # Errors
+/// [`Error::System`] if the output cannot be written.
+pub(super) fn print(output: &[u8], doing: &'static str) -> Result<()> {
+    match std::io::stdout().write_all(output) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system(doing, error)),
+        _ => Ok(()),
+    }
+}
+
+/// A report as indented JSON, without a line end.
+///
+/// # Errors
+/// [`Error::Internal`] if the report cannot be written as JSON.
+pub(super) fn json(report: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// The first lines of a list, indented, and a last line that says how many more there are.
+pub(super) fn cut(lines: impl ExactSizeIterator<Item = String>) -> String {
+    let more = lines.len().saturating_sub(LISTED);
+    let mut text: String = lines.take(LISTED).map(|line| format!("  {line}\n")).collect();
+    if more > 0 {
+        text.push_str(&format!("  … and {more} more (--json lists all)\n"));
+    }
+    text
+}

@@ -1,0 +1,100 @@
+//! The processes that matter to a mount: its daemon, and those that have files open in it.
+//!
+//! Only links and texts of `/proc` are read, never a path in a mount, whose daemon may not answer.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The name of a daemon's process, as `/proc/PID/comm` has it.
+pub const PROGRAM: &str = "ctwds-fs";
+
+/// Between two looks at a process whose end is awaited.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A process that keeps a mount busy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BusyProcess {
+    /// The process id.
+    pub pid: u32,
+    /// The name, as `/proc/PID/comm` has it.
+    pub name: String,
+    /// A file that the process has open or mapped, or its working folder or root.
+    pub path: PathBuf,
+}
+
+/// The processes that keep something below `path` busy, with one path each, as far as this user may see them.
+pub fn busy_below(path: &Path) -> Vec<BusyProcess> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let busy: BTreeSet<BusyProcess> = pids.filter_map(|pid| busy_process(pid, path)).collect();
+    busy.into_iter().collect()
+}
+
+fn busy_process(pid: u32, below: &Path) -> Option<BusyProcess> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let link = |name: &str| fs::read_link(process.join(name)).ok();
+    let open = || fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let linked = ["cwd", "root"].into_iter().filter_map(link);
+    let opened = open().filter_map(|entry| fs::read_link(entry.path()).ok());
+    let path = linked.chain(opened).chain(mapped(&process)).find(|path| path.starts_with(below))?;
+    let name = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
+    Some(BusyProcess { pid, name, path })
+}
+
+/// Files that are mapped into the memory of a process, whose descriptors may be closed by now.
+fn mapped(process: &Path) -> Vec<PathBuf> {
+    let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
+    maps.lines().filter_map(|line| Some(PathBuf::from(&line[line.find('/')?..]))).collect()
+}
+
+/// Whether a process runs: it is there, and does not only wait to be reaped.
+pub fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
+/// Whether a process runs and has the name of a daemon: the kernel may have given its number to another program.
+pub fn is_daemon(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    is_running(pid) && name.is_ok_and(|name| name.trim_end() == PROGRAM)
+}
+
+/// Kills a daemon that does not end; false if the process is no daemon, or if this user may not kill it.
+pub fn kill_daemon(pid: u32) -> bool {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| is_daemon(pid));
+    process.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
+/// Waits until a process has ended; false if it still runs after `limit`.
+pub fn wait_for_exit(pid: u32, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while is_running(pid) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_this_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = fs::canonicalize(folder.path()).unwrap();
+        let us = || busy_below(&below).into_iter().find(|process| process.pid == std::process::id());
+        assert_eq!(us(), None);
+        let path = below.join("file");
+        let file = fs::File::create(&path).unwrap();
+        assert_eq!(us().map(|process| process.path), Some(path));
+        drop(file);
+        assert_eq!(us(), None);
+    }
+}
