@@ -14,7 +14,6 @@ use crate::dataset::{Sample, Study};
 use crate::error::{Error, Result};
 use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
 use crate::plan::Plan;
-use crate::verify::Progress;
 use crate::volume::{Kind, KindOptions};
 
 /// Volumes that are taken where the user named no number.
@@ -60,7 +59,7 @@ pub(super) fn find(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Res
             Err(error) => found.failed.push((kind, error.to_string())),
         }
     }
-    bar.bar.finish_and_clear();
+    bar.clear();
     Ok(found)
 }
 

@@ -1,59 +1,67 @@
-//! How the commands that look at shards show their progress, and the exit code of what they found.
+//! The progress bar of the commands that read whole volumes or shards: `verify`, `reclaim` and `plan --estimate`.
 
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::base::lock::lock;
-use crate::verify::{Progress, Verdict};
+use crate::verify;
 
-/// Lines of progress where there is no terminal.
-const EVERY: Duration = Duration::from_secs(30);
+/// The shortest time between two lines of progress where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The exit code of a verdict, as `verify --help` lists them.
-pub(super) fn exit_code(verdict: Verdict) -> ExitCode {
-    ExitCode::from(match verdict {
-        Verdict::Fine => 0,
-        Verdict::Damaged => 3,
-        Verdict::Incomplete => 4,
-        Verdict::Unchecked => 5,
-    })
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
+/// A progress bar on a terminal; elsewhere a line on stderr every 30 seconds.
 pub(super) struct Bar {
-    pub(super) bar: ProgressBar,
-    said: Mutex<Instant>,
+    bar: ProgressBar,
+    last_line: Mutex<Instant>,
 }
 
 impl Bar {
+    /// A bar that shows nothing until [`Bar::begin`].
     pub(super) fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        let template = "{wide_bar} {percent}% {eta} left: {msg}";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, said: Mutex::new(Instant::now()) }
+        Self { bar: styled("{wide_bar} {percent}% {eta} left: {msg}"), last_line: Mutex::new(Instant::now()) }
     }
-}
 
-impl Progress for Bar {
-    fn begin(&self, what: &str, total: u64) {
+    /// Starts again at 0 of `total` bytes or voxels; `what` names the work, such as "shards".
+    pub(super) fn begin(&self, what: &str, total: u64) {
         self.bar.reset();
         self.bar.set_length(total);
         self.bar.set_message(what.to_owned());
     }
 
-    fn advance(&self, count: u64) {
+    /// Adds `count` bytes or voxels that are done.
+    pub(super) fn advance(&self, count: u64) {
         self.bar.inc(count);
         if !self.bar.is_hidden() {
             return;
         }
-        let mut said = lock(&self.said);
-        if said.elapsed() >= EVERY {
-            *said = Instant::now();
+        let mut last_line = lock(&self.last_line);
+        if last_line.elapsed() >= LINE_INTERVAL {
+            *last_line = Instant::now();
             let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
             eprintln!("{}: {share} %", self.bar.message());
         }
     }
+
+    /// Removes the bar from the terminal, before the report is printed.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl verify::Progress for Bar {
+    fn begin(&self, what: &str, total: u64) {
+        Self::begin(self, what, total);
+    }
+
+    fn advance(&self, count: u64) {
+        Self::advance(self, count);
+    }
+}
+
+/// A bar of indicatif with a template of the program's own, and indicatif's default style if it refuses the template.
+pub(super) fn styled(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style)
 }

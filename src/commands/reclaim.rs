@@ -12,7 +12,6 @@ use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
 use crate::reclaim::{Outcome, Reclaim, Survey};
-use crate::verify::Progress;
 use crate::volume::Kind;
 
 /// What is to be typed.
@@ -39,7 +38,7 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
     let bar = Bar::new();
     bar.begin("comparing shards with NPZ files", survey.to_read);
     let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
-    bar.bar.finish_and_clear();
+    bar.clear();
     report(args, &outcome?)
 }
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::make_plan;
-use super::progress::{Bar, exit_code};
+use super::progress::Bar;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
@@ -20,7 +19,7 @@ use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
-use crate::verify::{Progress, Verdict, readable};
+use crate::verify::{Verdict, readable};
 
 /// Bytes that are asked for at a time.
 const READ: u64 = 4 << 20;
@@ -38,7 +37,7 @@ struct Report {
     quarantine: PathBuf,
 }
 
-pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<ExitCode> {
+pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
     let plan = make_plan(&args.dataset, None)?;
     let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
@@ -64,7 +63,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<ExitCode> {
     let rows: Vec<Quarantined> = rows.into_values().cloned().collect();
     store(&name, &quarantine::render(&rows))?;
     print(args.json, &Report { verdict, volumes, bad, unread, quarantine: name })?;
-    Ok(exit_code(verdict))
+    Ok(verdict)
 }
 
 /// A volume and why it cannot be made, if so.
@@ -93,7 +92,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<Found>> {
         let row = Quarantined { study_id: sample.study_id.clone(), path, reason: String::new() };
         Ok::<_, Error>((row, read(&set, *id, range.clone(), &bar).err()))
     });
-    bar.bar.finish_and_clear();
+    bar.clear();
     found
 }
 

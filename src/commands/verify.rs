@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::progress::{Bar, exit_code};
+use super::progress::Bar;
 use super::{bench, make_plan, sources};
 use crate::base::parallel::available_cores;
 use crate::bench::{Config as BenchConfig, Data, Piece, Report as Benchmark, Shards};
@@ -28,13 +28,13 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let dataset = args.dataset()?;
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let Some(folder) = &args.webdataset_dir else {
-        return sources::run(args, workers);
+        return sources::run(args, workers).map(exit_code);
     };
     let plan = dataset.map(|dataset| make_plan(dataset, None)).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);
-    bar.bar.finish_and_clear();
+    bar.clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
@@ -61,6 +61,16 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     };
     print(args, &report, benchmark.as_ref())?;
     Ok(exit_code(report.verdict))
+}
+
+/// The exit code of a verdict, as `verify --help` lists them.
+fn exit_code(verdict: Verdict) -> ExitCode {
+    ExitCode::from(match verdict {
+        Verdict::Fine => 0,
+        Verdict::Damaged => 3,
+        Verdict::Incomplete => 4,
+        Verdict::Unchecked => 5,
+    })
 }
 
 #[derive(Serialize)]
