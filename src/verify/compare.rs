@@ -8,13 +8,13 @@ use std::path::Path;
 use half::f16;
 use serde_json::Value;
 
-use super::Progress;
 use super::expected::{Expected, Voxel};
+use super::finding::{Finding, Verdict};
 use super::packed;
 use super::payload;
-use super::report::{Finding, Precision, Verdict};
+use super::progress::Progress;
 use super::source::Source;
-use super::walk::{Sample, Span};
+use super::walked::{Sample, Span};
 use crate::base::num::to_usize;
 use crate::dataset::Study;
 use crate::plan::Plan;
@@ -46,9 +46,9 @@ pub(super) struct Difference {
     pub squares: f64,
     pub finite: u64,
     pub hu_per_unit: f64,
-    max_error: f64,
-    nan: u64,
-    infinite: u64,
+    pub max_error: f64,
+    pub nan: u64,
+    pub infinite: u64,
     /// Voxels that are no padding, and those of them that are right to the bit.
     inside: u64,
     inside_exact: u64,
@@ -56,18 +56,6 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    pub(super) fn precision(&self) -> Precision {
-        let rms_error = (self.squares / self.finite.max(1) as f64).sqrt();
-        Precision {
-            max_error: self.max_error,
-            rms_error,
-            max_error_hu: self.max_error * self.hu_per_unit,
-            rms_error_hu: rms_error * self.hu_per_unit,
-            nan: self.nan,
-            infinite: self.infinite,
-        }
-    }
-
     fn count(&mut self, found: f16, voxel: &Voxel, place: [usize; 3], must_be_exact: bool) {
         // Any NaN is the NaN of the source: its payload means nothing to a reader.
         let same = |right: f16| found.to_bits() == right.to_bits() || found.is_nan() && right.is_nan();

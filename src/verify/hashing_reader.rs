@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use super::Progress;
+use super::progress::Progress;
 
 /// The file, hashed on the way. The `tar` crate passes over padding: that it is zero is checked here.
 pub(super) struct HashingReader<'a> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::report::{Finding, Verdict};
+use super::finding::{Finding, Verdict};
 use crate::error::{Error, Result};
 
 pub(super) const NAME: &str = "manifest.json";

@@ -7,22 +7,27 @@
 
 mod compare;
 mod expected;
+mod finding;
 mod folder;
 mod hashing_reader;
+mod listing;
 mod manifest;
 mod packed;
 mod payload;
+mod progress;
 mod report;
 mod source;
-
 mod walk;
+mod walked;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use report::{Finding, Information, Integrity, Place, Precision, Report, SourceCheck, Verdict, Worst};
+pub use finding::{Finding, Verdict};
+pub use progress::Progress;
+pub use report::{Information, Integrity, Place, Precision, Report, SourceCheck, Worst};
 pub use source::readable;
 
 use crate::base::parallel::try_map;
@@ -31,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::volume::Kind;
 use compare::Compared;
-use walk::Walk;
+use walked::Walk;
 
 /// Volumes that are named where many differ least from perfect.
 const WORST: usize = 10;
@@ -51,14 +56,6 @@ pub struct Config<'a> {
     pub workers: usize,
 }
 
-/// Is told how it goes.
-pub trait Progress: Sync {
-    /// So many bytes (of shards) or voxels are to be looked at.
-    fn begin(&self, what: &str, total: u64);
-    /// So many more were.
-    fn advance(&self, count: u64);
-}
-
 /// A sample of the folder: which shard, and which of the shard's.
 type At = (usize, usize);
 
@@ -69,7 +66,7 @@ type At = (usize, usize);
 /// report.
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let (manifest, mut findings) = manifest::read(config.folder)?;
-    let files = folder::shards(config.folder, &mut findings)?;
+    let files = listing::shards(config.folder, &mut findings)?;
     let is_shuffled = manifest.as_ref().is_some_and(|manifest| manifest.shuffle.is_some());
     progress.begin("shards", files.iter().map(|file| file.len).sum());
     let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, is_shuffled, progress)))?;

@@ -6,16 +6,16 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use super::Progress;
-use super::folder::ShardFile;
+use super::finding::{Finding, Verdict};
 use super::hashing_reader::{HashingReader, State};
+use super::listing::ShardFile;
 use super::packed;
 use super::payload::{self, Facts, Profile};
-use super::report::{Finding, Verdict};
+use super::progress::Progress;
+use super::walked::{Sample, Span, Walk};
 
 /// Bytes that are read at a time.
 const READ: usize = 1 << 20;
@@ -24,53 +24,6 @@ const SMALL: u64 = 16 << 20;
 /// The record of a tar file: it ends with two empty blocks and is padded to a multiple of this.
 const RECORD: u64 = 10_240;
 const BLOCK: u64 = 512;
-
-/// A shard as it was found.
-pub(super) struct Walk {
-    pub name: String,
-    pub path: PathBuf,
-    pub number: u64,
-    pub len: u64,
-    /// Of what was read, in hexadecimal.
-    pub sha256: String,
-    /// Samples with all members.
-    pub samples: Vec<Sample>,
-    /// Keys in the order found, of broken samples too.
-    pub keys: Vec<String>,
-    pub payload_bytes: u64,
-    /// What the shard would have if its volumes were plain.
-    pub plain_len: u64,
-    /// Whether a volume of it is compressed, a damaged one too.
-    pub has_packed: bool,
-    /// Whether it was read to its end.
-    pub whole: bool,
-    pub findings: Vec<Finding>,
-}
-
-/// Where a member's bytes are in the shard.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    pub start: u64,
-    pub len: u64,
-}
-
-/// A whole sample.
-#[derive(Debug)]
-pub(super) struct Sample {
-    pub key: String,
-    pub index: u64,
-    pub study_id: String,
-    pub kind: String,
-    pub shape: [u64; 3],
-    pub labels: usize,
-    pub profile: Profile,
-    /// In the profile's order; that of the volume without a header before the voxels.
-    pub members: [Span; 4],
-    /// The volume's member, if it is compressed; the span above is then one of what is unpacked.
-    pub packed: Option<Span>,
-    /// From the header of the first member to the padding of the last.
-    pub place: Range<u64>,
-}
 
 /// Reads a shard.
 pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> Walk {

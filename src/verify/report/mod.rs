@@ -1,54 +1,17 @@
 //! What was found, for programs and for people.
 
-use std::fmt::{Display, Write};
+mod text;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::compare::Difference;
-use super::manifest::{self, Manifest};
+use super::finding::{Finding, Verdict};
+use super::manifest::Manifest;
 use super::packed;
-use super::walk::Walk;
-
-/// Findings of each kind that the text lists.
-const LISTED: usize = 20;
-
-/// What a finding, or all of them, come to; a later one outweighs an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Nothing is wrong.
-    Fine,
-    /// Something that should have been looked at could not be.
-    Unchecked,
-    /// Shards or samples are missing.
-    Incomplete,
-    /// Something is wrong.
-    Damaged,
-}
-
-/// One thing that is wrong, missing, or could not be looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it comes to.
-    pub verdict: Verdict,
-    /// The shard, the member or the sample.
-    pub place: String,
-    /// What it is.
-    pub what: String,
-}
-
-impl Finding {
-    pub(super) fn new(verdict: Verdict, place: impl Display, what: impl Into<String>) -> Self {
-        Self { verdict, place: place.to_string(), what: what.into() }
-    }
-
-    pub(super) fn damaged(place: impl Display, what: impl Into<String>) -> Self {
-        Self::new(Verdict::Damaged, place, what)
-    }
-}
+use super::walked::Walk;
 
 /// What the folder holds.
 #[derive(Debug, Default, Serialize)]
@@ -175,6 +138,20 @@ pub struct Place {
     pub voxels: u64,
 }
 
+impl Precision {
+    fn of(difference: &Difference) -> Self {
+        let rms_error = (difference.squares / difference.finite.max(1) as f64).sqrt();
+        Self {
+            max_error: difference.max_error,
+            rms_error,
+            max_error_hu: difference.max_error * difference.hu_per_unit,
+            rms_error_hu: rms_error * difference.hu_per_unit,
+            nan: difference.nan,
+            infinite: difference.infinite,
+        }
+    }
+}
+
 impl SourceCheck {
     pub(super) fn new<'a>(samples: usize, compared: impl Iterator<Item = &'a Difference>, named: usize) -> Self {
         let mut check = Self {
@@ -192,7 +169,7 @@ impl SourceCheck {
             check.voxels += one.voxels;
             check.exact += one.exact;
             check.different += one.different;
-            let (own, all) = (one.precision(), &mut check.precision);
+            let (own, all) = (Precision::of(one), &mut check.precision);
             all.max_error = all.max_error.max(own.max_error);
             all.max_error_hu = all.max_error_hu.max(own.max_error_hu);
             all.nan += own.nan;
@@ -270,122 +247,5 @@ impl Report {
     pub fn unchecked(&mut self, place: &str, what: impl Into<String>) {
         self.findings.push(Finding::new(Verdict::Unchecked, place, what));
         self.verdict = self.verdict.max(Verdict::Unchecked);
-    }
-
-    /// For people; precision where it is asked for.
-    pub fn text(&self, precision: bool) -> String {
-        let mut text = self.information.text(&self.folder);
-        let Integrity { read, sound, digests } = self.integrity;
-        let _ = writeln!(
-            text,
-            "Integrity    {sound} of {} shards are sound, {read} were read to the end, {digests} have a SHA-256 in the \
-             manifest",
-            self.information.shards
-        );
-        if let Some(source) = &self.source {
-            source.text(&mut text, precision);
-        }
-        for (verdict, title) in [
-            (Verdict::Damaged, "Damaged"),
-            (Verdict::Incomplete, "Missing"),
-            (Verdict::Unchecked, "Could not be checked"),
-        ] {
-            let found: Vec<&Finding> = self.findings.iter().filter(|finding| finding.verdict == verdict).collect();
-            if !found.is_empty() {
-                let _ = writeln!(text, "\n{title}: {}", found.len());
-            }
-            for finding in found.iter().take(LISTED) {
-                let _ = writeln!(text, "  {}: {}", finding.place, finding.what);
-            }
-            if found.len() > LISTED {
-                let _ = writeln!(text, "  … and {} more (--json lists all)", found.len() - LISTED);
-            }
-        }
-        if self.verdict == Verdict::Damaged && self.information.codec.is_some() {
-            let _ = writeln!(
-                text,
-                "\nRemove a compressed shard only if the NPZ files of all its samples are still there: `mount --shards` goes \
-                 on serving its other volumes"
-            );
-        }
-        let mut damaged = self.findings.iter().filter(|finding| finding.verdict == Verdict::Damaged);
-        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::NAME) {
-            writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
-        } else {
-            writeln!(text, "\n{}", self.verdict.sentence(self.source.as_ref()))
-        };
-        text
-    }
-}
-
-impl Verdict {
-    fn sentence(self, source: Option<&SourceCheck>) -> String {
-        match (self, source) {
-            (Self::Damaged, _) => "DAMAGED: remove the shards named above and run materialize again".into(),
-            (Self::Incomplete, _) => "INCOMPLETE: what is there is sound".into(),
-            (Self::Unchecked, _) => "SOUND as far as it could be checked, which is not all".into(),
-            (Self::Fine, None) => "FINE: every shard is what the manifest says".into(),
-            (Self::Fine, Some(source)) if source.compared < source.samples => {
-                format!("FINE: every shard is sound, and {} samples are what their sources hold", source.compared)
-            }
-            (Self::Fine, Some(_)) => "FINE: every sample is what its source holds".into(),
-        }
-    }
-}
-
-impl Information {
-    fn text(&self, folder: &str) -> String {
-        let mut text = format!(
-            "Folder       {folder} ({})\nSamples      {} in {} shards",
-            self.tool.as_ref().map_or("no manifest of ctwds-fs".into(), |tool| format!("manifest of {tool}")),
-            self.samples,
-            self.shards
-        );
-        if let (Some(kind), Some(labels)) = (&self.volume_kind, self.labels) {
-            let _ = write!(text, ", volumes of the kind {kind}, {labels} classes");
-        }
-        if let Some(codec) = self.codec {
-            let _ = write!(text, ", compressed with {codec}");
-        }
-        let _ = write!(text, "\nSize         {} of shards: ", ByteSize(self.shard_bytes));
-        if let (Some(npz), Some(ratio)) = (self.npz_bytes, self.ratio_to_npz) {
-            let _ = write!(text, "{:.1} % of the NPZ files ({}), ", 100.0 * ratio, ByteSize(npz));
-        }
-        let _ = writeln!(
-            text,
-            "{:.1} % of the same voxels as float32 ({})",
-            100.0 * self.ratio_to_f32,
-            ByteSize(self.f32_bytes)
-        );
-        text
-    }
-}
-
-impl SourceCheck {
-    fn text(&self, text: &mut String, precision: bool) {
-        let _ = writeln!(
-            text,
-            "Source       {} of {} samples were made again from their NPZ files and tables: {} of {} voxels are equal to \
-             the bit, {} are wrong",
-            self.compared, self.samples, self.exact, self.voxels, self.different
-        );
-        if !precision {
-            return;
-        }
-        let line = |precision: &Precision| {
-            format!(
-                "max {:.3e}, RMS {:.3e} ({:.3} HU, {:.4} HU), {} NaN, {} infinite",
-                precision.max_error,
-                precision.rms_error,
-                precision.max_error_hu,
-                precision.rms_error_hu,
-                precision.nan,
-                precision.infinite
-            )
-        };
-        let _ = writeln!(text, "Precision    of float16: {}", line(&self.precision));
-        for worst in &self.worst {
-            let _ = writeln!(text, "  {} {}: {}", worst.key, worst.study_id, line(&worst.precision));
-        }
     }
 }
