@@ -6,31 +6,32 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Verdict};
 use crate::error::{Error, Result};
 
-/// A shard file.
+/// A shard file of the folder, not read yet.
 #[derive(Debug)]
 pub(super) struct ShardFile {
+    /// File name, such as `shard-000000.tar`.
     pub name: String,
+    /// Path of the file.
     pub path: PathBuf,
+    /// Shard number, from the file name.
     pub number: u64,
+    /// Bytes of the file.
     pub len: u64,
 }
 
-/// The shards of a folder, by number. Other tar files, and unfinished ones, are findings.
+/// Lists the shards of a folder, by number. Other tar files, and unfinished ones, are added to `findings`.
 ///
 /// # Errors
 /// The folder cannot be listed, or has no shard.
-pub(super) fn shards(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
+pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
     let failed = |error| Error::io(folder, "list the folder of shards", error);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.ends_with(".tar.partial") {
-            findings.push(Finding::new(
-                Verdict::Incomplete,
-                &name,
-                "an unfinished shard of a run that stopped, or goes on",
-            ));
+            let what = "an unfinished shard of a run that stopped, or goes on";
+            findings.push(Finding::new(Verdict::Incomplete, &name, what));
         }
         if !name.ends_with(".tar") {
             continue;

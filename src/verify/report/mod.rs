@@ -1,4 +1,4 @@
-//! What was found, for programs and for people.
+//! The report of a run: what the folder holds, and what was found. Programs get it as JSON, people as text.
 
 mod text;
 
@@ -11,134 +11,135 @@ use super::compare::Difference;
 use super::finding::{Finding, Verdict};
 use super::manifest::Manifest;
 use super::packed;
-use super::walked::Walk;
+use super::walked::{WalkedSample, WalkedShard};
 
 /// What the folder holds.
 #[derive(Debug, Default, Serialize)]
 pub struct Information {
-    /// Samples that are whole.
+    /// Number of samples with all members and nothing wrong in them.
     pub samples: usize,
-    /// Shard files.
+    /// Number of shard files.
     pub shards: usize,
     /// Bytes of the shard files.
     pub shard_bytes: u64,
-    /// Bytes of the members.
+    /// Bytes of the members; a compressed volume counts with the bytes of its plain member.
     pub payload_bytes: u64,
-    /// Voxels, by the shapes in the JSON members.
+    /// Number of voxels, by the shapes in the JSON members.
     pub voxels: u64,
     /// Bytes of these voxels as float32.
     pub f32_bytes: u64,
-    /// Bytes of the samples' NPZ files, from the files or the manifest; none where neither is known.
+    /// Bytes of the samples' NPZ files, by the files or the manifest; none where neither is known.
     pub npz_bytes: Option<u64>,
-    /// The shards' bytes over those of the NPZ files.
+    /// Bytes of the shards divided by the bytes of the NPZ files.
     pub ratio_to_npz: Option<f64>,
-    /// The shards' bytes over those of float32.
+    /// Bytes of the shards divided by the bytes of the voxels as float32.
     pub ratio_to_f32: f64,
-    /// Classes.
+    /// Number of classes, by the first sample.
     pub labels: Option<usize>,
-    /// The kind of volume.
+    /// Kind of the volumes, by the first sample: `stored`, `rescaled` or `preprocessed`.
     pub volume_kind: Option<String>,
-    /// How volumes are compressed; none where all are plain.
+    /// Codec of compressed volumes; none where all volumes are plain.
     pub codec: Option<&'static str>,
-    /// The program that wrote the manifest.
+    /// Program that wrote the manifest, with its version.
     pub tool: Option<String>,
-    /// The plan that the manifest names.
+    /// Digest of the plan that the manifest names.
     pub plan_digest: Option<String>,
 }
 
-/// What was looked at in the shards themselves.
+/// Counts of the shards by what reading them showed.
 #[derive(Debug, Default, Serialize)]
 pub struct Integrity {
     /// Shards that were read from the first to the last byte.
     pub read: usize,
-    /// Those with nothing wrong.
+    /// Shards that were read to the end and in which nothing is wrong.
     pub sound: usize,
-    /// Those whose SHA-256 the manifest has.
+    /// Shards whose SHA-256 the manifest has.
     pub digests: usize,
 }
 
-/// A comparison with the sources.
+/// The result of comparing samples with their sources.
 #[derive(Debug, Serialize)]
 pub struct SourceCheck {
-    /// Samples of the folder.
+    /// Number of samples of the folder.
     pub samples: usize,
-    /// Those compared.
+    /// Number of samples that were compared.
     pub compared: usize,
-    /// Voxels of these.
+    /// Number of voxels that were compared.
     pub voxels: u64,
-    /// Voxels that are to the bit what was computed.
+    /// Voxels that are right to the bit.
     pub exact: u64,
     /// Voxels that differ by more than their kind allows.
     pub different: u64,
-    /// How far float16 is from the values it was rounded from.
+    /// Precision over all voxels that were compared.
     pub precision: Precision,
-    /// The samples in which that is most, in HU.
-    pub worst: Vec<Worst>,
+    /// The samples with the largest errors in HU, the largest first.
+    pub worst: Vec<WorstSample>,
 }
 
-/// Distances between the shards' values and those that they were rounded from.
+/// Errors of float16: distances between the voxels of the shards and the values from which they were rounded.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Precision {
-    /// The largest, in the unit of the shards' values.
+    /// Largest error, in the unit of the shards' values.
     pub max_error: f64,
-    /// Root mean square, in the same unit.
+    /// Root mean square error, in the unit of the shards' values.
     pub rms_error: f64,
-    /// The largest in HU.
+    /// Largest error in HU.
     pub max_error_hu: f64,
-    /// Root mean square in HU.
+    /// Root mean square error in HU.
     pub rms_error_hu: f64,
-    /// Voxels that are no number.
+    /// Voxels that are NaN.
     pub nan: u64,
     /// Voxels that are infinite.
     pub infinite: u64,
 }
 
-/// A sample and its precision.
+/// A sample that a report names for its errors.
 #[derive(Clone, Debug, Serialize)]
-pub struct Worst {
-    /// Its key.
+pub struct WorstSample {
+    /// Key of the sample.
     pub key: String,
-    /// Its study.
+    /// Study id of the sample.
     pub study_id: String,
-    /// Its own figures.
+    /// Errors of the sample.
     #[serde(flatten)]
     pub precision: Precision,
 }
 
-/// All of it.
+/// The report of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The folder.
+    /// Folder of the shards.
     pub folder: String,
-    /// What all findings come to.
+    /// The worst verdict of all findings.
     pub verdict: Verdict,
-    /// What is there.
+    /// What the folder holds.
     pub information: Information,
-    /// Whether it is sound in itself.
+    /// Whether the shards are sound in themselves.
     pub integrity: Integrity,
-    /// Whether it is what the sources hold; none where they were not named.
+    /// Whether the samples are what their sources hold; none where no sources were named.
     pub source: Option<SourceCheck>,
-    /// What is wrong, missing, or could not be looked at; the worst first.
+    /// What is wrong, missing, or could not be checked; the worst first.
     pub findings: Vec<Finding>,
-    /// Where each sample is.
+    /// Where each sample is; not part of the JSON.
     #[serde(skip)]
-    pub places: Vec<Place>,
+    pub locations: Vec<SampleLocation>,
 }
 
-/// A sample's place in the folder.
+/// Where a sample is in the folder.
 #[derive(Clone, Debug)]
-pub struct Place {
-    /// Its study.
+pub struct SampleLocation {
+    /// Study id of the sample.
     pub study_id: String,
-    /// Its shard.
+    /// Path of the shard.
     pub shard: PathBuf,
-    /// From the header of its first member to the padding of its last.
+    /// Bytes of the shard from the header of the sample's first member to the padding of the last.
     pub range: Range<u64>,
-    /// Its voxels.
+    /// Number of voxels.
     pub voxels: u64,
 }
 
 impl Precision {
+    /// The precision of one sample.
     fn of(difference: &Difference) -> Self {
         let rms_error = (difference.squares / difference.finite.max(1) as f64).sqrt();
         Self {
@@ -153,6 +154,7 @@ impl Precision {
 }
 
 impl SourceCheck {
+    /// Sums up the comparisons of a folder of `samples` samples. The `named` samples with the largest errors are named.
     pub(super) fn new<'a>(samples: usize, compared: impl Iterator<Item = &'a Difference>, named: usize) -> Self {
         let mut check = Self {
             samples,
@@ -177,7 +179,7 @@ impl SourceCheck {
             squares += one.squares;
             squares_hu += one.squares * one.hu_per_unit * one.hu_per_unit;
             finite += one.finite;
-            check.worst.push(Worst { key: one.key.clone(), study_id: one.study_id.clone(), precision: own });
+            check.worst.push(WorstSample { key: one.key.clone(), study_id: one.study_id.clone(), precision: own });
         }
         let mean = |sum: f64| (sum / finite.max(1) as f64).sqrt();
         (check.precision.rms_error, check.precision.rms_error_hu) = (mean(squares), mean(squares_hu));
@@ -189,20 +191,22 @@ impl SourceCheck {
     }
 }
 
-fn places(walk: &Walk) -> impl Iterator<Item = Place> + '_ {
-    walk.samples.iter().map(|sample| Place {
+/// Where the samples of a shard are.
+fn locations(walk: &WalkedShard) -> impl Iterator<Item = SampleLocation> + '_ {
+    walk.samples.iter().map(|sample| SampleLocation {
         study_id: sample.study_id.clone(),
         shard: walk.path.clone(),
-        range: sample.place.clone(),
-        voxels: sample.shape.iter().product(),
+        range: sample.range.clone(),
+        voxels: sample.voxels(),
     })
 }
 
 impl Report {
-    pub(super) fn new(folder: &Path, manifest: Option<&Manifest>, walks: &[Walk]) -> Self {
+    /// The report of shards that were walked. It has no finding yet, and no comparison with sources.
+    pub(super) fn new(folder: &Path, manifest: Option<&Manifest>, walks: &[WalkedShard]) -> Self {
         let samples = || walks.iter().flat_map(|walk| &walk.samples);
-        let voxels = samples().map(|sample| sample.shape.iter().product::<u64>()).sum();
-        let digests = |walk: &&Walk| manifest.is_some_and(|manifest| manifest.sha256(&walk.name).is_some());
+        let voxels = samples().map(WalkedSample::voxels).sum();
+        let digests = |walk: &&WalkedShard| manifest.is_some_and(|manifest| manifest.sha256(&walk.name).is_some());
         let information = Information {
             samples: samples().count(),
             shards: walks.len(),
@@ -211,17 +215,17 @@ impl Report {
             voxels,
             f32_bytes: voxels * 4,
             npz_bytes: manifest.and_then(Manifest::npz_bytes),
-            labels: samples().next().map(|sample| sample.labels),
+            labels: samples().next().map(|sample| sample.label_count),
             volume_kind: samples().next().map(|sample| sample.kind.clone()),
             codec: walks.iter().any(|walk| walk.has_packed).then_some(packed::CODEC),
             tool: manifest.and_then(|manifest| manifest.tool.clone()),
             plan_digest: manifest.and_then(|manifest| manifest.plan_digest.clone()),
             ..Information::default()
         };
-        let read = walks.iter().filter(|walk| walk.whole).count();
+        let read = walks.iter().filter(|walk| walk.is_read_to_end).count();
         let integrity = Integrity { read, sound: 0, digests: walks.iter().filter(digests).count() };
         let is_damage = |finding: &Finding| finding.verdict == Verdict::Damaged;
-        let sound = walks.iter().filter(|walk| walk.whole && !walk.findings.iter().any(is_damage)).count();
+        let sound = walks.iter().filter(|walk| walk.is_read_to_end && !walk.findings.iter().any(is_damage)).count();
         Self {
             folder: folder.display().to_string(),
             verdict: Verdict::Fine,
@@ -229,10 +233,11 @@ impl Report {
             integrity: Integrity { sound, ..integrity },
             source: None,
             findings: Vec::new(),
-            places: walks.iter().flat_map(places).collect(),
+            locations: walks.iter().flat_map(locations).collect(),
         }
     }
 
+    /// Adds all findings, and computes what follows from them and from the sizes.
     pub(super) fn finish(&mut self, mut findings: Vec<Finding>) {
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
         self.verdict = findings.first().map_or(Verdict::Fine, |finding| finding.verdict);
@@ -243,7 +248,7 @@ impl Report {
         information.ratio_to_f32 = bytes / information.f32_bytes.max(1) as f64;
     }
 
-    /// Adds something that could not be looked at.
+    /// Adds a finding of the verdict [`Verdict::Unchecked`] about `place`.
     pub fn unchecked(&mut self, place: &str, what: impl Into<String>) {
         self.findings.push(Finding::new(Verdict::Unchecked, place, what));
         self.verdict = self.verdict.max(Verdict::Unchecked);

@@ -12,7 +12,7 @@ use crate::verify::manifest;
 const LISTED: usize = 20;
 
 impl Report {
-    /// For people; precision where it is asked for.
+    /// The report as text for people, of several lines; with the errors of float16 where `precision` is set.
     pub fn text(&self, precision: bool) -> String {
         let mut text = self.information.text(&self.folder);
         let Integrity { read, sound, digests } = self.integrity;
@@ -49,7 +49,7 @@ impl Report {
             );
         }
         let mut damaged = self.findings.iter().filter(|finding| finding.verdict == Verdict::Damaged);
-        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::NAME) {
+        let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::FILE_NAME) {
             writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
         } else {
             writeln!(text, "\n{}", sentence(self.verdict, self.source.as_ref()))
@@ -58,6 +58,7 @@ impl Report {
     }
 }
 
+/// The last line of the text: a verdict as a sentence.
 fn sentence(verdict: Verdict, source: Option<&SourceCheck>) -> String {
     match (verdict, source) {
         (Verdict::Damaged, _) => "DAMAGED: remove the shards named above and run materialize again".into(),
@@ -72,6 +73,7 @@ fn sentence(verdict: Verdict, source: Option<&SourceCheck>) -> String {
 }
 
 impl Information {
+    /// The first lines of the text.
     fn text(&self, folder: &str) -> String {
         let mut text = format!(
             "Folder       {folder} ({})\nSamples      {} in {} shards",
@@ -100,6 +102,7 @@ impl Information {
 }
 
 impl SourceCheck {
+    /// Adds the lines about the comparison with the sources.
     fn text(&self, text: &mut String, precision: bool) {
         let _ = writeln!(
             text,
