@@ -26,7 +26,7 @@ pub struct VerifyArgs {
     /// data set, its samples are compared with the NPZ files and tables
     #[arg(long, value_name = "DIR", required_unless_present = "sources", conflicts_with = "sources")]
     pub webdataset_dir: Option<PathBuf>,
-    /// What the shards were made from, with the options that they were made with
+    /// The data set that the shards were made from, with the options that they were made with
     #[command(flatten)]
     pub dataset: DatasetArgs,
     /// Compare only N samples with their sources, chosen at random [default: all]

@@ -133,8 +133,8 @@ fn read(set: &ShardSet, volume: &PlannedVolume, bar: &Bar) -> Result<()> {
     Ok(())
 }
 
-/// Reads the volumes that the plan leaves out. Some have headers that cannot be read; others only lack metadata, which is
-/// no fault of the volume. Volumes that the user excluded are not read.
+/// Reads the volumes that the plan leaves out. Some have headers that cannot be read; others only lack metadata, which
+/// is no fault of the volume. Volumes that the user excluded are not read.
 fn check_left_out(
     dataset: &Dataset,
     array: Option<&str>,
@@ -155,7 +155,7 @@ fn check_left_out(
 /// Writes a file whole or not at all, readable for the user only: study ids are patient data.
 ///
 /// # Errors
-/// The file cannot be written; what stood there before stays.
+/// The file cannot be written; a file of that name that existed before is kept.
 fn store(path: &Path, content: &[u8]) -> Result<()> {
     let failed = |error| Error::io(path, "write the list", error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

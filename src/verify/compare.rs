@@ -35,20 +35,20 @@ pub(super) struct Comparison<'a> {
     pub shard: &'a Path,
     /// Path of the NPZ file, relative to the data folder.
     pub npz: &'a Path,
-    /// What the plan says of the sample: array, recipe, and rows of the tables.
+    /// Content that the sample should have, by the plan: array, recipe, and rows of the tables.
     pub study: &'a Study,
 }
 
 /// The result of a comparison.
 pub(super) struct Compared {
-    /// What was counted over the voxels; none where they could not be compared.
+    /// Counts over the voxels; none if they could not be compared.
     pub difference: Option<Difference>,
-    /// What is wrong with the sample, or why it could not be compared.
+    /// Findings about the sample, or the reason why it could not be compared.
     pub findings: Vec<Finding>,
 }
 
-/// Counts and sums over the voxels of one sample. Errors are distances between a voxel of the shard and the value before
-/// rounding, in the unit of the shard's values.
+/// Counts and sums over the voxels of one sample. Errors are distances between a voxel of the shard and the value
+/// before rounding, in the unit of the shard's values.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
     /// Key of the sample.
@@ -149,7 +149,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     Compared { difference, findings }
 }
 
-/// What is wrong with the voxels, if anything is.
+/// A sentence that says what is wrong with the voxels; none if nothing is.
 fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
     let Difference { voxels, different, inside, inside_exact, first, .. } = difference;
     if let Some(first) = first {

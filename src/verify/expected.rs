@@ -1,5 +1,5 @@
-//! The value that every voxel should have, from the definition of the volume's kind. Voxels are computed one at a time, in
-//! f64, by code that is plain rather than fast.
+//! The value that every voxel should have, from the definition of the volume's kind. Voxels are computed one at a time,
+//! in f64, by code that is plain rather than fast.
 
 use half::f16;
 
@@ -153,9 +153,9 @@ fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
     }
 }
 
-/// Interpolation along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded to `len`
-/// around the middle. Half-pixel centres, as PyTorch's `F.interpolate(align_corners=False)` defines them; the scale is
-/// computed in f32, as PyTorch does.
+/// Interpolation along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded to
+/// `len` around the middle. Half-pixel centres, as PyTorch's `F.interpolate(align_corners=False)` defines them; the
+/// scale is computed in f32, as PyTorch does.
 fn axis_weights(source: usize, resampled: usize, len: usize) -> Vec<Option<AxisWeights>> {
     let start = resampled.saturating_sub(len) / 2;
     let before = len.saturating_sub(resampled) / 2;

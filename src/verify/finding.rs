@@ -1,4 +1,4 @@
-//! What is wrong with a folder of shards, and how bad that is.
+//! Faults of a folder of shards, and their severity.
 
 use std::fmt::Display;
 

@@ -1,4 +1,5 @@
-//! Checks of all shards together: none is missing, each is what the manifest lists, and no sample is in the folder twice.
+//! Checks of all shards together: none is missing, each is what the manifest lists, and no sample is in the folder
+//! twice.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,8 +8,8 @@ use super::manifest::{Manifest, ShardEntry};
 use super::walked::{WalkedSample, WalkedShard};
 use crate::plan::Plan;
 
-/// Checks the shards against the manifest and against each other. Findings about a shard that was read are added to that
-/// shard, all others to `findings`.
+/// Checks the shards against the manifest and against each other. Findings about a shard that was read are added to
+/// that shard, all others to `findings`.
 pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [WalkedShard], findings: &mut Vec<Finding>) {
     check_unique(walks, findings);
     check_labels(manifest, walks);
@@ -174,7 +175,8 @@ fn check_one(entry: &ShardEntry, walk: &mut WalkedShard) {
                 let what = format!("it is '{}', and '{}' in the manifest", sample.study_id, listed.study_id);
                 more.push(Finding::damaged(place, what));
             }
-            // In a shard that is broken off, all samples behind the break are missing, and the break is a finding already.
+            // In a shard that is broken off, all samples behind the break are missing, and the break is a finding
+            // already.
             None if !keys.contains(&*listed.key) && walk_is_sound => {
                 more.push(Finding::new(Verdict::Incomplete, place, "the sample is missing"));
             }

@@ -9,18 +9,18 @@ use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
 
-/// A shard file that is hashed as it is read. The `tar` crate skips padding without a look, so the reader checks that it
-/// is zero.
+/// A shard file that is hashed as it is read. The `tar` crate skips padding without a look, so the reader checks that
+/// it is zero.
 pub(super) struct HashingReader<'a> {
     /// The shard file.
     pub(super) file: File,
-    /// What is known so far; in a cell, because the `tar` crate reads while the walk asks.
+    /// State so far; in a cell, because the `tar` crate reads while the walk asks.
     pub(super) state: RefCell<ReadState>,
     /// Receives the number of bytes of each read.
     pub(super) progress: &'a dyn Progress,
 }
 
-/// What a [`HashingReader`] knows of the bytes that were read so far.
+/// State of a [`HashingReader`]: the facts about the bytes that were read so far.
 #[derive(Default)]
 pub(super) struct ReadState {
     /// SHA-256 of all bytes before `position`.

@@ -1,5 +1,5 @@
-//! The manifest of a folder of shards. Unknown fields are ignored and most fields may be missing: the original converter
-//! writes six numbers, `ctwds-fs` writes more, and a later version of `ctwds-fs` may write more still.
+//! The manifest of a folder of shards. Unknown fields are ignored and most fields may be missing: the original
+//! converter writes six numbers, `ctwds-fs` writes more, and a later version of `ctwds-fs` may write more still.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,12 +1,13 @@
 //! Checks whether a folder of shards, mounted or on disk, is what it should be.
 //!
-//! The code shares nothing with the code that makes shards: the `tar` crate reads them, the `zip` and `ndarray-npy` crates
-//! read the sources, and every voxel is computed anew, one at a time, from the definition of its kind. Only what should be
-//! made (the values of the tables, the recipe of each volume) is taken from the plan. The folder may also come from the
-//! original converter, whose manifest has six numbers and no digest.
+//! The code is apart from the code that makes shards, so that one sees the faults of the other: the `tar` crate reads
+//! them, the `zip` and `ndarray-npy` crates read the sources, and every voxel is computed anew, one at a time, from the
+//! definition of its kind. Only what should be made (the values of the tables, the recipe of each volume) is taken from
+//! the plan. The folder may also come from the original converter, whose manifest has six numbers and no digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
-//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `compare`), and `report` is above all of them.
+//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `compare`), and `report` is above all of
+//! them.
 
 mod compare;
 mod expected;
@@ -44,14 +45,14 @@ use walked::{WalkedSample, WalkedShard};
 /// Samples with the least precision that a report names.
 const WORST: usize = 10;
 
-/// What to check, and against what.
+/// Settings of a run: the folder to check, and the sources to compare it with.
 #[derive(Debug)]
 pub struct Config<'a> {
     /// Folder of the shards.
     pub folder: &'a Path,
     /// Plan that the shards should follow; with it, samples are compared with their NPZ files and tables.
     pub plan: Option<&'a Plan>,
-    /// Number of samples to compare, chosen at random; all if there is none.
+    /// Number of samples to compare, chosen at random; none to compare all.
     pub count: Option<usize>,
     /// Seed of the choice: the same seed chooses the same samples.
     pub seed: u64,
@@ -128,8 +129,8 @@ fn refuse_other_kind(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
     }
 }
 
-/// Compares the chosen samples with their sources. Samples that cannot be compared, and what is wrong with the others, are
-/// added to `findings`.
+/// Compares the chosen samples with their sources. Samples that cannot be compared, and what is wrong with the others,
+/// are added to `findings`.
 fn compare_all(
     config: &Config<'_>,
     plan: &Plan,
@@ -170,8 +171,8 @@ fn compare_all(
     Ok(SourceCheck::new(count, differences, WORST))
 }
 
-/// Chooses as many samples as were asked for, at random: those whose keys, hashed together with the seed, come first. The
-/// chosen ones are in the order of the shards.
+/// Chooses as many samples as were asked for, at random: those whose keys, hashed together with the seed, come first.
+/// The chosen ones are in the order of the shards.
 fn choose<'a>(
     mut all: Vec<SampleIndex>,
     config: &Config<'_>,
@@ -185,8 +186,8 @@ fn choose<'a>(
     all
 }
 
-/// Lowers the number of threads so that as many of the largest sources fit half of the available memory: each thread has
-/// a whole source in memory.
+/// Lowers the number of threads so that as many of the largest sources fit half of the available memory: each thread
+/// has a whole source in memory.
 fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a Study>) -> usize {
     let bytes = |study: &Study| study.array.header.payload_len().unwrap_or(u64::MAX);
     let largest = sources.map(bytes).max().unwrap_or(1).max(1);

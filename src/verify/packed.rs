@@ -1,6 +1,6 @@
-//! Compressed members of volumes: the zstd seekable format with shuffled blocks. The code follows the format's description
-//! (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares nothing with the code
-//! that compresses but the `zstd` crate.
+//! Compressed members of volumes: the zstd seekable format with shuffled blocks. The code follows the format's
+//! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
+//! nothing with the code that compresses but the `zstd` crate.
 
 use std::io::{BufRead, Cursor, Read};
 

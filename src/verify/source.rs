@@ -1,9 +1,9 @@
 //! The volume of an NPZ file as an array, read by the `zip` and `ndarray-npy` crates.
 //!
-//! The program's own decoder (`formats::npz`, `formats::inflate`) is not used. Two libraries are below both: `crc32fast`
-//! computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates the whole member,
-//! inflates in the own decoder only the first bytes of a member, for the header of its array. Zip directories, NPY headers
-//! and the deflated voxels are read by different code.
+//! The program's own decoder (`formats::npz`, `formats::inflate`) is not used. Two libraries are below both:
+//! `crc32fast` computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates
+//! the whole member, inflates in the own decoder only the first bytes of a member, for the header of its array. Zip
+//! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::error::Error;
 use std::fmt::Display;

@@ -1,5 +1,5 @@
-//! Reads one shard from its first to its last byte, with the `tar` crate. Checks the structure of the archive, the order and
-//! completeness of the members, and the content of the small members; computes the SHA-256.
+//! Reads one shard from its first to its last byte, with the `tar` crate. Checks the structure of the archive, the
+//! order and completeness of the members, and the content of the small members; computes the SHA-256.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -28,8 +28,8 @@ const BLOCK: u64 = 512;
 /// Bytes of the NPY header of a volume, as NumPy writes it: the most that a header may have.
 const NPY_HEAD: usize = 128;
 
-/// Reads a shard to its end. What is wrong with it is in its findings. `is_shuffled` says that samples of any shard may be in
-/// it, in any order.
+/// Reads a shard to its end. Faults are in the findings of the result. `is_shuffled` says that samples of any
+/// shard may be in it, in any order.
 pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
     let source = match File::open(&file.path) {
@@ -270,8 +270,8 @@ impl Walker<'_, '_> {
         0
     }
 
-    /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at the
-    /// end.
+    /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at
+    /// the end.
     fn unpack(&mut self, open: OpenMember<'_>, entry: &mut impl Read) -> io::Result<()> {
         self.shard.has_packed = true;
         if let Some(pending) = &mut self.pending {
@@ -339,7 +339,7 @@ impl PendingSample {
         Profile::of(&self.extensions[0]).unwrap_or(Profile::Ctclip)
     }
 
-    /// What members are missing or out of order, and in what members contradict each other.
+    /// Sentences that name missing members, a wrong order, and members that contradict each other.
     fn contradictions(&self) -> Vec<String> {
         let Self { extensions, members: MemberSpans { voxels, packed, .. }, npy_shape, .. } = self;
         let profile = self.profile();

@@ -31,7 +31,7 @@ pub(super) struct WalkedShard {
     pub has_packed: bool,
     /// Whether the operating system delivered the file to its last byte.
     pub is_read_to_end: bool,
-    /// What is wrong with this shard.
+    /// Findings about this shard.
     pub findings: Vec<Finding>,
 }
 
@@ -64,10 +64,11 @@ pub(super) struct Span {
     pub len: u64,
 }
 
-/// Where the members of a sample are.
+/// Locations of the members of a sample.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MemberSpans {
-    /// The voxels, without the NPY header before them. In the shard if the volume is plain, else in the unpacked member.
+    /// The voxels, without the NPY header before them. In the shard if the volume is plain, else in the unpacked
+    /// member.
     pub voxels: Span,
     /// The compressed member of the volume in the shard; none if the volume is plain.
     pub packed: Option<Span>,
@@ -96,7 +97,7 @@ pub(super) struct WalkedSample {
     pub label_count: usize,
     /// How the members are named and encoded.
     pub profile: Profile,
-    /// Where the members are.
+    /// Locations of the members.
     pub members: MemberSpans,
     /// Bytes of the shard from the header of the first member to the padding of the last.
     pub range: Range<u64>,

@@ -13,7 +13,7 @@ use super::manifest::Manifest;
 use super::packed;
 use super::walked::{WalkedSample, WalkedShard};
 
-/// What the folder holds.
+/// Facts about the content of the folder.
 #[derive(Debug, Default, Serialize)]
 pub struct Information {
     /// Number of samples with all members and nothing wrong in them.
@@ -112,20 +112,20 @@ pub struct Report {
     pub folder: String,
     /// The worst verdict of all findings.
     pub verdict: Verdict,
-    /// What the folder holds.
+    /// Facts about the content of the folder.
     pub information: Information,
     /// Whether the shards are sound in themselves.
     pub integrity: Integrity,
     /// Whether the samples are what their sources hold; none where no sources were named.
     pub source: Option<SourceCheck>,
-    /// What is wrong, missing, or could not be checked; the worst first.
+    /// All findings, the worst first.
     pub findings: Vec<Finding>,
-    /// Where each sample is; not part of the JSON.
+    /// Locations of all samples; not part of the JSON.
     #[serde(skip)]
     pub locations: Vec<SampleLocation>,
 }
 
-/// Where a sample is in the folder.
+/// Location of a sample in the folder.
 #[derive(Clone, Debug)]
 pub struct SampleLocation {
     /// Study id of the sample.
@@ -191,7 +191,7 @@ impl SourceCheck {
     }
 }
 
-/// Where the samples of a shard are.
+/// Locations of the samples of a shard.
 fn locations(walk: &WalkedShard) -> impl Iterator<Item = SampleLocation> + '_ {
     walk.samples.iter().map(|sample| SampleLocation {
         study_id: sample.study_id.clone(),
