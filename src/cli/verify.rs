@@ -19,7 +19,7 @@ Exit codes:
   5  could not check: what was read is sound, but something could not be compared or read
 The first of 3, 4 and 5 that applies counts; all findings are listed.";
 
-/// `verify`.
+/// Arguments of `ctwds-fs verify`.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct VerifyArgs {
@@ -27,7 +27,7 @@ pub struct VerifyArgs {
     /// data set, its samples are compared with the NPZ files and tables
     #[arg(long, value_name = "DIR", required_unless_present = "sources", conflicts_with = "sources")]
     pub webdataset_dir: Option<PathBuf>,
-    /// What the shards were made from, with the options that they were made with
+    /// The data set that the shards were made from, with the options that they were made with
     #[command(flatten)]
     pub dataset: DatasetArgs,
     /// Compare only N samples with their sources, chosen at random [default: all]
@@ -60,10 +60,10 @@ pub struct VerifyArgs {
 }
 
 impl VerifyArgs {
-    /// The data set, if any of its flags was given.
+    /// The flags of the data set; none if the user gave none of them.
     ///
     /// # Errors
-    /// Only some of its inputs were.
+    /// Some of the data folder and the three tables were given, but not all.
     pub fn dataset(&self) -> Result<Option<&DatasetArgs>> {
         if !self.sources && dataset_flags(std::env::args_os(), &[]).is_empty() {
             return Ok(None);

@@ -1,7 +1,8 @@
-//! `ctwds-fs verify --sources`: which volumes cannot be read, before anything is made of them.
+//! `ctwds-fs verify --sources`: finds the volumes that cannot be read, before anything is made of them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use super::progress::Bar;
 use super::shared::make_plan;
+use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
@@ -21,36 +23,41 @@ use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
 use crate::verify::{Verdict, readable};
 
-/// Bytes that are asked for at a time.
+/// Bytes of a volume that are read at a time.
 const READ: u64 = 4 << 20;
 
-/// What was found; also for programs.
+/// The report of `verify --sources`, as text and as JSON.
 #[derive(Serialize)]
-struct Report {
+struct SourcesReport {
     verdict: Verdict,
-    /// Volumes that were read.
+    /// Number of volumes that were read.
     volumes: usize,
-    /// Volumes that cannot be made: this is what the list has, besides the rows of `--exclude`.
+    /// Volumes that cannot be made; the list has them and the rows of `--exclude`.
     bad: Vec<Quarantined>,
     /// Volumes that the operating system did not let be read, and why: they may be sound.
     unread: Vec<Quarantined>,
+    /// Path of the list that was written.
     quarantine: PathBuf,
 }
 
+/// Reads all volumes of the data set, writes the list of those that cannot be made, and returns the verdict.
+///
+/// # Errors
+/// The data set cannot be planned, or the list cannot be written.
 pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
     let plan = make_plan(&args.dataset, None)?;
     let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
-    let mut found = left_out(&plan.dataset, args.dataset.array.as_deref(), &excluded, workers)?;
-    let volumes = plan.dataset.samples.len() + found.len();
-    found.extend(read_all(plan, workers)?);
+    let mut checked = check_left_out(&plan.dataset, args.dataset.array.as_deref(), &excluded, workers)?;
+    let volumes = plan.dataset.samples.len() + checked.len();
+    checked.extend(read_all(plan, workers)?);
     let (mut bad, mut unread) = (Vec::new(), Vec::new());
-    for (row, error) in found {
+    for CheckedVolume { study_id, path, error } in checked {
         match error {
             None => {}
-            Some(Error::Malformed { reason, .. }) => bad.push(Quarantined { reason, ..row }),
-            Some(other) => unread.push(Quarantined { reason: other.to_string(), ..row }),
+            Some(Error::Malformed { reason, .. }) => bad.push(Quarantined { study_id, path, reason }),
+            Some(other) => unread.push(Quarantined { study_id, path, reason: other.to_string() }),
         }
     }
     let verdict = match (bad.is_empty(), unread.is_empty()) {
@@ -62,68 +69,93 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     rows.extend(bad.iter().map(|row| (&*row.study_id, row)));
     let rows: Vec<Quarantined> = rows.into_values().cloned().collect();
     store(&name, &quarantine::render(&rows))?;
-    print(args.json, &Report { verdict, volumes, bad, unread, quarantine: name })?;
+    print(args.json, &SourcesReport { verdict, volumes, bad, unread, quarantine: name })?;
     Ok(verdict)
 }
 
-/// A volume and why it cannot be made, if so.
-type Found = (Quarantined, Option<Error>);
+/// A volume that was read, and the error with which reading it failed.
+struct CheckedVolume {
+    study_id: String,
+    /// Path of the NPZ file, relative to the data folder.
+    path: String,
+    error: Option<Error>,
+}
 
-/// Those of the plan, read as a mount would: the bytes, their CRC and the values.
-fn read_all(plan: Plan, workers: usize) -> Result<Vec<Found>> {
+/// A volume of the plan that is to be read.
+struct PlannedVolume {
+    shard: ShardId,
+    /// Index of the sample in the plan.
+    sample: usize,
+    /// Bytes of the volume in the shard.
+    range: Range<u64>,
+}
+
+/// Reads all volumes of the plan as a mount does: the bytes, their CRC and the values.
+fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead: 0, read_once: true };
     let bar = Bar::new();
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let mut volumes = Vec::new();
-    for id in (0..).take(plan.shards.len()) {
-        for (extent, _) in plan.locate(id, 0, u64::MAX) {
+    for shard in (0..).take(plan.shards.len()) {
+        for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
                 && member.member == VOLUME
             {
-                volumes.push((id, plan.sample_index(id, member), extent.start..extent.start + extent.len));
+                let sample = plan.sample_index(shard, member);
+                volumes.push(PlannedVolume { shard, sample, range: extent.start..extent.start + extent.len });
             }
         }
     }
-    bar.begin("volumes", volumes.iter().map(|(_, _, range)| range.end - range.start).sum());
-    let found = try_map(&volumes, workers, |(id, index, range)| {
-        let sample = &plan.dataset.samples[*index];
+    bar.begin("volumes", volumes.iter().map(|volume| volume.range.end - volume.range.start).sum());
+    let checked = try_map(&volumes, workers, |volume| {
+        let sample = &plan.dataset.samples[volume.sample];
         let path = sample.path.to_string_lossy().into_owned();
-        let row = Quarantined { study_id: sample.study_id.clone(), path, reason: String::new() };
-        Ok::<_, Error>((row, read(&set, *id, range.clone(), &bar).err()))
+        Ok(CheckedVolume { study_id: sample.study_id.clone(), path, error: read(&set, volume, &bar).err() })
     });
     bar.clear();
-    found
+    checked
 }
 
-fn read(set: &ShardSet, id: ShardId, range: std::ops::Range<u64>, bar: &Bar) -> Result<()> {
-    let cursor = Arc::new(set.cursor(id));
-    let mut at = range.start;
-    while at < range.end {
-        let len = READ.min(range.end - at);
-        set.read_on(&cursor, at, crate::base::num::to_usize(len))?;
+/// Reads one volume to the end.
+///
+/// # Errors
+/// The NPZ file cannot be read, or is damaged.
+fn read(set: &ShardSet, volume: &PlannedVolume, bar: &Bar) -> Result<()> {
+    let cursor = Arc::new(set.cursor(volume.shard));
+    let mut offset = volume.range.start;
+    while offset < volume.range.end {
+        let len = READ.min(volume.range.end - offset);
+        set.read_on(&cursor, offset, to_usize(len))?;
         bar.advance(len);
-        at += len;
+        offset += len;
     }
     Ok(())
 }
 
-/// Those that the plan leaves out: whose headers cannot be read, or whose metadata is incomplete, which is no fault of
-/// the volume. Those that the user excluded are not looked at.
-fn left_out(dataset: &Dataset, array: Option<&str>, excluded: &[Quarantined], workers: usize) -> Result<Vec<Found>> {
+/// Reads the volumes that the plan leaves out. Some have headers that cannot be read; others only lack metadata, which
+/// is no fault of the volume. Volumes that the user excluded are not read.
+fn check_left_out(
+    dataset: &Dataset,
+    array: Option<&str>,
+    excluded: &[Quarantined],
+    workers: usize,
+) -> Result<Vec<CheckedVolume>> {
     let is_excluded = |left_out: &&LeftOut| excluded.iter().any(|row| row.study_id == left_out.study_id);
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
     try_map(&left_out, workers, |left_out| {
         let path = dataset.root.join(&left_out.path);
-        let row =
-            Quarantined { study_id: left_out.study_id.clone(), path: left_out.path.clone(), reason: String::new() };
         let result = npz::inspect(&path, array)
             .and_then(|array| readable(&path, &array.member.name).map_err(|reason| Error::malformed(&path, reason)));
-        Ok((row, result.err()))
+        let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
+        Ok(CheckedVolume { study_id, path, error: result.err() })
     })
 }
 
-/// Whole or not at all, readable for the user only: study ids are patient data.
+/// Writes a file whole or not at all, readable for the user only: study ids are patient data.
+///
+/// # Errors
+/// The file cannot be written; a file of that name that existed before is kept.
 fn store(path: &Path, content: &[u8]) -> Result<()> {
     let failed = |error| Error::io(path, "write the list", error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -133,7 +165,8 @@ fn store(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn print(json: bool, report: &Report) -> Result<()> {
+/// Prints the report as text or JSON.
+fn print(json: bool, report: &SourcesReport) -> Result<()> {
     if json {
         let json = serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))?;
         println!("{json}");

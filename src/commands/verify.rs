@@ -1,4 +1,4 @@
-//! `ctwds-fs verify`: shards in themselves, against the manifest and against their sources.
+//! `ctwds-fs verify`: checks shards in themselves, against the manifest and against their sources.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,13 +16,19 @@ use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider,
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::verify::{self, Config, Place, Report, Verdict};
+use crate::verify::{self, Config, Report, SampleLocation, Verdict};
 
-/// Samples that are measured where the user named no number, the readers, and the runs of each: as `bench` has them.
+/// Number of samples that `--benchmark` reads unless the user names one; the default of `bench`.
 const SAMPLES: usize = 16;
+/// Numbers of readers of `--benchmark`; the default of `bench`.
 const READERS: [usize; 3] = [1, 2, 4];
+/// Runs of each combination of `--benchmark`; the default of `bench`.
 const RUNS: usize = 3;
 
+/// Runs `verify`, and returns the exit code of its verdict.
+///
+/// # Errors
+/// The folder or the data set cannot be used.
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let dataset = args.dataset()?;
@@ -73,16 +79,18 @@ fn exit_code(verdict: Verdict) -> ExitCode {
     })
 }
 
+/// The report and the measurements as one JSON object.
 #[derive(Serialize)]
-struct All<'a> {
+struct JsonReport<'a> {
     #[serde(flatten)]
     report: &'a Report,
     benchmark: Option<&'a BenchReport>,
 }
 
+/// Prints the report, and the measurements if there are any, as text or JSON.
 fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) -> Result<()> {
     let text = if args.json {
-        let all = All { report, benchmark };
+        let all = JsonReport { report, benchmark };
         let json = serde_json::to_string_pretty(&all).map_err(|error| Error::Internal(error.to_string()))?;
         format!("{json}\n")
     } else {
@@ -92,7 +100,8 @@ fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) ->
     shared::print(text.as_bytes(), "print the report")
 }
 
-/// The first samples from the shards; with a data set, from its NPZ files and through a mount as well.
+/// Measures how fast the first samples are read from the shards; with a data set, also from its NPZ files and through a
+/// mount.
 fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) -> Result<BenchReport> {
     let samples = args.num_samples.unwrap_or(SAMPLES);
     if let Some(dataset) = dataset {
@@ -110,16 +119,16 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
             page_cache: PageCache::Auto,
             json: false,
         };
-        return bench::measure(&args, |plan| pieces(plan, &report.places).map(Some));
+        return bench::measure(&args, |plan| file_ranges(plan, &report.locations).map(Some));
     }
-    let places = &report.places[..samples.min(report.places.len())];
+    let locations = &report.locations[..samples.min(report.locations.len())];
     let workload = Workload {
         volumes: Vec::new(),
-        samples: places.len(),
-        samples_in_all: report.places.len(),
-        voxels: places.iter().map(|place| place.voxels).sum(),
+        samples: locations.len(),
+        samples_in_all: report.locations.len(),
+        voxels: locations.iter().map(|location| location.voxels).sum(),
         npz_bytes: 0,
-        shard_bytes: places.iter().map(|place| place.range.end - place.range.start).sum(),
+        shard_bytes: locations.iter().map(|location| location.range.end - location.range.start).sum(),
     };
     let config = BenchConfig {
         readers: READERS.into(),
@@ -130,20 +139,25 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         array: None,
     };
     let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
-    bench::with_progress(&config, workload, &Only(places.iter().map(piece).collect()), &stop)
+    bench::with_progress(&config, workload, &GivenShards(locations.iter().map(file_range).collect()), &stop)
 }
 
-fn piece(place: &Place) -> FileRange {
-    FileRange { path: place.shard.clone(), range: place.range.clone() }
+/// The part of a shard file in which a sample is.
+fn file_range(location: &SampleLocation) -> FileRange {
+    FileRange { path: location.shard.clone(), range: location.range.clone() }
 }
 
-/// Where the samples of a plan are, so that the same are read from everywhere.
-fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<FileRange>> {
-    let by_study: HashMap<&str, &Place> = places.iter().map(|place| (&*place.study_id, place)).collect();
+/// The parts of shard files in which the samples of a plan are, so that all readers read the same samples.
+///
+/// # Errors
+/// A sample of the plan is in no shard.
+fn file_ranges(plan: &Plan, locations: &[SampleLocation]) -> Result<Vec<FileRange>> {
+    let by_study: HashMap<&str, &SampleLocation> =
+        locations.iter().map(|location| (&*location.study_id, location)).collect();
     let samples = plan.dataset.samples.iter();
     samples
         .map(|sample| {
-            by_study.get(&*sample.study_id).map(|place| piece(place)).ok_or_else(|| {
+            by_study.get(&*sample.study_id).map(|location| file_range(location)).ok_or_else(|| {
                 let study = &sample.study_id;
                 Error::Refused(format!("--benchmark reads the same samples from everywhere; '{study}' is in no shard"))
             })
@@ -151,10 +165,10 @@ fn pieces(plan: &Plan, places: &[Place]) -> Result<Vec<FileRange>> {
         .collect()
 }
 
-/// Shards that are there, and nothing to make others from.
-struct Only(Vec<FileRange>);
+/// Shards that exist already, without a data set from which others could be made.
+struct GivenShards(Vec<FileRange>);
 
-impl ShardProvider for Only {
+impl ShardProvider for GivenShards {
     type MountGuard = Infallible;
 
     fn mount(&self, _: usize) -> Result<(Infallible, Vec<PathBuf>)> {

@@ -1,4 +1,4 @@
-//! A sample of a shard against its NPZ file and its rows of the tables.
+//! Compares a sample of a shard with its NPZ file and its rows of the tables.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,13 +8,13 @@ use std::path::Path;
 use half::f16;
 use serde_json::Value;
 
-use super::Progress;
-use super::expected::{Expected, Voxel};
+use super::expected::{Expected, ExpectedVoxel};
+use super::finding::{Finding, Verdict};
 use super::packed;
 use super::payload;
-use super::report::{Finding, Precision, Verdict};
-use super::source::Source;
-use super::walk::{Sample, Span};
+use super::progress::Progress;
+use super::source::SourceArray;
+use super::walked::{Span, WalkedSample};
 use crate::base::num::to_usize;
 use crate::dataset::Study;
 use crate::plan::Plan;
@@ -22,63 +22,78 @@ use crate::volume::{Dialect, Recipe};
 
 /// Bytes of voxels that are read at a time.
 const READ: usize = 1 << 20;
-/// Of the resampled voxels that are no padding, so many must be right to the bit,
+/// Smallest share of a resampled volume's voxels without padding that must be right to the bit.
 const EXACT: f64 = 0.99;
-/// and the others within a unit of float16's last place or this.
+/// Largest error of the other voxels, where a unit in the last place of float16 is less.
 const NEAR: f64 = 1e-6;
 
-/// How a comparison ended.
+/// A sample of a shard, and the source with which it is compared.
+pub(super) struct Comparison<'a> {
+    /// The sample as it was found.
+    pub sample: &'a WalkedSample,
+    /// Path of the shard that holds the sample.
+    pub shard: &'a Path,
+    /// Path of the NPZ file, relative to the data folder.
+    pub npz: &'a Path,
+    /// Content that the sample should have, by the plan: array, recipe, and rows of the tables.
+    pub study: &'a Study,
+}
+
+/// The result of a comparison.
 pub(super) struct Compared {
-    /// None where the source cannot be read.
-    pub result: Option<Difference>,
+    /// Counts over the voxels; none if they could not be compared.
+    pub difference: Option<Difference>,
+    /// Findings about the sample, or the reason why it could not be compared.
     pub findings: Vec<Finding>,
 }
 
-/// What was counted.
+/// Counts and sums over the voxels of one sample. Errors are distances between a voxel of the shard and the value
+/// before rounding, in the unit of the shard's values.
 #[derive(Debug, Default)]
 pub(super) struct Difference {
+    /// Key of the sample.
     pub key: String,
+    /// Study id of the sample.
     pub study_id: String,
-    pub voxels: u64,
-    pub exact: u64,
-    pub different: u64,
-    /// Sum of the squared distances from the values before rounding, of `finite` voxels.
-    pub squares: f64,
-    pub finite: u64,
+    /// HU that one unit of the shard's values stands for.
     pub hu_per_unit: f64,
-    max_error: f64,
-    nan: u64,
-    infinite: u64,
-    /// Voxels that are no padding, and those of them that are right to the bit.
+    /// Number of voxels.
+    pub voxels: u64,
+    /// Voxels that are right to the bit.
+    pub exact: u64,
+    /// Voxels that differ by more than their kind allows.
+    pub different: u64,
+    /// Voxels whose error is finite.
+    pub finite: u64,
+    /// Sum of the squared errors of these voxels.
+    pub squares: f64,
+    /// Largest error of these voxels.
+    pub max_error: f64,
+    /// Voxels that are NaN.
+    pub nan: u64,
+    /// Voxels that are infinite.
+    pub infinite: u64,
+    /// Voxels that are no padding.
     inside: u64,
+    /// Voxels that are no padding and right to the bit.
     inside_exact: u64,
+    /// The first voxel that differs by more than its kind allows, as a sentence.
     first: Option<String>,
 }
 
 impl Difference {
-    pub(super) fn precision(&self) -> Precision {
-        let rms_error = (self.squares / self.finite.max(1) as f64).sqrt();
-        Precision {
-            max_error: self.max_error,
-            rms_error,
-            max_error_hu: self.max_error * self.hu_per_unit,
-            rms_error_hu: rms_error * self.hu_per_unit,
-            nan: self.nan,
-            infinite: self.infinite,
-        }
-    }
-
-    fn count(&mut self, found: f16, voxel: &Voxel, place: [usize; 3], must_be_exact: bool) {
+    /// Counts one voxel of the shard, `found`, against the value that it should have.
+    fn count(&mut self, found: f16, voxel: &ExpectedVoxel, place: [usize; 3], must_be_exact: bool) {
         // Any NaN is the NaN of the source: its payload means nothing to a reader.
         let same = |right: f16| found.to_bits() == right.to_bits() || found.is_nan() && right.is_nan();
         let exact = same(voxel.rounded) || same(voxel.in_f32);
         self.voxels += 1;
         self.exact += u64::from(exact);
-        self.inside += u64::from(!voxel.padding);
-        self.inside_exact += u64::from(exact && !voxel.padding);
+        self.inside += u64::from(!voxel.is_padding);
+        self.inside_exact += u64::from(exact && !voxel.is_padding);
         self.nan += u64::from(found.is_nan());
         self.infinite += u64::from(found.is_infinite());
-        if !exact && (must_be_exact || voxel.padding || !is_near(found, voxel.rounded)) {
+        if !exact && (must_be_exact || voxel.is_padding || !is_near(found, voxel.rounded)) {
             self.different += 1;
             if self.first.is_none() {
                 self.first = Some(format!("voxel {place:?} is {found}, and {} by its source", voxel.rounded));
@@ -93,31 +108,22 @@ impl Difference {
     }
 }
 
-/// Within a unit of the last place of the larger, or almost.
+/// Whether two values differ by at most a unit in the last place of the larger one, or by at most [`NEAR`].
 fn is_near(found: f16, right: f16) -> bool {
     let larger = found.to_f64().abs().max(right.to_f64().abs());
     let exponent = larger.max(f16::MIN_POSITIVE.to_f64()).log2().floor();
     (found.to_f64() - right.to_f64()).abs() <= (exponent - 10.0).exp2().max(NEAR)
 }
 
-/// Compares everything of a sample.
-pub(super) fn compare(
-    plan: &Plan,
-    (npz, study): (&Path, &Study),
-    sample: &Sample,
-    shard: &Path,
-    progress: &dyn Progress,
-) -> Compared {
+/// Compares all members of a sample with its source.
+pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn Progress) -> Compared {
+    let Comparison { sample, shard, npz, study } = *comparison;
     let place = format!("{} {}", sample.key, sample.study_id);
-    let unchecked = |what: String| Compared {
-        result: None,
-        findings: vec![Finding::new(
-            Verdict::Unchecked,
-            &place,
-            format!("it cannot be compared with its source: {what}"),
-        )],
+    let unchecked = |reason: String| {
+        let what = format!("it cannot be compared with its source: {reason}");
+        Compared { difference: None, findings: vec![Finding::new(Verdict::Unchecked, &place, what)] }
     };
-    let array = match Source::read(&plan.dataset.root.join(npz), &study.array.member.name) {
+    let array = match SourceArray::read(&plan.dataset.root.join(npz), &study.array.member.name) {
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
@@ -125,30 +131,25 @@ pub(super) fn compare(
         Ok(file) => file,
         Err(error) => return unchecked(format!("{}: {error}", shard.display())),
     };
-    let mut wrong = small_members(&file, plan, study, sample, &array);
+    let mut wrong = small_members(&file, plan, comparison, &array);
     let expected = Expected::new(&array, &study.recipe, plan.options.overflow);
-    let mut result = None;
+    let mut difference = None;
     if expected.shape() != sample.shape.map(to_usize) {
         wrong.push(format!("its shape is {:?}, and {:?} by its source", sample.shape, expected.shape()));
     } else {
-        match voxels(&file, sample, &expected, progress) {
-            Ok(difference) => {
-                wrong.extend(judge(&difference, &expected));
-                let hu_per_unit = hu_per_unit(study);
-                result = Some(Difference {
-                    key: sample.key.clone(),
-                    study_id: sample.study_id.clone(),
-                    hu_per_unit,
-                    ..difference
-                });
+        match voxels(&file, comparison, &expected, progress) {
+            Ok(found) => {
+                wrong.extend(judge(&found, &expected));
+                difference = Some(found);
             }
             Err(error) => return unchecked(format!("{}: {error}", shard.display())),
         }
     }
     let findings = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
-    Compared { result, findings }
+    Compared { difference, findings }
 }
 
+/// A sentence that says what is wrong with the voxels; none if nothing is.
 fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
     let Difference { voxels, different, inside, inside_exact, first, .. } = difference;
     if let Some(first) = first {
@@ -159,7 +160,7 @@ fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
         .then(|| format!("only {:.2} % of its voxels are right to the bit", 100.0 * share))
 }
 
-/// What a unit of the shard's values is in HU.
+/// HU that one unit of the shard's values stands for.
 fn hu_per_unit(study: &Study) -> f64 {
     let dialect = Dialect::of(&study.array);
     match (&study.recipe, dialect) {
@@ -169,11 +170,26 @@ fn hu_per_unit(study: &Study) -> f64 {
     }
 }
 
-fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn Progress) -> io::Result<Difference> {
-    let Span { start, len } = sample.members[0];
+/// Compares all voxels, in the order of the shard.
+///
+/// # Errors
+/// The shard cannot be read.
+fn voxels(
+    file: &File,
+    comparison: &Comparison<'_>,
+    expected: &Expected<'_>,
+    progress: &dyn Progress,
+) -> io::Result<Difference> {
+    let Comparison { sample, study, .. } = *comparison;
+    let Span { start, len } = sample.members.voxels;
     let [_, width, depth] = expected.shape();
-    let mut difference = Difference::default();
-    let unpacked = sample.packed.map(|packed| unpack(file, packed)).transpose()?;
+    let mut difference = Difference {
+        key: sample.key.clone(),
+        study_id: sample.study_id.clone(),
+        hu_per_unit: hu_per_unit(study),
+        ..Difference::default()
+    };
+    let unpacked = sample.members.packed.map(|packed| unpack(file, packed)).transpose()?;
     let mut buffer = vec![0; READ];
     let mut place = [0, 0, 0];
     let mut at = 0;
@@ -200,33 +216,36 @@ fn voxels(file: &File, sample: &Sample, expected: &Expected<'_>, progress: &dyn 
     Ok(difference)
 }
 
-/// A compressed volume's member, as it is without compression.
-fn unpack(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
-    let mut member = vec![0; to_usize(len)];
-    file.read_exact_at(&mut member, start)?;
+/// Reads a compressed volume member, and unpacks it.
+fn unpack(file: &File, span: Span) -> io::Result<Vec<u8>> {
+    let member = read(file, span)?;
     let mut volume = Vec::new();
     packed::unpack(&member, |block| volume.extend(block)).map_err(|wrong| io::Error::other(wrong.join("; ")))?;
     Ok(volume)
 }
 
-/// Text, labels and JSON against the tables.
-fn small_members(file: &File, plan: &Plan, study: &Study, sample: &Sample, array: &Source) -> Vec<String> {
-    let member = |which: usize| {
-        let Span { start, len } = sample.members[which];
-        let mut bytes = vec![0; to_usize(len)];
-        file.read_exact_at(&mut bytes, start).map(|()| bytes).map_err(|error| error.to_string())
-    };
+/// Reads bytes of a shard.
+fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; to_usize(len)];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// Compares text, labels and JSON with the tables, and returns what is wrong.
+fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &SourceArray) -> Vec<String> {
+    let Comparison { sample, study, .. } = *comparison;
+    let member = |span: Span| read(file, span).map_err(|error| error.to_string());
     let mut wrong = Vec::new();
-    match member(1).and_then(|bytes| payload::json(&bytes)) {
+    match member(sample.members.json).and_then(|bytes| payload::json(&bytes)) {
         Ok(json) => fields(&json, study, array, &mut wrong),
         Err(reason) => wrong.push(reason),
     }
-    match member(2) {
+    match member(sample.members.text) {
         Ok(bytes) if bytes != study.text.as_bytes() => wrong.push("its text is not that of the reports table".into()),
         Ok(_) => {}
         Err(reason) => wrong.push(reason),
     }
-    match member(3).and_then(|bytes| payload::labels(sample.profile, &bytes)) {
+    match member(sample.members.labels).and_then(|bytes| payload::labels(sample.profile, &bytes)) {
         Ok(labels) if labels != study.labels => {
             let place = labels.iter().zip(&study.labels).position(|(a, b)| a != b).unwrap_or(0);
             let name = plan.dataset.label_names.get(place).map_or("", String::as_str);
@@ -238,7 +257,8 @@ fn small_members(file: &File, plan: &Plan, study: &Study, sample: &Sample, array
     wrong
 }
 
-fn fields(json: &Value, study: &Study, array: &Source, wrong: &mut Vec<String>) {
+/// Compares the fields of the JSON with the metadata table and the source; what is wrong is added to `wrong`.
+fn fields(json: &Value, study: &Study, array: &SourceArray, wrong: &mut Vec<String>) {
     let meta = &study.meta;
     let (slope, intercept) = match study.recipe {
         Recipe::Stored => (meta.rescale_slope, meta.rescale_intercept),

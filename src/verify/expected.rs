@@ -1,56 +1,63 @@
-//! What every voxel should be, from the definition of its kind: one at a time, in f64, slow and plain.
+//! The value that every voxel should have, from the definition of the volume's kind. Voxels are computed one at a time,
+//! in f64, by code that is plain rather than fast.
 
 use half::f16;
 
-use super::source::Source;
+use super::source::SourceArray;
 use crate::base::num::to_usize;
 use crate::volume::{Axes, Overflow, Preprocess, Recipe};
 
-/// A voxel as it should be.
+/// The value that a voxel should have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Voxel {
-    /// Before it is rounded to float16.
+pub(super) struct ExpectedVoxel {
+    /// The value before rounding to float16.
     pub value: f64,
-    /// After it.
+    /// The value rounded to float16.
     pub rounded: f16,
-    /// The same where the steps before are done in f32, as NumPy does them for arrays of f32.
+    /// The value rounded to float16 if the steps before are done in f32, as NumPy does them for arrays of f32.
     pub in_f32: f16,
-    /// Whether only what is around the volume.
-    pub padding: bool,
+    /// Whether the voxel is padding around the volume.
+    pub is_padding: bool,
 }
 
-/// The voxels of one volume.
+/// The voxels that one volume should have.
 pub(super) struct Expected<'a> {
-    source: &'a Source,
+    source: &'a SourceArray,
     recipe: &'a Recipe,
     overflow: Overflow,
-    /// Of height, width and depth, where there are steps.
-    taps: [Vec<Option<HashingReader>>; 3],
+    /// Interpolation along height, width and depth, for each position of the result; none at padding. Empty unless the
+    /// volume is preprocessed.
+    weights: [Vec<Option<AxisWeights>>; 3],
+    /// The value of padding.
     pad: f16,
 }
 
-/// Two voxels of the source and the weight of the second.
+/// Linear interpolation along one axis: two positions of the source and the weight of the upper one.
 #[derive(Clone, Copy, Debug)]
-struct HashingReader {
+struct AxisWeights {
     lower: usize,
     upper: usize,
-    weight: f64,
+    /// From 0 to 1; the weight of the lower position is the rest.
+    upper_weight: f64,
 }
 
 impl<'a> Expected<'a> {
-    pub(super) fn new(source: &'a Source, recipe: &'a Recipe, overflow: Overflow) -> Self {
-        let (taps, pad) = match recipe {
+    /// The voxels that `recipe` makes of `source`.
+    pub(super) fn new(source: &'a SourceArray, recipe: &'a Recipe, overflow: Overflow) -> Self {
+        let (weights, pad) = match recipe {
             Recipe::Preprocessed(steps) => {
                 let from = hwd(steps.axes, source.shape());
-                let axis = |axis: usize| taps(from[axis], to_usize(steps.resampled[axis]), to_usize(steps.shape[axis]));
+                let axis = |axis: usize| {
+                    axis_weights(from[axis], to_usize(steps.resampled[axis]), to_usize(steps.shape[axis]))
+                };
                 ([axis(0), axis(1), axis(2)], nearest(steps.pad_value))
             }
             _ => (Default::default(), f16::ZERO),
         };
-        Self { source, recipe, overflow, taps, pad }
+        Self { source, recipe, overflow, weights, pad }
     }
 
-    /// The shape of the result.
+    /// Shape of the result: height, width and depth; of a stored volume, the axes of the source.
     pub(super) fn shape(&self) -> [usize; 3] {
         match self.recipe {
             Recipe::Stored => self.source.shape(),
@@ -59,34 +66,36 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// Whether each voxel must be right to the bit; a resampled one may be off by a unit.
+    /// Whether each voxel must be right to the bit. A resampled voxel may be off by a unit in the last place.
     pub(super) fn is_exact(&self) -> bool {
         !matches!(self.recipe, Recipe::Preprocessed(_))
     }
 
-    /// One voxel.
-    pub(super) fn voxel(&self, place: [usize; 3]) -> Voxel {
+    /// The voxel at a position of the result.
+    pub(super) fn voxel(&self, place: [usize; 3]) -> ExpectedVoxel {
         match self.recipe {
             Recipe::Stored => {
                 let value = self.source.at(place);
-                self.both(value, value)
+                self.rounded(value, value)
             }
             Recipe::Rescaled { slope, intercept, axes } => {
                 let x = self.source.at(source_place(*axes, place));
                 #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
                 let in_f32 = x as f32 * *slope as f32 + *intercept as f32;
-                self.both(slope * x + intercept, f64::from(in_f32))
+                self.rounded(slope * x + intercept, f64::from(in_f32))
             }
             Recipe::Preprocessed(steps) => self.preprocessed(steps, place),
         }
     }
 
-    fn both(&self, value: f64, in_f32: f64) -> Voxel {
+    /// A voxel of the volume from its value in f64 and its value in f32.
+    fn rounded(&self, value: f64, in_f32: f64) -> ExpectedVoxel {
         let rounded = self.round(value);
         let in_f32 = if value.to_bits() == in_f32.to_bits() { rounded } else { self.round(in_f32) };
-        Voxel { value, rounded, in_f32, padding: false }
+        ExpectedVoxel { value, rounded, in_f32, is_padding: false }
     }
 
+    /// Rounds to float16, and treats overflow as the options say.
     fn round(&self, value: f64) -> f16 {
         let rounded = nearest(value);
         if self.overflow == Overflow::Saturate && rounded.is_infinite() && value.is_finite() {
@@ -95,10 +104,10 @@ impl<'a> Expected<'a> {
         rounded
     }
 
-    /// Trilinear between eight values in HU that were clipped, then divided.
-    fn preprocessed(&self, steps: &Preprocess, place: [usize; 3]) -> Voxel {
-        let [Some(h), Some(w), Some(d)] = [0, 1, 2].map(|axis| self.taps[axis][place[axis]]) else {
-            return Voxel { value: self.pad.to_f64(), rounded: self.pad, in_f32: self.pad, padding: true };
+    /// Trilinear interpolation between eight values in HU that were clipped; the result is divided.
+    fn preprocessed(&self, steps: &Preprocess, place: [usize; 3]) -> ExpectedVoxel {
+        let [Some(h), Some(w), Some(d)] = [0, 1, 2].map(|axis| self.weights[axis][place[axis]]) else {
+            return ExpectedVoxel { value: self.pad.to_f64(), rounded: self.pad, in_f32: self.pad, is_padding: true };
         };
         let [low, high] = steps.clip;
         let at = |h, w, d| {
@@ -106,9 +115,9 @@ impl<'a> Expected<'a> {
             (steps.slope * x + steps.intercept).clamp(low, high)
         };
         let mut sum = 0.0;
-        for (h, a) in h.both() {
-            for (w, b) in w.both() {
-                for (d, c) in d.both() {
+        for (h, a) in h.positions() {
+            for (w, b) in w.positions() {
+                for (d, c) in d.positions() {
                     let weight = a * b * c;
                     if weight != 0.0 {
                         sum += weight * at(h, w, d);
@@ -117,16 +126,18 @@ impl<'a> Expected<'a> {
             }
         }
         let value = sum / steps.divisor;
-        self.both(value, value)
+        self.rounded(value, value)
     }
 }
 
-impl HashingReader {
-    fn both(self) -> [(usize, f64); 2] {
-        [(self.lower, 1.0 - self.weight), (self.upper, self.weight)]
+impl AxisWeights {
+    /// Both positions with their weights.
+    fn positions(self) -> [(usize, f64); 2] {
+        [(self.lower, 1.0 - self.upper_weight), (self.upper, self.upper_weight)]
     }
 }
 
+/// The shape of a source as height, width and depth.
 fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
     match axes {
         Axes::Hwd => shape,
@@ -134,6 +145,7 @@ fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
     }
 }
 
+/// The position in the source of a height, width and depth.
 fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
     match axes {
         Axes::Hwd => [h, w, d],
@@ -141,13 +153,14 @@ fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
     }
 }
 
-/// Half-pixel centres, as `F.interpolate(align_corners=False)` defines them, which computes the scale in f32; then the
-/// crop and the padding around the middle.
-fn taps(source: usize, resampled: usize, len: usize) -> Vec<Option<HashingReader>> {
+/// Interpolation along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded to
+/// `len` around the middle. Half-pixel centres, as PyTorch's `F.interpolate(align_corners=False)` defines them; the
+/// scale is computed in f32, as PyTorch does.
+fn axis_weights(source: usize, resampled: usize, len: usize) -> Vec<Option<AxisWeights>> {
     let start = resampled.saturating_sub(len) / 2;
     let before = len.saturating_sub(resampled) / 2;
     let scale = f64::from(source as f32 / resampled as f32);
-    let tap = |at: usize| {
+    let weights = |at: usize| {
         let at = at.checked_sub(before)? + start;
         if at >= resampled {
             return None;
@@ -155,17 +168,17 @@ fn taps(source: usize, resampled: usize, len: usize) -> Vec<Option<HashingReader
         let place = (scale * (at as f64 + 0.5) - 0.5).max(0.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `source`")]
         let lower = (place.floor() as usize).min(source - 1);
-        Some(HashingReader {
+        Some(AxisWeights {
             lower,
             upper: (lower + 1).min(source - 1),
-            weight: (place - lower as f64).clamp(0.0, 1.0),
+            upper_weight: (place - lower as f64).clamp(0.0, 1.0),
         })
     };
-    (0..len).map(tap).collect()
+    (0..len).map(weights).collect()
 }
 
-/// The float16 nearest to a value, ties to even; infinite beyond the largest. By its definition: neighbours are 2⁻¹⁰ of
-/// the power of two below them apart, and 2⁻²⁴ near 0.
+/// The float16 nearest to a value, ties to even; infinite beyond the largest float16. Computed from the definition: two
+/// neighbours are 2⁻¹⁰ of the power of two below them apart, and 2⁻²⁴ near 0.
 pub(super) fn nearest(value: f64) -> f16 {
     if !value.is_finite() {
         return f16::from_f64(value);

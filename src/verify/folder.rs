@@ -1,64 +1,16 @@
-//! What can be said of all shards together: which there are, which the manifest names, and that no sample is there
+//! Checks of all shards together: none is missing, each is what the manifest lists, and no sample is in the folder
 //! twice.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
 
-use super::manifest::{Manifest, Shard};
-use super::report::{Finding, Verdict};
-use super::walk::{Sample, Walk};
-use crate::error::{Error, Result};
+use super::finding::{Finding, Verdict};
+use super::manifest::{Manifest, ShardEntry};
+use super::walked::{WalkedSample, WalkedShard};
 use crate::plan::Plan;
 
-/// A shard file.
-#[derive(Debug)]
-pub(super) struct ShardFile {
-    pub name: String,
-    pub path: PathBuf,
-    pub number: u64,
-    pub len: u64,
-}
-
-/// The shards of a folder, by number. Other tar files, and unfinished ones, are findings.
-///
-/// # Errors
-/// The folder cannot be listed, or has no shard.
-pub(super) fn shards(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
-    let failed = |error| Error::io(folder, "list the folder of shards", error);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".tar.partial") {
-            findings.push(Finding::new(
-                Verdict::Incomplete,
-                &name,
-                "an unfinished shard of a run that stopped, or goes on",
-            ));
-        }
-        if !name.ends_with(".tar") {
-            continue;
-        }
-        let number = name.strip_prefix("shard-").and_then(|name| name.strip_suffix(".tar"));
-        let number = number.filter(|digits| digits.len() >= 6).and_then(|digits| digits.parse().ok());
-        match (number, fs::metadata(&path)) {
-            (Some(number), Ok(metadata)) => files.push(ShardFile { name, path, number, len: metadata.len() }),
-            (None, _) => findings.push(Finding::damaged(&name, "a tar file that is no shard of this data set")),
-            (_, Err(error)) => {
-                findings.push(Finding::new(Verdict::Unchecked, &name, format!("it cannot be looked at: {error}")));
-            }
-        }
-    }
-    if files.is_empty() && findings.is_empty() {
-        return Err(Error::Refused(format!("{}: there is no shard (shard-000000.tar, …)", folder.display())));
-    }
-    files.sort_by_key(|file| file.number);
-    Ok(files)
-}
-
-/// Checks the shards against the manifest and against each other.
-pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [Walk], findings: &mut Vec<Finding>) {
+/// Checks the shards against the manifest and against each other. Findings about a shard that was read are added to
+/// that shard, all others to `findings`.
+pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [WalkedShard], findings: &mut Vec<Finding>) {
     check_unique(walks, findings);
     check_labels(manifest, walks);
     match manifest {
@@ -76,7 +28,8 @@ pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [Walk], findings: &
     }
 }
 
-fn check_unique(walks: &[Walk], findings: &mut Vec<Finding>) {
+/// Finds keys and studies that are in the folder twice.
+fn check_unique(walks: &[WalkedShard], findings: &mut Vec<Finding>) {
     let mut studies: HashMap<&str, &str> = HashMap::new();
     let mut keys: HashSet<&str> = HashSet::new();
     for sample in walks.iter().flat_map(|walk| &walk.samples) {
@@ -90,25 +43,26 @@ fn check_unique(walks: &[Walk], findings: &mut Vec<Finding>) {
     }
 }
 
-/// As many labels as the manifest names, or as most samples have.
-fn check_labels(manifest: Option<&Manifest>, walks: &mut [Walk]) {
+/// Finds samples whose number of labels is not that of the manifest; without a manifest, not that of most samples.
+fn check_labels(manifest: Option<&Manifest>, walks: &mut [WalkedShard]) {
     let mut counts: HashMap<usize, usize> = HashMap::new();
-    walks.iter().flat_map(|walk| &walk.samples).for_each(|sample| *counts.entry(sample.labels).or_default() += 1);
+    walks.iter().flat_map(|walk| &walk.samples).for_each(|sample| *counts.entry(sample.label_count).or_default() += 1);
     let named = manifest.and_then(|manifest| manifest.label_names.as_ref()).map(Vec::len);
     let Some(right) = named.or(counts.iter().max_by_key(|(_, count)| **count).map(|(labels, _)| *labels)) else {
         return;
     };
     for walk in walks {
-        for sample in walk.samples.iter().filter(|sample| sample.labels != right) {
-            let what = format!("it has {} labels, and {right} are right", sample.labels);
+        for sample in walk.samples.iter().filter(|sample| sample.label_count != right) {
+            let what = format!("it has {} labels, and {right} are right", sample.label_count);
             walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
         }
     }
 }
 
-fn check_numbers(walks: &[Walk], count: u64, findings: &mut Vec<Finding>) {
-    let there: HashSet<u64> = walks.iter().map(|walk| walk.number).collect();
-    for number in (0..count).filter(|number| !there.contains(number)) {
+/// Finds shard numbers below `count` without a file, and files whose numbers are not below `count`.
+fn check_numbers(walks: &[WalkedShard], count: u64, findings: &mut Vec<Finding>) {
+    let present: HashSet<u64> = walks.iter().map(|walk| walk.number).collect();
+    for number in (0..count).filter(|number| !present.contains(number)) {
         findings.push(Finding::new(Verdict::Incomplete, format!("shard-{number:06}.tar"), "it is missing"));
     }
     for walk in walks.iter().filter(|walk| walk.number >= count) {
@@ -116,24 +70,25 @@ fn check_numbers(walks: &[Walk], count: u64, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Where the manifest lists no sample: positions that were passed over, and too many.
-fn check_slots(manifest: &Manifest, walks: &mut [Walk], findings: &mut Vec<Finding>) {
+/// Finds empty slots and surplus samples by the keys, for a manifest that lists no sample.
+fn check_slots(manifest: &Manifest, walks: &mut [WalkedShard], findings: &mut Vec<Finding>) {
     for walk in walks {
         let per_shard = u64::from(manifest.samples_per_shard);
         for sample in walk.samples.iter().filter(|sample| sample.index >= per_shard) {
             let what = format!("a shard has {per_shard} samples at most, by the manifest");
             walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
         }
-        let there: HashSet<&String> = walk.keys.iter().collect();
+        let present: HashSet<&String> = walk.keys.iter().collect();
         let last = walk.samples.last().map_or(0, |sample| sample.index);
-        for key in (0..last).map(|index| format!("{:06}_{index:06}", walk.number)).filter(|key| !there.contains(key)) {
+        for key in (0..last).map(|index| format!("{:06}_{index:06}", walk.number)).filter(|key| !present.contains(key))
+        {
             findings.push(Finding::new(Verdict::Incomplete, key, "the slot is empty"));
         }
     }
 }
 
-/// The six numbers of every manifest.
-fn check_totals(manifest: &Manifest, walks: &[Walk], findings: &mut Vec<Finding>) {
+/// Checks the six numbers that every manifest has.
+fn check_totals(manifest: &Manifest, walks: &[WalkedShard], findings: &mut Vec<Finding>) {
     let mut wrong = |what: String| findings.push(Finding::damaged("manifest.json", what));
     if let Some(shards) = manifest.shards.as_ref().filter(|shards| shards.len() != manifest.num_shards) {
         wrong(format!("num_shards is {}, and it lists {}", manifest.num_shards, shards.len()));
@@ -146,7 +101,7 @@ fn check_totals(manifest: &Manifest, walks: &[Walk], findings: &mut Vec<Finding>
     if !near(average_sample_size_mb, total_size_mb / total_samples.max(1) as f64) {
         wrong(format!("average_sample_size_mb is {average_sample_size_mb}, not the total over {total_samples}"));
     }
-    // Where something is missing or broken, that is said, and the sums do not matter.
+    // A shard that is missing or broken is a finding already, and the sums would only repeat it.
     if walks.iter().any(|walk| !walk.findings.is_empty()) || walks.len() != manifest.num_shards {
         return;
     }
@@ -170,10 +125,10 @@ fn check_totals(manifest: &Manifest, walks: &[Walk], findings: &mut Vec<Finding>
     }
 }
 
-/// Each shard against what the manifest lists.
-fn check_listed(manifest: &Manifest, shards: &[Shard], walks: &mut [Walk], findings: &mut Vec<Finding>) {
-    let there: HashSet<&str> = walks.iter().map(|walk| &*walk.name).collect();
-    for shard in shards.iter().filter(|shard| !there.contains(&*shard.name)) {
+/// Checks the shards against the manifest's entries, and reports the samples that the manifest says were left out.
+fn check_listed(manifest: &Manifest, shards: &[ShardEntry], walks: &mut [WalkedShard], findings: &mut Vec<Finding>) {
+    let present: HashSet<&str> = walks.iter().map(|walk| &*walk.name).collect();
+    for shard in shards.iter().filter(|shard| !present.contains(&*shard.name)) {
         findings.push(Finding::new(Verdict::Incomplete, &shard.name, "it is missing"));
     }
     for left_out in &manifest.left_out {
@@ -182,75 +137,77 @@ fn check_listed(manifest: &Manifest, shards: &[Shard], walks: &mut [Walk], findi
     }
     for walk in walks {
         match manifest.shard(&walk.name) {
-            Some(shard) => check_one(shard, walk),
+            Some(entry) => check_one(entry, walk),
             None => walk.findings.push(Finding::damaged(&walk.name, "the manifest does not name it")),
         }
     }
 }
 
-fn check_one(shard: &Shard, walk: &mut Walk) {
+/// Checks a shard against its entry in the manifest: size, plain size, SHA-256, samples and their order.
+fn check_one(entry: &ShardEntry, walk: &mut WalkedShard) {
     let name = walk.name.clone();
-    if !walk.whole {
-        return; // why, stands there already
+    if !walk.is_read_to_end {
+        return; // the reason is a finding already
     }
     let walk_is_sound = walk.findings.is_empty();
-    if shard.size != walk.len {
-        let what = format!("it has {} bytes, and {} in the manifest", walk.len, shard.size);
+    if entry.size != walk.len {
+        let what = format!("it has {} bytes, and {} in the manifest", walk.len, entry.size);
         walk.findings.push(Finding::damaged(&name, what));
     }
-    let is_packed = walk.samples.iter().any(|sample| sample.packed.is_some());
+    let is_packed = walk.samples.iter().any(|sample| sample.members.packed.is_some());
     let plain_len = is_packed.then_some(walk.plain_len);
-    if walk_is_sound && !walk.samples.is_empty() && shard.plain_size != plain_len {
+    if walk_is_sound && !walk.samples.is_empty() && entry.plain_size != plain_len {
         let number = |size: Option<u64>| size.map_or("none".into(), |size| size.to_string());
-        let what = format!("its plain size is {}, and {} in the manifest", number(plain_len), number(shard.plain_size));
+        let what = format!("its plain size is {}, and {} in the manifest", number(plain_len), number(entry.plain_size));
         walk.findings.push(Finding::damaged(&name, what));
     }
-    if let Some(sha256) = shard.sha256.as_ref().filter(|sha256| **sha256 != walk.sha256) {
+    if let Some(sha256) = entry.sha256.as_ref().filter(|sha256| **sha256 != walk.sha256) {
         let what = format!("its SHA-256 is {}, and {sha256} in the manifest", walk.sha256);
         walk.findings.push(Finding::damaged(&name, what));
     }
-    let found: HashMap<&str, &Sample> = walk.samples.iter().map(|sample| (&*sample.key, sample)).collect();
+    let found: HashMap<&str, &WalkedSample> = walk.samples.iter().map(|sample| (&*sample.key, sample)).collect();
     let keys: HashSet<&str> = walk.keys.iter().map(String::as_str).collect();
     let mut more = Vec::new();
-    for listed in &shard.samples {
+    for listed in &entry.samples {
         let place = format!("{name}: {}", listed.key);
         match found.get(&*listed.key) {
             Some(sample) if sample.study_id != listed.study_id => {
                 let what = format!("it is '{}', and '{}' in the manifest", sample.study_id, listed.study_id);
                 more.push(Finding::damaged(place, what));
             }
-            // In a shard that is broken off, everything behind that is missing.
+            // In a shard that is broken off, all samples behind the break are missing, and the break is a finding
+            // already.
             None if !keys.contains(&*listed.key) && walk_is_sound => {
                 more.push(Finding::new(Verdict::Incomplete, place, "the sample is missing"));
             }
             _ => {}
         }
     }
-    let listed: HashSet<&str> = shard.samples.iter().map(|sample| &*sample.key).collect();
+    let listed: HashSet<&str> = entry.samples.iter().map(|sample| &*sample.key).collect();
     for key in keys.iter().filter(|key| !listed.contains(**key)) {
         more.push(Finding::damaged(format!("{name}: {key}"), "the manifest does not name this sample"));
     }
-    if more.is_empty() && walk_is_sound && walk.keys.iter().ne(shard.samples.iter().map(|sample| &sample.key)) {
+    if more.is_empty() && walk_is_sound && walk.keys.iter().ne(entry.samples.iter().map(|sample| &sample.key)) {
         more.push(Finding::damaged(&name, "its samples are not in the order of the manifest"));
     }
     walk.findings.extend(more);
 }
 
-/// Samples of the data set that are in no shard.
+/// Finds samples of the data set that are in no shard, unless a finding explains it already.
 pub(super) fn check_complete<'a>(
     plan: &Plan,
-    samples: impl Iterator<Item = &'a Sample>,
-    walks: &[Walk],
+    samples: impl Iterator<Item = &'a WalkedSample>,
+    walks: &[WalkedShard],
     findings: &mut Vec<Finding>,
 ) {
-    let there: HashSet<&str> = samples.map(|sample| &*sample.study_id).collect();
-    // What is in a broken shard is not missing, and its damage stands there already.
+    let present: HashSet<&str> = samples.map(|sample| &*sample.study_id).collect();
+    // A sample of a broken shard is not missing, and the damage of the shard is a finding already.
     let broken: HashSet<u64> = walks.iter().filter(|walk| !walk.findings.is_empty()).map(|walk| walk.number).collect();
     let per_shard = u64::from(plan.options.samples_per_shard);
-    // What the manifest leaves out is told, with the reason.
-    let told: HashSet<String> = findings.iter().map(|finding| finding.place.clone()).collect();
-    for sample in plan.dataset.samples.iter().filter(|sample| !told.contains(&sample.study_id)) {
-        if !there.contains(&*sample.study_id) && !broken.contains(&(u64::from(sample.slot) / per_shard)) {
+    // A sample that the manifest leaves out is a finding already, with the reason.
+    let reported: HashSet<String> = findings.iter().map(|finding| finding.place.clone()).collect();
+    for sample in plan.dataset.samples.iter().filter(|sample| !reported.contains(&sample.study_id)) {
+        if !present.contains(&*sample.study_id) && !broken.contains(&(u64::from(sample.slot) / per_shard)) {
             let what = "it is in the data set that the flags name, and in no shard";
             findings.push(Finding::new(Verdict::Incomplete, &sample.study_id, what));
         }

@@ -1,4 +1,4 @@
-//! A shard's bytes as they are read, hashed on the way.
+//! A shard's bytes, hashed as they are read.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -7,40 +7,49 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-use super::Progress;
+use super::progress::Progress;
 
-/// The file, hashed on the way. The `tar` crate passes over padding: that it is zero is checked here.
+/// A shard file that is hashed as it is read. The `tar` crate skips padding without a look, so the reader checks that
+/// it is zero.
 pub(super) struct HashingReader<'a> {
+    /// The shard file.
     pub(super) file: File,
-    pub(super) state: RefCell<State>,
+    /// State so far; in a cell, because the `tar` crate reads while the walk asks.
+    pub(super) state: RefCell<ReadState>,
+    /// Receives the number of bytes of each read.
     pub(super) progress: &'a dyn Progress,
 }
 
-pub(super) struct State {
+/// State of a [`HashingReader`]: the facts about the bytes that were read so far.
+#[derive(Default)]
+pub(super) struct ReadState {
+    /// SHA-256 of all bytes before `position`.
     pub(super) hasher: Sha256,
-    pub(super) at: u64,
-    pub(super) zeros: Range<u64>,
-    /// The first byte of padding that is not zero.
-    pub(super) dirty: Option<u64>,
-    /// What the operating system said.
-    pub(super) failed: Option<String>,
+    /// Bytes that were read.
+    pub(super) position: u64,
+    /// Bytes of the file that must be zero.
+    pub(super) padding: Range<u64>,
+    /// Offset of the first byte of padding that is not zero.
+    pub(super) nonzero: Option<u64>,
+    /// The last error of the operating system.
+    pub(super) error: Option<String>,
 }
 
 impl Read for &HashingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
-        let State { hasher, at, zeros, dirty, failed } = &mut *state;
-        let n = (&self.file).read(buffer).inspect_err(|error| {
-            if error.kind() != ErrorKind::Interrupted {
-                *failed = Some(error.to_string());
+        let ReadState { hasher, position, padding, nonzero, error } = &mut *state;
+        let n = (&self.file).read(buffer).inspect_err(|failure| {
+            if failure.kind() != ErrorKind::Interrupted {
+                *error = Some(failure.to_string());
             }
         })?;
         hasher.update(&buffer[..n]);
-        if dirty.is_none() && *at < zeros.end && zeros.start < *at + n as u64 {
-            let is_dirty = |(place, byte): &(u64, &u8)| zeros.contains(place) && **byte != 0;
-            *dirty = (*at..).zip(&buffer[..n]).find(is_dirty).map(|(place, _)| place);
+        if nonzero.is_none() && *position < padding.end && padding.start < *position + n as u64 {
+            let is_nonzero = |(offset, byte): &(u64, &u8)| padding.contains(offset) && **byte != 0;
+            *nonzero = (*position..).zip(&buffer[..n]).find(is_nonzero).map(|(offset, _)| offset);
         }
-        *at += n as u64;
+        *position += n as u64;
         self.progress.advance(n as u64);
         Ok(n)
     }

@@ -1,5 +1,5 @@
-//! What `manifest.json` says. Read leniently: the original converter writes six numbers, `ctwds-fs` more, and a later
-//! version of it more still.
+//! The manifest of a folder of shards. Unknown fields are ignored and most fields may be missing: the original
+//! converter writes six numbers, `ctwds-fs` writes more, and a later version of `ctwds-fs` may write more still.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,99 +8,128 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::report::{Finding, Verdict};
+use super::finding::{Finding, Verdict};
 use crate::error::{Error, Result};
 
-pub(super) const NAME: &str = "manifest.json";
+/// Name of the manifest in a folder of shards.
+pub(super) const FILE_NAME: &str = "manifest.json";
 
-/// The manifest.
+/// The content of `manifest.json`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Manifest {
+    /// Number of shards.
     pub num_shards: usize,
+    /// Largest number of samples of a shard.
     pub samples_per_shard: u32,
+    /// Number of samples in all shards.
     pub total_samples: usize,
-    /// MiB of payload.
+    /// Payload of all members, in MiB.
     pub total_size_mb: f64,
+    /// Payload of all members, in GiB.
     pub total_size_gb: f64,
+    /// Payload of all members divided by the number of samples, in MiB.
     pub average_sample_size_mb: f64,
+    /// Program that wrote the manifest, with its version.
     pub tool: Option<String>,
+    /// Digest of the plan that the shards were made from.
     pub plan_digest: Option<String>,
+    /// Names of the classes, in the order of the labels.
     pub label_names: Option<Vec<String>>,
+    /// Samples of the data set that are in no shard.
     #[serde(default)]
-    pub left_out: Vec<LeftOut>,
-    /// None where only the converter's fields are there.
-    pub shards: Option<Vec<Shard>>,
-    /// Of a shuffled view.
+    pub left_out: Vec<LeftOutEntry>,
+    /// One entry a shard; none in a manifest of the original converter.
+    pub shards: Option<Vec<ShardEntry>>,
+    /// Seed and epoch of a shuffled view; none for shards in the order of the plan.
     pub shuffle: Option<serde_json::Value>,
+    /// File name of a shard to its index in `shards`.
     #[serde(skip)]
     by_name: HashMap<String, usize>,
 }
 
+/// A sample that is left out, as the manifest lists it.
 #[derive(Debug, Deserialize)]
-pub(super) struct LeftOut {
+pub(super) struct LeftOutEntry {
+    /// Study id of the sample.
     pub study_id: String,
+    /// Reason for people.
     #[serde(default)]
     pub reason: String,
 }
 
+/// A shard, as the manifest lists it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Shard {
+pub(super) struct ShardEntry {
+    /// File name.
     pub name: String,
+    /// Bytes of the file.
     pub size: u64,
-    /// Of the plain shard, where this one is compressed.
+    /// Bytes that the shard would have if its volumes were plain; none where they are.
     pub plain_size: Option<u64>,
+    /// SHA-256 of the file, in hexadecimal; none in the manifest of a mount.
     pub sha256: Option<String>,
-    pub samples: Vec<Sample>,
+    /// Samples in the order of the shard.
+    pub samples: Vec<SampleEntry>,
 }
 
+/// A sample, as the manifest lists it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Sample {
+pub(super) struct SampleEntry {
+    /// Key of the sample.
     pub key: String,
+    /// Study id of the sample.
     pub study_id: String,
+    /// Bytes of the sample's NPZ file.
     pub source_size: Option<u64>,
 }
 
 impl Manifest {
-    pub(super) fn shard(&self, name: &str) -> Option<&Shard> {
+    /// The entry of the shard whose file has this name.
+    pub(super) fn shard(&self, name: &str) -> Option<&ShardEntry> {
         self.shards.as_ref()?.get(*self.by_name.get(name)?)
     }
 
+    /// The SHA-256 of the shard whose file has this name, in hexadecimal.
     pub(super) fn sha256(&self, name: &str) -> Option<&str> {
         self.shard(name)?.sha256.as_deref()
     }
 
-    /// Bytes of the sources, if the manifest has them.
+    /// Bytes of the NPZ files of all samples; none unless the manifest has the size of each.
     pub(super) fn npz_bytes(&self) -> Option<u64> {
         self.shards.as_ref()?.iter().flat_map(|shard| &shard.samples).map(|sample| sample.source_size).sum()
     }
 }
 
-/// The manifest, and what is wrong with it.
+/// Reads the manifest of a folder, and lists what is wrong with the file itself. No manifest is returned where it is
+/// missing, cannot be read, or is damaged; a finding then says so.
 ///
 /// # Errors
-/// The folder is not there.
+/// The folder cannot be listed.
 pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
     fs::read_dir(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
-    let bytes = match fs::read(folder.join(NAME)) {
+    let bytes = match fs::read(folder.join(FILE_NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let what = "it is missing: materialize has not finished here (the same command goes on where it was), or \
                         the parts of a conversion have not been merged";
-            return Ok((None, vec![Finding::new(Verdict::Incomplete, NAME, what)]));
+            return Ok((None, vec![Finding::new(Verdict::Incomplete, FILE_NAME, what)]));
         }
         Err(error) => {
-            return Ok((None, vec![Finding::new(Verdict::Unchecked, NAME, format!("it cannot be read: {error}"))]));
+            return Ok((
+                None,
+                vec![Finding::new(Verdict::Unchecked, FILE_NAME, format!("it cannot be read: {error}"))],
+            ));
         }
     };
     match serde_json::from_slice::<Manifest>(&bytes) {
         Ok(mut manifest) => {
             let names = manifest.shards.iter().flatten().enumerate();
-            manifest.by_name = names.map(|(at, shard)| (shard.name.clone(), at)).collect();
+            manifest.by_name = names.map(|(index, shard)| (shard.name.clone(), index)).collect();
             Ok((Some(manifest), Vec::new()))
         }
         Err(error) => {
             let what = format!("it is no manifest, or a damaged one: {error}");
-            Ok((None, vec![Finding::damaged(NAME, what)]))
+            Ok((None, vec![Finding::damaged(FILE_NAME, what)]))
         }
     }
 }

@@ -1,28 +1,37 @@
-//! Whether a folder of shards, mounted or on disk, is what it should be.
+//! Checks whether a folder of shards, mounted or on disk, is what it should be.
 //!
-//! Written to share no code with what makes shards: the `tar` crate walks them, the `zip` and `ndarray-npy` crates read
-//! the sources, and every voxel is computed anew, one by one, from the definition of its kind. Only what is to be made
-//! (the tables, the recipe of each volume) is taken from the plan. The folder may also be one of the original converter,
-//! whose manifest has six numbers and no digest.
+//! The code is apart from the code that makes shards, so that one sees the faults of the other: the `tar` crate reads
+//! them, the `zip` and `ndarray-npy` crates read the sources, and every voxel is computed anew, one at a time, from the
+//! definition of its kind. Only what should be made (the values of the tables, the recipe of each volume) is taken from
+//! the plan. The folder may also come from the original converter, whose manifest has six numbers and no digest.
+//!
+//! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
+//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `compare`), and `report` is above all of
+//! them.
 
 mod compare;
 mod expected;
+mod finding;
 mod folder;
 mod hashing_reader;
+mod listing;
 mod manifest;
 mod packed;
 mod payload;
+mod progress;
 mod report;
 mod source;
-
 mod walk;
+mod walked;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-pub use report::{Finding, Information, Integrity, Place, Precision, Report, SourceCheck, Verdict, Worst};
+pub use finding::{Finding, Verdict};
+pub use progress::Progress;
+pub use report::{Information, Integrity, Precision, Report, SampleLocation, SourceCheck, WorstSample};
 pub use source::readable;
 
 use crate::base::parallel::try_map;
@@ -30,46 +39,42 @@ use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::volume::Kind;
-use compare::Compared;
-use walk::Walk;
+use compare::{Compared, Comparison};
+use walked::{WalkedSample, WalkedShard};
 
-/// Volumes that are named where many differ least from perfect.
+/// Samples with the least precision that a report names.
 const WORST: usize = 10;
 
-/// What to look at.
+/// Settings of a run: the folder to check, and the sources to compare it with.
 #[derive(Debug)]
 pub struct Config<'a> {
-    /// Where the shards are.
+    /// Folder of the shards.
     pub folder: &'a Path,
-    /// What they were made from, to compare them with it.
+    /// Plan that the shards should follow; with it, samples are compared with their NPZ files and tables.
     pub plan: Option<&'a Plan>,
-    /// Volumes to compare, chosen at random; all where there is no number.
+    /// Number of samples to compare, chosen at random; none to compare all.
     pub count: Option<usize>,
-    /// Chooses them: the same seed, the same volumes.
+    /// Seed of the choice: the same seed chooses the same samples.
     pub seed: u64,
-    /// Threads.
+    /// Number of threads.
     pub workers: usize,
 }
 
-/// Is told how it goes.
-pub trait Progress: Sync {
-    /// So many bytes (of shards) or voxels are to be looked at.
-    fn begin(&self, what: &str, total: u64);
-    /// So many more were.
-    fn advance(&self, count: u64);
+/// The position of a sample: index of the walk, and index within its samples. The order is that of the shards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct SampleIndex {
+    walk: usize,
+    sample: usize,
 }
 
-/// A sample of the folder: which shard, and which of the shard's.
-type At = (usize, usize);
-
-/// Looks at all shards and compares samples with their sources.
+/// Reads all shards of a folder and, if there is a plan, compares samples with their sources.
 ///
 /// # Errors
-/// The folder cannot be listed, or the plan is of another kind of volume. What is wrong with the shards is in the
-/// report.
+/// The folder cannot be listed or has no shard, or the plan is of another kind of volume. Faults of the shards are no
+/// errors: the report has them.
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let (manifest, mut findings) = manifest::read(config.folder)?;
-    let files = folder::shards(config.folder, &mut findings)?;
+    let files = listing::shard_files(config.folder, &mut findings)?;
     let is_shuffled = manifest.as_ref().is_some_and(|manifest| manifest.shuffle.is_some());
     progress.begin("shards", files.iter().map(|file| file.len).sum());
     let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, is_shuffled, progress)))?;
@@ -95,19 +100,20 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     Ok(report)
 }
 
-/// All bytes of the NPZ files of these shards' samples, if all are known.
-fn npz_bytes(plan: &Plan, walks: &[Walk]) -> Option<u64> {
+/// Bytes of the NPZ files of all samples in the shards; none unless the plan has every one of them.
+fn npz_bytes(plan: &Plan, walks: &[WalkedShard]) -> Option<u64> {
     let by_study = by_study(plan);
     let samples = walks.iter().flat_map(|walk| &walk.samples);
     samples.map(|sample| Some(by_study.get(&*sample.study_id)?.file_id().size)).sum()
 }
 
+/// Samples of a plan by their study id.
 fn by_study(plan: &Plan) -> HashMap<&str, &dataset::Sample> {
     plan.dataset.samples.iter().map(|sample| (&*sample.study_id, sample)).collect()
 }
 
-/// With the wrong kind, every voxel would differ, and nothing be learnt.
-fn refuse_other_kind(plan: &Plan, walks: &[Walk]) -> Result<()> {
+/// Refuses a plan of another kind of volume than the shards hold: every voxel would differ, and nothing be learnt.
+fn refuse_other_kind(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
     let name = match plan.kind() {
         Kind::Stored => "stored",
         Kind::Rescaled => "rescaled",
@@ -123,56 +129,65 @@ fn refuse_other_kind(plan: &Plan, walks: &[Walk]) -> Result<()> {
     }
 }
 
+/// Compares the chosen samples with their sources. Samples that cannot be compared, and what is wrong with the others,
+/// are added to `findings`.
 fn compare_all(
     config: &Config<'_>,
     plan: &Plan,
-    walks: &[Walk],
+    walks: &[WalkedShard],
     progress: &dyn Progress,
     findings: &mut Vec<Finding>,
 ) -> Result<SourceCheck> {
     let by_study = by_study(plan);
-    let all: Vec<At> =
-        walks.iter().enumerate().flat_map(|(at, walk)| (0..walk.samples.len()).map(move |n| (at, n))).collect();
-    let sample = |&(shard, n): &At| &walks[shard].samples[n];
-    folder::check_complete(plan, all.iter().map(sample), walks, findings);
-    let mut pairs = Vec::new();
-    for place in choose(all.clone(), config, |place| &sample(place).key) {
-        match by_study.get(&*sample(&place).study_id).and_then(|source| Some((&*source.path, source.study()?))) {
-            Some(source) => pairs.push((place, source)),
+    let all: Vec<SampleIndex> = walks
+        .iter()
+        .enumerate()
+        .flat_map(|(walk, shard)| (0..shard.samples.len()).map(move |sample| SampleIndex { walk, sample }))
+        .collect();
+    let (count, sample) = (all.len(), |index: SampleIndex| &walks[index.walk].samples[index.sample]);
+    folder::check_complete(plan, all.iter().map(|index| sample(*index)), walks, findings);
+    let mut comparisons = Vec::new();
+    for index in choose(all, config, |index| sample(*index)) {
+        let (sample, shard) = (sample(index), &*walks[index.walk].path);
+        match by_study.get(&*sample.study_id).and_then(|source| Some((source, source.study()?))) {
+            Some((source, study)) => comparisons.push(Comparison { sample, shard, npz: &source.path, study }),
             None => findings.push(Finding::new(
                 Verdict::Unchecked,
-                &sample(&place).key,
+                &sample.key,
                 format!(
                     "the study '{}' is not in the data set that the flags name, so it cannot be compared",
-                    sample(&place).study_id
+                    sample.study_id
                 ),
             )),
         }
     }
-    progress.begin("voxels against their sources", pairs.iter().map(|(place, _)| voxels(sample(place).shape)).sum());
-    let workers = workers_that_fit(config.workers, pairs.iter().map(|(_, (_, study))| *study));
-    let mut compared = try_map(&pairs, workers, |(place, source)| {
-        Ok::<_, Error>(compare::compare(plan, *source, sample(place), &walks[place.0].path, progress))
-    })?;
+    let voxels = comparisons.iter().map(|comparison| comparison.sample.voxels()).sum();
+    progress.begin("voxels against their sources", voxels);
+    let workers = workers_that_fit(config.workers, comparisons.iter().map(|comparison| comparison.study));
+    let mut compared =
+        try_map(&comparisons, workers, |comparison| Ok::<_, Error>(compare::compare(plan, comparison, progress)))?;
     compared.iter_mut().for_each(|compared| findings.append(&mut compared.findings));
-    Ok(SourceCheck::new(all.len(), compared.iter().filter_map(|Compared { result, .. }| result.as_ref()), WORST))
+    let differences = compared.iter().filter_map(|Compared { difference, .. }| difference.as_ref());
+    Ok(SourceCheck::new(count, differences, WORST))
 }
 
-fn voxels(shape: [u64; 3]) -> u64 {
-    shape.iter().product()
-}
-
-/// So many as asked for, at random: those whose keys hash lowest together with the seed. In the shards' order.
-fn choose<'a>(mut all: Vec<At>, config: &Config<'_>, key: impl Fn(&At) -> &'a String) -> Vec<At> {
+/// Chooses as many samples as were asked for, at random: those whose keys, hashed together with the seed, come first.
+/// The chosen ones are in the order of the shards.
+fn choose<'a>(
+    mut all: Vec<SampleIndex>,
+    config: &Config<'_>,
+    sample: impl Fn(&SampleIndex) -> &'a WalkedSample,
+) -> Vec<SampleIndex> {
     if let Some(count) = config.count.filter(|count| *count < all.len()) {
-        all.sort_by_cached_key(|place| Sha256::digest(format!("{} {}", config.seed, key(place))));
+        all.sort_by_cached_key(|index| Sha256::digest(format!("{} {}", config.seed, sample(index).key)));
         all.truncate(count);
         all.sort_unstable();
     }
     all
 }
 
-/// A source is in memory as a whole: no more of the largest at a time than fit half of it.
+/// Lowers the number of threads so that as many of the largest sources fit half of the available memory: each thread
+/// has a whole source in memory.
 fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a Study>) -> usize {
     let bytes = |study: &Study| study.array.header.payload_len().unwrap_or(u64::MAX);
     let largest = sources.map(bytes).max().unwrap_or(1).max(1);

@@ -1,35 +1,44 @@
-//! A volume's member in the zstd seekable format, whose blocks are shuffled: read anew, from the format's description
-//! (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0).
+//! Compressed members of volumes: the zstd seekable format with shuffled blocks. The code follows the format's
+//! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
+//! nothing with the code that compresses but the `zstd` crate.
 
 use std::io::{BufRead, Cursor, Read};
 
 use crate::base::num::to_usize;
 
-/// What the name of a packed member ends with, and what its sample's JSON then says.
+/// End of the name of a compressed member.
 pub(super) const SUFFIX: &str = ".shuffle.zst";
+/// Value of `volume_codec` in the JSON of a sample whose volume is compressed.
 pub(super) const CODEC: &str = "zstd";
+/// Value of `volume_filter` in the JSON of a sample whose volume is compressed.
 pub(super) const FILTER: &str = "shuffle";
-/// The end of that JSON, which a plain shard does not have.
+/// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.
 pub(super) const JSON_END: &str = r#", "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
 
-/// A mount reads no larger block.
+/// Bytes of the largest block that a mount reads.
 const MAX_BLOCK: u32 = 16 << 20;
 const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
-/// In the descriptor of a frame, and in that of the seek table.
+/// Flag in the descriptor of a frame.
 const FRAME_HAS_CHECKSUM: u8 = 0x04;
+/// Flag in the descriptor of the seek table.
 const TABLE_HAS_CHECKSUMS: u8 = 0x80;
 
-/// A row of the seek table.
-struct Row {
+/// A row of the seek table: one block.
+struct SeekTableRow {
+    /// Bytes of the frame.
     packed: u32,
+    /// Bytes of the block when unpacked.
     plain: u32,
+    /// Checksum of the block when unpacked; none where the seek table has no checksums.
     checksum: Option<u32>,
 }
 
-/// Unpacks every block, hands it on, and checks all that there is to check. The length of the plain member, or what is
-/// wrong, block by block.
+/// Unpacks a member: passes each block to `each`, in order, and returns the bytes of the plain member.
+///
+/// # Errors
+/// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.
 pub(super) fn unpack(member: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64, Vec<String>> {
     let rows = seek_table(member).map_err(|what| vec![what])?;
     let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
@@ -45,16 +54,18 @@ pub(super) fn unpack(member: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64, 
     if wrong.is_empty() { Ok(len) } else { Err(wrong) }
 }
 
-/// Bytes of a sample's JSON that a plain shard does not have.
+/// Bytes by which a sample's JSON is longer than in a plain shard.
 pub(super) fn added_to_json(json: &[u8]) -> u64 {
     if json.ends_with(JSON_END.as_bytes()) { JSON_END.len() as u64 - 1 } else { 0 }
 }
 
+/// The little-endian number of four bytes at `at`; 0 where there are fewer.
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-fn seek_table(member: &[u8]) -> Result<Vec<Row>, String> {
+/// Reads the seek table at the end of a member, and checks that the rows account for every byte of the member.
+fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
     let wrong = |what: &str| Err(format!("its seek table {what}"));
     let Some(footer) = member.len().checked_sub(9).filter(|_| word(member, member.len() - 4) == SEEKABLE_MAGIC) else {
         return wrong("is not at its end");
@@ -72,9 +83,13 @@ fn seek_table(member: &[u8]) -> Result<Vec<Row>, String> {
     if word(member, first - 8) != SKIPPABLE_MAGIC || u64::from(word(member, first - 4)) != size + 9 {
         return wrong("does not begin as a skippable frame of its size");
     }
-    let rows: Vec<Row> = member[first..footer]
+    let rows: Vec<SeekTableRow> = member[first..footer]
         .chunks_exact(width)
-        .map(|row| Row { packed: word(row, 0), plain: word(row, 4), checksum: has_checksums.then(|| word(row, 8)) })
+        .map(|row| SeekTableRow {
+            packed: word(row, 0),
+            plain: word(row, 4),
+            checksum: has_checksums.then(|| word(row, 8)),
+        })
         .collect();
     let packed: u64 = rows.iter().map(|row| u64::from(row.packed)).sum();
     if packed != (first - 8) as u64 {
@@ -83,9 +98,9 @@ fn seek_table(member: &[u8]) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// One block, its low and high bytes together again.
-fn block(frame: &[u8], row: &Row) -> Result<Vec<u8>, String> {
-    let Row { plain, checksum, .. } = *row;
+/// Unpacks one block, and puts the low and high bytes of each voxel together again.
+fn block(frame: &[u8], row: &SeekTableRow) -> Result<Vec<u8>, String> {
+    let SeekTableRow { plain, checksum, .. } = *row;
     if plain > MAX_BLOCK || !plain.is_multiple_of(2) {
         return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes"));
     }

@@ -1,4 +1,4 @@
-//! What the small members of a sample hold, and the header of a volume in NPY.
+//! How the members of a sample are named, and how the small members and the NPY header of a volume are read.
 
 use ndarray::Array1;
 use ndarray_npy::ReadNpyExt;
@@ -6,31 +6,65 @@ use serde_json::Value;
 
 use super::packed;
 
-/// How members are named and encoded.
+/// A member of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SampleMember {
+    /// Voxels.
+    Volume,
+    /// Metadata as JSON.
+    Json,
+    /// Text of the report.
+    Text,
+    /// One float32 a class.
+    Labels,
+}
+
+impl SampleMember {
+    /// All members in the order of a sample.
+    const ALL: [Self; 4] = [Self::Volume, Self::Json, Self::Text, Self::Labels];
+}
+
+/// How the members of a sample are named and encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Profile {
-    /// The CT-CLIP converter's.
+    /// Raw voxels and labels, as the CT-CLIP converter writes them.
     Ctclip,
-    /// NPY for the arrays.
+    /// Voxels and labels as NPY.
     Npy,
 }
 
 impl Profile {
-    /// The profile whose first member has this extension.
+    /// The profile whose volume has this extension, if there is one.
     pub(super) fn of(extension: &str) -> Option<Self> {
-        [Self::Ctclip, Self::Npy].into_iter().find(|profile| profile.extensions()[0] == extension)
+        [Self::Ctclip, Self::Npy].into_iter().find(|profile| profile.extension(SampleMember::Volume) == extension)
     }
 
-    /// In the order of a sample.
-    pub(super) fn extensions(self) -> [&'static str; 4] {
-        match self {
-            Self::Ctclip => ["bin", "json", "txt", "labels"],
-            Self::Npy => ["volume.npy", "meta.json", "report.txt", "labels.npy"],
+    /// The extension of a member's name, without the dot before it.
+    pub(super) fn extension(self, member: SampleMember) -> &'static str {
+        match (self, member) {
+            (Self::Ctclip, SampleMember::Volume) => "bin",
+            (Self::Ctclip, SampleMember::Json) => "json",
+            (Self::Ctclip, SampleMember::Text) => "txt",
+            (Self::Ctclip, SampleMember::Labels) => "labels",
+            (Self::Npy, SampleMember::Volume) => "volume.npy",
+            (Self::Npy, SampleMember::Json) => "meta.json",
+            (Self::Npy, SampleMember::Text) => "report.txt",
+            (Self::Npy, SampleMember::Labels) => "labels.npy",
         }
+    }
+
+    /// The extensions of all members, in the order of a sample.
+    pub(super) fn extensions(self) -> [&'static str; 4] {
+        SampleMember::ALL.map(|member| self.extension(member))
+    }
+
+    /// The member with this extension, if the profile has one.
+    pub(super) fn member(self, extension: &str) -> Option<SampleMember> {
+        SampleMember::ALL.into_iter().find(|member| self.extension(*member) == extension)
     }
 }
 
-/// A member's extension without what compression adds to it, and whether it did.
+/// Removes from a member's extension what compression adds to it; the flag says whether the member is compressed.
 pub(super) fn plain_extension(extension: &str) -> (&str, bool) {
     match extension.strip_suffix(packed::SUFFIX) {
         Some(plain) if Profile::of(plain).is_some() => (plain, true),
@@ -38,17 +72,23 @@ pub(super) fn plain_extension(extension: &str) -> (&str, bool) {
     }
 }
 
-/// What the JSON member says.
+/// The fields of a JSON member that every reader needs.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct JsonFields {
+    /// Study id of the sample.
     pub study_id: String,
+    /// Shape of the volume, in voxels.
     pub shape: [u64; 3],
+    /// Kind of the volume: `stored`, `rescaled` or `preprocessed`.
     pub kind: String,
-    /// Whether its volume is compressed, in the one way there is.
+    /// Whether the JSON says that the volume is compressed with zstd and shuffled.
     pub is_packed: bool,
 }
 
-/// The JSON member as a value; Python's bare `NaN` is null.
+/// Parses a JSON member. Python's bare `NaN` becomes null.
+///
+/// # Errors
+/// The bytes are no JSON in UTF-8.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     serde_json::from_str(text)
@@ -56,7 +96,10 @@ pub(super) fn json(bytes: &[u8]) -> Result<Value, String> {
         .map_err(|error| format!("it is not JSON: {error}"))
 }
 
-/// The three numbers of a field.
+/// Reads a field of three numbers that is the shape of a volume.
+///
+/// # Errors
+/// The field is no list of three numbers from 1 to 2²⁰ - 1.
 pub(super) fn shape(json: &Value, field: &str) -> Result<[u64; 3], String> {
     let numbers: Option<Vec<u64>> =
         json[field].as_array().map(|list| list.iter().map(|n| n.as_u64().unwrap_or(0)).collect());
@@ -66,8 +109,11 @@ pub(super) fn shape(json: &Value, field: &str) -> Result<[u64; 3], String> {
     }
 }
 
-/// Reads the fields that every reader needs, and checks that those of the kind are there.
-pub(super) fn facts(bytes: &[u8]) -> Result<Facts, String> {
+/// Reads the fields that every reader needs, and checks that the fields of the volume's kind are present.
+///
+/// # Errors
+/// A field is missing, has a wrong type, or contradicts another one.
+pub(super) fn json_fields(bytes: &[u8]) -> Result<JsonFields, String> {
     let json = json(bytes)?;
     let study_id = json["study_id"].as_str().filter(|id| !id.is_empty()).ok_or("it has no study_id")?.to_owned();
     let shape = shape(&json, "volume_shape")?;
@@ -83,7 +129,7 @@ pub(super) fn facts(bytes: &[u8]) -> Result<Facts, String> {
         let mut original = self::shape(&json, "original_shape")?;
         let mut voxels = shape;
         if kind == "rescaled" {
-            // Its axes may have been put in another order.
+            // A rescaled volume may have its axes in another order than its source.
             original.sort_unstable();
             voxels.sort_unstable();
         }
@@ -113,10 +159,13 @@ pub(super) fn facts(bytes: &[u8]) -> Result<Facts, String> {
             return Err(format!("volume_codec is {codec:?}, volume_filter {filter:?}; nothing reads that"));
         }
     };
-    Ok(Facts { study_id, shape, kind: kind.to_owned(), is_packed })
+    Ok(JsonFields { study_id, shape, kind: kind.to_owned(), is_packed })
 }
 
-/// The labels.
+/// Reads the labels of a sample, one a class.
+///
+/// # Errors
+/// The bytes are no float32 values, or a value is not finite.
 pub(super) fn labels(profile: Profile, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let labels = match profile {
         Profile::Npy => Array1::<f32>::read_npy(bytes).map_err(|error| error.to_string())?.to_vec(),
@@ -131,14 +180,28 @@ pub(super) fn labels(profile: Profile, bytes: &[u8]) -> Result<Vec<f32>, String>
     }
 }
 
-/// The text.
+/// Reads the text of a sample.
+///
+/// # Errors
+/// The bytes are not UTF-8, or have no line break, which separates findings from impressions.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
     if text.contains('\n') { Ok(text) } else { Err("there is no line break between findings and impressions".into()) }
 }
 
-/// The bytes before the voxels of a volume in NPY, from its first bytes, of which it needs 128; and its shape.
-pub(super) fn npy_volume(head: &[u8]) -> Result<(u64, [u64; 3]), String> {
+/// The header of a volume in NPY.
+pub(super) struct NpyHeader {
+    /// Bytes before the voxels.
+    pub len: u64,
+    /// Shape of the volume, in voxels.
+    pub shape: [u64; 3],
+}
+
+/// Reads the header of a volume in NPY from the first 128 bytes of the member.
+///
+/// # Errors
+/// The header is not that of a little-endian float16 array of three axes in C order, of NPY version 1.0.
+pub(super) fn npy_header(head: &[u8]) -> Result<NpyHeader, String> {
     let wrong = |what: &str| format!("the NPY header {what}");
     let (magic, rest) = head.split_at_checked(10).ok_or_else(|| wrong("is cut short"))?;
     if magic[..8] != *b"\x93NUMPY\x01\x00" {
@@ -153,7 +216,7 @@ pub(super) fn npy_volume(head: &[u8]) -> Result<(u64, [u64; 3]), String> {
     let inside = text.split_once("'shape': (").and_then(|(_, rest)| rest.split_once(')')).map(|(inside, _)| inside);
     let numbers: Option<Vec<u64>> = inside.and_then(|text| text.split(", ").map(|n| n.parse().ok()).collect());
     match numbers.and_then(|numbers| <[u64; 3]>::try_from(numbers).ok()) {
-        Some(shape) => Ok((10 + u64::from(len), shape)),
+        Some(shape) => Ok(NpyHeader { len: 10 + u64::from(len), shape }),
         None => Err(wrong("has no shape of three axes")),
     }
 }

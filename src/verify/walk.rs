@@ -1,93 +1,37 @@
-//! One shard from its first to its last byte, with the `tar` crate: structure, order and completeness of the members,
-//! what the small ones hold, and the digest.
+//! Reads one shard from its first to its last byte, with the `tar` crate. Checks the structure of the archive, the
+//! order and completeness of the members, and the content of the small members; computes the SHA-256.
 
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
-use super::Progress;
-use super::folder::ShardFile;
-use super::hashing_reader::{HashingReader, State};
+use super::finding::{Finding, Verdict};
+use super::hashing_reader::{HashingReader, ReadState};
+use super::listing::ShardFile;
 use super::packed;
-use super::payload::{self, Facts, Profile};
-use super::report::{Finding, Verdict};
+use super::payload::{self, JsonFields, Profile, SampleMember};
+use super::progress::Progress;
+use super::walked::{MemberSpans, Span, WalkedSample, WalkedShard};
 
-/// Bytes that are read at a time.
+/// Bytes of voxels that are read at a time.
 const READ: usize = 1 << 20;
-/// A small member that is larger than this is not looked into: reports have a few KB.
+/// Largest small member, in bytes, whose content is checked: reports have a few KB.
 const SMALL: u64 = 16 << 20;
-/// The record of a tar file: it ends with two empty blocks and is padded to a multiple of this.
+/// Bytes of a tar record: after two empty blocks, a tar file is padded to a multiple of it.
 const RECORD: u64 = 10_240;
+/// Bytes of a tar block: headers have one, and payloads are padded to a multiple of it.
 const BLOCK: u64 = 512;
+/// Bytes of the NPY header of a volume, as NumPy writes it: the most that a header may have.
+const NPY_HEAD: usize = 128;
 
-/// A shard as it was found.
-pub(super) struct Walk {
-    pub name: String,
-    pub path: PathBuf,
-    pub number: u64,
-    pub len: u64,
-    /// Of what was read, in hexadecimal.
-    pub sha256: String,
-    /// Samples with all members.
-    pub samples: Vec<Sample>,
-    /// Keys in the order found, of broken samples too.
-    pub keys: Vec<String>,
-    pub payload_bytes: u64,
-    /// What the shard would have if its volumes were plain.
-    pub plain_len: u64,
-    /// Whether a volume of it is compressed, a damaged one too.
-    pub has_packed: bool,
-    /// Whether it was read to its end.
-    pub whole: bool,
-    pub findings: Vec<Finding>,
-}
-
-/// Where a member's bytes are in the shard.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    pub start: u64,
-    pub len: u64,
-}
-
-/// A whole sample.
-#[derive(Debug)]
-pub(super) struct Sample {
-    pub key: String,
-    pub index: u64,
-    pub study_id: String,
-    pub kind: String,
-    pub shape: [u64; 3],
-    pub labels: usize,
-    pub profile: Profile,
-    /// In the profile's order; that of the volume without a header before the voxels.
-    pub members: [Span; 4],
-    /// The volume's member, if it is compressed; the span above is then one of what is unpacked.
-    pub packed: Option<Span>,
-    /// From the header of the first member to the padding of the last.
-    pub place: Range<u64>,
-}
-
-/// Reads a shard.
-pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> Walk {
-    let mut walk = Walk {
-        name: file.name.clone(),
-        path: file.path.clone(),
-        number: file.number,
-        len: file.len,
-        sha256: String::new(),
-        samples: Vec::new(),
-        keys: Vec::new(),
-        payload_bytes: 0,
-        plain_len: 0,
-        has_packed: false,
-        whole: false,
-        findings: Vec::new(),
-    };
+/// Reads a shard to its end. Faults are in the findings of the result. `is_shuffled` says that samples of any
+/// shard may be in it, in any order.
+pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> WalkedShard {
+    let mut walk = WalkedShard::unread(file);
     let source = match File::open(&file.path) {
         Ok(source) => source,
         Err(error) => {
@@ -96,22 +40,22 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
             return walk;
         }
     };
-    let state = State { hasher: Sha256::new(), at: 0, zeros: 0..0, dirty: None, failed: None };
-    let reader = HashingReader { file: source, state: RefCell::new(state), progress };
-    let mut gather = Gather { walk: &mut walk, reader: &reader, is_shuffled, current: None, last: None };
-    let result = gather.members().and_then(|end| gather.end(end));
-    let at = reader.state.borrow().at;
+    let reader = HashingReader { file: source, state: RefCell::default(), progress };
+    let mut walker = Walker { shard: &mut walk, reader: &reader, is_shuffled, pending: None, last_index: None };
+    let result = walker.members().and_then(|end| walker.end(end));
+    let position = reader.state.borrow().position;
     if result.is_err() {
-        let _ = io::copy(&mut &reader, &mut io::sink()); // the rest, for the digest; its error is noted
+        let _ = io::copy(&mut &reader, &mut io::sink()); // the rest, for the digest; the reader keeps its error
     }
-    let State { hasher, failed, .. } = reader.state.into_inner();
-    walk.whole = failed.is_none();
-    walk.findings.extend(match (failed, result) {
+    let ReadState { hasher, error, .. } = reader.state.into_inner();
+    walk.is_read_to_end = error.is_none();
+    walk.findings.extend(match (error, result) {
         (Some(error), _) => {
-            Some(Finding::new(Verdict::Unchecked, &file.name, format!("it cannot be read: {error} (at byte {at})")))
+            let what = format!("it cannot be read: {error} (at byte {position})");
+            Some(Finding::new(Verdict::Unchecked, &file.name, what))
         }
         (None, Err(error)) => {
-            let what = format!("{error} (at byte {at}); what follows was not looked at");
+            let what = format!("{error} (at byte {position}); what follows was not looked at");
             Some(Finding::damaged(&file.name, what))
         }
         (None, Ok(())) => None,
@@ -120,47 +64,61 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
     walk
 }
 
-/// The end of a member's last block; a size in a header may be anything.
+/// The end of a member's last block, for a payload that ends at byte `end`. A size in a header may be any number.
 fn padded(end: u64) -> u64 {
     end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }
 
-/// A sample whose members are coming.
-struct Current {
+/// A sample whose members are being read.
+struct PendingSample {
     key: String,
+    /// Index within the shard, if the key is one.
     index: Option<u64>,
-    /// Extensions as they come.
+    /// Extensions of the members so far, without what compression adds.
     extensions: Vec<String>,
-    members: [Span; 4],
-    packed: Option<Span>,
-    /// The shape in the header of a volume in NPY.
+    members: MemberSpans,
+    /// Shape in the header of a volume in NPY.
     npy_shape: Option<[u64; 3]>,
-    facts: Option<Facts>,
-    labels: Option<usize>,
-    place: Range<u64>,
-    broken: bool,
+    fields: Option<JsonFields>,
+    label_count: Option<usize>,
+    /// Bytes of the shard so far.
+    range: Range<u64>,
+    /// Whether something is wrong with the sample.
+    is_broken: bool,
 }
 
-struct Gather<'a, 'b> {
-    walk: &'a mut Walk,
+/// A member that is being read, of a sample whose profile is known.
+#[derive(Clone, Copy)]
+struct OpenMember<'a> {
+    /// Name in the archive.
+    name: &'a str,
+    profile: Profile,
+    /// Payload in the shard.
+    span: Span,
+}
+
+/// The state of a walk through one shard.
+struct Walker<'a, 'b> {
+    shard: &'a mut WalkedShard,
     reader: &'a HashingReader<'b>,
-    /// Whether samples may come from any shard, in any order.
+    /// Whether samples of any shard may come, in any order.
     is_shuffled: bool,
-    current: Option<Current>,
-    /// The last index.
-    last: Option<u64>,
+    pending: Option<PendingSample>,
+    /// Index of the sample before the pending one.
+    last_index: Option<u64>,
 }
 
-impl Gather<'_, '_> {
+impl Walker<'_, '_> {
+    /// Adds a finding about `place` within the shard; the pending sample is broken by it.
     fn damaged(&mut self, place: impl Display, what: impl Into<String>) {
-        let place = format!("{}: {place}", self.walk.name);
-        self.walk.findings.push(Finding::damaged(place, what));
-        if let Some(current) = &mut self.current {
-            current.broken = true;
+        let place = format!("{}: {place}", self.shard.name);
+        self.shard.findings.push(Finding::damaged(place, what));
+        if let Some(pending) = &mut self.pending {
+            pending.is_broken = true;
         }
     }
 
-    /// All members; where the archive's end begins.
+    /// Reads all members, and returns the offset at which the end of the archive begins.
     fn members(&mut self) -> io::Result<u64> {
         let mut archive = tar::Archive::new(self.reader);
         let mut end = 0;
@@ -175,226 +133,257 @@ impl Gather<'_, '_> {
                 self.damaged(&name, "it is no plain file of a USTAR archive");
             }
             self.member(&name, Span { start, len }, &mut entry)?;
-            self.reader.state.borrow_mut().zeros = data_end..end;
+            self.reader.state.borrow_mut().padding = data_end..end;
         }
         self.close();
-        self.walk.plain_len = (self.walk.plain_len + 2 * BLOCK).next_multiple_of(RECORD);
+        self.shard.plain_len = (self.shard.plain_len + 2 * BLOCK).next_multiple_of(RECORD);
         Ok(end)
     }
 
-    /// What follows the last member.
+    /// Reads what follows the last member, which ends at byte `end`.
     fn end(&mut self, end: u64) -> io::Result<()> {
         // The first empty block has been read.
-        self.reader.state.borrow_mut().zeros = end..u64::MAX;
+        self.reader.state.borrow_mut().padding = end..u64::MAX;
         io::copy(&mut &*self.reader, &mut io::sink())?;
-        let State { at, dirty, .. } = *self.reader.state.borrow();
+        let ReadState { position, nonzero, .. } = *self.reader.state.borrow();
         let right = end.saturating_add(2 * BLOCK).checked_next_multiple_of(RECORD).unwrap_or(u64::MAX);
-        if let Some(dirty) = dirty {
-            self.damaged(format!("byte {dirty}"), "there is something where only padding should be");
-        } else if at != right {
-            self.damaged("end", format!("the file has {at} bytes, its members and the padding make {right}"));
+        if let Some(offset) = nonzero {
+            self.damaged(format!("byte {offset}"), "there is something where only padding should be");
+        } else if position != right {
+            self.damaged("end", format!("the file has {position} bytes, its members and the padding make {right}"));
         }
         Ok(())
     }
 
+    /// Reads a member; a key that is another one than before begins the next sample.
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
         let (extension, is_packed) = payload::plain_extension(extension);
-        if self.current.as_ref().is_none_or(|current| current.key != key) {
+        if self.pending.as_ref().is_none_or(|pending| pending.key != key) {
             self.close();
             self.open(key, span.start - BLOCK);
         }
-        let profile =
-            self.current.as_ref().and_then(|current| current.extensions.first().map(|first| first.to_owned()));
-        let profile = Profile::of(profile.as_deref().unwrap_or(extension));
-        if let Some(current) = &mut self.current {
-            current.extensions.push(extension.to_owned());
-            current.place.end = padded(span.start.saturating_add(span.len));
+        let mut profile = None;
+        if let Some(pending) = &mut self.pending {
+            pending.extensions.push(extension.to_owned());
+            pending.range.end = padded(span.start.saturating_add(span.len));
+            profile = Profile::of(&pending.extensions[0]);
         }
-        let which = profile.and_then(|profile| {
-            let which = profile.extensions().iter().position(|known| *known == extension)?;
-            Some((profile, which))
+        let known = profile.and_then(|profile| {
+            let member = profile.member(extension)?;
+            Some((member, OpenMember { name, profile, span }))
         });
-        match which {
-            Some((profile, 0)) if is_packed => self.unpack(name, profile, span, entry),
-            Some((profile, 0)) => {
+        match known {
+            Some((SampleMember::Volume, open)) if is_packed => self.unpack(open, entry),
+            Some((SampleMember::Volume, open)) => {
                 self.count(span.len);
-                self.pass_voxels(name, profile, span, entry)
+                self.pass_voxels(open, entry)
             }
-            Some((profile, which)) if span.len <= SMALL => {
+            Some((member, open)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
-                self.complete(span, bytes.len() as u64)?;
-                let added = if which == 1 { packed::added_to_json(&bytes) } else { 0 };
+                check_complete(span, bytes.len() as u64)?;
+                let added = if member == SampleMember::Json { packed::added_to_json(&bytes) } else { 0 };
                 self.count(span.len - added);
-                self.small(name, profile, which, span, &bytes);
+                self.small(member, open, &bytes);
                 Ok(())
             }
             _ => {
                 self.count(span.len);
                 let len = io::copy(entry, &mut io::sink())?;
-                self.complete(span, len)
+                check_complete(span, len)
             }
         }
     }
 
-    /// Counts a member as a plain shard has it.
+    /// Counts a member that has `len` bytes in a plain shard.
     fn count(&mut self, len: u64) {
-        self.walk.payload_bytes = self.walk.payload_bytes.saturating_add(len);
-        self.walk.plain_len = self.walk.plain_len.saturating_add(BLOCK).saturating_add(padded(len));
+        self.shard.payload_bytes = self.shard.payload_bytes.saturating_add(len);
+        self.shard.plain_len = self.shard.plain_len.saturating_add(BLOCK).saturating_add(padded(len));
     }
 
-    fn complete(&self, span: Span, read: u64) -> io::Result<()> {
-        if read == span.len { Ok(()) } else { Err(io::Error::new(ErrorKind::UnexpectedEof, "the file is cut short")) }
-    }
-
+    /// Begins a sample whose first header is at byte `start`.
     fn open(&mut self, key: &str, start: u64) {
         let numbers = key.split_once('_').filter(|(shard, index)| {
             [shard, index].iter().all(|part| part.len() == 6 && part.bytes().all(|byte| byte.is_ascii_digit()))
         });
         let numbers: Option<(u64, u64)> =
             numbers.and_then(|(shard, index)| Some((shard.parse().ok()?, index.parse().ok()?)));
-        let last = self.last;
-        self.current = Some(Current {
+        let last_index = self.last_index;
+        self.pending = Some(PendingSample {
             key: key.to_owned(),
             index: numbers.map(|(_, index)| index),
             extensions: Vec::new(),
-            members: [Span::default(); 4],
-            packed: None,
+            members: MemberSpans::default(),
             npy_shape: None,
-            facts: None,
-            labels: None,
-            place: start..start,
-            broken: false,
+            fields: None,
+            label_count: None,
+            range: start..start,
+            is_broken: false,
         });
-        self.walk.keys.push(key.to_owned());
+        self.shard.keys.push(key.to_owned());
         match numbers {
             None => self.damaged(key, "the key is not SHARD_INDEX of six digits each"),
             Some(_) if self.is_shuffled => {}
-            Some((shard, _)) if shard != self.walk.number => {
+            Some((shard, _)) if shard != self.shard.number => {
                 self.damaged(key, "the key is one of another shard; was the file renamed?");
             }
-            Some((_, index)) if last.is_some_and(|last| index <= last) => {
+            Some((_, index)) if last_index.is_some_and(|last| index <= last) => {
                 self.damaged(key, "the key does not follow the one before it: it stands there twice, or out of order");
             }
-            Some((_, index)) => self.last = Some(index),
+            Some((_, index)) => self.last_index = Some(index),
         }
     }
 
-    /// Passes over the voxels; those in NPY have a header.
-    fn pass_voxels(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
+    /// Reads a plain volume member; the voxels are not looked at, and those in NPY have a header before them.
+    fn pass_voxels(&mut self, open: OpenMember<'_>, entry: &mut impl Read) -> io::Result<()> {
+        let OpenMember { profile, span, .. } = open;
         let mut head = Vec::new();
         let mut read = 0;
         if profile == Profile::Npy {
-            read = entry.take(128).read_to_end(&mut head)? as u64;
+            read = entry.take(NPY_HEAD as u64).read_to_end(&mut head)? as u64;
         }
-        let header = self.npy_header(name, profile, &head, span.len);
+        let header = self.npy_header(open, &head, span.len);
         let voxels = Span { start: span.start + header, len: span.len - header };
-        read += self.pass(entry)?;
-        if let Some(current) = &mut self.current {
-            current.members[0] = voxels;
+        read += pass(entry)?;
+        if let Some(pending) = &mut self.pending {
+            pending.members.voxels = voxels;
         }
-        self.complete(span, read)
+        check_complete(span, read)
     }
 
-    /// Bytes before the voxels of a member of `len` bytes, from its first ones.
-    fn npy_header(&mut self, name: &str, profile: Profile, head: &[u8], len: u64) -> u64 {
-        if profile != Profile::Npy {
+    /// Bytes before the voxels of a plain volume member of `len` bytes, from the first bytes of the member.
+    fn npy_header(&mut self, open: OpenMember<'_>, head: &[u8], len: u64) -> u64 {
+        if open.profile != Profile::Npy {
             return 0;
         }
-        match payload::npy_volume(head) {
-            Ok((header, shape)) if header <= len => {
-                if let Some(current) = &mut self.current {
-                    current.npy_shape = Some(shape);
+        match payload::npy_header(head) {
+            Ok(header) if header.len <= len => {
+                if let Some(pending) = &mut self.pending {
+                    pending.npy_shape = Some(header.shape);
                 }
-                return header;
+                return header.len;
             }
-            Ok(_) => self.damaged(name, "the NPY header is longer than the member"),
-            Err(reason) => self.damaged(name, reason),
+            Ok(_) => self.damaged(open.name, "the NPY header is longer than the member"),
+            Err(reason) => self.damaged(open.name, reason),
         }
         0
     }
 
-    /// Unpacks the voxels; the member is in memory as a whole, because its table is at its end.
-    fn unpack(&mut self, name: &str, profile: Profile, span: Span, entry: &mut impl Read) -> io::Result<()> {
-        self.walk.has_packed = true;
-        if let Some(current) = &mut self.current {
-            current.packed = Some(span);
+    /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at
+    /// the end.
+    fn unpack(&mut self, open: OpenMember<'_>, entry: &mut impl Read) -> io::Result<()> {
+        self.shard.has_packed = true;
+        if let Some(pending) = &mut self.pending {
+            pending.members.packed = Some(open.span);
         }
         let mut member = Vec::new();
         entry.read_to_end(&mut member)?;
-        self.complete(span, member.len() as u64)?;
+        check_complete(open.span, member.len() as u64)?;
         let mut head = Vec::new();
-        let len = packed::unpack(&member, |block| head.extend(&block[..block.len().min(128 - head.len())]));
-        let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(name, what))) else {
+        let len = packed::unpack(&member, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
+        let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(open.name, what))) else {
             return Ok(());
         };
         self.count(len);
-        let header = self.npy_header(name, profile, &head, len);
-        if let Some(current) = &mut self.current {
-            current.members[0] = Span { start: header, len: len - header };
+        let header = self.npy_header(open, &head, len);
+        if let Some(pending) = &mut self.pending {
+            pending.members.voxels = Span { start: header, len: len - header };
         }
         Ok(())
     }
 
-    fn pass(&self, entry: &mut impl Read) -> io::Result<u64> {
-        let mut buffer = vec![0; READ];
-        let mut passed = 0;
-        loop {
-            match entry.read(&mut buffer) {
-                Ok(0) => return Ok(passed),
-                Ok(n) => passed += n as u64,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    /// Checks the content of a small member.
+    fn small(&mut self, member: SampleMember, open: OpenMember<'_>, bytes: &[u8]) {
+        let Some(pending) = &mut self.pending else { return };
+        let result = match member {
+            SampleMember::Volume => Ok(()), // no small member
+            SampleMember::Json => {
+                pending.members.json = open.span;
+                payload::json_fields(bytes).map(|fields| pending.fields = Some(fields))
             }
-        }
-    }
-
-    fn small(&mut self, name: &str, profile: Profile, which: usize, span: Span, bytes: &[u8]) {
-        let Some(current) = &mut self.current else { return };
-        current.members[which] = span;
-        let result = match which {
-            1 => payload::facts(bytes).map(|facts| current.facts = Some(facts)),
-            2 => payload::text(bytes).map(|_| ()),
-            _ => payload::labels(profile, bytes).map(|labels| current.labels = Some(labels.len())),
+            SampleMember::Text => {
+                pending.members.text = open.span;
+                payload::text(bytes).map(|_| ())
+            }
+            SampleMember::Labels => {
+                pending.members.labels = open.span;
+                payload::labels(open.profile, bytes).map(|labels| pending.label_count = Some(labels.len()))
+            }
         };
         if let Err(reason) = result {
-            self.damaged(name, reason);
+            self.damaged(open.name, reason);
         }
     }
 
-    /// The sample is over: are its members all there, in order, and of one another's sizes?
+    /// Ends the pending sample: checks that all members are there, in order, and that their sizes agree.
     fn close(&mut self) {
-        let Some(current) = &self.current else { return };
-        let Current { key, extensions, members, packed, npy_shape, facts, .. } = current;
-        let key = key.clone();
-        let profile = Profile::of(&extensions[0]).unwrap_or(Profile::Ctclip);
+        let Some(pending) = &self.pending else { return };
+        let key = pending.key.clone();
+        pending.contradictions().into_iter().for_each(|what| self.damaged(&key, what));
+        let Some(pending) = self.pending.take().filter(|pending| !pending.is_broken) else {
+            return;
+        };
+        let profile = pending.profile();
+        let PendingSample { key, index, members, fields, label_count, range, .. } = pending;
+        let (Some(fields), Some(label_count), Some(index)) = (fields, label_count, index) else { return };
+        let JsonFields { study_id, shape, kind, .. } = fields;
+        let sample = WalkedSample { key, index, study_id, kind, shape, label_count, profile, members, range };
+        self.shard.samples.push(sample);
+    }
+}
+
+impl PendingSample {
+    /// The profile by the first member.
+    fn profile(&self) -> Profile {
+        Profile::of(&self.extensions[0]).unwrap_or(Profile::Ctclip)
+    }
+
+    /// Sentences that name missing members, a wrong order, and members that contradict each other.
+    fn contradictions(&self) -> Vec<String> {
+        let Self { extensions, members: MemberSpans { voxels, packed, .. }, npy_shape, .. } = self;
+        let profile = self.profile();
         let mut wrong = Vec::new();
         if *extensions != profile.extensions() {
             let expected = profile.extensions().join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
-        if let Some(Facts { shape, is_packed, .. }) = facts {
+        if let Some(JsonFields { shape, is_packed, .. }) = &self.fields {
             if *is_packed != packed.is_some() {
                 wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
             }
             let len: u64 = 2 * shape.iter().product::<u64>();
-            let is_known = packed.is_none() || members[0].len > 0; // else it could not be unpacked
-            let has_volume = extensions.iter().any(|extension| *extension == profile.extensions()[0]);
-            if is_known && has_volume && members[0].len != len {
-                wrong.push(format!("{shape:?} voxels of float16 are {len} bytes, the volume has {}", members[0].len));
+            let is_known = packed.is_none() || voxels.len > 0; // else it could not be unpacked
+            let has_volume = extensions.iter().any(|extension| extension == profile.extension(SampleMember::Volume));
+            if is_known && has_volume && voxels.len != len {
+                wrong.push(format!("{shape:?} voxels of float16 are {len} bytes, the volume has {}", voxels.len));
             }
             if npy_shape.is_some_and(|npy| npy != *shape) {
                 wrong.push(format!("the volume's own shape is not the {shape:?} of its JSON"));
             }
         }
-        wrong.into_iter().for_each(|what| self.damaged(&key, what));
-        let Some(current) = self.current.take().filter(|current| !current.broken) else {
-            return;
-        };
-        let Current { key, index, members, packed, facts, labels, place, .. } = current;
-        let (Some(facts), Some(labels), Some(index)) = (facts, labels, index) else { return };
-        let Facts { study_id, shape, kind, .. } = facts;
-        self.walk.samples.push(Sample { key, index, study_id, kind, shape, labels, profile, members, packed, place });
+        wrong
+    }
+}
+
+/// Checks that a member delivered as many bytes as its header says.
+///
+/// # Errors
+/// The file is cut short.
+fn check_complete(span: Span, read: u64) -> io::Result<()> {
+    if read == span.len { Ok(()) } else { Err(io::Error::new(ErrorKind::UnexpectedEof, "the file is cut short")) }
+}
+
+/// Reads to the end of a member, and returns the number of bytes.
+fn pass(entry: &mut impl Read) -> io::Result<u64> {
+    let mut buffer = vec![0; READ];
+    let mut passed = 0;
+    loop {
+        match entry.read(&mut buffer) {
+            Ok(0) => return Ok(passed),
+            Ok(n) => passed += n as u64,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

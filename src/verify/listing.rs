@@ -1,0 +1,54 @@
+//! Which files of a folder are shards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::finding::{Finding, Verdict};
+use crate::error::{Error, Result};
+
+/// A shard file of the folder, not read yet.
+#[derive(Debug)]
+pub(super) struct ShardFile {
+    /// File name, such as `shard-000000.tar`.
+    pub name: String,
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Shard number, from the file name.
+    pub number: u64,
+    /// Bytes of the file.
+    pub len: u64,
+}
+
+/// Lists the shards of a folder, by number. Other tar files, and unfinished ones, are added to `findings`.
+///
+/// # Errors
+/// The folder cannot be listed, or has no shard.
+pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
+    let failed = |error| Error::io(folder, "list the folder of shards", error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".tar.partial") {
+            let what = "an unfinished shard of a run that stopped, or goes on";
+            findings.push(Finding::new(Verdict::Incomplete, &name, what));
+        }
+        if !name.ends_with(".tar") {
+            continue;
+        }
+        let number = name.strip_prefix("shard-").and_then(|name| name.strip_suffix(".tar"));
+        let number = number.filter(|digits| digits.len() >= 6).and_then(|digits| digits.parse().ok());
+        match (number, fs::metadata(&path)) {
+            (Some(number), Ok(metadata)) => files.push(ShardFile { name, path, number, len: metadata.len() }),
+            (None, _) => findings.push(Finding::damaged(&name, "a tar file that is no shard of this data set")),
+            (_, Err(error)) => {
+                findings.push(Finding::new(Verdict::Unchecked, &name, format!("it cannot be looked at: {error}")));
+            }
+        }
+    }
+    if files.is_empty() && findings.is_empty() {
+        return Err(Error::Refused(format!("{}: there is no shard (shard-000000.tar, …)", folder.display())));
+    }
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}

@@ -1,0 +1,111 @@
+//! Shards and samples as a walk found them in the folder.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::finding::Finding;
+use super::listing::ShardFile;
+use super::payload::Profile;
+
+/// A shard as a walk found it.
+pub(super) struct WalkedShard {
+    /// File name.
+    pub name: String,
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Shard number, from the file name.
+    pub number: u64,
+    /// Bytes of the file when the folder was listed.
+    pub len: u64,
+    /// SHA-256 of the bytes that were read, in hexadecimal.
+    pub sha256: String,
+    /// Samples with all members, and nothing wrong in them.
+    pub samples: Vec<WalkedSample>,
+    /// Keys in the order of the file; those of broken samples are among them.
+    pub keys: Vec<String>,
+    /// Bytes of the members' payloads; a compressed volume counts with the bytes of its plain member.
+    pub payload_bytes: u64,
+    /// Bytes that the shard would have if its volumes were plain.
+    pub plain_len: u64,
+    /// Whether a volume is compressed; a damaged one counts.
+    pub has_packed: bool,
+    /// Whether the operating system delivered the file to its last byte.
+    pub is_read_to_end: bool,
+    /// Findings about this shard.
+    pub findings: Vec<Finding>,
+}
+
+impl WalkedShard {
+    /// A shard of which nothing was read yet.
+    pub(super) fn unread(file: &ShardFile) -> Self {
+        Self {
+            name: file.name.clone(),
+            path: file.path.clone(),
+            number: file.number,
+            len: file.len,
+            sha256: String::new(),
+            samples: Vec::new(),
+            keys: Vec::new(),
+            payload_bytes: 0,
+            plain_len: 0,
+            has_packed: false,
+            is_read_to_end: false,
+            findings: Vec::new(),
+        }
+    }
+}
+
+/// A range of bytes of a shard, or of an unpacked volume member.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    /// Offset of the first byte.
+    pub start: u64,
+    /// Number of bytes.
+    pub len: u64,
+}
+
+/// Locations of the members of a sample.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MemberSpans {
+    /// The voxels, without the NPY header before them. In the shard if the volume is plain, else in the unpacked
+    /// member.
+    pub voxels: Span,
+    /// The compressed member of the volume in the shard; none if the volume is plain.
+    pub packed: Option<Span>,
+    /// The JSON member in the shard.
+    pub json: Span,
+    /// The text member in the shard.
+    pub text: Span,
+    /// The member of the labels in the shard; with its NPY header, where the profile has one.
+    pub labels: Span,
+}
+
+/// A sample with all members, as a walk found it.
+#[derive(Debug)]
+pub(super) struct WalkedSample {
+    /// Key, `SHARD_INDEX` of six digits each.
+    pub key: String,
+    /// Index within the shard, from the key.
+    pub index: u64,
+    /// Study id, from the JSON member.
+    pub study_id: String,
+    /// Kind of volume by the JSON member: `stored`, `rescaled` or `preprocessed`.
+    pub kind: String,
+    /// Shape of the volume by the JSON member, in voxels.
+    pub shape: [u64; 3],
+    /// Number of labels.
+    pub label_count: usize,
+    /// How the members are named and encoded.
+    pub profile: Profile,
+    /// Locations of the members.
+    pub members: MemberSpans,
+    /// Bytes of the shard from the header of the first member to the padding of the last.
+    pub range: Range<u64>,
+}
+
+impl WalkedSample {
+    /// Number of voxels, by the shape.
+    pub(super) fn voxels(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
