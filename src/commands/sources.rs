@@ -17,7 +17,7 @@ use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
 use crate::verify::{Progress, Verdict, readable};
@@ -77,10 +77,10 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<Found>> {
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let mut volumes = Vec::new();
-    for id in (0..).take(plan.shards.len()) {
+    for id in plan.shard_ids() {
         for (extent, _) in plan.locate(id, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
-                && member.member == VOLUME
+                && member.member == Member::Volume
             {
                 volumes.push((id, plan.sample_index(id, member), extent.start..extent.start + extent.len));
             }

@@ -185,8 +185,7 @@ impl Tree {
         let (switched, opened) = (Switched::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, switched, pool, opened });
         self.switch_finished();
-        let ids = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
-        let smaller = ids.filter(|id| !self.is_as_planned(*id)).count();
+        let smaller = self.set.plan().shard_ids().filter(|id| !self.is_as_planned(*id)).count();
         if smaller > 0 {
             log::warn!(
                 "--materialized {0}: {smaller} shards are without samples that could not be made, which the mount's \
@@ -201,10 +200,9 @@ impl Tree {
     pub fn switch_finished(&self) -> Vec<String> {
         let Some(Materialized { finished, switched, .. }) = &self.materialized else { return Vec::new() };
         finished.refresh();
-        let all = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
         // The files of the others need not be looked at.
         let may_be_new = |id: &ShardId| finished.recorded(*id) != switched.last(*id);
-        all.filter(may_be_new).filter(|id| self.switch(*id)).map(Plan::shard_name).collect()
+        self.set.plan().shard_ids().filter(may_be_new).filter(|id| self.switch(*id)).map(Plan::shard_name).collect()
     }
 
     /// Gives a shard's name the inode of what it is now; whether that is another one.

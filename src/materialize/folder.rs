@@ -121,7 +121,7 @@ impl Folder {
         index_files::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
-        let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+        let shards = plan.shard_ids().end;
         let strangers = self.strangers.iter().copied().collect();
         let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, strangers })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::journal::{Finished, Skipped};
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
 
@@ -212,7 +212,7 @@ impl<'a> Job<'a> {
         let mut failures = Vec::new();
         for (extent, _) in plan.locate(id, 0, u64::MAX) {
             let (Content::Payload(member), end) = (extent.content, extent.start + extent.len) else { continue };
-            if member.member != VOLUME || end <= offset {
+            if member.member != Member::Volume || end <= offset {
                 continue;
             }
             let mut at = extent.start;

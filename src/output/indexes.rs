@@ -13,7 +13,6 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::formats::tar;
-use crate::plan::members::MEMBERS;
 use crate::plan::{Plan, ShardId, View};
 
 /// The folder of Energon's files.
@@ -114,7 +113,7 @@ impl ShardIndex {
 /// Extension, offset, size and name of each member of a sample.
 fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
     let key = plan.key(&plan.dataset.samples[index]);
-    let extensions: [&str; MEMBERS] = plan.options.format.extensions();
+    let extensions = plan.options.format.extensions();
     let mut line = String::new();
     let mut offset = start;
     for (extension, size) in extensions.iter().zip(plan.member_sizes(index)) {

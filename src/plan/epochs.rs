@@ -57,11 +57,11 @@ impl Plan {
 
     /// The shards of a view; `None` if there is no such epoch.
     pub fn view(&self, view: View) -> Option<impl ExactSizeIterator<Item = ShardId> + use<>> {
-        let plain = u32::try_from(self.shards.len()).unwrap_or(u32::MAX);
+        let plain = self.shard_ids();
         match (view, &self.epochs) {
-            (View::Plain, _) => Some(0..plain),
+            (View::Plain, _) => Some(plain),
             (View::Epoch(epoch), Some(epochs)) if to_usize(epoch.into()) < epochs.laid_out.len() => {
-                let first = plain + epoch * epochs.shards_each;
+                let first = plain.end + epoch * epochs.shards_each;
                 Some(first..first + epochs.shards_each)
             }
             (View::Epoch(_), _) => None,

@@ -23,7 +23,7 @@ use crate::dataset::{Dataset, Sample, Source, Study};
 use crate::error::{Error, Result};
 use crate::formats::tar;
 use crate::plan::layout::{Extent, MemberId, ShardLayout};
-use crate::plan::members::{Format, MEMBERS, VOLUME};
+use crate::plan::members::{Format, Member};
 use crate::volume::{Kind, NpzVolume, Overflow, Recipe, ShardVolume, Storage, Volume};
 pub use digests::SampleDigest;
 use digests::shard_digest;
@@ -42,6 +42,11 @@ pub struct Options {
 
 /// Names a shard: its number. Those of the epochs' views follow the plain ones, epoch by epoch.
 pub type ShardId = u32;
+
+/// The numbers of the first `count` plain shards.
+pub fn shard_ids(count: usize) -> Range<ShardId> {
+    0..ShardId::try_from(count).unwrap_or(ShardId::MAX)
+}
 
 /// All samples once, as shards that are numbered from 0 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +170,11 @@ impl Plan {
         self.samples(id).iter().map(|index| self.measured[index].sizes.iter().sum::<u64>()).sum()
     }
 
+    /// The plain shards, in their order.
+    pub fn shard_ids(&self) -> Range<ShardId> {
+        shard_ids(self.shards.len())
+    }
+
     /// The file name of a shard, from its number in its view.
     pub fn shard_name(number: u32) -> String {
         format!("shard-{number:06}.tar")
@@ -220,8 +230,8 @@ impl Plan {
     /// The tar header of a member.
     pub fn header(&self, shard: ShardId, member: MemberId) -> [u8; 512] {
         let index = self.sample_index(shard, member);
-        let (sample, size) = (&self.dataset.samples[index], self.measured[index].sizes[usize::from(member.member)]);
-        let extension = self.options.format.extensions()[usize::from(member.member)];
+        let (sample, size) = (&self.dataset.samples[index], self.measured[index].sizes[member.member.index()]);
+        let extension = self.options.format.extension(member.member);
         tar::header(&format!("{}.{extension}", self.key(sample)), size)
     }
 
@@ -229,14 +239,14 @@ impl Plan {
     pub fn small_payload(&self, shard: ShardId, member: MemberId) -> Bytes {
         let sample = &self.dataset.samples[self.sample_index(shard, member)];
         match member.member {
-            VOLUME => volume_prefix(self.options, sample),
+            Member::Volume => volume_prefix(self.options, sample),
             other => self.options.format.payload(other, sample),
         }
         .into()
     }
 
     /// The payload sizes of a sample's members.
-    pub fn member_sizes(&self, sample: usize) -> &[u64; MEMBERS] {
+    pub fn member_sizes(&self, sample: usize) -> &[u64; Member::COUNT] {
         &self.measured[sample].sizes
     }
 
@@ -319,7 +329,7 @@ impl Samples<'_> {
 }
 
 /// The payload bytes of a sample's members.
-type Sizes = [u64; MEMBERS];
+type Sizes = [u64; Member::COUNT];
 
 /// What a sample contributes to the layout and to the digests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -344,7 +354,7 @@ fn measure(options: Options, sample: &Sample) -> Result<Measured> {
         }
     }
     let mut sizes = [volume_member_len(options, sample), 0, 0, 0];
-    for (member, size) in (1..).zip(&mut sizes[1..]) {
+    for (member, size) in Member::ALL.into_iter().zip(&mut sizes).skip(1) {
         let payload = options.format.payload(member, sample);
         *size = payload.len() as u64;
         fields.add(&payload);
