@@ -222,7 +222,7 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
     let cursor = Arc::new(set.cursor(id));
     let (mut at, end) = (extent.start, extent.start + extent.len);
     while at < end {
-        let bytes = set.read_on(&cursor, at, to_usize(READ.min(end - at)))?;
+        let bytes = set.read_with(&cursor, at, to_usize(READ.min(end - at)))?;
         for (encoder, table, one) in &mut encoders {
             let begin = cpu_seconds(ClockId::ThreadCPUTime);
             for block in bytes.chunks(BLOCK) {

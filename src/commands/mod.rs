@@ -70,7 +70,7 @@ fn show_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
         return archive::plan(folder, SCANNERS);
     }
     let (config, options) = args.resolve()?;
-    let plan = Plan::of(&config, options)?;
+    let plan = Plan::load_or_make(&config, options)?;
     for warning in &plan.dataset.warnings {
         eprintln!("ctwds-fs: warning: {warning}");
     }

@@ -102,7 +102,7 @@ fn read(set: &ShardSet, id: ShardId, range: std::ops::Range<u64>, bar: &Bar) -> 
     let mut at = range.start;
     while at < range.end {
         let len = READ.min(range.end - at);
-        set.read_on(&cursor, at, crate::base::num::to_usize(len))?;
+        set.read_with(&cursor, at, crate::base::num::to_usize(len))?;
         bar.advance(len);
         at += len;
     }

@@ -11,7 +11,7 @@ use crate::base::lock::lock;
 use crate::error::{Error, Result};
 use crate::output::journal::{self, Record};
 use crate::plan::{Plan, ShardId};
-use crate::shard::Files;
+use crate::shard::ShardFiles;
 
 /// The records of a folder, one a part, read again when one has grown.
 pub(super) struct Finished {
@@ -104,7 +104,7 @@ impl Finished {
 }
 
 /// The volumes of an epoch's shards are taken from the files.
-impl Files for Arc<Finished> {
+impl ShardFiles for Arc<Finished> {
     fn has(&self, shard: ShardId, size: u64) -> bool {
         self.recorded(shard) == Some(size)
     }

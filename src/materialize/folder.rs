@@ -161,7 +161,7 @@ impl Folder {
             let name = file_name(path);
             let Some(output) = name.strip_suffix(PARTIAL) else { return false };
             let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
-            let shard = Plan::shard_named(output).or_else(|| indexes::shard_indexed(output));
+            let shard = Plan::shard_named(output).or_else(|| indexes::shard_of_index(output));
             shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
         // Whoever writes what is common to all shards holds the whole folder, so nobody does now.

@@ -190,7 +190,7 @@ impl<'a> Job<'a> {
             if self.stopped() {
                 return None;
             }
-            let bytes = self.set.read_on(cursor, offset, len);
+            let bytes = self.set.read_with(cursor, offset, len);
             let bytes = bytes.map_err(|error| self.note(id, cursor, offset, error)).ok()?;
             self.observer.wrote(bytes.len() as u64);
             Some(bytes)
@@ -217,7 +217,7 @@ impl<'a> Job<'a> {
             }
             let mut at = extent.start;
             while at < end && !self.stopped() {
-                match self.set.read_on(cursor, at, READ.min(to_usize(end - at))) {
+                match self.set.read_with(cursor, at, READ.min(to_usize(end - at))) {
                     Ok(bytes) => at += bytes.len() as u64,
                     Err(error) => {
                         let sample = Some(plan.sample_index(id, member));

@@ -13,7 +13,11 @@ impl Plan {
     }
 
     /// What [`Plan::shard_digest`] is for a shard of samples with these digests, made with this plan's options.
-    pub fn digest_of_shard<'a>(&self, number: ShardId, samples: impl Iterator<Item = &'a SampleDigest>) -> String {
+    pub fn shard_digest_of_samples<'a>(
+        &self,
+        number: ShardId,
+        samples: impl Iterator<Item = &'a SampleDigest>,
+    ) -> String {
         shard_digest(self.options, number, samples)
     }
 }

@@ -30,7 +30,7 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Dataset::scan`] and [`Plan::new`].
-    pub fn of(config: &Config, options: Options) -> Result<Self> {
+    pub fn load_or_make(config: &Config, options: Options) -> Result<Self> {
         let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
         let saved = file.as_deref().filter(|_| !config.rescan).and_then(user_cache::load::<Saved>);
         if let Some(Saved { dataset, measured, digest }) = saved

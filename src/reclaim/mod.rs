@@ -297,7 +297,7 @@ impl Reclaim {
                 (State::Here(_), None) => return Err("its NPZ files are gone".into()),
             }
         }
-        let digest = self.npz.as_ref().map(|plan| plan.digest_of_shard(id, digests.into_iter()));
+        let digest = self.npz.as_ref().map(|plan| plan.shard_digest_of_samples(id, digests.into_iter()));
         if digest.as_deref() == self.shards.shard_digest(id) {
             return Ok(());
         }

@@ -100,7 +100,7 @@ impl Proof<'_> {
                 return Err("interrupted".into());
             }
             let len = to_usize(READ.min(stored.end - stored.start - done));
-            let read = |set: &ShardSet, cursor, at| set.read_on(cursor, at, len).map_err(|error| error.to_string());
+            let read = |set: &ShardSet, cursor, at| set.read_with(cursor, at, len).map_err(|error| error.to_string());
             let (right, found) =
                 (read(self.npz, npz, made.start + done)?, read(self.shards, shard, stored.start + done)?);
             if right.len() != len || found.len() != len {

@@ -19,7 +19,7 @@ use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
 
 /// The finished files of plain shards.
-pub trait Files: Send + Sync {
+pub trait ShardFiles: Send + Sync {
     /// Whether the file of a shard is finished and has this size, as far as that is known without asking a disk.
     fn has(&self, shard: ShardId, size: u64) -> bool;
     /// The file and its state, if it is there and has this size. May wait for a disk.
@@ -28,14 +28,14 @@ pub trait Files: Send + Sync {
 
 #[derive(Default)]
 pub(super) struct Copies {
-    files: OnceLock<Box<dyn Files>>,
+    files: OnceLock<Box<dyn ShardFiles>>,
     /// Fills from files, those under way included.
     pub(super) fills: AtomicU64,
     unreadable: Mutex<HashSet<Key>>,
 }
 
 impl Copies {
-    pub(super) fn set(&self, files: Box<dyn Files>) {
+    pub(super) fn set(&self, files: Box<dyn ShardFiles>) {
         let _ = self.files.set(files); // the first stay
     }
 
