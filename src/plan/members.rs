@@ -34,6 +34,8 @@ pub enum Member {
 impl Member {
     /// All members, in their order in the shard.
     pub const ALL: [Self; 4] = [Self::Volume, Self::Json, Self::Text, Self::Labels];
+    /// All members but the volume, in their order in the shard.
+    pub const SMALL: [Self; 3] = [Self::Json, Self::Text, Self::Labels];
     /// The number of members of a sample.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -42,6 +44,9 @@ impl Member {
         self as usize
     }
 }
+
+/// The payload sizes of a sample's members in bytes, in the order of [`Member::ALL`].
+pub type MemberSizes = [u64; Member::COUNT];
 
 impl Format {
     /// The extensions of all members, in their order in the shard.
