@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
 use crate::plan::Plan;
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::shuffle;
 use crate::shard::{Serving, ShardSet};
 use crate::volume::{Kind, KindOptions, Recipe};
@@ -181,7 +181,7 @@ fn taken(plan: &Plan, slots: &[u32]) -> Vec<usize> {
 }
 
 fn volume_len(plan: &Plan, index: usize) -> u64 {
-    plan.member_sizes(index)[usize::from(VOLUME)]
+    plan.member_sizes(index)[Member::Volume.index()]
 }
 
 /// Bytes of the NPZ files, and of their arrays as float32.
@@ -208,7 +208,7 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
     let plan = set.plan();
     let id = plan.shard_of(index);
     let is_wanted = |content| match content {
-        Content::Payload(member) => member.member == VOLUME && plan.sample_index(id, member) == index,
+        Content::Payload(member) => member.member == Member::Volume && plan.sample_index(id, member) == index,
         _ => false,
     };
     let extent = plan.locate(id, 0, u64::MAX).find(|(extent, _)| is_wanted(extent.content));
@@ -222,7 +222,7 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
     let cursor = Arc::new(set.cursor(id));
     let (mut at, end) = (extent.start, extent.start + extent.len);
     while at < end {
-        let bytes = set.read_on(&cursor, at, to_usize(READ.min(end - at)))?;
+        let bytes = set.read_with(&cursor, at, to_usize(READ.min(end - at)))?;
         for (encoder, table, one) in &mut encoders {
             let begin = cpu_seconds(ClockId::ThreadCPUTime);
             for block in bytes.chunks(BLOCK) {

@@ -74,7 +74,7 @@ proptest! {
             let expected = bytes.get(start..bytes.len().min(start + len)).unwrap_or_default();
             let cursor = &cursors[shard % naive.len()];
             prop_assert!(set.read(cursor.shard(), start as u64, len).unwrap() == expected, "{} at {}", len, start);
-            prop_assert!(set.read_on(cursor, start as u64, len).unwrap() == expected, "{} at {}", len, start);
+            prop_assert!(set.read_with(cursor, start as u64, len).unwrap() == expected, "{} at {}", len, start);
         }
         write(plan, &back, None);
         for (id, bytes) in (0..).zip(&naive) {

@@ -134,7 +134,7 @@ fn read_all(set: &ShardSet, seed: u64) -> Result<Vec<u8>> {
     }
     let mut found = vec![0; len];
     for start in starts {
-        let bytes = set.read_on(&cursor, start as u64, piece)?;
+        let bytes = set.read_with(&cursor, start as u64, piece)?;
         found[start..start + bytes.len()].copy_from_slice(&bytes);
     }
     Ok(found)

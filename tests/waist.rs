@@ -97,7 +97,7 @@ proptest! {
         prop_assert_eq!(set.plan().shards.len(), naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| set.read(u32::try_from(shard).unwrap(), offset, len).unwrap().to_vec());
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
-        check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
+        check_reads(&naive, &wanted, |shard, offset, len| set.read_with(&cursors[shard], offset, len).unwrap().to_vec());
         let out = example.folder.path().join("out");
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
         let request = Request { out: &out, workers: threads, codec: None, part, on_error, recheck };
@@ -132,12 +132,12 @@ proptest! {
             prop_assert_eq!(ids.len(), naive.len());
             check_reads(&naive, &wanted, |shard, offset, len| set.read(ids[shard], offset, len).unwrap().to_vec());
             let cursors: Vec<_> = ids.iter().map(|id| Arc::new(set.cursor(*id))).collect();
-            check_reads(&naive, &wanted, |shard, offset, len| set.read_on(&cursors[shard], offset, len).unwrap().to_vec());
+            check_reads(&naive, &wanted, |shard, offset, len| set.read_with(&cursors[shard], offset, len).unwrap().to_vec());
             for (cursor, bytes) in cursors.iter().zip(&naive) {
                 prop_assert_eq!(set.len(cursor.shard()).unwrap(), bytes.len() as u64);
                 let found: Vec<u8> = (0..bytes.len() as u64)
                     .step_by(5000)
-                    .flat_map(|offset| set.read_on(cursor, offset, 5000).unwrap().to_vec())
+                    .flat_map(|offset| set.read_with(cursor, offset, 5000).unwrap().to_vec())
                     .collect();
                 prop_assert!(found == *bytes);
             }
@@ -177,7 +177,7 @@ fn concurrent_readers_in_any_order_see_the_same_bytes() {
                 let bytes = &naive[shard as usize];
                 let step = [512, 4096, 10_240, 131_072, 1 << 20, 5 << 20][usize::try_from(reader).unwrap()];
                 for start in (0..bytes.len()).step_by(step) {
-                    let found = set.read_on(&cursor, start as u64, step).unwrap();
+                    let found = set.read_with(&cursor, start as u64, step).unwrap();
                     assert!(found == bytes[start..bytes.len().min(start + step)], "reader {reader} at {start}");
                 }
             });

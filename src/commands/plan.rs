@@ -54,7 +54,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         dataset.label_names.len(),
         plan.shards.len(),
         plan.options.samples_per_shard,
-        Plan::shard_name(u32::try_from(plan.shards.len().saturating_sub(1)).unwrap_or(u32::MAX)),
+        Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0)),
         ByteSize(plan.shard_bytes()),
         plan.options.format.extensions().map(|extension| format!(".{extension}")).join(" "),
         plan.digest,

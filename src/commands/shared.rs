@@ -44,7 +44,7 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
         return archive::plan(folder, SCANNERS);
     }
     let (config, options) = args.resolve()?;
-    let plan = Plan::of(&config, options)?;
+    let plan = Plan::load_or_make(&config, options)?;
     for warning in &plan.dataset.warnings {
         eprintln!("ctwds-fs: warning: {warning}");
     }

@@ -18,7 +18,7 @@ use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
 use crate::verify::{Verdict, readable};
@@ -97,10 +97,10 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let mut volumes = Vec::new();
-    for shard in (0..).take(plan.shards.len()) {
+    for shard in plan.shard_ids() {
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
-                && member.member == VOLUME
+                && member.member == Member::Volume
             {
                 let sample = plan.sample_index(shard, member);
                 volumes.push(PlannedVolume { shard, sample, range: extent.start..extent.start + extent.len });
@@ -126,7 +126,7 @@ fn read(set: &ShardSet, volume: &PlannedVolume, bar: &Bar) -> Result<()> {
     let mut offset = volume.range.start;
     while offset < volume.range.end {
         let len = READ.min(volume.range.end - offset);
-        set.read_on(&cursor, offset, to_usize(len))?;
+        set.read_with(&cursor, offset, to_usize(len))?;
         bar.advance(len);
         offset += len;
     }

@@ -12,7 +12,7 @@ use crate::base::lock::lock;
 use crate::error::{Error, Result};
 use crate::output::journal::{self, Record};
 use crate::plan::{Plan, ShardId};
-use crate::shard::Files;
+use crate::shard::ShardFiles;
 
 /// The finished shards of a folder, by its journals (one for each part), which are read again when one has changed.
 pub(super) struct FinishedShards {
@@ -123,7 +123,7 @@ impl FinishedShards {
 }
 
 /// The shards of shuffled views take their volumes from these files.
-impl Files for Arc<FinishedShards> {
+impl ShardFiles for Arc<FinishedShards> {
     fn has(&self, shard: ShardId, size: u64) -> bool {
         self.recorded(shard) == Some(size)
     }

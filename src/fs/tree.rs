@@ -187,7 +187,7 @@ impl Tree {
         let (generations, opened) = (Generations::default(), AtomicU64::new(0));
         self.materialized = Some(Materialized { finished, generations, pool, opened });
         self.renew_inodes();
-        let ids = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
+        let ids = self.set.plan().shard_ids();
         let smaller = ids.filter(|id| !self.is_as_planned(*id)).count();
         if smaller > 0 {
             log::warn!(
@@ -203,7 +203,7 @@ impl Tree {
     pub fn renew_inodes(&self) -> Vec<String> {
         let Some(Materialized { finished, generations, .. }) = &self.materialized else { return Vec::new() };
         finished.refresh();
-        let all = 0..ShardId::try_from(self.set.plan().shards.len()).unwrap_or(ShardId::MAX);
+        let all = self.set.plan().shard_ids();
         // The files of other shards need not be looked at.
         let may_be_new = |id: &ShardId| finished.recorded(*id) != generations.current_size(*id);
         all.filter(may_be_new).filter(|id| self.renew_inode(*id)).map(Plan::shard_name).collect()

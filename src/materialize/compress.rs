@@ -12,10 +12,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, Entry};
-use crate::plan::members::{Format, VOLUME, with_codec};
-
-/// The sample's JSON among the members.
-const JSON: usize = 1;
+use crate::plan::members::{Format, Member, with_codec};
 
 /// A block to be packed, and where its frame goes.
 pub(super) struct Task {
@@ -47,20 +44,19 @@ pub(super) fn shard(
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    let extensions = format.extensions();
     let (mut at, mut written) = (0, 0);
     loop {
         let Some(header) = read(at, to_usize(tar::BLOCK)) else { return Ok(false) };
         let Some(Entry { name, size }) = tar::parse(&header) else { break };
         at += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
-        let is_volume = extension == extensions[usize::from(VOLUME)];
+        let is_volume = extension == format.extension(Member::Volume);
         let pieces = if is_volume {
             let Some(pieces) = pack(tasks, |from, len| read(at + from, len), size)? else { return Ok(false) };
             pieces
         } else {
             let Some(payload) = read(at, to_usize(size)) else { return Ok(false) };
-            vec![if extension == extensions[JSON] { with_codec(&payload) } else { payload.into() }]
+            vec![if extension == format.extension(Member::Json) { with_codec(&payload) } else { payload.into() }]
         };
         let name = if is_volume { format!("{name}.{EXTENSION}") } else { name };
         at += size + tar::padding(size);

@@ -121,7 +121,7 @@ impl Folder {
         index_files::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
-        let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+        let shards = plan.shard_ids().end;
         let strangers = self.strangers.iter().copied().collect();
         let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, strangers })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
@@ -161,7 +161,7 @@ impl Folder {
             let name = file_name(path);
             let Some(output) = name.strip_suffix(PARTIAL) else { return false };
             let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
-            let shard = Plan::shard_named(output).or_else(|| indexes::shard_indexed(output));
+            let shard = Plan::shard_named(output).or_else(|| indexes::shard_of_index(output));
             shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
         // Whoever writes what is common to all shards holds the whole folder, so nobody does now.

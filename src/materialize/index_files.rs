@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::durable::publish;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::output::indexes::{self, ENERGON_FOLDER, Listed, ShardIndex, ViewIndex};
+use crate::output::indexes::{self, ENERGON_FOLDER, ListedShard, ShardIndex, ViewIndex};
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId, View};
 
@@ -26,7 +26,7 @@ pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
 }
 
 /// Writes those of all shards together.
-pub(super) fn write_common(folder: &Path, shards: &[Listed]) -> Result<()> {
+pub(super) fn write_common(folder: &Path, shards: &[ListedShard]) -> Result<()> {
     let energon = folder.join(ENERGON_FOLDER);
     fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
     for (index, path) in common(folder) {

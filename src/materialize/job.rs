@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::journal::{Finished, Skipped};
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
 
@@ -190,7 +190,7 @@ impl<'a> Job<'a> {
             if self.stopped() {
                 return None;
             }
-            let bytes = self.set.read_on(cursor, offset, len);
+            let bytes = self.set.read_with(cursor, offset, len);
             let bytes = bytes.map_err(|error| self.note(id, cursor, offset, error)).ok()?;
             self.observer.wrote(bytes.len() as u64);
             Some(bytes)
@@ -212,12 +212,12 @@ impl<'a> Job<'a> {
         let mut failures = Vec::new();
         for (extent, _) in plan.locate(id, 0, u64::MAX) {
             let (Content::Payload(member), end) = (extent.content, extent.start + extent.len) else { continue };
-            if member.member != VOLUME || end <= offset {
+            if member.member != Member::Volume || end <= offset {
                 continue;
             }
             let mut at = extent.start;
             while at < end && !self.stopped() {
-                match self.set.read_on(cursor, at, READ.min(to_usize(end - at))) {
+                match self.set.read_with(cursor, at, READ.min(to_usize(end - at))) {
                     Ok(bytes) => at += bytes.len() as u64,
                     Err(error) => {
                         let sample = Some(plan.sample_index(id, member));

@@ -9,7 +9,7 @@ use crate::base::durable::publish;
 use crate::base::files::{file_name, list, remove, size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
-use crate::output::indexes::Listed;
+use crate::output::indexes::ListedShard;
 use crate::output::manifest::{self, Manifest, Merged};
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -63,7 +63,7 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
     }
     if missing.is_empty() {
         if !whole.is_compressed() {
-            let listed = |shard: &manifest::Shard| Listed {
+            let listed = |shard: &manifest::Shard| ListedShard {
                 name: shard.name.clone(),
                 samples: shard.samples.len(),
                 bytes: shard.size,

@@ -124,8 +124,8 @@ pub fn materialize(
     if request.recheck {
         drop_what_differs(&folder, &mut finished, request.workers, stop, observer)?;
     }
-    let all = 0..ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
-    let missing: Vec<ShardId> = all.filter(|id| request.part.has(*id) && !finished.contains_key(id)).collect();
+    let missing: Vec<ShardId> =
+        plan.shard_ids().filter(|id| request.part.has(*id) && !finished.contains_key(id)).collect();
     let kept = finished.len();
     let needed = missing.iter().map(|id| plan.shards[*id as usize].layout.len()).sum();
     let manifest_len = Manifest::new(&plan, request.part, |_| None).render().len() + 64 * (kept + missing.len());

@@ -19,7 +19,7 @@ use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::layout::Content;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
 
@@ -46,7 +46,7 @@ pub fn rebuild(
         )));
     }
     let asked = set.shared_plan();
-    let ids: Vec<ShardId> = (0..ShardId::try_from(asked.shards.len()).unwrap_or(ShardId::MAX)).collect();
+    let ids: Vec<ShardId> = asked.shard_ids().collect();
     let found = try_map(&ids, workers, |id| absent(folder, &asked, &record, *id))?;
     let (mut left_out, mut wrong) = (BTreeMap::new(), Vec::new());
     for absent in found {
@@ -72,7 +72,7 @@ pub fn rebuild(
     }
     let digests: Vec<String> = checked.into_iter().flatten().collect();
     let run = record.last_run + 1;
-    let shards = ShardId::try_from(digests.len()).unwrap_or(ShardId::MAX);
+    let shards = asked.shard_ids().end;
     let mut lines =
         vec![Line::Run(Run { run, plan_digest: asked.digest.clone(), codec: None, shards, strangers: Vec::new() })];
     for (id, sha256) in (0..).zip(&digests) {
@@ -168,7 +168,7 @@ fn check(
     }
     let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
     for (extent, _) in set.plan().locate(id, 0, u64::MAX) {
-        if matches!(extent.content, Content::Payload(member) if member.member == VOLUME) {
+        if matches!(extent.content, Content::Payload(member) if member.member == Member::Volume) {
             continue;
         }
         let planned = set.read(id, extent.start, to_usize(extent.len))?;

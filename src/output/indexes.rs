@@ -13,7 +13,6 @@ use std::fmt::Write;
 use serde_json::json;
 
 use crate::formats::tar;
-use crate::plan::members::MEMBERS;
 use crate::plan::{Plan, ShardId, View};
 
 /// The folder of Energon's files.
@@ -32,7 +31,7 @@ pub enum ShardIndex {
 
 /// A shard as the indexes of a view list it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedShard {
     /// The file's name.
     pub name: String,
     /// Samples in it.
@@ -42,16 +41,16 @@ pub struct Listed {
 }
 
 /// The shards of a view.
-pub fn list(plan: &Plan, view: View) -> Vec<Listed> {
+pub fn list(plan: &Plan, view: View) -> Vec<ListedShard> {
     let listed = |id| {
         let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
-        Some(Listed { name: Plan::shard_name(number), samples: shard.samples.len(), bytes: shard.layout.len() })
+        Some(ListedShard { name: Plan::shard_name(number), samples: shard.samples.len(), bytes: shard.layout.len() })
     };
     plan.view(view).into_iter().flatten().filter_map(listed).collect()
 }
 
 /// The shard of which a file of this name is an index.
-pub fn shard_indexed(name: &str) -> Option<ShardId> {
+pub fn shard_of_index(name: &str) -> Option<ShardId> {
     let stem = name.strip_suffix(".idx")?;
     Plan::shard_named(stem).or_else(|| Plan::shard_named(&format!("{stem}.tar")))
 }
@@ -114,7 +113,7 @@ impl ShardIndex {
 /// Extension, offset, size and name of each member of a sample.
 fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
     let key = plan.key(&plan.dataset.samples[index]);
-    let extensions: [&str; MEMBERS] = plan.options.format.extensions();
+    let extensions = plan.options.format.extensions();
     let mut line = String::new();
     let mut offset = start;
     for (extension, size) in extensions.iter().zip(plan.member_sizes(index)) {
@@ -146,11 +145,11 @@ impl ViewIndex {
     }
 
     /// Its content. A shard without a sample is in none: Energon refuses it.
-    pub fn render(self, shards: &[Listed]) -> Vec<u8> {
+    pub fn render(self, shards: &[ListedShard]) -> Vec<u8> {
         let shards = shards.iter().filter(|shard| shard.samples > 0);
         let content = match self {
             Self::Wids => {
-                let entry = |Listed { name, samples, bytes }: &Listed| json!({ "url": name, "nsamples": samples, "filesize": bytes });
+                let entry = |ListedShard { name, samples, bytes }: &ListedShard| json!({ "url": name, "nsamples": samples, "filesize": bytes });
                 let shards: Vec<_> = shards.map(entry).collect();
                 let index = json!({ "__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards });
                 format!("{index:#}\n")

@@ -1,33 +1,98 @@
-//! The digests of shards, from those of their samples.
+//! The digests of samples, shards and the plan: SHA-256 of all that determines their bytes, and of nothing else.
+//!
+//! Never hashed: times, inodes, absolute paths, numbers of threads. A plan that differs in one sample differs in the
+//! digest of that sample, in that of its shard, and in its own.
 
-use super::{Fields, Options, Plan, ShardId};
+use std::os::unix::ffi::OsStrExt;
+
 use sha2::{Digest, Sha256};
+
+use super::digest_text::DigestText;
+use super::{Options, ShardId};
+use crate::dataset::{Dataset, Sample, Study};
+use crate::volume::Recipe;
 
 /// SHA-256 of all that determines a sample's members and key.
 pub type SampleDigest = [u8; 32];
 
-impl Plan {
-    /// The digest of a sample, given as an index into the data set's.
-    pub fn sample_digest(&self, sample: usize) -> &SampleDigest {
-        &self.measured[sample].digest
+/// SHA-256 over fields. Each is hashed behind its length in bytes, as little-endian u64, so that no two lists of fields
+/// give the same stream.
+pub(super) struct FieldHasher(Sha256);
+
+impl FieldHasher {
+    /// A hasher without a field.
+    pub(super) fn new() -> Self {
+        Self(Sha256::new())
     }
 
-    /// What [`Plan::shard_digest`] is for a shard of samples with these digests, made with this plan's options.
-    pub fn digest_of_shard<'a>(&self, number: ShardId, samples: impl Iterator<Item = &'a SampleDigest>) -> String {
-        shard_digest(self.options, number, samples)
+    /// Adds a field.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The digest of all fields.
+    pub(super) fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
+    /// The digest of all fields, in hexadecimal.
+    pub(super) fn finish_hex(self) -> String {
+        format!("{:x}", self.0.finalize())
     }
 }
 
-/// Hashes what determines a shard's bytes.
+/// The digest of a sample: its slot, its path relative to the data folder, the NPZ's size, its array's name, CRC-32 and
+/// header, the recipe, and the payloads of the small members in their order.
+pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = &'a [u8]>) -> SampleDigest {
+    let mut fields = FieldHasher::new();
+    fields.add(&sample.slot.to_le_bytes());
+    fields.add(sample.path.as_os_str().as_bytes());
+    if let Some(Study { array, recipe, .. }) = sample.study() {
+        let header = &array.header;
+        fields.add(&array.file_id.size.to_le_bytes());
+        fields.add(array.member.name.as_bytes());
+        fields.add(&array.member.crc.to_le_bytes());
+        let (descr, shape) = (header.descr(), header.shape.digest_text());
+        fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
+        if *recipe != Recipe::Stored {
+            fields.add(recipe.digest_text().as_bytes());
+        }
+    }
+    payloads.for_each(|payload| fields.add(payload));
+    fields.finish()
+}
+
+/// The digest of a plain shard in hexadecimal: the options, its number, and the digests of its samples in their order.
 pub(super) fn shard_digest<'a>(
     options: Options,
     number: ShardId,
     samples: impl Iterator<Item = &'a SampleDigest>,
 ) -> String {
-    let mut fields = Fields(Sha256::new());
+    let mut fields = FieldHasher::new();
     fields.add(b"ctwds-fs shard 1");
-    let Options { samples_per_shard, format, overflow } = options;
-    fields.add(format!("{format:?} {overflow:?} {samples_per_shard} {number}").as_bytes());
+    fields.add(format!("{} {number}", options_text(options)).as_bytes());
     samples.for_each(|digest| fields.add(digest));
-    format!("{:x}", fields.0.finalize())
+    fields.finish_hex()
+}
+
+/// The digest of a plan in hexadecimal: the options, the number of slots, the label names, and the digests of all
+/// samples in their order.
+pub(super) fn plan_digest<'a>(
+    options: Options,
+    dataset: &Dataset,
+    samples: impl Iterator<Item = &'a SampleDigest>,
+) -> String {
+    let mut fields = FieldHasher::new();
+    fields.add(b"ctwds-fs plan 1");
+    fields.add(format!("{} {}", options_text(options), dataset.slots).as_bytes());
+    fields.add(dataset.label_names.join("\n").as_bytes());
+    samples.for_each(|digest| fields.add(digest));
+    fields.finish_hex()
+}
+
+/// The options that change a shard's bytes, with spaces between them: `Ctclip Error 100`.
+pub(super) fn options_text(options: Options) -> String {
+    let Options { samples_per_shard, format, overflow } = options;
+    format!("{} {} {samples_per_shard}", format.digest_text(), overflow.digest_text())
 }

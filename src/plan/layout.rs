@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::formats::tar;
+use crate::plan::members::Member;
 
 /// What fills an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub enum Content {
 pub struct MemberId {
     /// The sample's number among those in the shard (not its index in the key, which skips empty slots).
     pub sample: u32,
-    /// The member's number in the sample.
-    pub member: u8,
+    /// The member of that sample.
+    pub member: Member,
 }
 
 /// A run of bytes with one origin.
@@ -108,11 +109,11 @@ impl ShardLayout {
 /// The extents of one sample: of each member the header, the payload and the padding; none is empty.
 fn extents(mut start: u64, sample: usize, sizes: &[u64]) -> impl Iterator<Item = Extent> + '_ {
     let sample = u32::try_from(sample).unwrap_or(u32::MAX);
-    let member = move |(member, &size): (u8, &u64)| {
+    let member = move |(member, &size): (Member, &u64)| {
         let id = MemberId { sample, member };
         [(tar::BLOCK, Content::Header(id)), (size, Content::Payload(id)), (tar::padding(size), Content::Zeros)]
     };
-    (0u8..).zip(sizes).flat_map(member).filter(|(len, _)| *len > 0).map(move |(len, content)| {
+    Member::ALL.into_iter().zip(sizes).flat_map(member).filter(|(len, _)| *len > 0).map(move |(len, content)| {
         start += len;
         Extent { start: start - len, len, content }
     })

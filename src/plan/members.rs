@@ -18,18 +18,48 @@ pub enum Format {
     Npy,
 }
 
-/// Members of a sample, in their order in the shard.
-pub const MEMBERS: usize = 4;
-/// The number of the member that holds the voxels.
-pub const VOLUME: u8 = 0;
+/// A member of a sample, by what it holds. The order is that in the shard, and the same in all formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// The voxels, behind an NPY header in [`Format::Npy`].
+    Volume,
+    /// The JSON: study id, shapes, dtype and the values of the metadata table.
+    Json,
+    /// The report: findings, a newline, impressions.
+    Text,
+    /// One float32 for each class.
+    Labels,
+}
+
+impl Member {
+    /// All members, in their order in the shard.
+    pub const ALL: [Self; 4] = [Self::Volume, Self::Json, Self::Text, Self::Labels];
+    /// All members but the volume, in their order in the shard.
+    pub const SMALL: [Self; 3] = [Self::Json, Self::Text, Self::Labels];
+    /// The number of members of a sample.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The place of the member in [`Member::ALL`], and so among the members of each sample.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// The payload sizes of a sample's members in bytes, in the order of [`Member::ALL`].
+pub type MemberSizes = [u64; Member::COUNT];
 
 impl Format {
-    /// The members' extensions.
-    pub const fn extensions(self) -> [&'static str; MEMBERS] {
+    /// The extensions of all members, in their order in the shard.
+    pub const fn extensions(self) -> [&'static str; Member::COUNT] {
         match self {
             Self::Ctclip => ["bin", "json", "txt", "labels"],
             Self::Npy => ["volume.npy", "meta.json", "report.txt", "labels.npy"],
         }
+    }
+
+    /// The extension of one member, without the dot before it.
+    pub const fn extension(self, member: Member) -> &'static str {
+        self.extensions()[member.index()]
     }
 
     /// The bytes before the voxels in the volume's member.
@@ -40,13 +70,20 @@ impl Format {
         }
     }
 
-    /// The payload of a member other than the volume.
-    pub fn payload(self, member: u8, sample: &Sample) -> Vec<u8> {
-        match (&sample.source, member) {
-            (Source::Shard(stored), _) => stored.small[usize::from(member) - 1].clone(),
-            (Source::Npz(study), 1) => json(&sample.study_id, study).into_bytes(),
-            (Source::Npz(study), 2) => study.text.clone().into_bytes(),
-            (Source::Npz(study), _) => self.labels(&study.labels),
+    /// The payload of a member; empty for [`Member::Volume`], whose bytes come from the volume.
+    pub fn payload(self, member: Member, sample: &Sample) -> Vec<u8> {
+        match &sample.source {
+            Source::Npz(study) => match member {
+                Member::Volume => Vec::new(),
+                Member::Json => json(&sample.study_id, study).into_bytes(),
+                Member::Text => study.text.clone().into_bytes(),
+                Member::Labels => self.labels(&study.labels),
+            },
+            // The three small members of a shard on disk, without the volume before them.
+            Source::Shard(stored) => match member {
+                Member::Volume => Vec::new(),
+                Member::Json | Member::Text | Member::Labels => stored.small[member.index() - 1].clone(),
+            },
         }
     }
 

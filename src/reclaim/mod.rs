@@ -155,7 +155,7 @@ impl Reclaim {
         let samples = self.npz.as_ref().map_or(&[][..], |plan| &plan.dataset.samples);
         let bytes = samples.iter().map(|sample| sample.file_id().size).sum();
         let volumes = self.npz.as_ref().map_or(0, |plan| 2 * plan.payload_bytes);
-        let files = self.ids().filter(|id| self.is_to_do(*id)).map(|id| self.shard_size(id));
+        let files = self.shards.shard_ids().filter(|id| self.is_to_do(*id)).map(|id| self.shard_size(id));
         Survey { files: samples.len(), bytes, to_read: volumes + files.sum::<u64>() }
     }
 
@@ -180,7 +180,7 @@ impl Reclaim {
         let (deleted, not_in_shards) = (self.journal.is_some(), self.shards.dataset.left_out.len());
         let removed_earlier = self.states.iter().filter(|state| matches!(state, State::Removed(_))).count();
         let mut outcome = Outcome { deleted, removed_earlier, not_in_shards, ..Outcome::default() };
-        let todo: Vec<ShardId> = self.ids().filter(|id| self.is_to_do(*id)).collect();
+        let todo: Vec<ShardId> = self.shards.shard_ids().filter(|id| self.is_to_do(*id)).collect();
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         let manifest = self.folder.join(manifest::NAME);
         sync(&manifest).map_err(|error| Error::io(&manifest, "make the manifest durable", error))?;
@@ -204,10 +204,6 @@ impl Reclaim {
         }
         outcome.interrupted = stop.load(Ordering::Relaxed);
         Ok(outcome)
-    }
-
-    fn ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        0..ShardId::try_from(self.shards.shards.len()).unwrap_or(ShardId::MAX)
     }
 
     /// Whether an NPZ of this shard is not known to have been removed by us.
@@ -301,7 +297,7 @@ impl Reclaim {
                 (State::Here(_), None) => return Err("its NPZ files are gone".into()),
             }
         }
-        let digest = self.npz.as_ref().map(|plan| plan.digest_of_shard(id, digests.into_iter()));
+        let digest = self.npz.as_ref().map(|plan| plan.shard_digest_of_samples(id, digests.into_iter()));
         if digest.as_deref() == self.shards.shard_digest(id) {
             return Ok(());
         }

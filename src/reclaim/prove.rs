@@ -100,7 +100,7 @@ impl Proof<'_> {
                 return Err("interrupted".into());
             }
             let len = to_usize(READ.min(stored.end - stored.start - done));
-            let read = |set: &ShardSet, cursor, at| set.read_on(cursor, at, len).map_err(|error| error.to_string());
+            let read = |set: &ShardSet, cursor, at| set.read_with(cursor, at, len).map_err(|error| error.to_string());
             let (right, found) =
                 (read(self.npz, npz, made.start + done)?, read(self.shards, shard, stored.start + done)?);
             if right.len() != len || found.len() != len {
@@ -119,9 +119,8 @@ impl Proof<'_> {
     /// What stands at a byte of a shard, in words.
     fn difference(&self, id: ShardId, at: u64) -> String {
         let plan = self.shards.plan();
-        let extensions = plan.options.format.extensions();
         let what = match plan.locate(id, at, 1).next().map(|(extent, _)| extent.content) {
-            Some(Content::Payload(member)) => format!("its .{}", extensions[usize::from(member.member)]),
+            Some(Content::Payload(member)) => format!("its .{}", plan.options.format.extension(member.member)),
             _ => "its headers".into(),
         };
         format!("{what} in the shard is not what is made from the NPZ file (byte {at} of the plain shard)")

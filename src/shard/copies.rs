@@ -14,12 +14,12 @@ use crate::base::num::to_usize;
 use crate::cache::Key;
 use crate::error::Result;
 use crate::formats::tar;
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
 
 /// The finished files of plain shards.
-pub trait Files: Send + Sync {
+pub trait ShardFiles: Send + Sync {
     /// Whether the file of a shard is finished and has this size, as far as that is known without asking a disk.
     fn has(&self, shard: ShardId, size: u64) -> bool;
     /// The file and its state, if it is there and has this size. May wait for a disk.
@@ -28,21 +28,21 @@ pub trait Files: Send + Sync {
 
 #[derive(Default)]
 pub(super) struct Copies {
-    files: OnceLock<Box<dyn Files>>,
+    files: OnceLock<Box<dyn ShardFiles>>,
     /// Fills from files, those under way included.
     pub(super) fills: AtomicU64,
     unreadable: Mutex<HashSet<Key>>,
 }
 
 impl Copies {
-    pub(super) fn set(&self, files: Box<dyn Files>) {
+    pub(super) fn set(&self, files: Box<dyn ShardFiles>) {
         let _ = self.files.set(files); // the first stay
     }
 
     /// Whether there is a copy, as far as that is known. Never waits.
     pub(super) fn has(&self, plan: &Plan, key: Key) -> bool {
         let Some(files) = self.files.get() else { return false };
-        let shard = plain_shard(plan, key);
+        let shard = plan.shard_of(to_usize(key.into()));
         plan.shard(shard).is_some_and(|planned| files.has(shard, planned.layout.len()))
             && !lock(&self.unreadable).contains(&key)
     }
@@ -89,13 +89,14 @@ impl Copies {
         if !self.has(plan, key) {
             return None;
         }
-        let (id, index) = (plain_shard(plan, key), key as usize);
+        let index = to_usize(key.into());
+        let id = plan.shard_of(index);
         let shard = plan.shard(id)?;
         let (path, file_id) = self.files.get()?.find(id, shard.layout.len())?;
         let start = shard.layout.sample_starts().get(index.checked_sub(shard.samples.start)?)?;
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
         // What stands before the voxels in the member is not part of the volume.
-        let prefix = plan.member_sizes(index)[usize::from(VOLUME)] - len;
+        let prefix = plan.member_sizes(index)[Member::Volume.index()] - len;
         let member = ShardMember {
             file: path.clone(),
             file_id,
@@ -105,10 +106,6 @@ impl Copies {
         };
         Some((path, member))
     }
-}
-
-fn plain_shard(plan: &Plan, key: Key) -> ShardId {
-    plan.dataset.samples[to_usize(key.into())].slot / plan.options.samples_per_shard
 }
 
 /// Takes bytes and hands none on.

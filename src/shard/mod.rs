@@ -15,7 +15,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use copies::Copies;
-pub use copies::Files;
+pub use copies::ShardFiles;
 pub use cursor::Cursor;
 
 use crate::base::lock::lock;
@@ -146,7 +146,7 @@ impl ShardSet {
     }
 
     /// From now on, takes volumes from these files where they are there. Changes no byte.
-    pub fn use_copies(&self, files: Box<dyn Files>) {
+    pub fn use_copies(&self, files: Box<dyn ShardFiles>) {
         self.inner.cache.source().copies.set(files);
     }
 
@@ -189,7 +189,7 @@ impl ShardSet {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_on(&self, cursor: &Arc<Cursor>, offset: u64, len: usize) -> Result<Bytes> {
+    pub fn read_with(&self, cursor: &Arc<Cursor>, offset: u64, len: usize) -> Result<Bytes> {
         wait_for(|done| self.read_then(cursor, offset, len, done))
     }
 

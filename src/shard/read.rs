@@ -14,7 +14,7 @@ use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};
 use crate::plan::ShardId;
 use crate::plan::layout::{Content, Extent};
-use crate::plan::members::VOLUME;
+use crate::plan::members::Member;
 
 /// The work that a look at a volume's first or last bytes may cost before the whole volume is filled instead:
 /// 4 MiB of stored source bytes, or 1 MiB of deflated ones, is 2 ms.
@@ -91,7 +91,7 @@ fn push_parts(set: &Inner, shard: ShardId, extent: Extent, range: Range<u64>, pa
         Content::Payload(member) => member,
     };
     let small = plan.small_payload(shard, member);
-    if member.member != VOLUME {
+    if member.member != Member::Volume {
         return parts.push_back(Part::Literal(slice(small, &range)));
     }
     // The volume's member: what stands before the voxels, then they.

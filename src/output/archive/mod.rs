@@ -13,13 +13,17 @@ use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
-use crate::plan::members::{MEMBERS, VOLUME, without_codec};
+use crate::plan::members::{self, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, ShardMember, Storage, read_table};
 use walk::{Member, Windows};
 
-/// The number of the sample's JSON among its members.
-const JSON: usize = 1;
+/// Members of a sample.
+const MEMBERS: usize = members::Member::COUNT;
+/// The place of the volume among them.
+const VOLUME: usize = members::Member::Volume.index();
+/// The place of the JSON among them.
+const JSON: usize = members::Member::Json.index();
 
 /// The plan of the shards in `folder`, which `threads` threads look into: the same plan, to the digest, that they were
 /// made by.
@@ -112,10 +116,10 @@ impl Opened<'_> {
             return Err(other(format!("a sample of key {key}")));
         };
         let extensions = self.manifest.format.extensions();
-        let plain_name = format!("{key}.{}", extensions[usize::from(VOLUME)]);
-        let is_packed = members[usize::from(VOLUME)].name == format!("{plain_name}.{EXTENSION}");
+        let plain_name = format!("{key}.{}", extensions[VOLUME]);
+        let is_packed = members[VOLUME].name == format!("{plain_name}.{EXTENSION}");
         for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
-            if !(number == usize::from(VOLUME) && is_packed) && member.name != format!("{key}.{extension}") {
+            if !(number == VOLUME && is_packed) && member.name != format!("{key}.{extension}") {
                 return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
             }
         }
@@ -131,7 +135,7 @@ impl Opened<'_> {
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let stored = Stored {
-            volume: self.volume_member(&members[usize::from(VOLUME)], is_packed)?,
+            volume: self.volume_member(&members[VOLUME], is_packed)?,
             kind: self.manifest.volume_kind,
             small,
             npz_size: listed.source_size,

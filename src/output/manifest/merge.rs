@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Manifest, SCHEMA_VERSION};
 use crate::output::partition::Part;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, shard_ids};
 
 /// What the parts' manifests make together.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
     merged.shards.sort_by_key(|shard| Plan::shard_named(&shard.name));
     found.sort_unstable();
     let mut missing: BTreeMap<u32, Vec<ShardId>> = BTreeMap::new();
-    for id in 0..ShardId::try_from(whole.num_shards).unwrap_or(ShardId::MAX) {
+    for id in shard_ids(whole.num_shards) {
         if found.binary_search(&Some(id)).is_err() {
             missing.entry(id % whole.of).or_default().push(id);
         }

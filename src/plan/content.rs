@@ -1,0 +1,123 @@
+//! The bytes behind a plan's extents: the tar header of a member, its payload, and the volume that makes its voxels.
+//! Nothing here reads a file.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::digests::{self, SampleDigest};
+use super::layout::MemberId;
+use super::members::{Member, MemberSizes};
+use super::{Options, Plan, ShardId};
+use crate::dataset::{Sample, Source, Study};
+use crate::error::{Error, Result};
+use crate::formats::tar;
+use crate::volume::{NpzVolume, Overflow, ShardVolume, Volume};
+
+impl Plan {
+    /// The key of a sample, `000012_000034`: the number of its plain shard and the number of its slot in that shard,
+    /// both from 0. A shuffled view changes no key.
+    pub fn key(&self, sample: &Sample) -> String {
+        let per_shard = self.options.samples_per_shard;
+        format!("{:06}_{:06}", sample.slot / per_shard, sample.slot % per_shard)
+    }
+
+    /// The sample of a member of a shard, as an index into the samples of the data set.
+    ///
+    /// # Panics
+    /// The shard does not have this member.
+    pub fn sample_index(&self, shard: ShardId, member: MemberId) -> usize {
+        self.samples(shard).get(member.sample as usize).expect("the layout has this sample")
+    }
+
+    /// The tar header of a member of a shard: its name, `<key>.<extension>`, and the size of its payload.
+    ///
+    /// # Panics
+    /// The shard does not have this member.
+    pub fn header(&self, shard: ShardId, member: MemberId) -> [u8; 512] {
+        let index = self.sample_index(shard, member);
+        let key = self.key(&self.dataset.samples[index]);
+        let extension = self.options.format.extension(member.member);
+        tar::header(&format!("{key}.{extension}"), self.member_sizes(index)[member.member.index()])
+    }
+
+    /// The payload of a member of a shard, without voxels: of the volume's member, only the bytes before the voxels.
+    ///
+    /// # Panics
+    /// The shard does not have this member.
+    pub fn small_payload(&self, shard: ShardId, member: MemberId) -> Bytes {
+        let sample = &self.dataset.samples[self.sample_index(shard, member)];
+        match member.member {
+            Member::Volume => volume_prefix(self.options, sample),
+            small => self.options.format.payload(small, sample),
+        }
+        .into()
+    }
+
+    /// The payload sizes of a sample's members in bytes; the sample is an index into the samples of the data set.
+    pub fn member_sizes(&self, sample: usize) -> &MemberSizes {
+        &self.measured[sample].sizes
+    }
+
+    /// The volume that makes the voxels of a sample.
+    pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
+        let root = &self.dataset.root;
+        match &sample.source {
+            Source::Npz(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
+            Source::Shard(stored) => {
+                Volume::Shard(ShardVolume { path: root.join(&stored.volume.file), member: &stored.volume })
+            }
+        }
+    }
+}
+
+fn npz_volume(path: PathBuf, study: &Study, overflow: Overflow) -> NpzVolume<'_> {
+    NpzVolume { path, array: &study.array, recipe: &study.recipe, overflow }
+}
+
+/// The bytes before the voxels in the volume's member: an NPY header, or none. Where the sample is read from a shard on
+/// disk, the whole member counts as the volume, and nothing is before it.
+fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
+    sample.study().map_or_else(Vec::new, |study| {
+        options.format.volume_prefix(npz_volume(PathBuf::new(), study, options.overflow).shape())
+    })
+}
+
+/// The payload size of the volume's member in bytes.
+fn volume_member_len(options: Options, sample: &Sample) -> u64 {
+    let volume_len = match &sample.source {
+        Source::Npz(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
+        Source::Shard(stored) => stored.volume.len,
+    };
+    volume_prefix(options, sample).len() as u64 + volume_len
+}
+
+/// What layouts and digests need of a sample, so that its small members need not be made again for them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MeasuredSample {
+    /// The payload sizes of all members in bytes.
+    pub(super) sizes: MemberSizes,
+    /// The digest of the sample.
+    pub(super) digest: SampleDigest,
+}
+
+impl MeasuredSample {
+    /// Makes the small members of a sample once, for their sizes and for the digest.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a member is too large for a tar file of the USTAR format.
+    pub(super) fn new(options: Options, sample: &Sample) -> Result<Self> {
+        let small = Member::SMALL.map(|member| options.format.payload(member, sample));
+        let [json, text, labels] = small.each_ref().map(|payload| payload.len() as u64);
+        let sizes = [volume_member_len(options, sample), json, text, labels];
+        match sizes.iter().max() {
+            Some(&largest) if largest > tar::MAX_PAYLOAD => Err(Error::Refused(format!(
+                "{}: a member of {largest} bytes does not fit a tar file of the USTAR format (8 GiB at most); \
+                 leave the volume out of the data folder",
+                sample.path.display()
+            ))),
+            _ => Ok(Self { sizes, digest: digests::sample_digest(sample, small.iter().map(Vec::as_slice)) }),
+        }
+    }
+}

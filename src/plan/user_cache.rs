@@ -1,0 +1,232 @@
+//! Plans in the user's cache folder, so that a second start reads no table, lists no folder and opens no volume: it only
+//! asks whether any of the inputs has changed.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::content::MeasuredSample;
+use super::digests::{FieldHasher, options_text};
+use super::{Options, Plan};
+use crate::base::user_cache;
+use crate::dataset::{Config, Dataset, Selection};
+use crate::error::{Error, Result};
+use crate::volume::{KindOptions, Rescale};
+
+/// The number of plans that are kept, one for each choice of inputs and options. A plan of 47,149 volumes takes some
+/// 72 MB with reports of CT-RATE's length.
+const KEPT: usize = 8;
+/// The begin of a plan file's name.
+const PREFIX: &str = "plan-";
+
+/// The content of a plan file: what laying out a plan needs.
+#[derive(Serialize, Deserialize)]
+struct CachedPlan {
+    dataset: Dataset,
+    measured: Vec<MeasuredSample>,
+    digest: String,
+}
+
+impl Plan {
+    /// The plan of a data set: from the user's cache folder if no input has changed since it was written there, else a
+    /// new one, which is written there. Without [`Config::scan_cache`] always a new one.
+    ///
+    /// # Errors
+    /// As [`Dataset::scan`] and [`Plan::new`].
+    pub fn load_or_make(config: &Config, options: Options) -> Result<Self> {
+        let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
+        let cached = file.as_deref().filter(|_| !config.rescan).and_then(user_cache::load::<CachedPlan>);
+        if let Some(CachedPlan { dataset, measured, digest }) = cached
+            && dataset.is_current(config)
+        {
+            return Ok(Self::lay_out(dataset, options, measured, digest));
+        }
+        let settled = user_cache::settled_before();
+        let dataset = Dataset::scan(config)?;
+        let (measured, digest) = Self::measure(&dataset, options)?;
+        let made = CachedPlan { dataset, measured, digest };
+        if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled)) {
+            user_cache::store(&file, &made);
+            remove_old(file.parent().unwrap_or(Path::new(".")));
+        }
+        Ok(Self::lay_out(made.dataset, options, made.measured, made.digest))
+    }
+}
+
+/// The path of the plan file for a choice of inputs and options.
+fn file(folder: &Path, config: &Config, options: Options) -> Result<PathBuf> {
+    let key = key(config, options)?;
+    Ok(folder.join(format!("{PREFIX}{key}.bin")))
+}
+
+/// SHA-256, in hexadecimal, of all that a plan is asked for with. Paths count as absolute ones. The file that is named
+/// by it counts only for the program that wrote it ([`user_cache`]), so that a later version may hash other fields.
+fn key(config: &Config, options: Options) -> Result<String> {
+    // Every field is named, so that one which is added cannot be forgotten here.
+    let Config {
+        data_folder,
+        reports_file,
+        meta_file,
+        labels_file,
+        array,
+        volumes,
+        selection: Selection { condition, studies },
+        limit,
+        strict,
+        missing_text,
+        missing_meta,
+        kind: KindOptions { kind, dialect, rescale, resample, spacing, shape, hu_range, pad_value },
+        exclude,
+        // These change no plan.
+        scan_cache: _,
+        rescan: _,
+        threads: _,
+    } = config;
+    let mut fields = FieldHasher::new();
+    for path in [data_folder, reports_file, meta_file, labels_file] {
+        fields.add(absolute(path)?.as_os_str().as_bytes());
+    }
+    for path in [exclude, studies] {
+        let path = path.as_deref().map(absolute).transpose()?;
+        add_list(&mut fields, path.as_deref().map(|path| path.as_os_str().as_bytes()).as_slice());
+    }
+    add_list(&mut fields, array.as_deref().map(str::as_bytes).as_slice());
+    let volumes = volumes.as_ref().map(|volumes| volumes.iter().map(|path| path.as_os_str().as_bytes()));
+    fields.add(&[u8::from(volumes.is_some())]);
+    add_list(&mut fields, &volumes.into_iter().flatten().collect::<Vec<_>>());
+    let condition = condition.as_ref().map(ToString::to_string);
+    add_list(&mut fields, condition.as_deref().map(str::as_bytes).as_slice());
+    add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
+    fields.add(missing_text.as_bytes());
+    let dialect = dialect.map_or(u8::MAX, |dialect| dialect as u8);
+    fields.add(&[u8::from(*strict), *missing_meta as u8, *kind as u8, dialect, *resample as u8]);
+    let (rescale, slope_and_intercept) = match rescale {
+        Rescale::Auto => (0, [0.0; 2]),
+        Rescale::Table => (1, [0.0; 2]),
+        Rescale::None => (2, [0.0; 2]),
+        Rescale::Values(slope, intercept) => (3, [*slope, *intercept]),
+    };
+    fields.add(&[rescale]);
+    for number in slope_and_intercept.iter().chain(spacing).chain(hu_range).chain([pad_value]) {
+        fields.add(&number.to_bits().to_le_bytes());
+    }
+    shape.iter().for_each(|size| fields.add(&size.to_le_bytes()));
+    fields.add(options_text(options).as_bytes());
+    Ok(fields.finish_hex())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io(path, "resolve the path", error))
+}
+
+/// Adds a list of any length: the number of its elements, then these. An optional value is a list of none or one.
+fn add_list(fields: &mut FieldHasher, list: &[impl AsRef<[u8]>]) {
+    fields.add(&(list.len() as u64).to_le_bytes());
+    list.iter().for_each(|element| fields.add(element.as_ref()));
+}
+
+/// Removes all but the latest plan files; a file that cannot be removed stays.
+fn remove_old(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut plans: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    plans.sort_by(|a, b| b.cmp(a));
+    for (_, path) in plans.iter().skip(KEPT) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::dataset::MissingMeta;
+    use crate::plan::members::Format;
+    use crate::volume::{Dialect, Kind, Overflow, Resample};
+
+    const OPTIONS: Options = Options { samples_per_shard: 100, format: Format::Ctclip, overflow: Overflow::Error };
+
+    fn config() -> Config {
+        Config {
+            data_folder: "/data".into(),
+            reports_file: "/reports.csv".into(),
+            meta_file: "/meta.csv".into(),
+            labels_file: "/labels.csv".into(),
+            array: None,
+            volumes: None,
+            selection: Selection::default(),
+            limit: None,
+            strict: false,
+            missing_text: String::new(),
+            missing_meta: MissingMeta::Exclude,
+            kind: KindOptions::default(),
+            exclude: None,
+            scan_cache: None,
+            rescan: false,
+            threads: 1,
+        }
+    }
+
+    #[test]
+    fn whatever_changes_a_plan_changes_its_file() {
+        let changes: [fn(&mut Config); 26] = [
+            |_| (),
+            |config| config.data_folder = "/data2".into(),
+            |config| config.reports_file = "/reports2.csv".into(),
+            |config| config.meta_file = "/meta2.csv".into(),
+            |config| config.labels_file = "/labels2.csv".into(),
+            |config| config.array = Some(String::new()),
+            |config| config.array = Some("data".into()),
+            |config| config.volumes = Some(vec![]),
+            |config| config.volumes = Some(vec!["a".into(), "b".into()]),
+            |config| config.volumes = Some(vec!["ab".into()]),
+            |config| config.selection.condition = Some("a == 1".parse().unwrap()),
+            |config| config.selection.studies = Some("/list".into()),
+            |config| config.exclude = Some("/list".into()),
+            |config| config.limit = Some(0),
+            |config| config.strict = true,
+            |config| config.missing_text = "none".into(),
+            |config| config.missing_meta = MissingMeta::Nan,
+            |config| config.kind.kind = Kind::Rescaled,
+            |config| config.kind.dialect = Some(Dialect::Native),
+            |config| config.kind.rescale = Rescale::Table,
+            |config| config.kind.rescale = Rescale::Values(0.0, 0.0),
+            |config| config.kind.resample = Resample::Never,
+            |config| config.kind.spacing[2] = 1.0,
+            |config| config.kind.shape[0] = 512,
+            |config| config.kind.hu_range[0] = -1024.0,
+            |config| config.kind.pad_value = 0.0,
+        ];
+        let changed = |change: &fn(&mut Config)| {
+            let mut config = config();
+            change(&mut config);
+            key(&config, OPTIONS).unwrap()
+        };
+        let mut keys: BTreeSet<String> = changes.iter().map(changed).collect();
+        for options in [
+            Options { samples_per_shard: 10, ..OPTIONS },
+            Options { format: Format::Npy, ..OPTIONS },
+            Options { overflow: Overflow::Inf, ..OPTIONS },
+        ] {
+            keys.insert(key(&config(), options).unwrap());
+        }
+        assert_eq!(keys.len(), changes.len() + 3);
+    }
+
+    #[test]
+    fn what_changes_no_plan_changes_no_file() {
+        let config = config();
+        let here = std::env::current_dir().unwrap();
+        let other = Config { scan_cache: Some("/cache".into()), rescan: true, threads: 8, ..config.clone() };
+        assert_eq!(key(&other, OPTIONS).unwrap(), key(&config, OPTIONS).unwrap());
+        let relative = Config { data_folder: "data".into(), ..config.clone() };
+        let absolute = Config { data_folder: here.join("data"), ..config };
+        assert_eq!(key(&relative, OPTIONS).unwrap(), key(&absolute, OPTIONS).unwrap());
+    }
+}
