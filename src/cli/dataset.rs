@@ -153,7 +153,8 @@ impl DatasetArgs {
     /// The paths of the data set, of the flags or else of the configuration. No other function decides them.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the flags that are missing, if there is no configuration; the errors of [`Configured`].
+    /// [`Error::Usage`] with the flags that are missing, if there is no configuration; the errors of reading the
+    /// configuration.
     pub fn input_paths(&self) -> Result<InputPaths> {
         let given = [
             ("--data-folder", &self.data_folder),
@@ -178,7 +179,7 @@ impl DatasetArgs {
     /// The data set's keys in the configuration; `None` if the user named no configuration.
     ///
     /// # Errors
-    /// The errors of [`Configured::read`].
+    /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no YAML or has no section `data`.
     pub fn configured(&self) -> Result<Option<Configured>> {
         let named = self.config.as_deref().zip(self.split);
         named.map(|(file, split)| Configured::read(file, split)).transpose()

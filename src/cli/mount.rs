@@ -61,7 +61,7 @@ impl MountArgs {
     /// The mountpoint, of the command line or else of the configuration.
     ///
     /// # Errors
-    /// [`Error::Usage`] if neither names one; the errors of [`Configured`](super::config::Configured).
+    /// [`Error::Usage`] if neither names one; the errors of reading the configuration.
     pub fn mountpoint(&self) -> Result<PathBuf> {
         match (&self.mountpoint, self.dataset.configured()?) {
             (Some(path), _) => Ok(path.clone()),
