@@ -1,7 +1,7 @@
-//! Volumes that stand in finished shard files already, byte for byte: read from there instead of being made again.
+//! Volumes that are copied from finished shard files instead of being made again.
 //!
-//! Only the files of plain shards count, of exactly the planned size. A copy that cannot be read, or whose file is
-//! gone, is made as if it had never been there, and not tried again.
+//! Only files of plain shards count, of exactly the planned size. A volume whose copy cannot be read, or whose file is
+//! gone, is made from its source; a copy that could not be read is not tried again.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,28 +18,32 @@ use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
 
-/// The finished files of plain shards.
+/// The finished files of plain shards, as whoever serves a plan knows them.
 pub trait ShardFiles: Send + Sync {
-    /// Whether the file of a shard is finished and has this size, as far as that is known without asking a disk.
+    /// Whether the file of a shard is finished and has `size` bytes, as far as that is known without asking a disk.
     fn has(&self, shard: ShardId, size: u64) -> bool;
-    /// The file and its state, if it is there and has this size. May wait for a disk.
+    /// The path and the identity of a shard's file, if the file is there and has `size` bytes. May wait for a disk.
     fn find(&self, shard: ShardId, size: u64) -> Option<(PathBuf, FileId)>;
 }
 
+/// The copies of volumes in finished shard files.
 #[derive(Default)]
 pub(super) struct Copies {
+    /// Where finished files are; empty until somebody says so.
     files: OnceLock<Box<dyn ShardFiles>>,
-    /// Fills from files, those under way included.
+    /// The number of fills from files, those under way included.
     pub(super) fills: AtomicU64,
+    /// Volumes whose copies could not be read.
     unreadable: Mutex<HashSet<Key>>,
 }
 
 impl Copies {
+    /// Says where finished files are. Only the first call counts.
     pub(super) fn set(&self, files: Box<dyn ShardFiles>) {
-        let _ = self.files.set(files); // the first stay
+        let _ = self.files.set(files);
     }
 
-    /// Whether there is a copy, as far as that is known. Never waits.
+    /// Whether a volume has a copy, as far as that is known. Never waits.
     pub(super) fn has(&self, plan: &Plan, key: Key) -> bool {
         let Some(files) = self.files.get() else { return false };
         let shard = plan.shard_of(to_usize(key.into()));
@@ -47,14 +51,14 @@ impl Copies {
             && !lock(&self.unreadable).contains(&key)
     }
 
-    /// Fills a volume from its copy. Nothing is handed on before all of it was read: whatever fails, the volume can be
-    /// made from its source. `None` if it must.
+    /// Fills a volume from its copy. Nothing is handed on before the whole copy was read, so that the volume can still be
+    /// made from its source, whatever fails. `None` if it must be: there is no copy that can be read.
     pub(super) fn fill(&self, plan: &Plan, key: Key, sink: &mut impl Sink) -> Option<Filled> {
         let (path, member) = self.find(plan, key)?;
         self.fills.fetch_add(1, Ordering::Relaxed);
-        let mut whole = Withheld { sink, len: 0 };
-        let filled = ShardVolume { path, member: &member }.fill(&mut whole);
-        let len = whole.len;
+        let mut withheld = Withheld { sink, len: 0 };
+        let filled = ShardVolume { path, member: &member }.fill(&mut withheld);
+        let len = withheld.len;
         match self.if_readable(key, filled) {
             Some(Filled::Complete) => {
                 sink.publish(len);
@@ -68,12 +72,14 @@ impl Copies {
         }
     }
 
-    /// Reads a part of a copy; `None` if there is none that can be read.
+    /// Reads the bytes of a volume from `offset` on that fill `out` from the copy; `None` if there is no copy that can be
+    /// read.
     pub(super) fn peek(&self, plan: &Plan, key: Key, offset: u64, out: &mut [u8]) -> Option<()> {
         let (path, member) = self.find(plan, key)?;
         self.if_readable(key, ShardVolume { path, member: &member }.peek(offset, out))
     }
 
+    /// The result of reading a copy; `None` after an error, which is logged and not tried again.
     fn if_readable<T>(&self, key: Key, result: Result<T>) -> Option<T> {
         result
             .inspect_err(|error| {
@@ -84,7 +90,7 @@ impl Copies {
             .ok()
     }
 
-    /// The voxels of a volume in its plain shard.
+    /// The path of the file that holds a volume's copy, and the place of the voxels in that file.
     fn find(&self, plan: &Plan, key: Key) -> Option<(PathBuf, ShardMember)> {
         if !self.has(plan, key) {
             return None;
@@ -95,12 +101,12 @@ impl Copies {
         let (path, file_id) = self.files.get()?.find(id, shard.layout.len())?;
         let start = shard.layout.sample_starts().get(index.checked_sub(shard.samples.start)?)?;
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
-        // What stands before the voxels in the member is not part of the volume.
-        let prefix = plan.member_sizes(index)[Member::Volume.index()] - len;
+        // The bytes before the voxels in the member are not part of the volume.
+        let before_voxels = plan.member_sizes(index)[Member::Volume.index()] - len;
         let member = ShardMember {
             file: path.clone(),
             file_id,
-            offset: start + tar::BLOCK + prefix,
+            offset: start + tar::BLOCK + before_voxels,
             len,
             storage: Storage::Plain,
         };
@@ -108,9 +114,10 @@ impl Copies {
     }
 }
 
-/// Takes bytes and hands none on.
+/// A sink that takes bytes and hands none on.
 struct Withheld<'a, S> {
     sink: &'a mut S,
+    /// The number of bytes that were taken.
     len: usize,
 }
 

@@ -1,4 +1,14 @@
-//! One read: the parts that it touches, gathered in order, without ever waiting on the calling thread.
+//! One read of a shard: every byte of every shard comes from here, whoever asks. No read waits on its caller's thread.
+//!
+//! [`start`] asks the plan which extents the read covers, and gathers their bytes in order:
+//!
+//! | extent | origin of its bytes |
+//! |---|---|
+//! | header of a member | [`Plan::header`], which writes it by `formats::tar` |
+//! | JSON, text or labels | [`Plan::small_payload`], which makes them by `plan::members` |
+//! | volume, before the voxels | [`Plan::small_payload`]: the NPY header, if the profile has one |
+//! | volume, voxels | the cache, whose threads fill volumes by `shard/volumes.rs`; or a peek (`shard/peek.rs`) |
+//! | padding and end of the file | zeros |
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,183 +17,211 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Cursor, Inner};
-use crate::base::lock::lock;
+use super::cursor::{Cursor, NotedRead};
+use super::peek;
+use super::state::State;
 use crate::base::num::to_usize;
 use crate::cache::{Key, Poll, Wait};
 use crate::error::{Error, Result};
-use crate::plan::ShardId;
-use crate::plan::layout::{Content, Extent};
+use crate::plan::layout::{Content, MemberId};
 use crate::plan::members::Member;
+use crate::plan::{Plan, ShardId};
 
-/// The work that a look at a volume's first or last bytes may cost before the whole volume is filled instead:
-/// 4 MiB of stored source bytes, or 1 MiB of deflated ones, is 2 ms.
-const PEEK_COST: u64 = 4 << 20;
-/// What a walk of the headers touches of a volume: the kernel's and Python's read-ahead behind the header before it,
-/// and the kernel's read-around in front of the header after it. Between the two nothing is peeked at, so that whoever
-/// reads a whole volume needs a fill, and with it the checksum.
-const PEEK_HEAD: u64 = 7 << 19;
-const PEEK_TAIL: u64 = 1 << 20;
-/// Volumes smaller than this are filled at once: they cost no more than a few peeks.
-const PEEK_MIN_VOLUME: u64 = 8 << 20;
-
+/// Called once with the bytes of a read, or with the reason why there are none.
 pub(super) type Done = Box<dyn FnOnce(Result<Bytes>) + Send>;
 
-enum Part {
-    Literal(Bytes),
+/// Which bytes are wanted, and by whom.
+pub(super) struct Request {
+    /// The shard, of any view.
+    pub(super) shard: ShardId,
+    /// The offset of the first byte in the shard.
+    pub(super) offset: u64,
+    /// The number of bytes; those behind the end of the shard are not given.
+    pub(super) len: usize,
+    /// The reader's cursor, for which volumes are filled ahead; `None` for a single read.
+    pub(super) cursor: Option<Arc<Cursor>>,
+}
+
+/// Starts a read. `done` is called before this returns if no voxel must be waited for, else by a filling thread.
+pub(super) fn start(state: Arc<State>, request: Request, done: Done) {
+    let Request { shard, offset, len, cursor } = request;
+    let Some(shard_len) = state.plan().shard(shard).map(|shard| shard.layout.len()) else {
+        return done(Err(Error::NotFound));
+    };
+    let len = (len as u64).min(shard_len.saturating_sub(offset));
+    let pieces = pieces(state.plan(), shard, offset, len);
+    state.served.fetch_add(len, Ordering::Relaxed);
+    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(noted(&state, offset, len, &pieces)));
+    let answer = Answer::for_pieces(pieces.len(), len);
+    Box::new(Read { state, cursor, sequential, pieces, answer, done }).advance();
+}
+
+/// Bytes of a read that have one origin.
+enum Piece {
+    /// Bytes that are known from the plan.
+    Known(Bytes),
+    /// Voxels.
     Voxels(Voxels),
 }
 
 /// Voxels of one volume.
 struct Voxels {
+    /// The volume.
     key: Key,
-    /// The number of its sample in the shard.
+    /// The place of its sample in the shard.
     place: u32,
+    /// The wanted bytes of the volume.
     range: Range<u64>,
 }
 
-/// A read under way; moves from the asking thread to the decoders that it waits for.
-struct Read {
-    set: Arc<Inner>,
-    cursor: Option<Arc<Cursor>>,
-    sequential: bool,
-    parts: VecDeque<Part>,
-    /// What was gathered; stays unused where a single part is the whole answer.
-    gathered: Option<Vec<u8>>,
-    done: Done,
+/// The pieces of `len` bytes of a shard from `offset` on, in order.
+fn pieces(plan: &Plan, shard: ShardId, offset: u64, len: u64) -> VecDeque<Piece> {
+    let mut pieces = VecDeque::new();
+    for (extent, range) in plan.locate(shard, offset, len) {
+        match extent.content {
+            Content::Header(member) => {
+                let header = Bytes::copy_from_slice(&plan.header(shard, member));
+                pieces.push_back(Piece::Known(slice(&header, range)));
+            }
+            Content::Payload(id) => match id.member {
+                Member::Json | Member::Text | Member::Labels => {
+                    pieces.push_back(Piece::Known(slice(&plan.small_payload(shard, id), range)));
+                }
+                Member::Volume => pieces.extend(volume_pieces(plan, shard, id, range)),
+            },
+            Content::Zeros => {
+                pieces.push_back(Piece::Known(vec![0; to_usize(range.end - range.start)].into()));
+            }
+        }
+    }
+    pieces
 }
 
-/// Begins the read of `len` bytes of a shard from `offset` on and calls `done` with them, now or later.
-pub(super) fn begin(set: Arc<Inner>, cursor: Option<Arc<Cursor>>, shard: ShardId, offset: u64, len: usize, done: Done) {
-    let Some(shard_len) = set.plan().shard(shard).map(|shard| shard.layout.len()) else {
-        return done(Err(Error::NotFound));
-    };
-    let mut parts = VecDeque::new();
-    for (extent, range) in set.plan().locate(shard, offset, len as u64) {
-        push_parts(&set, shard, extent, range, &mut parts);
-    }
-    let total = (len as u64).min(shard_len.saturating_sub(offset));
-    set.served.fetch_add(total, Ordering::Relaxed);
-    let mut voxels = parts.iter().filter_map(|part| match part {
-        Part::Voxels(voxels) => Some(voxels),
-        Part::Literal(_) => None,
+/// The pieces of a range of a volume's member: of the bytes before the voxels, and of the voxels.
+fn volume_pieces(plan: &Plan, shard: ShardId, id: MemberId, range: Range<u64>) -> impl Iterator<Item = Piece> {
+    let before_voxels = plan.small_payload(shard, id);
+    let first_voxel = before_voxels.len() as u64;
+    let known = (range.start < first_voxel)
+        .then(|| Piece::Known(slice(&before_voxels, range.start..range.end.min(first_voxel))));
+    let voxels = (range.end > first_voxel).then(|| {
+        let key = Key::try_from(plan.sample_index(shard, id)).unwrap_or(Key::MAX);
+        let range = range.start.max(first_voxel) - first_voxel..range.end - first_voxel;
+        Piece::Voxels(Voxels { key, place: id.sample, range })
+    });
+    known.into_iter().chain(voxels)
+}
+
+fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    bytes.slice(to_usize(range.start)..to_usize(range.end))
+}
+
+/// What a reader's cursor has to know of a read.
+fn noted(state: &State, offset: u64, len: u64, pieces: &VecDeque<Piece>) -> NotedRead {
+    let mut voxels = pieces.iter().filter_map(|piece| match piece {
+        Piece::Voxels(voxels) => Some(voxels),
+        Piece::Known(_) => None,
     });
     let first = voxels.next();
     let last = voxels.next_back().or(first);
-    let whole = last.is_some_and(|last| set.cache.source().peek_cost(last.key, 0, 1).is_none());
-    let touched = first.zip(last).map(|(first, last)| (first.place, last.place));
-    let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(offset, total, touched, whole));
-    let gathered = (parts.len() != 1).then(|| Vec::with_capacity(to_usize(total)));
-    Box::new(Read { set, cursor, sequential, parts, gathered, done }).advance();
+    NotedRead {
+        offset,
+        len,
+        places: first.zip(last).map(|(first, last)| first.place..=last.place),
+        needs_fill: last.is_some_and(|last| state.volumes().peek_cost(last.key, 0, 1).is_none()),
+    }
 }
 
-fn push_parts(set: &Inner, shard: ShardId, extent: Extent, range: Range<u64>, parts: &mut VecDeque<Part>) {
-    let plan = set.plan();
-    let slice = |bytes: Bytes, range: &Range<u64>| bytes.slice(to_usize(range.start)..to_usize(range.end));
-    let member = match extent.content {
-        Content::Zeros => {
-            return parts.push_back(Part::Literal(vec![0; to_usize(range.end - range.start)].into()));
+/// The bytes that were gathered so far.
+enum Answer {
+    /// Of a read with one piece at most, which is handed on without a copy.
+    Single(Bytes),
+    /// Of a read with several pieces.
+    Joined(Vec<u8>),
+}
+
+impl Answer {
+    /// The empty answer of a read of `len` bytes in so many pieces.
+    fn for_pieces(pieces: usize, len: u64) -> Self {
+        if pieces > 1 { Self::Joined(Vec::with_capacity(to_usize(len))) } else { Self::Single(Bytes::new()) }
+    }
+
+    /// Adds the bytes of the next piece.
+    fn add(&mut self, bytes: Bytes) {
+        match self {
+            Self::Single(all) => *all = bytes,
+            Self::Joined(all) => all.extend_from_slice(&bytes),
         }
-        Content::Header(member) => {
-            let header = Bytes::copy_from_slice(&plan.header(shard, member));
-            return parts.push_back(Part::Literal(slice(header, &range)));
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Single(all) => all,
+            Self::Joined(all) => all.into(),
         }
-        Content::Payload(member) => member,
-    };
-    let small = plan.small_payload(shard, member);
-    if member.member != Member::Volume {
-        return parts.push_back(Part::Literal(slice(small, &range)));
     }
-    // The volume's member: what stands before the voxels, then they.
-    let prefix = small.len() as u64;
-    if range.start < prefix {
-        parts.push_back(Part::Literal(slice(small, &(range.start..range.end.min(prefix)))));
-    }
-    if range.end > prefix {
-        let key = Key::try_from(plan.sample_index(shard, member)).unwrap_or(Key::MAX);
-        let range = range.start.max(prefix) - prefix..range.end - prefix;
-        parts.push_back(Part::Voxels(Voxels { key, place: member.sample, range }));
-    }
+}
+
+/// A read that is not answered yet. It moves from the asking thread to the filling threads that it waits for.
+struct Read {
+    state: Arc<State>,
+    cursor: Option<Arc<Cursor>>,
+    /// Whether the cursor takes its reader for one that reads the shard in order.
+    sequential: bool,
+    /// The pieces that are not in the answer yet.
+    pieces: VecDeque<Piece>,
+    answer: Answer,
+    done: Done,
 }
 
 impl Read {
-    /// Goes on until the read is answered or waits for a volume.
+    /// Gathers pieces until the read is answered or waits for a volume.
     fn advance(mut self: Box<Self>) {
-        while let Some(part) = self.parts.pop_front() {
-            let (key, range) = match part {
-                Part::Literal(bytes) => {
-                    match self.add(bytes) {
-                        Some(read) => self = read,
-                        None => return,
-                    }
-                    continue;
+        while let Some(piece) = self.pieces.pop_front() {
+            match piece {
+                Piece::Known(bytes) => self.answer.add(bytes),
+                Piece::Voxels(voxels)
+                    if !self.sequential && peek::is_better(&self.state, voxels.key, &voxels.range) =>
+                {
+                    return self.peek(voxels);
                 }
-                Part::Voxels(Voxels { key, range, .. }) => (key, range),
-            };
-            if self.may_peek(key, &range) {
-                return self.peek(key, range);
-            }
-            match self.take(key, range) {
-                Some(read) => self = read,
-                None => return,
+                Piece::Voxels(voxels) => match self.take(voxels) {
+                    Some(read) => self = read,
+                    None => return,
+                },
             }
         }
-        (self.done)(Ok(self.gathered.unwrap_or_default().into()));
+        (self.done)(Ok(self.answer.into_bytes()));
     }
 
-    /// Takes voxels of a filled volume. `None` if the read waits for them, or is answered.
-    fn take(self: Box<Self>, key: Key, range: Range<u64>) -> Option<Box<Self>> {
-        let set = self.set.clone();
+    /// Adds voxels that are in the cache. `None` if the read is not to go on here: the cache calls [`Wait::ready`] when
+    /// the voxels are there, or the read was answered with an error.
+    fn take(self: Box<Self>, Voxels { key, range, .. }: Voxels) -> Option<Box<Self>> {
+        let state = self.state.clone();
         let reader = self.cursor.as_ref().map(|cursor| cursor.id());
-        match set.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
+        match state.cache.read(key, to_usize(range.start)..to_usize(range.end), reader, self) {
             Poll::Parked => None,
             Poll::Ready(Err(error), read) => {
                 (read.done)(Err(error));
                 None
             }
-            Poll::Ready(Ok(bytes), read) => read.add(bytes),
-        }
-    }
-
-    /// Takes a part's bytes; answers the read if they are all of it.
-    fn add(mut self: Box<Self>, bytes: Bytes) -> Option<Box<Self>> {
-        match &mut self.gathered {
-            None => {
-                (self.done)(Ok(bytes));
-                None
-            }
-            Some(gathered) => {
-                gathered.extend_from_slice(&bytes);
-                Some(self)
+            Poll::Ready(Ok(bytes), mut read) => {
+                read.answer.add(bytes);
+                Some(read)
             }
         }
     }
 
-    /// Whether the wanted voxels are cheaper to make on their own, for a reader that looks at headers only.
-    fn may_peek(&self, key: Key, range: &Range<u64>) -> bool {
-        let volumes = self.set.cache.source();
-        let volume = volumes.volume(key);
-        let is_cheap = !self.sequential
-            && volume.byte_len() >= PEEK_MIN_VOLUME
-            && (range.end <= PEEK_HEAD || range.start >= volume.byte_len() - PEEK_TAIL)
-            && volumes.peek_cost(key, range.start, range.end - range.start).is_some_and(|cost| cost <= PEEK_COST)
-            && !lock(&volumes.failed).contains_key(&key);
-        if is_cheap && volume.reaches_last_chunk(range.end) {
-            // Before the look into the cache: a fill that begins after it knows of the peek.
-            lock(&volumes.peeked).insert(key);
-        }
-        is_cheap && !self.set.cache.contains(key)
-    }
-
-    fn peek(self: Box<Self>, key: Key, range: Range<u64>) {
-        self.set.peeks.fetch_add(1, Ordering::Relaxed);
-        let set = self.set.clone();
-        set.clone().cache.run(Box::new(move || {
-            let mut voxels = vec![0; to_usize(range.end - range.start)];
-            match set.cache.source().peek(key, range.start, &mut voxels) {
-                Some(result) => self.ready(result.map(|()| voxels.into())),
+    /// Makes voxels on their own, on a filling thread; fills the volume if that turns out to be impossible.
+    fn peek(self: Box<Self>, voxels: Voxels) {
+        self.state.peeks.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.clone();
+        state.clone().cache.run(Box::new(move || {
+            let Range { start, end } = voxels.range;
+            let mut bytes = vec![0; to_usize(end - start)];
+            match state.volumes().peek(voxels.key, start, &mut bytes) {
+                Some(result) => self.ready(result.map(|()| bytes.into())),
                 None => {
-                    if let Some(read) = self.take(key, range) {
+                    if let Some(read) = self.take(voxels) {
                         read.advance();
                     }
                 }
@@ -193,13 +231,12 @@ impl Read {
 }
 
 impl Wait<Error> for Read {
-    fn ready(self: Box<Self>, result: Result<Bytes>) {
+    fn ready(mut self: Box<Self>, result: Result<Bytes>) {
         match result {
             Err(error) => (self.done)(Err(error)),
             Ok(bytes) => {
-                if let Some(read) = self.add(bytes) {
-                    read.advance();
-                }
+                self.answer.add(bytes);
+                self.advance();
             }
         }
     }

@@ -1,0 +1,114 @@
+//! The volumes of a plan, as the cache fills them: copied from a finished shard file, or made from their source.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use super::copies::Copies;
+use crate::base::lock::lock;
+use crate::base::num::to_usize;
+use crate::cache::{self, Broken, Key};
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::volume::{Filled, Sink, Volume};
+
+/// The volumes of a plan. The key of a volume is its sample's index in the data set.
+pub(super) struct Volumes {
+    pub(super) plan: Arc<Plan>,
+    /// The volumes that could not be read, and why. Every reader gets the error, the log has it once.
+    pub(super) failed: Mutex<BTreeMap<Key, String>>,
+    /// The volumes whose last chunk was peeked at. The kernel may have cached that chunk, so that reading it no longer
+    /// means that the checksum was right: nothing of these volumes is published before it was compared.
+    pub(super) peeked: Mutex<HashSet<Key>>,
+    /// Finished shard files that hold some of the volumes.
+    pub(super) copies: Copies,
+}
+
+impl Volumes {
+    /// The volumes of a plan, none of which was read.
+    pub(super) fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, failed: Mutex::default(), peeked: Mutex::default(), copies: Copies::default() }
+    }
+
+    /// The source of a volume.
+    pub(super) fn volume(&self, key: Key) -> Volume<'_> {
+        self.plan.volume(&self.plan.dataset.samples[key as usize])
+    }
+
+    /// The lengths of all volumes together, in bytes.
+    pub(super) fn total_len(&self) -> u64 {
+        self.plan.dataset.samples.iter().map(|sample| self.plan.volume(sample).byte_len()).sum()
+    }
+
+    /// Whether a volume could not be read before.
+    pub(super) fn has_failed(&self, key: Key) -> bool {
+        lock(&self.failed).contains_key(&key)
+    }
+
+    /// The work of peeking at `len` bytes, as [`Volume::peek_cost`] has it; a copy is only read. `None` where only a
+    /// fill makes these bytes.
+    pub(super) fn peek_cost(&self, key: Key, offset: u64, len: u64) -> Option<u64> {
+        if self.copies.has(&self.plan, key) { Some(len) } else { self.volume(key).peek_cost(offset, len) }
+    }
+
+    /// Makes the bytes of a volume from `offset` on that fill `out`, and nothing else of the volume. `None` where only a
+    /// fill makes these bytes, because a copy is gone.
+    pub(super) fn peek(&self, key: Key, offset: u64, out: &mut [u8]) -> Option<Result<()>> {
+        if self.copies.peek(&self.plan, key, offset, out).is_some() {
+            return Some(Ok(()));
+        }
+        let volume = self.volume(key);
+        volume.peek_cost(offset, out.len() as u64)?;
+        Some(volume.peek(offset, out).inspect_err(|error| self.log_once(key, error)))
+    }
+
+    fn log_once(&self, key: Key, error: &Error) {
+        if lock(&self.failed).insert(key, error.to_string()).is_none() {
+            log::error!("{}: {error}", self.plan.dataset.samples[key as usize].study_id);
+        }
+    }
+}
+
+impl cache::Source for Volumes {
+    type Error = Error;
+
+    fn len(&self, key: Key) -> usize {
+        to_usize(self.volume(key).byte_len())
+    }
+
+    fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
+        if let Some(filled) = self.copies.fill(&self.plan, key, &mut CacheSink(writer)) {
+            return Ok(filled == Filled::Complete);
+        }
+        let verify_first = lock(&self.peeked).contains(&key);
+        let result = self.volume(key).fill(&mut CacheSink(writer), verify_first);
+        result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
+    }
+
+    fn broken(&self, key: Key, cause: Broken) -> Error {
+        let error = match cause {
+            Broken::Panic(message) => Error::Internal(message),
+            Broken::NoMemory(error) => {
+                Error::system_with_remedy("get memory for the volume", error, "lower --cache-size")
+            }
+        };
+        self.log_once(key, &error);
+        error
+    }
+}
+
+/// The cache's memory as a volume's sink.
+struct CacheSink<'a, 'b>(&'a mut cache::Writer<'b, Error>);
+
+impl Sink for CacheSink<'_, '_> {
+    fn spare(&mut self) -> &mut [u8] {
+        self.0.spare()
+    }
+
+    fn publish(&mut self, len: usize) {
+        self.0.publish(len);
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.0.cancelled()
+    }
+}
