@@ -13,7 +13,7 @@ use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::indexes;
-use crate::output::journal::{self, Finished, Line, Record, Run};
+use crate::output::journal::{self, FinishedShard, Journals, Line, Run};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -26,7 +26,7 @@ pub(super) struct Folder {
     codec: Option<Codec>,
     journal: Mutex<File>,
     /// What the folder's journals said when it was opened.
-    earlier: Record,
+    earlier: Journals,
     /// Shards that no run is known to have written: they stay if they turn out to be right.
     strangers: BTreeSet<ShardId>,
 }
@@ -36,7 +36,7 @@ impl Folder {
     /// unfinished.
     pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan) -> Result<Self> {
         let journal = lock_part(path, part)?;
-        let earlier = Record::read(path)?;
+        let earlier = Journals::read(path)?;
         if earlier.all_finished().next().is_some() && earlier.codec() != codec {
             return Err(other_codec(path, earlier.codec()));
         }
@@ -63,15 +63,15 @@ impl Folder {
 
     /// The part's finished shards: recorded as this plan's, and there with the recorded size. One without samples that
     /// could not be made counts if such samples are to be skipped and their files are as they were.
-    pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, Finished>> {
+    pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, FinishedShard>> {
         let mut all = BTreeMap::new();
         for (id, shard) in (0..).zip(&plan.shards).filter(|(id, _)| self.part.has(*id)) {
             let (Some(found), Some(digest)) = (self.earlier.finished(id), plan.shard_digest(id)) else { continue };
             let samples = &plan.dataset.samples[shard.samples.clone()];
-            let would_fail_again = |found: &Finished| {
+            let would_fail_again = |found: &FinishedShard| {
                 found.left_out.iter().all(|skipped| {
                     let sample = samples.iter().find(|sample| sample.study_id == skipped.study_id);
-                    sample.is_some_and(|sample| skipped.still_holds(sample.file_id()))
+                    sample.is_some_and(|sample| skipped.would_fail_again(sample.file_id()))
                 })
             };
             let is_size = self.codec.is_some() || found.size == shard.layout.len();
@@ -123,7 +123,7 @@ impl Folder {
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
         let strangers = self.strangers.iter().copied().collect();
-        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, strangers })];
+        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, unrecorded: strangers })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
         lines.extend(recorded.map(|id| Line::Again { run, name: Plan::shard_name(*id) }));
         self.append(&lines)?;
@@ -131,13 +131,13 @@ impl Folder {
     }
 
     /// Notes durably that a shard is finished.
-    pub(super) fn record(&self, finished: Finished) -> Result<()> {
+    pub(super) fn record(&self, finished: FinishedShard) -> Result<()> {
         self.append(&[Line::Finished(finished)])
     }
 
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = lock(&self.journal);
-        let path = journal::journal(&self.path, self.part);
+        let path = journal::path(&self.path, self.part);
         journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
@@ -178,20 +178,20 @@ impl Folder {
 /// The shards of the folder that no run is known to have written. Refused: a folder of another plan. It is one if none
 /// of its recorded shards is of this plan, if it has shards which the plan does not have, or unrecorded ones of another
 /// size.
-fn strangers(folder: &Path, plan: &Plan, codec: Option<Codec>, record: &Record) -> Result<BTreeSet<ShardId>> {
+fn strangers(folder: &Path, plan: &Plan, codec: Option<Codec>, journals: &Journals) -> Result<BTreeSet<ShardId>> {
     let names: Vec<String> = list(folder)?.iter().map(|path| file_name(path)).collect();
     let present: Vec<ShardId> = names.iter().filter_map(|name| Plan::shard_named(name)).collect();
-    let mut recorded = present.iter().filter_map(|id| Some((id, record.finished(*id)?))).peekable();
+    let mut recorded = present.iter().filter_map(|id| Some((id, journals.finished(*id)?))).peekable();
     let is_of_plan =
-        |(id, found): (&ShardId, &Finished)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
+        |(id, found): (&ShardId, &FinishedShard)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
     let is_other = recorded.peek().is_some() && !recorded.any(is_of_plan);
-    if is_other || (present.is_empty() && record.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
+    if is_other || (present.is_empty() && journals.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
         return Err(other_plan(folder));
     }
     let mut strangers = BTreeSet::new();
     for id in present {
         let shard = plan.shards.get(id as usize).ok_or_else(|| other_plan(folder))?;
-        if !record.is_ours(id) {
+        if !journals.is_recorded(id) {
             match size(&folder.join(Plan::shard_name(id)))? {
                 Some(size) if codec.is_none() && size != shard.layout.len() => return Err(other_plan(folder)),
                 Some(_) => drop(strangers.insert(id)),

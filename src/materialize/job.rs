@@ -21,7 +21,7 @@ use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::output::journal::{Finished, Skipped};
+use crate::output::journal::{FinishedShard, SkippedSample};
 use crate::plan::layout::Content;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
@@ -55,21 +55,21 @@ pub(super) struct Job<'a> {
     /// The plan that was asked for; that of `set` may be without some of its samples.
     pub(super) asked: &'a Plan,
     /// Those samples, by their index in it.
-    pub(super) skipped: &'a BTreeMap<usize, Skipped>,
+    pub(super) skipped: &'a BTreeMap<usize, SkippedSample>,
     pub(super) folder: &'a Folder,
     pub(super) run: u64,
     pub(super) codec: Option<Codec>,
     pub(super) stop: &'a AtomicBool,
     pub(super) observer: &'a dyn Observer,
     blocks: Arc<Blocks>,
-    finished: Mutex<BTreeMap<ShardId, Finished>>,
+    finished: Mutex<BTreeMap<ShardId, FinishedShard>>,
     failed: Mutex<Vec<Failure>>,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn new(
         (set, asked): (&'a ShardSet, &'a Plan),
-        skipped: &'a BTreeMap<usize, Skipped>,
+        skipped: &'a BTreeMap<usize, SkippedSample>,
         (folder, run, codec): (&'a Folder, u64, Option<Codec>),
         (stop, observer): (&'a AtomicBool, &'a dyn Observer),
     ) -> Self {
@@ -79,7 +79,11 @@ impl<'a> Job<'a> {
 
     /// Workers take the shards in order. An error of the output folder ends them all; those of sources are returned
     /// beside what was finished.
-    pub(super) fn run(self, shards: &[ShardId], workers: usize) -> Result<(BTreeMap<ShardId, Finished>, Vec<Failure>)> {
+    pub(super) fn run(
+        self,
+        shards: &[ShardId],
+        workers: usize,
+    ) -> Result<(BTreeMap<ShardId, FinishedShard>, Vec<Failure>)> {
         let next = AtomicU64::new(0);
         let broken: Mutex<Option<Error>> = Mutex::new(None);
         let (tasks, queue) = mpsc::channel();
@@ -276,7 +280,7 @@ impl<'a> Job<'a> {
 
     fn record(&self, id: ShardId, size: u64, sha256: String) -> Result<()> {
         let digest = |plan: &Plan| plan.shard_digest(id).unwrap_or_default().to_owned();
-        let finished = Finished {
+        let finished = FinishedShard {
             run: self.run,
             name: Plan::shard_name(id),
             size,

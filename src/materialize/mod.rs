@@ -22,7 +22,7 @@ use crate::base::parallel::try_map;
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::output::journal::{Finished, Skipped};
+use crate::output::journal::{FinishedShard, SkippedSample};
 use crate::output::manifest::{self, Manifest};
 use crate::output::partition::Part;
 use crate::output::reclaimed;
@@ -90,7 +90,7 @@ pub struct Outcome {
     /// Why shards could not be made, by their names; one may have several reasons.
     pub failed: Vec<(String, Error)>,
     /// The samples that finished shards are without, each with its shard.
-    pub skipped: Vec<(String, Skipped)>,
+    pub skipped: Vec<(String, SkippedSample)>,
     /// The list of samples that cannot be made, if there are any.
     pub quarantine: Option<String>,
     /// Whether this was a part, and every part has its manifest now.
@@ -110,7 +110,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Error::Refused`] if the folder belongs to another plan, is in use, has no room, or `stop` was set;
-/// [`Error::Io`] if it cannot be written. Finished shards stay, and the same call continues.
+/// [`Error::Io`] if it cannot be written. FinishedShard shards stay, and the same call continues.
 pub fn materialize(
     set: ShardSet,
     request: &Request<'_>,
@@ -165,8 +165,8 @@ fn finish(
     folder: &Folder,
     plan: &Plan,
     request: &Request<'_>,
-    (before, bad): (Vec<Quarantined>, BTreeMap<usize, Skipped>),
-    finished: BTreeMap<ShardId, Finished>,
+    (before, bad): (Vec<Quarantined>, BTreeMap<usize, SkippedSample>),
+    finished: BTreeMap<ShardId, FinishedShard>,
     failed: Vec<Failure>,
 ) -> Result<Outcome> {
     let part = request.part;
@@ -199,14 +199,14 @@ fn finish(
 /// Hashes finished shards again; those that are not what was recorded are finished no longer.
 fn drop_what_differs(
     folder: &Folder,
-    finished: &mut BTreeMap<ShardId, Finished>,
+    finished: &mut BTreeMap<ShardId, FinishedShard>,
     workers: usize,
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<()> {
     observer.recheck(finished.len(), finished.values().map(|found| found.size).sum());
-    let all: Vec<(ShardId, &Finished)> = finished.iter().map(|(id, found)| (*id, found)).collect();
-    let check = |(id, found): &(ShardId, &Finished)| {
+    let all: Vec<(ShardId, &FinishedShard)> = finished.iter().map(|(id, found)| (*id, found)).collect();
+    let check = |(id, found): &(ShardId, &FinishedShard)| {
         let why = match job::sha256(&folder.path().join(&found.name), stop) {
             Ok(sha256) if sha256 == found.sha256 => None,
             Ok(_) => Some("its bytes are not those that were recorded".to_owned()),
@@ -233,12 +233,12 @@ fn check_stop(stop: &AtomicBool) -> Result<()> {
 }
 
 /// The samples whose content is why they failed.
-fn bad_samples(plan: &Plan, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
+fn bad_samples(plan: &Plan, failed: &[Failure]) -> BTreeMap<usize, SkippedSample> {
     let bad = |failure: &Failure| match (failure.sample, &failure.error) {
         (Some(index), Error::Malformed { reason, .. }) => {
             let sample = &plan.dataset.samples[index];
             let (study_id, source) = (sample.study_id.clone(), sample.file_id());
-            Some((index, Skipped::new(study_id, reason.clone(), source)))
+            Some((index, SkippedSample::new(study_id, reason.clone(), source)))
         }
         _ => None,
     };
@@ -246,25 +246,25 @@ fn bad_samples(plan: &Plan, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
 }
 
 /// Those of them whose shards have no other reason to fail.
-fn skippable(bad: &BTreeMap<usize, Skipped>, failed: &[Failure]) -> BTreeMap<usize, Skipped> {
+fn skippable(bad: &BTreeMap<usize, SkippedSample>, failed: &[Failure]) -> BTreeMap<usize, SkippedSample> {
     let is_bad = |failure: &Failure| failure.sample.is_some_and(|index| bad.contains_key(&index));
     let spoilt: BTreeSet<ShardId> = failed.iter().filter(|failure| !is_bad(failure)).map(|one| one.shard).collect();
     let can_be = failed.iter().filter(|failure| !spoilt.contains(&failure.shard));
     can_be.filter_map(|failure| bad.get_key_value(&failure.sample?)).map(|(index, one)| (*index, one.clone())).collect()
 }
 
-fn shards_of(plan: &Plan, samples: &BTreeMap<usize, Skipped>) -> BTreeSet<ShardId> {
+fn shards_of(plan: &Plan, samples: &BTreeMap<usize, SkippedSample>) -> BTreeSet<ShardId> {
     samples.keys().map(|index| plan.shard_of(*index)).collect()
 }
 
 /// The plan without samples, for the reasons that they have.
-fn without<'a>(plan: &'a Plan, samples: &BTreeMap<usize, Skipped>) -> Cow<'a, Plan> {
+fn without<'a>(plan: &'a Plan, samples: &BTreeMap<usize, SkippedSample>) -> Cow<'a, Plan> {
     let reasons = samples.iter().map(|(index, skipped)| (*index, skipped.reason.clone()));
     if samples.is_empty() { Cow::Borrowed(plan) } else { Cow::Owned(plan.without(&reasons.collect())) }
 }
 
 /// The plan's samples that finished shards are without.
-fn left_out_of(plan: &Plan, finished: &BTreeMap<ShardId, Finished>) -> BTreeMap<usize, Skipped> {
+fn left_out_of(plan: &Plan, finished: &BTreeMap<ShardId, FinishedShard>) -> BTreeMap<usize, SkippedSample> {
     let mut left_out = BTreeMap::new();
     for (id, found) in finished {
         for index in plan.shards[*id as usize].samples.clone() {
@@ -279,7 +279,7 @@ fn left_out_of(plan: &Plan, finished: &BTreeMap<ShardId, Finished>) -> BTreeMap<
 
 /// The list of samples that cannot be made. What stood there before stays for those that the plan leaves out: they were
 /// not tried, and the list may be what excludes them.
-fn bad_rows(plan: &Plan, before: &[Quarantined], bad: &BTreeMap<usize, Skipped>) -> Vec<Quarantined> {
+fn bad_rows(plan: &Plan, before: &[Quarantined], bad: &BTreeMap<usize, SkippedSample>) -> Vec<Quarantined> {
     let is_out = |row: &&Quarantined| plan.dataset.left_out.iter().any(|left_out| left_out.study_id == row.study_id);
     let mut rows: Vec<Quarantined> = before.iter().filter(is_out).cloned().collect();
     rows.extend(bad.iter().map(|(index, skipped)| Quarantined {

@@ -14,7 +14,7 @@ use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, Entry};
-use crate::output::journal::{Finished, Line, Record, Run, Skipped, append};
+use crate::output::journal::{FinishedShard, Journals, Line, Run, SkippedSample, append};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -38,8 +38,8 @@ pub fn rebuild(
 ) -> Result<std::result::Result<usize, Incomplete>> {
     fs::metadata(folder).map_err(|error| Error::io(folder, "look into the folder", error))?;
     let mut journal = lock_part(folder, Part::WHOLE)?;
-    let record = Record::read(folder)?;
-    if record.codec().is_some() {
+    let journals = Journals::read(folder)?;
+    if journals.codec().is_some() {
         return Err(Error::Refused(format!(
             "{}: the folder holds compressed shards; the same materialize that made them writes their manifest again",
             folder.display()
@@ -47,7 +47,7 @@ pub fn rebuild(
     }
     let asked = set.shared_plan();
     let ids: Vec<ShardId> = (0..ShardId::try_from(asked.shards.len()).unwrap_or(ShardId::MAX)).collect();
-    let found = try_map(&ids, workers, |id| absent(folder, &asked, &record, *id))?;
+    let found = try_map(&ids, workers, |id| absent(folder, &asked, &journals, *id))?;
     let (mut left_out, mut wrong) = (BTreeMap::new(), Vec::new());
     for absent in found {
         match absent {
@@ -61,7 +61,7 @@ pub fn rebuild(
     let set = set.with_plan(super::without(&asked, &left_out).into_owned())?;
     observer.recheck(ids.len(), set.plan().shard_bytes());
     let checked = try_map(&ids, workers, |id| {
-        let sha256 = check(folder, &set, &asked, &record, *id, stop)?;
+        let sha256 = check(folder, &set, &asked, &journals, *id, stop)?;
         observer.read(set.len(*id).unwrap_or(0));
         Ok::<_, Error>(sha256)
     })?;
@@ -71,15 +71,15 @@ pub fn rebuild(
         return Ok(Err(wrong));
     }
     let digests: Vec<String> = checked.into_iter().flatten().collect();
-    let run = record.last_run + 1;
+    let run = journals.last_run + 1;
     let shards = ShardId::try_from(digests.len()).unwrap_or(ShardId::MAX);
     let mut lines =
-        vec![Line::Run(Run { run, plan_digest: asked.digest.clone(), codec: None, shards, strangers: Vec::new() })];
+        vec![Line::Run(Run { run, plan_digest: asked.digest.clone(), codec: None, shards, unrecorded: Vec::new() })];
     for (id, sha256) in (0..).zip(&digests) {
         let digest = |plan: &Plan| plan.shard_digest(id).unwrap_or_default().to_owned();
         let made_of = digest(set.plan());
-        if record.finished(id).is_none_or(|known| known.made_of != made_of) {
-            lines.push(Line::Finished(Finished {
+        if journals.finished(id).is_none_or(|known| known.made_of != made_of) {
+            lines.push(Line::Finished(FinishedShard {
                 run,
                 name: Plan::shard_name(id),
                 size: set.len(id).unwrap_or(0),
@@ -103,9 +103,9 @@ pub fn rebuild(
 fn absent(
     folder: &Path,
     plan: &Plan,
-    record: &Record,
+    journals: &Journals,
     id: ShardId,
-) -> Result<std::result::Result<Vec<(usize, Skipped)>, String>> {
+) -> Result<std::result::Result<Vec<(usize, SkippedSample)>, String>> {
     let name = Plan::shard_name(id);
     let path = folder.join(&name);
     let Some(len) = size(&path)? else { return Ok(Err(format!("{name}: the file is not there"))) };
@@ -115,7 +115,7 @@ fn absent(
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(Err(format!("{name}: {error}"))),
         Err(error) => return Err(Error::io(&path, "read the shard's headers", error)),
     };
-    let known = record.finished(id).map(|finished| &*finished.left_out).unwrap_or_default();
+    let known = journals.finished(id).map(|finished| &*finished.left_out).unwrap_or_default();
     let samples = plan.shards[id as usize].samples.clone();
     let missing = samples.filter(|index| !keys.contains(&plan.key(&plan.dataset.samples[*index])));
     let skipped = missing.map(|index| {
@@ -123,7 +123,7 @@ fn absent(
         let recorded = known.iter().find(|skipped| skipped.study_id == sample.study_id).cloned();
         let unknown = || {
             let reason = "the shard does not hold it (found by manifest rebuild)".to_owned();
-            Skipped::new(sample.study_id.clone(), reason, sample.file_id())
+            SkippedSample::new(sample.study_id.clone(), reason, sample.file_id())
         };
         (index, recorded.unwrap_or_else(unknown))
     });
@@ -155,7 +155,7 @@ fn check(
     folder: &Path,
     set: &ShardSet,
     asked: &Plan,
-    record: &Record,
+    journals: &Journals,
     id: ShardId,
     stop: &AtomicBool,
 ) -> Result<std::result::Result<String, String>> {
@@ -180,7 +180,7 @@ fn check(
         }
     }
     let sha256 = sha256(&path, stop)?;
-    let known = record.finished(id).filter(|known| asked.shard_digest(id).is_some_and(|digest| known.is_of(digest)));
+    let known = journals.finished(id).filter(|known| asked.shard_digest(id).is_some_and(|digest| known.is_of(digest)));
     Ok(match known {
         Some(known) if known.size == found && known.sha256 != sha256 => {
             Err(format!("{name}: its bytes are not those that were recorded when it was finished"))

@@ -15,7 +15,7 @@ use crate::output::partition::Part;
 pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
-    let path = journal::journal(folder, part);
+    let path = journal::path(folder, part);
     let journal = OpenOptions::new()
         .read(true)
         .append(true)
@@ -23,7 +23,7 @@ pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
         .open(&path)
         .map_err(|error| Error::io(&path, "open the record of finished shards", error))?;
     try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockExclusive)?;
-    for (other, path) in journal::journals(folder)? {
+    for (other, path) in journal::paths(folder)? {
         if other != part && other.overlaps(part) {
             let theirs = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
             try_lock(folder, &path, &theirs, FlockOperation::NonBlockingLockShared)?;

@@ -14,7 +14,7 @@ pub use read::read;
 
 use crate::dataset::{LeftOut, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
-use crate::output::journal::Finished;
+use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
 use crate::plan::members::Format;
 use crate::plan::{Plan, ShardId, View};
@@ -154,7 +154,7 @@ impl Manifest {
         plan: &Plan,
         part: Part,
         codec: Codec,
-        finished: impl Fn(ShardId) -> Option<&'a Finished>,
+        finished: impl Fn(ShardId) -> Option<&'a FinishedShard>,
     ) -> Self {
         let file = |id, plain_size| {
             let finished = finished(id);
