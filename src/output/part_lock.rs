@@ -1,4 +1,5 @@
-//! One run a part: a lock on the part's journal, which dies with its owner, however that ends.
+//! A lock on the journal of a part, so that one run at a time writes the part. The kernel releases it when the process
+//! ends, in whatever way that happens.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -10,8 +11,12 @@ use crate::error::{Error, Result};
 use crate::output::journal::{self, STATUS_DIR};
 use crate::output::partition::Part;
 
-/// Locks a part of a folder, which is made if it is not there. Refused while a run goes on that could write one of its
-/// shards: of two that begin at once, each holds its own lock when it looks for the other's.
+/// Locks a part of an output folder, and creates the folder if it is not there. The lock is held as long as the returned
+/// journal is open. Two runs whose parts overlap never both get their locks: each has its own when it tries the other's.
+///
+/// # Errors
+/// [`Error::Refused`] while another run could write a shard of the part; [`Error::Io`] if the journal cannot be opened
+/// or locked.
 pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
@@ -25,8 +30,8 @@ pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockExclusive)?;
     for (other, path) in journal::paths(folder)? {
         if other != part && other.overlaps(part) {
-            let theirs = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
-            try_lock(folder, &path, &theirs, FlockOperation::NonBlockingLockShared)?;
+            let journal = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
+            try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockShared)?;
         }
     }
     Ok(journal)

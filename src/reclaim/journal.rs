@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::output::journal::{STATUS_DIR, append};
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
-use crate::output::reclaimed::{self, Line};
+use crate::output::removals::{self, RemovalLine};
 
 /// The journal of a folder of shards, which no other run that writes there can have at the same time.
 pub(super) struct Journal {
@@ -21,7 +21,7 @@ impl Journal {
     /// Opens or creates it.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let lock = lock_part(folder, Part::WHOLE)?;
-        let path = reclaimed::path(folder);
+        let path = removals::path(folder);
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.map_err(|error| Error::io(&path, "open the journal of removed NPZ files", error))?;
         sync_folder(&folder.join(STATUS_DIR))?;
@@ -29,7 +29,7 @@ impl Journal {
     }
 
     /// Durable when it returns.
-    pub(super) fn add(&mut self, line: Line) -> Result<()> {
+    pub(super) fn add(&mut self, line: RemovalLine) -> Result<()> {
         append(&mut self.file, &[line])
             .map_err(|error| Error::io(&self.path, "note the removal of an NPZ file (nothing more is removed)", error))
     }

@@ -34,7 +34,7 @@ use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::output::archive;
 use crate::output::manifest;
-use crate::output::reclaimed::{self, Line, Removing};
+use crate::output::removals::{self, RemovalLine, RemovedNpz};
 use crate::plan::{Options, Plan, SampleDigest, ShardId};
 use crate::shard::{Serving, ShardSet};
 use journal::Journal;
@@ -135,7 +135,7 @@ impl Reclaim {
         let journal = if delete { Some(Mutex::new(Journal::open(folder)?)) } else { None };
         let shards = archive::plan(folder, threads)?;
         refuse_other_options(folder, &shards, config, options)?;
-        let removed = reclaimed::read(folder)?.into_iter().map(|one| (one.study_id, one.sample_digest)).collect();
+        let removed = removals::read(folder)?.into_iter().map(|one| (one.study_id, one.sample_digest)).collect();
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
         let present = present(&root, &shards)?;
@@ -272,7 +272,7 @@ impl Reclaim {
             return Ok(Err(reason));
         }
         let (size, crc) = sample.npz_size_and_crc();
-        journal.add(Line::Removing(Removing {
+        journal.add(RemovalLine::Removing(RemovedNpz {
             study_id: sample.study_id.clone(),
             path: path.clone(),
             size,
@@ -284,7 +284,7 @@ impl Reclaim {
         if let Err(reason) = remove::remove(root, path, file_id) {
             return Ok(Err(reason));
         }
-        journal.add(Line::Removed { study_id: sample.study_id.clone() })?;
+        journal.add(RemovalLine::Removed { study_id: sample.study_id.clone() })?;
         Ok(Ok(bytes))
     }
 

@@ -11,7 +11,7 @@ use rustix::fs::{Advice, fadvise};
 use super::{Reclaim, State};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
-use crate::materialize::sha256_of;
+use crate::output::checksum;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
@@ -73,7 +73,7 @@ impl Proof<'_> {
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let state = |file: &File| file.metadata().map(|metadata| FileId::of(&metadata)).map_err(failed);
         self.is_planned(id, &state(&file)?)?;
-        let found = sha256_of(&mut file, &path, self.stop, self.read).map_err(|error| error.to_string())?;
+        let found = checksum::of_file(&mut file, &path, self.stop, self.read).map_err(|error| error.to_string())?;
         self.is_planned(id, &state(&file)?)?;
         if found != self.of.sha256[id as usize] && !self.stop.load(Ordering::Relaxed) {
             return Err(
