@@ -1,4 +1,4 @@
-//! The journal of what was removed, open for writing: each line is durable before what follows it.
+//! The removal journal, open for writing: each line is durable before the step that follows it.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,18 @@ use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::output::removals::{self, RemovalLine};
 
-/// The journal of a folder of shards, which no other run that writes there can have at the same time.
-pub(super) struct Journal {
+/// The removal journal of a folder of shards. No other run that writes to the folder can have it open at the same time.
+pub(super) struct RemovalJournal {
     path: PathBuf,
     file: File,
     _lock: File,
 }
 
-impl Journal {
-    /// Opens or creates it.
+impl RemovalJournal {
+    /// Locks the folder, and opens or creates its removal journal.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if another run is at work on the folder; [`Error::Io`] if the journal cannot be opened.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let lock = lock_part(folder, Part::WHOLE)?;
         let path = removals::path(folder);
@@ -28,7 +31,10 @@ impl Journal {
         Ok(Self { path, file, _lock: lock })
     }
 
-    /// Durable when it returns.
+    /// Adds a line, which is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the line cannot be written.
     pub(super) fn add(&mut self, line: RemovalLine) -> Result<()> {
         append(&mut self.file, &[line])
             .map_err(|error| Error::io(&self.path, "note the removal of an NPZ file (nothing more is removed)", error))
