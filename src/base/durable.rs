@@ -40,8 +40,8 @@ impl<'a> PartialFile<'a> {
         Ok(Self { folder, path, name: name.into(), file, len: 0, published: false })
     }
 
-    /// Appends the first `len` bytes of `block`. They are rounded up with zeros that [`Self::publish`] cuts off again, so
-    /// only the last block may have a length that is no multiple of [`ALIGNMENT`].
+    /// Appends the first `len` bytes of `block`. They are rounded up with zeros that [`Self::publish`] cuts off again,
+    /// so only the last block may have a length that is no multiple of 4096.
     ///
     /// # Errors
     /// [`Error::Io`] if the bytes cannot be written.
@@ -77,7 +77,7 @@ impl<'a> PartialFile<'a> {
     }
 
     /// Number of bytes written so far, without rounding.
-    pub fn len(&self) -> u64 {
+    pub fn bytes_written(&self) -> u64 {
         self.len
     }
 

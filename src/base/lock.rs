@@ -1,5 +1,5 @@
-//! Locks that stay usable after a panic. The data behind each lock of this program is consistent between two statements,
-//! and the panic itself ends the command with its own message.
+//! Locks that stay usable after a panic. The data behind each lock of this program is consistent between two
+//! statements, and the panic itself ends the command with its own message.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

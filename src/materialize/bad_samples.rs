@@ -11,9 +11,9 @@ use crate::plan::{Plan, ShardId};
 /// Samples with the reasons why they could not be made, by their index in the plan that was asked for.
 pub(super) type BadSamples = BTreeMap<usize, SkippedSample>;
 
-/// Why a shard could not be made.
+/// A shard that could not be made, and why.
 #[derive(Clone, Debug)]
-pub(super) struct Failure {
+pub(super) struct ShardFailure {
     /// The shard.
     pub(super) shard: ShardId,
     /// Index of the sample at fault among the samples of the plan; `None` if it is not a sample's fault.
@@ -23,8 +23,8 @@ pub(super) struct Failure {
 }
 
 /// The samples whose content is why they failed.
-pub(super) fn of_failures(plan: &Plan, failed: &[Failure]) -> BadSamples {
-    let bad = |failure: &Failure| match (failure.sample, &failure.error) {
+pub(super) fn of_failures(plan: &Plan, failed: &[ShardFailure]) -> BadSamples {
+    let bad = |failure: &ShardFailure| match (failure.sample, &failure.error) {
         (Some(index), Error::Malformed { reason, .. }) => {
             let sample = &plan.dataset.samples[index];
             let (study_id, source) = (sample.study_id.clone(), sample.file_id());
@@ -35,11 +35,11 @@ pub(super) fn of_failures(plan: &Plan, failed: &[Failure]) -> BadSamples {
     failed.iter().filter_map(bad).collect()
 }
 
-/// Those of the bad samples whose shards have no other reason to fail.
-pub(super) fn skippable(bad: &BadSamples, failed: &[Failure]) -> BadSamples {
-    let is_bad = |failure: &Failure| failure.sample.is_some_and(|index| bad.contains_key(&index));
-    let spoilt: BTreeSet<ShardId> = failed.iter().filter(|failure| !is_bad(failure)).map(|one| one.shard).collect();
-    let can_be = failed.iter().filter(|failure| !spoilt.contains(&failure.shard));
+/// The bad samples whose shards have no other reason to fail.
+pub(super) fn skippable(bad: &BadSamples, failed: &[ShardFailure]) -> BadSamples {
+    let is_bad = |failure: &ShardFailure| failure.sample.is_some_and(|index| bad.contains_key(&index));
+    let has_other: BTreeSet<ShardId> = failed.iter().filter(|failure| !is_bad(failure)).map(|one| one.shard).collect();
+    let can_be = failed.iter().filter(|failure| !has_other.contains(&failure.shard));
     can_be.filter_map(|failure| bad.get_key_value(&failure.sample?)).map(|(index, one)| (*index, one.clone())).collect()
 }
 

@@ -7,8 +7,8 @@ use memmap2::MmapMut;
 
 use crate::base::lock::lock;
 
-/// Bytes of a block, and so of a write. Large and page-aligned, as `O_DIRECT` wants them: through the page cache, writing
-/// was measured at half the speed, because it copies every byte into fresh pages.
+/// Bytes of a block, and so of a write. Large and page-aligned, as `O_DIRECT` wants them: through the page cache,
+/// writing was measured at half the speed, because it copies every byte into fresh pages.
 const BLOCK_LEN: usize = 1 << 20;
 
 /// A block whose first bytes are filled.

@@ -1,6 +1,6 @@
-//! Compressing a shard on its way to the disk: the result is a tar file with the keys and members of the plain shard, in
-//! which the volume's member consists of compressed blocks and the JSON says so. It is made from the plain bytes that
-//! [`crate::shard::ShardSet`] hands out.
+//! Compressing a shard on its way to the disk: the result is a tar file with the keys and members of the plain shard,
+//! in which the volume's member consists of compressed blocks and the JSON says so. It is made from the plain bytes
+//! that [`crate::shard::ShardSet`] hands out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,7 +24,7 @@ const READ: usize = 4 << 20;
 type FrameResult = io::Result<Vec<u8>>;
 
 /// A block to compress, and the way to the thread that waits for its frame.
-pub(super) struct Task {
+pub(super) struct CompressTask {
     block: Bytes,
     done: Sender<FrameResult>,
 }
@@ -36,26 +36,26 @@ struct PendingFrame {
 }
 
 /// The work of a thread that compresses: takes tasks until all senders of tasks are dropped.
-pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<Task>>) {
+pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
     let mut encoder = Encoder::new(codec);
     loop {
-        let Ok(Task { block, done }) = lock(tasks).recv() else { return };
+        let Ok(CompressTask { block, done }) = lock(tasks).recv() else { return };
         let frame = match &mut encoder {
             Ok(encoder) => encoder.encode(&block),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let _ = done.send(frame); // nobody waits for it once its shard was given up
+        let _ = done.send(frame); // no thread waits for it once its shard was given up
     }
 }
 
-/// Compresses one shard. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up; `write`
-/// takes bytes of the compressed shard, and returns false to give up. False if one of them gave up.
+/// Compresses one shard. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up;
+/// `write` takes bytes of the compressed shard, and returns false to give up. False if one of them gave up.
 ///
 /// # Errors
 /// There is no memory, or a thread that compresses has died.
 pub(super) fn shard(
     format: Format,
-    tasks: &Sender<Task>,
+    tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<bool> {
@@ -92,10 +92,10 @@ pub(super) fn shard(
     write(&vec![0; to_usize(tar::trailer(written))])
 }
 
-/// The frames of a volume's member of `size` bytes, and the seek table after them; `None` if `read` gave up. All are kept
-/// until the last one is there: the member's length stands in front of them.
+/// The frames of a volume's member of `size` bytes, and the seek table after them; `None` if `read` gave up. All are
+/// kept until the last one is there: the member's length stands in front of them.
 fn compress_volume(
-    tasks: &Sender<Task>,
+    tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     size: u64,
 ) -> io::Result<Option<Vec<Vec<u8>>>> {
@@ -118,7 +118,7 @@ fn compress_volume(
             let block = bytes.slice(start..len.min(start + BLOCK));
             let (done, frame) = mpsc::channel();
             pending.push_back(PendingFrame { plain_len: block.len(), frame });
-            tasks.send(Task { block, done }).map_err(|_| died(()))?;
+            tasks.send(CompressTask { block, done }).map_err(|_| died(()))?;
         }
         offset += len as u64;
     }

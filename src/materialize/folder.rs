@@ -126,8 +126,8 @@ impl OutputFolder {
         publish(&self.path, name, content)
     }
 
-    /// Begins to make the shards `missing`: removes manifests and indexes that describe them, and notes in the journal that
-    /// earlier lines about them no longer count. Returns the number of the run.
+    /// Begins to make the shards `missing`: removes manifests and indexes that describe them, and notes in the journal
+    /// that earlier lines about them no longer count. Returns the number of the run.
     ///
     /// # Errors
     /// [`Error::Io`] if one of these steps fails.
@@ -206,8 +206,8 @@ impl OutputFolder {
 }
 
 /// The shards of the folder that no run is known to have written. A folder of another plan is refused: one in which no
-/// recorded shard is of this plan, one with shards that the plan does not have, or one with unrecorded shards of another
-/// size.
+/// recorded shard is of this plan, one with shards that the plan does not have, or one with unrecorded shards of
+/// another size.
 fn unrecorded(folder: &Path, plan: &Plan, codec: Option<Codec>, journals: &Journals) -> Result<BTreeSet<ShardId>> {
     let names: Vec<String> = list(folder)?.iter().map(|path| file_name(path)).collect();
     let present: Vec<ShardId> = names.iter().filter_map(|name| Plan::shard_named(name)).collect();

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender};
 
-use super::bad_samples::Failure;
+use super::bad_samples::ShardFailure;
 use super::blocks::BlockPool;
-use super::compress::{self, Task};
+use super::compress::{self, CompressTask};
 use super::control::Control;
 use super::fill::BlockFiller;
 use super::hash_pair::{WorkerLane, WriterMessage};
@@ -33,7 +33,7 @@ pub(super) struct ShardMaker<'a> {
     /// The worker's lane among those that hash.
     pub(super) lane: WorkerLane,
     /// The way to the threads that compress; `None` for plain shards.
-    pub(super) tasks: Option<Sender<Task>>,
+    pub(super) tasks: Option<Sender<CompressTask>>,
     /// Stops the work, and gets its progress.
     pub(super) control: Control<'a>,
 }
@@ -45,16 +45,16 @@ enum Made {
     /// The run is to stop, or the writing thread has given up and has the reason.
     GivenUp,
     /// Bytes could not be made.
-    Failed(Vec<Failure>),
+    Failed(Vec<ShardFailure>),
 }
 
 impl ShardMaker<'_> {
-    /// Makes one shard's bytes; `writer` is the way to the thread that writes them. Returns why the shard failed: nothing
-    /// if it is complete, if the run is to stop, or if the writing thread has given up and has the reason.
+    /// Makes one shard's bytes; `writer` is the way to the thread that writes them. Returns why the shard failed:
+    /// nothing if it is complete, if the run is to stop, or if the writing thread has given up and has the reason.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no memory.
-    pub(super) fn make(&self, id: ShardId, writer: SyncSender<WriterMessage>) -> Result<Vec<Failure>> {
+    pub(super) fn make(&self, id: ShardId, writer: SyncSender<WriterMessage>) -> Result<Vec<ShardFailure>> {
         let no_memory = |error| Error::io(self.folder, "get memory to write", error);
         let filler = BlockFiller::new(self.pool.clone(), self.lane.begin(writer)).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
@@ -84,10 +84,15 @@ impl ShardMaker<'_> {
             }
         }
         let error = Error::Internal("the shard was dropped while it was made".into());
-        Ok(Made::Failed(vec![Failure { shard: cursor.shard(), sample: None, error }]))
+        Ok(Made::Failed(vec![ShardFailure { shard: cursor.shard(), sample: None, error }]))
     }
 
-    fn make_compressed(&self, cursor: &Arc<Cursor>, mut filler: BlockFiller, tasks: &Sender<Task>) -> io::Result<Made> {
+    fn make_compressed(
+        &self,
+        cursor: &Arc<Cursor>,
+        mut filler: BlockFiller,
+        tasks: &Sender<CompressTask>,
+    ) -> io::Result<Made> {
         let mut failed = None;
         let read = |offset, len| {
             if self.control.is_stopped() {
@@ -116,10 +121,10 @@ impl ShardMaker<'_> {
         })
     }
 
-    /// All samples that fail in a shard of which reading from `offset` on failed with `error`: one run is to find all of
-    /// them. If no sample fails when it is read on its own, the storage had failed, and the shard has one failure
+    /// All samples that fail in a shard of which reading from `offset` on failed with `error`: one run is to find all
+    /// of them. If no sample fails when it is read on its own, the storage had failed, and the shard has one failure
     /// without a sample.
-    fn failures(&self, cursor: &Arc<Cursor>, offset: u64, error: Error) -> Vec<Failure> {
+    fn failures(&self, cursor: &Arc<Cursor>, offset: u64, error: Error) -> Vec<ShardFailure> {
         let (plan, shard) = (self.set.plan(), cursor.shard());
         let mut failures = Vec::new();
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
@@ -133,14 +138,14 @@ impl ShardMaker<'_> {
                     Ok(bytes) => at += bytes.len() as u64,
                     Err(error) => {
                         let sample = Some(plan.sample_index(shard, member));
-                        failures.push(Failure { shard, sample, error });
+                        failures.push(ShardFailure { shard, sample, error });
                         break;
                     }
                 }
             }
         }
         if failures.is_empty() {
-            failures.push(Failure { shard, sample: None, error });
+            failures.push(ShardFailure { shard, sample: None, error });
         }
         failures
     }

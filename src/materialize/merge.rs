@@ -16,7 +16,8 @@ use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::Plan;
 
-/// Merges the manifests of all parts in `folder` into the manifest of the whole, and their lists of bad samples into one.
+/// Merges the manifests of all parts in `folder` into the manifest of the whole, and their lists of bad samples into
+/// one.
 ///
 /// # Errors
 /// [`Error::Refused`] if a run goes on, or the parts do not belong together; [`Error::Io`] if a file cannot be read or

@@ -10,8 +10,9 @@
 //! pass ─► maker ─► plain or compress ─► fill ─► hash_pair ─► writer ─► folder
 //! ```
 //!
-//! `pass` gives the shards to workers. Each has a `maker`, which fills blocks (`fill`, `blocks`); `hash_pair` computes the
-//! SHA-256 and sends the blocks to a `writer`, a thread of its own for each shard, which writes the file and the journal.
+//! `pass` gives the shards to workers. Each has a `maker`, which fills blocks (`fill`, `blocks`); `hash_pair` computes
+//! the SHA-256 and sends the blocks to a `writer`, a thread of its own for each shard, which writes the file and the
+//! journal.
 
 mod bad_samples;
 mod blocks;
@@ -57,11 +58,11 @@ pub use request::{ManifestOutcome, OnError, Outcome, Request};
 /// Writes the shards of a part of `set` and their manifest. `stop` ends the run early; `observer` gets its progress.
 ///
 /// A shard whose volume cannot be read is left out and listed; the others are written, and the manifest is not. With
-/// [`OnError::Skip`], a shard whose volume is damaged is written without that sample. Storage that fails is no reason to
-/// skip: the content of a shard depends on the content of its sources only.
+/// [`OnError::Skip`], a shard whose volume is damaged is written without that sample. Storage that fails is no reason
+/// to skip: the content of a shard depends on the content of its sources only.
 ///
-/// A folder is of this plan if at least one of its finished shards is. Shards that are not of the plan (a table's row or
-/// a volume has changed, or samples are excluded) are made again, the others are kept. The folder is refused if
+/// A folder is of this plan if at least one of its finished shards is. Shards that are not of the plan (a table's row
+/// or a volume has changed, or samples are excluded) are made again, the others are kept. The folder is refused if
 ///
 /// - it holds shards that the plan does not have: these are never removed;
 /// - a volume would be lost whose NPZ was reclaimed;

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::bad_samples::Failure;
+use super::bad_samples::ShardFailure;
 use super::blocks::BlockPool;
 use super::compress;
 use super::control::Control;
@@ -22,14 +22,15 @@ use crate::formats::codec::Codec;
 use crate::output::journal::FinishedShard;
 use crate::plan::ShardId;
 
-/// Volumes that are read ahead of each of the last shards, at most: as many decoders as one thread that hashes keeps busy.
+/// Volumes that are read ahead of each of the last shards, at most: as many decoders as one thread that hashes keeps
+/// busy.
 const MAX_READ_AHEAD: usize = 4;
 
 /// One pass over shards.
 pub(super) struct Pass<'a> {
-    /// What to make.
+    /// The shards and their plan.
     pub(super) target: &'a Target<'a>,
-    /// Where to write it.
+    /// The output folder.
     pub(super) folder: &'a OutputFolder,
     /// How the volumes are compressed; `None` for plain shards.
     pub(super) codec: Option<Codec>,
@@ -42,8 +43,8 @@ pub(super) struct Pass<'a> {
 pub(super) struct PassResult {
     /// Shards that are finished.
     pub(super) finished: BTreeMap<ShardId, FinishedShard>,
-    /// Why other shards could not be made, in the order of the shards and samples.
-    pub(super) failed: Vec<Failure>,
+    /// Failures of other shards, in the order of the shards and samples.
+    pub(super) failed: Vec<ShardFailure>,
 }
 
 impl PassResult {

@@ -1,6 +1,6 @@
-//! Making a plain shard. Its bytes are copied into blocks by the thread that made them: a decoder that has filled a piece
-//! of a volume finds it in its own cache. A thread of its own would read all of it from memory again, and be woken for
-//! each piece.
+//! Making a plain shard. Its bytes are copied into blocks by the thread that made them: a decoder that has filled a
+//! piece of a volume finds it in its own cache. A thread of its own would read all of it from memory again, and be
+//! woken for each piece.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -23,19 +23,19 @@ const REPORT: usize = 4 << 20;
 
 /// What the thread that waits for a shard learns.
 pub(super) enum PlainEvent {
-    /// This number of bytes more is in blocks.
+    /// More bytes are in blocks: their number.
     Progress(usize),
     /// All bytes are in blocks.
     Complete(BlockFiller),
     /// The writing thread has given up, and has the reason.
     GivenUp,
-    /// There was no memory for blocks.
+    /// Blocks could not be had, for want of memory.
     NoMemory(io::Error),
     /// The bytes from `offset` on could not be made.
     Failed {
         /// Offset in the shard, in bytes.
         offset: u64,
-        /// Why.
+        /// Why the bytes could not be made.
         error: Error,
     },
 }
@@ -54,8 +54,8 @@ struct PlainShard {
     set: ShardSet,
     cursor: Arc<Cursor>,
     len: u64,
-    /// Declared before `events`, so that it is dropped first, by a panic too: when the channel closes, the next shard may
-    /// begin in the same lane.
+    /// Declared before `events`, so that it is dropped first, by a panic too: when the channel closes, the next shard
+    /// may begin in the same lane.
     filler: BlockFiller,
     /// Bytes made so far.
     offset: u64,
@@ -112,7 +112,7 @@ impl PlainShard {
         }
     }
 
-    /// Copies bytes into blocks. False if nobody wants any more.
+    /// Copies bytes into blocks. False if the writing thread has given up, or the waiting one has left.
     ///
     /// # Errors
     /// There is no memory.
@@ -130,12 +130,12 @@ impl PlainShard {
 
     fn complete(self) {
         let Self { events, filler, .. } = self;
-        let _ = events.send(PlainEvent::Complete(filler)); // nobody listens any more if the run was stopped
+        let _ = events.send(PlainEvent::Complete(filler)); // the receiver is gone if the run was stopped
     }
 
     fn end(self, event: PlainEvent) {
         let Self { events, filler, .. } = self;
         drop(filler); // first, as when both are dropped
-        let _ = events.send(event); // nobody listens any more if the run was stopped
+        let _ = events.send(event); // the receiver is gone if the run was stopped
     }
 }

@@ -1,4 +1,5 @@
-//! Rebuilding the manifest and the journal from the shards on disk and the headers of the NPZ files, where they were lost.
+//! Rebuilding the manifest and the journal from the shards on disk and the headers of the NPZ files, where they were
+//! lost.
 
 use std::collections::HashSet;
 use std::fs::{self, File};

@@ -10,10 +10,10 @@ use crate::output::partition::Part;
 /// What becomes of a shard with a sample that cannot be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnError {
-    /// It is not written, and the run fails when all others are.
+    /// The shard is not written, and the run fails when all others are.
     #[default]
     Fail,
-    /// It is written with that sample's slot empty, as if the sample were excluded, and the manifest says so.
+    /// The shard is written with that sample's slot empty, as if the sample were excluded, and the manifest says so.
     Skip,
 }
 
@@ -57,7 +57,7 @@ pub struct Outcome {
 pub enum ManifestOutcome {
     /// The manifest is written.
     Written {
-        /// Number of shards that it lists.
+        /// Number of shards that the manifest lists.
         shards: usize,
     },
     /// Nothing is written because shards are missing or wrong: one line of text for each.

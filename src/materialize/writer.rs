@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use super::bad_samples::Failure;
+use super::bad_samples::ShardFailure;
 use super::blocks::BlockPool;
 use super::control::Control;
 use super::folder::OutputFolder;
@@ -31,14 +31,14 @@ pub(super) enum Written {
     /// The shard is durable, and recorded.
     Finished(FinishedShard),
     /// A file of another content has the shard's name, and stays.
-    Refused(Failure),
+    Refused(ShardFailure),
     /// The shard was not made to its end; its temporary file is removed.
     GivenUp,
 }
 
 impl ShardWriter<'_> {
-    /// Writes the blocks of one shard, makes the file durable, and records it. A file of the shard's name that no run is
-    /// known to have written is only compared.
+    /// Writes the blocks of one shard, makes the file durable, and records it. A file of the shard's name that no run
+    /// is known to have written is only compared.
     ///
     /// # Errors
     /// [`Error::Io`] if the output folder cannot be written.
@@ -52,7 +52,7 @@ impl ShardWriter<'_> {
                     self.pool.put(block);
                 }
                 WriterMessage::End(sha256) => {
-                    let size = partial.len();
+                    let size = partial.bytes_written();
                     if !self.folder.is_unrecorded(id) {
                         partial.publish()?;
                     } else if let Some(failure) = self.compare(id, &name, &sha256)? {
@@ -68,7 +68,7 @@ impl ShardWriter<'_> {
     }
 
     /// Compares a file that no journal knows with the SHA-256 of what was just made: the failure if it is another file.
-    fn compare(&self, id: ShardId, name: &str, sha256: &str) -> Result<Option<Failure>> {
+    fn compare(&self, id: ShardId, name: &str, sha256: &str) -> Result<Option<ShardFailure>> {
         let path = self.folder.path().join(name);
         if checksum::of_path(&path, self.control.stop)? == sha256 {
             return Ok(None);
@@ -77,7 +77,7 @@ impl ShardWriter<'_> {
             "{}: this file is another one than the plan's, and there is no record of it; remove or rename it",
             path.display()
         ));
-        Ok(Some(Failure { shard: id, sample: None, error }))
+        Ok(Some(ShardFailure { shard: id, sample: None, error }))
     }
 
     fn record(&self, id: ShardId, size: u64, sha256: String) -> Result<FinishedShard> {

@@ -1,5 +1,5 @@
-//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. This module
-//! touches no files.
+//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. This
+//! module touches no files.
 //!
 //! | file | reader | what it spares |
 //! |---|---|---|

@@ -82,7 +82,7 @@ pub struct FinishedShard {
 pub struct SkippedSample {
     /// Study of the sample.
     pub study_id: String,
-    /// Why the sample could not be made.
+    /// Reason why the sample could not be made.
     pub reason: String,
     /// Size of the NPZ at that time, in bytes.
     pub source_size: u64,

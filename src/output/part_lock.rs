@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::output::journal::{self, STATUS_DIR};
 use crate::output::partition::Part;
 
-/// Locks a part of an output folder, and creates the folder if it is not there. The lock is held as long as the returned
-/// journal is open. Two runs whose parts overlap never both get their locks: each has its own when it tries the other's.
+/// Locks a part of an output folder, and creates the folder if it is not there. The lock is held as long as the
+/// returned journal is open. Two runs whose parts overlap never both get their locks: each has its own when it tries
+/// the other's.
 ///
 /// # Errors
 /// [`Error::Refused`] while another run could write a shard of the part; [`Error::Io`] if the journal cannot be opened
@@ -41,8 +42,8 @@ fn try_lock(folder: &Path, path: &Path, journal: &File, how: FlockOperation) -> 
     match flock(journal, how) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(format!(
-            "{}: another materialize, or a reclaim, is at work on these shards (it holds {}); wait for its end, or run another part \
-             of the same --partition",
+            "{}: another materialize, or a reclaim, is at work on these shards (it holds {}); wait for its end, or run \
+             another part of the same --partition",
             folder.display(),
             path.display()
         ))),

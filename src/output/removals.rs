@@ -1,5 +1,5 @@
-//! The removal journal: which NPZ files were removed because the shards of a folder hold their volumes. There is one line
-//! before each removal and one after it.
+//! The removal journal: which NPZ files were removed because the shards of a folder hold their volumes. There is one
+//! line before each removal and one after it.
 
 use std::fs;
 use std::io;

@@ -96,8 +96,8 @@ impl ShardComparer<'_> {
         Ok(())
     }
 
-    /// Compares a sample's bytes, from its first header to the end of its last member. The sample has the same slot in both
-    /// plans, and so the same key: all bytes must be the same.
+    /// Compares a sample's bytes, from its first header to the end of its last member. The sample has the same slot in
+    /// both plans, and so the same key: all bytes must be the same.
     fn compare_sample(
         &self,
         id: ShardId,

@@ -2,18 +2,19 @@
 //!
 //! # What is removed
 //!
-//! NPZ files are removed by shards. Those of a shard are removed, one by one, only when for *all* of them that are still
-//! there the shard's file was made durable, has the manifest's SHA-256, and holds the very bytes that the plan makes of
-//! them now; both are read through [`ShardSet`]. Then each file is removed if it is still the one that was compared, and
-//! not through a symbolic link. An NPZ that holds other arrays besides the volume stays: the shards do not have them.
+//! NPZ files are removed by shards. Those of a shard are removed, one by one, only when for *all* of them that are
+//! still there the shard's file was made durable, has the manifest's SHA-256, and holds the very bytes that the plan
+//! makes of them now; both are read through [`ShardSet`]. Then each file is removed if it is still the one that was
+//! compared, and not through a symbolic link. An NPZ that holds other arrays besides the volume stays: the shards do
+//! not have them.
 //!
 //! # Which plan
 //!
 //! The plan is made from the NPZ files that the shards name and that are still there, each in the slot that the shards
 //! give it: so it does not matter that files are gone, or others were added. The digest of a shard is that of its
 //! samples; the removal journal has the digests of those samples whose files were removed. So every shard, also one of
-//! which some NPZ files were removed, must have the digest that the manifest says: with other options or tables, nothing
-//! is removed.
+//! which some NPZ files were removed, must have the digest that the manifest says: with other options or tables,
+//! nothing is removed.
 
 mod compare;
 mod inventory;
@@ -68,7 +69,7 @@ pub struct KeptNpz {
     pub study_id: String,
     /// Path of the file, relative to the data folder.
     pub path: PathBuf,
-    /// Why the file stays.
+    /// Reason why the file stays.
     pub reason: String,
 }
 
@@ -77,13 +78,13 @@ pub struct KeptNpz {
 pub struct RefusedShard {
     /// File name of the shard.
     pub shard: String,
-    /// Why nothing is removed.
+    /// Reason why nothing is removed.
     pub reason: String,
 }
 
 /// How a run ended.
 #[derive(Debug, Default, Serialize)]
-pub struct Outcome {
+pub struct ReclaimOutcome {
     /// Whether files were removed; if false, they were only compared.
     pub deleted: bool,
     /// Number of NPZ files that were removed, or can be.
@@ -136,24 +137,24 @@ impl Reclaim {
         &self.inventory.root
     }
 
-    /// Compares all shards with their NPZ files, and removes the files that may be removed, if this was opened to delete.
-    /// `workers` shards are compared at a time, with `cache` bytes of memory for volumes; `stop` ends the run between two
-    /// files; `progress` gets the number of bytes that were read.
+    /// Compares all shards with their NPZ files, and removes the files that may be removed, if this was opened to
+    /// delete. `workers` shards are compared at a time, with `cache` bytes of memory for volumes; `stop` ends the run
+    /// between two files; `progress` gets the number of bytes that were read.
     ///
     /// # Errors
-    /// [`Error::Io`] if the removal journal cannot be written, or the manifest cannot be made durable: then nothing more
-    /// is removed.
+    /// [`Error::Io`] if the removal journal cannot be written, or the manifest cannot be made durable: then nothing
+    /// more is removed.
     pub fn run(
         self,
         workers: usize,
         cache: u64,
         stop: &AtomicBool,
         progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<Outcome> {
+    ) -> Result<ReclaimOutcome> {
         let inventory = &self.inventory;
         let (deleted, not_in_shards) = (self.journal.is_some(), inventory.shards.dataset.left_out.len());
         let removed_earlier = inventory.states.iter().filter(|state| matches!(state, NpzState::Removed(_))).count();
-        let mut outcome = Outcome { deleted, removed_earlier, not_in_shards, ..Outcome::default() };
+        let mut outcome = ReclaimOutcome { deleted, removed_earlier, not_in_shards, ..ReclaimOutcome::default() };
         let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         let manifest = inventory.folder.join(manifest::NAME);
         sync(&manifest).map_err(|error| Error::io(&manifest, "make the manifest durable", error))?;
@@ -188,9 +189,9 @@ impl Reclaim {
 }
 
 /// What a shard adds to the outcome where no NPZ is there, or the run is to stop.
-fn shard_without_files(inventory: &Inventory, id: ShardId) -> Outcome {
+fn shard_without_files(inventory: &Inventory, id: ShardId) -> ReclaimOutcome {
     let refused = inventory.check_digest(id).err().map(|reason| RefusedShard { shard: Plan::shard_name(id), reason });
-    Outcome { refused: refused.into_iter().collect(), ..Outcome::default() }
+    ReclaimOutcome { refused: refused.into_iter().collect(), ..ReclaimOutcome::default() }
 }
 
 /// What became of an NPZ whose shard is right.
@@ -212,9 +213,9 @@ struct Remover<'a> {
 
 impl Remover<'_> {
     /// Compares a shard with its NPZ files, then removes them: what this adds to the outcome.
-    fn shard(&self, id: ShardId) -> Result<Outcome> {
+    fn shard(&self, id: ShardId) -> Result<ReclaimOutcome> {
         let ShardComparer { inventory, npz: npz_set, stop, .. } = self.comparer;
-        let mut outcome = Outcome::default();
+        let mut outcome = ReclaimOutcome::default();
         let compared = inventory.check_digest(id).and_then(|()| self.comparer.compare(id));
         if stop.load(Ordering::Relaxed) {
             return Ok(outcome); // a comparison that was stopped says nothing
@@ -243,8 +244,8 @@ impl Remover<'_> {
         Ok(outcome)
     }
 
-    /// Removes an NPZ of a shard that was found to be right, and notes it, if this is to delete. `npz` is the index of the
-    /// sample in the plan of the NPZ files.
+    /// Removes an NPZ of a shard that was found to be right, and notes it, if this is to delete. `npz` is the index of
+    /// the sample in the plan of the NPZ files.
     fn remove(&self, id: ShardId, npz: usize) -> Result<NpzOutcome> {
         let (inventory, plan) = (self.comparer.inventory, self.comparer.npz.plan());
         let sample = &plan.dataset.samples[npz];

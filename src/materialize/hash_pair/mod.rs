@@ -2,11 +2,11 @@
 //! two streams in hardly more time than one. Without that, writing shards was measured to take 12 % more CPU time for
 //! stored NPZ files, and 4 % for deflated ones.
 //!
-//! Each worker of a pair has a lane. It puts full blocks into the queue of its lane, and goes on making bytes. When both
-//! queues have a block, one of the two threads hashes both blocks, and sends each to the thread that writes its shard.
-//! The two threads take turns at that, so that neither shard falls behind. No lane waits for one that is slower or has no
-//! shard: where its queue is full, its shard ends, or the other lane has no shard, its block is hashed alone. Both lanes
-//! wait for the disk.
+//! Each worker of a pair has a lane. It puts full blocks into the queue of its lane, and goes on making bytes. When
+//! both queues have a block, one of the two threads hashes both blocks, and sends each to the thread that writes its
+//! shard. The two threads take turns at that, so that neither shard falls behind. No lane waits for one that is slower
+//! or has no shard: where its queue is full, its shard ends, or the other lane has no shard, its block is hashed alone.
+//! Both lanes wait for the disk.
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +23,8 @@ use crate::formats::sha256::{BLOCK, Sha256};
 /// Blocks that wait in the queue of a lane, at most.
 const MAX_WAITING: usize = 4;
 
-/// What the thread that writes a shard receives. A channel that closes before [`Self::End`] means that the shard is given
-/// up.
+/// What the thread that writes a shard receives. A channel that closes before [`Self::End`] means that the shard is
+/// given up.
 pub(super) enum WriterMessage {
     /// The next block, full unless it is the last one.
     Block(AlignedBlock),
@@ -56,7 +56,7 @@ struct Lane {
     waiting: VecDeque<AlignedBlock>,
 }
 
-/// Where the hash of a lane's shard is.
+/// State of the hash of a lane's shard.
 #[derive(Default)]
 enum LaneHash {
     /// The worker makes no shard.

@@ -28,8 +28,8 @@ fn read(receiver: Receiver<WriterMessage>) -> (Vec<u8>, Option<String>) {
     (bytes, digest)
 }
 
-/// What a worker makes: blocks of one repeated byte, each after a pause in microseconds, and the length of the last one.
-/// Without a last one, the shard is given up.
+/// What a worker makes: blocks of one repeated byte, each after a pause in microseconds, and the length of the last
+/// one. Without a last one, the shard is given up.
 type TestShard = (Vec<(u8, u64)>, Option<usize>);
 
 fn make(lane: &WorkerLane, (blocks, last): &TestShard) {

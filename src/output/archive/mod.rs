@@ -1,5 +1,5 @@
-//! A folder of finished shards, plain or compressed, as a plan: its manifest says which samples there are, its shards say
-//! where their bytes are. Reads headers and small members, no voxel.
+//! A folder of finished shards, plain or compressed, as a plan: its manifest says which samples there are, its shards
+//! say where their bytes are. Reads headers and small members, no voxel.
 
 mod walk;
 

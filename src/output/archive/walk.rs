@@ -17,7 +17,7 @@ const WINDOW: usize = 16 << 10;
 pub(super) struct TarMember {
     /// Name of the member.
     pub(super) name: String,
-    /// Where the payload begins in the file, in bytes.
+    /// Offset of the payload in the file, in bytes.
     pub(super) offset: u64,
     /// Length of the payload in bytes.
     pub(super) len: u64,
