@@ -11,7 +11,7 @@ use crate::dataset::quarantine;
 use crate::dataset::tables;
 use crate::formats::inflate::Inflater;
 use crate::formats::npz::{self, Payload, npy};
-use crate::output::journal::Record;
+use crate::output::journal::Journals;
 
 /// Larger arrays would only make the fuzzer slow.
 const MAX_ARRAY: u64 = 16 << 20;
@@ -101,6 +101,6 @@ pub fn tables(bytes: &[u8]) {
 /// A record is whole lines, so what follows the last of them changes nothing.
 pub fn journal(bytes: &[u8]) {
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let [all, cut] = [bytes, &bytes[..whole]].map(|text| format!("{:?}", Record::parse(text)));
+    let [all, cut] = [bytes, &bytes[..whole]].map(|text| format!("{:?}", Journals::parse(text)));
     assert_eq!(all, cut);
 }

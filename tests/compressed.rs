@@ -11,24 +11,12 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::formats::codec::Codec;
-use ctwds_fs::materialize::{Observer, OnError, Outcome, Request, materialize};
+use ctwds_fs::materialize::{OnError, Outcome, Request, Silent, materialize};
 use ctwds_fs::output::archive;
 use ctwds_fs::output::partition::Part;
 use ctwds_fs::plan::Plan;
 use ctwds_fs::shard::{Serving, ShardSet};
 use proptest::prelude::*;
-
-struct Silent;
-
-impl Observer for Silent {
-    fn recheck(&self, _: usize, _: u64) {}
-    fn read(&self, _: u64) {}
-    fn differs(&self, _: &str, _: &str) {}
-    fn more(&self, _: u64) {}
-    fn begin(&self, _shards: usize, _kept: usize, _bytes: u64) {}
-    fn wrote(&self, _bytes: u64) {}
-    fn finished(&self, _name: &str, _bytes: u64) {}
-}
 
 fn serve(plan: Plan) -> ShardSet {
     ShardSet::new(plan, Serving { cache_bytes: 3 << 20, threads: 2, read_ahead: 2, read_once: false }).unwrap()

@@ -12,25 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
-use ctwds_fs::materialize::{Observer, OnError, Request, materialize};
+use ctwds_fs::materialize::{OnError, Request, Silent, materialize};
 use ctwds_fs::output::partition::Part;
 use ctwds_fs::plan::shuffle;
 use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-
-struct Silent;
-
-impl Observer for Silent {
-    fn recheck(&self, _: usize, _: u64) {}
-    fn read(&self, _: u64) {}
-    fn differs(&self, _: &str, _: &str) {}
-    fn more(&self, _: u64) {}
-    fn begin(&self, _shards: usize, _kept: usize, _bytes: u64) {}
-    fn wrote(&self, _bytes: u64) {}
-    fn finished(&self, _name: &str, _bytes: u64) {}
-}
 
 /// A read: which shard, where (as a fraction of its length, so that it fits any), and how much.
 type Wanted = (usize, f64, usize);

@@ -1,4 +1,4 @@
-//! What commands ask of files, with errors that name the file.
+//! Small operations on files and folders, with errors that name the file.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The size of a file in bytes; `None` if there is none.
+/// The size of a file in bytes; `None` if there is no such file.
+///
+/// # Errors
+/// [`Error::Io`] if the file system cannot tell.
 pub fn size(path: &Path) -> Result<Option<u64>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
@@ -15,7 +18,10 @@ pub fn size(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Removes a file, which another process may have done already.
+/// Removes a file, if it is there. `doing` says in the error what was tried.
+///
+/// # Errors
+/// [`Error::Io`] if the file is there and cannot be removed.
 pub fn remove(path: &Path, doing: &'static str) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path, doing, error)),
@@ -24,13 +30,16 @@ pub fn remove(path: &Path, doing: &'static str) -> Result<()> {
 }
 
 /// The paths of a folder's entries, in no order.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::io(folder, "list the folder", error);
     let entries = fs::read_dir(folder).map_err(failed)?;
     entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
 }
 
-/// The last component of a path, for messages and for names that this program gave itself.
+/// The last component of a path, for messages and for names that this program itself gave; empty if there is none.
 pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,5 +1,5 @@
-//! Locks that stay usable after a panic: the data behind each of this program's locks is whole between two statements,
-//! and the panic itself ends the command with its own message.
+//! Locks that stay usable after a panic. The data behind each lock of this program is consistent between two
+//! statements, and the panic itself ends the command with its own message.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -23,7 +23,7 @@ pub fn into_inner<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for `changed` with the lock of `guard` given up meanwhile, poisoned or not.
+/// Waits until `changed` is notified; the lock of `guard` is released meanwhile, poisoned or not.
 pub fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }

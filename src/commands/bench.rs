@@ -19,7 +19,7 @@ use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::fs::{mount_table, processes};
-use crate::materialize::{Observer, OnError, Request, materialize};
+use crate::materialize::{OnError, Request, Silent, materialize};
 use crate::output::partition::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
@@ -208,16 +208,4 @@ impl ShardProvider for OwnShards<'_> {
             None => Ok(self.shards(&out)),
         }
     }
-}
-
-struct Silent;
-
-impl Observer for Silent {
-    fn recheck(&self, _: usize, _: u64) {}
-    fn read(&self, _: u64) {}
-    fn differs(&self, _: &str, _: &str) {}
-    fn more(&self, _: u64) {}
-    fn begin(&self, _: usize, _: usize, _: u64) {}
-    fn wrote(&self, _: u64) {}
-    fn finished(&self, _: &str, _: u64) {}
 }

@@ -9,7 +9,7 @@ use super::shared::{FAILED, make_plan_unchecked, stop_on_signals};
 use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
-use crate::materialize::{merge, rebuild};
+use crate::materialize::{ManifestOutcome, merge, rebuild};
 use crate::shard::{Serving, ShardSet};
 
 /// The memory for volumes in bytes; a rebuild reads no voxel through it.
@@ -32,11 +32,11 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
     };
     let manifest = dir.join(crate::output::manifest::NAME);
     match result {
-        Ok(shards) => {
+        ManifestOutcome::Written { shards } => {
             println!("{}: written, {shards} shards", manifest.display());
             Ok(ExitCode::SUCCESS)
         }
-        Err(missing) => {
+        ManifestOutcome::Incomplete(missing) => {
             eprintln!("ctwds-fs: error: {} is not written, because shards are missing or wrong:", manifest.display());
             missing.iter().for_each(|line| eprintln!("  {line}"));
             eprintln!("{remedy}");

@@ -11,7 +11,7 @@ use super::shared::{self, FAILED, SCANNERS, stop_on_signals};
 use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
-use crate::reclaim::{Outcome, Reclaim, Survey};
+use crate::reclaim::{Reclaim, ReclaimOutcome, Survey};
 use crate::volume::Kind;
 
 /// The word that the user has to type before anything is removed.
@@ -73,7 +73,7 @@ fn ask() -> Result<()> {
     if answer.trim() == WORD { Ok(()) } else { Err(Error::Refused("nothing was removed".into())) }
 }
 
-fn report(args: &ReclaimArgs, outcome: &Outcome) -> Result<ExitCode> {
+fn report(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> Result<ExitCode> {
     if args.json {
         println!("{}", shared::json(outcome)?);
     } else {
@@ -83,7 +83,7 @@ fn report(args: &ReclaimArgs, outcome: &Outcome) -> Result<ExitCode> {
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn describe(args: &ReclaimArgs, outcome: &Outcome) {
+fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) {
     let (files, bytes, shards) = (outcome.files, ByteSize(outcome.bytes), args.shards.display());
     let what = if outcome.deleted { "removed: freed" } else { "can be removed: would free" };
     println!("{shards}: {files} NPZ files {what} {bytes}; {} were removed earlier", outcome.removed_earlier);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::base::file_id::FileId;
 use crate::base::lock::lock;
 use crate::error::{Error, Result};
-use crate::output::journal::{self, Record};
+use crate::output::journal::{self, Journals};
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardFiles;
 
@@ -50,15 +50,15 @@ impl FinishedShards {
         let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
         let digests = (0..).map_while(|id| plan.shard_digest(id).map(str::to_owned)).collect();
         let finished = Self { folder, digests, state: Mutex::default() };
-        let record = Record::read(&finished.folder)?;
-        if record.codec().is_some() {
+        let journals = Journals::read(&finished.folder)?;
+        if journals.codec().is_some() {
             return Err(Error::Refused(format!(
                 "--materialized {}: the folder holds compressed shards, and a mount shows plain ones; mount --shards \
                  serves them",
                 finished.folder.display()
             )));
         }
-        if record.all_finished().next().is_some() && finished.sizes(&record).is_empty() {
+        if journals.all_finished().next().is_some() && finished.sizes(&journals).is_empty() {
             return Err(Error::Refused(format!(
                 "--materialized {}: the folder holds shards of another plan (other volumes, tables or options); \
                  give the options that it was made with, or another folder",
@@ -68,16 +68,19 @@ impl FinishedShards {
         Ok(finished)
     }
 
-    /// The sizes in bytes of the recorded shards that are of this plan: whole, or without samples that could not be
-    /// made.
-    fn sizes(&self, record: &Record) -> HashMap<ShardId, u64> {
-        if record.codec().is_some() {
+    /// The recorded shards that are of this plan: whole, or without samples that could not be made.
+    fn sizes(&self, journals: &Journals) -> HashMap<ShardId, u64> {
+        if journals.codec().is_some() {
             return HashMap::new();
         }
-        let is_of_plan = |id: ShardId, found: &journal::Finished| {
+        let is_of_plan = |id: ShardId, found: &journal::FinishedShard| {
             self.digests.get(id as usize).is_some_and(|digest| found.is_of(digest))
         };
-        record.all_finished().filter(|(id, found)| is_of_plan(*id, found)).map(|(id, found)| (id, found.size)).collect()
+        journals
+            .all_finished()
+            .filter(|(id, found)| is_of_plan(*id, found))
+            .map(|(id, found)| (id, found.size))
+            .collect()
     }
 
     /// The size of a finished shard in bytes, by the journals as they were last read.
@@ -105,8 +108,8 @@ impl FinishedShards {
         if stamps.is_some() && lock(&self.state).stamps == stamps {
             return;
         }
-        let sizes = match Record::read(&self.folder) {
-            Ok(record) => self.sizes(&record),
+        let sizes = match Journals::read(&self.folder) {
+            Ok(journals) => self.sizes(&journals),
             Err(error) => return log::warn!("{error}; the shards in it are made from the NPZ files meanwhile"),
         };
         *lock(&self.state) = State { stamps, sizes };
@@ -118,7 +121,7 @@ impl FinishedShards {
             let modified = (found.mtime(), found.mtime_nsec());
             Some(Stamp { path, inode: found.ino(), size: found.len(), modified })
         };
-        journal::journals(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
+        journal::paths(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
     }
 }
 

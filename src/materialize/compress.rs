@@ -1,5 +1,6 @@
-//! A shard compressed on its way to the disk: a tar stream with the same keys and members, in which the volume's member
-//! is in blocks and the JSON says so. All of it is made from the plain bytes of the waist.
+//! Compressing a shard on its way to the disk: the result is a tar file with the keys and members of the plain shard,
+//! in which the volume's member consists of compressed blocks and the JSON says so. It is made from the plain bytes
+//! that [`crate::shard::ShardSet`] hands out.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,52 +15,66 @@ use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, Entry};
 use crate::plan::members::{Format, Member, with_codec};
 
-/// A block to be packed, and where its frame goes.
-pub(super) struct Task {
+/// Plain bytes of a volume that are read at a time.
+const READ: usize = 4 << 20;
+
+/// The compressed form of a block (a zstd frame), or why it could not be compressed.
+type FrameResult = io::Result<Vec<u8>>;
+
+/// A block to compress, and the way to the thread that waits for its frame.
+pub(super) struct CompressTask {
     block: Bytes,
-    done: Sender<io::Result<Vec<u8>>>,
+    done: Sender<FrameResult>,
 }
 
-/// Packs blocks until nobody has any more.
-pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<Task>>) {
+/// A block that is being compressed.
+struct PendingFrame {
+    plain_len: usize,
+    frame: Receiver<FrameResult>,
+}
+
+/// The work of a thread that compresses: takes tasks until all senders of tasks are dropped.
+pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
     let mut encoder = Encoder::new(codec);
     loop {
-        let Ok(Task { block, done }) = lock(tasks).recv() else { return };
+        let Ok(CompressTask { block, done }) = lock(tasks).recv() else { return };
         let frame = match &mut encoder {
             Ok(encoder) => encoder.encode(&block),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        let _ = done.send(frame); // nobody waits for it once its shard was given up
+        let _ = done.send(frame); // no thread waits for it once its shard was given up
     }
 }
 
-/// Compresses one shard: `read` gives plain bytes at an offset or gives up, `write` takes compressed ones or gives up.
-/// False if one of them did.
+/// Compresses one shard. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up;
+/// `write` takes bytes of the compressed shard, and returns false to give up. False if one of them gave up.
 ///
 /// # Errors
-/// There is no memory, or a thread that packs has died.
+/// There is no memory, or a thread that compresses has died.
 pub(super) fn shard(
     format: Format,
-    tasks: &Sender<Task>,
+    tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    let (mut at, mut written) = (0, 0);
+    let (mut offset, mut written) = (0, 0);
     loop {
-        let Some(header) = read(at, to_usize(tar::BLOCK)) else { return Ok(false) };
+        let Some(header) = read(offset, to_usize(tar::BLOCK)) else { return Ok(false) };
         let Some(Entry { name, size }) = tar::parse(&header) else { break };
-        at += tar::BLOCK;
+        offset += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
         let is_volume = extension == format.extension(Member::Volume);
         let pieces = if is_volume {
-            let Some(pieces) = pack(tasks, |from, len| read(at + from, len), size)? else { return Ok(false) };
+            let Some(pieces) = compress_volume(tasks, |from, len| read(offset + from, len), size)? else {
+                return Ok(false);
+            };
             pieces
         } else {
-            let Some(payload) = read(at, to_usize(size)) else { return Ok(false) };
+            let Some(payload) = read(offset, to_usize(size)) else { return Ok(false) };
             vec![if extension == format.extension(Member::Json) { with_codec(&payload) } else { payload.into() }]
         };
         let name = if is_volume { format!("{name}.{EXTENSION}") } else { name };
-        at += size + tar::padding(size);
+        offset += size + tar::padding(size);
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         let padding = vec![0; to_usize(tar::padding(len))];
         for piece in
@@ -74,37 +89,37 @@ pub(super) fn shard(
     write(&vec![0; to_usize(tar::trailer(written))])
 }
 
-/// The frames of a volume's member of `size` bytes, and their seek table. They are kept until the last one is there:
-/// their length stands in front of them. `None` if reading was given up.
-fn pack(
-    tasks: &Sender<Task>,
+/// The frames of a volume's member of `size` bytes, and the seek table after them; `None` if `read` gave up. All are
+/// kept until the last one is there: the member's length stands in front of them.
+fn compress_volume(
+    tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     size: u64,
 ) -> io::Result<Option<Vec<Vec<u8>>>> {
     let died = |_| io::Error::other("a thread that compresses has died");
     let (mut frames, mut table) = (Vec::new(), SeekTable::default());
-    let mut under_way: VecDeque<(usize, Receiver<io::Result<Vec<u8>>>)> = VecDeque::new();
-    let mut take = |(len, frame): (usize, Receiver<io::Result<Vec<u8>>>)| -> io::Result<()> {
+    let mut pending: VecDeque<PendingFrame> = VecDeque::new();
+    let mut take = |PendingFrame { plain_len, frame }: PendingFrame| -> io::Result<()> {
         let frame = frame.recv().map_err(|_| died(()))??;
-        table.push(&frame, len);
+        table.push(&frame, plain_len);
         frames.push(frame);
         Ok(())
     };
-    let mut at = 0;
-    while at < size {
-        let len = super::job::READ.min(to_usize(size - at));
-        let Some(bytes) = read(at, len) else { return Ok(None) };
-        // The blocks of the read before this one were packed while this one was made.
-        under_way.drain(..).try_for_each(&mut take)?;
+    let mut offset = 0;
+    while offset < size {
+        let len = READ.min(to_usize(size - offset));
+        let Some(bytes) = read(offset, len) else { return Ok(None) };
+        // The blocks of the read before this one were compressed while this one was made.
+        pending.drain(..).try_for_each(&mut take)?;
         for start in (0..len).step_by(BLOCK) {
             let block = bytes.slice(start..len.min(start + BLOCK));
             let (done, frame) = mpsc::channel();
-            under_way.push_back((block.len(), frame));
-            tasks.send(Task { block, done }).map_err(|_| died(()))?;
+            pending.push_back(PendingFrame { plain_len: block.len(), frame });
+            tasks.send(CompressTask { block, done }).map_err(|_| died(()))?;
         }
-        at += len as u64;
+        offset += len as u64;
     }
-    under_way.drain(..).try_for_each(&mut take)?;
+    pending.drain(..).try_for_each(&mut take)?;
     frames.push(table.render());
     Ok(Some(frames))
 }
@@ -118,6 +133,6 @@ mod tests {
         let (tasks, queue) = mpsc::channel();
         drop(queue);
         let read = |_, len| Some(Bytes::from(vec![0; len]));
-        assert!(pack(&tasks, read, 1000).unwrap_err().to_string().contains("died"));
+        assert!(compress_volume(&tasks, read, 1000).unwrap_err().to_string().contains("died"));
     }
 }

@@ -1,77 +1,85 @@
-//! The output folder: its lock, its record of finished shards, and files that appear whole or not at all.
+//! The output folder: its lock, its journal of finished shards, and files that appear whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{OnError, index_files};
-use crate::base::durable::{PARTIAL, Partial, publish, sync_folder};
+use super::index_files;
+use super::request::OnError;
+use crate::base::durable::{PARTIAL_SUFFIX, PartialFile, publish, sync_folder};
 use crate::base::files::{file_name, list, remove, size};
 use crate::base::lock::lock;
 use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::indexes;
-use crate::output::journal::{self, Finished, Line, Record, Run};
+use crate::output::journal::{self, FinishedShard, Journals, Line, Run};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
-/// A part of the folder, locked for this process.
-pub(super) struct Folder {
+/// An output folder of which a part is locked for this process.
+pub(super) struct OutputFolder {
     path: PathBuf,
     part: Part,
     codec: Option<Codec>,
     journal: Mutex<File>,
-    /// What the folder's journals said when it was opened.
-    earlier: Record,
-    /// Shards that no run is known to have written: they stay if they turn out to be right.
-    strangers: BTreeSet<ShardId>,
+    /// Content of the folder's journals when it was opened.
+    earlier: Journals,
+    /// Shards whose files no run is known to have written: they stay if they turn out to be right.
+    unrecorded: BTreeSet<ShardId>,
 }
 
-impl Folder {
-    /// Opens or creates the folder for a part of a plan, compressed like this, and removes what a killed run of it left
-    /// unfinished.
+impl OutputFolder {
+    /// Opens or creates the folder for a part of a plan whose volumes are compressed with `codec`, if any, and removes
+    /// the unfinished files that a killed run of the part left there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if another run is at work on the part, or the folder holds shards of another plan or codec;
+    /// [`Error::Io`].
     pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan) -> Result<Self> {
         let journal = lock_part(path, part)?;
-        let earlier = Record::read(path)?;
+        let earlier = Journals::read(path)?;
         if earlier.all_finished().next().is_some() && earlier.codec() != codec {
             return Err(other_codec(path, earlier.codec()));
         }
-        let strangers = strangers(path, plan, codec, &earlier)?;
-        if !strangers.is_empty() {
-            log::debug!("{}: no record of {} of the shards", path.display(), strangers.len());
+        let unrecorded = unrecorded(path, plan, codec, &earlier)?;
+        if !unrecorded.is_empty() {
+            log::debug!("{}: no record of {} of the shards", path.display(), unrecorded.len());
         }
-        let folder = Self { path: path.to_owned(), part, codec, journal: Mutex::new(journal), earlier, strangers };
+        let folder = Self { path: path.to_owned(), part, codec, journal: Mutex::new(journal), earlier, unrecorded };
         folder.remove_partials()?;
         sync_folder(&folder.path)?;
         sync_folder(&folder.path.join(journal::STATUS_DIR))?;
         Ok(folder)
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether a file of this shard is there that no run is known to have written.
-    pub(super) fn is_stranger(&self, id: ShardId) -> bool {
-        self.strangers.contains(&id)
+    /// Whether the shard has a file that no run is known to have written.
+    pub(super) fn is_unrecorded(&self, id: ShardId) -> bool {
+        self.unrecorded.contains(&id)
     }
 
-    /// The part's finished shards: recorded as this plan's, and there with the recorded size. One without samples that
-    /// could not be made counts if such samples are to be skipped and their files are as they were.
-    pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, Finished>> {
+    /// The part's finished shards: those that are recorded as this plan's, and whose files have the recorded size. A
+    /// shard without some samples counts if such samples are to be skipped and their NPZ files are as they were.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file system cannot tell the size of a file.
+    pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, FinishedShard>> {
         let mut all = BTreeMap::new();
         for (id, shard) in (0..).zip(&plan.shards).filter(|(id, _)| self.part.has(*id)) {
             let (Some(found), Some(digest)) = (self.earlier.finished(id), plan.shard_digest(id)) else { continue };
             let samples = &plan.dataset.samples[shard.samples.clone()];
-            let would_fail_again = |found: &Finished| {
+            let would_fail_again = |found: &FinishedShard| {
                 found.left_out.iter().all(|skipped| {
                     let sample = samples.iter().find(|sample| sample.study_id == skipped.study_id);
-                    sample.is_some_and(|sample| skipped.still_holds(sample.file_id()))
+                    sample.is_some_and(|sample| skipped.would_fail_again(sample.file_id()))
                 })
             };
             let is_size = self.codec.is_some() || found.size == shard.layout.len();
@@ -84,7 +92,10 @@ impl Folder {
         Ok(all)
     }
 
-    /// Refuses to begin what cannot fit.
+    /// Refuses to begin if fewer than `needed` bytes are free.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::Io`] if the file system cannot tell.
     pub(super) fn check_space(&self, needed: u64) -> Result<()> {
         let stat = rustix::fs::statvfs(&self.path)
             .map_err(|error| Error::io(&self.path, "ask for free space", error.into()))?;
@@ -99,18 +110,27 @@ impl Folder {
         Ok(())
     }
 
-    /// A new file under a temporary name.
-    pub(super) fn create(&self, name: &str) -> Result<Partial<'_>> {
-        Partial::create(&self.path, name)
+    /// A new file that has a temporary name until it is published.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be created.
+    pub(super) fn create(&self, name: &str) -> Result<PartialFile<'_>> {
+        PartialFile::create(&self.path, name)
     }
 
     /// Writes a whole small file, atomically and durably.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
     pub(super) fn publish(&self, name: &str, content: &[u8]) -> Result<()> {
         publish(&self.path, name, content)
     }
 
-    /// Begins to make these shards: what was said of them, in manifests, indexes and records, no longer counts. The run's
-    /// number.
+    /// Begins to make the shards `missing`: removes manifests and indexes that describe them, and notes in the journal
+    /// that earlier lines about them no longer count. Returns the number of the run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one of these steps fails.
     pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<u64> {
         for path in list(&self.path)? {
             let part = Part::of_file(&file_name(&path), manifest::FILE);
@@ -121,33 +141,42 @@ impl Folder {
         index_files::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
-        let shards = plan.shard_ids().end;
-        let strangers = self.strangers.iter().copied().collect();
-        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, strangers })];
+        let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+        let unrecorded = self.unrecorded.iter().copied().collect();
+        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, unrecorded })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
         lines.extend(recorded.map(|id| Line::Again { run, name: Plan::shard_name(*id) }));
         self.append(&lines)?;
         Ok(run)
     }
 
-    /// Notes durably that a shard is finished.
-    pub(super) fn record(&self, finished: Finished) -> Result<()> {
+    /// Notes in the journal, durably, that a shard is finished.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal cannot be written.
+    pub(super) fn record(&self, finished: FinishedShard) -> Result<()> {
         self.append(&[Line::Finished(finished)])
     }
 
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = lock(&self.journal);
-        let path = journal::journal(&self.path, self.part);
+        let path = journal::path(&self.path, self.part);
         journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
-    /// The list of samples that cannot be made, as it is now.
+    /// The list of samples that cannot be made, as it is now; empty if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Table`] if the list cannot be read.
     pub(super) fn quarantined(&self) -> Result<Vec<quarantine::Quarantined>> {
         let path = self.path.join(self.part.file_name(quarantine::FILE));
         if size(&path)?.is_some() { quarantine::read(&path) } else { Ok(Vec::new()) }
     }
 
-    /// Writes that list, or removes it if nothing is left.
+    /// Writes the list of samples that cannot be made, or removes it if `rows` is empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the list cannot be written or removed.
     pub(super) fn quarantine(&self, rows: &[quarantine::Quarantined]) -> Result<()> {
         let name = self.part.file_name(quarantine::FILE);
         if !rows.is_empty() {
@@ -156,50 +185,51 @@ impl Folder {
         remove(&self.path.join(name), "remove the list of samples that could not be made")
     }
 
+    /// Removes unfinished files that a killed run of the part left.
     fn remove_partials(&self) -> Result<()> {
-        let is_ours = |path: &PathBuf| {
+        let is_of_part = |path: &PathBuf| {
             let name = file_name(path);
-            let Some(output) = name.strip_suffix(PARTIAL) else { return false };
+            let Some(output) = name.strip_suffix(PARTIAL_SUFFIX) else { return false };
             let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
             let shard = Plan::shard_named(output).or_else(|| indexes::shard_of_index(output));
             shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
         };
-        // Whoever writes what is common to all shards holds the whole folder, so nobody does now.
+        // A run that writes files common to all shards holds the lock of the whole folder, so no other run does now.
         let common = index_files::common(&self.path).map(|(_, path)| {
             let mut partial = path.into_os_string();
-            partial.push(PARTIAL);
+            partial.push(PARTIAL_SUFFIX);
             PathBuf::from(partial)
         });
-        let mut unfinished = list(&self.path)?.into_iter().filter(is_ours).chain(common);
+        let mut unfinished = list(&self.path)?.into_iter().filter(is_of_part).chain(common);
         unfinished.try_for_each(|path| remove(&path, "remove the unfinished file"))
     }
 }
 
-/// The shards of the folder that no run is known to have written. Refused: a folder of another plan. It is one if none
-/// of its recorded shards is of this plan, if it has shards which the plan does not have, or unrecorded ones of another
-/// size.
-fn strangers(folder: &Path, plan: &Plan, codec: Option<Codec>, record: &Record) -> Result<BTreeSet<ShardId>> {
+/// The shards of the folder that no run is known to have written. A folder of another plan is refused: one in which no
+/// recorded shard is of this plan, one with shards that the plan does not have, or one with unrecorded shards of
+/// another size.
+fn unrecorded(folder: &Path, plan: &Plan, codec: Option<Codec>, journals: &Journals) -> Result<BTreeSet<ShardId>> {
     let names: Vec<String> = list(folder)?.iter().map(|path| file_name(path)).collect();
     let present: Vec<ShardId> = names.iter().filter_map(|name| Plan::shard_named(name)).collect();
-    let mut recorded = present.iter().filter_map(|id| Some((id, record.finished(*id)?))).peekable();
+    let mut recorded = present.iter().filter_map(|id| Some((id, journals.finished(*id)?))).peekable();
     let is_of_plan =
-        |(id, found): (&ShardId, &Finished)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
+        |(id, found): (&ShardId, &FinishedShard)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
     let is_other = recorded.peek().is_some() && !recorded.any(is_of_plan);
-    if is_other || (present.is_empty() && record.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
+    if is_other || (present.is_empty() && journals.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
         return Err(other_plan(folder));
     }
-    let mut strangers = BTreeSet::new();
+    let mut unrecorded = BTreeSet::new();
     for id in present {
         let shard = plan.shards.get(id as usize).ok_or_else(|| other_plan(folder))?;
-        if !record.is_ours(id) {
+        if !journals.is_recorded(id) {
             match size(&folder.join(Plan::shard_name(id)))? {
                 Some(size) if codec.is_none() && size != shard.layout.len() => return Err(other_plan(folder)),
-                Some(_) => drop(strangers.insert(id)),
+                Some(_) => drop(unrecorded.insert(id)),
                 None => {}
             }
         }
     }
-    Ok(strangers)
+    Ok(unrecorded)
 }
 
 fn other_plan(folder: &Path) -> Error {

@@ -1,4 +1,4 @@
-//! The index files of other readers, beside the finished shards.
+//! Writing and removing the index files of other readers, beside the finished shards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,15 @@ use crate::output::indexes::{self, ENERGON_FOLDER, ListedShard, ShardIndex, View
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId, View};
 
-/// Files that are made durable at a time: each waits for the storage, a local disk joins those that wait together.
+/// Files that are made durable at a time: each waits for the storage, and a local disk serves those together that wait
+/// together.
 const SYNCING: usize = 8;
 
-/// Writes those of the shards of a part that are not there yet as they are to be: a run that only continues writes what
-/// is missing. Those of all shards together come with the whole, or when parts are merged.
+/// Writes the indexes of the shards of a part; those that are there with the right content stay. The indexes of all
+/// shards together are written with the whole, or when parts are merged.
+///
+/// # Errors
+/// [`Error::Io`] if one cannot be written.
 pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
     let ids: Vec<ShardId> = plan.view(View::Plain).into_iter().flatten().filter(|id| part.has(*id)).collect();
     try_map(&ids, SYNCING, |id| {
@@ -25,7 +29,10 @@ pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
     if part == Part::WHOLE { write_common(folder, &indexes::list(plan, View::Plain)) } else { Ok(()) }
 }
 
-/// Writes those of all shards together.
+/// Writes the indexes of all shards together.
+///
+/// # Errors
+/// [`Error::Io`] if one cannot be written.
 pub(super) fn write_common(folder: &Path, shards: &[ListedShard]) -> Result<()> {
     let energon = folder.join(ENERGON_FOLDER);
     fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
@@ -35,7 +42,7 @@ pub(super) fn write_common(folder: &Path, shards: &[ListedShard]) -> Result<()> 
     Ok(())
 }
 
-/// Where those of all shards together are.
+/// The indexes of all shards together, each with its path.
 pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)> {
     ViewIndex::ALL.into_iter().map(move |index| {
         let below = index.folder().map_or_else(|| folder.to_owned(), |below| folder.join(below));
@@ -43,8 +50,11 @@ pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)
     })
 }
 
-/// Removes those of shards that are about to be made again, which would lead their readers to wrong bytes, and those of
-/// all shards together.
+/// Removes the indexes of shards that are about to be made again, because they would lead their readers to wrong bytes,
+/// and the indexes of all shards together.
+///
+/// # Errors
+/// [`Error::Io`] if one is there and cannot be removed.
 pub(super) fn remove(folder: &Path, shards: &[ShardId]) -> Result<()> {
     let of_shards = shards.iter().flat_map(|id| ShardIndex::ALL.map(|index| folder.join(index.name(*id))));
     let common = common(folder).map(|(_, path)| path);

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::index_files;
+use super::request::ManifestOutcome;
 use crate::base::durable::publish;
 use crate::base::files::{file_name, list, remove, size};
 use crate::dataset::quarantine::{self, Quarantined};
@@ -15,15 +16,13 @@ use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::Plan;
 
-/// What is not there yet, a line each.
-pub type Incomplete = Vec<String>;
-
-/// Joins the manifests of all parts in `folder` to the manifest of the whole, and their lists of bad samples. The number
-/// of shards, or what is missing.
+/// Merges the manifests of all parts in `folder` into the manifest of the whole, and their lists of bad samples into
+/// one.
 ///
 /// # Errors
-/// [`Error::Refused`] if a run goes on, or the parts do not belong together; [`Error::Io`].
-pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
+/// [`Error::Refused`] if a run goes on, or the parts do not belong together; [`Error::Io`] if a file cannot be read or
+/// written.
+pub fn merge(folder: &Path) -> Result<ManifestOutcome> {
     let _lock = match fs::metadata(folder) {
         Ok(_) => lock_part(folder, Part::WHOLE)?,
         Err(error) => return Err(Error::io(folder, "look into the folder", error)),
@@ -49,10 +48,28 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
                 let names: Vec<String> = missing.iter().map(|id| Plan::shard_name(*id)).collect();
                 format!("part {part}/{of}: {}", names.join(", "))
             };
-            return Ok(Err(shards.into_iter().map(line).collect()));
+            return Ok(ManifestOutcome::Incomplete(shards.into_iter().map(line).collect()));
         }
         Merged::Whole(whole) => whole,
     };
+    let missing = missing(folder, &whole)?;
+    if !missing.is_empty() {
+        return Ok(ManifestOutcome::Incomplete(missing));
+    }
+    if !whole.is_compressed() {
+        let listed = |shard: &manifest::ShardEntry| ListedShard {
+            name: shard.name.clone(),
+            samples: shard.samples.len(),
+            bytes: shard.size,
+        };
+        index_files::write_common(folder, &whole.shards.iter().map(listed).collect::<Vec<_>>())?;
+    }
+    publish(folder, manifest::NAME, &whole.render())?;
+    Ok(ManifestOutcome::Written { shards: whole.shards.len() })
+}
+
+/// The shards whose files are not there with the size that the manifest says: a line of text for each.
+fn missing(folder: &Path, whole: &Manifest) -> Result<Vec<String>> {
     let mut missing = Vec::new();
     for shard in &whole.shards {
         match size(&folder.join(&shard.name))? {
@@ -61,23 +78,12 @@ pub fn merge(folder: &Path) -> Result<std::result::Result<usize, Incomplete>> {
             None => missing.push(format!("{}: the file is gone", shard.name)),
         }
     }
-    if missing.is_empty() {
-        if !whole.is_compressed() {
-            let listed = |shard: &manifest::Shard| ListedShard {
-                name: shard.name.clone(),
-                samples: shard.samples.len(),
-                bytes: shard.size,
-            };
-            index_files::write_common(folder, &whole.shards.iter().map(listed).collect::<Vec<_>>())?;
-        }
-        publish(folder, manifest::NAME, &whole.render())?;
-        return Ok(Ok(whole.shards.len()));
-    }
-    Ok(Err(missing))
+    Ok(missing)
 }
 
-/// Writes the list of bad samples: those of the parts, and of what it said before those that the whole leaves out, because
-/// it may be what excludes them; all of it while parts are missing.
+/// Writes the list of bad samples: the rows `bad` of the parts' lists, and rows that stood there before. Of the latter,
+/// only those stay whose samples the whole leaves out, because the list may be what excludes them; while parts are
+/// missing (`whole` is `None`), all stay.
 fn write_list(folder: &Path, whole: Option<&Manifest>, mut bad: Vec<Quarantined>) -> Result<()> {
     let path = folder.join(quarantine::NAME);
     let before = if size(&path)?.is_some() { quarantine::read(&path)? } else { Vec::new() };
@@ -97,6 +103,7 @@ fn write_list(folder: &Path, whole: Option<&Manifest>, mut bad: Vec<Quarantined>
     publish(folder, quarantine::NAME, &quarantine::render(&bad))
 }
 
+/// Reads the manifest of a part.
 fn read(path: &Path) -> Result<Manifest> {
     let text = fs::read(path).map_err(|error| Error::io(path, "read the part's manifest", error))?;
     serde_json::from_slice(&text).map_err(|error| {
@@ -104,7 +111,10 @@ fn read(path: &Path) -> Result<Manifest> {
     })
 }
 
-/// Whether every part of the partition of `part` has written its manifest.
+/// Whether every part of the partition that `part` belongs to has written its manifest.
+///
+/// # Errors
+/// [`Error::Io`] if the file system cannot tell.
 pub(super) fn all_parts(folder: &Path, part: Part) -> Result<bool> {
     for index in 0..part.of() {
         let Some(other) = Part::new(index, part.of()) else { continue };

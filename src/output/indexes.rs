@@ -1,4 +1,5 @@
-//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. Pure.
+//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. This
+//! module touches no files.
 //!
 //! | file | reader | what it spares |
 //! |---|---|---|
@@ -15,32 +16,32 @@ use serde_json::json;
 use crate::formats::tar;
 use crate::plan::{Plan, ShardId, View};
 
-/// The folder of Energon's files.
+/// Name of the folder of Energon's files, below that of the shards.
 pub const ENERGON_FOLDER: &str = ".nv-meta";
-/// The version whose files these are.
+/// Version of Energon whose files are made.
 const ENERGON_VERSION: &str = "7.4.1";
 
 /// The index files of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardIndex {
-    /// DALI's.
+    /// Index of NVIDIA DALI: where each member stands.
     Dali,
-    /// Energon's.
+    /// Index of Megatron-Energon: where each sample begins.
     Energon,
 }
 
 /// A shard as the indexes of a view list it.
 #[derive(Clone, Debug)]
 pub struct ListedShard {
-    /// The file's name.
+    /// File name.
     pub name: String,
-    /// Samples in it.
+    /// Number of samples in the shard.
     pub samples: usize,
-    /// The file's bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
 }
 
-/// The shards of a view.
+/// The shards of a view, in its order; empty if there is no such view.
 pub fn list(plan: &Plan, view: View) -> Vec<ListedShard> {
     let listed = |id| {
         let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
@@ -49,7 +50,7 @@ pub fn list(plan: &Plan, view: View) -> Vec<ListedShard> {
     plan.view(view).into_iter().flatten().filter_map(listed).collect()
 }
 
-/// The shard of which a file of this name is an index.
+/// The shard whose index has this file name; `None` if no shard's index is called so.
 pub fn shard_of_index(name: &str) -> Option<ShardId> {
     let stem = name.strip_suffix(".idx")?;
     Plan::shard_named(stem).or_else(|| Plan::shard_named(&format!("{stem}.tar")))
@@ -58,21 +59,21 @@ pub fn shard_of_index(name: &str) -> Option<ShardId> {
 /// The index files of all shards of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewIndex {
-    /// The wids index.
+    /// Index of wids: all shards with their sizes and counts of samples.
     Wids,
-    /// Energon's counts of samples.
+    /// Energon's list of the shards' counts of samples.
     EnergonInfo,
     /// Energon's split: all shards are `train`, because a data set is one split already.
     EnergonSplit,
-    /// Energon's loader: samples as dictionaries of their members' bytes.
+    /// Energon's description of the loader: samples are dictionaries of their members' bytes.
     EnergonDataset,
 }
 
 impl ShardIndex {
-    /// Both.
+    /// Both indexes.
     pub const ALL: [Self; 2] = [Self::Dali, Self::Energon];
 
-    /// The name of the file, from the shard's number in its view.
+    /// File name of the index of the shard that has this number in its view.
     pub fn name(self, number: u32) -> String {
         let shard = Plan::shard_name(number);
         match self {
@@ -81,7 +82,7 @@ impl ShardIndex {
         }
     }
 
-    /// Its content; `None` if there is no such shard.
+    /// Content of the index of a shard; `None` if there is no such shard.
     pub fn render(self, plan: &Plan, id: ShardId) -> Option<Vec<u8>> {
         let layout = &plan.shard(id)?.layout;
         match self {
@@ -101,7 +102,8 @@ impl ShardIndex {
         }
     }
 
-    /// Its size, without its content where that is easy.
+    /// Size of the index of a shard in bytes; `None` if there is no such shard. Energon's is computed without its
+    /// content.
     pub fn len(self, plan: &Plan, id: ShardId) -> Option<u64> {
         match self {
             Self::Dali => Some(self.render(plan, id)?.len() as u64),
@@ -110,7 +112,7 @@ impl ShardIndex {
     }
 }
 
-/// Extension, offset, size and name of each member of a sample.
+/// One line of DALI's index: extension, offset, size and name of each member of a sample.
 fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
     let key = plan.key(&plan.dataset.samples[index]);
     let extensions = plan.options.format.extensions();
@@ -126,15 +128,15 @@ fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
 }
 
 impl ViewIndex {
-    /// All of them.
+    /// All four indexes.
     pub const ALL: [Self; 4] = [Self::Wids, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
 
-    /// The folder in which it is, below that of the shards, if it is not that.
+    /// Name of the folder of the index, below that of the shards; `None` if the index stands beside the shards.
     pub fn folder(self) -> Option<&'static str> {
         (self != Self::Wids).then_some(ENERGON_FOLDER)
     }
 
-    /// Its name.
+    /// File name of the index.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wids => "shardindex.json",
@@ -144,7 +146,7 @@ impl ViewIndex {
         }
     }
 
-    /// Its content. A shard without a sample is in none: Energon refuses it.
+    /// Content of the index of `shards`. Shards without samples are not listed: Energon refuses them.
     pub fn render(self, shards: &[ListedShard]) -> Vec<u8> {
         let shards = shards.iter().filter(|shard| shard.samples > 0);
         let content = match self {

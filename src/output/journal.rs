@@ -1,8 +1,8 @@
-//! The record of an output folder: which shards are finished, and what they were made of. A journal a part; each line
-//! was durable before the next.
+//! The journals of an output folder: which shards are finished, and what they were made of. Each part of a conversion
+//! has a journal of its own; each line was durable before the next one was written.
 //!
 //! Runs are numbered through all journals of a folder. Runs of parts that share a shard never go on at once, and each
-//! reads all journals first: so of the lines about a shard, that of the highest run, and its last, is the truth.
+//! reads all journals first. So of all lines about a shard, the last line of the highest run is the one that counts.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,86 +18,86 @@ use crate::formats::codec::Codec;
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId};
 
-/// The folder of what is about the shards and none of them; hidden, so that a glob of `*.tar` does not see it.
+/// The folder of files that are about the shards and are no shards; hidden, so that a glob of `*.tar` does not see it.
 pub const STATUS_DIR: &str = ".ctwds";
-/// The names of the journals.
+/// Stem and extension of a journal's file name, for [`Part::file_name`].
 const JOURNAL: (&str, &str) = ("journal", "jsonl");
 
-/// A line of a journal.
+/// A line of a journal, in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Line {
     /// A run begins to write its part.
     Run(Run),
-    /// What was recorded of a shard no longer counts: this run makes it again.
+    /// Earlier lines about a shard no longer count: this run makes the shard again.
     Again {
-        /// The run's number.
+        /// Number of the run.
         run: u64,
-        /// The file's name.
+        /// File name of the shard.
         name: String,
     },
     /// A shard is finished.
-    Finished(Finished),
+    Finished(FinishedShard),
 }
 
-/// A run.
+/// A run that writes shards.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
-    /// Its number: higher than that of every run whose lines it could read.
+    /// Number of the run: higher than that of every run whose lines this run could read.
     pub run: u64,
-    /// The digest of its plan, for people.
+    /// Digest of the run's plan, for people.
     pub plan_digest: String,
-    /// How its volumes are compressed, if they are.
+    /// How the volumes are compressed; `None` for plain shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<Codec>,
-    /// The shards of its plan.
+    /// Number of shards of the run's plan, other parts included.
     pub shards: u32,
-    /// Those of them that were there before any run is known to have written them: they may be anybody's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub strangers: Vec<ShardId>,
+    /// Shards whose files were there although no journal named a run that wrote them: anything may have written these.
+    #[serde(default, rename = "strangers", skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<ShardId>,
 }
 
 /// A finished shard.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Finished {
-    /// The run that made it.
+pub struct FinishedShard {
+    /// Number of the run that made the shard.
     pub run: u64,
-    /// The file's name.
+    /// File name.
     pub name: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// Of the file, in hexadecimal.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// The digest of what the file was made of.
+    /// Digest of what the file was made of.
     pub made_of: String,
-    /// The digest of what it was to be made of; another one if samples are left out.
+    /// Digest of what the file was to be made of; differs from `made_of` if samples were skipped.
     pub planned: String,
-    /// The samples that could not be made.
+    /// Samples that could not be made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<Skipped>,
+    pub left_out: Vec<SkippedSample>,
 }
 
 /// A sample that a shard was made without.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Skipped {
-    /// The study.
+pub struct SkippedSample {
+    /// Study of the sample.
     pub study_id: String,
-    /// Why it could not be made.
+    /// Reason why the sample could not be made.
     pub reason: String,
-    /// Bytes of the NPZ then.
+    /// Size of the NPZ at that time, in bytes.
     pub source_size: u64,
-    /// Its modification time then, in nanoseconds since 1970.
+    /// Modification time of the NPZ at that time, in nanoseconds since 1970.
     pub source_mtime_ns: i64,
 }
 
-impl Skipped {
-    /// A sample that could not be made from a file in this state.
+impl SkippedSample {
+    /// A sample that could not be made from a file in the state `source`.
     pub fn new(study_id: String, reason: String, source: &FileId) -> Self {
         Self { study_id, reason, source_size: source.size, source_mtime_ns: mtime(source) }
     }
 
-    /// Whether the file is still as it was, so that making the sample would fail again.
-    pub fn still_holds(&self, source: &FileId) -> bool {
+    /// Whether the file still has the size and time that it had when the sample failed, so that it would fail again.
+    pub fn would_fail_again(&self, source: &FileId) -> bool {
         self.source_size == source.size && self.source_mtime_ns == mtime(source)
     }
 }
@@ -106,39 +106,39 @@ fn mtime(source: &FileId) -> i64 {
     i64::try_from(source.mtime_ns).unwrap_or(i64::MAX)
 }
 
-/// What all journals of a folder say.
+/// The content of all journals of an output folder.
 #[derive(Debug, Default)]
-pub struct Record {
-    /// The highest number of a run.
+pub struct Journals {
+    /// The highest number of a run; 0 if there was none.
     pub last_run: u64,
-    /// The runs that were begun.
-    begun: Vec<(Part, Run)>,
-    /// The last word on each shard: that it is finished, or made again.
-    shards: BTreeMap<ShardId, (u64, Option<Finished>)>,
+    /// The runs that were begun, each with its part.
+    runs: Vec<(Part, Run)>,
+    /// The line about each shard that counts: its run, and what was finished; `None` if the run makes the shard again.
+    shards: BTreeMap<ShardId, (u64, Option<FinishedShard>)>,
 }
 
-impl Record {
-    /// Reads the record of an output folder; empty if there is none. Lines that a crash cut short are passed over.
+impl Journals {
+    /// Reads the journals of an output folder; empty if there are none. Lines that a crash cut short are passed over.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read.
+    /// [`Error::Io`] if one cannot be read.
     pub fn read(folder: &Path) -> Result<Self> {
-        let mut record = Self::default();
-        for (part, path) in journals(folder)? {
+        let mut journals = Self::default();
+        for (part, path) in paths(folder)? {
             match fs::read(&path) {
-                Ok(text) => record.add(part, &text),
+                Ok(text) => journals.add(part, &text),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io(&path, "read the record of finished shards", error)),
             }
         }
-        Ok(record)
+        Ok(journals)
     }
 
-    /// What one journal of a whole conversion says.
+    /// The content of one journal, that of a whole conversion.
     pub fn parse(journal: &[u8]) -> Self {
-        let mut record = Self::default();
-        record.add(Part::WHOLE, journal);
-        record
+        let mut journals = Self::default();
+        journals.add(Part::WHOLE, journal);
+        journals
     }
 
     fn add(&mut self, part: Part, journal: &[u8]) {
@@ -147,18 +147,18 @@ impl Record {
             match line {
                 Line::Run(run) => {
                     self.last_run = self.last_run.max(run.run);
-                    self.begun.push((part, run));
+                    self.runs.push((part, run));
                 }
-                Line::Again { run, name } => self.note(run, &name, None),
+                Line::Again { run, name } => self.add_shard(run, &name, None),
                 Line::Finished(finished) => {
                     let (run, name) = (finished.run, finished.name.clone());
-                    self.note(run, &name, Some(finished));
+                    self.add_shard(run, &name, Some(finished));
                 }
             }
         }
     }
 
-    fn note(&mut self, run: u64, name: &str, finished: Option<Finished>) {
+    fn add_shard(&mut self, run: u64, name: &str, finished: Option<FinishedShard>) {
         self.last_run = self.last_run.max(run);
         let Some(id) = Plan::shard_named(name) else { return };
         if self.shards.get(&id).is_none_or(|(known, _)| *known <= run) {
@@ -166,50 +166,52 @@ impl Record {
         }
     }
 
-    /// What is recorded of a finished shard.
-    pub fn finished(&self, id: ShardId) -> Option<&Finished> {
+    /// What is recorded of a shard, if it is finished.
+    pub fn finished(&self, id: ShardId) -> Option<&FinishedShard> {
         self.shards.get(&id)?.1.as_ref()
     }
 
     /// All finished shards, in no order.
-    pub fn all_finished(&self) -> impl Iterator<Item = (ShardId, &Finished)> {
+    pub fn all_finished(&self) -> impl Iterator<Item = (ShardId, &FinishedShard)> {
         self.shards.iter().filter_map(|(id, (_, finished))| Some((*id, finished.as_ref()?)))
     }
 
-    /// How the volumes of the finished shards are compressed, if they are: runs of different codecs do not mix.
+    /// How the volumes of the finished shards are compressed; `None` for plain shards. Runs of different codecs never
+    /// write to the same folder.
     pub fn codec(&self) -> Option<Codec> {
-        self.begun.iter().max_by_key(|(_, run)| run.run)?.1.codec
+        self.runs.iter().max_by_key(|(_, run)| run.run)?.1.codec
     }
 
-    /// Whether no run has begun here.
+    /// Whether no run has begun in the folder.
     pub fn is_empty(&self) -> bool {
-        self.begun.is_empty() && self.shards.is_empty()
+        self.runs.is_empty() && self.shards.is_empty()
     }
 
-    /// Whether a recorded run was to write this shard, so that a file of its name is no stranger's.
-    pub fn is_ours(&self, id: ShardId) -> bool {
-        let wrote = |(part, run): &(Part, Run)| id < run.shards && part.has(id) && !run.strangers.contains(&id);
-        self.shards.contains_key(&id) || self.begun.iter().any(wrote)
+    /// Whether a run that is recorded was to write this shard, so that a file of its name is that run's.
+    pub fn is_recorded(&self, id: ShardId) -> bool {
+        let wrote = |(part, run): &(Part, Run)| id < run.shards && part.has(id) && !run.unrecorded.contains(&id);
+        self.shards.contains_key(&id) || self.runs.iter().any(wrote)
     }
 }
 
-impl Finished {
-    /// Whether the file is this shard, of a plan that gives it this digest: whole, or without samples that could not be
-    /// made.
+impl FinishedShard {
+    /// Whether the file is that of a plan in which the shard has this digest: whole, or without samples that could not
+    /// be made.
     pub fn is_of(&self, digest: &str) -> bool {
         self.made_of == digest || self.planned == digest
     }
 }
 
-/// Where the journal of a part of an output folder is.
-pub fn journal(folder: &Path, part: Part) -> PathBuf {
+/// The path of the journal of a part.
+pub fn path(folder: &Path, part: Part) -> PathBuf {
     folder.join(STATUS_DIR).join(part.file_name(JOURNAL))
 }
 
-/// Appends lines to a journal, each on its own whatever a crash left before them; durable when it returns.
+/// Appends lines to a journal, after a line break if a crash left half a line there. The lines are durable when this
+/// returns.
 ///
 /// # Errors
-/// They cannot be written.
+/// The lines cannot be written.
 pub fn append(journal: &mut File, lines: &[impl Serialize]) -> io::Result<()> {
     let end = journal.metadata()?.len();
     let mut text = Vec::new();
@@ -228,11 +230,11 @@ pub fn append(journal: &mut File, lines: &[impl Serialize]) -> io::Result<()> {
     journal.sync_data()
 }
 
-/// The journals of an output folder.
+/// The paths of all journals of an output folder, each with its part; none if there is no such folder.
 ///
 /// # Errors
 /// [`Error::Io`] if the folder is there and cannot be listed.
-pub fn journals(folder: &Path) -> Result<Vec<(Part, PathBuf)>> {
+pub fn paths(folder: &Path) -> Result<Vec<(Part, PathBuf)>> {
     let status = folder.join(STATUS_DIR);
     let failed = |error| Error::io(&status, "list the records of finished shards", error);
     let entries = match fs::read_dir(&status) {
@@ -258,7 +260,7 @@ mod tests {
         let name = Plan::shard_name(1);
         let digest = || "digest".to_owned();
         let (made_of, planned, left_out) = (digest(), digest(), Vec::new());
-        line(&Line::Finished(Finished { run, name, size: 1, sha256: sha256.into(), made_of, planned, left_out }))
+        line(&Line::Finished(FinishedShard { run, name, size: 1, sha256: sha256.into(), made_of, planned, left_out }))
     }
 
     fn line(line: &Line) -> Vec<u8> {
@@ -267,16 +269,16 @@ mod tests {
         text
     }
 
-    /// The record of two journals.
-    fn read(whole: &[Vec<u8>], part: &[Vec<u8>]) -> Record {
-        let mut record = Record::default();
-        record.add(Part::WHOLE, &whole.concat());
-        record.add(Part::new(1, 2).unwrap(), &part.concat());
-        record
+    /// The content of two journals.
+    fn read(whole: &[Vec<u8>], part: &[Vec<u8>]) -> Journals {
+        let mut journals = Journals::default();
+        journals.add(Part::WHOLE, &whole.concat());
+        journals.add(Part::new(1, 2).unwrap(), &part.concat());
+        journals
     }
 
-    fn digest(record: &Record) -> Option<&str> {
-        record.finished(1).map(|finished| &*finished.sha256)
+    fn digest(journals: &Journals) -> Option<&str> {
+        journals.finished(1).map(|finished| &*finished.sha256)
     }
 
     #[test]
@@ -293,18 +295,19 @@ mod tests {
     fn a_line_that_was_cut_short_does_not_count() {
         let text = [finished(1, "a"), finished(2, "b")].concat();
         for length in 0..text.len() {
-            let record = read(&[text[..length].to_vec()], &[]);
+            let journals = read(&[text[..length].to_vec()], &[]);
             let expected = (length >= finished(1, "a").len()).then_some("a");
-            assert_eq!(digest(&record), expected, "{length} bytes");
+            assert_eq!(digest(&journals), expected, "{length} bytes");
         }
     }
 
     #[test]
-    fn what_a_run_was_to_write_is_ours() {
-        let run = |strangers| Run { run: 1, plan_digest: String::new(), codec: None, shards: 6, strangers };
-        let ours = |runs: &[Vec<u8>]| (0..8).filter(|id| read(&[], runs).is_ours(*id)).collect::<Vec<_>>();
-        let [first, second] = [vec![3, 5], vec![3]].map(|strangers| line(&Line::Run(run(strangers))));
-        assert_eq!(ours(std::slice::from_ref(&first)), [1]);
-        assert_eq!(ours(&[first, second]), [1, 5]);
+    fn what_a_run_was_to_write_is_recorded() {
+        let run = |unrecorded| Run { run: 1, plan_digest: String::new(), codec: None, shards: 6, unrecorded };
+        let recorded = |runs: &[Vec<u8>]| (0..8).filter(|id| read(&[], runs).is_recorded(*id)).collect::<Vec<_>>();
+        let [first, second] = [vec![3, 5], vec![3]].map(|unrecorded| line(&Line::Run(run(unrecorded))));
+        assert!(String::from_utf8_lossy(&first).contains(r#""strangers":[3,5]"#), "the name in the file stays");
+        assert_eq!(recorded(std::slice::from_ref(&first)), [1]);
+        assert_eq!(recorded(&[first, second]), [1, 5]);
     }
 }

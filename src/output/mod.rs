@@ -1,10 +1,11 @@
-//! What lies in a folder of finished shards besides the shards: manifest, journals, other readers' indexes, and which
-//! shards each of several runs makes. It reads and renders these files; `materialize` and `reclaim` write them.
+//! The files beside the shards in an output folder: manifest, journals, indexes of other readers; and the division of a
+//! conversion into parts. This room reads and renders these files; `materialize` and `reclaim` write them.
 
 pub mod archive;
+pub mod checksum;
 pub mod indexes;
 pub mod journal;
 pub mod manifest;
 pub mod part_lock;
 pub mod partition;
-pub mod reclaimed;
+pub mod removals;

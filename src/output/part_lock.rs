@@ -1,4 +1,5 @@
-//! One run a part: a lock on the part's journal, which dies with its owner, however that ends.
+//! A lock on the journal of a part, so that one run at a time writes the part. The kernel releases it when the process
+//! ends, in whatever way that happens.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -10,12 +11,17 @@ use crate::error::{Error, Result};
 use crate::output::journal::{self, STATUS_DIR};
 use crate::output::partition::Part;
 
-/// Locks a part of a folder, which is made if it is not there. Refused while a run goes on that could write one of its
-/// shards: of two that begin at once, each holds its own lock when it looks for the other's.
+/// Locks a part of an output folder, and creates the folder if it is not there. The lock is held as long as the
+/// returned journal is open. Two runs whose parts overlap never both get their locks: each has its own when it tries
+/// the other's.
+///
+/// # Errors
+/// [`Error::Refused`] while another run could write a shard of the part; [`Error::Io`] if the journal cannot be opened
+/// or locked.
 pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     let status = folder.join(STATUS_DIR);
     fs::create_dir_all(&status).map_err(|error| Error::io(&status, "create the output folder", error))?;
-    let path = journal::journal(folder, part);
+    let path = journal::path(folder, part);
     let journal = OpenOptions::new()
         .read(true)
         .append(true)
@@ -23,10 +29,10 @@ pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
         .open(&path)
         .map_err(|error| Error::io(&path, "open the record of finished shards", error))?;
     try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockExclusive)?;
-    for (other, path) in journal::journals(folder)? {
+    for (other, path) in journal::paths(folder)? {
         if other != part && other.overlaps(part) {
-            let theirs = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
-            try_lock(folder, &path, &theirs, FlockOperation::NonBlockingLockShared)?;
+            let journal = File::open(&path).map_err(|error| Error::io(&path, "open another part's record", error))?;
+            try_lock(folder, &path, &journal, FlockOperation::NonBlockingLockShared)?;
         }
     }
     Ok(journal)
@@ -36,8 +42,8 @@ fn try_lock(folder: &Path, path: &Path, journal: &File, how: FlockOperation) -> 
     match flock(journal, how) {
         Ok(()) => Ok(()),
         Err(Errno::WOULDBLOCK) => Err(Error::Refused(format!(
-            "{}: another materialize, or a reclaim, is at work on these shards (it holds {}); wait for its end, or run another part \
-             of the same --partition",
+            "{}: another materialize, or a reclaim, is at work on these shards (it holds {}); wait for its end, or run \
+             another part of the same --partition",
             folder.display(),
             path.display()
         ))),

@@ -1,5 +1,5 @@
-//! Parts of a conversion: runs that fill one output folder without talking to each other, each the shards whose number
-//! leaves its index when divided by the count of parts.
+//! Parts of a conversion: runs that fill one output folder without communicating. The part with index I of N makes the
+//! shards whose number leaves the remainder I when divided by N.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,33 +9,35 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::plan::ShardId;
 
-/// One of `of` parts.
+/// One part of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part {
+    /// Number of parts.
     of: u32,
+    /// Index of this part, from 0 on.
     index: u32,
 }
 
 impl Part {
-    /// The only part.
+    /// The only part of a conversion that is not divided.
     pub const WHOLE: Self = Self { of: 1, index: 0 };
 
-    /// Part `index` (from 0 on) of `of`; `None` if there is none.
+    /// Part `index` (from 0 on) of `of` parts; `None` if `index` is not below `of`.
     pub fn new(index: u32, of: u32) -> Option<Self> {
         (index < of).then_some(Self { of, index })
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     pub fn of(self) -> u32 {
         self.of
     }
 
-    /// Its number, from 0 on.
+    /// Index of this part, from 0 on.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// Whether the shard is one of its.
+    /// Whether this part makes the shard.
     pub fn has(self, id: ShardId) -> bool {
         id % self.of == self.index
     }
@@ -54,7 +56,7 @@ impl Part {
         if self == Self::WHOLE { format!("{stem}.{extension}") } else { format!("{stem}-{self}.{extension}") }
     }
 
-    /// The part whose file has this name.
+    /// The part whose file has this name; `None` if no part's file is called so.
     pub fn of_file(name: &str, (stem, extension): (&str, &str)) -> Option<Self> {
         let part = name.strip_prefix(stem)?.strip_suffix(extension)?.strip_suffix('.')?;
         let part = match part.strip_prefix('-') {
@@ -74,24 +76,24 @@ impl fmt::Display for Part {
     }
 }
 
-/// The part that the user asked for.
+/// How the user says which part a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partition {
-    /// `I/N`.
+    /// `I/N`: the part itself.
     Given(Part),
-    /// `auto/N`: this one of N, by the environment.
+    /// `auto/N`: one of N parts; its index is in the environment.
     Auto(u32),
 }
 
-/// Where a job of a Slurm array, and of a Kubernetes indexed job, finds its index.
+/// Environment variables that hold the index of a job: in a Slurm array, and in a Kubernetes indexed job.
 const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
 
 impl Partition {
-    /// The part; `environment` gives a variable's value.
+    /// The part that a run is; `environment` gives the value of a variable.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the environment names no part of that many. The count is never taken from there: an array
-    /// that is submitted again for two of its indexes must not change it.
+    /// [`Error::Refused`] if the environment names no part of that many. The number of parts is never taken from the
+    /// environment: an array that is submitted again for two of its indexes must not change it.
     pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Part> {
         let of = match self {
             Self::Given(part) => return Ok(part),

@@ -1,4 +1,4 @@
-//! One file removed, if it is the one that was looked at; no symbolic link is followed below the data folder.
+//! Removing one file, if it is the one that was compared. No symbolic link is followed below the data folder.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,38 +11,44 @@ use rustix::io::Errno;
 
 use crate::base::file_id::FileId;
 
-/// A file, by its folder.
-struct Place<'a> {
+/// A file, as an entry of an open folder.
+struct FolderEntry<'a> {
     folder: OwnedFd,
     name: &'a OsStr,
 }
 
-/// Whether a path from a file stays below the folder that it is relative to.
+/// Whether a relative path that was read from a file stays below its folder.
 pub(super) fn is_inside(path: &Path) -> bool {
     path.file_name().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// The bytes that the removal of a file frees: none while other hard links have it. Or why it must not be removed.
+/// The number of bytes that removing a file frees: 0 while it has other hard links. `path` is relative to `root`.
+///
+/// # Errors
+/// The reason why the file must not be removed.
 pub(super) fn removable(root: &File, path: &Path, expected: &FileId) -> Result<u64, String> {
     let stat = check(&find(root, path)?, expected)?;
     Ok(if stat.st_nlink > 1 { 0 } else { u64::try_from(stat.st_size).unwrap_or(0) })
 }
 
-/// Removes a file and makes that durable. Or says why it is still there; one whose removal is not known to be durable
-/// counts as removed.
+/// Removes a file and makes that durable. A file whose removal is not known to be durable counts as removed.
+///
+/// # Errors
+/// The reason why the file is still there.
 pub(super) fn remove(root: &File, path: &Path, expected: &FileId) -> Result<(), String> {
-    let place = find(root, path)?;
-    check(&place, expected)?;
-    unlinkat(&place.folder, place.name, AtFlags::empty())
+    let entry = find(root, path)?;
+    check(&entry, expected)?;
+    unlinkat(&entry.folder, entry.name, AtFlags::empty())
         .map_err(|error| format!("it cannot be removed: {}", io::Error::from(error)))?;
-    if let Err(error) = fsync(&place.folder) {
+    if let Err(error) = fsync(&entry.folder) {
         log::warn!("{}: the removal may not be durable: {}", path.display(), io::Error::from(error));
     }
     Ok(())
 }
 
-fn check(place: &Place<'_>, expected: &FileId) -> Result<Stat, String> {
-    let stat = statat(&place.folder, place.name, AtFlags::SYMLINK_NOFOLLOW)
+/// The state of a file that is still the expected one, or why it must not be removed.
+fn check(entry: &FolderEntry<'_>, expected: &FileId) -> Result<Stat, String> {
+    let stat = statat(&entry.folder, entry.name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| format!("it cannot be looked at: {}", io::Error::from(error)))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
         return Err("it is a symbolic link; remove it and the file that it leads to yourself".into());
@@ -53,7 +59,8 @@ fn check(place: &Place<'_>, expected: &FileId) -> Result<Stat, String> {
     }
 }
 
-fn find<'a>(root: &File, path: &'a Path) -> Result<Place<'a>, String> {
+/// Opens the folder of a file, one component of the path after the other.
+fn find<'a>(root: &File, path: &'a Path) -> Result<FolderEntry<'a>, String> {
     let failed = |error: Errno| match error {
         Errno::LOOP | Errno::NOTDIR => {
             "a folder on its path is a symbolic link; name the folder that it leads to as --data-folder".into()
@@ -66,7 +73,7 @@ fn find<'a>(root: &File, path: &'a Path) -> Result<Place<'a>, String> {
     for part in path.parent().into_iter().flat_map(Path::components) {
         folder = openat(&folder, part.as_os_str(), flags, Mode::empty()).map_err(failed)?;
     }
-    Ok(Place { folder, name })
+    Ok(FolderEntry { folder, name })
 }
 
 #[cfg(test)]

@@ -5,14 +5,26 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::State;
 use super::remove::is_inside;
 use crate::dataset::{Config, Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::output::manifest;
 use crate::plan::{Options, Plan, SampleDigest};
 
-/// Says at once what makes all shards other ones.
+/// What became of the NPZ of a sample.
+pub(super) enum NpzState {
+    /// The file is there; index of its sample in the plan of the NPZ files.
+    Here(usize),
+    /// An earlier run removed the file; what the sample adds to the digest of its shard.
+    Removed(SampleDigest),
+    /// The sample cannot be made from this data set, and why.
+    Unknown(String),
+}
+
+/// Refuses options with which all shards would be different ones.
+///
+/// # Errors
+/// [`Error::Refused`]; the message has the option that the shards were made with.
 pub(super) fn refuse_other_options(folder: &Path, shards: &Plan, config: &Config, options: Options) -> Result<()> {
     let made = &shards.options;
     let what = if made.samples_per_shard != options.samples_per_shard {
@@ -33,7 +45,10 @@ fn value(choice: impl clap::ValueEnum) -> String {
     choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// The NPZ files of the shards' samples that are there.
+/// The NPZ files of the shards' samples that are there, by their paths relative to `root`.
+///
+/// # Errors
+/// [`Error::Malformed`] if a path leads out of the data folder; [`Error::Io`] if the file system cannot tell.
 pub(super) fn present(root: &Path, shards: &Plan) -> Result<Vec<PathBuf>> {
     let mut present = Vec::new();
     for sample in &shards.dataset.samples {
@@ -72,13 +87,17 @@ pub(super) fn in_slots_of(shards: &Plan, mut dataset: Dataset) -> Dataset {
     dataset
 }
 
-/// What became of the NPZ of each of the shards' samples.
+/// What became of the NPZ of each of the shards' samples, in their order. `npz` is the plan of the NPZ files that are
+/// there, `removed` has the files that the removal journal names, by study.
+///
+/// # Errors
+/// [`Error::Io`] if the file system cannot tell whether a file is there.
 pub(super) fn states(
     root: &Path,
     shards: &Plan,
     npz: Option<&Plan>,
     removed: &HashMap<String, SampleDigest>,
-) -> Result<Vec<State>> {
+) -> Result<Vec<NpzState>> {
     let mut here: HashMap<&str, usize> = HashMap::new();
     let mut reasons: HashMap<&str, String> = HashMap::new();
     if let Some(dataset) = npz.map(|plan| &plan.dataset) {
@@ -91,9 +110,9 @@ pub(super) fn states(
         let study = sample.study_id.as_str();
         let path = root.join(&sample.path);
         Ok(match (here.get(study), removed.get(study)) {
-            (Some(index), _) => State::Here(*index),
-            (None, Some(digest)) if !is_there(&path)? => State::Removed(*digest),
-            _ => State::Unknown(reasons.get(study).cloned().unwrap_or_else(|| {
+            (Some(index), _) => NpzState::Here(*index),
+            (None, Some(digest)) if !is_there(&path)? => NpzState::Removed(*digest),
+            _ => NpzState::Unknown(reasons.get(study).cloned().unwrap_or_else(|| {
                 format!("{} is gone, and the journal of reclaim does not say that it was removed", path.display())
             })),
         })

@@ -1,5 +1,5 @@
-//! A folder of finished shards, plain or compressed, as a plan: what its manifest says, and where its shards have it.
-//! Reads headers and small members, no voxel.
+//! A folder of finished shards, plain or compressed, as a plan: its manifest says which samples there are, its shards
+//! say where their bytes are. Reads headers and small members, no voxel.
 
 mod walk;
 
@@ -13,30 +13,23 @@ use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
-use crate::plan::members::{self, without_codec};
+use crate::plan::members::{Member, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, ShardMember, Storage, read_table};
-use walk::{Member, Windows};
+use walk::{TarMember, WindowReader};
 
-/// Members of a sample.
-const MEMBERS: usize = members::Member::COUNT;
-/// The place of the volume among them.
-const VOLUME: usize = members::Member::Volume.index();
-/// The place of the JSON among them.
-const JSON: usize = members::Member::Json.index();
-
-/// The plan of the shards in `folder`, which `threads` threads look into: the same plan, to the digest, that they were
-/// made by.
+/// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
+/// the headers of the shards.
 ///
 /// # Errors
 /// [`Error::Refused`] if the folder has no manifest, [`Error::Malformed`] if a shard is not what the manifest says,
-/// [`Error::Io`] if something cannot be read.
+/// [`Error::Io`] if a file cannot be read.
 pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     // Absolute, because a daemon leaves the folder that it was started in.
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let manifest = manifest::read(&root)?;
-    let numbered: Vec<(ShardId, &manifest::Shard)> = (0..).zip(&manifest.shards).collect();
-    let samples = try_map(&numbered, threads, |(id, shard)| open(&root, &manifest, *id, shard))?;
+    let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
+    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
     let slots = slots.max().map_or(0, |last| last + 1);
@@ -70,8 +63,8 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The samples of one shard.
-fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::Shard) -> Result<Vec<Sample>> {
+/// Reads the samples of one shard from its headers and small members.
+fn read_samples(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::ShardEntry) -> Result<Vec<Sample>> {
     // A name from a file must not lead out of the folder.
     if shard.name != Plan::shard_name(id) {
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
@@ -84,30 +77,32 @@ fn open(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::Shard) 
         let reason = format!("it has {} bytes, {} says {}", file_id.size, manifest::NAME, shard.size);
         return Err(Error::malformed(&path, reason));
     }
-    let mut opened = Opened { path: &path, file: &file, windows: Windows::new(&path, &file), manifest, file_id };
-    let members = walk::members(&mut opened.windows, file_id.size)?;
-    if members.len() != shard.samples.len() * MEMBERS {
+    let reader = WindowReader::new(&path, &file);
+    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, file_id };
+    let members = walk::members(&mut opened.reader, file_id.size)?;
+    if members.len() != shard.samples.len() * Member::COUNT {
         let reason =
             format!("it has {} members, {} has {} samples", members.len(), manifest::NAME, shard.samples.len());
         return Err(Error::malformed(&path, reason));
     }
     members
-        .chunks_exact(MEMBERS)
+        .chunks_exact(Member::COUNT)
         .zip(&shard.samples)
         .map(|(members, listed)| opened.sample(id, members, listed))
         .collect()
 }
 
-struct Opened<'a> {
+/// The file of a shard, open for reading.
+struct OpenShard<'a> {
     path: &'a Path,
     file: &'a File,
-    windows: Windows<'a>,
+    reader: WindowReader<'a>,
     manifest: &'a Manifest,
     file_id: FileId,
 }
 
-impl Opened<'_> {
-    fn sample(&mut self, shard: ShardId, members: &[Member], listed: &manifest::Sample) -> Result<Sample> {
+impl OpenShard<'_> {
+    fn sample(&mut self, shard: ShardId, members: &[TarMember], listed: &manifest::SampleEntry) -> Result<Sample> {
         let (key, path) = (&listed.key, self.path);
         let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
         let per_shard = self.manifest.samples_per_shard;
@@ -116,26 +111,26 @@ impl Opened<'_> {
             return Err(other(format!("a sample of key {key}")));
         };
         let extensions = self.manifest.format.extensions();
-        let plain_name = format!("{key}.{}", extensions[VOLUME]);
-        let is_packed = members[VOLUME].name == format!("{plain_name}.{EXTENSION}");
+        let plain_name = format!("{key}.{}", self.manifest.format.extension(Member::Volume));
+        let is_packed = members[Member::Volume.index()].name == format!("{plain_name}.{EXTENSION}");
         for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
-            if !(number == VOLUME && is_packed) && member.name != format!("{key}.{extension}") {
+            if !(number == Member::Volume.index() && is_packed) && member.name != format!("{key}.{extension}") {
                 return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
             }
         }
-        let mut small: [Vec<u8>; MEMBERS - 1] = Default::default();
+        let mut small: [Vec<u8>; Member::COUNT - 1] = Default::default();
         for (bytes, member) in small.iter_mut().zip(&members[1..]) {
-            *bytes = self.windows.read(member.offset, to_usize(member.len))?.to_vec();
+            *bytes = self.reader.read(member.offset, to_usize(member.len))?.to_vec();
         }
         if is_packed {
-            small[JSON - 1] = without_codec(&small[JSON - 1]).ok_or_else(|| {
+            small[Member::Json.index() - 1] = without_codec(&small[Member::Json.index() - 1]).ok_or_else(|| {
                 Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
             })?;
         }
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let stored = Stored {
-            volume: self.volume_member(&members[VOLUME], is_packed)?,
+            volume: self.volume_member(&members[Member::Volume.index()], is_packed)?,
             kind: self.manifest.volume_kind,
             small,
             npz_size: listed.source_size,
@@ -149,7 +144,7 @@ impl Opened<'_> {
         })
     }
 
-    fn volume_member(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
+    fn volume_member(&self, member: &TarMember, is_packed: bool) -> Result<ShardMember> {
         let (offset, file_id) = (member.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         if !is_packed {

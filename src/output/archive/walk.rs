@@ -1,4 +1,4 @@
-//! The headers of a shard on disk: what its members are called, and where their bytes are.
+//! Walking the tar headers of a shard on disk: the names of its members, and where their bytes are.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,31 +8,39 @@ use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, Entry};
 
-/// Bytes that are read at a time: the small members of a sample with their headers, and the next sample's first.
+/// Bytes that are read at a time: enough for the small members of a sample with their headers, and for the first header
+/// of the next sample.
 const WINDOW: usize = 16 << 10;
 
-/// A member of the shard.
+/// A member of a shard's tar file.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct TarMember {
+    /// Name of the member.
     pub(super) name: String,
+    /// Offset of the payload in the file, in bytes.
     pub(super) offset: u64,
+    /// Length of the payload in bytes.
     pub(super) len: u64,
 }
 
-/// Reads a file in windows.
-pub(super) struct Windows<'a> {
+/// Reads a file in windows of at least [`WINDOW`] bytes, and keeps the last one.
+pub(super) struct WindowReader<'a> {
     path: &'a Path,
     file: &'a File,
     start: u64,
     bytes: Vec<u8>,
 }
 
-impl<'a> Windows<'a> {
+impl<'a> WindowReader<'a> {
+    /// A reader of an open file; `path` is for messages.
     pub(super) fn new(path: &'a Path, file: &'a File) -> Self {
         Self { path, file, start: 0, bytes: Vec::new() }
     }
 
-    /// `len` bytes at `offset`.
+    /// The `len` bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the file ends before, [`Error::Io`] if it cannot be read.
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset + len as u64;
         if offset < self.start || end > self.start + self.bytes.len() as u64 {
@@ -54,27 +62,28 @@ impl<'a> Windows<'a> {
     }
 }
 
-/// All members of a shard of `size` bytes.
+/// All members of a shard whose file has `size` bytes.
 ///
 /// # Errors
-/// [`Error::Malformed`] if it is not a tar file of the dialect that this program writes.
-pub(super) fn members(windows: &mut Windows<'_>, size: u64) -> Result<Vec<Member>> {
+/// [`Error::Malformed`] if the file is not a tar file of the dialect that this program writes, [`Error::Io`] if it
+/// cannot be read.
+pub(super) fn members(reader: &mut WindowReader<'_>, size: u64) -> Result<Vec<TarMember>> {
     let mut members = Vec::new();
     let mut at = 0;
     loop {
-        let header = windows.read(at, to_usize(tar::BLOCK))?;
+        let header = reader.read(at, to_usize(tar::BLOCK))?;
         let Some(Entry { name, size: len }) = tar::parse(header) else {
             let is_end = header.iter().all(|byte| *byte == 0) && at + tar::trailer(at) == size;
             if is_end {
                 return Ok(members);
             }
-            return Err(Error::malformed(windows.path, format!("no tar header of this program at byte {at}")));
+            return Err(Error::malformed(reader.path, format!("no tar header of this program at byte {at}")));
         };
         let offset = at + tar::BLOCK;
         at = offset + len + tar::padding(len);
         if at >= size {
-            return Err(Error::malformed(windows.path, format!("the shard is cut off within {name}")));
+            return Err(Error::malformed(reader.path, format!("the shard is cut off within {name}")));
         }
-        members.push(Member { name, offset, len });
+        members.push(TarMember { name, offset, len });
     }
 }

@@ -1,4 +1,4 @@
-//! The manifests of all parts of a conversion as one.
+//! Merging the manifests of all parts of a conversion into one.
 
 use std::collections::BTreeMap;
 
@@ -6,23 +6,23 @@ use super::{Manifest, SCHEMA_VERSION};
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId, shard_ids};
 
-/// What the parts' manifests make together.
+/// The result of merging the manifests of parts.
 #[derive(Debug)]
 pub enum Merged {
-    /// All shards: the manifest of the whole.
+    /// The manifest of the whole, with all shards.
     Whole(Box<Manifest>),
     /// Shards are missing.
     Missing {
-        /// The parts in all.
+        /// Number of parts in all.
         of: u32,
-        /// Parts that lack some, and the shards.
+        /// Shards that are missing, by the index of their part.
         shards: BTreeMap<u32, Vec<ShardId>>,
     },
-    /// They do not belong together: why, and the remedy.
+    /// The manifests do not belong together: why, and the remedy.
     Unlike(String),
 }
 
-/// Joins the manifests of parts, each with its file's name.
+/// Merges the manifests of parts, each given with its file name.
 pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
     let Some((first_name, first)) = parts.first() else {
         return Merged::Unlike("there is no manifest of a part here; run materialize with --partition first".into());
@@ -67,7 +67,7 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
 }
 
 impl Manifest {
-    /// Which part's shards these are.
+    /// The part whose shards the manifest lists; `None` if the numbers in the file name no part.
     pub fn part(&self) -> Option<Part> {
         self.part.map_or(Some(Part::WHOLE), |part| Part::new(part.index, part.of))
     }

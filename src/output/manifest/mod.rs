@@ -1,8 +1,8 @@
-//! `manifest.json`: what the shards hold. The same schema in the mount (digests null) and on disk.
+//! `manifest.json`: what the shards hold. A mount shows it with the schema that it has on disk; its digests are null.
 //!
 //! The first six fields are those that the CT-CLIP converter writes and its loader reads; sizes there are MiB and GiB
-//! of payload. In a shuffled view's, each shard lists its samples in that view's order. A part of a conversion writes the
-//! manifest of its own shards; all parts' together are the whole's.
+//! of payload. In the manifest of a shuffled view, each shard lists its samples in the order of the view. A part of a
+//! conversion writes the manifest of its own shards; those of all parts are merged into the manifest of the whole.
 
 mod merge;
 mod read;
@@ -12,26 +12,26 @@ use serde::{Deserialize, Serialize};
 pub use merge::{Merged, merge};
 pub use read::read;
 
-use crate::dataset::{LeftOut, Selected};
+use crate::dataset::{LeftOut, Sample, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
-use crate::output::journal::Finished;
+use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
 use crate::plan::members::Format;
 use crate::plan::{Plan, ShardId, View};
 use crate::volume::Kind;
 
-/// The manifest's file name.
+/// File name of the manifest.
 pub const NAME: &str = "manifest.json";
-/// The same in two pieces, for [`Part::file_name`].
+/// Stem and extension of the manifest's file name, for [`Part::file_name`].
 pub const FILE: (&str, &str) = ("manifest", "json");
-/// Raised when a field changes its meaning.
+/// Version of the schema; raised when a field changes its meaning.
 const SCHEMA_VERSION: u32 = 2;
 
-/// The content of the file.
+/// The content of a manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     num_shards: usize,
-    /// Slots of a shard.
+    /// Slots of each shard, empty ones included.
     pub samples_per_shard: u32,
     total_samples: usize,
     total_size_mb: f64,
@@ -39,144 +39,145 @@ pub struct Manifest {
     average_sample_size_mb: f64,
     schema_version: u32,
     tool: String,
-    /// The digest of the plan that was asked for.
+    /// Digest of the plan that was asked for.
     pub plan_digest: String,
-    /// Of which part these are the shards; not there for the whole.
+    /// The part whose shards these are; not there for the whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    part: Option<PartOf>,
-    /// The members' names.
+    part: Option<PartEntry>,
+    /// Format of the shards: the names of a sample's members.
     pub format: Format,
-    /// The kind of all volumes.
+    /// Kind of all volumes.
     pub volume_kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    compression: Option<Compression>,
+    compression: Option<CompressionEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    shuffle: Option<Shuffle>,
-    /// Names of the classes.
+    shuffle: Option<ShuffleEntry>,
+    /// Names of the classes, in the order of the labels.
     pub label_names: Vec<String>,
-    /// What the user selected by, if anything.
+    /// The selection that the user asked for, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selected>,
-    /// Samples whose slots are empty.
+    /// Samples whose slots are empty, with the reasons.
     pub left_out: Vec<LeftOut>,
-    /// Volumes that some table does not know.
-    pub unmatched: Vec<Unmatched>,
-    /// By number.
-    pub shards: Vec<Shard>,
+    /// Volumes that have no row in some table.
+    pub unmatched: Vec<UnmatchedEntry>,
+    /// Shards in the order of their numbers.
+    pub shards: Vec<ShardEntry>,
 }
 
 /// How the volumes of the shards are stored, where they are not plain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Compression {
+struct CompressionEntry {
     codec: String,
     level: i32,
     filter: String,
     block_bytes: usize,
 }
 
-/// What determines the order of a shuffled view; its samples keep the keys that they have in the plain shards.
+/// What determines the order of a shuffled view. Samples keep the keys that they have in the plain shards.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Shuffle {
+struct ShuffleEntry {
     seed: u64,
     epoch: u32,
 }
 
+/// The part of a conversion that wrote the manifest.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct PartOf {
+struct PartEntry {
     index: u32,
     of: u32,
-    /// Shards of all parts.
+    /// Number of shards of all parts.
     num_shards: usize,
 }
 
-/// A volume that some table does not know.
+/// A volume that has no row in some table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Unmatched {
-    /// The file's stem.
+pub struct UnmatchedEntry {
+    /// Stem of the NPZ file's name.
     pub study_id: String,
-    /// The tables.
+    /// Names of the tables that lack the row.
     pub not_in: String,
 }
 
-/// One shard.
+/// A shard as the manifest lists it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Shard {
-    /// The file's name.
+pub struct ShardEntry {
+    /// File name.
     pub name: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// Bytes of the plain shard, where this one is compressed.
+    /// Size of the plain shard in bytes, where this one is compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain_size: Option<u64>,
-    /// Of the file, in hexadecimal; not known in a mount.
+    /// SHA-256 of the file, in hexadecimal; not known in a mount.
     pub sha256: Option<String>,
-    /// The digest of all that determines the plain bytes; not there for a shuffled view's.
+    /// Digest of all that determines the plain bytes; not there for a shard of a shuffled view.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_digest: Option<String>,
-    /// Bytes of its members where it is plain.
+    /// Bytes of all members of the plain shard, without headers and padding.
     payload_size: u64,
     sample_count: usize,
-    /// In order.
-    pub samples: Vec<Sample>,
+    /// Samples in the order in which the shard holds them.
+    pub samples: Vec<SampleEntry>,
 }
 
-/// A sample.
+/// A sample as the manifest lists it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Sample {
-    /// Its members' names without the extensions.
+pub struct SampleEntry {
+    /// Name that the members of the sample share, without extensions.
     pub key: String,
-    /// Its study.
+    /// Study of the sample.
     pub study_id: String,
-    /// The NPZ, relative to the data folder.
+    /// Path of the NPZ, relative to the data folder.
     pub source: String,
-    /// Bytes of the NPZ.
+    /// Size of the NPZ in bytes.
     pub source_size: u64,
-    /// CRC-32 of its array, in hexadecimal.
+    /// CRC-32 of the array in the NPZ, in hexadecimal.
     pub source_crc32: String,
 }
 
 /// What is known of a shard's file.
-struct File {
+struct ShardFileInfo {
     size: u64,
     plain_size: Option<u64>,
     sha256: Option<String>,
 }
 
 impl Manifest {
-    /// The manifest of a part of a plan; `sha256` gives a shard's digest where it is known.
+    /// The manifest of a part of a plan; `sha256` gives a shard's digest in hexadecimal where it is known.
     pub fn new(plan: &Plan, part: Part, sha256: impl Fn(ShardId) -> Option<String>) -> Self {
-        let file = |id, size| File { size, plain_size: None, sha256: sha256(id) };
+        let file = |id, size| ShardFileInfo { size, plain_size: None, sha256: sha256(id) };
         Self::of_view(plan, View::Plain, part, file)
     }
 
-    /// That of a part's compressed shards; `finished` gives what is known of each.
+    /// The manifest of a part's compressed shards; `finished` gives what is recorded of each.
     pub fn compressed<'a>(
         plan: &Plan,
         part: Part,
         codec: Codec,
-        finished: impl Fn(ShardId) -> Option<&'a Finished>,
+        finished: impl Fn(ShardId) -> Option<&'a FinishedShard>,
     ) -> Self {
         let file = |id, plain_size| {
             let finished = finished(id);
-            File {
+            ShardFileInfo {
                 size: finished.map_or(0, |file| file.size),
                 plain_size: Some(plain_size),
                 sha256: finished.map(|file| file.sha256.clone()),
             }
         };
         let (name, filter, level) = (CODEC.to_owned(), FILTER.to_owned(), codec.level);
-        let compression = Some(Compression { codec: name, level, filter, block_bytes: BLOCK });
+        let compression = Some(CompressionEntry { codec: name, level, filter, block_bytes: BLOCK });
         Self { compression, ..Self::of_view(plan, View::Plain, part, file) }
     }
 
-    /// `file` gives what is known of a shard, from its plain size.
-    fn of_view(plan: &Plan, view: View, part: Part, file: impl Fn(ShardId, u64) -> File) -> Self {
+    /// The manifest of a part of a view; `file` gives what is known of a shard's file, from the plain size in bytes.
+    fn of_view(plan: &Plan, view: View, part: Part, file: impl Fn(ShardId, u64) -> ShardFileInfo) -> Self {
         let per_shard = plan.options.samples_per_shard;
         let shards = plan.view(view).into_iter().flatten().filter(|id| part.has(*id));
         let left_out = plan.dataset.left_out.iter().filter(|left_out| part.has(left_out.slot / per_shard));
         let unmatched = plan.dataset.unmatched.iter().cloned();
         let shuffle = match (view, plan.shuffle_seed()) {
-            (View::Epoch(epoch), Some(seed)) => Some(Shuffle { seed, epoch }),
+            (View::Epoch(epoch), Some(seed)) => Some(ShuffleEntry { seed, epoch }),
             _ => None,
         };
         let mut manifest = Self {
@@ -189,7 +190,7 @@ impl Manifest {
             schema_version: SCHEMA_VERSION,
             tool: concat!("ctwds-fs ", env!("CARGO_PKG_VERSION")).into(),
             plan_digest: plan.digest.clone(),
-            part: (part != Part::WHOLE).then(|| PartOf {
+            part: (part != Part::WHOLE).then(|| PartEntry {
                 index: part.index(),
                 of: part.of(),
                 num_shards: plan.shards.len(),
@@ -201,8 +202,8 @@ impl Manifest {
             label_names: plan.dataset.label_names.clone(),
             selection: plan.dataset.selected.clone(),
             left_out: left_out.cloned().collect(),
-            unmatched: unmatched.map(|(study_id, not_in)| Unmatched { study_id, not_in }).collect(),
-            shards: shards.filter_map(|id| entry(plan, id, &file)).collect(),
+            unmatched: unmatched.map(|(study_id, not_in)| UnmatchedEntry { study_id, not_in }).collect(),
+            shards: shards.filter_map(|id| shard_entry(plan, id, &file)).collect(),
         };
         manifest.sum_up();
         manifest
@@ -213,7 +214,7 @@ impl Manifest {
         self.compression.is_some()
     }
 
-    /// Makes the totals those of the shards.
+    /// Computes the totals again from the shards.
     fn sum_up(&mut self) {
         const MIB: f64 = 1024.0 * 1024.0;
         let samples = self.shards.iter().map(|shard| shard.sample_count).sum::<usize>();
@@ -224,7 +225,7 @@ impl Manifest {
         self.average_sample_size_mb = total_mb / samples.max(1) as f64;
     }
 
-    /// The file's content.
+    /// The content of the file, in JSON.
     pub fn render(&self) -> Vec<u8> {
         // Plain structs of strings and finite numbers: neither can fail to serialise.
         let mut json = serde_json::to_vec_pretty(self).expect("the manifest serialises");
@@ -233,32 +234,22 @@ impl Manifest {
     }
 }
 
-/// The manifest of a whole plan; `sha256` gives a shard's digest where it is known.
+/// The content of the manifest of a whole plan; `sha256` gives a shard's digest in hexadecimal where it is known.
 pub fn render<'a>(plan: &Plan, sha256: impl Fn(ShardId) -> Option<&'a str>) -> Vec<u8> {
     Manifest::new(plan, Part::WHOLE, |id| sha256(id).map(str::to_owned)).render()
 }
 
-/// That of a view of it, whose shards are no files.
+/// The content of the manifest of a view, whose shards are no files.
 pub fn render_view(plan: &Plan, view: View) -> Vec<u8> {
-    let file = |_, size| File { size, plain_size: None, sha256: None };
+    let file = |_, size| ShardFileInfo { size, plain_size: None, sha256: None };
     Manifest::of_view(plan, view, Part::WHOLE, file).render()
 }
 
-fn entry(plan: &Plan, id: ShardId, file: &impl Fn(ShardId, u64) -> File) -> Option<Shard> {
+fn shard_entry(plan: &Plan, id: ShardId, file: &impl Fn(ShardId, u64) -> ShardFileInfo) -> Option<ShardEntry> {
     let (_, number) = plan.view_of(id)?;
-    let File { size, plain_size, sha256 } = file(id, plan.shard(id)?.layout.len());
-    let entry = |sample: &crate::dataset::Sample| {
-        let (source_size, crc) = sample.npz_size_and_crc();
-        Sample {
-            key: plan.key(sample),
-            study_id: sample.study_id.clone(),
-            source: sample.path.to_string_lossy().into_owned(),
-            source_size,
-            source_crc32: format!("{crc:08x}"),
-        }
-    };
-    let samples: Vec<Sample> = plan.shard_samples(id).map(entry).collect();
-    Some(Shard {
+    let ShardFileInfo { size, plain_size, sha256 } = file(id, plan.shard(id)?.layout.len());
+    let samples: Vec<SampleEntry> = plan.shard_samples(id).map(|sample| sample_entry(plan, sample)).collect();
+    Some(ShardEntry {
         name: Plan::shard_name(number),
         size,
         plain_size,
@@ -268,4 +259,15 @@ fn entry(plan: &Plan, id: ShardId, file: &impl Fn(ShardId, u64) -> File) -> Opti
         sample_count: samples.len(),
         samples,
     })
+}
+
+fn sample_entry(plan: &Plan, sample: &Sample) -> SampleEntry {
+    let (source_size, crc) = sample.npz_size_and_crc();
+    SampleEntry {
+        key: plan.key(sample),
+        study_id: sample.study_id.clone(),
+        source: sample.path.to_string_lossy().into_owned(),
+        source_size,
+        source_crc32: format!("{crc:08x}"),
+    }
 }

@@ -1,4 +1,4 @@
-//! The manifest of a folder of shards, read.
+//! Reading the manifest of a folder of shards.
 
 use std::fs;
 use std::io;
@@ -8,11 +8,11 @@ use super::{FILE, Manifest, NAME, SCHEMA_VERSION};
 use crate::error::{Error, Result};
 use crate::output::partition::Part;
 
-/// The manifest in a folder of shards.
+/// Reads the manifest of a folder of shards.
 ///
 /// # Errors
-/// [`Error::Refused`] if there is none, [`Error::Io`] if it cannot be read, [`Error::Malformed`] if it is no manifest of
-/// this version.
+/// [`Error::Refused`] if the folder has no manifest, [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if
+/// the file is no manifest of this version.
 pub fn read(folder: &Path) -> Result<Manifest> {
     let path = folder.join(NAME);
     let text = fs::read(&path).map_err(|error| match error.kind() {
@@ -38,6 +38,7 @@ pub fn read(folder: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Whether the folder has manifests of parts.
 fn has_parts(folder: &Path) -> bool {
     let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.filter_map(|name| Part::of_file(&name.to_string_lossy(), FILE)).any(|part| part != Part::WHOLE)

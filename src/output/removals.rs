@@ -1,5 +1,5 @@
-//! The journal of NPZ files that were removed because the shards of a folder hold their volumes: a line before each
-//! removal and one after it.
+//! The removal journal: which NPZ files were removed because the shards of a folder hold their volumes. There is one
+//! line before each removal and one after it.
 
 use std::fs;
 use std::io;
@@ -11,50 +11,52 @@ use super::journal::STATUS_DIR;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, SampleDigest, ShardId};
 
+/// File name of the removal journal.
 const NAME: &str = "reclaim.jsonl";
 
-/// A line.
+/// A line of the removal journal, in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Line {
+pub enum RemovalLine {
     /// An NPZ is about to be removed. If it is gone later, this is why.
-    Removing(Removing),
-    /// It is removed, and its folder's entries are durable.
+    Removing(RemovedNpz),
+    /// An NPZ is removed, and the entries of its folder are durable.
     Removed {
-        /// Its study.
+        /// Study of the NPZ.
         study_id: String,
     },
 }
 
-/// What is known of an NPZ, for people and for the digest of its shard.
+/// What is known of a removed NPZ, for people and for the digest of its shard.
 #[derive(Serialize, Deserialize)]
-pub struct Removing {
-    /// Its study.
+pub struct RemovedNpz {
+    /// Study of the NPZ.
     pub study_id: String,
-    /// The file, relative to the data folder.
+    /// Path of the file, relative to the data folder.
     pub path: PathBuf,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// CRC-32 of its array, in hexadecimal.
+    /// CRC-32 of the array, in hexadecimal.
     pub crc32: String,
-    /// The file of the shard that holds its volume.
+    /// File name of the shard that holds the volume.
     pub shard: String,
-    /// SHA-256 of that file, in hexadecimal.
+    /// SHA-256 of the shard's file, in hexadecimal.
     pub shard_sha256: String,
-    /// What the sample adds to the digest of that shard.
+    /// What the sample adds to the digest of the shard.
     pub sample_digest: SampleDigest,
 }
 
-/// Where the journal of a folder of shards is.
+/// The path of the removal journal of a folder of shards.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join(STATUS_DIR).join(NAME)
 }
 
-/// The files that were removed, or about to be; none if there is no journal. Lines that a crash cut short are passed over.
+/// Reads which files were removed or about to be removed; none if there is no removal journal. Lines that a crash cut
+/// short are passed over.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read.
-pub fn read(folder: &Path) -> Result<Vec<Removing>> {
+/// [`Error::Io`] if the journal cannot be read.
+pub fn read(folder: &Path) -> Result<Vec<RemovedNpz>> {
     let path = path(folder);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -62,20 +64,20 @@ pub fn read(folder: &Path) -> Result<Vec<Removing>> {
         Err(error) => return Err(Error::io(&path, "read the journal of removed NPZ files", error)),
     };
     let lines = text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let removing = |line| match line {
-        Line::Removing(removing) => Some(removing),
-        Line::Removed { .. } => None,
+    let removed = |line| match line {
+        RemovalLine::Removing(removed) => Some(removed),
+        RemovalLine::Removed { .. } => None,
     };
-    Ok(lines.filter_map(removing).collect())
+    Ok(lines.filter_map(removed).collect())
 }
 
-/// Refuses to make shards again without volumes whose NPZ files were removed: there is no other copy of them.
+/// Refuses to make shards again without volumes whose NPZ files were removed: there is no other copy of these volumes.
 ///
 /// # Errors
-/// [`Error::Refused`] if one of `shards` is there and holds such a volume which `plan` does not have in it;
-/// [`Error::Io`] as [`read`].
+/// [`Error::Refused`] if the file of one of `shards` is there and holds such a volume, and `plan` does not have the
+/// volume in that shard; [`Error::Io`] if the removal journal cannot be read.
 pub fn refuse_to_lose(folder: &Path, plan: &Plan, shards: &[ShardId]) -> Result<()> {
-    for Removing { study_id, shard, .. } in read(folder)? {
+    for RemovedNpz { study_id, shard, .. } in read(folder)? {
         let Some(id) = Plan::shard_named(&shard).filter(|id| shards.contains(id)) else { continue };
         let is_planned = (id as usize) < plan.shards.len() && plan.shard_samples(id).any(|s| s.study_id == study_id);
         if !is_planned && folder.join(&shard).exists() {

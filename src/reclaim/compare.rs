@@ -1,4 +1,4 @@
-//! Whether a shard's file holds, to the byte, what the plan makes of its NPZ files.
+//! Comparing a shard's file, byte by byte, with what the plan makes of its NPZ files.
 
 use std::fs::File;
 use std::ops::Range;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, fadvise};
 
-use super::{Reclaim, State};
+use super::inventory::Inventory;
+use super::sources::NpzState;
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
-use crate::materialize::sha256_of;
+use crate::output::checksum;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Cursor, ShardSet};
@@ -19,44 +20,55 @@ use crate::shard::{Cursor, ShardSet};
 /// Bytes that are compared at a time.
 const READ: u64 = 4 << 20;
 
-/// The two sources of a shard's bytes.
-pub(super) struct Proof<'a> {
-    pub(super) of: &'a Reclaim,
+/// Compares shards with their NPZ files.
+pub(super) struct ShardComparer<'a> {
+    /// The shards and what is known of their NPZ files.
+    pub(super) inventory: &'a Inventory,
+    /// The shards as they are made from the NPZ files.
     pub(super) npz: &'a ShardSet,
+    /// The shards as they stand in their files.
     pub(super) shards: &'a ShardSet,
+    /// Set by the caller to stop between two reads.
     pub(super) stop: &'a AtomicBool,
-    pub(super) read: &'a (dyn Fn(u64) + Sync),
+    /// Gets the number of bytes that were read.
+    pub(super) progress: &'a (dyn Fn(u64) + Sync),
 }
 
-impl Proof<'_> {
-    /// Makes a shard's file durable, checks its SHA-256, and compares all of its samples whose NPZ files are there. Or
-    /// says what is wrong.
+impl ShardComparer<'_> {
+    /// Makes a shard's file durable, checks its SHA-256, and compares all of its samples whose NPZ files are there.
+    ///
+    /// # Errors
+    /// What is wrong with the shard.
     pub(super) fn compare(&self, id: ShardId) -> Result<(), String> {
         self.check_file(id)?;
         let cursors = [self.npz, self.shards].map(|set| Arc::new(set.cursor(id)));
         let (npz, shards) = (self.npz.plan(), self.shards.plan());
-        let place = |plan: &Plan, index: usize| index - plan.shards[id as usize].samples.start;
+        let number = |plan: &Plan, index: usize| index - plan.shards[id as usize].samples.start;
         for index in shards.samples(id).iter() {
-            let State::Here(other) = self.of.states[index] else { continue };
+            let NpzState::Here(other) = self.inventory.states[index] else { continue };
             let study = &shards.dataset.samples[index].study_id;
-            let ranges = [range(npz, id, place(npz, other)), range(shards, id, place(shards, index))];
+            let ranges = [range(npz, id, number(npz, other)), range(shards, id, number(shards, index))];
             self.compare_sample(id, &cursors, ranges).map_err(|reason| format!("{study}: {reason}"))?;
         }
         Ok(())
     }
 
-    /// Whether a shard's file is still the one that was checked.
-    pub(super) fn still_stands(&self, id: ShardId) -> Result<(), String> {
+    /// Checks that a shard's file is still the one that was compared.
+    ///
+    /// # Errors
+    /// How it differs.
+    pub(super) fn check_unchanged(&self, id: ShardId) -> Result<(), String> {
         let metadata =
             std::fs::metadata(self.path(id)).map_err(|error| format!("its shard cannot be seen: {error}"))?;
-        self.is_planned(id, &FileId::of(&metadata))
+        self.check_planned(id, &FileId::of(&metadata))
     }
 
     fn path(&self, id: ShardId) -> PathBuf {
-        self.of.folder.join(Plan::shard_name(id))
+        self.inventory.folder.join(Plan::shard_name(id))
     }
 
-    fn is_planned(&self, id: ShardId, found: &FileId) -> Result<(), String> {
+    /// Checks that a file is the one whose headers were read.
+    fn check_planned(&self, id: ShardId, found: &FileId) -> Result<(), String> {
         let planned = self.shards.plan().shard_samples(id).next().map(|sample| sample.file_id());
         match planned.and_then(|planned| planned.difference(found)) {
             Some(detail) => Err(format!("the shard has changed since its headers were read ({detail})")),
@@ -64,7 +76,8 @@ impl Proof<'_> {
         }
     }
 
-    /// The file is durable before it is read again, from the disk where the kernel takes that advice.
+    /// Makes a shard's file durable and checks its SHA-256. The file is read from the disk, where the kernel takes that
+    /// advice.
     fn check_file(&self, id: ShardId) -> Result<(), String> {
         let path = self.path(id);
         let failed = |error: std::io::Error| format!("the shard cannot be made durable: {error}");
@@ -72,10 +85,10 @@ impl Proof<'_> {
         file.sync_all().map_err(failed)?;
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let state = |file: &File| file.metadata().map(|metadata| FileId::of(&metadata)).map_err(failed);
-        self.is_planned(id, &state(&file)?)?;
-        let found = sha256_of(&mut file, &path, self.stop, self.read).map_err(|error| error.to_string())?;
-        self.is_planned(id, &state(&file)?)?;
-        if found != self.of.sha256[id as usize] && !self.stop.load(Ordering::Relaxed) {
+        self.check_planned(id, &state(&file)?)?;
+        let found = checksum::of_file(&mut file, &path, self.stop, self.progress).map_err(|error| error.to_string())?;
+        self.check_planned(id, &state(&file)?)?;
+        if found != self.inventory.sha256[id as usize] && !self.stop.load(Ordering::Relaxed) {
             return Err(
                 "its SHA-256 is not that of the manifest: it is damaged; remove it, and materialize again".into()
             );
@@ -83,8 +96,8 @@ impl Proof<'_> {
         Ok(())
     }
 
-    /// Compares a sample's bytes, from its first header to the end of its last member. Both have it in the same slot, so
-    /// they have the same key, and the bytes must be the same altogether.
+    /// Compares a sample's bytes, from its first header to the end of its last member. The sample has the same slot in
+    /// both plans, and so the same key: all bytes must be the same.
     fn compare_sample(
         &self,
         id: ShardId,
@@ -110,13 +123,13 @@ impl Proof<'_> {
                 let differs = right.iter().zip(&found).position(|(one, other)| one != other).unwrap_or(0);
                 return Err(self.difference(id, stored.start + done + differs as u64));
             }
-            (self.read)(2 * len as u64);
+            (self.progress)(2 * len as u64);
             done += len as u64;
         }
         Ok(())
     }
 
-    /// What stands at a byte of a shard, in words.
+    /// A message that says what stands at a byte of a shard.
     fn difference(&self, id: ShardId, at: u64) -> String {
         let plan = self.shards.plan();
         let what = match plan.locate(id, at, 1).next().map(|(extent, _)| extent.content) {
@@ -127,9 +140,9 @@ impl Proof<'_> {
     }
 }
 
-/// Where the sample at a place of a shard stands in it.
-fn range(plan: &Plan, id: ShardId, place: usize) -> Range<u64> {
+/// The bytes of a shard that belong to a sample; `number` counts the shard's samples from 0 on.
+fn range(plan: &Plan, id: ShardId, number: usize) -> Range<u64> {
     let layout = &plan.shards[id as usize].layout;
     let starts = layout.sample_starts();
-    starts[place]..starts.get(place + 1).copied().unwrap_or_else(|| layout.end())
+    starts[number]..starts.get(number + 1).copied().unwrap_or_else(|| layout.end())
 }

@@ -1,4 +1,4 @@
-//! The journal of what was removed, open for writing: each line is durable before what follows it.
+//! The removal journal, open for writing: each line is durable before the step that follows it.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -8,28 +8,34 @@ use crate::error::{Error, Result};
 use crate::output::journal::{STATUS_DIR, append};
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
-use crate::output::reclaimed::{self, Line};
+use crate::output::removals::{self, RemovalLine};
 
-/// The journal of a folder of shards, which no other run that writes there can have at the same time.
-pub(super) struct Journal {
+/// The removal journal of a folder of shards. No other run that writes to the folder can have it open at the same time.
+pub(super) struct RemovalJournal {
     path: PathBuf,
     file: File,
     _lock: File,
 }
 
-impl Journal {
-    /// Opens or creates it.
+impl RemovalJournal {
+    /// Locks the folder, and opens or creates its removal journal.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if another run is at work on the folder; [`Error::Io`] if the journal cannot be opened.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let lock = lock_part(folder, Part::WHOLE)?;
-        let path = reclaimed::path(folder);
+        let path = removals::path(folder);
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = file.map_err(|error| Error::io(&path, "open the journal of removed NPZ files", error))?;
         sync_folder(&folder.join(STATUS_DIR))?;
         Ok(Self { path, file, _lock: lock })
     }
 
-    /// Durable when it returns.
-    pub(super) fn add(&mut self, line: Line) -> Result<()> {
+    /// Adds a line, which is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the line cannot be written.
+    pub(super) fn add(&mut self, line: RemovalLine) -> Result<()> {
         append(&mut self.file, &[line])
             .map_err(|error| Error::io(&self.path, "note the removal of an NPZ file (nothing more is removed)", error))
     }

@@ -1,0 +1,89 @@
+//! Writing one shard out: its blocks to a temporary file, the final name, and the line in the journal.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use super::bad_samples::ShardFailure;
+use super::blocks::BlockPool;
+use super::control::Control;
+use super::folder::OutputFolder;
+use super::hash_pair::WriterMessage;
+use super::target::Target;
+use crate::error::{Error, Result};
+use crate::output::checksum;
+use crate::output::journal::FinishedShard;
+use crate::plan::{Plan, ShardId};
+
+/// Writes shards to the output folder.
+pub(super) struct ShardWriter<'a> {
+    /// The output folder.
+    pub(super) folder: &'a OutputFolder,
+    /// What the shards are made of, for the journal.
+    pub(super) target: &'a Target<'a>,
+    /// Gets the blocks back.
+    pub(super) pool: Arc<BlockPool>,
+    /// Stops the work, and gets its progress.
+    pub(super) control: Control<'a>,
+}
+
+/// How writing a shard ended.
+pub(super) enum Written {
+    /// The shard is durable, and recorded.
+    Finished(FinishedShard),
+    /// A file of another content has the shard's name, and stays.
+    Refused(ShardFailure),
+    /// The shard was not made to its end; its temporary file is removed.
+    GivenUp,
+}
+
+impl ShardWriter<'_> {
+    /// Writes the blocks of one shard, makes the file durable, and records it. A file of the shard's name that no run
+    /// is known to have written is only compared.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the output folder cannot be written.
+    pub(super) fn write(&self, id: ShardId, messages: Receiver<WriterMessage>) -> Result<Written> {
+        let name = Plan::shard_name(id);
+        let mut partial = self.folder.create(&name)?;
+        for message in messages {
+            match message {
+                WriterMessage::Block(mut block) => {
+                    partial.write(&mut block.memory, block.filled)?;
+                    self.pool.put(block);
+                }
+                WriterMessage::End(sha256) => {
+                    let size = partial.bytes_written();
+                    if !self.folder.is_unrecorded(id) {
+                        partial.publish()?;
+                    } else if let Some(failure) = self.compare(id, &name, &sha256)? {
+                        return Ok(Written::Refused(failure));
+                    } else {
+                        drop(partial);
+                    }
+                    return self.record(id, size, sha256).map(Written::Finished);
+                }
+            }
+        }
+        Ok(Written::GivenUp)
+    }
+
+    /// Compares a file that no journal knows with the SHA-256 of what was just made: the failure if it is another file.
+    fn compare(&self, id: ShardId, name: &str, sha256: &str) -> Result<Option<ShardFailure>> {
+        let path = self.folder.path().join(name);
+        if checksum::of_path(&path, self.control.stop)? == sha256 {
+            return Ok(None);
+        }
+        let error = Error::Refused(format!(
+            "{}: this file is another one than the plan's, and there is no record of it; remove or rename it",
+            path.display()
+        ));
+        Ok(Some(ShardFailure { shard: id, sample: None, error }))
+    }
+
+    fn record(&self, id: ShardId, size: u64, sha256: String) -> Result<FinishedShard> {
+        let finished = self.target.finished(id, size, sha256);
+        self.folder.record(finished.clone())?;
+        self.control.observer.finished(&finished.name, finished.size);
+        Ok(finished)
+    }
+}
