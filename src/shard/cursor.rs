@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Inner;
 use crate::base::lock::lock;
-use crate::cache::{Key, Reader};
+use crate::cache::{Key, ReaderId};
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
 
@@ -19,7 +19,7 @@ const REORDER: u64 = 2 << 20;
 /// A sequence of reads of one shard. Dropping it releases what was kept and read ahead for it.
 pub struct Cursor {
     set: Arc<Inner>,
-    id: Reader,
+    id: ReaderId,
     shard: ShardId,
     position: Mutex<Position>,
 }
@@ -39,7 +39,7 @@ struct Position {
 }
 
 impl Cursor {
-    pub(super) fn new(set: Arc<Inner>, id: Reader, shard: ShardId) -> Self {
+    pub(super) fn new(set: Arc<Inner>, id: ReaderId, shard: ShardId) -> Self {
         Self { set, id, shard, position: Mutex::default() }
     }
 
@@ -48,7 +48,7 @@ impl Cursor {
         self.shard
     }
 
-    pub(super) fn id(&self) -> Reader {
+    pub(super) fn id(&self) -> ReaderId {
         self.id
     }
 

@@ -20,7 +20,7 @@ pub use cursor::Cursor;
 
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
-use crate::cache::{self, Broken, Cache, Key};
+use crate::cache::{self, Cache, FillFailure, Key};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, Sink, Volume};
@@ -272,14 +272,14 @@ impl Volumes {
     }
 }
 
-impl cache::Source for Volumes {
+impl cache::VolumeSource for Volumes {
     type Error = Error;
 
     fn len(&self, key: Key) -> usize {
         to_usize(self.volume(key).byte_len())
     }
 
-    fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
+    fn fill(&self, key: Key, writer: &mut cache::VolumeWriter<'_, Error>) -> Result<bool> {
         if let Some(filled) = self.copies.fill(&self.plan, key, &mut CacheSink(writer)) {
             return Ok(filled == Filled::Complete);
         }
@@ -288,10 +288,10 @@ impl cache::Source for Volumes {
         result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
     }
 
-    fn broken(&self, key: Key, cause: Broken) -> Error {
+    fn failure(&self, key: Key, cause: FillFailure) -> Error {
         let error = match cause {
-            Broken::Panic(message) => Error::Internal(message),
-            Broken::NoMemory(error) => {
+            FillFailure::Panic(message) => Error::Internal(message),
+            FillFailure::NoMemory(error) => {
                 Error::Refused(format!("no memory for the volume ({error}); lower --cache-size"))
             }
         };
@@ -300,7 +300,7 @@ impl cache::Source for Volumes {
     }
 }
 
-struct CacheSink<'a, 'b>(&'a mut cache::Writer<'b, Error>);
+struct CacheSink<'a, 'b>(&'a mut cache::VolumeWriter<'b, Error>);
 
 impl Sink for CacheSink<'_, '_> {
     fn spare(&mut self) -> &mut [u8] {

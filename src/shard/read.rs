@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{Cursor, Inner};
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
-use crate::cache::{Key, Poll, Wait};
+use crate::cache::{Key, Poll, Waiter};
 use crate::error::{Error, Result};
 use crate::plan::ShardId;
 use crate::plan::layout::{Content, Extent};
@@ -192,7 +192,7 @@ impl Read {
     }
 }
 
-impl Wait<Error> for Read {
+impl Waiter<Error> for Read {
     fn ready(self: Box<Self>, result: Result<Bytes>) {
         match result {
             Err(error) => (self.done)(Err(error)),
