@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
+use crate::volume::{Geometry, Kind, KindOptions, Recipe, VolumeMember};
 use saved::Finding;
 
 /// What a sample gets where the metadata table has no value.
@@ -146,7 +146,7 @@ pub struct Study {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Stored {
     /// Where the volume's member is.
-    pub volume: ShardMember,
+    pub volume: VolumeMember,
     /// The kind of that volume.
     pub kind: Kind,
     /// The bytes of the other three members, as a plain shard has them.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
-use crate::formats::tar::{self, Entry};
+use crate::formats::tar::{self, MemberHeader};
 use crate::plan::members::{Format, VOLUME, with_codec};
 
 /// The sample's JSON among the members.
@@ -51,7 +51,7 @@ pub(super) fn shard(
     let (mut at, mut written) = (0, 0);
     loop {
         let Some(header) = read(at, to_usize(tar::BLOCK)) else { return Ok(false) };
-        let Some(Entry { name, size }) = tar::parse(&header) else { break };
+        let Some(MemberHeader { name, size }) = tar::parse(&header) else { break };
         at += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
         let is_volume = extension == extensions[usize::from(VOLUME)];

@@ -12,7 +12,7 @@ use memmap2::MmapMut;
 
 use super::output::Message;
 use crate::base::lock::{self, lock};
-use crate::formats::sha256::{BLOCK, Sha256};
+use crate::formats::sha256::{BLOCK, NewBlocks, Sha256};
 
 /// Blocks of a worker that wait for one of the other's, at most.
 const MOST: usize = 4;
@@ -152,9 +152,9 @@ impl Hashing {
         }
         drop(state);
         match (&mut mine, &mut theirs) {
-            (Some(mine), Some(theirs)) => Sha256::update_both([mine.parts(), theirs.parts()]),
+            (Some(mine), Some(theirs)) => Sha256::update_both(mine.parts(), theirs.parts()),
             (Some(alone), None) | (None, Some(alone)) => {
-                let (digest, blocks) = alone.parts();
+                let NewBlocks { digest, blocks } = alone.parts();
                 digest.update(blocks);
             }
             (None, None) => {}
@@ -175,8 +175,8 @@ impl Hashing {
 }
 
 impl Taken {
-    fn parts(&mut self) -> (&mut Sha256, &[[u8; BLOCK]]) {
-        (&mut self.stream.digest, self.block[..self.len].as_chunks().0)
+    fn parts(&mut self) -> NewBlocks<'_> {
+        NewBlocks { digest: &mut self.stream.digest, blocks: self.block[..self.len].as_chunks().0 }
     }
 
     /// Sends the block to the writing thread, and gives the stream back.

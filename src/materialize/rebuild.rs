@@ -13,7 +13,7 @@ use crate::base::files::size;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::formats::tar::{self, Entry};
+use crate::formats::tar::{self, MemberHeader};
 use crate::output::journal::{Finished, Line, Record, Run, Skipped, append};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
@@ -140,7 +140,7 @@ fn keys(file: &File, len: u64) -> std::io::Result<HashSet<String>> {
         if header == [0; 512] {
             break;
         }
-        let Entry { name, size } = tar::parse(&header).ok_or_else(|| {
+        let MemberHeader { name, size } = tar::parse(&header).ok_or_else(|| {
             let reason = format!("there is no tar header at byte {at}");
             std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
         })?;

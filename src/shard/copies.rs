@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::formats::tar;
 use crate::plan::members::VOLUME;
 use crate::plan::{Plan, ShardId};
-use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
+use crate::volume::{Filled, ShardVolume, Sink, Storage, VolumeMember};
 
 /// The finished files of plain shards.
 pub trait Files: Send + Sync {
@@ -85,7 +85,7 @@ impl Copies {
     }
 
     /// The voxels of a volume in its plain shard.
-    fn find(&self, plan: &Plan, key: Key) -> Option<(PathBuf, ShardMember)> {
+    fn find(&self, plan: &Plan, key: Key) -> Option<(PathBuf, VolumeMember)> {
         if !self.has(plan, key) {
             return None;
         }
@@ -96,7 +96,7 @@ impl Copies {
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
         // What stands before the voxels in the member is not part of the volume.
         let prefix = plan.member_sizes(index)[usize::from(VOLUME)] - len;
-        let member = ShardMember {
+        let member = VolumeMember {
             file: path.clone(),
             file_id,
             offset: start + tar::BLOCK + prefix,

@@ -15,7 +15,7 @@ use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{MEMBERS, VOLUME, without_codec};
 use crate::plan::{Options, Plan, ShardId};
-use crate::volume::{Overflow, ShardMember, Storage, read_table};
+use crate::volume::{Overflow, Storage, VolumeMember, read_table};
 use walk::{Member, Windows};
 
 /// The number of the sample's JSON among its members.
@@ -145,14 +145,14 @@ impl Opened<'_> {
         })
     }
 
-    fn volume_member(&self, member: &Member, is_packed: bool) -> Result<ShardMember> {
+    fn volume_member(&self, member: &Member, is_packed: bool) -> Result<VolumeMember> {
         let (offset, file_id) = (member.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         if !is_packed {
-            return Ok(ShardMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
+            return Ok(VolumeMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
         }
         let table = read_table(self.path, self.file, offset, member.len)?;
         let storage = Storage::Blocks { packed_len: member.len, largest: table.largest() };
-        Ok(ShardMember { file, file_id, offset, len: table.plain_len(), storage })
+        Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }
