@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Sample, Source, Study};
+use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, FILTER};
 use crate::formats::pyjson;
 use crate::volume::Kind;
@@ -42,11 +42,11 @@ impl Format {
 
     /// The payload of a member other than the volume.
     pub fn payload(self, member: u8, sample: &Sample) -> Vec<u8> {
-        match (&sample.source, member) {
-            (Source::Shard(stored), _) => stored.small[usize::from(member) - 1].clone(),
-            (Source::Npz(study), 1) => json(&sample.study_id, study).into_bytes(),
-            (Source::Npz(study), 2) => study.text.clone().into_bytes(),
-            (Source::Npz(study), _) => self.labels(&study.labels),
+        match (&sample.origin, member) {
+            (Origin::Finished(finished), _) => finished.small[usize::from(member) - 1].clone(),
+            (Origin::Study(study), 1) => json(&sample.study_id, study).into_bytes(),
+            (Origin::Study(study), 2) => study.text.clone().into_bytes(),
+            (Origin::Study(study), _) => self.labels(&study.labels),
         }
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::base::parallel::{available_cores, try_map};
-use crate::dataset::{Dataset, Sample, Source, Study};
+use crate::dataset::{Dataset, Origin, Sample, Study};
 use crate::error::{Error, Result};
 use crate::formats::tar;
 use crate::plan::layout::{Extent, MemberId, ShardLayout};
@@ -243,10 +243,10 @@ impl Plan {
     /// A sample's volume.
     pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
         let root = &self.dataset.root;
-        match &sample.source {
-            Source::Npz(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
-            Source::Shard(stored) => {
-                Volume::Shard(ShardVolume { path: root.join(&stored.volume.file), member: &stored.volume })
+        match &sample.origin {
+            Origin::Study(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
+            Origin::Finished(finished) => {
+                Volume::Shard(ShardVolume { path: root.join(&finished.volume.file), member: &finished.volume })
             }
         }
     }
@@ -258,7 +258,7 @@ impl Plan {
 
     /// Whether all volumes are plain members of shards on disk.
     pub fn is_stored_plain(&self) -> bool {
-        let is_plain = |sample: &Sample| matches!(&sample.source, Source::Shard(stored) if stored.volume.storage == Storage::Plain);
+        let is_plain = |sample: &Sample| matches!(&sample.origin, Origin::Finished(finished) if finished.volume.storage == Storage::Plain);
         self.dataset.samples.iter().all(is_plain)
     }
 
@@ -280,9 +280,9 @@ fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
 }
 
 fn volume_member_len(options: Options, sample: &Sample) -> u64 {
-    let volume_len = match &sample.source {
-        Source::Npz(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
-        Source::Shard(stored) => stored.volume.len,
+    let volume_len = match &sample.origin {
+        Origin::Study(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
+        Origin::Finished(finished) => finished.volume.len,
     };
     volume_prefix(options, sample).len() as u64 + volume_len
 }

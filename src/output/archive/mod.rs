@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
+use crate::dataset::{Dataset, FinishedMembers, Inputs, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
@@ -130,7 +130,7 @@ impl Opened<'_> {
         }
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
-        let stored = Stored {
+        let finished = FinishedMembers {
             volume: self.volume_member(&members[usize::from(VOLUME)], is_packed)?,
             kind: self.manifest.volume_kind,
             small,
@@ -141,7 +141,7 @@ impl Opened<'_> {
             slot: shard * per_shard + index,
             study_id: listed.study_id.clone(),
             path: PathBuf::from(&listed.source),
-            source: Source::Shard(Box::new(stored)),
+            origin: Origin::Finished(Box::new(finished)),
         })
     }
 
