@@ -1,6 +1,7 @@
-//! What shards would take: a seeded sample of the volumes is made and compressed, and what came out is scaled up.
+//! The estimate of what shards would take: a seeded sample of the volumes is made and compressed, and the measured
+//! sizes and times are scaled up to all volumes.
 //!
-//! Every figure is measured on the volumes at hand; bytes come from the waist, frames from the codec.
+//! Every figure is measured on the data set itself; bytes come from [`crate::shard`], frames from the codec.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Sample, Source, Study};
+use crate::dataset::{Origin, Sample, Study};
 use crate::error::{Error, Result};
 use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
 use crate::plan::Plan;
@@ -19,66 +20,66 @@ use crate::plan::shuffle;
 use crate::shard::{Serving, ShardSet};
 use crate::volume::{Kind, KindOptions, Recipe};
 
-/// Bytes that are asked for at a time.
+/// The bytes that are asked for at a time.
 const READ: u64 = 4 << 20;
-/// What is compared besides plain volumes: the default level, and one that takes its time.
+/// The codecs that are compared with plain volumes: the default level, and a slow one.
 const CODECS: [&str; 2] = [CODEC, "zstd:9"];
 
-/// Which volumes are taken, and what is used for it.
+/// The options of an estimate.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Volumes, at most.
+    /// The number of volumes that are made, at most.
     pub samples: usize,
-    /// Which they are.
+    /// The seed by which the volumes are chosen.
     pub seed: u64,
-    /// Threads, and the cores that times are projected to.
+    /// The number of threads, and of the cores that times are projected to.
     pub cores: usize,
-    /// Memory for volumes, in bytes.
+    /// The memory for volumes, in bytes.
     pub cache_bytes: u64,
 }
 
-/// What the shards of one kind would take.
+/// The estimate for shards of one kind.
 #[derive(Debug, Serialize)]
 pub struct Estimate {
-    /// The kind.
+    /// The kind of the volumes.
     pub kind: Kind,
-    /// Volumes that this kind can be made of.
+    /// The number of samples of which a volume of this kind can be made.
     pub volumes: usize,
-    /// Those that were made and compressed, by study.
+    /// The study ids of the volumes that were made and compressed.
     pub sampled: Vec<String>,
-    /// Bytes of the NPZ files of all volumes.
+    /// The bytes of the NPZ files of all volumes.
     pub npz_bytes: u64,
-    /// Bytes of their arrays as float32.
+    /// The bytes that the arrays of all volumes would take as float32.
     pub f32_bytes: u64,
-    /// Bytes of all plain volumes' members; known without reading one.
+    /// The bytes of the members of all plain volumes; known without reading one.
     pub f16_bytes: u64,
-    /// By codec.
-    pub codecs: Vec<Packed>,
+    /// The estimates for plain volumes and for each codec.
+    pub codecs: Vec<CodecEstimate>,
 }
 
-/// The same with one codec.
+/// The estimate for shards of one kind with one codec.
 #[derive(Debug, Serialize)]
-pub struct Packed {
-    /// `None` for plain volumes.
+pub struct CodecEstimate {
+    /// The codec; `None` for plain volumes.
     #[serde(serialize_with = "codec_name")]
     pub codec: Option<Codec>,
-    /// Of the result.
+    /// The bytes of a voxel after compression.
     pub bytes_per_voxel: f64,
-    /// All volumes' members.
+    /// The bytes of the members of all volumes.
     pub volume_bytes: u64,
-    /// All shard files: the volumes, and what else is in them as in plain shards.
+    /// The bytes of all shard files: the volumes, and all else that plain shards hold.
     pub bytes: u64,
-    /// The bounds of those files' 95 % confidence interval; none from one volume of several.
+    /// The bounds of the 95 % confidence interval of `bytes`; `None` from one volume of several.
     pub interval: Option<[u64; 2]>,
-    /// Percent of the NPZ files' bytes that are saved; less than 0 where shards take more.
+    /// The percentage of the NPZ files' bytes that is saved; less than 0 where shards take more.
     pub saved_of_npz: f64,
-    /// Percent of the arrays as float32 that are saved.
+    /// The percentage of the arrays' bytes as float32 that is saved.
     pub saved_of_f32: f64,
-    /// Speed of making the volume from its NPZ, in MB of float16 per second of one core.
+    /// The speed of making volumes from their NPZ files, in MB of float16 per second of one core.
     pub make_mb_s: f64,
-    /// Speed of compressing it, likewise.
+    /// The speed of compressing volumes, in MB of float16 per second of one core; `None` for plain volumes.
     pub encode_mb_s: Option<f64>,
-    /// Hours of making and compressing all volumes on all cores. Storage that is slower adds to it.
+    /// The hours of making and compressing all volumes on all cores. Storage that is slower adds to it.
     pub hours: f64,
 }
 
@@ -87,31 +88,31 @@ fn codec_name<S: Serializer>(codec: &Option<Codec>, serializer: S) -> std::resul
     serializer.serialize_str(&name(*codec))
 }
 
-/// The codec as the user writes it.
+/// The name of a codec as the user writes it; "none" for plain volumes.
 pub fn name(codec: Option<Codec>) -> String {
     codec.map_or_else(|| "none".into(), |codec| codec.to_string())
 }
 
-/// The plan with volumes of another kind, without those that this kind cannot be made of.
+/// The plan with volumes of another kind, without the samples of which this kind cannot be made.
 ///
 /// # Errors
-/// As [`Plan::new`].
+/// The errors of [`Plan::new`].
 pub fn plan_of(plan: &Plan, options: &KindOptions) -> Result<Plan> {
     let mut dataset = plan.dataset.clone();
-    dataset.samples.retain_mut(|sample| match &mut sample.source {
-        Source::Npz(study) => match Recipe::new(options, &study.array, study.meta.geometry()) {
+    dataset.samples.retain_mut(|sample| match &mut sample.origin {
+        Origin::Study(study) => match Recipe::new(options, &study.array, study.meta.geometry()) {
             Ok(recipe) => {
                 study.recipe = recipe;
                 true
             }
             Err(_) => false,
         },
-        Source::Shard(_) => false,
+        Origin::Finished(_) => false,
     });
     Plan::new(dataset, plan.options)
 }
 
-/// The volumes that are taken: the same ones of every kind, by their slots.
+/// Chooses the volumes that are made, by their slots: the same ones for every kind.
 pub fn choose(plan: &Plan, request: &Request) -> Vec<u32> {
     let samples = &plan.dataset.samples;
     let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
@@ -121,15 +122,16 @@ pub fn choose(plan: &Plan, request: &Request) -> Vec<u32> {
     slots
 }
 
-/// Bytes that [`estimate`] reads of a plan.
+/// The bytes that [`estimate`] reads of a plan.
 pub fn work(plan: &Plan, slots: &[u32]) -> u64 {
     taken(plan, slots).iter().map(|index| volume_len(plan, *index)).sum()
 }
 
-/// Makes and compresses the volumes in `slots`; `advance` is told of the bytes.
+/// Makes and compresses the volumes in `slots`, and scales the figures up to all volumes; `advance` is called with the
+/// number of bytes of each read.
 ///
 /// # Errors
-/// One of them cannot be made, or none of them is in the plan.
+/// The error of a volume that cannot be made; [`Error::Refused`] if no slot has a sample in the plan.
 pub fn estimate(plan: Plan, slots: &[u32], request: &Request, advance: impl Fn(u64) + Sync) -> Result<Estimate> {
     let taken = taken(&plan, slots);
     if taken.is_empty() {
@@ -184,7 +186,7 @@ fn volume_len(plan: &Plan, index: usize) -> u64 {
     plan.member_sizes(index)[Member::Volume.index()]
 }
 
-/// Bytes of the NPZ files, and of their arrays as float32.
+/// The bytes of the NPZ files, and the bytes that their arrays would take as float32.
 pub fn source_bytes(studies: &[&Study]) -> (u64, u64) {
     let npz = studies.iter().map(|study| study.array.file_id.size).sum();
     let f32 = studies.iter().map(|study| study.array.header.shape.iter().product::<u64>() * 4).sum();
@@ -192,19 +194,23 @@ pub fn source_bytes(studies: &[&Study]) -> (u64, u64) {
 }
 
 fn voxels(study: &Study) -> u64 {
-    let shape = &study.array.header.shape;
-    study.recipe.shape([shape[0], shape[1], shape[2]]).iter().product()
+    study.recipe.shape(study.array.shape()).iter().product()
 }
 
-/// One volume with one codec: what it takes, and CPU time of compressing it.
+/// The measurement of one volume with one codec: its compressed bytes, and the CPU time of compressing it.
 #[derive(Clone, Copy)]
-struct One {
+struct Measurement {
     bytes: u64,
     seconds: f64,
 }
 
 /// Reads a volume's member once, and compresses it with each codec in the blocks of a compressed shard.
-fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u64) + Sync)) -> Result<Vec<One>> {
+fn measure(
+    set: &ShardSet,
+    index: usize,
+    codecs: &[Codec],
+    advance: &(impl Fn(u64) + Sync),
+) -> Result<Vec<Measurement>> {
     let plan = set.plan();
     let id = plan.shard_of(index);
     let is_wanted = |content| match content {
@@ -217,7 +223,7 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
     let mut encoders = Vec::new();
     for codec in codecs {
         let encoder = Encoder::new(*codec).map_err(no_memory)?;
-        encoders.push((encoder, SeekTable::default(), One { bytes: 0, seconds: 0.0 }));
+        encoders.push((encoder, SeekTable::default(), Measurement { bytes: 0, seconds: 0.0 }));
     }
     let cursor = Arc::new(set.cursor(id));
     let (mut at, end) = (extent.start, extent.start + extent.len);
@@ -235,8 +241,10 @@ fn measure(set: &ShardSet, index: usize, codecs: &[Codec], advance: &(impl Fn(u6
         at += bytes.len() as u64;
         advance(bytes.len() as u64);
     }
-    let with_table =
-        |(_, table, one): (Encoder, SeekTable, One)| One { bytes: one.bytes + table.render().len() as u64, ..one };
+    let with_table = |(_, table, one): (Encoder, SeekTable, Measurement)| Measurement {
+        bytes: one.bytes + table.render().len() as u64,
+        ..one
+    };
     Ok(encoders.into_iter().map(with_table).collect())
 }
 
@@ -246,7 +254,7 @@ fn cpu_seconds(clock: ClockId) -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// What is known of all volumes without reading them.
+/// The figures of all volumes that are known without reading them.
 struct Population {
     volumes: usize,
     voxels: u64,
@@ -257,14 +265,22 @@ struct Population {
 }
 
 impl Population {
-    /// `f16` and `packed` are bytes of the sampled volumes; `seconds` went into making all of them and compressing them.
-    fn packed(&self, codec: Option<Codec>, f16: &[f64], packed: &[f64], seconds: [f64; 2], cores: usize) -> Packed {
+    /// Scales the figures of the sampled volumes up to all volumes: `f16` and `packed` are their bytes before and after
+    /// compression, `seconds` the CPU time of making and of compressing all of them.
+    fn packed(
+        &self,
+        codec: Option<Codec>,
+        f16: &[f64],
+        packed: &[f64],
+        seconds: [f64; 2],
+        cores: usize,
+    ) -> CodecEstimate {
         let (total, half) = ratio_estimate(f16, packed, self.f16_bytes as f64, self.volumes);
         let beside = (self.shard_bytes - self.f16_bytes) as f64;
         let saved = |of: u64| 100.0 * (1.0 - (beside + total) / of.max(1) as f64);
         let read: f64 = f16.iter().sum();
         let [make, encode] = seconds.map(|seconds| seconds.max(1e-9));
-        Packed {
+        CodecEstimate {
             codec,
             bytes_per_voxel: total / self.voxels.max(1) as f64,
             volume_bytes: whole(total),

@@ -1,5 +1,5 @@
-//! What the fuzzer and the replay of its corpus (`tests/corpus.rs`) run: every parser of bytes that others wrote, with
-//! what must hold whatever they are. Not part of the interface.
+//! The checks that the fuzzer and the replay of its corpus (`tests/corpus.rs`) run: each gives any bytes to a parser of
+//! bytes that others wrote, and asserts what must hold of the answer. Not part of the interface.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,23 +7,22 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::dataset::quarantine;
-use crate::dataset::tables;
+use crate::dataset::{quarantine, tables};
 use crate::formats::inflate::Inflater;
 use crate::formats::npz::{self, Payload, npy};
 use crate::output::journal::Journals;
 
-/// Larger arrays would only make the fuzzer slow.
+/// The bytes of the largest array that is unpacked: larger ones would only make the fuzzer slow.
 const MAX_ARRAY: u64 = 16 << 20;
 
-/// A parser, and what must hold of its answer.
+/// A check of one parser, which panics if what must hold of the parser's answer does not hold.
 type Check = fn(&[u8]);
 
-/// The targets by name, which is that of the corpus folder.
+/// The checks of all fuzz targets, each with its name, which is also that of its corpus folder.
 pub const TARGETS: [(&str, Check); 5] =
     [("npy_header", npy_header), ("npz", npz), ("inflate", inflate), ("tables", tables), ("journal", journal)];
 
-/// A file in memory, for parsers that want a path.
+/// Runs `check` on a file in memory that holds `bytes`, for parsers that take a path.
 fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {
     let memory = rustix::fs::memfd_create("fuzz", rustix::fs::MemfdFlags::CLOEXEC).expect("a file in memory");
     let file = File::from(memory);
@@ -32,7 +31,7 @@ fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {
     check(&path, &file);
 }
 
-/// A header that is accepted lies within the bytes, and its dtype means the same when it is written again.
+/// Checks that an accepted NPY header lies within the bytes, and reads as the same header when it is written again.
 pub fn npy_header(bytes: &[u8]) {
     let Ok(header) = npy::parse(bytes) else { return };
     assert!(header.header_len <= bytes.len() as u64 && header.shape.len() <= 32);
@@ -46,7 +45,8 @@ pub fn npy_header(bytes: &[u8]) {
     assert_eq!(npz::ArrayHeader { header_len: header.header_len, ..read }, header);
 }
 
-/// A volume that is accepted has the bytes that its header promises, within the file, or an error when it is read.
+/// Checks that the member of an accepted volume lies within the file and has the length that its header gives, and that
+/// reading it panics nowhere.
 pub fn npz(bytes: &[u8]) {
     with_file(bytes, |path, file| {
         let Ok(array) = npz::inspect(path, None) else { return };
@@ -69,7 +69,8 @@ pub fn npz(bytes: &[u8]) {
     });
 }
 
-/// What zlib-ng unpacks becomes the same bytes, and what it refuses is refused; the bytes before are the same even then.
+/// Checks that a deflate stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it.
+/// Bytes before a refusal are the same, too.
 pub fn inflate(bytes: &[u8]) {
     let mut expected = Vec::with_capacity(64 + bytes.len() * 1032); // deflate cannot pack better
     let status = Decompress::new(false).decompress_vec(bytes, &mut expected, FlushDecompress::Finish);
@@ -86,7 +87,7 @@ pub fn inflate(bytes: &[u8]) {
     assert!(if is_whole { unpacked == expected } else { expected.starts_with(&unpacked) });
 }
 
-/// A table's rows have the columns that were asked for.
+/// Checks that an accepted table has the columns that were asked for.
 pub fn tables(bytes: &[u8]) {
     with_file(bytes, |path, _| {
         let _ = quarantine::read(path);
@@ -98,7 +99,7 @@ pub fn tables(bytes: &[u8]) {
     });
 }
 
-/// A record is whole lines, so what follows the last of them changes nothing.
+/// Checks that a journal is read by whole lines, so that bytes after the last line change nothing.
 pub fn journal(bytes: &[u8]) {
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let [all, cut] = [bytes, &bytes[..whole]].map(|text| format!("{:?}", Journals::parse(text)));

@@ -1,18 +1,18 @@
-//! The identity of a file, by which a change of it between two looks is noticed without reading it.
+//! The identity of a file in one state. Two identities that differ show that the file changed, without reading it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
-/// What identifies a file in one state: a file that was written again or replaced differs in one of these.
+/// The identity of a file in one state: a file that was written again or replaced differs in one of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {
-    /// Bytes.
+    /// The file's size in bytes.
     pub size: u64,
-    /// Modification time, in nanoseconds since 1970.
+    /// The modification time, in nanoseconds since 1970.
     pub mtime_ns: i128,
-    /// Inode number.
+    /// The inode number.
     pub inode: u64,
 }
 
@@ -29,7 +29,7 @@ impl FileId {
         Self { size: u64::try_from(stat.st_size).unwrap_or(0), mtime_ns, inode: stat.st_ino }
     }
 
-    /// What differs from `other`, for the message; `None` if nothing does.
+    /// The first difference to `other`, as a phrase for a message; `None` if the two are equal.
     pub fn difference(&self, other: &Self) -> Option<String> {
         if self.size != other.size {
             Some(format!("it had {} bytes, now {}", self.size, other.size))

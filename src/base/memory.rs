@@ -1,9 +1,9 @@
-//! How much memory this process may use: the machine's, or less where a control group limits it.
+//! The memory that this process may use: the machine's, or less where a control group limits it.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes of memory that this process may use.
+/// The memory that this process may use, in bytes: the machine's, or the limit of the control group if that is less.
 pub fn available() -> u64 {
     let machine = machine_total().unwrap_or(u64::MAX);
     cgroup_limit().map_or(machine, |limit| limit.min(machine))
@@ -21,7 +21,8 @@ fn cgroup_limit() -> Option<u64> {
     groups.lines().filter_map(|line| group_limit(Path::new("/sys/fs/cgroup"), line)).min()
 }
 
-/// `line` is `hierarchy:controllers:/path`; version 2 has no controllers.
+/// The limit in bytes that a line of `/proc/self/cgroup` leads to; `None` if its group limits no memory. The line is
+/// `hierarchy:controllers:/path`; version 2 has no controllers.
 fn group_limit(root: &Path, line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));

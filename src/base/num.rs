@@ -5,7 +5,7 @@ const _: () = assert!(usize::BITS == 64, "ctwds-fs needs a 64-bit machine");
 // Voxels are written as they lie in memory, and the shard format is little-endian.
 const _: () = assert!(cfg!(target_endian = "little"), "ctwds-fs needs a little-endian machine");
 
-/// A file length as a memory length; lossless by the assertion above.
+/// Converts a file length to a memory length; lossless, because `usize` has 64 bits on every supported machine.
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits")]
 pub const fn to_usize(n: u64) -> usize {
     n as usize

@@ -1,14 +1,17 @@
-//! A scoped parallel map for work that waits on storage: more threads than cores are wanted.
+//! A parallel map for work that waits on storage, for which more threads than cores are useful; and the number of
+//! cores.
 
 use crate::base::lock::{self, lock};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
-/// Calls `work` for every item on up to `threads` threads; results come in the items' order.
-/// After the first error no new item is begun, and that error is returned: the one of the earliest
-/// item among those that ran, so that a message does not depend on scheduling more than it must.
+/// Calls `work` for every item on up to `threads` threads, and returns the results in the items' order.
+///
+/// # Errors
+/// The error of `work`. After the first one no further item is begun. Of several errors, that of the earliest item is
+/// returned, so that a message depends on the threads' timing as little as possible.
 pub fn try_map<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
@@ -40,9 +43,7 @@ pub fn try_map<T: Sync, R: Send, E: Send>(
         let others: Vec<_> = (1..count).map(|_| scope.spawn(run)).collect();
         run();
         for other in others {
-            if let Err(panic) = other.join() {
-                std::panic::resume_unwind(panic);
-            }
+            join(other);
         }
     });
     match lock::into_inner(failed) {
@@ -51,7 +52,12 @@ pub fn try_map<T: Sync, R: Send, E: Send>(
     }
 }
 
-/// The processors that this process may use; 1 where that cannot be found out.
+/// Waits for a scoped thread and returns its result; a panic of the thread goes on in the caller.
+pub fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The number of processors that this process may use; 1 where that cannot be found out.
 pub fn available_cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What was written this shortly before somebody looked may be written again within the same time stamp.
+/// A file that was written less than this before a look at it may be written again within the same time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// The latest modification time, in nanoseconds since 1970, that can be trusted to tell a change from now on.
@@ -21,7 +21,7 @@ pub fn settled_before() -> i128 {
     i128::try_from(now.saturating_sub(SETTLED).as_nanos()).unwrap_or(i128::MAX)
 }
 
-/// The content of `file`, if it is sound and this program's.
+/// Reads what [`store`] wrote to `file`. `None` if the file is missing, damaged, or written by another program.
 pub fn load<T: DeserializeOwned>(file: &Path) -> Option<T> {
     let bytes = fs::read(file).ok()?;
     let (mark, rest) = bytes.split_first_chunk::<8>()?;
@@ -30,7 +30,8 @@ pub fn load<T: DeserializeOwned>(file: &Path) -> Option<T> {
     is_ours.then(|| postcard::from_bytes(content).ok())?
 }
 
-/// Writes `content` to `file`, whole or not at all, readable for the user only: study ids are patient data.
+/// Writes `content` to `file`, whole or not at all, readable for the user only: study ids are patient data. A failure
+/// is only logged, because the file can be done without.
 pub fn store(file: &Path, content: &impl Serialize) {
     if let Err(error) = write(file, content) {
         log::debug!("{}: not saved: {error}", file.display());

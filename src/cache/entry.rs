@@ -10,34 +10,35 @@ use bytes::Bytes;
 use super::growing::{self, Growing};
 use super::region::Region;
 
-/// Somebody who waits for bytes.
-pub trait Wait<E>: Send + 'static {
-    /// Called once, on the thread that made the bytes ready.
+/// A read that waits for bytes of a volume.
+pub trait Waiter<E>: Send + 'static {
+    /// Answers the read. Called once, on the thread that made the bytes ready, or that failed to.
     fn ready(self: Box<Self>, result: Result<Bytes, E>);
 }
 
-/// What came of asking for bytes; a waiter that was not parked comes back.
+/// The outcome of [`CacheEntry::take`]. A waiter that is not kept is returned.
 pub(super) enum Taken<E, W> {
-    /// The bytes are here.
+    /// The bytes, which were filled already.
     Ready(Bytes, Box<W>),
-    /// The volume could not be filled.
+    /// The error that the fill failed with.
     Failed(E, Box<W>),
-    /// The waiter will be called.
+    /// The bytes are not filled yet; the waiter will be called.
     Parked,
-    /// The fill was cancelled before anybody asked: look the key up again.
+    /// The fill was cancelled before this read asked: the key must be looked up again.
     Gone(Box<W>),
 }
 
-pub(super) struct Entry<E> {
+/// One volume in the cache: its length, how far its fill is, and the reads that wait for it.
+pub(super) struct CacheEntry<E> {
     len: usize,
     state: Mutex<State<E>>,
 }
 
 struct State<E> {
     phase: Phase<E>,
-    /// The fill is to stop, unless somebody comes before it notices.
+    /// The fill is to stop, unless a read asks for the volume before the filling thread notices.
     cancel: bool,
-    waiters: Vec<(Range<usize>, Box<dyn Wait<E>>)>,
+    waiters: Vec<(Range<usize>, Box<dyn Waiter<E>>)>,
 }
 
 enum Phase<E> {
@@ -48,11 +49,13 @@ enum Phase<E> {
     Cancelled,
 }
 
-impl<E: Clone + 'static> Entry<E> {
+impl<E: Clone + 'static> CacheEntry<E> {
+    /// An entry for a volume of `len` bytes whose fill has not begun.
     pub(super) fn new(len: usize) -> Self {
         Self { len, state: Mutex::new(State { phase: Phase::Queued, cancel: false, waiters: Vec::new() }) }
     }
 
+    /// The length of the volume in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -62,8 +65,8 @@ impl<E: Clone + 'static> Entry<E> {
         lock(&self.state)
     }
 
-    /// The bytes `range`, or the promise to call `waiter` with them.
-    pub(super) fn take<W: Wait<E>>(&self, range: Range<usize>, waiter: Box<W>) -> Taken<E, W> {
+    /// Returns the bytes `range`, or keeps `waiter` and calls it once they are filled.
+    pub(super) fn take<W: Waiter<E>>(&self, range: Range<usize>, waiter: Box<W>) -> Taken<E, W> {
         let mut state = self.lock();
         let buffer = match &state.phase {
             Phase::Queued => None,
@@ -72,7 +75,7 @@ impl<E: Clone + 'static> Entry<E> {
             Phase::Cancelled => return Taken::Gone(waiter),
         };
         if let Some(slice) = buffer.and_then(|buffer| Growing::slice(buffer, range.clone())) {
-            state.cancel = false; // somebody wants it after all
+            state.cancel = false; // a reader wants it after all
             return Taken::Ready(Bytes::from_owner(slice), waiter);
         }
         state.cancel = false;
@@ -80,7 +83,8 @@ impl<E: Clone + 'static> Entry<E> {
         Taken::Parked
     }
 
-    /// Takes a queued entry that nobody waits for out of service: whoever still finds it looks again.
+    /// Cancels an entry whose fill has not begun and that no read waits for; true if it was such an entry. A read that
+    /// still finds it gets [`Taken::Gone`].
     pub(super) fn discard(&self) -> bool {
         let mut state = self.lock();
         let idle = matches!(state.phase, Phase::Queued) && state.waiters.is_empty();
@@ -90,7 +94,8 @@ impl<E: Clone + 'static> Entry<E> {
         idle
     }
 
-    /// Where the buffer of a volume lies, to recognise its memory when the last reader has dropped it.
+    /// The address of the volume's buffer, by which the memory is recognised when its last reader drops it; `None`
+    /// before the fill.
     pub(super) fn address(&self) -> Option<usize> {
         match &self.lock().phase {
             Phase::Filling(buffer) | Phase::Full(buffer) => Some(buffer.address()),
@@ -98,29 +103,30 @@ impl<E: Clone + 'static> Entry<E> {
         }
     }
 
-    /// Begins the fill.
+    /// Begins the fill of `buffer`.
     pub(super) fn start(&self, buffer: Arc<Growing<Region>>) {
         self.lock().phase = Phase::Filling(buffer);
     }
 
-    /// Asks a running fill to stop; false if somebody waits for it.
+    /// Asks a running fill to stop; false if a read waits for the volume, and the fill goes on.
     pub(super) fn request_cancel(&self) -> bool {
         let mut state = self.lock();
         state.cancel = state.waiters.is_empty();
         state.cancel
     }
 
-    /// Called by the filler between chunks: true, for good, once a cancel was asked for and nobody came since.
+    /// Whether the fill must end: true, for good, once a cancel was asked for and no read asked for the volume since.
+    /// The filling thread calls this between chunks.
     pub(super) fn confirm_cancel(&self) -> bool {
         let mut state = self.lock();
         let cancelled = state.cancel && matches!(state.phase, Phase::Filling(_));
         let old = if cancelled { std::mem::replace(&mut state.phase, Phase::Cancelled) } else { Phase::Queued };
         drop(state);
-        drop(old); // a buffer must not be dropped under the lock: its memory goes home through another lock
+        drop(old); // a buffer must not be dropped under the lock: its memory goes back through another lock
         cancelled
     }
 
-    /// Answers the reads that are ready by now, the earliest first.
+    /// Answers the reads whose bytes are filled by now, those of the lowest end first.
     pub(super) fn wake(&self) {
         let mut state = self.lock();
         let (Phase::Filling(buffer) | Phase::Full(buffer)) = &state.phase else { return };
@@ -138,7 +144,7 @@ impl<E: Clone + 'static> Entry<E> {
         }
     }
 
-    /// The fill is complete; [`Self::wake`] answers those who waited for its end.
+    /// Marks the volume as full; the reads that waited for its end are answered by [`Self::wake`].
     pub(super) fn finish(&self) {
         let mut state = self.lock();
         if let Phase::Filling(buffer) = &state.phase {
@@ -146,41 +152,43 @@ impl<E: Clone + 'static> Entry<E> {
         }
     }
 
-    /// The fill failed: everybody who waits gets the error.
+    /// Marks the fill as failed, and answers every read that waits with `error`.
     pub(super) fn fail(&self, error: E) {
         let mut state = self.lock();
         let old = std::mem::replace(&mut state.phase, Phase::Failed(error.clone()));
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
-        drop(old); // as above
+        drop(old); // not under the lock, as in `confirm_cancel`
         for (_, waiter) in waiters {
             answer(waiter, Err(error.clone()));
         }
     }
 }
 
-/// A waiter that panics must not take the filler, and with it the other waiters, along.
-fn answer<E: 'static>(waiter: Box<dyn Wait<E>>, result: Result<Bytes, E>) {
+/// Calls a waiter. If it panics, the filling thread and the other waiters must go on.
+fn answer<E: 'static>(waiter: Box<dyn Waiter<E>>, result: Result<Bytes, E>) {
     if catch_unwind(AssertUnwindSafe(|| waiter.ready(result))).is_err() {
         log::error!("a read failed by an internal error, reported above");
     }
 }
 
-/// What a filler writes to: the buffer, and the reads that its progress answers.
-pub struct Writer<'a, E> {
-    pub(super) entry: &'a Entry<E>,
+/// The buffer that a volume is filled into, and the entry whose waiting reads are answered as the fill goes on.
+pub struct VolumeWriter<'a, E> {
+    /// The entry of the volume that is filled.
+    pub(super) entry: &'a CacheEntry<E>,
+    /// The writer of the buffer that the volume is filled into.
     pub(super) buffer: growing::Writer<Region>,
 }
 
-impl<E: Clone + 'static> Writer<'_, E> {
-    /// The bytes that are not published yet.
+impl<E: Clone + 'static> VolumeWriter<'_, E> {
+    /// The bytes of the volume that are not published yet; at the start all of them.
     pub fn spare(&mut self) -> &mut [u8] {
         self.buffer.spare()
     }
 
-    /// Makes the first `len` bytes of [`Self::spare`] readable and answers the reads that waited for them; those that
-    /// waited for the volume's end only once the fill has ended, because an answer may ask for the next volume, for
-    /// which this one is to make room.
+    /// Makes the first `len` bytes of [`Self::spare`] readable and answers the reads that waited for them. Reads of the
+    /// volume's end are answered only when the fill has ended, because an answer may lead to a request for the next
+    /// volume, for which this one has to make room.
     pub fn publish(&mut self, len: usize) {
         self.buffer.publish(len);
         if !self.buffer.is_full() {
@@ -188,7 +196,7 @@ impl<E: Clone + 'static> Writer<'_, E> {
         }
     }
 
-    /// Whether nobody wants the rest. After a yes, the fill must end.
+    /// Whether no reader wants the rest. Once this returns true, the fill must end.
     pub fn cancelled(&mut self) -> bool {
         self.entry.confirm_cancel()
     }

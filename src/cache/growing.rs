@@ -14,17 +14,19 @@ use std::ptr::NonNull;
 
 use super::sync::{Arc, AtomicUsize, Ordering, Shadow};
 
-/// Owned memory for a buffer.
+/// Memory of fixed size that a buffer owns.
 ///
 /// # Safety
 /// `base` and `len` describe initialised memory that nothing else accesses while `self` lives, at an address that
 /// does not change when `self` is moved.
 pub(super) unsafe trait Memory: Send + Sync + 'static {
+    /// The address of the first byte.
     fn base(&mut self) -> NonNull<u8>;
+    /// The number of bytes.
     fn len(&self) -> usize;
 }
 
-/// The shared side: how much is filled, and slices of that.
+/// The shared side of a buffer: how much of it is filled, and slices of the filled part.
 pub(super) struct Growing<M> {
     base: NonNull<u8>,
     len: usize,
@@ -51,7 +53,7 @@ pub(super) struct Slice<M> {
 }
 
 impl<M: Memory> Growing<M> {
-    /// An empty buffer over `memory`, and its only writer.
+    /// Makes an empty buffer of `memory`, and its only writer.
     pub(super) fn new(mut memory: M) -> (Arc<Self>, Writer<M>) {
         let (base, len) = (memory.base(), memory.len());
         let shadow = Shadow::new(len);
@@ -59,24 +61,24 @@ impl<M: Memory> Growing<M> {
         (shared.clone(), Writer { shared, filled: 0 })
     }
 
-    /// The memory's address, which identifies it.
+    /// The address of the memory, which identifies it.
     pub(super) fn address(&self) -> usize {
         self.base.as_ptr().addr()
     }
 
-    /// The bytes that can be read so far.
+    /// The number of bytes that are filled, and can be read, so far.
     pub(super) fn filled(&self) -> usize {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// The bytes `range`; `None` if they are not all filled yet.
+    /// A slice of the bytes `range`; `None` if they are not all filled yet.
     pub(super) fn slice(this: &Arc<Self>, range: Range<usize>) -> Option<Slice<M>> {
         (range.start <= range.end && range.end <= this.filled()).then(|| Slice { shared: this.clone(), range })
     }
 }
 
 impl<M: Memory> Writer<M> {
-    /// The bytes that are not published yet.
+    /// The bytes of the buffer that are not published yet.
     pub(super) fn spare(&mut self) -> &mut [u8] {
         let (start, len) = (self.filled, self.shared.len);
         self.shared.shadow.writing(start..len);
@@ -85,12 +87,12 @@ impl<M: Memory> Writer<M> {
         unsafe { std::slice::from_raw_parts_mut(self.shared.base.as_ptr().add(start), len - start) }
     }
 
-    /// Whether all bytes are published.
+    /// Whether all bytes of the buffer are published.
     pub(super) fn is_full(&self) -> bool {
         self.filled == self.shared.len
     }
 
-    /// Makes the first `len` bytes of [`Self::spare`] readable, for good.
+    /// Makes the first `len` bytes of [`Self::spare`] readable. They are never written again.
     pub(super) fn publish(&mut self, len: usize) {
         self.filled = (self.filled + len).min(self.shared.len);
         self.shared.filled.store(self.filled, Ordering::Release);

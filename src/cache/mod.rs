@@ -1,8 +1,8 @@
 //! A byte-budgeted cache of volumes that are being filled or full, and the threads that fill them.
 //!
-//! Generic: knows keys, lengths and a [`Source`] of bytes, nothing of CT or tar. One fill per key is in flight; its
-//! bytes, or its error, reach everybody who waits; errors are not kept. The budget counts fills in flight, and free
-//! memory that is kept for reuse stays within it too. No lock is held while bytes are made, copied or answered.
+//! Generic: knows keys, lengths and a [`VolumeSource`] of bytes, nothing of CT or tar. One fill per key is in flight;
+//! its bytes, or its error, reach every read that waits; errors are not kept. The budget counts fills in flight, and
+//! free memory that is kept for reuse stays within it too. No lock is held while bytes are made, copied or answered.
 
 mod entry;
 mod growing;
@@ -24,93 +24,95 @@ use std::time::Instant;
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-pub use entry::{Wait, Writer};
+pub use entry::{VolumeWriter, Waiter};
 
-use entry::{Entry, Taken};
+use entry::{CacheEntry, Taken};
 use growing::Growing;
-use region::{Home, Region};
-use schedule::{Next, Schedule, Wanted};
+use region::{MemoryOwner, Region};
+use schedule::{Schedule, Wanted, WorkerStep};
 
-/// Names a volume.
+/// The number that names a volume.
 pub type Key = u32;
-/// Names somebody who reads: one open file, one worker.
-pub type Reader = u64;
-/// Work for a filling thread that needs no memory of the budget.
+/// The number that names a reader: one open file, or one worker.
+pub type ReaderId = u64;
+/// Work for a filling thread that takes no memory of the budget.
 pub type Task = Box<dyn FnOnce() + Send>;
 
-/// Makes the bytes of volumes.
-pub trait Source: Send + Sync + 'static {
-    /// Why a volume cannot be made.
+/// The source that makes the bytes of volumes.
+pub trait VolumeSource: Send + Sync + 'static {
+    /// The reason why a volume cannot be made.
     type Error: Clone + Send + 'static;
 
     /// The length of a volume in bytes.
     fn len(&self, key: Key) -> usize;
 
-    /// Publishes all bytes of a volume. False if it stopped because the writer said that it was cancelled.
+    /// Makes all bytes of a volume and publishes them through `writer`. Returns false if it stopped because
+    /// [`VolumeWriter::cancelled`] was true.
     ///
     /// # Errors
-    /// Whatever prevents it; everybody who waits for the volume gets it.
-    fn fill(&self, key: Key, writer: &mut Writer<'_, Self::Error>) -> Result<bool, Self::Error>;
+    /// The reason why the volume cannot be made; every read that waits for the volume gets it.
+    fn fill(&self, key: Key, writer: &mut VolumeWriter<'_, Self::Error>) -> Result<bool, Self::Error>;
 
-    /// The error for a fill that did not end as it should.
-    fn broken(&self, key: Key, cause: Broken) -> Self::Error;
+    /// The error that readers get for a fill that panicked or got no memory.
+    fn failure(&self, key: Key, cause: FillFailure) -> Self::Error;
 }
 
-/// Why a fill did not end as it should.
+/// The reason why a fill failed outside of the [`VolumeSource`]'s own errors.
 #[derive(Debug)]
-pub enum Broken {
-    /// It panicked with this message.
+pub enum FillFailure {
+    /// The fill panicked with this message.
     Panic(String),
     /// The operating system gave no memory.
     NoMemory(std::io::Error),
 }
 
-/// A read's state: answered, or to be answered by a call.
+/// The state of a read: answered, or to be answered by a call of its waiter.
 pub enum Poll<E, W> {
-    /// The bytes, and the waiter that was not needed.
+    /// The bytes or the error, and the waiter, which was not needed.
     Ready(Result<Bytes, E>, Box<W>),
     /// The waiter will be called on a filling thread.
     Parked,
 }
 
-/// What the cache did so far.
+/// Counts of what the cache did so far.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Fills that were begun.
+    /// The fills that were begun.
     pub fills: AtomicU64,
-    /// Fills that failed.
+    /// The fills that failed.
     pub failures: AtomicU64,
-    /// Fills that stopped because nobody wanted them any more.
+    /// The fills that stopped because no reader wanted the volume any more.
     pub cancelled: AtomicU64,
-    /// Volumes whose fill was begun ahead of their reader, who then came.
+    /// The volumes whose fill was begun ahead of a reader that then asked for them.
     pub ahead_hits: AtomicU64,
-    /// Reads answered at once.
+    /// The reads that were answered at once.
     pub hits: AtomicU64,
-    /// Reads that waited.
+    /// The reads that waited for a fill.
     pub waits: AtomicU64,
-    /// The most memory that volumes took, in bytes.
+    /// The most memory that volumes took at any time, in bytes.
     pub peak_bytes: AtomicU64,
 }
 
-/// The cache. Dropping it ends its threads; reads that still wait are dropped unanswered.
-pub struct Cache<S: Source> {
+/// A cache of volumes with its filling threads. When it is dropped, the threads end, and reads that still wait are
+/// dropped unanswered.
+pub struct Cache<S: VolumeSource> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-struct Shared<S: Source> {
+struct Shared<S: VolumeSource> {
     source: S,
     schedule: Mutex<Schedule<S::Error>>,
     changed: Condvar,
     counters: Counters,
 }
 
-impl<S: Source> Cache<S> {
-    /// A cache of `limit` bytes with `threads` filling threads. With `recycle`, a volume that a reader has read to its
-    /// end gives its memory to the next one, instead of being kept as long as the limit allows.
+impl<S: VolumeSource> Cache<S> {
+    /// A cache of `limit` bytes with `threads` filling threads. With `recycle`, the memory of a volume that a reader
+    /// has read to its end is used for the next one, instead of being kept as long as the limit allows.
     ///
     /// # Errors
-    /// The operating system refuses a thread.
+    /// The error of the operating system if it refuses a thread.
     pub fn new(source: S, limit: usize, threads: usize, recycle: bool) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             source,
@@ -127,13 +129,13 @@ impl<S: Source> Cache<S> {
         Ok(cache)
     }
 
-    /// The bytes `range` of volume `key`, at once or through `waiter`. A `reader` keeps the volume until it has
-    /// read all of it.
-    pub fn read<W: Wait<S::Error>>(
+    /// Reads the bytes `range` of volume `key`: at once if they are filled, else through `waiter`. The volume is kept
+    /// for `reader` until that has read all of it.
+    pub fn read<W: Waiter<S::Error>>(
         &self,
         key: Key,
         range: Range<usize>,
-        reader: Option<Reader>,
+        reader: Option<ReaderId>,
         mut waiter: Box<W>,
     ) -> Poll<S::Error, W> {
         loop {
@@ -164,27 +166,27 @@ impl<S: Source> Cache<S> {
         }
     }
 
-    /// Whether a volume is here or on its way.
+    /// Whether a volume is full, being filled, or waits for its fill.
     pub fn contains(&self, key: Key) -> bool {
         self.shared.lock().contains(key)
     }
 
-    /// Fills `keys` for `reader`, in this order, as far as the budget allows; replaces what it wanted ahead before, except
-    /// that those of `kept` which it wanted stay wanted.
-    pub fn read_ahead(&self, reader: Reader, keys: &[Key], kept: &[Key]) {
+    /// Fills `keys` ahead of `reader`, in this order, as far as the budget allows. The list replaces the one of the
+    /// reader's last call; of that, only the volumes in `kept` stay wanted.
+    pub fn read_ahead(&self, reader: ReaderId, keys: &[Key], kept: &[Key]) {
         let keys: Vec<_> = keys.iter().map(|key| (*key, self.shared.source.len(*key))).collect();
         self.shared.lock().read_ahead(reader, &keys, kept);
         self.shared.changed.notify_all();
     }
 
-    /// `reader` went on from `key` to another volume.
-    pub fn move_on(&self, reader: Reader, key: Key) {
+    /// Notes that `reader` went on from `key` to another volume.
+    pub fn move_on(&self, reader: ReaderId, key: Key) {
         self.shared.lock().move_on(reader, key, Instant::now());
         self.shared.changed.notify_all();
     }
 
-    /// `reader` is gone.
-    pub fn leave(&self, reader: Reader) {
+    /// Notes that `reader` has ended: no volume is kept or filled for it any more.
+    pub fn leave(&self, reader: ReaderId) {
         self.shared.lock().leave(reader);
         self.shared.changed.notify_all();
     }
@@ -195,29 +197,29 @@ impl<S: Source> Cache<S> {
         self.shared.changed.notify_one();
     }
 
-    /// Where the volumes come from.
+    /// The source that makes the volumes.
     pub fn source(&self) -> &S {
         &self.shared.source
     }
 
-    /// What happened so far.
+    /// The counts of what the cache did so far.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// Bytes of memory that volumes take now, and the budget.
+    /// The memory that volumes take now, and the limit, both in bytes.
     pub fn memory(&self) -> (usize, usize) {
         let schedule = self.shared.lock();
-        (schedule.ledger.used(), schedule.ledger.limit())
+        (schedule.budget.used(), schedule.budget.limit())
     }
 
-    /// Volumes that are full or being filled.
+    /// The number of volumes that are full or being filled.
     pub fn held(&self) -> usize {
         self.shared.lock().held()
     }
 }
 
-impl<S: Source> Drop for Cache<S> {
+impl<S: VolumeSource> Drop for Cache<S> {
     fn drop(&mut self) {
         let entries = self.shared.lock().drain();
         self.shared.changed.notify_all();
@@ -233,72 +235,73 @@ impl<S: Source> Drop for Cache<S> {
     }
 }
 
-impl<S: Source> Home for Shared<S> {
+impl<S: VolumeSource> MemoryOwner for Shared<S> {
     fn take_back(&self, map: MmapMut) {
         let mut schedule = self.lock();
-        schedule.ledger.put(map);
-        let discarded = schedule.ledger.take_discarded();
+        schedule.budget.put(map);
+        let discarded = schedule.budget.take_discarded();
         drop(schedule);
         self.changed.notify_all();
         drop(discarded);
     }
 }
 
-impl<S: Source> Shared<S> {
+impl<S: VolumeSource> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, Schedule<S::Error>> {
-        // The schedule runs no foreign code under its lock, so a poisoned one means a bug that was reported already.
+        // The schedule calls no code of others under its lock, so a poisoned lock means a bug that was reported
+        // already.
         lock(&self.schedule)
     }
 
     fn work(self: Arc<Self>) {
         loop {
             match self.next() {
-                Next::Run(task) => {
+                WorkerStep::Run(task) => {
                     if catch_unwind(AssertUnwindSafe(task)).is_err() {
                         log::error!("a read failed by an internal error, reported above");
                     }
                 }
-                Next::Fill(key, entry, memory) => self.fill(key, &entry, memory),
-                Next::Drop(entries) => drop(entries),
-                Next::Wait(_) => {}
-                Next::Close => return,
+                WorkerStep::Fill(key, entry, memory) => self.fill(key, &entry, memory),
+                WorkerStep::Drop(entries) => drop(entries),
+                WorkerStep::Wait(_) => {}
+                WorkerStep::Close => return,
             }
         }
     }
 
-    fn next(&self) -> Next<S::Error> {
+    fn next(&self) -> WorkerStep<S::Error> {
         let mut schedule = self.lock();
         loop {
             let now = Instant::now();
             schedule = match schedule.next(now) {
-                Next::Wait(Some(until)) => {
+                WorkerStep::Wait(Some(until)) => {
                     let wait = self.changed.wait_timeout(schedule, until.saturating_duration_since(now));
                     wait.unwrap_or_else(std::sync::PoisonError::into_inner).0
                 }
-                Next::Wait(None) => lock::wait(&self.changed, schedule),
+                WorkerStep::Wait(None) => lock::wait(&self.changed, schedule),
                 next => return next,
             };
         }
     }
 
-    fn fill(self: &Arc<Self>, key: Key, entry: &Arc<Entry<S::Error>>, memory: std::io::Result<MmapMut>) {
+    fn fill(self: &Arc<Self>, key: Key, entry: &Arc<CacheEntry<S::Error>>, memory: std::io::Result<MmapMut>) {
         self.counters.fills.fetch_add(1, Ordering::Relaxed);
         let result = match memory {
             Ok(map) => {
                 let mut schedule = self.lock();
-                self.counters.peak_bytes.fetch_max(schedule.ledger.used() as u64, Ordering::Relaxed);
-                let discarded = schedule.ledger.take_discarded();
+                self.counters.peak_bytes.fetch_max(schedule.budget.used() as u64, Ordering::Relaxed);
+                let discarded = schedule.budget.take_discarded();
                 drop(schedule);
                 drop(discarded);
                 let (shared, buffer) = Growing::new(Region::new(map, entry.len(), self.clone()));
                 entry.start(shared);
-                let mut writer = Writer { entry, buffer };
+                let mut writer = VolumeWriter { entry, buffer };
                 catch_unwind(AssertUnwindSafe(|| self.source.fill(key, &mut writer)))
-                    .unwrap_or_else(|panic| Err(self.source.broken(key, Broken::Panic(panic_message(&*panic)))))
+                    .unwrap_or_else(|panic| Err(self.source.failure(key, FillFailure::Panic(panic_message(&*panic)))))
             }
-            Err(error) => Err(self.source.broken(key, Broken::NoMemory(error))),
+            Err(error) => Err(self.source.failure(key, FillFailure::NoMemory(error))),
         };
-        // An entry that failed or was cancelled leaves the map before its waiters hear of it: errors are not kept.
+        // An entry that failed or was cancelled leaves the map before its waiters are called: errors are not kept.
         let complete = matches!(result, Ok(true));
         if complete {
             entry.finish();

@@ -1,4 +1,4 @@
-//! Memory for volumes: counted against the budget, and reused instead of given back.
+//! Memory for volumes: counted against the budget, and reused instead of given back to the operating system.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -7,24 +7,26 @@ use memmap2::{Advice, MmapMut};
 
 use super::growing::Memory;
 
-/// Smallest unit of memory that is accounted: a page.
+/// The unit in bytes that memory is counted in: a page.
 const PAGE: usize = 4096;
 
-/// Where a region goes when its last user drops it.
-pub(super) trait Home: Send + Sync + 'static {
+/// The owner of the memory of regions, which takes it back when a region is dropped.
+pub(super) trait MemoryOwner: Send + Sync + 'static {
+    /// Takes the memory of a dropped region back.
     fn take_back(&self, map: MmapMut);
 }
 
-/// Memory of one volume; goes home when dropped.
+/// Memory of one volume; given back to its owner when dropped.
 pub(super) struct Region {
     map: Option<MmapMut>,
     len: usize,
-    home: Arc<dyn Home>,
+    owner: Arc<dyn MemoryOwner>,
 }
 
 impl Region {
-    pub(super) fn new(map: MmapMut, len: usize, home: Arc<dyn Home>) -> Self {
-        Self { map: Some(map), len, home }
+    /// A region of `len` bytes in `map`, which goes back to `owner`.
+    pub(super) fn new(map: MmapMut, len: usize, owner: Arc<dyn MemoryOwner>) -> Self {
+        Self { map: Some(map), len, owner }
     }
 }
 
@@ -43,50 +45,53 @@ unsafe impl Memory for Region {
 impl Drop for Region {
     fn drop(&mut self) {
         if let Some(map) = self.map.take() {
-            self.home.take_back(map);
+            self.owner.take_back(map);
         }
     }
 }
 
-/// The account of the memory in use and of the free regions that are kept for reuse.
-pub(super) struct Ledger {
+/// The memory in use and the free memory that is kept for reuse, which together stay within a limit.
+pub(super) struct MemoryBudget {
     limit: usize,
     used: usize,
     free: Vec<MmapMut>,
     /// Address and size of used memory that comes back as soon as replies under way have gone out.
     leaving: Vec<(usize, usize)>,
-    /// To be unmapped outside the lock: that takes long.
+    /// Memory to be unmapped outside the lock, because that takes long.
     discarded: Vec<MmapMut>,
 }
 
-impl Ledger {
+impl MemoryBudget {
+    /// A budget of `limit` bytes, none of them used.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, used: 0, free: Vec::new(), leaving: Vec::new(), discarded: Vec::new() }
     }
 
-    /// Bytes of regions in use, which never exceed the limit unless a single volume does.
+    /// The bytes of regions in use. They exceed the limit only while a single volume that is larger is held alone.
     pub(super) fn used(&self) -> usize {
         self.used
     }
 
+    /// The limit in bytes.
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether a volume of `len` bytes may be begun now. One that is larger than the whole budget may when it is alone.
+    /// Whether the fill of a volume of `len` bytes may begin now. A volume that is larger than the whole budget may be
+    /// filled when no other memory is in use.
     pub(super) fn fits(&self, len: usize) -> bool {
         self.used == 0 || self.used + capacity(len) <= self.limit
     }
 
-    /// Whether a region of a size that suits `len` bytes is free.
+    /// Whether there is free memory of a size that suits a volume of `len` bytes.
     pub(super) fn has_spare(&self, len: usize) -> bool {
         self.free.iter().any(|map| serves(map.len(), len))
     }
 
-    /// Memory for `len` bytes, counted as used; the caller asked [`Self::fits`].
+    /// Returns memory for `len` bytes and counts it as used; the caller has asked [`Self::fits`] before.
     ///
     /// # Errors
-    /// The operating system has no memory left.
+    /// The error of `mmap` if the operating system has no memory left.
     pub(super) fn take(&mut self, len: usize) -> std::io::Result<MmapMut> {
         let wanted = capacity(len);
         let room = self.limit.saturating_sub(self.used).max(wanted);
@@ -105,21 +110,22 @@ impl Ledger {
         Ok(map)
     }
 
-    /// Notes that the memory at this address will come back.
+    /// Notes that the memory at `address`, of a volume of `len` bytes, will be given back by [`Self::put`].
     pub(super) fn expect(&mut self, address: usize, len: usize) {
         self.leaving.push((address, capacity(len)));
     }
 
-    /// Bytes that will come back.
+    /// The bytes that were announced by [`Self::expect`] and are not given back yet.
     pub(super) fn leaving(&self) -> usize {
         self.leaving.iter().map(|(_, size)| size).sum()
     }
 
-    /// Memory to be unmapped, outside the lock.
+    /// Removes and returns the memory that is to be unmapped; the caller drops it outside the lock.
     pub(super) fn take_discarded(&mut self) -> Vec<MmapMut> {
         std::mem::take(&mut self.discarded)
     }
 
+    /// Takes memory back that is no longer used, and keeps it for reuse as far as the limit allows.
     pub(super) fn put(&mut self, map: MmapMut) {
         self.leaving.retain(|(address, _)| *address != map.as_ptr().addr());
         self.used -= map.len();
@@ -138,13 +144,13 @@ impl Ledger {
     }
 }
 
-/// Whether a region of `size` bytes is used for a volume of `len`: it is counted by its size, so that one of more than
-/// twice the length would waste budget.
+/// Whether memory of `size` bytes is used for a volume of `len` bytes. Memory is counted by its own size, so that a map
+/// of more than twice the length would waste budget.
 pub(super) fn serves(size: usize, len: usize) -> bool {
     (capacity(len)..=2 * capacity(len)).contains(&size)
 }
 
-/// What a volume of `len` bytes is accounted as.
+/// The bytes that a volume of `len` bytes is counted as: whole pages, at least one.
 pub(super) fn capacity(len: usize) -> usize {
     len.max(1).next_multiple_of(PAGE)
 }

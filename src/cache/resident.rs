@@ -1,54 +1,64 @@
-//! What the schedule knows of one volume.
+//! One volume in the schedule: how far its fill is, which readers use it, and when it was used last.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Reader;
-use super::entry::Entry;
+use super::ReaderId;
+use super::entry::CacheEntry;
 
-/// A reader that asked for nothing for this long may lose its volume to one that waits. A training step takes
+/// The time after which a reader that asked for nothing may lose its volume to one that waits. A training step takes
 /// longer now and then, but then its loader has batches in store.
 pub(super) const IDLE: Duration = Duration::from_secs(2);
-/// A reader that went on to another volume may still have requests for the old one under way, because the kernel
-/// reads ahead on several threads.
+/// The time for which a volume is kept after its reader went on to another one. Requests for the old volume may still
+/// be under way, because the kernel reads ahead on several threads.
 pub(super) const GRACE: Duration = Duration::from_millis(20);
 
-/// A volume in the schedule: how far it is, and who is in the middle of it.
+/// A volume in the schedule: how far its fill is, and which readers are in the middle of it.
 pub(super) struct Resident<E> {
-    pub(super) entry: Arc<Entry<E>>,
-    pub(super) progress: Progress,
-    /// The number of the last use, for the least recently used.
+    /// The volume's bytes, and the reads that wait for them.
+    pub(super) entry: Arc<CacheEntry<E>>,
+    /// How far the fill is.
+    pub(super) fill_state: FillState,
+    /// The number of the last use; the least recently used volume has the smallest.
     pub(super) last_used: u64,
-    pub(super) readers: Vec<Use>,
-    /// Those who will come to it.
-    pub(super) ahead_for: Vec<Reader>,
-    /// A reader has read all of it.
+    /// The readers that are in the middle of the volume.
+    pub(super) readers: Vec<ActiveReader>,
+    /// The readers that the volume is read ahead for, and that have not asked for it yet.
+    pub(super) ahead_for: Vec<ReaderId>,
+    /// Whether a reader has read all of the volume.
     pub(super) read_past: bool,
 }
 
-/// How far a volume is.
+/// How far the fill of a volume is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum FillState {
+    /// The fill waits for its turn.
     Queued,
+    /// A thread fills the volume; `cancelling` if it was asked to stop.
     Running { cancelling: bool },
+    /// All bytes are filled.
     Full,
 }
 
 /// A reader in the middle of a volume.
-pub(super) struct Use {
-    pub(super) reader: Reader,
+pub(super) struct ActiveReader {
+    /// The reader's id.
+    pub(super) reader: ReaderId,
+    /// The bytes of the volume that the reader asked for so far.
     pub(super) served: usize,
-    /// Until when the volume is kept for it, unless it asks again.
+    /// The time until which the volume is kept for the reader, unless it asks again.
     pub(super) until: Instant,
+    /// Whether the reader went on to another volume.
     pub(super) moved_on: bool,
 }
 
 impl<E: Clone + 'static> Resident<E> {
+    /// A volume of `len` bytes whose fill waits for its turn.
     pub(super) fn queued(len: usize) -> Self {
-        let entry = Arc::new(Entry::new(len));
+        let entry = Arc::new(CacheEntry::new(len));
         Self {
             entry,
-            progress: Progress::Queued,
+            fill_state: FillState::Queued,
             last_used: 0,
             readers: Vec::new(),
             ahead_for: Vec::new(),
@@ -56,15 +66,15 @@ impl<E: Clone + 'static> Resident<E> {
         }
     }
 
-    /// Counts what a reader took; true if it has read all.
-    pub(super) fn note(&mut self, reader: Reader, bytes: usize, now: Instant) -> bool {
+    /// Adds `bytes` to what `reader` asked for; true if that is the whole volume now.
+    pub(super) fn note(&mut self, reader: ReaderId, bytes: usize, now: Instant) -> bool {
         let at = self.readers.iter().position(|u| u.reader == reader).unwrap_or_else(|| {
-            self.readers.push(Use { reader, served: 0, until: now, moved_on: false });
+            self.readers.push(ActiveReader { reader, served: 0, until: now, moved_on: false });
             self.readers.len() - 1
         });
         let reading = &mut self.readers[at];
         reading.served += bytes;
-        // What comes within the grace was on its way when the reader moved on; later, it has come back.
+        // A request within the grace was under way when the reader moved on; a later one shows that it came back.
         reading.moved_on &= reading.until > now;
         reading.until = now + if reading.moved_on { GRACE } else { IDLE };
         let ended = reading.served >= self.entry.len();

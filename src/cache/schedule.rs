@@ -1,9 +1,10 @@
-//! What is filled next and what makes room for it: the state under the cache's one lock, without threads or clocks.
+//! The schedule: the choice of the next fill and of what makes room for it. This is the state under the cache's one
+//! lock, without threads or clocks.
 //!
-//! Demanded volumes go first and strictly in order, so that none starves; volumes read ahead take what room is
-//! left. Room is made by the least recently used volume that nobody is in the middle of, then (for a demand only)
-//! by volumes read ahead. A volume that a reader is in the middle of stays until it is read past, or the reader has
-//! been idle for [`super::resident::IDLE`] while others wait.
+//! Demanded volumes go first and strictly in order, so that each is filled in the end; volumes read ahead take what
+//! room is left. Room is made by the least recently used volume that no reader is in the middle of, then (for a demand
+//! only) by volumes read ahead. A volume that a reader is in the middle of stays until it is read past, or the reader
+//! has been idle for [`super::resident::IDLE`] while others wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,59 +12,66 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
-use super::entry::Entry;
-use super::region::{self, Ledger, capacity};
-use super::resident::{GRACE, IDLE, Progress, Resident, Use};
-use super::{Key, Reader, Task};
+use super::entry::CacheEntry;
+use super::region::{self, MemoryBudget, capacity};
+use super::resident::{ActiveReader, FillState, GRACE, IDLE, Resident};
+use super::{Key, ReaderId, Task};
 
+/// The volumes of the cache, the queues of fills and tasks, and the memory budget.
 pub(super) struct Schedule<E> {
     entries: HashMap<Key, Resident<E>>,
     tasks: VecDeque<Task>,
     demand: VecDeque<Key>,
     ahead: VecDeque<Key>,
-    pub(super) ledger: Ledger,
+    /// The memory in use and the memory that is free for reuse.
+    pub(super) budget: MemoryBudget,
     /// Removed volumes that a worker is to drop outside the lock.
-    retired: Vec<Arc<Entry<E>>>,
+    retired: Vec<Arc<CacheEntry<E>>>,
     uses: u64,
     /// Whether a volume that was read to its end gives its memory to the next one before fresh memory is taken.
     recycle: bool,
     closing: bool,
 }
 
-/// What a worker does next.
-pub(super) enum Next<E> {
+/// The next step of a filling thread.
+pub(super) enum WorkerStep<E> {
+    /// Run this task.
     Run(Task),
-    Fill(Key, Arc<Entry<E>>, std::io::Result<MmapMut>),
+    /// Fill the volume of this key in this memory, or fail it where there was none.
+    Fill(Key, Arc<CacheEntry<E>>, std::io::Result<MmapMut>),
     /// Drop these outside the lock, then ask again.
-    Drop(Vec<Arc<Entry<E>>>),
-    /// Nothing to do before a change, or this moment.
+    Drop(Vec<Arc<CacheEntry<E>>>),
+    /// Wait for a change of the schedule, or until this time.
     Wait(Option<Instant>),
+    /// End the thread.
     Close,
 }
 
-/// A volume that a reader asked for.
+/// The answer to [`Schedule::want`].
 pub(super) struct Wanted<E> {
-    pub(super) entry: Arc<Entry<E>>,
-    /// A worker may have something to do.
+    /// The volume that the reader asked for.
+    pub(super) entry: Arc<CacheEntry<E>>,
+    /// Whether a filling thread may have something to do now.
     pub(super) is_work: bool,
-    /// It was begun ahead of this reader, who asks for the first time.
+    /// Whether the fill was begun ahead of this reader, which asks for the first time.
     pub(super) was_ahead: bool,
 }
 
 enum Room<E> {
     Fits,
-    Evicted(Vec<Arc<Entry<E>>>),
+    Evicted(Vec<Arc<CacheEntry<E>>>),
     Blocked(Option<Instant>),
 }
 
 impl<E: Clone + 'static> Schedule<E> {
+    /// An empty schedule with a budget of `limit` bytes; `recycle` as in [`super::Cache::new`].
     pub(super) fn new(limit: usize, recycle: bool) -> Self {
         Self {
             entries: HashMap::new(),
             tasks: VecDeque::new(),
             demand: VecDeque::new(),
             ahead: VecDeque::new(),
-            ledger: Ledger::new(limit),
+            budget: MemoryBudget::new(limit),
             retired: Vec::new(),
             uses: 0,
             recycle,
@@ -71,16 +79,16 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// Chooses the next job.
-    pub(super) fn next(&mut self, now: Instant) -> Next<E> {
+    /// Chooses the next step of a filling thread.
+    pub(super) fn next(&mut self, now: Instant) -> WorkerStep<E> {
         if self.closing {
-            return Next::Close;
+            return WorkerStep::Close;
         }
         if !self.retired.is_empty() {
-            return Next::Drop(std::mem::take(&mut self.retired));
+            return WorkerStep::Drop(std::mem::take(&mut self.retired));
         }
         if let Some(task) = self.tasks.pop_front() {
-            return Next::Run(task);
+            return WorkerStep::Run(task);
         }
         let mut wake_at = None;
         for demanded in [true, false] {
@@ -88,48 +96,48 @@ impl<E: Clone + 'static> Schedule<E> {
             let Some(&key) = queue.front() else { continue };
             match self.make_room(key, demanded, now) {
                 Room::Fits => return self.begin(key, demanded),
-                Room::Evicted(entries) => return Next::Drop(entries),
+                Room::Evicted(entries) => return WorkerStep::Drop(entries),
                 Room::Blocked(until) => {
                     wake_at = until;
                     break; // what is read ahead must not take the room that a demand waits for
                 }
             }
         }
-        Next::Wait(wake_at)
+        WorkerStep::Wait(wake_at)
     }
 
-    fn begin(&mut self, key: Key, demanded: bool) -> Next<E> {
+    fn begin(&mut self, key: Key, demanded: bool) -> WorkerStep<E> {
         if demanded {
             self.demand.pop_front()
         } else {
             self.ahead.pop_front()
         };
-        let Some(resident) = self.entries.get_mut(&key) else { return Next::Wait(None) };
-        resident.progress = Progress::Running { cancelling: false };
+        let Some(resident) = self.entries.get_mut(&key) else { return WorkerStep::Wait(None) };
+        resident.fill_state = FillState::Running { cancelling: false };
         let entry = resident.entry.clone();
-        let memory = self.ledger.take(entry.len());
-        Next::Fill(key, entry, memory)
+        let memory = self.budget.take(entry.len());
+        WorkerStep::Fill(key, entry, memory)
     }
 
     fn make_room(&mut self, wanted: Key, demanded: bool, now: Instant) -> Room<E> {
         let len = self.entries[&wanted].entry.len();
-        if self.ledger.fits(len) {
+        if self.budget.fits(len) {
             let past = self.recyclable(len, now).and_then(|key| self.give_up(key));
             return past.map_or(Room::Fits, |entry| Room::Evicted(vec![entry]));
         }
-        let mut going = self.ledger.leaving();
+        let mut going = self.budget.leaving();
         going += self
             .entries
             .values()
-            .filter(|r| r.progress == Progress::Running { cancelling: true })
+            .filter(|r| r.fill_state == FillState::Running { cancelling: true })
             .map(|r| capacity(r.entry.len()))
             .sum::<usize>();
         let mut evicted = Vec::new();
-        let enough = |going: usize, ledger: &Ledger| {
-            let rest = ledger.used().saturating_sub(going);
-            rest == 0 || rest + capacity(len) <= ledger.limit()
+        let enough = |going: usize, budget: &MemoryBudget| {
+            let rest = budget.used().saturating_sub(going);
+            rest == 0 || rest + capacity(len) <= budget.limit()
         };
-        while !enough(going, &self.ledger) {
+        while !enough(going, &self.budget) {
             let Some(key) = self.victim(demanded, now) else { break };
             let size = capacity(self.entries[&key].entry.len());
             match self.give_up(key) {
@@ -147,7 +155,7 @@ impl<E: Clone + 'static> Schedule<E> {
     }
 
     fn is_cancelling(&self, key: Key) -> bool {
-        self.entries.get(&key).is_some_and(|r| r.progress == Progress::Running { cancelling: true })
+        self.entries.get(&key).is_some_and(|r| r.fill_state == FillState::Running { cancelling: true })
     }
 
     /// The volume that is missed least: an unused one, the least recently used first; for a demand then one that was
@@ -160,28 +168,29 @@ impl<E: Clone + 'static> Schedule<E> {
             return None;
         }
         let ahead = self.entries.iter().filter(|(_, r)| {
-            !r.ahead_for.is_empty() && matches!(r.progress, Progress::Full | Progress::Running { cancelling: false })
+            !r.ahead_for.is_empty()
+                && matches!(r.fill_state, FillState::Full | FillState::Running { cancelling: false })
         });
         if let Some((key, _)) = ahead.max_by_key(|(_, r)| r.last_used) {
             return Some(*key);
         }
         // A reader whose requests came out of order may wait for one volume in the middle of another: it cannot go on
-        // there, so that keeping it would stop everybody.
+        // there, so that keeping it would stop every reader.
         let queued =
             |reader| self.demand.iter().any(|key| self.entries[key].readers.iter().any(|u| u.reader == reader));
-        let waiting = |u: &Use| queued(u.reader);
+        let waiting = |u: &ActiveReader| queued(u.reader);
         let stuck = self
             .entries
             .iter()
-            .filter(|(_, r)| r.progress == Progress::Full && r.readers.iter().all(|u| u.until <= now || waiting(u)));
+            .filter(|(_, r)| r.fill_state == FillState::Full && r.readers.iter().all(|u| u.until <= now || waiting(u)));
         stuck.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
 
-    /// The least recently used full volume that nobody is in the middle of, among those that `may` go.
+    /// The least recently used full volume that no reader is in the middle of, among those that `may` go.
     fn unused(&self, now: Instant, may: impl Fn(&Resident<E>) -> bool) -> Option<Key> {
         let candidates = self.entries.iter().filter(|(_, r)| {
             let idle = r.readers.iter().all(|u| u.until <= now);
-            r.progress == Progress::Full && r.ahead_for.is_empty() && idle && may(r)
+            r.fill_state == FillState::Full && r.ahead_for.is_empty() && idle && may(r)
         });
         candidates.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
@@ -190,37 +199,37 @@ impl<E: Clone + 'static> Schedule<E> {
     /// that was touched before is worth more than such a volume, which the kernel has cached by now: first touch of
     /// fresh pages was measured slower than decoding into them.
     fn recyclable(&mut self, len: usize, now: Instant) -> Option<Key> {
-        if !self.recycle || self.ledger.has_spare(len) || self.ledger.leaving() > 0 {
+        if !self.recycle || self.budget.has_spare(len) || self.budget.leaving() > 0 {
             return None;
         }
         self.unused(now, |r| r.read_past && region::serves(capacity(r.entry.len()), len))
     }
 
     /// Evicts a full volume, or asks a running fill to stop.
-    fn give_up(&mut self, key: Key) -> Option<Arc<Entry<E>>> {
+    fn give_up(&mut self, key: Key) -> Option<Arc<CacheEntry<E>>> {
         let resident = self.entries.get_mut(&key)?;
-        match resident.progress {
-            Progress::Full => {
+        match resident.fill_state {
+            FillState::Full => {
                 let resident = self.entries.remove(&key)?;
                 if let Some(address) = resident.entry.address() {
-                    self.ledger.expect(address, resident.entry.len());
+                    self.budget.expect(address, resident.entry.len());
                 }
                 Some(resident.entry)
             }
-            Progress::Running { .. } => {
-                resident.progress = Progress::Running { cancelling: resident.entry.request_cancel() };
+            FillState::Running { .. } => {
+                resident.fill_state = FillState::Running { cancelling: resident.entry.request_cancel() };
                 None
             }
-            Progress::Queued => None,
+            FillState::Queued => None,
         }
     }
 
-    /// A reader asks for `bytes` of a volume: finds it, or queues its fill.
+    /// Notes that a reader asks for `bytes` of the volume `key` of `len` bytes: finds the volume, or queues its fill.
     pub(super) fn want(
         &mut self,
         key: Key,
         len: usize,
-        reader: Option<Reader>,
+        reader: Option<ReaderId>,
         bytes: usize,
         now: Instant,
     ) -> Wanted<E> {
@@ -230,14 +239,14 @@ impl<E: Clone + 'static> Schedule<E> {
         resident.last_used = self.uses;
         let expected = resident.ahead_for.len();
         resident.ahead_for.retain(|other| Some(*other) != reader);
-        let was_ahead = resident.progress != Progress::Queued && resident.ahead_for.len() < expected;
-        if let Progress::Running { cancelling } = &mut resident.progress {
+        let was_ahead = resident.fill_state != FillState::Queued && resident.ahead_for.len() < expected;
+        if let FillState::Running { cancelling } = &mut resident.fill_state {
             *cancelling = false;
         }
-        let queued = resident.progress == Progress::Queued;
+        let queued = resident.fill_state == FillState::Queued;
         let ended = reader.is_some_and(|reader| resident.note(reader, bytes, now));
         let entry = resident.entry.clone();
-        if capacity(len) > self.ledger.limit() {
+        if capacity(len) > self.budget.limit() {
             self.retire_oversized();
         }
         let waiting_ahead = self.ahead.len();
@@ -250,17 +259,17 @@ impl<E: Clone + 'static> Schedule<E> {
         Wanted { entry, is_work: queued || ended, was_ahead }
     }
 
-    /// Drops volumes that are larger than the budget and that nobody is in the middle of: they are served, not kept.
+    /// Drops volumes that are larger than the budget and that no reader is in the middle of: they are served, not kept.
     fn retire_oversized(&mut self) {
-        let limit = self.ledger.limit();
-        let oversized = self
-            .entries
-            .extract_if(|_, r| r.progress == Progress::Full && r.readers.is_empty() && capacity(r.entry.len()) > limit);
+        let limit = self.budget.limit();
+        let oversized = self.entries.extract_if(|_, r| {
+            r.fill_state == FillState::Full && r.readers.is_empty() && capacity(r.entry.len()) > limit
+        });
         self.retired.extend(oversized.map(|(_, r)| r.entry));
     }
 
-    /// A fill was found cancelled before its thread could say so: makes room for a new one under the same key.
-    pub(super) fn forget(&mut self, key: Key, entry: &Arc<Entry<E>>) {
+    /// Removes a volume whose fill was found cancelled before its thread could say so; the key can be asked for again.
+    pub(super) fn forget(&mut self, key: Key, entry: &Arc<CacheEntry<E>>) {
         if self.entries.get(&key).is_some_and(|r| Arc::ptr_eq(&r.entry, entry)) {
             self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
             self.demand.retain(|queued| *queued != key);
@@ -268,17 +277,18 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// Whether a volume is here or on its way.
+    /// Whether a volume is full, being filled, or waits for its fill.
     pub(super) fn contains(&self, key: Key) -> bool {
         self.entries.contains_key(&key)
     }
 
-    /// `reader` will want `keys` next, in this order, and of what it wanted ahead before those of `kept` only.
-    pub(super) fn read_ahead(&mut self, reader: Reader, keys: &[(Key, usize)], kept: &[Key]) {
+    /// Queues fills of `keys`, each with its length in bytes, ahead of `reader`; `kept` as in
+    /// [`super::Cache::read_ahead`].
+    pub(super) fn read_ahead(&mut self, reader: ReaderId, keys: &[(Key, usize)], kept: &[Key]) {
         self.forget_ahead(reader, |key| kept.contains(&key) || keys.iter().any(|(wanted, _)| *wanted == key));
         for &(key, len) in keys {
             // A volume larger than the budget would displace everything that is being read.
-            if capacity(len) > self.ledger.limit() {
+            if capacity(len) > self.budget.limit() {
                 continue;
             }
             self.uses += 1;
@@ -295,7 +305,7 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    fn forget_ahead(&mut self, reader: Reader, keep: impl Fn(Key) -> bool) {
+    fn forget_ahead(&mut self, reader: ReaderId, keep: impl Fn(Key) -> bool) {
         let stale: Vec<Key> = self
             .entries
             .iter()
@@ -305,20 +315,20 @@ impl<E: Clone + 'static> Schedule<E> {
         for key in stale {
             let Some(resident) = self.entries.get_mut(&key) else { continue };
             resident.ahead_for.retain(|other| *other != reader);
-            match resident.progress {
+            match resident.fill_state {
                 _ if !resident.ahead_for.is_empty() => {}
-                Progress::Queued if resident.entry.discard() => {
+                FillState::Queued if resident.entry.discard() => {
                     self.ahead.retain(|queued| *queued != key);
                     self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
                 }
-                Progress::Running { .. } => drop(self.give_up(key)),
-                Progress::Queued | Progress::Full => {}
+                FillState::Running { .. } => drop(self.give_up(key)),
+                FillState::Queued | FillState::Full => {}
             }
         }
     }
 
-    /// `reader` left `key` for another volume, perhaps before its end.
-    pub(super) fn move_on(&mut self, reader: Reader, key: Key, now: Instant) {
+    /// Notes that `reader` went on from `key` to another volume, perhaps before its end.
+    pub(super) fn move_on(&mut self, reader: ReaderId, key: Key, now: Instant) {
         let Some(resident) = self.entries.get_mut(&key) else { return };
         for reading in resident.readers.iter_mut().filter(|u| u.reader == reader) {
             reading.moved_on = true;
@@ -328,8 +338,8 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// `reader` is gone: nothing is kept or filled for its sake.
-    pub(super) fn leave(&mut self, reader: Reader) {
+    /// Notes that `reader` has ended: no volume is kept or filled for it any more.
+    pub(super) fn leave(&mut self, reader: ReaderId) {
         for resident in self.entries.values_mut() {
             resident.readers.retain(|u| u.reader != reader);
         }
@@ -337,15 +347,16 @@ impl<E: Clone + 'static> Schedule<E> {
         self.forget_ahead(reader, |_| false);
     }
 
+    /// Queues a task.
     pub(super) fn push_task(&mut self, task: Task) {
         self.tasks.push_back(task);
     }
 
-    /// A fill ended: the volume is full, or it is no longer here.
-    pub(super) fn ended(&mut self, key: Key, entry: &Arc<Entry<E>>, full: bool, now: Instant) {
+    /// Notes that a fill ended: the volume is `full`, or it is removed.
+    pub(super) fn ended(&mut self, key: Key, entry: &Arc<CacheEntry<E>>, full: bool, now: Instant) {
         let Some(resident) = self.entries.get_mut(&key).filter(|r| Arc::ptr_eq(&r.entry, entry)) else { return };
-        if full && (capacity(entry.len()) <= self.ledger.limit() || !resident.readers.is_empty()) {
-            resident.progress = Progress::Full;
+        if full && (capacity(entry.len()) <= self.budget.limit() || !resident.readers.is_empty()) {
+            resident.fill_state = FillState::Full;
             // Its readers may have waited for longer than an idle one is given.
             resident.readers.iter_mut().filter(|u| !u.moved_on).for_each(|u| u.until = now + IDLE);
         } else {
@@ -353,13 +364,13 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// Volumes that are full or being filled.
+    /// The number of volumes that are full or being filled.
     pub(super) fn held(&self) -> usize {
-        self.entries.values().filter(|r| r.progress != Progress::Queued).count()
+        self.entries.values().filter(|r| r.fill_state != FillState::Queued).count()
     }
 
-    /// Everything, at the end.
-    pub(super) fn drain(&mut self) -> Vec<Arc<Entry<E>>> {
+    /// Closes the schedule and returns all volumes that are left.
+    pub(super) fn drain(&mut self) -> Vec<Arc<CacheEntry<E>>> {
         self.closing = true;
         self.tasks.clear();
         let retired = std::mem::take(&mut self.retired);

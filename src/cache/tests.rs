@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::schedule::{Next, Schedule};
-use super::{Broken, Cache, Key, Poll, Source, Wait, Writer};
+use super::schedule::{Schedule, WorkerStep};
+use super::{Cache, FillFailure, Key, Poll, VolumeSource, VolumeWriter, Waiter};
 
 const LEN: usize = 16 * 4096;
 const CHUNK: usize = 4096;
@@ -21,14 +21,14 @@ struct Fake<F> {
     before_chunk: F,
 }
 
-impl<F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static> Source for Fake<F> {
+impl<F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static> VolumeSource for Fake<F> {
     type Error = String;
 
     fn len(&self, _key: Key) -> usize {
         self.len
     }
 
-    fn fill(&self, key: Key, writer: &mut Writer<'_, String>) -> Result<bool, String> {
+    fn fill(&self, key: Key, writer: &mut VolumeWriter<'_, String>) -> Result<bool, String> {
         for chunk in 0..self.len / CHUNK {
             if writer.cancelled() {
                 return Ok(false);
@@ -40,7 +40,7 @@ impl<F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static> Source for
         Ok(true)
     }
 
-    fn broken(&self, _key: Key, cause: Broken) -> String {
+    fn failure(&self, _key: Key, cause: FillFailure) -> String {
         format!("{cause:?}")
     }
 }
@@ -58,14 +58,14 @@ where
 
 struct Answer(Sender<(usize, Result<Bytes, String>)>, usize);
 
-impl Wait<String> for Answer {
+impl Waiter<String> for Answer {
     fn ready(self: Box<Self>, result: Result<Bytes, String>) {
         self.0.send((self.1, result)).unwrap();
     }
 }
 
 /// Asks for a range; the answer comes through the channel under `tag` whether it was ready or not.
-fn ask<S: Source<Error = String>>(
+fn ask<S: VolumeSource<Error = String>>(
     cache: &Cache<S>,
     key: Key,
     range: std::ops::Range<usize>,
@@ -78,7 +78,7 @@ fn ask<S: Source<Error = String>>(
     }
 }
 
-fn read<S: Source<Error = String>>(
+fn read<S: VolumeSource<Error = String>>(
     cache: &Cache<S>,
     key: Key,
     range: std::ops::Range<usize>,
@@ -212,14 +212,14 @@ fn a_reader_that_waits_elsewhere_does_not_hold_up_the_queue() {
     let mut schedule: Schedule<String> = Schedule::new(LEN, false);
     let now = Instant::now();
     schedule.want(2, LEN, Some(1), CHUNK, now);
-    let Next::Fill(2, entry, Ok(_)) = schedule.next(now) else { panic!("the only volume is not filled") };
+    let WorkerStep::Fill(2, entry, Ok(_)) = schedule.next(now) else { panic!("the only volume is not filled") };
     schedule.ended(2, &entry, true, now);
     // Reader 2 waits for room, which reader 1 holds in the middle of volume 2.
     schedule.want(3, LEN, Some(2), LEN, now);
-    assert!(matches!(schedule.next(now), Next::Wait(Some(_))));
+    assert!(matches!(schedule.next(now), WorkerStep::Wait(Some(_))));
     // Now reader 1 waits too, behind it: nobody could go on.
     schedule.want(1, LEN, Some(1), CHUNK, now);
-    assert!(matches!(schedule.next(now), Next::Drop(_)));
+    assert!(matches!(schedule.next(now), WorkerStep::Drop(_)));
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn what_was_read_ahead_stops_when_its_reader_leaves() {
     wait_until("it is cancelled", || cache.counters().cancelled.load(Ordering::Relaxed) == 1);
     wait_until("its memory is back", || cache.memory().0 == 0);
     assert_eq!(cache.counters().fills.load(Ordering::Relaxed), 1);
-    // Whoever wants it later gets it.
+    // A reader that wants it later gets it.
     assert_eq!(read(&cache, 1, 0..LEN, 2).unwrap().len(), LEN);
 }
 

@@ -12,7 +12,7 @@ use crate::base::parallel::available_cores;
 use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
 use crate::error::Result;
-use crate::estimate::{self, Estimate, Packed, Request, choose, estimate, plan_of};
+use crate::estimate::{self, CodecEstimate, Estimate, Request, choose, estimate, plan_of};
 use crate::plan::Plan;
 use crate::volume::{Kind, KindOptions};
 
@@ -118,7 +118,7 @@ impl EstimateReport {
     }
 }
 
-fn line(text: &mut String, kind: &Estimate, packed: &Packed) {
+fn line(text: &mut String, kind: &Estimate, packed: &CodecEstimate) {
     let margin = packed.interval.map_or("unknown".into(), |[low, high]| ByteSize((high - low) / 2).to_string());
     let encode = packed.encode_mb_s.map_or("-".into(), |speed| format!("{speed:.0}"));
     let _ = writeln!(

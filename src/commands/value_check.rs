@@ -7,7 +7,7 @@ use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::Sample;
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::volume::{Doubt, KindOptions, Recipe, Rescale, doubt};
+use crate::volume::{KindOptions, Recipe, Rescale, ValueMismatch, check_values};
 
 /// The most volumes that are checked of one slope and intercept.
 const OF_EACH: usize = 8;
@@ -24,10 +24,10 @@ const NAMED: usize = 5;
 pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     let looked_at: Vec<&Sample> = choose(plan, asked);
     let doubts = try_map(&looked_at, available_cores(), |sample| match sample.study() {
-        Some(study) => doubt(&plan.dataset.root.join(&sample.path), &study.array, &study.recipe),
+        Some(study) => check_values(&plan.dataset.root.join(&sample.path), &study.array, &study.recipe),
         None => Ok(None),
     })?;
-    let mut found: BTreeMap<Doubt, Vec<&Sample>> = BTreeMap::new();
+    let mut found: BTreeMap<ValueMismatch, Vec<&Sample>> = BTreeMap::new();
     for (sample, doubt) in looked_at.iter().zip(doubts) {
         if let Some(doubt) = doubt {
             found.entry(doubt).or_default().push(sample);
@@ -38,11 +38,11 @@ pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     let more = if samples.len() > NAMED { ", …" } else { "" };
     let who = format!("{} of {} volumes looked at ({}{more})", samples.len(), looked_at.len(), names.join(", "));
     Ok(Some(match doubt {
-        Doubt::AlreadyHu => format!(
+        ValueMismatch::AlreadyHu => format!(
             "{who} hold HU already, which the slope and intercept of the metadata table would shift; \
              --rescale none takes the values as they are, --rescale table applies the table all the same"
         ),
-        Doubt::NotNormalized => {
+        ValueMismatch::NotNormalized => {
             format!("{who} hold values beyond ±1.5, which are not HU / 1000; --dialect hu or native says what they are")
         }
     }))

@@ -5,7 +5,7 @@
 use std::fmt::{self, Debug};
 use std::str::FromStr;
 
-/// Parentheses and `not` within each other; so deep recursion is safe on any stack.
+/// The most parentheses and `not` within each other: recursion of this depth is safe on any stack.
 const MAX_DEPTH: usize = 100;
 
 /// A condition whose classes are looked up when the label table is known.
@@ -15,7 +15,7 @@ pub struct Condition {
     root: Node<Name>,
 }
 
-/// What the user wrote.
+/// Writes the condition as the user wrote it.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -42,7 +42,7 @@ enum Node<N> {
 
 #[derive(Clone, Debug)]
 enum Term<N> {
-    /// As labels are: float32.
+    /// A number in float32, as labels are.
     Number(f32),
     Class(N),
 }
@@ -78,10 +78,11 @@ impl FromStr for Condition {
 }
 
 impl Condition {
-    /// Looks the class names up.
+    /// Looks the condition's class names up in `classes`, the columns of the label table.
     ///
     /// # Errors
-    /// A name that is no class, or two; shows the place, and the names that there are.
+    /// The message for a name that is no class, or that two columns have; it shows the place in the condition, and the
+    /// classes that there are.
     pub(super) fn bind(&self, classes: &[String]) -> Result<Bound, String> {
         let find = |name: &Name| {
             let found: Vec<usize> = (0..classes.len()).filter(|at| classes[*at] == name.text).collect();
@@ -102,7 +103,7 @@ impl Condition {
 }
 
 impl Bound {
-    /// Whether a row of labels fulfils it.
+    /// Whether a row of labels fulfils the condition.
     pub(super) fn holds(&self, labels: &[f32]) -> bool {
         self.0.holds(labels)
     }
@@ -140,7 +141,7 @@ impl Node<usize> {
 }
 
 impl Comparison {
-    /// With their signs; those that begin with another first.
+    /// All comparisons with their signs; a sign that begins with another one stands before that.
     const ALL: [(&str, Self); 6] = [
         ("==", Self::Equal),
         ("!=", Self::NotEqual),
@@ -275,7 +276,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The class that somebody who wrote `name` may have meant: one that holds it, or that differs in up to a third of it.
+/// The class that was probably meant by `name`: one that holds it, or that differs in up to a third of it.
 fn nearest<'a>(name: &str, classes: &'a [String]) -> Option<&'a String> {
     let name = name.to_lowercase();
     let distance = |class: &String| {

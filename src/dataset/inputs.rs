@@ -1,4 +1,5 @@
-//! What a scan looked at, by stat: where none of it has changed, another scan would find the same.
+//! The states of the files and folders that a scan read: while none of them has changed, another scan would find the
+//! same data set.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -11,25 +12,26 @@ use super::{Config, Dataset};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 
-/// Items that a thread takes at a time: a stat of what the kernel knows takes a microsecond or two.
+/// The files that a thread takes at a time: a stat of a file that the kernel has cached takes a microsecond or two.
 const BATCH: usize = 256;
 
-/// The states of tables, folders and volumes before they were read.
+/// The states of tables, folders and left-out volumes before they were read. A sample's file has its state in the
+/// sample.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// Of the reports, the metadata, the labels, and the lists of excluded and of selected samples if there are any.
+    /// The tables: reports, metadata, labels, and the lists of excluded and of selected samples if there are any.
     pub(super) tables: Vec<FileId>,
-    /// The folders that were listed, relative to the data folder. Their names change only with their time.
+    /// The folders that were listed, relative to the data folder. A folder's time changes with the names in it.
     pub(super) folders: Vec<(PathBuf, FileId)>,
-    /// Of the volumes that are left out, in their order. A sample has its own.
+    /// The files of the volumes that are left out, in the order of [`Dataset::left_out`].
     pub(super) left_out: Vec<FileId>,
-    /// Whether a later stat would tell every change.
+    /// Whether a later stat would show every change.
     pub(super) certain: bool,
 }
 
 impl Dataset {
-    /// Whether a later [`Self::is_current`] can be trusted: nothing was written just before the scan, and no symbolic
-    /// link leads to what was not looked at.
+    /// Whether a later [`Self::is_current`] can be trusted: all modification times are before `settled_before`
+    /// (nanoseconds since 1970), and no symbolic link leads to a folder that was not listed.
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
         let Inputs { tables, folders, left_out, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, file_id)| file_id);
@@ -39,7 +41,8 @@ impl Dataset {
         *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
     }
 
-    /// Whether tables, folders and volumes are as they were when this was scanned. Only stats.
+    /// Whether tables, folders and volumes are as they were when the data set was scanned. Opens no file but the data
+    /// folder; the others are only looked at by `stat`.
     pub fn is_current(&self, config: &Config) -> bool {
         let tables = config.tables();
         let as_many = tables.len() == self.inputs.tables.len();

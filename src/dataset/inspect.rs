@@ -1,4 +1,5 @@
-//! What stands in each volume's file: looked at, or known from an earlier scan if the file has not changed since.
+//! The arrays in the volumes' files: read from the files' headers, or known from an earlier scan if a file has not
+//! changed since.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,40 +9,43 @@ use rustix::io::retry_on_intr;
 
 use super::Config;
 use super::join::Matched;
-use super::saved::{self, Finding, Saved};
+use super::scan_cache::{self, Finding, PathFinding, ScanCache};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::npz;
 
-/// Looks into the files of all matched volumes that no earlier scan knows.
+/// The findings of all matched volumes, in their order. Only files that no earlier scan knows are opened.
+///
+/// # Errors
+/// [`Error::Io`] if a file cannot be read; with `config.strict`, [`Error::Malformed`] if it holds no volume.
 pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {
-    let file = config.scan_cache.as_deref().map(|cache| saved::file(cache, root, config.array.as_deref()));
-    let saved = file.as_deref().filter(|_| !config.rescan).map(Saved::load).unwrap_or_default();
+    let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, root, config.array.as_deref()));
+    let cache = file.as_deref().filter(|_| !config.rescan).map(ScanCache::load).unwrap_or_default();
     let folder = Folder::open(&config.data_folder)?;
     let findings = try_map(matched, config.threads, |matched| match &matched.excluded {
         Some(reason) => Ok(Finding::Excluded(folder.state(&matched.path)?, reason.clone())),
-        None => one(config, &folder, &saved, &matched.path),
+        None => one(config, &folder, &cache, &matched.path),
     })?;
     if let Some(file) = file {
         let is_part = config.limit.is_some() || config.selection.is_any();
-        // Of those excluded, what an earlier scan found stays.
+        // An excluded file was not opened: what an earlier scan found in it stays.
         let found = |(matched, finding)| {
             let matched: &Matched = matched;
-            let known = if matched.excluded.is_some() { saved.get(&matched.path)? } else { finding };
-            Some((matched.path.as_path(), known))
+            let finding = if matched.excluded.is_some() { cache.get(&matched.path)? } else { finding };
+            Some(PathFinding { path: &matched.path, finding })
         };
         let by_path: Vec<_> = matched.iter().zip(&findings).filter_map(found).collect();
-        if !saved.knows(&by_path, is_part) {
-            saved.store(&file, &by_path, is_part);
+        if !cache.knows(&by_path, is_part) {
+            cache.store(&file, &by_path, is_part);
         }
     }
     Ok(findings)
 }
 
-fn one(config: &Config, folder: &Folder<'_>, saved: &Saved, relative: &Path) -> Result<Finding> {
+fn one(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path) -> Result<Finding> {
     let look = || folder.inspect(relative, config.array.as_deref());
-    let finding = match saved.get(relative) {
+    let finding = match cache.get(relative) {
         Some(finding) if *finding.file_id() == folder.state(relative)? => finding.clone(),
         _ => match look() {
             Ok(array) => Finding::Volume(array),

@@ -1,44 +1,73 @@
-//! Volumes and tables brought together: who is in all of them, and what the tables say.
+//! Volumes and tables joined by study id: the volumes that are in all tables, and the values of their rows.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, load, present};
-use super::{Config, Inputs, Meta, MissingMeta, Selected, scan, study_id};
+use super::{Config, Inputs, Meta, MissingMeta, Selected, quarantine, study_id};
 use crate::base::file_id::FileId;
-use crate::base::parallel::{available_cores, try_map};
-use crate::dataset::quarantine;
+use crate::base::parallel::{self, available_cores, try_map};
 use crate::error::{Error, Result};
 use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
 const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
 
-/// A volume that all three tables know.
+/// A volume that has a row in all three tables.
 pub(super) struct Matched {
+    /// The study id: the stem of the file's name.
     pub(super) study_id: String,
+    /// The NPZ file, relative to the data folder.
     pub(super) path: PathBuf,
+    /// The volume's rows in the three tables.
     pub(super) row: Row,
-    /// Why the user leaves it out, if so.
+    /// The reason why the user leaves the volume out, if so.
     pub(super) excluded: Option<String>,
 }
 
-/// What the tables say of a volume.
+/// The values of one study's rows in the three tables.
 pub(super) struct Row {
-    /// The values, or why the sample is left out.
-    pub(super) meta: Result<Meta, String>,
+    /// The metadata table's values.
+    pub(super) meta: MetaValues,
+    /// The report: findings, a newline, impressions.
     pub(super) text: String,
+    /// The labels, one value for each class.
     pub(super) labels: Vec<f32>,
 }
 
+/// The values of a row of the metadata table.
+pub(super) enum MetaValues {
+    /// All values that the sample needs.
+    Complete(Meta),
+    /// A value is missing: the reason why the sample is left out.
+    Missing(String),
+}
+
+/// The outcome of a look-up of one study in all three tables.
+enum TableRow {
+    /// Every table has a row of the study.
+    Complete(Row),
+    /// The names of the tables that have none.
+    NotIn(String),
+}
+
+/// All volumes of the data folder, joined with the tables.
 pub(super) struct Joined {
+    /// The volumes that all tables know and that are selected, in the data set's order.
     pub(super) matched: Vec<Matched>,
+    /// The study ids that a table does not know, each with the names of these tables.
     pub(super) unmatched: Vec<(String, String)>,
+    /// The counts of the selection, if the user asked for one.
     pub(super) selected: Option<Selected>,
+    /// The number of rows of the label table that have no volume.
     pub(super) rows_without_volume: usize,
+    /// The class columns of the label table.
     pub(super) label_names: Vec<String>,
+    /// Messages for the user about what is no error.
     pub(super) warnings: Vec<String>,
+    /// The states of tables and folders before they were read.
     pub(super) inputs: Inputs,
 }
 
@@ -49,17 +78,21 @@ struct Tables {
     labels: Table,
 }
 
+/// Finds the volumes, reads the tables, and joins them.
+///
+/// # Errors
+/// [`Error::Io`] if a folder or table cannot be read, [`Error::Table`] if a table is unusable, [`Error::Refused`] if
+/// there is no volume, two volumes have one study id, or nothing is selected.
 pub(super) fn join(config: &Config) -> Result<Joined> {
     let (tables, found) = thread::scope(|scope| {
         let tables = scope.spawn(|| load_tables(config));
         let found = match &config.volumes {
-            Some(files) => Ok(scan::Found::of(files)),
-            None => scan::find_volumes(&config.data_folder, config.threads),
+            Some(files) => Ok(FoundVolumes::of(files)),
+            None => find_volumes(&config.data_folder, config.threads),
         };
-        (tables.join(), found)
+        (parallel::join(tables), found)
     });
-    let tables = tables.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let found = found?;
+    let (tables, found) = (tables?, found?);
     refuse_repeated_studies(&found.files)?;
     let inputs =
         Inputs { tables: tables.states.clone(), folders: found.folders, left_out: Vec::new(), certain: found.certain };
@@ -78,11 +111,11 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     for (path, row) in found.files.into_iter().zip(rows) {
         let study_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         match row {
-            Ok(row) => {
+            TableRow::Complete(row) => {
                 let excluded = excluded.remove(&study_id);
                 joined.matched.push(Matched { study_id, path, row, excluded });
             }
-            Err(absent) => joined.unmatched.push((study_id, absent)),
+            TableRow::NotIn(tables) => joined.unmatched.push((study_id, tables)),
         }
     }
     if let (Some(list), Some(study)) = (&config.exclude, excluded.keys().min()) {
@@ -118,10 +151,7 @@ fn load_tables(config: &Config) -> Result<Tables> {
         let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
         let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));
         let labels = load(&config.labels_file, &[]);
-        let join = |handle: thread::ScopedJoinHandle<'_, Result<Table>>| {
-            handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        Ok(Tables { states, reports: join(reports)?, meta: join(meta)?, labels: labels? })
+        Ok(Tables { states, reports: parallel::join(reports)?, meta: parallel::join(meta)?, labels: labels? })
     })
 }
 
@@ -151,17 +181,17 @@ impl Tables {
         warnings
     }
 
-    /// What the tables say of a study, or which tables do not know it.
-    fn find(&self, config: &Config, study: &str) -> Result<Result<Row, String>> {
+    /// The values of a study's rows, or the tables that do not know the study.
+    fn find(&self, config: &Config, study: &str) -> Result<TableRow> {
         let volume = format!("{study}.nii.gz");
         let (report, meta, labels) = (self.reports.get(&volume), self.meta.get(&volume), self.labels.get(&volume));
         let (Some(report), Some(meta), Some(labels)) = (report, meta, labels) else {
             let known = [("reports", report.is_some()), ("metadata", meta.is_some()), ("labels", labels.is_some())];
             let absent: Vec<&str> = known.iter().filter(|(_, known)| !known).map(|(name, _)| *name).collect();
-            return Ok(Err(absent.join(" and ")));
+            return Ok(TableRow::NotIn(absent.join(" and ")));
         };
         let text = |column| present(report.get(column)).unwrap_or(&config.missing_text);
-        Ok(Ok(Row {
+        Ok(TableRow::Complete(Row {
             meta: parse_meta(config, meta)?,
             text: format!("{}\n{}", text(0), text(1)),
             labels: self.parse_labels(config, labels)?,
@@ -190,8 +220,11 @@ fn number(field: &str) -> Option<f64> {
     field.trim().parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The values, or why the sample is left out.
-fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<Result<Meta, String>> {
+/// Reads the values of a row of the metadata table.
+///
+/// # Errors
+/// [`Error::Table`] if a value is no number.
+fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
     let mut missing = Vec::new();
     let mut value = |at: usize| match present(fields.get(at)) {
         None => {
@@ -209,11 +242,11 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<Result<Meta, String
     if present(fields.get(2)).is_none() {
         missing.push(META_COLUMNS[2]);
     }
-    // A preprocessed sample shows none of them; its recipe says which of them it needs.
+    // A preprocessed sample shows no metadata; its recipe says which values it needs.
     let shown = config.kind.kind != Kind::Preprocessed;
     if !missing.is_empty() && shown && config.missing_meta == MissingMeta::Exclude {
         let reason = format!("the metadata table has no {} (--missing-meta nan keeps the sample)", missing.join(", "));
-        return Ok(Err(reason));
+        return Ok(MetaValues::Missing(reason));
     }
-    Ok(Ok(Meta { rescale_slope, rescale_intercept, xy_spacing, z_spacing }))
+    Ok(MetaValues::Complete(Meta { rescale_slope, rescale_intercept, xy_spacing, z_spacing }))
 }

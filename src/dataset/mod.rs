@@ -1,15 +1,18 @@
-//! The data set: which volumes there are, in which order, what the tables say of them, and who is left out and why.
+//! The data set: which volumes there are, in which order, what the tables say of them, and which are left out and why.
 //!
 //! The order is total and the same on every machine. Only malformed content leaves a sample out; an I/O error is
-//! fatal, because a plan must not depend on the weather. Knows nothing of shards or tar.
+//! fatal, because a plan must not depend on passing faults of storage.
+//!
+//! Knows nothing of shards or tar. A sample whose members are finished already carries their bytes, and for the voxels
+//! a place in a file; what that file is, and how it is read, only [`crate::volume`] knows.
 
 mod condition;
 mod inputs;
 mod inspect;
 mod join;
 pub mod quarantine;
-mod saved;
 mod scan;
+mod scan_cache;
 mod select;
 pub(crate) mod tables;
 
@@ -23,20 +26,21 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Geometry, Kind, KindOptions, Recipe, ShardMember};
-use saved::Finding;
+use crate::volume::{Geometry, Kind, KindOptions, Recipe, VolumeMember};
+use join::MetaValues;
+use scan_cache::Finding;
 
-/// What a sample gets where the metadata table has no value.
+/// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum MissingMeta {
-    /// It is left out, with the reason.
+    /// The sample is left out, with the reason.
     #[default]
     Exclude,
-    /// `NaN` in its JSON, as the original converter wrote it (Python reads that, strict JSON readers do not).
+    /// The sample's JSON has `NaN`, as the original converter wrote it (Python reads that, strict JSON readers do not).
     Nan,
 }
 
-/// What to read, and how strictly.
+/// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The folder of the NPZ files.
@@ -47,34 +51,34 @@ pub struct Config {
     pub meta_file: PathBuf,
     /// The table with a column for each class.
     pub labels_file: PathBuf,
-    /// The array to take instead of the usual ones.
+    /// The name of the array to take instead of the usual ones.
     pub array: Option<String>,
-    /// Only these files, relative to the data folder, which is not listed then.
+    /// The NPZ files to take, relative to the data folder; by default the data folder is listed.
     pub volumes: Option<Vec<PathBuf>>,
-    /// Only these of the volumes that the tables know; the others take no slot.
+    /// The volumes to take of those that all tables know; the others take no slot.
     pub selection: Selection,
-    /// Only the first so many volumes of those.
+    /// The number of selected volumes to take, from the first on; by default all.
     pub limit: Option<usize>,
     /// Whether a volume that would be left out is an error instead.
     pub strict: bool,
-    /// What a missing report field reads as.
+    /// The text that stands for a missing field of a report.
     pub missing_text: String,
-    /// What missing metadata leads to.
+    /// The treatment of a sample with missing metadata.
     pub missing_meta: MissingMeta,
-    /// What becomes of values and shapes.
+    /// The kind of the volumes: what becomes of values and shapes.
     pub kind: KindOptions,
     /// The list of samples that the user leaves out ([`crate::dataset::quarantine`]).
     pub exclude: Option<PathBuf>,
-    /// The folder in which what was found in the NPZ files is kept for the next scan, if at all.
+    /// The folder in which the findings of this scan are kept for the next one; `None` to keep nothing.
     pub scan_cache: Option<PathBuf>,
-    /// Whether to look into every file, whatever was kept of it.
+    /// Whether to look into every file, whatever was found in it earlier.
     pub rescan: bool,
-    /// Threads that scan; the work waits on storage, so more than cores.
+    /// The number of threads that scan; the work waits on storage, so more than cores.
     pub threads: usize,
 }
 
 impl Config {
-    /// The tables, and the lists of excluded and of selected samples if there are any.
+    /// The paths of the tables, and of the lists of excluded and of selected samples if there are any.
     fn tables(&self) -> Vec<&PathBuf> {
         [&self.reports_file, &self.meta_file, &self.labels_file]
             .into_iter()
@@ -84,7 +88,7 @@ impl Config {
     }
 }
 
-/// The values of the metadata table that a reader needs.
+/// The values of one row of the metadata table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// `RescaleSlope`, HU per stored unit.
@@ -98,149 +102,150 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// What a volume's recipe needs of it.
+    /// The values that a volume's recipe is made from.
     pub fn geometry(&self) -> Geometry<'_> {
         let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
         Geometry { slope, intercept, xy_spacing, z_spacing }
     }
 }
 
-/// One volume with everything that becomes its members.
+/// A sample: a volume, and everything else that its members are made from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its position in the data set. Positions of left-out samples stay empty.
+    /// The sample's position in the data set. Positions of left-out samples stay empty.
     pub slot: u32,
-    /// The file's stem.
+    /// The study id: the stem of the NPZ file's name.
     pub study_id: String,
-    /// The NPZ, relative to the data folder.
+    /// The NPZ file, relative to the data folder.
     pub path: PathBuf,
-    /// What its members are made from.
-    pub source: Source,
+    /// The origin of the sample's members.
+    pub origin: Origin,
 }
 
-/// What a sample's members are made from.
+/// The origin of a sample's members.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Source {
-    /// An NPZ and the tables.
-    Npz(Box<Study>),
-    /// Members of a shard on disk.
-    Shard(Box<Stored>),
+pub enum Origin {
+    /// An NPZ file and the tables: the members are still to be made.
+    Study(Box<Study>),
+    /// Members that an earlier run finished: they are only read.
+    Finished(Box<FinishedMembers>),
 }
 
-/// An NPZ and what the tables say of it.
+/// An NPZ file and what the tables say of its volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Study {
-    /// The volume's array.
+    /// The volume's array in the NPZ file.
     pub array: npz::Array,
-    /// From the metadata table.
+    /// The row of the metadata table.
     pub meta: Meta,
-    /// What becomes of its values and shape.
+    /// The steps from the array to the voxels.
     pub recipe: Recipe,
-    /// Findings, a newline, impressions.
+    /// The report: findings, a newline, impressions.
     pub text: String,
-    /// One value a class.
+    /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
 }
 
-/// Members of a shard on disk.
+/// The members of a sample that an earlier run finished.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Stored {
-    /// Where the volume's member is.
-    pub volume: ShardMember,
-    /// The kind of that volume.
+pub struct FinishedMembers {
+    /// The place of the volume's member in a file; only [`crate::volume`] knows what that file is.
+    pub volume: VolumeMember,
+    /// The kind of the volume.
     pub kind: Kind,
-    /// The bytes of the other three members, as a plain shard has them.
+    /// The bytes of the other three members.
     pub small: [Vec<u8>; 3],
-    /// Bytes of the NPZ that they were made from.
+    /// The size in bytes of the NPZ file that the members were made from.
     pub npz_size: u64,
-    /// CRC-32 of its array.
+    /// The CRC-32 of the NPZ file's array.
     pub npz_crc: u32,
 }
 
 impl Sample {
-    /// The NPZ and the tables, where it is made from them.
+    /// The NPZ file and the tables' values, for a sample that is made from them.
     pub fn study(&self) -> Option<&Study> {
-        match &self.source {
-            Source::Npz(study) => Some(study),
-            Source::Shard(_) => None,
+        match &self.origin {
+            Origin::Study(study) => Some(study),
+            Origin::Finished(_) => None,
         }
     }
 
-    /// What must not change of the file that the volume is read from.
+    /// The state of the file that the volume is read from, as it was when the data set was scanned.
     pub fn file_id(&self) -> &FileId {
-        match &self.source {
-            Source::Npz(study) => &study.array.file_id,
-            Source::Shard(stored) => &stored.volume.file_id,
+        match &self.origin {
+            Origin::Study(study) => &study.array.file_id,
+            Origin::Finished(finished) => &finished.volume.file_id,
         }
     }
 
-    /// The kind of its volume.
+    /// The kind of the sample's volume.
     pub fn kind(&self) -> Kind {
-        match &self.source {
-            Source::Npz(study) => study.recipe.kind(),
-            Source::Shard(stored) => stored.kind,
+        match &self.origin {
+            Origin::Study(study) => study.recipe.kind(),
+            Origin::Finished(finished) => finished.kind,
         }
     }
 
-    /// Bytes of the NPZ and CRC-32 of its array.
+    /// The size in bytes of the sample's NPZ file, and the CRC-32 of its array.
     pub fn npz_size_and_crc(&self) -> (u64, u32) {
-        match &self.source {
-            Source::Npz(study) => (study.array.file_id.size, study.array.member.crc),
-            Source::Shard(stored) => (stored.npz_size, stored.npz_crc),
+        match &self.origin {
+            Origin::Study(study) => (study.array.file_id.size, study.array.member.crc),
+            Origin::Finished(finished) => (finished.npz_size, finished.npz_crc),
         }
     }
 
-    /// What is said of it once it is left out.
+    /// The entry of the list of left-out samples for this sample.
     pub fn left_out(&self, reason: String) -> LeftOut {
         let path = self.path.to_string_lossy().into_owned();
         LeftOut { slot: self.slot, study_id: self.study_id.clone(), path, reason }
     }
 }
 
-/// A volume that all tables know and that is not in the data set; its slot stays empty.
+/// A volume that all tables know and that is left out of the data set; its slot stays empty.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// Its position.
+    /// The volume's position in the data set.
     pub slot: u32,
-    /// The file's stem.
+    /// The study id: the stem of the NPZ file's name.
     pub study_id: String,
-    /// The NPZ, relative to the data folder.
+    /// The NPZ file, relative to the data folder.
     pub path: String,
-    /// Why.
+    /// The reason why the volume is left out.
     pub reason: String,
 }
 
 /// The ordered data set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dataset {
-    /// The data folder.
+    /// The data folder, as an absolute path.
     pub root: PathBuf,
     /// The samples, by ascending slot.
     pub samples: Vec<Sample>,
-    /// Positions in all: samples and left-out ones.
+    /// The number of positions: those of samples and of left-out volumes.
     pub slots: u32,
-    /// Those left out.
+    /// The volumes that are left out, by ascending slot.
     pub left_out: Vec<LeftOut>,
-    /// Volumes that some table does not know: the study id and the tables. They take no slot.
+    /// The study ids that a table does not know, each with the names of these tables. They take no slot.
     pub unmatched: Vec<(String, String)>,
-    /// What the selection came to, where there was one.
+    /// The counts of the selection, if the user asked for one.
     pub selected: Option<Selected>,
-    /// Rows of the tables that have no volume.
+    /// The number of rows of the label table that have no volume.
     pub rows_without_volume: usize,
-    /// The label table's class columns.
+    /// The class columns of the label table, in its order.
     pub label_names: Vec<String>,
-    /// What the user should know and is no error.
+    /// Messages for the user about what is no error.
     pub warnings: Vec<String>,
-    /// What all this was found in.
+    /// The states of the tables, folders and files that the data set was read from.
     pub inputs: Inputs,
 }
 
 impl Dataset {
-    /// Reads tables and headers.
+    /// Makes the data set of the tables and of the NPZ files' headers.
     ///
     /// # Errors
-    /// Whatever makes the data set unusable as a whole: no volume, an unusable table, two volumes of one study,
-    /// an I/O error, or (if strict) a malformed volume.
+    /// [`Error::Io`] if something cannot be read, [`Error::Table`] for an unusable table, [`Error::Refused`] if there
+    /// is no usable volume or two have one study id, and with `config.strict` [`Error::Malformed`] for a malformed
+    /// volume.
     pub fn scan(config: &Config) -> Result<Self> {
         let joined = join::join(config)?;
         // Absolute, because a daemon leaves the folder that it was started in.
@@ -266,8 +271,8 @@ impl Dataset {
             let file_id = *finding.file_id();
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
-                    let source = Source::Npz(Box::new(Study { array, meta, recipe, text, labels }));
-                    dataset.samples.push(Sample { slot, study_id, path, source });
+                    let origin = Origin::Study(Box::new(Study { array, meta, recipe, text, labels }));
+                    dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(reason) if config.strict && !excluded => {
                     let path = config.data_folder.join(path);
@@ -301,18 +306,20 @@ impl Dataset {
     }
 }
 
-/// What the volume is made from, or why it is left out.
+/// The array, metadata and recipe that the volume is made from, or the reason why it is left out.
 fn recipe(
     config: &Config,
     finding: Finding,
-    meta: Result<Meta, String>,
+    meta: MetaValues,
 ) -> std::result::Result<(npz::Array, Meta, Recipe), String> {
     match (finding, meta) {
-        (Finding::Volume(array), Ok(meta)) => {
+        (Finding::Volume(array), MetaValues::Complete(meta)) => {
             let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
             Ok((array, meta, recipe))
         }
-        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, Err(reason)) => Err(reason),
+        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, MetaValues::Missing(reason)) => {
+            Err(reason)
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! `quarantine.csv`: samples that cannot be made, with the reasons. What one command found out, `--exclude` tells the
-//! next; people edit it, too.
+//! `quarantine.csv`: samples that cannot be made, with the reasons. A command writes the list, and `--exclude` gives it
+//! to the next command; people edit it, too.
 
 use std::path::Path;
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The file's name in an output folder.
+/// The list's file name in an output folder.
 pub const NAME: &str = "quarantine.csv";
-/// The same in two pieces, for [`crate::output::partition::Part::file_name`].
+/// The parts of [`NAME`] before and after the dot; a run of a part of the plan writes its number between them.
 pub const FILE: (&str, &str) = ("quarantine", "csv");
 
 /// A sample that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Quarantined {
-    /// The study.
+    /// The study id.
     pub study_id: String,
-    /// The NPZ, relative to the data folder; for people only.
+    /// The NPZ file, relative to the data folder; for people only.
     #[serde(default)]
     pub path: String,
-    /// Why; for people only.
+    /// The reason why the sample cannot be made; for people only.
     #[serde(default)]
     pub reason: String,
 }
 
-/// The file's content: a header and one row a sample.
+/// The content of a quarantine list: a header, and one row for each sample.
 pub fn render(rows: &[Quarantined]) -> Vec<u8> {
     if rows.is_empty() {
         return b"study_id,path,reason\n".to_vec();
@@ -38,10 +38,10 @@ pub fn render(rows: &[Quarantined]) -> Vec<u8> {
     writer.into_inner().expect("memory does not fail")
 }
 
-/// Reads such a file. Only the column `study_id` must be there.
+/// Reads a quarantine list. Only the column `study_id` must be there.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::Table`] if it is not such a table.
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column.
 pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
     let mut reader = csv::Reader::from_path(path).map_err(|error| table(path, error))?;
     reader.deserialize().map(|row| row.map_err(|error| table(path, error))).collect()

@@ -14,26 +14,26 @@ use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 
-/// The folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
+/// The number of folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;
-/// Bytes of names that a system call returns at most.
+/// The bytes of names that one system call returns at most.
 const NAMES: usize = 32 << 10;
 
-/// The volumes of a data folder.
+/// The volumes that were found in a data folder.
 #[derive(Debug)]
-pub(super) struct Found {
-    /// Paths relative to the data folder, sorted by their bytes.
+pub(super) struct FoundVolumes {
+    /// The paths of the NPZ files relative to the data folder, sorted by their bytes.
     pub files: Vec<PathBuf>,
-    /// Files that lie at the depths that were not chosen.
+    /// The number of NPZ files at the depths that were not chosen.
     pub elsewhere: usize,
-    /// The folders that were listed, and their states before.
+    /// The folders that were listed, relative to the data folder, and their states before.
     pub folders: Vec<(PathBuf, FileId)>,
-    /// Whether these states tell every change: not where a symbolic link leads elsewhere, or nowhere yet.
+    /// Whether the folders' states show every change: not where a symbolic link leads elsewhere, or to nothing yet.
     pub certain: bool,
 }
 
-impl Found {
-    /// Files that are known already.
+impl FoundVolumes {
+    /// The volumes of a list of files; no folder is listed.
     pub(super) fn of(files: &[PathBuf]) -> Self {
         Self { files: sorted(files.to_vec()), elsewhere: 0, folders: Vec::new(), certain: false }
     }
@@ -44,7 +44,7 @@ fn sorted(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files
 }
 
-/// What is directly in a folder.
+/// The NPZ files and folders directly in a folder.
 struct Listing {
     state: FileId,
     files: Vec<PathBuf>,
@@ -52,12 +52,12 @@ struct Listing {
     certain: bool,
 }
 
-/// Lists `*.npz` at all three depths and takes the depth that has the most, the deepest of equals. Follows symbolic
-/// links; leaves out names that begin with a dot, as a shell's (and Python's) glob does.
+/// Lists `*.npz` below `root` at all three depths and takes the depth that has the most, the deepest of equals. Follows
+/// symbolic links; leaves out names that begin with a dot, as a shell's (and Python's) glob does.
 ///
 /// # Errors
 /// [`Error::Io`] if a folder cannot be read, [`Error::Refused`] if there is no volume, or a cycle of links.
-pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
+pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<FoundVolumes> {
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
@@ -89,7 +89,7 @@ pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<Found> {
         )));
     }
     let files = sorted(std::mem::take(&mut by_depth[chosen]));
-    Ok(Found { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
+    Ok(FoundVolumes { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
 }
 
 /// The NPZ files and (if wanted) the folders directly in `folder`, which is relative to `root`.
@@ -128,7 +128,7 @@ fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Res
 }
 
 impl Listing {
-    /// What an entry is, or what a symbolic link leads to; `None` for a link to nowhere.
+    /// The type of an entry, or of what a symbolic link leads to; `None` for a dangling link.
     fn look_at(&mut self, folder: &Path, name: &OsStr, is_npz: bool) -> Result<Option<FileType>> {
         let path = folder.join(name);
         let entry = fs::symlink_metadata(&path).map_err(|error| Error::io(&path, "stat the entry", error))?;
@@ -144,7 +144,7 @@ impl Listing {
                 self.certain &= is_npz && target.is_file(); // anything else may become a folder or a volume
                 Ok(Some(FileType::from_raw_mode(target.mode())))
             }
-            // A link to nowhere that claims to be a volume is reported; any other is none of our business.
+            // A dangling link whose name is that of a volume is reported; any other is no part of the data set.
             Err(error) if is_npz || error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io(&path, "follow the symbolic link", error))
             }
@@ -156,7 +156,7 @@ impl Listing {
     }
 }
 
-/// A link to a folder that it lies in would present the same volumes under several names.
+/// Refuses a link to a folder that it lies in, which would present the same volumes under several names.
 fn refuse_cycle(folder: &Path, link: &Path) -> Result<()> {
     let resolve = |path: &Path| fs::canonicalize(path).map_err(|error| Error::io(path, "resolve the path", error));
     let target = resolve(link)?;

@@ -1,4 +1,4 @@
-//! Which of the volumes that all tables know are wanted: those that fulfil a condition, those of a list, or both.
+//! The selection among the volumes that all tables know: those that fulfil a condition, those of a list, or both.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,42 +13,44 @@ use crate::error::{Error, Result};
 
 /// Columns of a table that name studies, in the order of preference.
 const COLUMNS: [&str; 2] = ["study_id", "VolumeName"];
-/// Studies that a warning names.
+/// The number of studies that a warning names.
 const NAMED: usize = 3;
 
-/// What to select by; all of it must hold.
+/// The criteria of a selection; a volume must fulfil all that are given.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// What the labels must fulfil.
+    /// The condition that the labels must fulfil.
     pub condition: Option<Condition>,
-    /// A file that lists studies.
+    /// The file that lists the studies to take.
     pub studies: Option<PathBuf>,
 }
 
-/// What a selection came to.
+/// The criteria and counts of a selection, as plan and manifest show them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Selected {
     /// The condition, as the user wrote it.
     #[serde(rename = "where")]
     pub condition: Option<String>,
-    /// How many studies are listed.
+    /// The number of studies in the list.
     pub studies_listed: Option<usize>,
-    /// How many volumes were selected,
+    /// The number of volumes that were selected.
     pub selected: usize,
-    /// of so many that all tables know.
+    /// The number of volumes that all tables know.
     pub of: usize,
 }
 
 impl Selection {
-    /// Whether it leaves out anything.
+    /// Whether the selection has any criterion.
     pub fn is_any(&self) -> bool {
         self.condition.is_some() || self.studies.is_some()
     }
 
-    /// Keeps what is selected of `matched`; `None` if nothing was asked for. Warns of studies that are not there.
+    /// Keeps only the selected volumes in `matched` and returns their counts; `None` without any criterion. Listed
+    /// studies that are not among the volumes become a warning.
     ///
     /// # Errors
-    /// An unknown class, an unusable list, nothing selected; with `strict`, a listed study that is not there.
+    /// [`Error::Refused`] for an unknown class, if nothing is selected, and with `config.strict` for a listed study
+    /// that is not among the volumes; [`Error::Io`] or [`Error::Table`] for an unusable list.
     pub(super) fn apply(
         &self,
         config: &Config,
@@ -111,7 +113,8 @@ impl Selection {
 
 const READ: &str = "read the list of studies";
 
-/// A study id a line, or a table with a column of them; lines that begin with `#` are comments.
+/// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are
+/// comments.
 fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
     let text = fs::read(file).map_err(|error| Error::io(file, READ, error))?;
     let text = String::from_utf8(text).map_err(|_| Error::table(file, "not UTF-8; save the list as UTF-8"))?;

@@ -10,29 +10,30 @@ use crate::error::{Error, Result};
 /// The column that names a row's volume.
 const KEY: &str = "VolumeName";
 
-/// The texts that mean "missing", as pandas' `read_csv` reads them by default.
+/// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ];
 
-/// A field's text, or `None` if it says that the value is missing.
+/// The text of a field, or `None` if the text means that the value is missing.
 pub(super) fn present(field: &str) -> Option<&str> {
     (!MISSING.contains(&field)).then_some(field)
 }
 
-/// Some columns of a table, by volume. The fields lie behind each other: a string for each would be a million of them.
+/// Columns of a table, by volume. The fields stand one after the other in one text: a string of its own for each
+/// field would take a million allocations.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// The names of the columns that were kept, in their order.
+    /// The names of the columns that were kept, in the order of the fields.
     pub columns: Vec<String>,
     text: String,
-    /// Where each field ends in the text, row by row.
+    /// The end of each field in the text, row by row.
     ends: Vec<usize>,
     /// The rows' lines in the file.
     lines: Vec<u64>,
     rows: HashMap<String, usize>,
-    /// Rows that say the same twice.
+    /// A message for each row that repeats an earlier one.
     pub warnings: Vec<String>,
 }
 
@@ -44,41 +45,41 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// One of them.
+    /// The field of a column, given as an index into [`Table::columns`].
     pub(super) fn get(&self, column: usize) -> &'a str {
         let at = self.row * self.table.columns.len() + column;
         let start = at.checked_sub(1).map_or(0, |before| self.table.ends[before]);
         &self.table.text[start..self.table.ends[at]]
     }
 
-    /// All of them.
+    /// The fields of all columns.
     pub(super) fn iter(self) -> impl Iterator<Item = &'a str> {
         (0..self.table.columns.len()).map(move |column| self.get(column))
     }
 
-    /// The row's line in the file.
+    /// The line of the row in the file, from 1 on.
     pub(super) fn line(&self) -> u64 {
         self.table.lines[self.row]
     }
 }
 
 impl Table {
-    /// The fields of a volume's row.
+    /// The fields of a volume's row; `None` if the table has no such row.
     pub(super) fn get(&self, volume_name: &str) -> Option<Fields<'_>> {
         self.rows.get(volume_name).map(|row| Fields { table: self, row: *row })
     }
 
-    /// The rows' volume names.
+    /// The number of volumes that the table has a row of.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 }
 
-/// Reads `columns` of the table, or all but the key where none are named.
+/// Reads `columns` of the table, or all but the key column where none are named.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is not such a table: a column is missing, a row is
-/// ragged or not UTF-8, or two rows of one volume differ.
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if a column is missing, a row has too few or too many
+/// fields or is not UTF-8, or two rows of one volume differ.
 pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
     let failed = |error: csv::Error| csv_error(path, error);
     let mut reader = csv::Reader::from_path(path).map_err(failed)?;

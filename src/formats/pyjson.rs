@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
-/// `json.dumps(value)` of Python. A float that is not finite becomes `NaN`, because that is the only
-/// such float the tables can hold (a missing value); a `None` in `value` would become `NaN` too.
+/// The text of Python's `json.dumps(value)`. A float that is not finite becomes `NaN`: the callers have no other such
+/// float, for a missing value. A `None` in `value` would become `NaN` too.
 pub fn dumps(value: &impl Serialize) -> String {
     let mut bytes = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut bytes, Python);
@@ -116,12 +116,12 @@ mod tests {
     #[test]
     fn strings_and_separators() {
         #[derive(Serialize)]
-        struct Sample {
+        struct Document {
             id: &'static str,
             slope: f64,
             shape: Vec<u64>,
         }
-        let text = dumps(&Sample { id: "Ä\"\\\n\u{1}\u{7f}😀", slope: f64::NAN, shape: vec![512, 7] });
+        let text = dumps(&Document { id: "Ä\"\\\n\u{1}\u{7f}😀", slope: f64::NAN, shape: vec![512, 7] });
         assert_eq!(
             text,
             "{\"id\": \"\\u00c4\\\"\\\\\\n\\u0001\\u007f\\ud83d\\ude00\", \"slope\": NaN, \"shape\": [512, 7]}"

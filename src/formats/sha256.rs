@@ -1,18 +1,27 @@
-//! SHA-256 of two streams at a time. The rounds of one depend on each other, so that the processor mostly waits for their
-//! results: measured on an AMD EPYC, two streams take hardly longer than one (3.2 GB/s together, 1.8 GB/s alone).
+//! SHA-256 of two streams at a time. The rounds of one depend on each other, so that the processor mostly waits for
+//! their results: measured on an AMD EPYC, two streams take hardly longer than one (3.2 GB/s together, 1.8 GB/s alone).
 
-/// Bytes of a block: all but the end of a stream is hashed in whole ones.
+/// The bytes of a block: all but the end of a stream is hashed in whole blocks.
 pub const BLOCK: usize = 64;
 
-/// The beginning of every stream (FIPS 180-4, 5.3.3).
+/// The state at the beginning of every stream (FIPS 180-4, 5.3.3).
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// The digest of a stream of which the blocks so far are known.
+/// The SHA-256 of a stream, of the blocks that were added so far.
 #[derive(Clone, Debug)]
 pub struct Sha256 {
     state: [u32; 8],
     len: u64,
+}
+
+/// The digest of a stream, and the blocks that are to be added to it.
+#[derive(Debug)]
+pub struct NewBlocks<'a> {
+    /// The digest, of all blocks of the stream before these.
+    pub digest: &'a mut Sha256,
+    /// The blocks, in the stream's order.
+    pub blocks: &'a [[u8; BLOCK]],
 }
 
 impl Default for Sha256 {
@@ -22,24 +31,24 @@ impl Default for Sha256 {
 }
 
 impl Sha256 {
-    /// Adds blocks.
+    /// Adds blocks of the stream.
     pub fn update(&mut self, blocks: &[[u8; BLOCK]]) {
         self.len += blocks.as_flattened().len() as u64;
         compress([&mut self.state], [blocks]);
     }
 
-    /// Adds blocks to two streams.
-    pub fn update_both([(a, blocks_a), (b, blocks_b)]: [(&mut Self, &[[u8; BLOCK]]); 2]) {
-        let both = blocks_a.len().min(blocks_b.len());
-        let [(now_a, later_a), (now_b, later_b)] = [blocks_a, blocks_b].map(|blocks| blocks.split_at(both));
-        a.len += now_a.as_flattened().len() as u64;
-        b.len += now_b.as_flattened().len() as u64;
-        compress([&mut a.state, &mut b.state], [now_a, now_b]);
-        a.update(later_a);
-        b.update(later_b);
+    /// Adds blocks to the digests of two streams, which is faster than one after the other.
+    pub fn update_both(a: NewBlocks<'_>, b: NewBlocks<'_>) {
+        let both = a.blocks.len().min(b.blocks.len());
+        let [(now_a, later_a), (now_b, later_b)] = [a.blocks, b.blocks].map(|blocks| blocks.split_at(both));
+        a.digest.len += now_a.as_flattened().len() as u64;
+        b.digest.len += now_b.as_flattened().len() as u64;
+        compress([&mut a.digest.state, &mut b.digest.state], [now_a, now_b]);
+        a.digest.update(later_a);
+        b.digest.update(later_b);
     }
 
-    /// The digest in hexadecimal, after the last bytes, less than a block.
+    /// The digest in hexadecimal of the whole stream; `rest` is its end, of less than a block.
     pub fn finish(mut self, rest: &[u8]) -> String {
         let bits = 8 * (self.len + rest.len() as u64);
         let mut last = rest.to_vec();
@@ -51,7 +60,7 @@ impl Sha256 {
     }
 }
 
-/// Adds as many blocks to each state.
+/// Adds blocks to each state, the same number to all.
 fn compress<const N: usize>(states: [&mut [u32; 8]; N], blocks: [&[[u8; BLOCK]]; N]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("sha") && is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3") {
@@ -61,7 +70,7 @@ fn compress<const N: usize>(states: [&mut [u32; 8]; N], blocks: [&[[u8; BLOCK]];
     portable(states, blocks);
 }
 
-/// The definition: one stream after the other.
+/// The portable definition: one stream after the other.
 fn portable<const N: usize>(states: [&mut [u32; 8]; N], blocks: [&[[u8; BLOCK]]; N]) {
     for (state, blocks) in states.into_iter().zip(blocks) {
         for block in blocks {
@@ -208,10 +217,10 @@ mod tests {
             loop {
                 match (pieces_a.next(), pieces_b.next()) {
                     (None, None) => break,
-                    (now_a, now_b) => Sha256::update_both([
-                        (&mut digest_a, now_a.unwrap_or_default()),
-                        (&mut digest_b, now_b.unwrap_or_default()),
-                    ]),
+                    (now_a, now_b) => Sha256::update_both(
+                        NewBlocks { digest: &mut digest_a, blocks: now_a.unwrap_or_default() },
+                        NewBlocks { digest: &mut digest_b, blocks: now_b.unwrap_or_default() },
+                    ),
                 }
             }
             prop_assert_eq!(digest_a.finish(rest_a), expected(&a));

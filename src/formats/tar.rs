@@ -2,13 +2,13 @@
 //!
 //! Pure arithmetic and formatting; knows no files. Source: CPython `Lib/tarfile.py`, `TarInfo.create_ustar_header`.
 
-/// Headers and payloads are multiples of this many bytes.
+/// The bytes of a tar block: a header takes one, and payloads are padded to a multiple of it.
 pub const BLOCK: u64 = 512;
-/// The whole file is a multiple of this (`tarfile.RECORDSIZE`).
+/// The bytes of a tar record: the whole file is padded to a multiple of it (`tarfile.RECORDSIZE`).
 pub const RECORD: u64 = 10_240;
 /// The largest payload that the 11 octal digits of a USTAR size field hold: 8 GiB − 1.
 pub const MAX_PAYLOAD: u64 = 0o77_777_777_777;
-/// The longest member name that fits without a prefix field.
+/// The bytes of the longest member name that fits without a prefix field.
 pub const MAX_NAME: usize = 100;
 
 /// The header block of a regular file. `name` is ASCII of at most [`MAX_NAME`] bytes and `size` at most
@@ -32,31 +32,32 @@ pub fn header(name: &str, size: u64) -> [u8; 512] {
     block
 }
 
-/// What a header says of a member.
+/// The name and size that a header gives of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct MemberHeader {
     /// The member's name.
     pub name: String,
-    /// Bytes of its payload.
+    /// The bytes of the member's payload, without padding.
     pub size: u64,
 }
 
 /// Reads the header block of a regular file in the dialect that [`header`] writes; `None` if it is anything else, such
 /// as the zeros at the end or a damaged block.
-pub fn parse(block: &[u8]) -> Option<Entry> {
+pub fn parse(block: &[u8]) -> Option<MemberHeader> {
     let name = block.get(..MAX_NAME)?.split(|byte| *byte == 0).next()?;
     let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?.to_owned();
     let size = std::str::from_utf8(block.get(124..135)?).ok()?;
     let size = u64::from_str_radix(size, 8).ok()?;
-    (header(&name, size) == block).then_some(Entry { name, size })
+    (header(&name, size) == block).then_some(MemberHeader { name, size })
 }
 
-/// The zero bytes after a payload of `size` bytes.
+/// The number of zero bytes after a payload of `size` bytes.
 pub const fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK
 }
 
-/// The zero bytes after the last member, whose padded end is at `end`: two blocks, then up to a full record.
+/// The number of zero bytes after the last member, whose padded end is at byte `end`: two blocks, then up to a full
+/// record.
 pub const fn trailer(end: u64) -> u64 {
     let with_end_blocks = end + 2 * BLOCK;
     with_end_blocks.next_multiple_of(RECORD) - end
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn what_was_written_is_parsed() {
         let right = header("000001_000002.bin", 110_592_000);
-        assert_eq!(parse(&right), Some(Entry { name: "000001_000002.bin".into(), size: 110_592_000 }));
+        assert_eq!(parse(&right), Some(MemberHeader { name: "000001_000002.bin".into(), size: 110_592_000 }));
         assert_eq!(parse(&[0; 512]), None);
         for at in 0..512 {
             let mut wrong = right;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
-use crate::formats::tar::{self, Entry};
+use crate::formats::tar::{self, MemberHeader};
 use crate::plan::members::{Format, Member, with_codec};
 
 /// Plain bytes of a volume that are read at a time.
@@ -60,7 +60,7 @@ pub(super) fn shard(
     let (mut offset, mut written) = (0, 0);
     loop {
         let Some(header) = read(offset, to_usize(tar::BLOCK)) else { return Ok(false) };
-        let Some(Entry { name, size }) = tar::parse(&header) else { break };
+        let Some(MemberHeader { name, size }) = tar::parse(&header) else { break };
         offset += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
         let is_volume = extension == format.extension(Member::Volume);

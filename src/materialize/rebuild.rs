@@ -18,7 +18,7 @@ use crate::base::files::size;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::formats::tar::{self, Entry};
+use crate::formats::tar::{self, MemberHeader};
 use crate::output::checksum;
 use crate::output::journal::{Journals, Line, Run, SkippedSample, append};
 use crate::output::manifest;
@@ -201,7 +201,7 @@ fn keys(file: &File, len: u64) -> io::Result<HashSet<String>> {
         if header == [0; 512] {
             break;
         }
-        let Entry { name, size } = tar::parse(&header).ok_or_else(|| {
+        let MemberHeader { name, size } = tar::parse(&header).ok_or_else(|| {
             let reason = format!("there is no tar header at byte {at}");
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })?;

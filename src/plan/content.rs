@@ -10,7 +10,7 @@ use super::digests::{self, SampleDigest};
 use super::layout::MemberId;
 use super::members::{Member, MemberSizes};
 use super::{Options, Plan, ShardId};
-use crate::dataset::{Sample, Source, Study};
+use crate::dataset::{Origin, Sample, Study};
 use crate::error::{Error, Result};
 use crate::formats::tar;
 use crate::volume::{NpzVolume, Overflow, ShardVolume, Volume};
@@ -63,9 +63,9 @@ impl Plan {
     /// The volume that makes the voxels of a sample.
     pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
         let root = &self.dataset.root;
-        match &sample.source {
-            Source::Npz(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
-            Source::Shard(stored) => {
+        match &sample.origin {
+            Origin::Study(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
+            Origin::Finished(stored) => {
                 Volume::Shard(ShardVolume { path: root.join(&stored.volume.file), member: &stored.volume })
             }
         }
@@ -86,9 +86,9 @@ fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
 
 /// The payload size of the volume's member in bytes.
 fn volume_member_len(options: Options, sample: &Sample) -> u64 {
-    let volume_len = match &sample.source {
-        Source::Npz(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
-        Source::Shard(stored) => stored.volume.len,
+    let volume_len = match &sample.origin {
+        Origin::Study(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
+        Origin::Finished(stored) => stored.volume.len,
     };
     volume_prefix(options, sample).len() as u64 + volume_len
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Sample, Source, Study};
+use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, FILTER};
 use crate::formats::pyjson;
 use crate::volume::Kind;
@@ -72,15 +72,15 @@ impl Format {
 
     /// The payload of a member; empty for [`Member::Volume`], whose bytes come from the volume.
     pub fn payload(self, member: Member, sample: &Sample) -> Vec<u8> {
-        match &sample.source {
-            Source::Npz(study) => match member {
+        match &sample.origin {
+            Origin::Study(study) => match member {
                 Member::Volume => Vec::new(),
                 Member::Json => json(&sample.study_id, study).into_bytes(),
                 Member::Text => study.text.clone().into_bytes(),
                 Member::Labels => self.labels(&study.labels),
             },
             // The three small members of a shard on disk, without the volume before them.
-            Source::Shard(stored) => match member {
+            Origin::Finished(stored) => match member {
                 Member::Volume => Vec::new(),
                 Member::Json | Member::Text | Member::Labels => stored.small[member.index() - 1].clone(),
             },

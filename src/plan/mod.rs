@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::base::parallel::{available_cores, try_map};
-use crate::dataset::{Dataset, Sample, Source};
+use crate::dataset::{Dataset, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::volume::{Kind, Overflow, Storage};
 use content::MeasuredSample;
@@ -218,9 +218,9 @@ impl Plan {
 
     /// Whether all volumes are plain members of shards on disk.
     pub fn is_stored_plain(&self) -> bool {
-        self.dataset.samples.iter().all(|sample| match &sample.source {
-            Source::Shard(stored) => stored.volume.storage == Storage::Plain,
-            Source::Npz(_) => false,
+        self.dataset.samples.iter().all(|sample| match &sample.origin {
+            Origin::Finished(stored) => stored.volume.storage == Storage::Plain,
+            Origin::Study(_) => false,
         })
     }
 }

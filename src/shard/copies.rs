@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::formats::tar;
 use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
-use crate::volume::{Filled, ShardMember, ShardVolume, Sink, Storage};
+use crate::volume::{Filled, ShardVolume, Sink, Storage, VolumeMember};
 
 /// The finished files of plain shards, as whoever serves a plan knows them.
 pub trait ShardFiles: Send + Sync {
@@ -91,7 +91,7 @@ impl Copies {
     }
 
     /// The path of the file that holds a volume's copy, and the place of the voxels in that file.
-    fn find(&self, plan: &Plan, key: Key) -> Option<(PathBuf, ShardMember)> {
+    fn find(&self, plan: &Plan, key: Key) -> Option<(PathBuf, VolumeMember)> {
         if !self.has(plan, key) {
             return None;
         }
@@ -103,7 +103,7 @@ impl Copies {
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
         // The bytes before the voxels in the member are not part of the volume.
         let before_voxels = plan.member_sizes(index)[Member::Volume.index()] - len;
-        let member = ShardMember {
+        let member = VolumeMember {
             file: path.clone(),
             file_id,
             offset: start + tar::BLOCK + before_voxels,

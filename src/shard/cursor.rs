@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::state::State;
 use crate::base::lock::lock;
-use crate::cache::{Key, Reader};
+use crate::cache::{Key, ReaderId};
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
 
@@ -20,7 +20,7 @@ const REORDER: u64 = 2 << 20;
 /// A sequence of reads of one shard by one reader. Dropping it releases what was kept and filled ahead for the reader.
 pub struct Cursor {
     state: Arc<State>,
-    id: Reader,
+    id: ReaderId,
     shard: ShardId,
     position: Mutex<Position>,
 }
@@ -54,7 +54,7 @@ pub(super) struct NotedRead {
 
 impl Cursor {
     /// A cursor at the begin of a shard, for the reader `id`.
-    pub(super) fn new(state: Arc<State>, id: Reader, shard: ShardId) -> Self {
+    pub(super) fn new(state: Arc<State>, id: ReaderId, shard: ShardId) -> Self {
         Self { state, id, shard, position: Mutex::default() }
     }
 
@@ -64,7 +64,7 @@ impl Cursor {
     }
 
     /// The cache's name for the reader.
-    pub(super) fn id(&self) -> Reader {
+    pub(super) fn id(&self) -> ReaderId {
         self.id
     }
 

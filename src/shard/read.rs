@@ -21,7 +21,7 @@ use super::cursor::{Cursor, NotedRead};
 use super::peek;
 use super::state::State;
 use crate::base::num::to_usize;
-use crate::cache::{Key, Poll, Wait};
+use crate::cache::{Key, Poll, Waiter};
 use crate::error::{Error, Result};
 use crate::plan::layout::{Content, MemberId};
 use crate::plan::members::Member;
@@ -230,7 +230,7 @@ impl Read {
     }
 }
 
-impl Wait<Error> for Read {
+impl Waiter<Error> for Read {
     fn ready(mut self: Box<Self>, result: Result<Bytes>) {
         match result {
             Err(error) => (self.done)(Err(error)),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::copies::Copies;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
-use crate::cache::{self, Broken, Key};
+use crate::cache::{self, FillFailure, Key};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::volume::{Filled, Sink, Volume};
@@ -68,14 +68,14 @@ impl Volumes {
     }
 }
 
-impl cache::Source for Volumes {
+impl cache::VolumeSource for Volumes {
     type Error = Error;
 
     fn len(&self, key: Key) -> usize {
         to_usize(self.volume(key).byte_len())
     }
 
-    fn fill(&self, key: Key, writer: &mut cache::Writer<'_, Error>) -> Result<bool> {
+    fn fill(&self, key: Key, writer: &mut cache::VolumeWriter<'_, Error>) -> Result<bool> {
         if let Some(filled) = self.copies.fill(&self.plan, key, &mut CacheSink(writer)) {
             return Ok(filled == Filled::Complete);
         }
@@ -84,10 +84,10 @@ impl cache::Source for Volumes {
         result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
     }
 
-    fn broken(&self, key: Key, cause: Broken) -> Error {
+    fn failure(&self, key: Key, cause: FillFailure) -> Error {
         let error = match cause {
-            Broken::Panic(message) => Error::Internal(message),
-            Broken::NoMemory(error) => {
+            FillFailure::Panic(message) => Error::Internal(message),
+            FillFailure::NoMemory(error) => {
                 Error::system_with_remedy("get memory for the volume", error, "lower --cache-size")
             }
         };
@@ -97,7 +97,7 @@ impl cache::Source for Volumes {
 }
 
 /// The cache's memory as a volume's sink.
-struct CacheSink<'a, 'b>(&'a mut cache::Writer<'b, Error>);
+struct CacheSink<'a, 'b>(&'a mut cache::VolumeWriter<'b, Error>);
 
 impl Sink for CacheSink<'_, '_> {
     fn spare(&mut self) -> &mut [u8] {

@@ -5,57 +5,59 @@
 
 use half::f16;
 
-use super::narrow::{Map, narrow};
+use super::narrow::{LinearF32, narrow};
 use crate::formats::npz::Element;
 
-/// What becomes of a finite value that rounds beyond float16's largest, ±65504.
+/// The treatment of a finite value that rounds beyond float16's largest, ±65504.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Overflow {
     /// The volume is refused, with the voxel's place and value.
     #[default]
     Error,
-    /// ±65504.
+    /// The value becomes ±65504.
     Saturate,
-    /// ±infinity, as NumPy does it.
+    /// The value becomes ±infinity, as with NumPy.
     Inf,
 }
 
-/// What is done to every value before it is cast: x becomes slope · x + intercept.
+/// The linear map of every value before the cast: x becomes slope · x + intercept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Linear {
+    /// The slope.
     pub slope: f64,
+    /// The intercept.
     pub intercept: f64,
 }
 
 impl Linear {
-    /// As NumPy computes it for an array of f32 and Python floats: in f32.
+    /// The map in f32, as NumPy computes it for an array of f32 and Python floats.
     #[expect(clippy::cast_possible_truncation, reason = "meant")]
-    fn in_f32(self) -> Map {
-        Map { slope: self.slope as f32, intercept: self.intercept as f32 }
+    fn in_f32(self) -> LinearF32 {
+        LinearF32 { slope: self.slope as f32, intercept: self.intercept as f32 }
     }
 }
 
 /// A value that float16 cannot hold, under [`Overflow::Error`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct TooLarge {
-    /// Its place in the converted slice.
+    /// The index of the value in the converted slice.
     pub index: usize,
-    /// The value.
+    /// The value, after the linear map.
     pub value: f64,
 }
 
 impl TooLarge {
-    /// The same, `count` elements further on.
+    /// The value with an index that is `count` larger.
     fn after(self, count: usize) -> Self {
         Self { index: self.index + count, ..self }
     }
 }
 
-/// From here on a magnitude rounds to infinity.
+/// The smallest magnitude that rounds to infinity.
 const LIMIT: f64 = 65_520.0;
 
-/// Converts the elements in `source` (whose bytes it may swap in place) to `voxels`; both have the same number of
-/// elements, and `source` is aligned to 8 bytes.
+/// Converts the elements in `source` (whose bytes it may swap in place) to `voxels`, after the map `linear` if there is
+/// one. Both have the same number of elements, and `source` is aligned to 8 bytes.
 ///
 /// # Errors
 /// [`TooLarge`] under [`Overflow::Error`]; `voxels` is then unspecified.
@@ -88,7 +90,7 @@ pub(super) fn to_f16(
     Ok(())
 }
 
-/// The same with a map before it.
+/// Converts as [`to_f16`] does, after the map `linear`.
 fn mapped(
     element: Element,
     big_endian: bool,
@@ -127,7 +129,7 @@ fn mapped(
     }
 }
 
-/// The elements in `source` (whose bytes it may swap in place) as mapped f32 values.
+/// Converts the elements in `source` (whose bytes it may swap in place) to f32 values in `out`, after the map `linear`.
 pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linear: Linear, out: &mut [f32]) {
     if big_endian {
         swap_bytes(element.size(), source);
@@ -160,11 +162,20 @@ fn swap_bytes(size: usize, bytes: &mut [u8]) {
     }
 }
 
+/// Converts f32 values to float16.
+///
+/// # Errors
+/// [`TooLarge`] under [`Overflow::Error`]; `voxels` is then unspecified.
 pub(super) fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
     from_mapped_f32(source, None, voxels, overflow)
 }
 
-fn from_mapped_f32(source: &[f32], map: Option<Map>, voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+fn from_mapped_f32(
+    source: &[f32],
+    map: Option<LinearF32>,
+    voxels: &mut [f16],
+    overflow: Overflow,
+) -> Result<(), TooLarge> {
     const BLOCK: usize = 4096; // of which one value that does not fit makes a slow one
     for (block, (source, voxels)) in source.chunks(BLOCK).zip(voxels.chunks_mut(BLOCK)).enumerate() {
         if narrow(source, map, voxels) {

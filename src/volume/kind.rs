@@ -1,4 +1,4 @@
-//! What becomes of a volume's values and shape: the kinds, the dialects of the sources, and the recipe of one volume.
+//! The treatment of values and shapes: the kinds of volume, the dialects of the arrays, and the recipe of one volume.
 //! Pure: decided from headers and tables alone.
 
 use std::str::FromStr;
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::formats::npz::{Array, Element};
 
-/// The kinds of volume.
+/// The kind of the volumes: the unit and the shape of their voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The array as it is.
+    /// The values and the shape of the array.
     #[default]
     Stored,
-    /// HU: slope · x + intercept.
+    /// Values in HU (slope · x + intercept), the shape of the array.
     Rescaled,
-    /// HU, clipped, resampled to one spacing, divided by 1000, cropped and padded to one shape.
+    /// Values in HU, clipped, resampled to one spacing, divided by 1000, cropped and padded to one shape.
     Preprocessed,
 }
 
-/// What the arrays of a data set hold; the axes are height, width, depth unless stated.
+/// The unit, spacing and axes of the arrays of a data set; the axes are height, width, depth unless stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -32,17 +32,17 @@ pub enum Dialect {
     Normalized,
 }
 
-/// Where slope and intercept come from.
+/// The source of slope and intercept.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Rescale {
     /// The metadata table, unless the values contradict it.
     #[default]
     Auto,
-    /// The metadata table.
+    /// The metadata table, whatever the values are.
     Table,
-    /// The values are HU already.
+    /// No rescaling: the values are HU already.
     None,
-    /// These.
+    /// A slope and an intercept that the user gives.
     Values(f64, f64),
 }
 
@@ -63,41 +63,41 @@ impl FromStr for Rescale {
     }
 }
 
-/// Which volumes are resampled.
+/// The choice of the volumes that are resampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Resample {
-    /// Those of native spacing.
+    /// The volumes of native spacing.
     #[default]
     Auto,
-    /// All.
+    /// All volumes.
     Always,
-    /// None.
+    /// No volume.
     Never,
 }
 
-/// What the user asked for.
+/// The user's options for the kind of the volumes.
 #[derive(Clone, Copy, Debug)]
 pub struct KindOptions {
     /// The kind.
     pub kind: Kind,
-    /// The dialect; by default that of the array's name and type.
+    /// The dialect of the arrays; by default that of the array's name and type.
     pub dialect: Option<Dialect>,
-    /// Slope and intercept.
+    /// The source of slope and intercept.
     pub rescale: Rescale,
-    /// Which volumes are resampled.
+    /// The choice of the volumes that are resampled.
     pub resample: Resample,
-    /// Target spacing of height, width and depth, in mm.
+    /// The target spacing of height, width and depth, in mm.
     pub spacing: [f64; 3],
-    /// Target shape: height, width, depth.
+    /// The target shape: height, width, depth, in voxels.
     pub shape: [u64; 3],
-    /// HU are clipped to this.
+    /// The lowest and the highest HU, which values are clipped to.
     pub hu_range: [f64; 2],
-    /// What is put around a volume that is smaller than the shape.
+    /// The voxel value around a volume that is smaller than the shape, in HU / 1000.
     pub pad_value: f64,
 }
 
 impl Default for KindOptions {
-    /// Those of CT-CLIP.
+    /// The options of CT-CLIP.
     fn default() -> Self {
         Self {
             kind: Kind::Stored,
@@ -112,10 +112,10 @@ impl Default for KindOptions {
     }
 }
 
-/// Numbers separated by commas.
+/// Reads `N` numbers with commas between them.
 ///
 /// # Errors
-/// It is not as many finite numbers as wanted.
+/// A message if the text is not `N` finite numbers.
 pub fn floats<const N: usize>(text: &str) -> Result<[f64; N], String> {
     let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse::<f64>()).collect();
     let numbers = numbers.ok().filter(|numbers| numbers.iter().all(|number| number.is_finite()));
@@ -133,7 +133,7 @@ pub enum Axes {
 }
 
 impl Axes {
-    /// Height, width and depth of an array's shape.
+    /// The height, width and depth of an array of this shape.
     pub fn hwd(self, shape: [u64; 3]) -> [u64; 3] {
         match self {
             Self::Hwd => shape,
@@ -142,53 +142,53 @@ impl Axes {
     }
 }
 
-/// How one volume is made.
+/// The steps from an array to one volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Recipe {
-    /// Cast.
+    /// A cast to float16.
     Stored,
-    /// slope · x + intercept, then cast.
+    /// x becomes slope · x + intercept, then a cast to float16.
     Rescaled {
-        /// HU per stored unit.
+        /// The slope, in HU per stored unit.
         slope: f64,
-        /// HU.
+        /// The intercept, in HU.
         intercept: f64,
-        /// Of the source; the result is height, width, depth.
+        /// The order of the array's axes; those of the volume are height, width, depth.
         axes: Axes,
     },
-    /// All steps.
+    /// All steps of a preprocessed volume.
     Preprocessed(Preprocess),
 }
 
 /// The steps of a preprocessed volume, in their order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
-    /// x becomes slope · x + intercept.
+    /// Step 1: the slope of x → slope · x + intercept, in HU per stored unit.
     pub slope: f64,
-    /// As above.
+    /// Step 1: the intercept, in HU.
     pub intercept: f64,
-    /// Then it is clipped to this,
+    /// Step 2: the lowest and the highest value, which values are clipped to.
     pub clip: [f64; 2],
-    /// and resampled to this many voxels (height, width, depth), or left as it is;
+    /// Step 3: the voxels that the array is resampled to (height, width, depth); those of the array for no resampling.
     pub resampled: [u64; 3],
-    /// Whether that is done: the sizes may happen to be those of the source.
+    /// Step 3: whether the array is resampled. The numbers of voxels may be equal by chance.
     pub is_resampled: bool,
-    /// divided by this,
+    /// Step 4: the divisor of the values.
     pub divisor: f64,
-    /// cropped and padded around its middle to this shape,
+    /// Step 5: the shape (height, width, depth) that the result is cropped and padded to, around its middle.
     pub shape: [u64; 3],
-    /// with this value.
+    /// Step 5: the value of the padding.
     pub pad_value: f64,
-    /// Of the source.
+    /// The order of the array's axes.
     pub axes: Axes,
 }
 
-/// What the metadata table says of a volume, NaN or "nan" where it says nothing.
+/// The metadata table's values that a recipe is made from; NaN or "nan" where a value is missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry<'a> {
-    /// HU per stored unit.
+    /// `RescaleSlope`, in HU per stored unit.
     pub slope: f64,
-    /// HU.
+    /// `RescaleIntercept`, in HU.
     pub intercept: f64,
     /// `XYSpacing`, such as "[0.75, 0.75]" in mm.
     pub xy_spacing: &'a str,
@@ -197,10 +197,10 @@ pub struct Geometry<'a> {
 }
 
 impl Recipe {
-    /// The recipe of a volume.
+    /// The recipe for the volume in `array`, of the kind that `options` ask for.
     ///
     /// # Errors
-    /// Why it cannot be of this kind, as a reason to leave the sample out.
+    /// The reason why the volume cannot be of this kind, for the list of left-out samples.
     pub fn new(options: &KindOptions, array: &Array, geometry: Geometry<'_>) -> Result<Self, String> {
         if options.kind == Kind::Stored {
             return Ok(Self::Stored);
@@ -222,7 +222,7 @@ impl Recipe {
         // Values that are divided already are not multiplied first: it would cost a rounding.
         let divisor = if dialect == Dialect::Normalized { 1.0 } else { 1000.0 };
         let clip = options.hu_range.map(|hu| hu / 1000.0 * divisor);
-        let source = axes.hwd(array_shape(array));
+        let source = axes.hwd(array.shape());
         let is_resampled = match options.resample {
             Resample::Auto => dialect == Dialect::Native,
             Resample::Always => true,
@@ -243,7 +243,8 @@ impl Recipe {
         }))
     }
 
-    /// The result's shape; the array's axes for a stored volume, height, width, depth for the others.
+    /// The shape of the volume that is made of an array of shape `source`: the array's axes for a stored volume;
+    /// height, width, depth for the other kinds.
     pub fn shape(&self, source: [u64; 3]) -> [u64; 3] {
         match self {
             Self::Stored => source,
@@ -252,7 +253,12 @@ impl Recipe {
         }
     }
 
-    /// The kind.
+    /// Whether every voxel is made of the element at its own place in the array.
+    pub fn keeps_places(&self) -> bool {
+        matches!(self, Self::Stored | Self::Rescaled { axes: Axes::Hwd, .. })
+    }
+
+    /// The kind of the volume.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Stored => Kind::Stored,
@@ -263,7 +269,7 @@ impl Recipe {
 }
 
 impl Dialect {
-    /// The dialect that an array's name and type stand for.
+    /// The dialect that the array's name and element type stand for; `None` if they stand for none.
     pub fn of(array: &Array) -> Option<Self> {
         use Element::{F16, F32, F64, I16};
         match (array.member.name.as_str(), array.header.element) {
@@ -279,11 +285,6 @@ impl Dialect {
     }
 }
 
-fn array_shape(array: &Array) -> [u64; 3] {
-    let shape = &array.header.shape;
-    [shape[0], shape[1], shape[2]] // `npz::inspect` admits three axes only
-}
-
 fn linear(rescale: Rescale, dialect: Dialect, geometry: Geometry<'_>) -> Result<(f64, f64), String> {
     match (dialect, rescale) {
         (Dialect::Hu | Dialect::Normalized, _) | (_, Rescale::None) => Ok((1.0, 0.0)),
@@ -295,8 +296,8 @@ fn linear(rescale: Rescale, dialect: Dialect, geometry: Geometry<'_>) -> Result<
     }
 }
 
-/// Upstream's arithmetic, in f64 and in its order: `int(n * (current / target))`. Like it, this takes the first of the
-/// two in-plane spacings for both axes.
+/// The numbers of voxels after resampling, by the original converter's arithmetic, in f64 and in its order:
+/// `int(n * (current / target))`. Like the converter, this takes the first of the two in-plane spacings for both axes.
 fn resampled(options: &KindOptions, source: [u64; 3], geometry: Geometry<'_>) -> Result<[u64; 3], String> {
     let list = geometry.xy_spacing.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
     let xy = floats::<2>(list).ok().filter(|[x, y]| *x > 0.0 && (x - y).abs() <= 1e-6 * x);

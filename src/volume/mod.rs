@@ -6,10 +6,10 @@
 //! plane. The source's file identity is checked before and after: a file that changed is an error, never a mixture.
 
 mod cast;
-
 mod kind;
 mod narrow;
 mod planes;
+mod planned_file;
 mod resample;
 mod scratch;
 mod shard_file;
@@ -24,33 +24,33 @@ use half::f16;
 
 pub use cast::Overflow;
 pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
-pub use shard_file::{ShardMember, ShardVolume, Storage, read_table};
+pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
-pub use value_check::{Doubt, doubt};
+pub use value_check::{ValueMismatch, check_values};
 
-use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{self, Array, Compression, Payload};
 use cast::{Linear, TooLarge, to_f16};
-use planes::Planes;
-use scratch::{Block, CHUNK_LEN, Scratch};
-use transpose::Collected;
+use planes::PlaneSteps;
+use planned_file::PlannedFile;
+use scratch::{CHUNK_LEN, Scratch, VoxelBuffer};
+use transpose::{BlockSize, PlaneBlock};
 
-/// Bytes of a float16 voxel.
+/// The bytes of a float16 voxel.
 pub const VOXEL: u64 = 2;
 
-/// Where the voxels go, from the first to the last.
+/// The destination of a volume's bytes, which come in order, from the first to the last.
 pub trait Sink {
-    /// The bytes that are not handed on yet; at the start those of the whole volume.
+    /// The memory for the bytes that are not handed on yet; at the start for those of the whole volume.
     fn spare(&mut self) -> &mut [u8];
     /// Hands on the first `len` bytes of [`Self::spare`].
     fn publish(&mut self, len: usize);
-    /// Whether nobody wants the rest any more; asked between chunks.
+    /// Whether the rest is not wanted any more; asked between chunks.
     fn cancelled(&mut self) -> bool;
 }
 
-/// How a fill ended when it did not fail.
+/// The end of a fill that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// Every voxel was published, and the source's checksum is right.
@@ -59,31 +59,33 @@ pub enum Filled {
     Cancelled,
 }
 
-/// A volume that is made from an NPZ: its array and how that becomes voxels.
+/// A volume that is made from an NPZ file: the array, and the steps from it to the voxels.
 #[derive(Clone, Debug)]
 pub struct NpzVolume<'a> {
     /// The NPZ file.
     pub path: PathBuf,
-    /// The array in it.
+    /// The array in the NPZ file.
     pub array: &'a Array,
-    /// What becomes of its values and shape.
+    /// The steps from the array's values and shape to those of the volume.
     pub recipe: &'a Recipe,
-    /// What becomes of values that float16 cannot hold.
+    /// The treatment of values that float16 cannot hold.
     pub overflow: Overflow,
 }
 
 impl NpzVolume<'_> {
-    /// The shape of the result: the array's, or height, width, depth.
+    /// The shape of the volume: that of the array for a stored volume; height, width, depth for the other kinds.
     pub fn shape(&self) -> [u64; 3] {
-        let shape = &self.array.header.shape;
-        self.recipe.shape([shape[0], shape[1], shape[2]]) // `npz::inspect` admits three axes only
+        self.recipe.shape(self.array.shape())
     }
 
-    /// The steps plane by plane, for a result in which not every voxel is that of the same place in the source.
-    fn planes(&self) -> Option<Planes> {
+    /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
+    fn planes(&self) -> Option<PlaneSteps> {
         let header = &self.array.header;
+        if self.recipe.keeps_places() {
+            return None;
+        }
         match self.recipe {
-            Recipe::Stored | Recipe::Rescaled { axes: Axes::Hwd, .. } => None,
+            Recipe::Stored => None,
             Recipe::Rescaled { slope, intercept, axes } => {
                 let (clip, shape) = ([f64::NEG_INFINITY, f64::INFINITY], self.shape());
                 let (slope, intercept, axes) = (*slope, *intercept, *axes);
@@ -98,18 +100,18 @@ impl NpzVolume<'_> {
                     pad_value: 0.0,
                     axes,
                 };
-                Some(Planes::new(header, &steps))
+                Some(PlaneSteps::new(header, &steps))
             }
-            Recipe::Preprocessed(steps) => Some(Planes::new(header, steps)),
+            Recipe::Preprocessed(steps) => Some(PlaneSteps::new(header, steps)),
         }
     }
 
-    /// The length of the result in bytes, known without reading a voxel.
+    /// The length of the volume in bytes, known without reading a voxel.
     pub fn byte_len(&self) -> u64 {
         self.shape().iter().product::<u64>() * VOXEL
     }
 
-    /// Writes all voxels to `sink`: as they come, the last ones when the checksum was found right; or, with
+    /// Writes all voxels to `sink`: as they are made, the last ones when the checksum was found right; or, with
     /// `verify_first`, all of them only then.
     ///
     /// # Errors
@@ -120,20 +122,20 @@ impl NpzVolume<'_> {
         let filled = Scratch::with(|scratch| {
             let payload = Payload::open(&self.path, &file, self.array, &mut scratch.inflater)?;
             if let Some(planes) = self.planes() {
-                return planes.fill(self, &file, payload, &mut scratch.block, sink, verify_first);
+                return planes.fill(self, &file, payload, &mut scratch.buffer, sink, verify_first);
             }
             let in_order = !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1;
             if in_order {
                 self.fill_in_order(&file, payload, &mut scratch.chunk, sink, verify_first)
             } else {
-                self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.block, sink)
+                self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.buffer, sink)
             }
         });
-        if matches!(filled, Ok(Last::Cancelled)) {
+        if matches!(filled, Ok(FillEnd::Cancelled)) {
             return Ok(Filled::Cancelled);
         }
         self.check_unchanged(&file)?; // first: a changed file explains every other failure
-        if filled? == Last::Withheld {
+        if filled? == FillEnd::Withheld {
             let rest = sink.spare().len();
             sink.publish(rest);
             return Ok(Filled::Complete);
@@ -142,10 +144,9 @@ impl NpzVolume<'_> {
     }
 
     /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating
-    /// one costs four times that. `None` where only a whole fill can tell (Fortran order,
-    /// preprocessed).
+    /// a byte costs four times that. `None` where a whole fill is needed (Fortran order, preprocessed).
     pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
-        if !matches!(self.recipe, Recipe::Stored | Recipe::Rescaled { axes: Axes::Hwd, .. }) {
+        if !self.recipe.keeps_places() {
             return None;
         }
         let ratio = self.array.header.element.size() as u64 / VOXEL.min(self.array.header.element.size() as u64);
@@ -156,11 +157,12 @@ impl NpzVolume<'_> {
         }
     }
 
-    /// Reads `out.len()` bytes of the result at `offset` without keeping anything and without the checksum, which
-    /// covers the whole: for readers that look at the tar headers around a volume.
+    /// Reads `out.len()` bytes of the volume at `offset` without keeping anything and without the checksum, which
+    /// covers the whole volume: for readers that look at the tar headers around it.
     ///
     /// # Errors
-    /// As [`Self::fill`].
+    /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
+    /// does not fit, [`Error::Io`] if reading failed.
     pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let file = self.open()?;
         let result = Scratch::with(|scratch| self.peek_from(&file, offset, out, scratch));
@@ -178,12 +180,7 @@ impl NpzVolume<'_> {
             Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.inflater)?),
         };
         if let Some(payload) = &mut payload {
-            let mut left = at * element;
-            while left > 0 {
-                let n = left.min(CHUNK_LEN);
-                payload.read_exact(&mut scratch.chunk[..n])?;
-                left -= n;
-            }
+            payload.skip((at * element) as u64, &mut scratch.chunk)?;
         }
         let mut voxels = [f16::ZERO; 8192];
         let mut done = 0;
@@ -203,27 +200,25 @@ impl NpzVolume<'_> {
         Ok(())
     }
 
+    fn planned_file(&self) -> PlannedFile<'_> {
+        let (path, file_id) = (&self.path, &self.array.file_id);
+        PlannedFile { path, file_id, opening: "open the file", stating: "stat the file" }
+    }
+
     fn open(&self) -> Result<File> {
-        let file = File::open(&self.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => self.changed("it is gone".into()),
-            _ => Error::io(&self.path, "open the file", error),
-        })?;
-        self.check_unchanged(&file)?;
-        // Doubles the kernel's read-ahead; advice only, so a file system that has none is fine.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Ok(file)
+        self.planned_file().open()
     }
 
     fn check_unchanged(&self, file: &File) -> Result<()> {
-        let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the file", error))?;
-        match self.array.file_id.difference(&FileId::of(&metadata)) {
-            None => Ok(()),
-            Some(detail) => Err(self.changed(detail)),
-        }
+        self.planned_file().check_unchanged(file)
     }
 
-    fn changed(&self, detail: String) -> Error {
-        Error::Changed { path: self.path.clone(), detail }
+    /// The block in which the volume's planes are transposed, in `buffer`.
+    fn plane_block<'b>(&self, buffer: &'b mut VoxelBuffer) -> Result<PlaneBlock<'b>> {
+        let size = BlockSize::new(self.shape());
+        let scratch = buffer.with_len(size.scratch_len());
+        let scratch = scratch.map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
+        Ok(PlaneBlock::new(scratch, size))
     }
 
     fn cast(&self, source: &mut [u8], voxels: &mut [f16], first: usize) -> Result<()> {
@@ -238,8 +233,8 @@ impl NpzVolume<'_> {
             .map_err(|TooLarge { index, value }| too_large(&self.path, header, first + index, value))
     }
 
-    /// Whether a part of the volume that ends at byte `end` may reach into its last chunk, which a fill publishes only
-    /// when the checksum was found right: so whoever reads a whole volume cannot miss that it is damaged.
+    /// Whether a part of the volume that ends at byte `end` may reach into the last chunk, which a fill publishes only
+    /// when the checksum was found right: so a reader of the whole volume cannot miss that it is damaged.
     pub fn reaches_last_chunk(&self, end: u64) -> bool {
         end + (CHUNK_LEN as u64) * VOXEL > self.byte_len()
     }
@@ -252,13 +247,13 @@ impl NpzVolume<'_> {
         chunk: &mut [u8],
         sink: &mut impl Sink,
         verify_first: bool,
-    ) -> Result<Last> {
+    ) -> Result<FillEnd> {
         let element = self.array.header.element.size();
         let mut first = 0;
         let mut withheld = 0;
         loop {
             if sink.cancelled() {
-                return Ok(Last::Cancelled);
+                return Ok(FillEnd::Cancelled);
             }
             let spare = &mut sink.spare()[withheld..];
             let left = spare.len() / to_usize(VOXEL);
@@ -272,7 +267,7 @@ impl NpzVolume<'_> {
             }
             if count == left {
                 payload.finish()?;
-                return Ok(Last::Withheld);
+                return Ok(FillEnd::Withheld);
             }
             if verify_first {
                 withheld += count * to_usize(VOXEL);
@@ -288,21 +283,18 @@ impl NpzVolume<'_> {
         &self,
         mut payload: Payload<'_>,
         chunk: &mut [u8],
-        block: &mut Block,
+        buffer: &mut VoxelBuffer,
         sink: &mut impl Sink,
-    ) -> Result<Last> {
-        let collected = Collected::new(self.shape());
-        let scratch = block.with_len(collected.scratch_len());
-        let scratch = scratch.map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
-        let mut block = transpose::Block::new(scratch, collected);
+    ) -> Result<FillEnd> {
+        let mut block = self.plane_block(buffer)?;
         let depth = to_usize(self.shape()[2]);
         let element = self.array.header.element.size();
         let mut first = 0;
-        for start in (0..depth).step_by(collected.step) {
-            let range = start..depth.min(start + collected.step);
+        for start in (0..depth).step_by(block.step()) {
+            let range = start..depth.min(start + block.step());
             for plane in range.clone() {
                 if sink.cancelled() {
-                    return Ok(Last::Cancelled);
+                    return Ok(FillEnd::Cancelled);
                 }
                 for voxels in block.plane(plane).chunks_mut(CHUNK_LEN / element) {
                     let source = &mut chunk[..voxels.len() * element];
@@ -316,25 +308,21 @@ impl NpzVolume<'_> {
             block.scatter(range, bytemuck::cast_slice_mut(sink.spare()));
         }
         payload.finish()?;
-        Ok(Last::Withheld)
+        Ok(FillEnd::Withheld)
     }
 }
 
 /// Reads the rest of an array to find out whether it is damaged, which would explain a value that does not fit.
 fn damage(mut payload: Payload<'_>, chunk: &mut [u8]) -> Option<Error> {
-    while payload.remaining() > 0 {
-        let len = CHUNK_LEN.min(to_usize(payload.remaining()));
-        if let Err(error) = payload.read_exact(&mut chunk[..len]) {
-            return Some(error);
-        }
-    }
-    payload.finish().err()
+    payload.skip(payload.remaining(), chunk).and_then(|()| payload.finish()).err()
 }
 
+/// The end of the part of a fill that reads the source.
 #[derive(PartialEq, Eq)]
-enum Last {
-    /// The last bytes are written and checked, but not published.
+enum FillEnd {
+    /// All bytes are made and the checksum is right; the last bytes are not published yet.
     Withheld,
+    /// The sink was cancelled.
     Cancelled,
 }
 

@@ -3,28 +3,30 @@
 
 use half::f16;
 
-/// x becomes slope · x + intercept, in f32.
+/// A linear map in f32: x becomes slope · x + intercept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Map {
+pub(super) struct LinearF32 {
+    /// The slope.
     pub slope: f32,
+    /// The intercept.
     pub intercept: f32,
 }
 
-impl Map {
-    /// As NumPy rounds it: twice, never fused.
+impl LinearF32 {
+    /// The mapped value, rounded as by NumPy: twice, never fused.
     pub(super) fn apply(self, x: f32) -> f32 {
         x * self.slope + self.intercept
     }
 }
 
-/// Magnitudes up to this round to a finite float16: the last f32 below 65520. As bits they order like the numbers,
-/// with infinity and NaN above them all.
+/// The bits of the largest magnitude that rounds to a finite float16: the last f32 below 65520. The bits of magnitudes
+/// are ordered like the numbers, with infinity and NaN above them all.
 const LARGEST: u32 = 0x477f_efff;
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// Converts `source`, after `map`. False if a value is infinite, NaN or rounds beyond ±65504; `voxels` is then
-/// unspecified, because the processor's instruction treats those otherwise than NumPy.
-pub(super) fn narrow(source: &[f32], map: Option<Map>, voxels: &mut [f16]) -> bool {
+/// Converts `source` to `voxels`, after `map` if there is one. False if a value is infinite, NaN or rounds beyond
+/// ±65504; `voxels` is then unspecified, because the processor's instruction treats such values otherwise than NumPy.
+pub(super) fn narrow(source: &[f32], map: Option<LinearF32>, voxels: &mut [f16]) -> bool {
     debug_assert_eq!(source.len(), voxels.len());
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
@@ -34,8 +36,8 @@ pub(super) fn narrow(source: &[f32], map: Option<Map>, voxels: &mut [f16]) -> bo
     portable(source, map, voxels)
 }
 
-/// The definition: one value after the other.
-fn portable(source: &[f32], map: Option<Map>, voxels: &mut [f16]) -> bool {
+/// The portable definition: one value after the other.
+fn portable(source: &[f32], map: Option<LinearF32>, voxels: &mut [f16]) -> bool {
     let mut excess = 0;
     for (x, voxel) in source.iter().zip(voxels) {
         let x = map.map_or(*x, |map| map.apply(*x));
@@ -55,10 +57,10 @@ mod x86 {
 
     use half::f16;
 
-    use super::{LARGEST, MAGNITUDE, Map};
+    use super::{LARGEST, LinearF32, MAGNITUDE};
 
     #[target_feature(enable = "avx2,f16c")]
-    pub(super) fn narrow(source: &[f32], map: Option<Map>, voxels: &mut [f16]) -> bool {
+    pub(super) fn narrow(source: &[f32], map: Option<LinearF32>, voxels: &mut [f16]) -> bool {
         let mapped = map.map(|map| (_mm256_set1_ps(map.slope), _mm256_set1_ps(map.intercept)));
         // Two loops, because the map is not the identity for 1 and 0: it makes +0 of -0.
         let all_fit = match mapped {
@@ -69,7 +71,7 @@ mod x86 {
         super::portable(&source[rest..], map, &mut voxels[rest..]) && all_fit
     }
 
-    /// All whole groups of eight.
+    /// Converts all whole groups of eight.
     #[target_feature(enable = "avx2,f16c")]
     #[inline]
     fn convert(source: &[f32], voxels: &mut [f16], map: impl Fn(__m256) -> __m256) -> bool {
@@ -100,7 +102,9 @@ mod tests {
             .flat_map(|x| [x, x.next_up(), x.next_down(), x + x * 2f32.powi(-11)])
             .filter(|x| x.abs() < 65_520.0)
             .collect();
-        for map in [None, Some(Map { slope: 1.0, intercept: 0.0 }), Some(Map { slope: 0.37, intercept: -1024.5 })] {
+        for map in
+            [None, Some(LinearF32 { slope: 1.0, intercept: 0.0 }), Some(LinearF32 { slope: 0.37, intercept: -1024.5 })]
+        {
             for _ in 0..9 {
                 values.pop();
                 let (mut fast, mut slow) = (vec![f16::ZERO; values.len()], vec![f16::ZERO; values.len()]);
@@ -119,7 +123,7 @@ mod tests {
                     assert!(narrow(&values, None, &mut voxels));
                     values[at] = bad;
                     assert!(!narrow(&values, None, &mut voxels), "{bad} at {at} of {len}");
-                    let map = Map { slope: 0.5, intercept: 0.0 };
+                    let map = LinearF32 { slope: 0.5, intercept: 0.0 };
                     values[at] = bad * 2.0;
                     assert!(!narrow(&values, Some(map), &mut voxels), "{bad} at {at} of {len}, mapped");
                 }

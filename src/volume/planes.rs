@@ -1,17 +1,17 @@
 //! A source array plane by plane: mapped, clipped, resampled, and put where it belongs in height, width, depth.
 //!
 //! The slowest axis in memory is that of the planes. Each plane that has a weight is mapped and resampled along its two
-//! axes; two of them are kept, between which the result's planes lie. Where the slowest axis is the height, each of
-//! these is the next part of the result and is published at once; else the result is put together in memory first.
+//! axes; the last two are kept, and the volume's planes are interpolated between them. Where the slowest axis is the
+//! height, each plane is the next part of the volume and is published at once; else the volume is put together in
+//! memory first.
 
 use half::f16;
 
 use super::cast::{Linear, TooLarge, from_f32, widen};
 use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
-use super::scratch::{Block, CHUNK_LEN};
-use super::transpose::{self, Collected};
-use super::{Last, NpzVolume, Sink};
+use super::scratch::{CHUNK_LEN, VoxelBuffer};
+use super::{FillEnd, NpzVolume, Sink};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayHeader, Payload};
@@ -20,17 +20,19 @@ const HEIGHT: usize = 0;
 const WIDTH: usize = 1;
 const DEPTH: usize = 2;
 
-/// The steps for one volume.
-pub(super) struct Planes {
+/// The steps from an array to one volume, plane by plane.
+pub(super) struct PlaneSteps {
     linear: Linear,
     clip: [f32; 2],
     divisor: f32,
     pad: f16,
-    /// From the slowest in memory to the fastest: the axis, and which of the result's it is.
+    /// The axes, from the slowest in memory to the fastest, each with its number in the volume (`HEIGHT`, `WIDTH`,
+    /// `DEPTH`).
     axes: [(Axis, usize); 3],
 }
 
-impl Planes {
+impl PlaneSteps {
+    /// The steps `steps` for an array with this header.
     pub(super) fn new(header: &ArrayHeader, steps: &Preprocess) -> Self {
         let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
         let axis =
@@ -51,33 +53,38 @@ impl Planes {
         }
     }
 
-    /// Fills the volume; its last plane waits for the checksum, all of it where nothing may be handed on before.
+    /// Makes all bytes of the volume in `sink`. The last plane is not published, and with `verify_first` nothing is:
+    /// the caller publishes the rest once the checksum was found right.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if the file changed, [`Error::Malformed`] if its data is damaged or a value does not fit,
+    /// [`Error::Io`] if reading failed.
     pub(super) fn fill(
         &self,
         volume: &NpzVolume<'_>,
         file: &std::fs::File,
         payload: Payload<'_>,
-        block: &mut Block,
+        buffer: &mut VoxelBuffer,
         sink: &mut impl Sink,
         verify_first: bool,
-    ) -> Result<Last> {
-        let mut source = Source::new(self, volume, payload);
+    ) -> Result<FillEnd> {
+        let mut source = PlaneReader::new(self, volume, payload);
         let finished = match self.axes[0].1 {
             HEIGHT => self.by_height(&mut source, volume, file, sink, verify_first)?,
-            DEPTH => self.by_depth(&mut source, volume, block, sink)?,
+            DEPTH => self.by_depth(&mut source, volume, buffer, sink)?,
             _ => self.by_width(&mut source, sink)?,
         };
         if !finished || !source.skip_rest(|| sink.cancelled())? {
-            return Ok(Last::Cancelled);
+            return Ok(FillEnd::Cancelled);
         }
         source.payload.finish()?;
-        Ok(Last::Withheld)
+        Ok(FillEnd::Withheld)
     }
 
-    /// The result in order; false if it was cancelled.
+    /// Makes the volume in order, plane by plane along the height; false if the fill was cancelled.
     fn by_height<S: Sink>(
         &self,
-        source: &mut Source<'_>,
+        source: &mut PlaneReader<'_>,
         volume: &NpzVolume<'_>,
         file: &std::fs::File,
         sink: &mut S,
@@ -109,23 +116,20 @@ impl Planes {
         Ok(true)
     }
 
-    /// Planes along the depth, transposed in blocks.
+    /// Makes the volume of planes along the depth, transposed in blocks; false if the fill was cancelled.
     fn by_depth<S: Sink>(
         &self,
-        source: &mut Source<'_>,
+        source: &mut PlaneReader<'_>,
         volume: &NpzVolume<'_>,
-        block: &mut Block,
+        buffer: &mut VoxelBuffer,
         sink: &mut S,
     ) -> Result<bool> {
-        let collected = Collected::new(volume.shape());
-        let scratch = block.with_len(collected.scratch_len());
-        let scratch = scratch.map_err(|error| Error::io(&volume.path, "get memory to transpose", error))?;
-        let mut block = transpose::Block::new(scratch, collected);
+        let mut block = volume.plane_block(buffer)?;
         let [height, _, depth] = volume.shape().map(to_usize);
         // A plane of the block has the height as its fastest axis.
         let is_transposed = self.axes[1].1 == HEIGHT;
-        for start in (0..depth).step_by(collected.step) {
-            let range = start..depth.min(start + collected.step);
+        for start in (0..depth).step_by(block.step()) {
+            let range = start..depth.min(start + block.step());
             for at in range.clone() {
                 let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
                 let out = block.plane(at);
@@ -146,8 +150,8 @@ impl Planes {
         Ok(true)
     }
 
-    /// Planes along the width, of which the rows lie along the depth.
-    fn by_width<S: Sink>(&self, source: &mut Source<'_>, sink: &mut S) -> Result<bool> {
+    /// Makes the volume of planes along the width, whose rows lie along the depth; false if the fill was cancelled.
+    fn by_width<S: Sink>(&self, source: &mut PlaneReader<'_>, sink: &mut S) -> Result<bool> {
         let (width, depth) = (self.axes[0].0.len, self.axes[2].0.len);
         bytemuck::cast_slice_mut::<_, f16>(sink.spare()).fill(self.pad);
         for at in 0..width {
@@ -162,25 +166,25 @@ impl Planes {
     }
 }
 
-/// The source's planes as they come, and the two that the result's next plane lies between.
-struct Source<'a> {
-    planes: &'a Planes,
+/// A reader of the array's planes in order; it keeps the two between which the volume's next plane is interpolated.
+struct PlaneReader<'a> {
+    planes: &'a PlaneSteps,
     volume: &'a NpzVolume<'a>,
     payload: Payload<'a>,
-    /// The number of the plane that comes next.
+    /// The number of the plane that is read next.
     next: usize,
-    /// Source bytes of some rows.
+    /// Array bytes of some rows.
     bytes: Vec<u8>,
     row: Vec<f32>,
     /// Rows of one plane, resampled along the fastest axis.
     rows: Vec<f32>,
-    /// Resampled planes: that before the last, and the last.
+    /// The last two resampled planes: the one before the last, and the last.
     pair: [Vec<f32>; 2],
     between: Vec<f32>,
     result: Vec<f16>,
 }
 
-/// A plane of the result without its padding.
+/// A plane of the volume without its padding.
 struct Plane<'a> {
     values: &'a [f16],
     columns: usize,
@@ -188,18 +192,18 @@ struct Plane<'a> {
 }
 
 impl<'a> Plane<'a> {
-    /// The rows and their places.
+    /// The rows, each with its number in the volume's plane.
     fn rows(&self) -> impl Iterator<Item = (usize, &'a [f16])> {
         (self.before..).zip(self.values.chunks_exact(self.columns.max(1)))
     }
 }
 
-impl<'a> Source<'a> {
-    fn new(planes: &'a Planes, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> Self {
+impl<'a> PlaneReader<'a> {
+    fn new(planes: &'a PlaneSteps, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> Self {
         let [_, (middle, _), (fast, _)] = &planes.axes;
         let row_bytes = fast.source * volume.array.header.element.size();
         let rows = (CHUNK_LEN / row_bytes).clamp(1, middle.source);
-        let plane = middle.taps.len() * fast.taps.len();
+        let plane = middle.neighbours.len() * fast.neighbours.len();
         Self {
             planes,
             volume,
@@ -207,30 +211,30 @@ impl<'a> Source<'a> {
             next: 0,
             bytes: vec![0; row_bytes * rows],
             row: vec![0.0; fast.source],
-            rows: vec![0.0; middle.source * fast.taps.len()],
+            rows: vec![0.0; middle.source * fast.neighbours.len()],
             pair: [vec![0.0; plane], vec![0.0; plane]],
             between: vec![0.0; plane],
             result: vec![f16::ZERO; plane],
         }
     }
 
-    /// Plane number `at` of the result; no rows if it is padding. `None` if it was cancelled.
+    /// Plane number `at` of the volume; no rows if it is padding. `None` if the fill was cancelled.
     fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_>>> {
         let [(slow, _), (middle, _), (fast, _)] = &self.planes.axes;
-        let columns = fast.taps.len();
-        let Some(tap) = at.checked_sub(slow.before).and_then(|at| slow.taps.get(at)).copied() else {
+        let columns = fast.neighbours.len();
+        let Some(voxel) = at.checked_sub(slow.before).and_then(|at| slow.neighbours.get(at)).copied() else {
             return Ok(Some(Plane { values: &[], columns, before: 0 }));
         };
-        while self.next <= tap.upper {
+        while self.next <= voxel.upper {
             if cancelled() {
                 return Ok(None);
             }
-            // Of those before the pair nothing is wanted.
-            if self.next < tap.lower { self.skip_plane()? } else { self.take_plane()? }
+            // Planes before the pair are not needed.
+            if self.next < voxel.lower { self.skip_plane()? } else { self.take_plane()? }
         }
         let [before, last] = &self.pair;
-        let lower = if tap.lower + 1 == self.next { last } else { before };
-        between(lower, last, tap.weight, &mut self.between);
+        let lower = if voxel.lower + 1 == self.next { last } else { before };
+        between(lower, last, voxel.weight, &mut self.between);
         let divisor = self.planes.divisor;
         if divisor != 1.0 {
             self.between.iter_mut().for_each(|x| *x /= divisor);
@@ -244,21 +248,17 @@ impl<'a> Source<'a> {
 
     fn skip_plane(&mut self) -> Result<()> {
         let [_, (middle, _), (fast, _)] = &self.planes.axes;
-        let mut left = middle.source * fast.source * self.volume.array.header.element.size();
-        while left > 0 {
-            let n = left.min(self.bytes.len());
-            self.payload.read_exact(&mut self.bytes[..n])?;
-            left -= n;
-        }
+        let len = middle.source * fast.source * self.volume.array.header.element.size();
+        self.payload.skip(len as u64, &mut self.bytes)?;
         self.next += 1;
         Ok(())
     }
 
-    /// The next plane becomes the last of the pair.
+    /// Reads and resamples the next plane, which becomes the last of the pair.
     fn take_plane(&mut self) -> Result<()> {
         let [_, (middle, _), (fast, _)] = &self.planes.axes;
         let header = &self.volume.array.header;
-        let (row_bytes, columns) = (fast.source * header.element.size(), fast.taps.len());
+        let (row_bytes, columns) = (fast.source * header.element.size(), fast.neighbours.len());
         let (window, [low, high]) = (middle.window(), self.planes.clip);
         let mut at = 0;
         while at < middle.source {
@@ -271,21 +271,21 @@ impl<'a> Source<'a> {
                 }
                 widen(header.element, header.big_endian, bytes, self.planes.linear, &mut self.row);
                 self.row.iter_mut().for_each(|x| *x = x.clamp(low, high));
-                along(&self.row, &fast.taps, &mut self.rows[row * columns..(row + 1) * columns]);
+                along(&self.row, &fast.neighbours, &mut self.rows[row * columns..(row + 1) * columns]);
             }
             at += count;
         }
         self.pair.swap(0, 1);
         let out = self.pair[1].chunks_exact_mut(columns.max(1));
-        for (out, tap) in out.zip(&middle.taps) {
+        for (out, voxel) in out.zip(&middle.neighbours) {
             let row = |at: usize| &self.rows[at * columns..(at + 1) * columns];
-            between(row(tap.lower), row(tap.upper), tap.weight, out);
+            between(row(voxel.lower), row(voxel.upper), voxel.weight, out);
         }
         self.next += 1;
         Ok(())
     }
 
-    /// What is left of the source counts for the checksum; false if it was cancelled.
+    /// Reads the rest of the array for the checksum; false if the fill was cancelled.
     fn skip_rest(&mut self, mut cancelled: impl FnMut() -> bool) -> Result<bool> {
         while self.next < self.planes.axes[0].0.source {
             if cancelled() {

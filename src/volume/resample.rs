@@ -1,39 +1,40 @@
-//! Linear interpolation along one axis, as PyTorch's `interpolate(mode="linear", align_corners=False)` does it, and the
-//! crop and padding behind it. Pure.
+//! Linear interpolation along one axis, as PyTorch's `interpolate(mode="linear", align_corners=False)` does it,
+//! followed by crop and padding. Pure.
 
-/// Where the voxels of an axis come from.
+/// The interpolation, crop and padding along one axis.
 #[derive(Debug)]
 pub(super) struct Axis {
-    /// Voxels of the source.
+    /// The number of voxels of the source.
     pub source: usize,
-    /// Voxels of the result, padding included.
+    /// The number of voxels of the result, padding included.
     pub len: usize,
-    /// Padding before the first tap.
+    /// The number of voxels of padding before the first other voxel.
     pub before: usize,
-    /// One for each voxel that is not padding.
-    pub taps: Vec<Tap>,
+    /// The neighbours in the source of each voxel that is not padding.
+    pub neighbours: Vec<Neighbours>,
 }
 
-/// A voxel between two of the source.
+/// The two voxels of the source that a voxel is interpolated from, and their weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Tap {
+pub(super) struct Neighbours {
+    /// The index of the lower neighbour.
     pub lower: usize,
-    /// The next one, or the same where it has no weight.
+    /// The index of the upper neighbour, the next one; equal to `lower` where the weight is 0.
     pub upper: usize,
-    /// Of `upper`; the rest is that of `lower`.
+    /// The weight of the upper neighbour; that of the lower one is 1 less this.
     pub weight: f32,
 }
 
 impl Axis {
-    /// `source` voxels resampled to `resampled`, then cropped or padded around the middle to `len`: from
-    /// max((n − t) / 2, 0), with (t − n) / 2 before it.
+    /// An axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded around the middle to
+    /// `len`: of n = `resampled` and t = `len`, from voxel max((n − t) / 2, 0) on, with (t − n) / 2 voxels before it.
     pub(super) fn new(source: usize, resampled: usize, len: usize) -> Self {
         let start = resampled.saturating_sub(len) / 2;
         let count = resampled.min(len);
         let before = len.saturating_sub(resampled) / 2;
         // The scale in f32 and the rest in f64: the weights are then those of PyTorch 1.13 to the bit, read out of it
         // with volumes of one voxel. All in f32, they would be off by 2e-6, and so would be steep edges.
-        let tap = |at: usize| {
+        let neighbours_of = |at: usize| {
             let scale = f64::from(source as f32 / resampled as f32);
             let place = (scale * (at as f64 + 0.5) - 0.5).max(0.0);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `source`")]
@@ -41,30 +42,30 @@ impl Axis {
             #[expect(clippy::cast_possible_truncation, reason = "rounded once, here")]
             let weight = (place - lower as f64).clamp(0.0, 1.0) as f32;
             let upper = (lower + 1).min(source - 1);
-            if weight == 0.0 { Tap { lower, upper: lower, weight } } else { Tap { lower, upper, weight } }
+            if weight == 0.0 { Neighbours { lower, upper: lower, weight } } else { Neighbours { lower, upper, weight } }
         };
-        Self { source, len, before, taps: (start..start + count).map(tap).collect() }
+        Self { source, len, before, neighbours: (start..start + count).map(neighbours_of).collect() }
     }
 
-    /// The first and the last source voxel that has a weight.
+    /// The range of source voxels that have a weight.
     pub(super) fn window(&self) -> std::ops::RangeInclusive<usize> {
-        let first = self.taps.first().map_or(0, |tap| tap.lower);
-        first..=self.taps.last().map_or(0, |tap| tap.upper)
+        let first = self.neighbours.first().map_or(0, |voxel| voxel.lower);
+        first..=self.neighbours.last().map_or(0, |voxel| voxel.upper)
     }
 }
 
-/// One row along its axis; `out` has a value for each tap. Where nothing is resampled, values stay as they are: an infinity
-/// times a weight of 0 would be NaN.
-pub(super) fn along(row: &[f32], taps: &[Tap], out: &mut [f32]) {
-    if taps.iter().all(|tap| tap.weight == 0.0) {
-        return out.iter_mut().zip(taps).for_each(|(out, tap)| *out = row[tap.lower]);
+/// Interpolates a row along its axis; `out` has a value for each voxel that is not padding. Where nothing is resampled,
+/// values stay as they are: an infinity times a weight of 0 would be NaN.
+pub(super) fn along(row: &[f32], neighbours: &[Neighbours], out: &mut [f32]) {
+    if neighbours.iter().all(|voxel| voxel.weight == 0.0) {
+        return out.iter_mut().zip(neighbours).for_each(|(out, voxel)| *out = row[voxel.lower]);
     }
-    for (out, tap) in out.iter_mut().zip(taps) {
-        *out = row[tap.lower] * (1.0 - tap.weight) + row[tap.upper] * tap.weight;
+    for (out, voxel) in out.iter_mut().zip(neighbours) {
+        *out = row[voxel.lower] * (1.0 - voxel.weight) + row[voxel.upper] * voxel.weight;
     }
 }
 
-/// Between two rows or planes; the lower one as it is where the other has no weight.
+/// Interpolates between two rows or planes; where the weight of the upper one is 0, the lower one stays as it is.
 pub(super) fn between(lower: &[f32], upper: &[f32], weight: f32, out: &mut [f32]) {
     if weight == 0.0 {
         return out.copy_from_slice(lower);
@@ -83,14 +84,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_tap_is_within_the_source_and_they_ascend(source in 1usize..700, resampled in 1usize..900, len in 1usize..900) {
+        fn every_voxel_is_within_the_source_and_they_ascend(source in 1usize..700, resampled in 1usize..900, len in 1usize..900) {
             let axis = Axis::new(source, resampled, len);
-            prop_assert_eq!(axis.taps.len(), resampled.min(len));
-            prop_assert!(axis.before + axis.taps.len() <= axis.len);
-            for pair in axis.taps.windows(2) {
+            prop_assert_eq!(axis.neighbours.len(), resampled.min(len));
+            prop_assert!(axis.before + axis.neighbours.len() <= axis.len);
+            for pair in axis.neighbours.windows(2) {
                 prop_assert!(pair[0].lower <= pair[1].lower && pair[0].upper <= pair[1].upper);
             }
-            prop_assert!(axis.taps.iter().all(|tap| tap.upper < source && tap.upper <= tap.lower + 1));
+            prop_assert!(axis.neighbours.iter().all(|voxel| voxel.upper < source && voxel.upper <= voxel.lower + 1));
         }
 
         #[test]
@@ -99,10 +100,10 @@ mod tests {
         ) {
             let axis = Axis::new(row.len(), resampled, resampled);
             let mut out = vec![0.0; resampled];
-            along(&row, &axis.taps, &mut out);
+            along(&row, &axis.neighbours, &mut out);
             let (least, most) = row.iter().fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
             prop_assert!(out.iter().all(|x| *x >= least - 1e-3 && *x <= most + 1e-3));
-            along(&vec![42.0; row.len()], &axis.taps, &mut out);
+            along(&vec![42.0; row.len()], &axis.neighbours, &mut out);
             prop_assert!(out.iter().all(|x| (*x - 42.0).abs() < 1e-4));
         }
 
@@ -111,7 +112,7 @@ mod tests {
             let axis = Axis::new(source, resampled, resampled);
             let row: Vec<f32> = (0u16..).take(source).map(f32::from).collect();
             let mut out = vec![0.0; resampled];
-            along(&row, &axis.taps, &mut out);
+            along(&row, &axis.neighbours, &mut out);
             for (at, x) in (0u32..).zip(&out) {
                 let scale = source as f64 / resampled as f64;
                 let place = scale * (f64::from(at) + 0.5) - 0.5;
@@ -126,7 +127,7 @@ mod tests {
     fn what_is_not_resampled_stays_as_it_is() {
         let row = [f32::INFINITY, -0.0, f32::NEG_INFINITY, f32::NAN, 3.5];
         let mut out = [0.0; 5];
-        along(&row, &Axis::new(5, 5, 5).taps, &mut out);
+        along(&row, &Axis::new(5, 5, 5).neighbours, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
         between(&row, &row, 0.0, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
@@ -135,8 +136,8 @@ mod tests {
     #[test]
     fn crop_and_padding_are_around_the_middle() {
         let axis = Axis::new(7, 7, 4);
-        assert_eq!((axis.taps[0].lower, axis.before, axis.taps.len()), (1, 0, 4));
+        assert_eq!((axis.neighbours[0].lower, axis.before, axis.neighbours.len()), (1, 0, 4));
         let axis = Axis::new(3, 3, 8);
-        assert_eq!((axis.taps[0].lower, axis.before, axis.taps.len()), (0, 2, 3));
+        assert_eq!((axis.neighbours[0].lower, axis.before, axis.neighbours.len()), (0, 2, 3));
     }
 }

@@ -6,32 +6,35 @@ use std::cell::RefCell;
 use half::f16;
 use memmap2::{Advice, MmapMut};
 
-use crate::formats::codec::Decoder;
+use crate::formats::codec::{BLOCK, Decoder};
 use crate::formats::inflate::Inflater;
 
-/// Source bytes that are unpacked, checked and cast at a time: chunk, window and result together stay in L2.
+/// The source bytes that are unpacked, checked and cast at a time: chunk, window and result together stay in L2.
 pub(super) const CHUNK_LEN: usize = 128 * 1024;
 
-/// A decoder's buffers. Page-aligned, because the kernel copies into a buffer at a page offset of 8 to 24 five
-/// times slower.
+/// The buffers of a decoding thread. Page-aligned, because the kernel copies into a buffer at a page offset of 8 to 24
+/// five times slower.
 pub(super) struct Scratch {
-    /// For deflated arrays.
+    /// The decompressor for deflated arrays.
     pub inflater: Inflater,
-    /// Unpacked bytes, [`CHUNK_LEN`] of them.
+    /// The memory for unpacked bytes, [`CHUNK_LEN`] of them.
     pub chunk: MmapMut,
-    /// A block of planes, for Fortran order; grows to what the largest volume needs.
-    pub block: Block,
-    packed: Option<Packed>,
+    /// The memory for a block of planes that are transposed; grows to what the largest volume needs.
+    pub buffer: VoxelBuffer,
+    frame_decoder: Option<FrameDecoder>,
 }
 
-/// For compressed shards: a block's frame, and what unpacks it.
-pub(super) struct Packed {
+/// The memory for one compressed block, and its decompressor.
+pub(super) struct FrameDecoder {
     frame: MmapMut,
     decoder: Decoder,
 }
 
-impl Packed {
-    /// Room for a frame of `len` bytes, and the decoder.
+impl FrameDecoder {
+    /// The memory for a frame of `len` bytes, and the decompressor.
+    ///
+    /// # Errors
+    /// The error of `mmap` if the operating system has no memory left.
     pub(super) fn parts(&mut self, len: usize) -> std::io::Result<(&mut [u8], &mut Decoder)> {
         if self.frame.len() < len {
             self.frame = MmapMut::map_anon(len)?;
@@ -40,11 +43,14 @@ impl Packed {
     }
 }
 
-/// Memory of a size that is known when it is used.
-pub(super) struct Block(Option<MmapMut>);
+/// Memory for voxels that grows to the largest size that was asked for.
+pub(super) struct VoxelBuffer(Option<MmapMut>);
 
-impl Block {
-    /// At least `len` voxels of it.
+impl VoxelBuffer {
+    /// The memory, of at least `len` voxels.
+    ///
+    /// # Errors
+    /// The error of `mmap` if the operating system has no memory left.
     pub(super) fn with_len(&mut self, len: usize) -> std::io::Result<&mut [f16]> {
         let bytes = len * size_of::<f16>();
         if self.0.as_ref().is_none_or(|map| map.len() < bytes) {
@@ -59,15 +65,17 @@ impl Block {
 impl Scratch {
     fn new() -> std::io::Result<Self> {
         let (inflater, chunk) = (Inflater::new()?, MmapMut::map_anon(CHUNK_LEN)?);
-        Ok(Self { inflater, chunk, block: Block(None), packed: None })
+        Ok(Self { inflater, chunk, buffer: VoxelBuffer(None), frame_decoder: None })
     }
 
-    /// What a compressed shard is read with.
-    pub(super) fn packed(&mut self) -> std::io::Result<&mut Packed> {
-        match &mut self.packed {
-            Some(packed) => Ok(packed),
-            none => Ok(none
-                .insert(Packed { frame: MmapMut::map_anon(crate::formats::codec::BLOCK)?, decoder: Decoder::new()? })),
+    /// The memory and decompressor for compressed blocks, made at the first use.
+    ///
+    /// # Errors
+    /// The error of `mmap` or zstd if there is no memory left.
+    pub(super) fn frame_decoder(&mut self) -> std::io::Result<&mut FrameDecoder> {
+        match &mut self.frame_decoder {
+            Some(frame_decoder) => Ok(frame_decoder),
+            none => Ok(none.insert(FrameDecoder { frame: MmapMut::map_anon(BLOCK)?, decoder: Decoder::new()? })),
         }
     }
 

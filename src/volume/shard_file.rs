@@ -1,4 +1,4 @@
-//! A volume's member in a shard on disk, plain or in blocks, as the plain bytes of that member.
+//! Volumes in finished shard files: reads a volume's member, plain or in blocks, as the plain bytes of that member.
 //!
 //! Plain bytes have no checksum of their own; of blocks, each is checked before any of it is handed on.
 
@@ -9,61 +9,63 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::scratch::{Packed, Scratch};
+use super::planned_file::PlannedFile;
+use super::scratch::{FrameDecoder, Scratch};
 use super::{Filled, Sink};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::codec::{Block, FOOTER, SeekTable};
+use crate::formats::codec::{BlockEntry, FOOTER, SeekTable};
 
-/// Plain bytes that are read at a time.
+/// The plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
 
-/// Where a volume's member is. Its bytes are the whole member: with the NPY header, where the format has one.
+/// The place of a volume's member in a shard file. The volume's bytes are those of the whole member, with the NPY
+/// header where the format has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardMember {
-    /// The shard, relative to the folder of shards.
+pub struct VolumeMember {
+    /// The shard file, relative to the folder of shards.
     pub file: PathBuf,
-    /// The shard's state when its headers were read.
+    /// The state of the shard file when its headers were read.
     pub file_id: FileId,
-    /// The member's first byte in the shard.
+    /// The offset of the member's first byte in the shard file.
     pub offset: u64,
-    /// The plain bytes of the member.
+    /// The length of the member in plain bytes.
     pub len: u64,
-    /// How they are stored.
+    /// The way in which the plain bytes are stored.
     pub storage: Storage,
 }
 
-/// How a member is stored.
+/// The way in which a member's plain bytes are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Storage {
-    /// As they are.
+    /// Plain: the bytes as they are.
     Plain,
-    /// In blocks, with the seek table.
+    /// Compressed blocks and their seek table.
     Blocks {
-        /// Bytes in the shard.
+        /// The bytes that blocks and seek table take in the shard file.
         packed_len: u64,
-        /// The most that a block holds.
+        /// The plain bytes of the largest block.
         largest: u64,
     },
 }
 
-/// A volume in a shard on disk.
+/// A volume that is read from a finished shard file.
 #[derive(Clone, Debug)]
 pub struct ShardVolume<'a> {
-    /// The shard.
+    /// The shard file.
     pub path: PathBuf,
-    /// Where in it.
-    pub member: &'a ShardMember,
+    /// The volume's place in the shard file.
+    pub member: &'a VolumeMember,
 }
 
 impl ShardVolume<'_> {
-    /// The plain bytes of the member.
+    /// The length of the member in plain bytes.
     pub fn byte_len(&self) -> u64 {
         self.member.len
     }
 
-    /// Writes all bytes to `sink`, block by block.
+    /// Writes all plain bytes of the member to `sink`, block by block.
     ///
     /// # Errors
     /// [`Error::Changed`] if the shard is not the one whose headers were read, [`Error::Malformed`] if a block is
@@ -96,7 +98,7 @@ impl ShardVolume<'_> {
     fn fill_blocks(&self, file: &File, packed_len: u64, sink: &mut impl Sink) -> Result<Filled> {
         let table = self.table(file, packed_len)?;
         Scratch::with(|scratch| {
-            let packed = scratch.packed().map_err(|error| self.no_memory(error))?;
+            let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
                 if sink.cancelled() {
                     return Ok(Filled::Cancelled);
@@ -110,7 +112,7 @@ impl ShardVolume<'_> {
         })
     }
 
-    /// The work of [`Self::peek`], in bytes that are only copied: unpacking one costs twice that.
+    /// The work of [`Self::peek`] for `len` bytes, in bytes that are only copied: unpacking a byte costs twice that.
     pub fn peek_cost(&self, len: u64) -> u64 {
         match self.member.storage {
             Storage::Plain => len,
@@ -118,10 +120,11 @@ impl ShardVolume<'_> {
         }
     }
 
-    /// Reads `out.len()` bytes at `offset` without keeping anything.
+    /// Reads `out.len()` plain bytes of the member at `offset` without keeping anything.
     ///
     /// # Errors
-    /// As [`Self::fill`].
+    /// [`Error::Changed`] if the shard is not the one whose headers were read, [`Error::Malformed`] if a block is
+    /// damaged, [`Error::Io`] if reading failed.
     pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let file = self.open()?;
         let result = match self.member.storage {
@@ -136,7 +139,7 @@ impl ShardVolume<'_> {
         let table = self.table(file, packed_len)?;
         let wanted = offset..offset + out.len() as u64;
         Scratch::with(|scratch| {
-            let packed = scratch.packed().map_err(|error| self.no_memory(error))?;
+            let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             let mut plain = Vec::new();
             for (number, block) in table.covering(&wanted) {
                 plain.resize(to_usize(block.plain.end - block.plain.start), 0);
@@ -149,10 +152,12 @@ impl ShardVolume<'_> {
         })
     }
 
-    /// Reads and checks every byte without keeping any; how many there are. Plain bytes have no checksum to check.
+    /// Reads and checks every byte of the member without keeping any, and returns their number. Plain bytes have no
+    /// checksum to check.
     ///
     /// # Errors
-    /// As [`Self::fill`].
+    /// [`Error::Changed`] if the shard is not the one whose headers were read, [`Error::Malformed`] if a block is
+    /// damaged, [`Error::Io`] if reading failed.
     pub fn check(&self) -> Result<u64> {
         struct Nowhere(Vec<u8>, u64);
         impl Sink for Nowhere {
@@ -175,7 +180,14 @@ impl ShardVolume<'_> {
         Ok(nowhere.1)
     }
 
-    fn unpack(&self, file: &File, packed: &mut Packed, number: usize, block: &Block, out: &mut [u8]) -> Result<()> {
+    fn unpack(
+        &self,
+        file: &File,
+        packed: &mut FrameDecoder,
+        number: usize,
+        block: &BlockEntry,
+        out: &mut [u8],
+    ) -> Result<()> {
         let len = to_usize(block.packed.end - block.packed.start);
         let (frame, decoder) = packed.parts(len).map_err(|error| self.no_memory(error))?;
         self.read(file, block.packed.start, frame)?;
@@ -195,21 +207,16 @@ impl ShardVolume<'_> {
     }
 
     fn open(&self) -> Result<File> {
-        let file = File::open(&self.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::Changed { path: self.path.clone(), detail: "it is gone".into() },
-            _ => Error::io(&self.path, "open the shard", error),
-        })?;
-        self.check_unchanged(&file)?;
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential); // advice only
-        Ok(file)
+        self.planned_file().open()
     }
 
     fn check_unchanged(&self, file: &File) -> Result<()> {
-        let metadata = file.metadata().map_err(|error| Error::io(&self.path, "stat the shard", error))?;
-        match self.member.file_id.difference(&FileId::of(&metadata)) {
-            None => Ok(()),
-            Some(detail) => Err(Error::Changed { path: self.path.clone(), detail }),
-        }
+        self.planned_file().check_unchanged(file)
+    }
+
+    fn planned_file(&self) -> PlannedFile<'_> {
+        let (path, file_id) = (&self.path, &self.member.file_id);
+        PlannedFile { path, file_id, opening: "open the shard", stating: "stat the shard" }
     }
 
     fn damaged(&self, reason: &str) -> Error {
@@ -221,10 +228,10 @@ impl ShardVolume<'_> {
     }
 }
 
-/// The seek table of a member of `packed_len` bytes at `offset`.
+/// Reads the seek table of a compressed member that takes `packed_len` bytes at `offset` of the shard file.
 ///
 /// # Errors
-/// [`Error::Malformed`] if it has none, [`Error::Io`] if reading failed.
+/// [`Error::Malformed`] if the member has no sound seek table, [`Error::Io`] if reading failed.
 pub fn read_table(path: &Path, file: &File, offset: u64, packed_len: u64) -> Result<SeekTable> {
     let wrong = |reason: String| damaged(path, offset, &reason);
     let read = |out: &mut [u8]| {

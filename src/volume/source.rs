@@ -1,19 +1,19 @@
-//! A volume, wherever its bytes come from. Whoever reads volumes knows this only.
+//! A volume of any source: an NPZ file or a finished shard file. Readers of volumes use only this type.
 
 use super::{Filled, NpzVolume, ShardVolume, Sink};
 use crate::error::Result;
 
-/// A volume: where its bytes come from.
+/// A volume, by the source of its bytes.
 #[derive(Clone, Debug)]
 pub enum Volume<'a> {
-    /// Made from an NPZ file.
+    /// A volume that is made from an NPZ file.
     Npz(NpzVolume<'a>),
-    /// Read from a shard on disk.
+    /// A volume that is read from a finished shard file.
     Shard(ShardVolume<'a>),
 }
 
 impl Volume<'_> {
-    /// Its length in bytes, known without reading a voxel.
+    /// The length of the volume in bytes, known without reading a voxel.
     pub fn byte_len(&self) -> u64 {
         match self {
             Self::Npz(volume) => volume.byte_len(),
@@ -21,10 +21,10 @@ impl Volume<'_> {
         }
     }
 
-    /// Writes all bytes to `sink`; see [`NpzVolume::fill`] and [`ShardVolume::fill`].
+    /// Writes all bytes of the volume to `sink`, as [`NpzVolume::fill`] or [`ShardVolume::fill`] does.
     ///
     /// # Errors
-    /// Theirs.
+    /// The errors of [`NpzVolume::fill`] and [`ShardVolume::fill`].
     pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
         match self {
             Self::Npz(volume) => volume.fill(sink, verify_first),
@@ -32,7 +32,7 @@ impl Volume<'_> {
         }
     }
 
-    /// The work of [`Self::peek`] in bytes that are only copied; `None` where only a whole fill can tell.
+    /// The work of [`Self::peek`], in bytes that are only copied; `None` where a whole fill is needed.
     pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
         match self {
             Self::Npz(volume) => volume.peek_cost(offset, len),
@@ -40,10 +40,10 @@ impl Volume<'_> {
         }
     }
 
-    /// Reads `out.len()` bytes at `offset` without keeping anything.
+    /// Reads `out.len()` bytes of the volume at `offset` without keeping anything.
     ///
     /// # Errors
-    /// As [`Self::fill`].
+    /// The errors of [`NpzVolume::peek`] and [`ShardVolume::peek`].
     pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match self {
             Self::Npz(volume) => volume.peek(offset, out),
@@ -51,8 +51,9 @@ impl Volume<'_> {
         }
     }
 
-    /// Whether a part that ends at byte `end` may be handed on unchecked by a peek and yet stand for the whole's
-    /// checksum; see [`NpzVolume::reaches_last_chunk`]. What a shard has checksums for is checked block by block.
+    /// Whether a peek that ends at byte `end` may hand on unchecked bytes of the last chunk, which a fill hands on only
+    /// when the checksum of the whole volume was found right ([`NpzVolume::reaches_last_chunk`]). Never for a shard
+    /// file: its checksums, where it has any, are those of single blocks.
     pub fn reaches_last_chunk(&self, end: u64) -> bool {
         match self {
             Self::Npz(volume) => volume.reaches_last_chunk(end),

@@ -18,13 +18,13 @@ const MAX_BYTES: usize = 32 << 20;
 /// L1 and L2 in the strided reads below.
 const SKEW: usize = 32;
 
-/// How many planes of a volume are collected.
+/// The number and the size of the planes that are collected for one volume.
 #[derive(Clone, Copy)]
-pub(super) struct Collected {
+pub(super) struct BlockSize {
     /// Height, width, depth.
     shape: [usize; 3],
-    /// Planes between two [`Block::scatter`]s.
-    pub(super) step: usize,
+    /// The planes from one [`PlaneBlock::scatter`] to the next.
+    step: usize,
     /// Planes that are kept: twice as many where a line may begin in the block before.
     kept: usize,
     /// Whether the lines of all rows of a column begin at the same planes, and those that are kept have whole ones.
@@ -32,7 +32,8 @@ pub(super) struct Collected {
     in_lines: bool,
 }
 
-impl Collected {
+impl BlockSize {
+    /// The planes that are collected for a volume of this height, width and depth.
     pub(super) fn new(shape: [u64; 3]) -> Self {
         let shape = shape.map(to_usize);
         let [rows, columns, depth] = shape;
@@ -47,53 +48,58 @@ impl Collected {
         Self { shape, step, kept: if in_lines { kept } else { step }, in_lines }
     }
 
-    /// Voxels of scratch memory.
+    /// The scratch memory that a block takes, in voxels.
     pub(super) fn scratch_len(&self) -> usize {
         self.stride() * self.kept
     }
 
-    /// From one plane to the next.
+    /// The voxels from the start of one plane to that of the next.
     fn stride(&self) -> usize {
         self.shape[0] * self.shape[1] + SKEW
     }
 }
 
 /// The planes (third axis) that were collected last, in which the first axis varies fastest.
-pub(super) struct Block<'a> {
+pub(super) struct PlaneBlock<'a> {
     voxels: &'a mut [f16],
-    collected: Collected,
+    size: BlockSize,
 }
 
-impl<'a> Block<'a> {
-    /// A block in `scratch`, which has [`Collected::scratch_len`] voxels.
-    pub(super) fn new(scratch: &'a mut [f16], collected: Collected) -> Self {
-        Self { voxels: scratch, collected }
+impl<'a> PlaneBlock<'a> {
+    /// A block in `scratch`, which has [`BlockSize::scratch_len`] voxels.
+    pub(super) fn new(scratch: &'a mut [f16], size: BlockSize) -> Self {
+        Self { voxels: scratch, size }
     }
 
-    /// The voxels of plane number `at` of the volume, to be filled.
+    /// The number of planes from one [`Self::scatter`] to the next.
+    pub(super) fn step(&self) -> usize {
+        self.size.step
+    }
+
+    /// The memory for the voxels of plane number `at` of the volume.
     pub(super) fn plane(&mut self, at: usize) -> &mut [f16] {
         let start = self.place(at);
-        &mut self.voxels[start..start + self.collected.shape[0] * self.collected.shape[1]]
+        &mut self.voxels[start..start + self.size.shape[0] * self.size.shape[1]]
     }
 
     fn place(&self, plane: usize) -> usize {
-        plane % self.collected.kept * self.collected.stride()
+        plane % self.size.kept * self.size.stride()
     }
 
     /// The rows of one column of a plane.
     #[cfg(target_arch = "x86_64")]
     fn column(&self, column: usize, plane: usize) -> &[f16] {
-        let rows = self.collected.shape[0];
+        let rows = self.size.shape[0];
         let start = self.place(plane) + column * rows;
         &self.voxels[start..start + rows]
     }
 
-    /// Writes the planes `new` that were filled since the last call into `volume`, which is C-order of the whole shape;
-    /// what belongs to a line that is not complete waits for the next call.
+    /// Writes the planes `new`, which were filled since the last call, into `volume`, the whole volume in C order.
+    /// Voxels of a cache line that is not complete yet are written by the next call.
     pub(super) fn scatter(&self, new: Range<usize>, volume: &mut [f16]) {
-        let columns = self.collected.shape[1];
+        let columns = self.size.shape[1];
         #[cfg(target_arch = "x86_64")]
-        if self.collected.in_lines
+        if self.size.in_lines
             && let Ok(units) = bytemuck::try_cast_slice_mut(volume)
         {
             let mut lines = lines::Lines(units);
@@ -103,10 +109,10 @@ impl<'a> Block<'a> {
         (0..columns).for_each(|column| self.scatter_column(column, new.clone(), volume));
     }
 
-    /// What is complete of a column: whole lines, and those at both ends of its rows.
+    /// Writes the complete cache lines of a column, and the parts of lines at both ends of its rows.
     #[cfg(target_arch = "x86_64")]
     fn scatter_in_lines(&self, column: usize, new: Range<usize>, lines: &mut lines::Lines<'_>) {
-        let depth = self.collected.shape[2];
+        let depth = self.size.shape[2];
         // Voxels from the beginning of the line that the column's rows begin in.
         let phase = column * depth % PLANES;
         let complete = |plane: usize| ((plane + phase) / PLANES * PLANES).saturating_sub(phase);
@@ -123,13 +129,13 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// One line of each row of a column, from plane `first` on.
+    /// Writes one cache line of each row of a column, from plane `first` on.
     #[cfg(target_arch = "x86_64")]
     fn scatter_lines(&self, column: usize, first: usize, lines: &mut lines::Lines<'_>) {
-        /// Two lines, of which there are 32 streams: more than the processor foresees by itself. Without it, a cold read
-        /// takes 15 % longer; four lines ahead are no better than none.
+        /// The groups that are prefetched ahead: two lines. There are 32 streams, more than the processor prefetches by
+        /// itself. Without this, a cold read takes 15 % longer; four lines ahead are no better than none.
         const AHEAD: usize = 8;
-        let [rows, columns, depth] = self.collected.shape;
+        let [rows, columns, depth] = self.size.shape;
         let planes: [&[[f16; 8]]; PLANES] =
             std::array::from_fn(|plane| self.column(column, first + plane).as_chunks::<8>().0);
         for group in 0..rows / 8 {
@@ -145,12 +151,12 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Some planes of a column, voxel by voxel.
+    /// Writes some planes of a column, voxel by voxel.
     fn scatter_column(&self, column: usize, planes: Range<usize>, volume: &mut [f16]) {
         const TILE: usize = 32;
-        let [rows, columns, depth] = self.collected.shape;
+        let [rows, columns, depth] = self.size.shape;
         // Those that lie behind each other in memory.
-        let turn = planes.start.next_multiple_of(self.collected.kept);
+        let turn = planes.start.next_multiple_of(self.size.kept);
         if planes.start < turn && turn < planes.end {
             self.scatter_column(column, planes.start..turn, volume);
             return self.scatter_column(column, turn..planes.end, volume);
@@ -161,7 +167,7 @@ impl<'a> Block<'a> {
             for row in start..rows.min(start + TILE) {
                 let to = (row * columns + column) * depth;
                 let line = &mut volume[to + planes.start..to + planes.end];
-                for (voxel, plane) in line.iter_mut().zip(from[row..].iter().step_by(self.collected.stride())) {
+                for (voxel, plane) in line.iter_mut().zip(from[row..].iter().step_by(self.size.stride())) {
                     *voxel = *plane;
                 }
             }
@@ -180,25 +186,25 @@ mod lines {
 
     use half::f16;
 
-    /// Groups of eight voxels in a line.
+    /// The groups of eight voxels in a cache line.
     pub(super) const GROUPS: usize = 4;
 
-    /// Begins to fetch the line of group number `at`, which may lie behind the end: the next column's, mostly.
+    /// Begins to fetch the line of group number `at`, which may lie behind the end of the column.
     pub(super) fn prefetch(groups: &[[f16; 8]], at: usize) {
         // SAFETY: the instruction is part of x86-64, and only a hint: it accesses nothing, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(groups.as_ptr().wrapping_add(at).cast()) };
     }
 
-    /// A volume that lines are written to; what was written is visible to other threads once it is dropped.
+    /// A volume that lines are written to; the lines are visible to other threads once this value is dropped.
     pub(super) struct Lines<'a>(pub(super) &'a mut [__m128i]);
 
     impl Lines<'_> {
-        /// The volume, for what is no whole line.
+        /// The voxels of the volume, for writes of less than a line.
         pub(super) fn voxels(&mut self) -> &mut [f16] {
             bytemuck::cast_slice_mut(self.0)
         }
 
-        /// Writes 32 voxels from number `to` on, a multiple of 8.
+        /// Writes 32 voxels from voxel number `to` on, a multiple of 8.
         pub(super) fn put(&mut self, to: usize, line: [__m128i; 4]) {
             for (unit, value) in self.0[to / 8..to / 8 + 4].iter_mut().zip(line) {
                 // SAFETY: the reference is valid for writes and aligned to 16 bytes. The store is not ordered with
@@ -215,7 +221,7 @@ mod lines {
         }
     }
 
-    /// The transposed square: eight rows of eight voxels.
+    /// Transposes a square of eight rows of eight voxels.
     pub(super) fn transposed(rows: [__m128i; 8]) -> [__m128i; 8] {
         // SAFETY: these instructions are part of x86-64.
         unsafe {
@@ -239,21 +245,21 @@ mod tests {
 
     use super::*;
 
-    /// Transposes planes of which every voxel is known, into memory that begins `before` voxels behind a page, and looks
-    /// at every voxel.
+    /// Transposes planes of which every voxel is known, into memory that begins `before` voxels behind a page, and
+    /// looks at every voxel.
     fn check(shape: [usize; 3], before: usize) {
         let [rows, columns, depth] = shape;
         let len = rows * columns * depth;
-        let collected = Collected::new(shape.map(|n| n as u64));
-        let mut scratch = vec![f16::ZERO; collected.scratch_len()];
+        let size = BlockSize::new(shape.map(|n| n as u64));
+        let mut scratch = vec![f16::ZERO; size.scratch_len()];
         let mut memory = memmap2::MmapMut::map_anon((before + len + 1) * 2).unwrap();
         let memory: &mut [f16] = bytemuck::cast_slice_mut(&mut memory);
         let volume = &mut memory[before..before + len];
         // Of a prime number of values, so that no two that could be mistaken for each other are the same; none is 0.
         let value = |at: usize| u16::try_from(at % 65_521 + 1).unwrap_or_default();
-        let mut block = Block::new(&mut scratch, collected);
-        for start in (0..depth).step_by(collected.step) {
-            let new = start..depth.min(start + collected.step);
+        let mut block = PlaneBlock::new(&mut scratch, size);
+        for start in (0..depth).step_by(size.step) {
+            let new = start..depth.min(start + size.step);
             for k in new.clone() {
                 for (at, voxel) in block.plane(k).iter_mut().enumerate() {
                     *voxel = f16::from_bits(value((at % rows * columns + at / rows) * depth + k));
@@ -301,11 +307,11 @@ mod tests {
             ([1024, 1024, 70], 16, false),
             ([8192, 4096, 2], 1, false),
         ] {
-            let collected = Collected::new(shape);
+            let size = BlockSize::new(shape);
             if cfg!(target_arch = "x86_64") {
-                assert_eq!((collected.kept, collected.in_lines), (kept, in_lines), "{shape:?}");
+                assert_eq!((size.kept, size.in_lines), (kept, in_lines), "{shape:?}");
             }
-            let bytes = collected.scratch_len() * size_of::<f16>();
+            let bytes = size.scratch_len() * size_of::<f16>();
             let skews = kept * SKEW * size_of::<f16>();
             assert!(bytes <= MAX_BYTES + skews || kept == 1, "{shape:?}: {bytes}");
         }

@@ -1,4 +1,4 @@
-//! Whether a volume's values are what its recipe takes them for, by a look at the first of them.
+//! The value check: whether the first values of a volume have the unit that its recipe assumes.
 //!
 //! CT-RATE was published twice: with raw values, and with HU already; both as `data` of f32, and the table's slope and
 //! intercept fit the first only. Applied to the second they shift everything by a thousand HU, and nothing fails.
@@ -13,31 +13,32 @@ use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{Array, Payload};
 
-/// Bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the patient.
+/// The bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the
+/// patient.
 const LOOK: usize = 4 << 20;
-/// Air and lung in HU.
+/// The range of air and lung, in HU.
 const AIR: std::ops::RangeInclusive<f32> = -1100.0..=-850.0;
-/// Below this is nothing that a scanner measures; some pad the corners of a slice with it.
-const NOTHING: f32 = -1500.0;
-/// A share of the values that is no accident.
+/// The lowest value that a scanner measures, in HU; some pad the corners of a slice with lower ones.
+const LOWEST: f32 = -1500.0;
+/// The share of the values that is no accident.
 const SHARE: f64 = 0.02;
-/// Beyond this, values are not HU / 1000 within ±1.
+/// The largest magnitude that passes for HU / 1000 within ±1.
 const NORMALIZED: f32 = 1.5;
 
-/// What is wrong with the values.
+/// A contradiction between the values of a volume and its recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doubt {
-    /// They are HU already, and would be shifted.
+pub enum ValueMismatch {
+    /// The values are HU already, and slope and intercept would shift them.
     AlreadyHu,
-    /// They are not HU / 1000.
+    /// The values are not HU / 1000, as the dialect says.
     NotNormalized,
 }
 
-/// Looks at the first values of a volume. `None` where they are as they should be, or say nothing.
+/// Checks the first values of a volume against its recipe. `None` where they agree, or where the values show nothing.
 ///
 /// # Errors
-/// As reading a volume fails, except that a damaged one is left to whoever reads it.
-pub fn doubt(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<Doubt>> {
+/// [`Error::Io`] if the file cannot be read. A damaged volume is no error here: reading it fails later.
+pub fn check_values(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<ValueMismatch>> {
     let (slope, intercept, is_normalized) = match recipe {
         Recipe::Stored => return Ok(None),
         Recipe::Rescaled { slope, intercept, axes } => (*slope, *intercept, *axes == super::Axes::Dhw),
@@ -50,7 +51,7 @@ pub fn doubt(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<Doubt
         large += u32::from(x.abs() > NORMALIZED);
         air += u32::from(AIR.contains(&x));
         // Padding of -2000 is below everything once mapped, but it is no air before.
-        lost += u32::from(AIR.contains(&x) && x * slope + intercept < NOTHING);
+        lost += u32::from(AIR.contains(&x) && x * slope + intercept < LOWEST);
     });
     let count = match seen {
         Err(Error::Malformed { .. }) => return Ok(None),
@@ -58,12 +59,13 @@ pub fn doubt(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<Doubt
     };
     let share = |found: u32| f64::from(found) / count;
     if is_normalized {
-        return Ok((share(large) > SHARE).then_some(Doubt::NotNormalized));
+        return Ok((share(large) > SHARE).then_some(ValueMismatch::NotNormalized));
     }
-    Ok((share(air) > SHARE && share(lost) > share(air) / 2.0).then_some(Doubt::AlreadyHu))
+    Ok((share(air) > SHARE && share(lost) > share(air) / 2.0).then_some(ValueMismatch::AlreadyHu))
 }
 
-/// Shows the first values, in pieces, so that it takes no memory beyond the scratch buffers. How many there were.
+/// Calls `see` for each of the first values and returns their number. It reads them in pieces, and so takes no memory
+/// beyond the scratch buffers.
 fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     const PIECE: usize = 16 << 10;
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;

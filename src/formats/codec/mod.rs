@@ -1,9 +1,11 @@
-//! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each shuffled before it is packed.
+//! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each shuffled before it is
+//! packed.
 //!
-//! A block is 256 KiB of the volume's member. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
-//! the low bytes are noise, the high ones repeat, and zstd finds that out faster where they are not mixed; it makes
-//! noisy volumes 12 % smaller than zstd alone does (`scripts/codec_table.py` measures all of these numbers). Each block is one
-//! zstd frame that ends with its checksum, so every implementation of zstd reads it. Knows no files.
+//! A block is 256 KiB of the voxels' bytes. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
+//! the low bytes are noise, the high ones repeat, and zstd finds repetitions faster where they are not mixed with
+//! noise; this makes noisy volumes 12 % smaller than zstd alone does (`scripts/codec_table.py` measures all of these
+//! numbers). Each block is one zstd frame that ends with its checksum, so every implementation of zstd reads it. Knows
+//! no files.
 
 mod seek_table;
 
@@ -15,25 +17,27 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter, Strategy};
 
-pub use seek_table::{Block, FOOTER, SeekTable};
+pub use seek_table::{BlockEntry, FOOTER, SeekTable};
 
-/// Bytes of a block. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a reader of one row
-/// unpacks this much.
+/// The bytes of a block before compression. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a
+/// reader of one row unpacks one block.
 pub const BLOCK: usize = 256 << 10;
-/// The largest block that is read, whoever wrote it.
+/// The bytes of the largest block that is read, whatever program wrote it.
 const MAX_BLOCK: usize = 16 << 20;
-/// The codec's name in a sample's JSON.
+/// The codec's name, as JSON and manifest give it.
 pub const CODEC: &str = "zstd";
-/// The filter's.
+/// The filter's name, as JSON and manifest give it.
 pub const FILTER: &str = "shuffle";
-/// What it adds to the name of a volume's member; as long as both are there, nothing takes the member for plain voxels.
+/// The extension that is added to the name of a compressed file of voxels. It names filter and codec, so that no reader
+/// takes the file for plain voxels.
 pub const EXTENSION: &str = "shuffle.zst";
 
-/// How volumes are compressed: `zstd` or `zstd:LEVEL`.
+/// The codec of compressed volumes: `zstd` or `zstd:LEVEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Codec {
-    /// 1 to 19. Noise gets at most 0.6 % smaller by level 3 in 1.2 times the time, and 4 % by level 9 in eight times.
+    /// The level of zstd, from 1 to 19. Noise gets at most 0.6 % smaller by level 3 in 1.2 times the time, and 4 % by
+    /// level 9 in eight times.
     pub level: i32,
 }
 
@@ -70,31 +74,33 @@ impl TryFrom<String> for Codec {
     }
 }
 
-/// Packs blocks; each thread has its own.
+/// A compressor of blocks; each thread has one of its own.
 pub struct Encoder {
     context: Compressor<'static>,
     shuffled: Vec<u8>,
 }
 
 impl Encoder {
+    /// A compressor with the level of `codec`.
+    ///
     /// # Errors
-    /// There is no memory.
+    /// The error of zstd if there is no memory.
     pub fn new(codec: Codec) -> io::Result<Self> {
         let mut context = Compressor::new(codec.level)?;
         context.set_parameter(CParameter::ChecksumFlag(true))?;
         if codec.level == 1 {
-            // Level 3's search with level 1's small tables: finds fewer but longer matches than level 1's own. Noise gets
-            // 0.8 % smaller and is unpacked 16 % faster, in 5 % more time to pack.
+            // Level 3's search with level 1's small tables: finds fewer but longer matches than level 1's own. Noise
+            // gets 0.8 % smaller and is unpacked 16 % faster, in 5 % more time to pack.
             context.set_parameter(CParameter::Strategy(Strategy::ZSTD_dfast))?;
             context.set_parameter(CParameter::MinMatch(6))?;
         }
         Ok(Self { context, shuffled: Vec::new() })
     }
 
-    /// The frame of a block of an even number of bytes.
+    /// Compresses a block of an even number of bytes to a zstd frame.
     ///
     /// # Errors
-    /// There is no memory.
+    /// The error of zstd if there is no memory.
     pub fn encode(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
         self.shuffled.resize(block.len(), 0);
         let (low, high) = self.shuffled.split_at_mut(block.len() / 2);
@@ -105,24 +111,27 @@ impl Encoder {
     }
 }
 
-/// Unpacks blocks.
+/// A decompressor of blocks; each thread has one of its own.
 pub struct Decoder {
     context: Decompressor<'static>,
     shuffled: Vec<u8>,
 }
 
 impl Decoder {
+    /// A decompressor for blocks of any level.
+    ///
     /// # Errors
-    /// There is no memory.
+    /// The error of zstd if there is no memory.
     pub fn new() -> io::Result<Self> {
         Ok(Self { context: Decompressor::new()?, shuffled: Vec::new() })
     }
 
-    /// Unpacks the frame of `block` into `out`, which has the length that the seek table says, and checks it.
+    /// Decompresses the frame that `block` describes into `out`, which has the length that the seek table gives, and
+    /// checks both.
     ///
     /// # Errors
-    /// What is wrong with it; `out` then holds nothing of use.
-    pub fn decode(&mut self, block: &Block, frame: &[u8], out: &mut [u8]) -> Result<(), String> {
+    /// The damage as a phrase for a message; `out` then holds nothing of use.
+    pub fn decode(&mut self, block: &BlockEntry, frame: &[u8], out: &mut [u8]) -> Result<(), String> {
         if !out.len().is_multiple_of(2) {
             return Err("it holds half a value".into());
         }
@@ -147,8 +156,8 @@ impl Decoder {
     }
 }
 
-/// Interleaves low and high bytes. In pieces of a register's size, which the compiler makes two instructions of; byte by
-/// byte, this was a tenth of a cold read.
+/// Interleaves low and high bytes, in pieces of a register's size, which the compiler turns into two instructions; byte
+/// by byte, this took a tenth of a cold read.
 fn unshuffle(low: &[u8], high: &[u8], out: &mut [u8]) {
     const PIECE: usize = 16;
     let ((low, low_rest), (high, high_rest)) = (low.as_chunks::<PIECE>(), high.as_chunks::<PIECE>());
@@ -167,7 +176,7 @@ fn unshuffle(low: &[u8], high: &[u8], out: &mut [u8]) {
 mod tests {
     use super::*;
 
-    fn packed(plain: &[u8]) -> (Block, Vec<u8>) {
+    fn packed(plain: &[u8]) -> (BlockEntry, Vec<u8>) {
         let frame = Encoder::new(Codec { level: 1 }).unwrap().encode(plain).unwrap();
         let mut table = SeekTable::default();
         table.push(&frame, plain.len());

@@ -8,47 +8,51 @@ use crate::base::num::to_usize;
 
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
-/// Magic number and length of a skippable frame.
+/// The bytes at the start of a skippable frame: magic number and length.
 const HEAD: usize = 8;
-/// Number of frames, descriptor, magic number.
+/// The bytes at the end of a seek table: number of frames, descriptor, magic number.
 pub const FOOTER: usize = 9;
 const HAS_CHECKSUMS: u8 = 0x80;
 /// Bits that are 0 in this version; two of them a reader may ignore, but then it would not notice that they changed.
 const RESERVED: u8 = 0x7F;
 
-/// A frame and what it holds.
+/// The entry of a seek table for one block, which is one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
-    /// Its place among the packed bytes.
+pub struct BlockEntry {
+    /// The bytes of the frame, counted from the first frame's first byte.
     pub packed: Range<u64>,
-    /// The place of its content among the plain bytes.
+    /// The bytes of the block's content, counted from the first block's first plain byte.
     pub plain: Range<u64>,
-    /// The lower half of the XXH64 of its (shuffled) content, which also ends the frame; absent if the writer left it
-    /// out.
+    /// The lower half of the XXH64 of the shuffled content, which also ends the frame; `None` if the table has no
+    /// checksums.
     pub checksum: Option<u32>,
 }
 
-/// All blocks, in order.
+/// A seek table: the entries of all blocks, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeekTable {
-    blocks: Vec<Block>,
+    blocks: Vec<BlockEntry>,
 }
 
 impl SeekTable {
-    /// Adds a frame that ends with its checksum and holds `plain` bytes.
+    /// Adds the entry of `frame`, which ends with its checksum and holds `plain` bytes.
     pub fn push(&mut self, frame: &[u8], plain: usize) {
         let (at, from) = self.blocks.last().map_or((0, 0), |last| (last.packed.end, last.plain.end));
         let checksum = frame.last_chunk().map(|last| u32::from_le_bytes(*last));
-        self.blocks.push(Block { packed: at..at + frame.len() as u64, plain: from..from + plain as u64, checksum });
+        self.blocks.push(BlockEntry {
+            packed: at..at + frame.len() as u64,
+            plain: from..from + plain as u64,
+            checksum,
+        });
     }
 
-    /// The bytes that follow the frames.
+    /// The bytes of the table, which follow the last frame.
     pub fn render(&self) -> Vec<u8> {
         // Blocks and tables of one volume are far below 4 GiB: a tar member is at most 8 GiB, in blocks of 256 KiB.
         let word = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
         let mut bytes = SKIPPABLE_MAGIC.to_le_bytes().to_vec();
         bytes.extend(word((self.blocks.len() * 12 + FOOTER) as u64));
-        for Block { packed, plain, checksum } in &self.blocks {
+        for BlockEntry { packed, plain, checksum } in &self.blocks {
             bytes.extend(word(packed.end - packed.start));
             bytes.extend(word(plain.end - plain.start));
             bytes.extend(checksum.unwrap_or(0).to_le_bytes());
@@ -59,10 +63,11 @@ impl SeekTable {
         bytes
     }
 
-    /// The length of the whole table, from its last bytes; not more than `packed_len`, the length of all.
+    /// The length in bytes of a whole table, of which `footer` has the last bytes. Frames and table together have
+    /// `packed_len` bytes.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The damage as a phrase for a message.
     pub fn len_in(footer: &[u8; FOOTER], packed_len: u64) -> Result<usize, String> {
         let [count @ .., descriptor, _, _, _, _] = footer;
         if u32::from_le_bytes([footer[5], footer[6], footer[7], footer[8]]) != SEEKABLE_MAGIC {
@@ -78,10 +83,10 @@ impl SeekTable {
         Ok(to_usize(len))
     }
 
-    /// Reads a table of the length that [`Self::len_in`] gives, behind frames of `packed_len` bytes with it.
+    /// Reads a table of the length that [`Self::len_in`] gives. Frames and table together have `packed_len` bytes.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The damage as a phrase for a message.
     pub fn parse(table: &[u8], packed_len: u64) -> Result<Self, String> {
         let word = |at: usize| table.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         if word(0) != SKIPPABLE_MAGIC || u64::from(word(4)) != (table.len() - HEAD) as u64 {
@@ -97,7 +102,7 @@ impl SeekTable {
                 return Err(format!("a block holds {plain} bytes; at most {MAX_BLOCK} are supported"));
             }
             let checksum = (descriptor & HAS_CHECKSUMS != 0).then(|| word(8));
-            parsed.blocks.push(Block { packed: at..at + packed, plain: from..from + plain, checksum });
+            parsed.blocks.push(BlockEntry { packed: at..at + packed, plain: from..from + plain, checksum });
             (at, from) = (at + packed, from + plain);
         }
         if at + table.len() as u64 != packed_len {
@@ -106,18 +111,18 @@ impl SeekTable {
         Ok(parsed)
     }
 
-    /// The length of what the blocks hold.
+    /// The plain bytes of all blocks together.
     pub fn plain_len(&self) -> u64 {
         self.blocks.last().map_or(0, |last| last.plain.end)
     }
 
-    /// The most that a block holds.
+    /// The plain bytes of the largest block.
     pub fn largest(&self) -> u64 {
         self.blocks.iter().map(|block| block.plain.end - block.plain.start).max().unwrap_or(0)
     }
 
-    /// The blocks that hold the plain bytes of `range`, and their numbers.
-    pub fn covering(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, &Block)> + use<'_> {
+    /// The entries of the blocks that hold the plain bytes `range`, each with the block's number.
+    pub fn covering(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, &BlockEntry)> + use<'_> {
         let first = self.blocks.partition_point(|block| block.plain.end <= range.start);
         let end = range.end;
         self.blocks.iter().enumerate().skip(first).take_while(move |(_, block)| block.plain.start < end)

@@ -3,10 +3,13 @@
 use super::bits::{Bits, Input};
 use super::tables::{ALONE, DISTANCE_MASK, END_OF_BLOCK, LENGTH_MASK, SPECIAL, SUBTABLE, Tables, literal, subtable};
 use super::window::{END, Window, copy, put};
-use super::{Failure, Result};
+use super::{InflateError, Result};
 
-/// Unpacks symbols from `bits` to `at` until the window is full, `limit` of the input is reached, or the block ends:
-/// then true. At least one symbol, if `bits` is before the limit.
+/// Unpacks symbols from `bits` into `window` at `at`, at least one if `bits` is before `limit`. Stops when the window
+/// is full, when the position `limit` of the input is reached, or at the block's end; true if that was the block's end.
+///
+/// # Errors
+/// [`InflateError::Damaged`] for a code without meaning, or a match from before the stream's beginning.
 pub(super) fn unpack(
     tables: &Tables,
     bits: &mut Bits,
@@ -23,7 +26,7 @@ pub(super) fn unpack(
     portable(tables, bits, input, limit, window, at)
 }
 
-/// The same code with shifts by a register in one instruction: a twelfth faster.
+/// Does what [`portable`] does, compiled for processors that shift by a register in one instruction: a twelfth faster.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "bmi1,bmi2")]
 pub(super) fn with_bmi2(
@@ -37,6 +40,7 @@ pub(super) fn with_bmi2(
     portable(tables, bits, input, limit, window, at)
 }
 
+/// Does what [`unpack`] says, on every processor.
 #[inline(always)]
 pub(super) fn portable(
     tables: &Tables,
@@ -73,8 +77,8 @@ pub(super) fn portable(
             ahead.refill(input);
             continue;
         }
-        // A literal, if there is one, and a match: 48 bits at most. The next entry needs 11 more, and is known before the
-        // refill, because all 64 bits of the buffer are the stream's.
+        // A literal, if there is one, and a match: 48 bits at most. The next entry needs 11 more, and is known before
+        // the refill, because all 64 bits of the buffer are the stream's.
         put(window, to, literal(entry));
         to += (entry >> 20 & 1) as usize;
         let len = (entry >> 21) as usize + ahead.extra(entry);
@@ -88,7 +92,7 @@ pub(super) fn portable(
         entry = tables.lengths[ahead.peek(LENGTH_MASK)];
         ahead.refill(input);
         if distance > to {
-            return Err(Failure::Damaged("a match from before the beginning"));
+            return Err(InflateError::Damaged("a match from before the beginning"));
         }
         copy(window, to, distance, len);
         to += len;
@@ -98,7 +102,7 @@ pub(super) fn portable(
     Ok(is_over)
 }
 
-/// What stands in the subtable, or [`END_OF_BLOCK`], its bits skipped.
+/// The entry of the subtable, or [`END_OF_BLOCK`], whose bits are then skipped.
 #[inline(always)]
 fn special(tables: &Tables, bits: &mut Bits, mut entry: u32) -> Result<u32> {
     if entry & SUBTABLE != 0 {
@@ -109,7 +113,7 @@ fn special(tables: &Tables, bits: &mut Bits, mut entry: u32) -> Result<u32> {
         return Ok(entry);
     }
     if entry & END_OF_BLOCK == 0 {
-        return Err(Failure::Damaged("a code that stands for nothing"));
+        return Err(InflateError::Damaged("a code that stands for nothing"));
     }
     bits.skip(entry);
     Ok(END_OF_BLOCK)
@@ -122,5 +126,5 @@ fn special_distance(tables: &Tables, bits: &mut Bits, entry: u32) -> Result<u32>
         bits.skip(entry);
         found = tables.distances[subtable(entry, *bits) % tables.distances.len()];
     }
-    if found & SPECIAL == 0 { Ok(found) } else { Err(Failure::Damaged("a code that stands for no distance")) }
+    if found & SPECIAL == 0 { Ok(found) } else { Err(InflateError::Damaged("a code that stands for no distance")) }
 }

@@ -1,30 +1,33 @@
-//! What the next bits stand for: tables by the first 11 bits of a literal or length and the first 8 of a distance, with
-//! subtables for the rare longer codes.
+//! Decoding tables of Huffman codes, indexed by the first 11 bits of a literal or length and the first 8 of a distance,
+//! with subtables for the rare longer codes.
 //!
-//! An entry, from its lowest bit: six bits for how many bits it takes, extra bits included; [`ALONE`], [`SPECIAL`]; four
-//! bits for how many of them are code, or for the bits that index a subtable. Then, for literals and lengths, the literal
-//! (8 bits), whether there is one, and the match's length (9 bits); for distances and subtables, from bit 16 on, the
-//! distance or where the subtable begins.
+//! An entry, from its lowest bit: six bits for how many bits it takes, extra bits included; [`ALONE`], [`SPECIAL`];
+//! four bits for how many of them are code, or for the bits that index a subtable. Then, for literals and lengths, the
+//! literal (8 bits), whether there is one, and the match's length (9 bits); for distances and subtables, from bit 16
+//! on, the distance or where the subtable begins.
 
 use super::bits::{Bits, Input};
-use super::{Failure, Result};
+use super::{InflateError, Result};
 
-/// A literal without a match behind it.
+/// The flag of an entry that is a literal without a match behind it.
 pub(super) const ALONE: u32 = 1 << 6;
-/// A subtable, the block's end, or no code.
+/// The flag of an entry that is a subtable, the block's end, or no code.
 pub(super) const SPECIAL: u32 = 1 << 7;
-/// Of a [`SPECIAL`] entry.
+/// The flag of a [`SPECIAL`] entry that is the block's end.
 pub(super) const END_OF_BLOCK: u32 = 1 << 30;
-/// Of a [`SPECIAL`] entry.
+/// The flag of a [`SPECIAL`] entry that is a subtable.
 pub(super) const SUBTABLE: u32 = 1 << 31;
 const HAS_LITERAL: u32 = 1 << 20;
 const LITERAL: u32 = 0xff << 12;
 
 const LENGTH_BITS: u32 = 11;
 const DISTANCE_BITS: u32 = 8;
+/// The bits that index the table of literals and lengths.
 pub(super) const LENGTH_MASK: u64 = (1 << LENGTH_BITS) - 1;
+/// The bits that index the table of distances.
 pub(super) const DISTANCE_MASK: u64 = (1 << DISTANCE_BITS) - 1;
-/// At most 2342 and 402 entries are used (zlib's `enough` counts them); powers of two need no bounds check.
+/// The entries of both tables. At most 2342 and 402 are used (zlib's `enough` counts them); powers of two need no
+/// bounds check.
 const LENGTHS: usize = 4096;
 const DISTANCES: usize = 512;
 
@@ -44,11 +47,14 @@ const DISTANCE_BASE: [u32; 30] = [
 /// The order in which a header gives the lengths of the codes for code lengths.
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
-/// Both tables of a block.
+/// The two decoding tables of a block.
 pub(super) struct Tables {
+    /// The entries of literals and lengths, subtables included.
     pub lengths: [u32; LENGTHS],
+    /// The entries of distances, subtables included.
     pub distances: [u32; DISTANCES],
-    /// They are those of fixed codes: a stream may have a block in every ten bits, and setting them takes 6 µs.
+    /// Whether the tables are those of fixed codes: a stream may have a block in every ten bits, and setting the tables
+    /// takes 6 µs.
     is_fixed: bool,
 }
 
@@ -65,14 +71,17 @@ pub(super) fn literal(entry: u32) -> u8 {
     (entry >> 12) as u8
 }
 
-/// Where the subtable of `entry` has what `bits` begin with.
+/// The index of the entry for the code that `bits` begin with, in the subtable of `entry`.
 #[inline(always)]
 pub(super) fn subtable(entry: u32, bits: Bits) -> usize {
     (entry >> 16 & 0x3fff) as usize + bits.peek((1 << (entry >> 8 & 15)) - 1)
 }
 
 impl Tables {
-    /// Those of a block that has none of its own.
+    /// Sets the tables of the format's fixed codes.
+    ///
+    /// # Errors
+    /// None in fact: the fixed codes are sound.
     pub(super) fn set_fixed(&mut self) -> Result<()> {
         if self.is_fixed {
             return Ok(());
@@ -85,12 +94,15 @@ impl Tables {
         Ok(())
     }
 
-    /// Those that a block's header describes.
+    /// Reads the tables that a block's header describes.
+    ///
+    /// # Errors
+    /// [`InflateError::Damaged`] if the codes are not sound.
     pub(super) fn read(&mut self, bits: &mut Bits, input: &Input) -> Result<()> {
         let (lengths, distances) = (bits.take(5) as usize + 257, bits.take(5) as usize + 1);
         let given = bits.take(4) as usize + 4;
         if lengths > 286 || distances > 30 {
-            return Err(Failure::Damaged("a block with more codes than there are symbols"));
+            return Err(InflateError::Damaged("a block with more codes than there are symbols"));
         }
         let mut lens_of_lens = [0; 19];
         for symbol in &ORDER[..given] {
@@ -99,7 +111,7 @@ impl Tables {
         }
         let mut table = [0; 128];
         if !build(&mut table, 7, &lens_of_lens, |symbol| symbol << 16)? {
-            return Err(Failure::Damaged("an incomplete set of codes"));
+            return Err(InflateError::Damaged("an incomplete set of codes"));
         }
         let (mut lens, mut n) = ([0; 286 + 30 + 138], 0);
         while n < lengths + distances {
@@ -107,7 +119,7 @@ impl Tables {
             let entry = table[bits.peek(127)];
             bits.skip(entry);
             let (len, times) = match entry >> 16 {
-                16 if n == 0 => return Err(Failure::Damaged("a repetition of nothing")),
+                16 if n == 0 => return Err(InflateError::Damaged("a repetition of nothing")),
                 16 => (lens[n - 1], 3 + bits.take(2)),
                 17 => (0, 3 + bits.take(3)),
                 18 => (0, 11 + bits.take(7)),
@@ -117,10 +129,10 @@ impl Tables {
             n += times as usize;
         }
         if n > lengths + distances {
-            return Err(Failure::Damaged("more code lengths than codes"));
+            return Err(InflateError::Damaged("more code lengths than codes"));
         }
         if lens[256] == 0 {
-            return Err(Failure::Damaged("a block without an end"));
+            return Err(InflateError::Damaged("a block without an end"));
         }
         self.set(&lens[..lengths], &lens[lengths..n])
     }
@@ -143,7 +155,7 @@ impl Tables {
 
     /// Joins each literal with the length behind it where both codes are within the table's bits.
     fn join(&mut self) {
-        // Downwards, because what follows a literal stands at a lower place, and must not be joined yet.
+        // Downwards, because the entry that follows a literal has a lower index, and must not be joined yet.
         for place in (1..1 << LENGTH_BITS).rev() {
             let entry = self.lengths[place];
             let len = entry & 63;
@@ -160,8 +172,9 @@ fn low_byte(value: u32) -> u8 {
     value as u8
 }
 
-/// Fills `table` with the canonical codes of these lengths, by their first `root` bits. `value` is a symbol's entry
-/// without its code. False if codes are missing: none at all, or one of a single bit, which zlib lets pass as well.
+/// Fills `table` with the canonical codes of the lengths `lens`, indexed by their first `root` bits. `value` gives a
+/// symbol's entry without its code. False if codes are missing: no code at all, or one of a single bit, which zlib
+/// accepts as well.
 fn build(table: &mut [u32], root: u32, lens: &[u8], value: impl Fn(u32) -> u32) -> Result<bool> {
     let mut counts = [0; LONGEST + 1];
     for len in lens {
@@ -169,12 +182,12 @@ fn build(table: &mut [u32], root: u32, lens: &[u8], value: impl Fn(u32) -> u32) 
     }
     let used = lens.len() - std::mem::take(&mut counts[0]);
     let free = counts[1..].iter().try_fold(1usize, |free, count| (2 * free).checked_sub(*count));
-    let free = free.ok_or(Failure::Damaged("more codes than their lengths allow"))?;
+    let free = free.ok_or(InflateError::Damaged("more codes than their lengths allow"))?;
     let mut symbols = [0; 288];
     sort(lens, &counts, &mut symbols);
     if free > 0 {
         if used > 1 || used != counts[1] {
-            return Err(Failure::Damaged("an incomplete set of codes"));
+            return Err(InflateError::Damaged("an incomplete set of codes"));
         }
         table[..1 << root].fill(SPECIAL | 1);
         if used == 1 {
@@ -201,7 +214,7 @@ fn build(table: &mut [u32], root: u32, lens: &[u8], value: impl Fn(u32) -> u32) 
     Ok(true)
 }
 
-/// The symbols by the length of their codes, then by number.
+/// Sorts the symbols by the length of their codes, then by number.
 fn sort(lens: &[u8], counts: &[usize; LONGEST + 1], symbols: &mut [u32; 288]) {
     let mut places = [0; LONGEST + 2];
     for len in 1..=LONGEST {
@@ -219,10 +232,10 @@ fn coded(value: u32, len: u32) -> u32 {
     value + len + (len << 8)
 }
 
-/// Where the next code stands in a table.
+/// The place of the next code in a table.
 struct Codes {
     root: u32,
-    /// The code, its first bit lowest, as it stands in the stream.
+    /// The next code, its first bit lowest, as in the stream.
     code: usize,
     /// Entries that are filled so far, before they are repeated for one more bit.
     filled: usize,
@@ -237,7 +250,7 @@ impl Codes {
         Self { root, code: 0, filled: 1, start: 0, end: 1 << root, prefix: None }
     }
 
-    /// Repeats the table so far, in which codes of one more bit take their places then.
+    /// Repeats the table so far; codes of one more bit then overwrite their places.
     fn double(&mut self, table: &mut [u32]) {
         table.copy_within(..self.filled, self.filled);
         self.filled *= 2;

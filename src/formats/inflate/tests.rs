@@ -64,7 +64,7 @@ fn unpacked_by(
     let (mut tables, mut bits, mut at) = (Tables::default(), Bits::at(0), 0);
     loop {
         let (is_last, next) = header(&mut bits, input, &mut tables)?;
-        assert_eq!(next, Next::Symbols);
+        assert_eq!(next, Stage::Symbols);
         assert!(symbols(&tables, &mut bits, input, stream.len() + 1, window, &mut at)?);
         if is_last {
             return Ok(memory[..at].to_vec());
@@ -164,7 +164,10 @@ fn a_stream_that_is_cut_anywhere_is_never_whole() {
     let mut inflater = Inflater::new().unwrap();
     for len in 0..stream.len() {
         equals_zlib_ng(&stream[..len]);
-        assert!(matches!(unpacked(&mut inflater, &mut &stream[..len], 512), Err(Failure::Cut | Failure::Damaged(_))));
+        assert!(matches!(
+            unpacked(&mut inflater, &mut &stream[..len], 512),
+            Err(InflateError::Cut | InflateError::Damaged(_))
+        ));
     }
     assert_eq!(unpacked(&mut inflater, &mut &stream[..], 512).unwrap(), bytes);
 }
@@ -254,7 +257,7 @@ fn no_stream_sees_the_bytes_of_another() {
     let stream = [0b0000_0011, 0b0000_0010, 0, 0];
     assert!(matches!(
         unpacked(&mut inflater, &mut &stream[..], 16),
-        Err(Failure::Damaged("a match from before the beginning"))
+        Err(InflateError::Damaged("a match from before the beginning"))
     ));
 }
 
@@ -267,5 +270,5 @@ fn a_source_that_fails_is_no_damage() {
         }
     }
     let failed = unpacked(&mut Inflater::new().unwrap(), &mut Broken, 16);
-    assert!(matches!(failed, Err(Failure::Read(error)) if error.raw_os_error() == Some(5)));
+    assert!(matches!(failed, Err(InflateError::Read(error)) if error.raw_os_error() == Some(5)));
 }

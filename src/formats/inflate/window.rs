@@ -1,24 +1,27 @@
 //! The unpacked bytes that matches copy from, and room for more.
 
-/// A match reaches back by this at most.
+/// The most bytes that a match reaches back.
 pub(super) const HISTORY: usize = 32 * 1024;
-/// Bytes of window memory; a power of two, so that a masked position needs no bounds check.
+/// The bytes that a position in the window can point at; a power of two, so that a masked position needs no bounds
+/// check.
 const ROOM: usize = 1 << 17;
-/// With room for a word that begins at the last place.
+/// The bytes of window memory: [`ROOM`], and space for a word that begins at the last position.
 pub(super) const WINDOW_LEN: usize = ROOM + WORD;
-/// Where unpacking stops: a symbol begun before it writes at most 3 literals, 258 bytes, and two words too many.
+/// The position where unpacking stops: a symbol that begins before it writes at most 3 literals, 258 bytes, and two
+/// words too many.
 pub(super) const END: usize = ROOM - 512;
 
 const WORD: usize = 8;
 
-/// All of it.
+/// The window memory as an array of known length.
 pub(super) type Window = [u8; WINDOW_LEN];
 
-/// The memory as an array of known length.
+/// Converts the window memory to an array of known length.
 pub(super) fn whole(window: &mut [u8]) -> &mut Window {
     window.try_into().expect("the window's length")
 }
 
+/// Writes a byte at position `at`.
 #[inline(always)]
 pub(super) fn put(window: &mut Window, at: usize, byte: u8) {
     window[at & (ROOM - 1)] = byte;
@@ -38,7 +41,8 @@ fn word(window: &Window, at: usize) -> [u8; WORD] {
     word
 }
 
-/// Writes `len` bytes at `at` that repeat those `distance` before; what it writes behind them is to be overwritten.
+/// Writes `len` bytes at position `at`, a repetition of those `distance` bytes before. It may write up to two words
+/// more, which the next bytes overwrite.
 #[inline(always)]
 pub(super) fn copy(window: &mut Window, at: usize, distance: usize, len: usize) {
     let from = at - distance;

@@ -11,29 +11,31 @@ use std::path::Path;
 
 use rawzip::{CompressionMethod, ErrorKind, ReaderAt, ZipEntry, ZipFileHeaderRecord, ZipLocator};
 
-use super::{Compression, Member};
+use super::{Compression, ZipMember};
 use crate::error::{Error, Result};
 
 /// Holds the directory and the first header of an ordinary NPZ (an entry takes about 100 bytes, a header 128).
 const WINDOW: usize = 4096;
 /// An end record can lie this far from the end: its own 22 bytes and a comment of at most 65,535.
 const END_RECORD_REACH: u64 = 22 + 65_535;
-/// Windows that are remembered: the directory's, and those of a few headers.
+/// The number of windows that are remembered: the directory's, and those of a few headers.
 const MAX_WINDOWS: usize = 8;
 /// A local header's name and extra fields; longer ones, of writers that align their data, are read again.
 const USUAL_FIELDS: usize = 256;
 /// NPZ files hold a handful of arrays; more than this is not a volume and would only cost memory.
 const MAX_MEMBERS: usize = 10_000;
 
-/// A file read through remembered windows. Remembers an I/O error, which the zip reader may swallow while it guesses.
-pub(super) struct Windows<'a> {
+/// A file that is read through remembered windows. Remembers an I/O error, because the zip reader may drop it while it
+/// tries several places.
+pub(super) struct WindowedFile<'a> {
     file: &'a File,
     len: u64,
     seen: RefCell<Vec<(u64, Vec<u8>)>>,
     failed: Cell<Option<io::Error>>,
 }
 
-impl<'a> Windows<'a> {
+impl<'a> WindowedFile<'a> {
+    /// A file of `len` bytes, of which nothing was read yet.
     pub(super) fn new(file: &'a File, len: u64) -> Self {
         Self { file, len, seen: RefCell::new(Vec::new()), failed: Cell::new(None) }
     }
@@ -48,7 +50,7 @@ impl<'a> Windows<'a> {
     }
 }
 
-impl ReaderAt for Windows<'_> {
+impl ReaderAt for WindowedFile<'_> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         if offset >= self.len || buf.is_empty() {
             return Ok(0);
@@ -86,10 +88,10 @@ impl ReaderAt for Windows<'_> {
 ///
 /// # Errors
 /// [`Error::Io`] if reading failed, [`Error::Malformed`] for anything that is not a sound zip directory.
-pub(super) fn members(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
+pub(super) fn members(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMember>> {
     let result = read_directory(path, windows);
     match windows.failed.take() {
-        // A file that became shorter while it was read is malformed, everything else is the weather.
+        // A file that became shorter while it was read is malformed; any other error is one of the storage.
         Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
             Err(Error::io(path, "read the zip directory", error))
         }
@@ -97,7 +99,7 @@ pub(super) fn members(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>>
     }
 }
 
-fn read_directory(path: &Path, windows: &Windows<'_>) -> Result<Vec<Member>> {
+fn read_directory(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMember>> {
     let broken = |error: rawzip::Error| Error::malformed(path, format!("not a readable zip file: {error}"));
     let mut buffer = vec![0; WINDOW];
     let locator = ZipLocator::new().max_search_space(END_RECORD_REACH);
@@ -155,7 +157,7 @@ fn local_name<R: ReaderAt>(entry: &ZipEntry<'_, R>) -> Result<Vec<u8>, rawzip::E
     Ok(entry.local_header(&mut buffer)?.file_path().as_bytes().to_vec())
 }
 
-/// A member whose bytes lie from `start` to `end` in a file of `file_len` bytes.
+/// The description of a member whose bytes lie from `start` to `end` in a file of `file_len` bytes.
 fn member(
     path: &Path,
     file_len: u64,
@@ -163,7 +165,7 @@ fn member(
     compression: Compression,
     (start, end): (u64, u64),
     entry: &ZipFileHeaderRecord<'_>,
-) -> Result<Member> {
+) -> Result<ZipMember> {
     let (crc, len) = (entry.crc32(), entry.uncompressed_size_hint());
     if end > file_len {
         let reason = format!("the file is cut short: array '{array}' ends at byte {end}, the file has {file_len}");
@@ -175,5 +177,5 @@ fn member(
             format!("the zip directory contradicts itself about the length of '{array}'"),
         ));
     }
-    Ok(Member { name: array.into(), compression, offset: start, packed_len: end - start, len, crc })
+    Ok(ZipMember { name: array.into(), compression, offset: start, packed_len: end - start, len, crc })
 }

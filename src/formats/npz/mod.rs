@@ -19,44 +19,52 @@ pub use payload::Payload;
 
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
-use directory::Windows;
+use directory::WindowedFile;
 use npy::HeaderError;
 
-/// How a zip member is stored.
+/// The compression of a zip member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
-    /// `np.savez`.
+    /// No compression, as `np.savez` writes.
     Stored,
-    /// `np.savez_compressed`.
+    /// Deflate, as `np.savez_compressed` writes.
     Deflated,
 }
 
-/// A zip member that holds an array: its place in the file and what its bytes must hash to.
+/// A zip member that holds an array: its place in the file, and the checksum of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub struct ZipMember {
     /// The array's name, without `.npy`.
     pub name: String,
-    /// Stored or deflated.
+    /// The compression of the member's bytes.
     pub compression: Compression,
-    /// Where the member's bytes begin in the file.
+    /// The offset of the member's first byte in the file.
     pub offset: u64,
-    /// The bytes it takes in the file.
+    /// The number of bytes that the member takes in the file.
     pub packed_len: u64,
-    /// The bytes of header and payload when unpacked.
+    /// The number of unpacked bytes: NPY header and payload.
     pub len: u64,
-    /// CRC-32 of those.
+    /// The CRC-32 of the unpacked bytes, as the zip directory gives it.
     pub crc: u32,
 }
 
 /// The one array of an NPZ that becomes a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
-    /// Its place in the zip file.
-    pub member: Member,
-    /// Its dtype, order and shape (three axes).
+    /// The zip member that holds the array.
+    pub member: ZipMember,
+    /// The array's dtype, order and shape (three axes).
     pub header: ArrayHeader,
-    /// The file that this was read from.
+    /// The state of the file that member and header were read from.
     pub file_id: FileId,
+}
+
+impl Array {
+    /// The extents of the three axes, in NumPy's order.
+    pub fn shape(&self) -> [u64; 3] {
+        let shape = &self.header.shape;
+        [shape[0], shape[1], shape[2]] // `inspect` admits three axes only
+    }
 }
 
 /// The names that the known NPZ dialects give to the volume, in the order of preference.
@@ -67,27 +75,27 @@ const MAX_VOXELS: u64 = 1 << 40;
 /// Deflate cannot pack better (258 bytes in two bits); a directory that claims more would only cost memory.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Opens an NPZ and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
+/// Opens an NPZ file and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
 /// only array of at least three dimensions. Reads headers only.
 ///
 /// # Errors
-/// [`Error::Io`] if the file system failed; [`Error::Malformed`] if the content is not a supported volume.
+/// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
     inspect_file(path, &file, choice)
 }
 
-/// The same for an NPZ that is open; `path` is what messages call it.
+/// Finds the volume of an open NPZ file as [`inspect`] does; messages call the file `path`.
 ///
 /// # Errors
-/// As [`inspect`].
+/// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Array> {
     let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
     if !metadata.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
     }
     let file_id = FileId::of(&metadata);
-    let windows = Windows::new(file, file_id.size);
+    let windows = WindowedFile::new(file, file_id.size);
     let members = directory::members(path, &windows)?;
     let (member, header) = choose(path, &windows, members, choice)?;
     check_shape(path, &member, &header)?;
@@ -95,7 +103,7 @@ pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Ar
 }
 
 /// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.
-fn named<'a>(path: &Path, members: &'a [Member], name: &str) -> Result<Option<&'a Member>> {
+fn named<'a>(path: &Path, members: &'a [ZipMember], name: &str) -> Result<Option<&'a ZipMember>> {
     let mut found = members.iter().filter(|member| member.name == name);
     match (found.next(), found.next()) {
         (Some(_), Some(_)) => {
@@ -107,10 +115,10 @@ fn named<'a>(path: &Path, members: &'a [Member], name: &str) -> Result<Option<&'
 
 fn choose(
     path: &Path,
-    windows: &Windows<'_>,
-    members: Vec<Member>,
+    windows: &WindowedFile<'_>,
+    members: Vec<ZipMember>,
     choice: Option<&str>,
-) -> Result<(Member, ArrayHeader)> {
+) -> Result<(ZipMember, ArrayHeader)> {
     let names = || members.iter().map(|m| format!("'{}'", m.name)).collect::<Vec<_>>().join(", ");
     let wanted = match choice {
         Some(name) => Some(named(path, &members, name)?.ok_or_else(|| {
@@ -154,7 +162,7 @@ fn choose(
     }
 }
 
-fn check_shape(path: &Path, member: &Member, header: &ArrayHeader) -> Result<()> {
+fn check_shape(path: &Path, member: &ZipMember, header: &ArrayHeader) -> Result<()> {
     let shape = &header.shape;
     if shape.len() != 3 {
         let reason = format!("array '{}' has shape {shape:?}: a volume has three dimensions", member.name);
@@ -191,7 +199,7 @@ fn check_shape(path: &Path, member: &Member, header: &ArrayHeader) -> Result<()>
     Ok(())
 }
 
-fn read_header(path: &Path, windows: &Windows<'_>, member: &Member) -> Result<ArrayHeader> {
+fn read_header(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember) -> Result<ArrayHeader> {
     let bad = |reason: String| Error::malformed(path, format!("array '{}': {reason}", member.name));
     let mut wanted = 512; // an ordinary header ends at 128 bytes
     loop {
@@ -205,7 +213,7 @@ fn read_header(path: &Path, windows: &Windows<'_>, member: &Member) -> Result<Ar
 }
 
 /// The first `wanted` bytes of the unpacked member, fewer if it is shorter or damaged.
-fn unpacked_head(path: &Path, windows: &Windows<'_>, member: &Member, wanted: usize) -> Result<Vec<u8>> {
+fn unpacked_head(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember, wanted: usize) -> Result<Vec<u8>> {
     let packed_len = match member.compression {
         Compression::Stored => wanted,
         // Deflate's worst case adds 5 bytes for 16 KiB; NumPy's headers shrink.
@@ -225,7 +233,8 @@ fn unpacked_head(path: &Path, windows: &Windows<'_>, member: &Member, wanted: us
     Ok(bytes)
 }
 
-/// Fills `out` with payload bytes of a *stored* member from `offset` on, without unpacking or checking the rest.
+/// Fills `out` with payload bytes of a *stored* member, from byte `offset` of the payload on, without a look at the
+/// rest.
 ///
 /// # Errors
 /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the file ends too early.

@@ -1,6 +1,7 @@
 //! The NPY header: dtype, array order and shape. Nothing in it is executed and nothing is guessed.
 //!
-//! Source: NumPy's `numpy/lib/format.py`. Versions 1 to 3 differ in the width of the length field and in the text encoding.
+//! Source: NumPy's `numpy/lib/format.py`. Versions 1 to 3 differ in the width of the length field and in the text
+//! encoding.
 
 use std::fmt;
 
@@ -39,7 +40,7 @@ impl Element {
     }
 }
 
-/// What an array's header says.
+/// The content of an array's header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArrayHeader {
     /// The element type.
@@ -50,7 +51,7 @@ pub struct ArrayHeader {
     pub fortran_order: bool,
     /// The extents of the axes, in NumPy's order.
     pub shape: Vec<u64>,
-    /// Bytes before the first element, from the start of the NPY data.
+    /// The number of bytes before the first element, from the start of the NPY data.
     pub header_len: u64,
 }
 
@@ -76,12 +77,12 @@ impl ArrayHeader {
     }
 }
 
-/// Why a header was not understood; the text names the value found.
+/// The reason why a header was not understood; the text names the value found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeaderError {
-    /// The bytes end before the header does: this many are needed.
+    /// The bytes end before the header does: the number of bytes that are needed.
     Short(usize),
-    /// Not an NPY header, or an array that is not supported.
+    /// The bytes are no NPY header, or the array is not supported: the reason.
     Bad(String),
 }
 
@@ -94,10 +95,11 @@ impl fmt::Display for HeaderError {
     }
 }
 
-/// NumPy itself refuses longer headers by default (`max_header_size`); a plain array's takes 118 bytes.
+/// The bytes of the longest header that is read. NumPy itself refuses longer headers by default (`max_header_size`); a
+/// plain array's takes 118 bytes.
 pub(super) const MAX_HEADER: usize = 10_000;
 
-/// Reads the header at the start of `bytes`, which may go on behind it.
+/// Reads the NPY header at the start of `bytes`, which may be longer.
 ///
 /// # Errors
 /// [`HeaderError::Short`] if more bytes are needed, [`HeaderError::Bad`] for everything else.
@@ -156,8 +158,8 @@ fn element(descr: &str) -> Result<(Element, bool), HeaderError> {
     Ok((element, big_endian && element.size() > 1))
 }
 
-/// A reader of the Python literal that the header is: one dict of a string, a bool and a tuple.
-/// `None` means that the text is not such a literal.
+/// A parser of the Python literal in a header: one dict of a string, a bool and a tuple. Each of its functions returns
+/// `None` if the text is no such literal.
 struct Literal<'a> {
     rest: &'a str,
 }

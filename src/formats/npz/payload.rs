@@ -7,30 +7,31 @@ use std::path::Path;
 
 use crc32fast::Hasher;
 
-use super::{Array, Compression, Member, read_error};
+use super::{Array, Compression, ZipMember, read_error};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::inflate::{Failure, Inflater};
+use crate::formats::inflate::{InflateError, Inflater};
 
-/// A running read of one array. [`Payload::finish`] must be called after the last byte: only then is the CRC known.
+/// The payload of an array as a stream. [`Payload::finish`] must be called after the last byte: only then is the CRC
+/// known.
 pub struct Payload<'a> {
     path: &'a Path,
     array: &'a Array,
-    /// Unpacked bytes so far, header included.
+    /// The unpacked bytes so far, header included.
     produced: u64,
-    packed: Packed<'a>,
+    packed: PackedBytes<'a>,
     inflater: &'a mut Inflater,
     crc: Hasher,
 }
 
-/// The bytes of a member in its file, from where reading is.
-struct Packed<'a> {
+/// The packed bytes of a member that were not read yet.
+struct PackedBytes<'a> {
     file: &'a File,
     at: u64,
     left: u64,
 }
 
-impl Read for Packed<'_> {
+impl Read for PackedBytes<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let n = out.len().min(to_usize(self.left));
         self.file.read_exact_at(&mut out[..n], self.at)?;
@@ -40,26 +41,26 @@ impl Read for Packed<'_> {
 }
 
 impl<'a> Payload<'a> {
-    /// Begins at the first payload byte. `inflater` is for a deflated array.
+    /// Opens the payload at its first byte. `inflater` unpacks a deflated array.
     ///
     /// # Errors
-    /// As [`Payload::read_exact`].
+    /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends within the array's header.
     pub fn open(path: &'a Path, file: &'a File, array: &'a Array, inflater: &'a mut Inflater) -> Result<Self> {
         inflater.reset();
-        let Member { offset, packed_len, .. } = array.member;
-        let packed = Packed { file, at: offset, left: packed_len };
+        let ZipMember { offset, packed_len, .. } = array.member;
+        let packed = PackedBytes { file, at: offset, left: packed_len };
         let mut payload = Self { path, array, produced: 0, packed, inflater, crc: Hasher::new() };
         let mut header = vec![0; to_usize(array.header.header_len)];
         payload.read_exact(&mut header)?;
         Ok(payload)
     }
 
-    /// Bytes of the array that were not read yet.
+    /// The number of payload bytes that were not read yet.
     pub fn remaining(&self) -> u64 {
         self.array.member.len - self.produced
     }
 
-    /// Fills `out` with the next bytes of the array.
+    /// Fills `out` with the next bytes of the payload.
     ///
     /// # Errors
     /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends too early.
@@ -82,18 +83,31 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
+    /// Reads and drops the next `len` bytes, a piece of `buffer`'s length at a time; they count for the checksum.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends too early.
+    pub fn skip(&mut self, mut len: u64, buffer: &mut [u8]) -> Result<()> {
+        while len > 0 {
+            let piece = buffer.len().min(to_usize(len));
+            self.read_exact(&mut buffer[..piece])?;
+            len -= piece as u64;
+        }
+        Ok(())
+    }
+
     fn inflate(&mut self, out: &mut [u8]) -> Result<usize> {
         self.inflater.read(&mut self.packed, out).map_err(|failure| match failure {
-            Failure::Read(error) => read_error(self.path, error),
-            Failure::Damaged(what) => Error::malformed(self.path, format!("damaged deflate data: {what}")),
-            Failure::Cut => Error::malformed(self.path, "the deflate data is cut: it has no end marker"),
+            InflateError::Read(error) => read_error(self.path, error),
+            InflateError::Damaged(what) => Error::malformed(self.path, format!("damaged deflate data: {what}")),
+            InflateError::Cut => Error::malformed(self.path, "the deflate data is cut: it has no end marker"),
         })
     }
 
-    /// Checks that the data ends here and that its CRC is the directory's.
+    /// Checks that the data ends here, and that its CRC is the one in the zip directory.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if not.
+    /// [`Error::Malformed`] if one of them is wrong, [`Error::Io`] if reading failed.
     pub fn finish(mut self) -> Result<()> {
         if self.produced != self.array.member.len {
             return Err(Error::malformed(self.path, "the array is longer than its header says"));

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::blocks::AlignedBlock;
 use crate::base::lock::{self, lock};
-use crate::formats::sha256::{BLOCK, Sha256};
+use crate::formats::sha256::{BLOCK, NewBlocks, Sha256};
 
 /// Blocks that wait in the queue of a lane, at most.
 const MAX_WAITING: usize = 4;
@@ -197,9 +197,9 @@ impl ShardHasher {
         }
         drop(state);
         match (&mut own, &mut other) {
-            (Some(own), Some(other)) => Sha256::update_both([own.parts(), other.parts()]),
+            (Some(own), Some(other)) => Sha256::update_both(own.parts(), other.parts()),
             (Some(alone), None) | (None, Some(alone)) => {
-                let (digest, blocks) = alone.parts();
+                let NewBlocks { digest, blocks } = alone.parts();
                 digest.update(blocks);
             }
             (None, None) => {}
@@ -220,8 +220,8 @@ impl ShardHasher {
 
 impl HashStep {
     /// The hash, and the bytes to add to it: whole blocks of SHA-256.
-    fn parts(&mut self) -> (&mut Sha256, &[[u8; BLOCK]]) {
-        (&mut self.hash.digest, self.block.bytes().as_chunks().0)
+    fn parts(&mut self) -> NewBlocks<'_> {
+        NewBlocks { digest: &mut self.hash.digest, blocks: self.block.bytes().as_chunks().0 }
     }
 
     /// Sends the block to the writing thread, and returns the hash with the number of its lane.

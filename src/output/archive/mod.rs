@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Dataset, Inputs, Sample, Source, Stored};
+use crate::dataset::{Dataset, FinishedMembers, Inputs, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{Member, without_codec};
 use crate::plan::{Options, Plan, ShardId};
-use crate::volume::{Overflow, ShardMember, Storage, read_table};
+use crate::volume::{Overflow, Storage, VolumeMember, read_table};
 use walk::{TarMember, WindowReader};
 
 /// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
@@ -129,7 +129,7 @@ impl OpenShard<'_> {
         }
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
-        let stored = Stored {
+        let finished = FinishedMembers {
             volume: self.volume_member(&members[Member::Volume.index()], is_packed)?,
             kind: self.manifest.volume_kind,
             small,
@@ -140,18 +140,18 @@ impl OpenShard<'_> {
             slot: shard * per_shard + index,
             study_id: listed.study_id.clone(),
             path: PathBuf::from(&listed.source),
-            source: Source::Shard(Box::new(stored)),
+            origin: Origin::Finished(Box::new(finished)),
         })
     }
 
-    fn volume_member(&self, member: &TarMember, is_packed: bool) -> Result<ShardMember> {
+    fn volume_member(&self, member: &TarMember, is_packed: bool) -> Result<VolumeMember> {
         let (offset, file_id) = (member.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         if !is_packed {
-            return Ok(ShardMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
+            return Ok(VolumeMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
         }
         let table = read_table(self.path, self.file, offset, member.len)?;
         let storage = Storage::Blocks { packed_len: member.len, largest: table.largest() };
-        Ok(ShardMember { file, file_id, offset, len: table.plain_len(), storage })
+        Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::tar::{self, Entry};
+use crate::formats::tar::{self, MemberHeader};
 
 /// Bytes that are read at a time: enough for the small members of a sample with their headers, and for the first header
 /// of the next sample.
@@ -72,7 +72,7 @@ pub(super) fn members(reader: &mut WindowReader<'_>, size: u64) -> Result<Vec<Ta
     let mut at = 0;
     loop {
         let header = reader.read(at, to_usize(tar::BLOCK))?;
-        let Some(Entry { name, size: len }) = tar::parse(header) else {
+        let Some(MemberHeader { name, size: len }) = tar::parse(header) else {
             let is_end = header.iter().all(|byte| *byte == 0) && at + tar::trailer(at) == size;
             if is_end {
                 return Ok(members);
