@@ -53,7 +53,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     let volumes = plan.dataset.samples.len() + checked.len();
     checked.extend(read_all(plan, workers)?);
     let (mut bad, mut unread) = (Vec::new(), Vec::new());
-    for CheckedVolume { study_id, path, error } in checked {
+    for VolumeCheck { study_id, path, error } in checked {
         match error {
             None => {}
             Some(Error::Malformed { reason, .. }) => bad.push(Quarantined { study_id, path, reason }),
@@ -73,16 +73,16 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     Ok(verdict)
 }
 
-/// A volume that was read, and the error with which reading it failed.
-struct CheckedVolume {
+/// The result of reading a volume: the error, or none if the volume can be made.
+struct VolumeCheck {
     study_id: String,
     /// Path of the NPZ file, relative to the data folder.
     path: String,
     error: Option<Error>,
 }
 
-/// A volume of the plan that is to be read.
-struct PlannedVolume {
+/// Location of a volume of the plan in its shard.
+struct VolumeRange {
     shard: ShardId,
     /// Index of the sample in the plan.
     sample: usize,
@@ -91,7 +91,7 @@ struct PlannedVolume {
 }
 
 /// Reads all volumes of the plan as a mount does: the bytes, their CRC and the values.
-fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
+fn read_all(plan: Plan, workers: usize) -> Result<Vec<VolumeCheck>> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead: 0, read_once: true };
     let bar = Bar::new();
     let set = ShardSet::new(plan, serving)?;
@@ -103,7 +103,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
                 && member.member == Member::Volume
             {
                 let sample = plan.sample_index(shard, member);
-                volumes.push(PlannedVolume { shard, sample, range: extent.start..extent.start + extent.len });
+                volumes.push(VolumeRange { shard, sample, range: extent.start..extent.start + extent.len });
             }
         }
     }
@@ -111,7 +111,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
     let checked = try_map(&volumes, workers, |volume| {
         let sample = &plan.dataset.samples[volume.sample];
         let path = sample.path.to_string_lossy().into_owned();
-        Ok(CheckedVolume { study_id: sample.study_id.clone(), path, error: read(&set, volume, &bar).err() })
+        Ok(VolumeCheck { study_id: sample.study_id.clone(), path, error: read(&set, volume, &bar).err() })
     });
     bar.clear();
     checked
@@ -121,7 +121,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<CheckedVolume>> {
 ///
 /// # Errors
 /// The NPZ file cannot be read, or is damaged.
-fn read(set: &ShardSet, volume: &PlannedVolume, bar: &Bar) -> Result<()> {
+fn read(set: &ShardSet, volume: &VolumeRange, bar: &Bar) -> Result<()> {
     let cursor = Arc::new(set.cursor(volume.shard));
     let mut offset = volume.range.start;
     while offset < volume.range.end {
@@ -140,7 +140,7 @@ fn check_left_out(
     array: Option<&str>,
     excluded: &[Quarantined],
     workers: usize,
-) -> Result<Vec<CheckedVolume>> {
+) -> Result<Vec<VolumeCheck>> {
     let is_excluded = |left_out: &&LeftOut| excluded.iter().any(|row| row.study_id == left_out.study_id);
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
     try_map(&left_out, workers, |left_out| {
@@ -148,7 +148,7 @@ fn check_left_out(
         let result = npz::inspect(&path, array)
             .and_then(|array| readable(&path, &array.member.name).map_err(|reason| Error::malformed(&path, reason)));
         let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
-        Ok(CheckedVolume { study_id, path, error: result.err() })
+        Ok(VolumeCheck { study_id, path, error: result.err() })
     })
 }
 
