@@ -42,9 +42,9 @@
 //!                                cache ──┘
 //! ```
 //!
-//! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/mod.rs` finds the shard, `shard/read.rs` asks the
-//! plan for the extents in the range ([`plan::layout`]). Header bytes come from [`formats::tar`], JSON, text and labels
-//! from [`plan::members`], voxels from the cache, whose threads fill them by [`volume`], which unpacks by
+//! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/mod.rs` finds the shard, `shard/read.rs` asks
+//! the plan for the extents in the range ([`plan::layout`]). Header bytes come from [`formats::tar`], JSON, text and
+//! labels from [`plan::members`], voxels from the cache, whose threads fill them by [`volume`], which unpacks by
 //! [`formats::npz`].
 //!
 //! # Rooms
@@ -55,14 +55,14 @@
 //! | room | owns | does not know |
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
-//! | [`base`] | numbers, threads, memory, locks; files that appear whole; a file's identity; the user's cache folder | CT |
-//! | [`formats`] | whose bytes others defined: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
-//! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; the check of values | tar, caching, offsets |
-//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; lists of bad samples | shards, tar |
+//! | [`base`] | numbers, threads, memory, locks, whole files, a file's identity, the user's cache folder | CT |
+//! | [`formats`] | others' formats: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
+//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
-//! | [`output`] | what describes a folder of shards: manifest, journals, partition, other readers' indexes | how bytes are made |
+//! | [`output`] | what describes a folder of shards: manifest, journals, parts, readers' indexes | how bytes are made |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
 //! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
@@ -74,8 +74,8 @@
 //!
 //! # Where to add or look
 //!
-//! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in `volume/`,
-//!   its options in `cli/dataset.rs`, and its definition anew in `verify/expected.rs`.
+//! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in
+//!   `volume/`, its options in `cli/dataset.rs`, and its definition anew in `verify/expected.rs`.
 //! - A dtype or a container of volumes: [`formats::npz`], then [`volume`].
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize`, `reclaim` (which alone removes sources), the lists that `verify --sources`
@@ -91,44 +91,44 @@
 //!   that names it, never a guess; nothing is unpickled.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
-//! - **saved**: a saved plan or finding counts only while size, time and inode of all that it was made from are the same,
-//!   and only for the program that wrote it.
+//! - **saved**: a saved plan or finding counts only while size, time and inode of all that it was made from are the
+//!   same, and only for the program that wrote it.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
 //!   option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
-//! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is known
-//!   without reading a voxel.
+//! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is
+//!   known without reading a voxel.
 //! - **volume**: exactly the planned length. The source's size, time and inode are checked before the first byte is
 //!   handed on and with every chunk; a source that changed is an error, never a mixture. The last chunk is handed on
-//!   only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a volume whose end was
-//!   peeked at is checked as a whole before any of it is handed on.
+//!   only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a volume whose end
+//!   was peeked at is checked as a whole before any of it is handed on.
 //! - **cache**: accounted bytes, fills in flight included, stay within the budget; a volume larger than that is filled
 //!   when it is alone, and not kept. One fill per key; its bytes or its error reach every waiter; errors are not kept.
 //!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait.
 //!   Demands are served in order; what is read ahead gives way to them.
-//! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header walks
-//!   fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a finished
-//!   shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
-//! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a shard
-//!   that has become a file gets a new inode under its old name. No lock is held across I/O, a decode or a copy.
+//! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header
+//!   walks fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a
+//!   finished shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
+//! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a
+//!   shard that has become a file gets a new inode under its old name. No lock is held across I/O, a decode or a copy.
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
-//!   of it is made again; a run that was stopped goes on where it was. Whatever journals, manifests and temporaries were
-//!   cut or lost, no shard is taken for finished that is not, and no file is replaced that no run is known to have
+//!   of it is made again; a run that was stopped goes on where it was. Whatever journals, manifests and temporaries
+//!   were cut or lost, no shard is taken for finished that is not, and no file is replaced that no run is known to have
 //!   written. Two runs that could write the same shard never go on at once.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
-//! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte, what
-//!   the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
+//! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
+//!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
 //! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
 //!   looked at is said, and never counts as fine.
-//! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all processes
-//!   of the namespace end; never one outside of it.
-//! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof and
-//!   a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor
-//!   instructions, each beside a portable definition that the tests compare with), and one system call in
+//! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all
+//!   processes of the namespace end; never one outside of it.
+//! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
+//!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
+//!   (processor instructions, each beside a portable definition that the tests compare with), and one system call in
 //!   `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that

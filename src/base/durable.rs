@@ -40,9 +40,9 @@ impl<'a> PartialFile<'a> {
         Ok(Self { folder, path, name: name.into(), file, len: 0, published: false })
     }
 
-    /// Appends the first `len` bytes of `block`, which is page-aligned because it is a memory map. The bytes are rounded
-    /// up with zeros that [`Self::publish`] cuts off again, so only the last block may have a length that is no multiple
-    /// of 4096.
+    /// Appends the first `len` bytes of `block`, which is page-aligned because it is a memory map. The bytes are
+    /// rounded up with zeros that [`Self::publish`] cuts off again, so only the last block may have a length that is no
+    /// multiple of 4096.
     ///
     /// # Errors
     /// [`Error::Io`] if the bytes cannot be written.

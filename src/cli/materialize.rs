@@ -15,7 +15,7 @@ pub struct MaterializeArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
-    /// Or shards.
+    /// A folder of shards, in place of the data set.
     #[command(flatten)]
     pub source: ShardsArgs,
     /// Folder for the shards; created if missing

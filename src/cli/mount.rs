@@ -15,7 +15,7 @@ pub struct MountArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
-    /// Or shards.
+    /// A folder of shards, in place of the data set.
     #[command(flatten)]
     pub source: ShardsArgs,
     /// An empty folder outside the data folder [default: the folder of the shard pattern in --config]

@@ -11,13 +11,13 @@ pub struct PlanArgs {
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,
-    /// Or shards.
+    /// A folder of shards, in place of the data set.
     #[command(flatten)]
     pub source: ShardsArgs,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
-    /// And what the shards would take.
+    /// Options of the estimate of the room that shards would take.
     #[command(flatten)]
     pub estimate: EstimateArgs,
 }

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
 use rustix::io::retry_on_intr;
 
 use super::Config;
-use super::join::Matched;
+use super::matched::Matched;
 use super::scan_cache::{self, Finding, PathFinding, ScanCache};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;

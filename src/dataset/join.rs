@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::matched::{Matched, MetaValues, Row};
 use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, quarantine, study_id};
@@ -14,36 +15,6 @@ use crate::volume::Kind;
 
 const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
 const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
-
-/// A volume that has a row in all three tables.
-pub(super) struct Matched {
-    /// The study id: the stem of the file's name.
-    pub(super) study_id: String,
-    /// The NPZ file, relative to the data folder.
-    pub(super) path: PathBuf,
-    /// The volume's rows in the three tables.
-    pub(super) row: Row,
-    /// The reason why the user leaves the volume out, if so.
-    pub(super) excluded: Option<String>,
-}
-
-/// The values of one study's rows in the three tables.
-pub(super) struct Row {
-    /// The metadata table's values.
-    pub(super) meta: MetaValues,
-    /// The report: findings, a newline, impressions.
-    pub(super) text: String,
-    /// The labels, one value for each class.
-    pub(super) labels: Vec<f32>,
-}
-
-/// The values of a row of the metadata table.
-pub(super) enum MetaValues {
-    /// All values that the sample needs.
-    Complete(Meta),
-    /// A value is missing: the reason why the sample is left out.
-    Missing(String),
-}
 
 /// The outcome of a look-up of one study in all three tables.
 enum TableRow {

@@ -10,6 +10,7 @@ mod condition;
 mod inputs;
 mod inspect;
 mod join;
+mod matched;
 pub mod quarantine;
 mod scan;
 mod scan_cache;
@@ -27,7 +28,7 @@ use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Geometry, Kind, KindOptions, Recipe, VolumeMember};
-use join::MetaValues;
+use matched::MetaValues;
 use scan_cache::Finding;
 
 /// The treatment of a sample for which the metadata table lacks a value.
@@ -266,7 +267,7 @@ impl Dataset {
             inputs: joined.inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let join::Matched { study_id, path, row: join::Row { meta, text, labels }, excluded } = matched;
+            let matched::Matched { study_id, path, row: matched::Row { meta, text, labels }, excluded } = matched;
             let excluded = excluded.is_some();
             let file_id = *finding.file_id();
             match recipe(config, finding, meta) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::condition::Condition;
-use super::join::Matched;
+use super::matched::Matched;
 use crate::error::{Error, Result};
 
 /// Columns of a table that name studies, in the order of preference.

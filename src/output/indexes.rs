@@ -4,7 +4,7 @@
 //! | file | reader | what it spares |
 //! |---|---|---|
 //! | `shardindex.json` | wids 0.1.11, `ShardListDataset` | counting the samples of every shard |
-//! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`, format v1.2 of `wds2idx` | walking the headers |
+//! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`: v1.2 of `wds2idx` | walking the headers |
 //! | `shard-000000.tar.idx`, `.nv-meta/` | Megatron-Energon 7.4.1 | `energon prepare`, which writes beside the shards |
 //!
 //! Energon's `.nv-meta/index.sqlite` is not among them: it serves joins and look-ups by key, and no epoch reads it.

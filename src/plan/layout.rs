@@ -32,11 +32,11 @@ pub struct MemberId {
 /// A run of bytes with one origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Offset of its first byte in the shard.
+    /// Offset of the first byte in the shard.
     pub start: u64,
-    /// Its bytes; never 0.
+    /// Length in bytes; never 0.
     pub len: u64,
-    /// Its origin.
+    /// Where the bytes come from.
     pub content: Content,
 }
 

@@ -9,8 +9,9 @@ use crate::tree::Tree;
 ///
 /// Looked at folder by folder: what is directly inside of a module counts with all that is below it, so a circle
 /// through two rooms, or through two folders of a room, is found however deep its ends are. A module and what is inside
-/// of it belong together, so references between these two do not count: a child uses what its parent's `mod.rs` defines,
-/// and the parent calls its children. What a parent only re-exports is a reference to the sibling that defines it.
+/// of it belong together, so references between these two do not count: a child uses what its parent's `mod.rs`
+/// defines, and the parent calls its children. What a parent only re-exports is a reference to the sibling that defines
+/// it.
 pub(crate) fn circles(tree: &Tree) -> Vec<String> {
     let mut folders: BTreeMap<Vec<String>, Edges> = BTreeMap::new();
     for reference in references(tree) {
