@@ -42,7 +42,7 @@
 //!                                cache ──┘
 //! ```
 //!
-//! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/mod.rs` finds the shard, `shard/read.rs` asks
+//! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/tree.rs` finds the shard, `shard/read.rs` asks
 //! the plan for the extents in the range ([`plan::layout`]). Header bytes come from [`formats::tar`], JSON, text and
 //! labels from [`plan::members`], voxels from the cache, whose threads fill them by [`volume`], which unpacks by
 //! [`formats::npz`].
@@ -91,8 +91,8 @@
 //!   that names it, never a guess; nothing is unpickled.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
-//! - **saved**: a saved plan or finding counts only while size, time and inode of all that it was made from are the
-//!   same, and only for the program that wrote it.
+//! - **user cache**: a saved plan or finding counts only while size, time and inode of all that it was made from are
+//!   the same, and only for the program that wrote it.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
 //!   option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
@@ -122,8 +122,10 @@
 //!   bad, never storage.
 //! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
 //!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
-//! - **verify**: shares no code with what makes shards, so that a fault in one is seen by the other; what could not be
-//!   looked at is said, and never counts as fine.
+//! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is
+//!   to be made (table values, texts, the recipe of each volume) it takes from the plan; a fault in reading a table is
+//!   seen by tests against pandas and Python's `csv` alone. What could not be looked at is said, and never counts as
+//!   fine.
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all
 //!   processes of the namespace end; never one outside of it.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
