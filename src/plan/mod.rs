@@ -58,8 +58,8 @@ pub fn shard_ids(count: usize) -> Range<ShardId> {
 /// A shard as it is planned.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    /// The samples, as a range of the order of the shard's view. In the plain view that is the data set's order, so that
-    /// these are indexes into [`Dataset::samples`].
+    /// The samples, as a range of the order of the shard's view. In the plain view that is the data set's order, so
+    /// that these are indexes into [`Dataset::samples`].
     pub samples: Range<usize>,
     /// The offset of each sample, and the shard's length.
     pub layout: ShardLayout,
@@ -106,8 +106,8 @@ impl Plan {
         Ok(Self { shard_digests, ..Self::lay_out(dataset, options, measured, digest) })
     }
 
-    /// A plan without some of the samples: `left_out` maps indexes into [`Dataset::samples`] to the reasons. The slots of
-    /// these samples stay empty, so that only their own shards change. The digest stays that of the plan with them.
+    /// A plan without some of the samples: `left_out` maps indexes into [`Dataset::samples`] to the reasons. The slots
+    /// of these samples stay empty, so that only their own shards change. The digest stays that of the plan with them.
     pub fn without(&self, left_out: &BTreeMap<usize, String>) -> Self {
         let is_kept = |index: &usize| !left_out.contains_key(index);
         let (mut dataset, indexes) = (self.dataset.clone(), 0..self.measured.len());
@@ -190,8 +190,8 @@ impl Plan {
         self.shards.iter().map(|shard| shard.layout.len()).sum()
     }
 
-    /// SHA-256 of all that determines the bytes of a plain shard, in hexadecimal; `None` for the shards of epochs. A plan
-    /// that differs in one sample differs in the digest of that sample's shard alone.
+    /// SHA-256 of all that determines the bytes of a plain shard, in hexadecimal; `None` for the shards of epochs. A
+    /// plan that differs in one sample differs in the digest of that sample's shard alone.
     pub fn shard_digest(&self, id: ShardId) -> Option<&str> {
         self.shard_digests.get(id as usize).map(String::as_str)
     }

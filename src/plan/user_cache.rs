@@ -1,5 +1,5 @@
-//! Plans in the user's cache folder, so that a second start reads no table, lists no folder and opens no volume: it only
-//! asks whether any of the inputs has changed.
+//! Plans in the user's cache folder, so that a second start reads no table, lists no folder and opens no volume: it
+//! only asks whether any of the inputs has changed.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

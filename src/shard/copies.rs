@@ -51,8 +51,8 @@ impl Copies {
             && !lock(&self.unreadable).contains(&key)
     }
 
-    /// Fills a volume from its copy. Nothing is handed on before the whole copy was read, so that the volume can still be
-    /// made from its source, whatever fails. `None` if it must be: there is no copy that can be read.
+    /// Fills a volume from its copy. Nothing is handed on before the whole copy was read, so that the volume can still
+    /// be made from its source, whatever fails. `None` if it must be: there is no copy that can be read.
     pub(super) fn fill(&self, plan: &Plan, key: Key, sink: &mut impl Sink) -> Option<Filled> {
         let (path, member) = self.find(plan, key)?;
         self.fills.fetch_add(1, Ordering::Relaxed);
@@ -72,8 +72,8 @@ impl Copies {
         }
     }
 
-    /// Reads the bytes of a volume from `offset` on that fill `out` from the copy; `None` if there is no copy that can be
-    /// read.
+    /// Reads the bytes of a volume from `offset` on that fill `out` from the copy; `None` if there is no copy that can
+    /// be read.
     pub(super) fn peek(&self, plan: &Plan, key: Key, offset: u64, out: &mut [u8]) -> Option<()> {
         let (path, member) = self.find(plan, key)?;
         self.if_readable(key, ShardVolume { path, member: &member }.peek(offset, out))

@@ -68,11 +68,12 @@ impl Cursor {
         self.id
     }
 
-    /// Notes a read, and asks the cache to fill ahead what the reader will want next. True if the reader reads in order.
+    /// Notes a read, and asks the cache to fill ahead what the reader will want next. True if the reader reads in
+    /// order.
     ///
-    /// A reader that begins at the shard's begin, and whose first voxel takes a whole fill, is at once taken for one that
-    /// reads in order: before its first fill ended there would be no second read to decide by, and a reader that only
-    /// walks the headers needs the following volumes just as much.
+    /// A reader that begins at the shard's begin, and whose first voxel takes a whole fill, is at once taken for one
+    /// that reads in order: before its first fill ended there would be no second read to decide by, and a reader that
+    /// only walks the headers needs the following volumes just as much.
     pub(super) fn note(&self, read: NotedRead) -> bool {
         let NotedRead { offset, len, places, needs_fill } = read;
         let last = places.as_ref().map(|places| *places.end());
@@ -107,8 +108,8 @@ impl Cursor {
             self.state.cache.move_on(self.id, left);
         }
         if asked != wanted {
-            // Volumes that were wanted ahead and that the reader has passed by now are asked for by this very read, or by
-            // one that the kernel sent before it and that comes later.
+            // Volumes that were wanted ahead and that the reader has passed by now are asked for by this very read, or
+            // by one that the kernel sent before it and that comes later.
             let first = match places {
                 Some(_) if continues => self.place_of(position.next.saturating_sub(REORDER)),
                 Some(places) if sequential => *places.start(),

@@ -85,7 +85,8 @@ impl ShardSet {
         self.state.volumes().plan.clone()
     }
 
-    /// From now on copies volumes from these shard files where they are there. Changes no byte. Only the first call counts.
+    /// From now on copies volumes from these shard files where they are there. Changes no byte. Only the first call
+    /// counts.
     pub fn use_copies(&self, files: Box<dyn ShardFiles>) {
         self.state.volumes().copies.set(files);
     }

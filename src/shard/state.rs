@@ -26,8 +26,8 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// The number of volumes to fill ahead where the user named none: one for each filling thread, and one that is ready
-    /// while these work.
+    /// The number of volumes to fill ahead where the user named none: one for each filling thread, and one that is
+    /// ready while these work.
     pub fn usual_read_ahead(threads: usize) -> usize {
         threads + 1
     }

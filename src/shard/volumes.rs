@@ -50,8 +50,8 @@ impl Volumes {
         if self.copies.has(&self.plan, key) { Some(len) } else { self.volume(key).peek_cost(offset, len) }
     }
 
-    /// Makes the bytes of a volume from `offset` on that fill `out`, and nothing else of the volume. `None` where only a
-    /// fill makes these bytes, because a copy is gone.
+    /// Makes the bytes of a volume from `offset` on that fill `out`, and nothing else of the volume. `None` where only
+    /// a fill makes these bytes, because a copy is gone.
     pub(super) fn peek(&self, key: Key, offset: u64, out: &mut [u8]) -> Option<Result<()>> {
         if self.copies.peek(&self.plan, key, offset, out).is_some() {
             return Some(Ok(()));
