@@ -1,13 +1,12 @@
-//! Index files that other readers look for beside the shards: made from the layout, without reading a voxel. This
-//! module touches no files.
+//! Index files that other programs look for beside the shards. They are made from the layout, without reading a voxel.
 //!
-//! | file | reader | what it spares |
+//! | file | read by | spares the reader |
 //! |---|---|---|
 //! | `shardindex.json` | wids 0.1.11, `ShardListDataset` | counting the samples of every shard |
-//! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`: v1.2 of `wds2idx` | walking the headers |
+//! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`, `wds2idx` v1.2 | walking the headers |
 //! | `shard-000000.tar.idx`, `.nv-meta/` | Megatron-Energon 7.4.1 | `energon prepare`, which writes beside the shards |
 //!
-//! Energon's `.nv-meta/index.sqlite` is not among them: it serves joins and look-ups by key, and no epoch reads it.
+//! Energon's `.nv-meta/index.sqlite` is not made: it serves joins and look-ups by key, and no epoch reads it.
 
 use std::fmt::Write;
 
@@ -16,32 +15,32 @@ use serde_json::json;
 use crate::formats::tar;
 use crate::plan::{Plan, ShardId, View};
 
-/// Name of the folder of Energon's files, below that of the shards.
+/// The folder of Energon's files, beside the shards.
 pub const ENERGON_FOLDER: &str = ".nv-meta";
-/// Version of Energon whose files are made.
+/// The version of Energon that reads these files.
 const ENERGON_VERSION: &str = "7.4.1";
 
-/// The index files of one shard.
+/// A kind of index file of which each shard has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardIndex {
-    /// Index of NVIDIA DALI: where each member stands.
+    /// The index for DALI: extension, offset, size and name of each member, as text.
     Dali,
-    /// Index of Megatron-Energon: where each sample begins.
+    /// The index for Energon: the offset of each sample and the end of the last, as little-endian u64.
     Energon,
 }
 
 /// A shard as the indexes of a view list it.
 #[derive(Clone, Debug)]
 pub struct ListedShard {
-    /// File name.
+    /// The file name of the shard.
     pub name: String,
-    /// Number of samples in the shard.
+    /// The number of samples in the shard.
     pub samples: usize,
-    /// Size of the file in bytes.
+    /// The size of the shard in bytes.
     pub bytes: u64,
 }
 
-/// The shards of a view, in its order; empty if there is no such view.
+/// The shards of a view, in its order; empty if the plan has no such view.
 pub fn list(plan: &Plan, view: View) -> Vec<ListedShard> {
     let listed = |id| {
         let (shard, (_, number)) = (plan.shard(id)?, plan.view_of(id)?);
@@ -50,30 +49,30 @@ pub fn list(plan: &Plan, view: View) -> Vec<ListedShard> {
     plan.view(view).into_iter().flatten().filter_map(listed).collect()
 }
 
-/// The shard whose index has this file name; `None` if no shard's index is called so.
+/// The number of the shard whose index file has this name; `None` for other names.
 pub fn shard_of_index(name: &str) -> Option<ShardId> {
     let stem = name.strip_suffix(".idx")?;
     Plan::shard_named(stem).or_else(|| Plan::shard_named(&format!("{stem}.tar")))
 }
 
-/// The index files of all shards of a view.
+/// A kind of index file of which each view has one, for all of its shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewIndex {
-    /// Index of wids: all shards with their sizes and counts of samples.
+    /// The index for wids: name, size and number of samples of each shard.
     Wids,
-    /// Energon's list of the shards' counts of samples.
+    /// The number of samples of each shard, for Energon.
     EnergonInfo,
-    /// Energon's split: all shards are `train`, because a data set is one split already.
+    /// The split, for Energon: all shards are `train`, because a data set is one split already.
     EnergonSplit,
-    /// Energon's description of the loader: samples are dictionaries of their members' bytes.
+    /// The loader, for Energon: samples as dictionaries of their members' bytes.
     EnergonDataset,
 }
 
 impl ShardIndex {
-    /// Both indexes.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::Dali, Self::Energon];
 
-    /// File name of the index of the shard that has this number in its view.
+    /// The name of the index file of a shard, from the shard's number in its view.
     pub fn name(self, number: u32) -> String {
         let shard = Plan::shard_name(number);
         match self {
@@ -82,7 +81,7 @@ impl ShardIndex {
         }
     }
 
-    /// Content of the index of a shard; `None` if there is no such shard.
+    /// The content of the index file of a shard; `None` if there is no such shard.
     pub fn render(self, plan: &Plan, id: ShardId) -> Option<Vec<u8>> {
         let layout = &plan.shard(id)?.layout;
         match self {
@@ -94,7 +93,6 @@ impl ShardIndex {
                 }
                 Some(text.into_bytes())
             }
-            // Where each sample begins, and where the last one ends.
             Self::Energon => {
                 let offsets = layout.sample_starts().iter().copied().chain([layout.end()]);
                 Some(offsets.flat_map(u64::to_le_bytes).collect())
@@ -102,17 +100,16 @@ impl ShardIndex {
         }
     }
 
-    /// Size of the index of a shard in bytes; `None` if there is no such shard. Energon's is computed without its
-    /// content.
+    /// The size in bytes of the index file of a shard; `None` if there is no such shard.
     pub fn len(self, plan: &Plan, id: ShardId) -> Option<u64> {
         match self {
             Self::Dali => Some(self.render(plan, id)?.len() as u64),
-            Self::Energon => Some((plan.samples(id).len() as u64 + 1) * 8),
+            Self::Energon => Some((plan.shard(id)?.samples.len() as u64 + 1) * 8),
         }
     }
 }
 
-/// One line of DALI's index: extension, offset, size and name of each member of a sample.
+/// The line of a sample in the index for DALI: extension, offset, size and name of each member.
 fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
     let key = plan.key(&plan.dataset.samples[index]);
     let extensions = plan.options.format.extensions();
@@ -128,15 +125,15 @@ fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
 }
 
 impl ViewIndex {
-    /// All four indexes.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Wids, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
 
-    /// Name of the folder of the index, below that of the shards; `None` if the index stands beside the shards.
+    /// The folder of the index file, below that of the shards; `None` if the file is beside the shards.
     pub fn folder(self) -> Option<&'static str> {
         (self != Self::Wids).then_some(ENERGON_FOLDER)
     }
 
-    /// File name of the index.
+    /// The name of the index file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wids => "shardindex.json",
@@ -146,13 +143,14 @@ impl ViewIndex {
         }
     }
 
-    /// Content of the index of `shards`. Shards without samples are not listed: Energon refuses them.
+    /// The content of the index file. Shards without a sample are not in it, because Energon refuses them.
     pub fn render(self, shards: &[ListedShard]) -> Vec<u8> {
         let shards = shards.iter().filter(|shard| shard.samples > 0);
         let content = match self {
             Self::Wids => {
-                let entry = |ListedShard { name, samples, bytes }: &ListedShard| json!({ "url": name, "nsamples": samples, "filesize": bytes });
-                let shards: Vec<_> = shards.map(entry).collect();
+                let shards: Vec<_> = shards
+                    .map(|shard| json!({ "url": shard.name, "nsamples": shard.samples, "filesize": shard.bytes }))
+                    .collect();
                 let index = json!({ "__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": shards });
                 format!("{index:#}\n")
             }

@@ -1,55 +1,56 @@
-//! Where every byte of a shard comes from: extents and the look-up by offset. Pure arithmetic; knows no files.
+//! The layout of a shard: which extent of it comes from which member, found by offset. Pure arithmetic; knows no files.
 //!
-//! Extents start at 0, are contiguous and sum to the shard's length; headers and payloads are 512-aligned. The length
-//! is known from the members' sizes alone. Extents are made when they are asked for: stored, they took 480 bytes a
-//! sample, and a data set has a dozen views.
+//! Extents start at 0, are contiguous and sum to the shard's length; headers and payloads begin at multiples of 512.
+//! The length is known from the members' sizes alone. Extents are computed when they are asked for: stored, they took
+//! 480 bytes a sample, and a data set has a dozen views.
 
 use std::ops::Range;
 
 use crate::formats::tar;
 use crate::plan::members::Member;
 
-/// What fills an extent.
+/// The origin of an extent's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// The tar header of a member.
     Header(MemberId),
-    /// A member's bytes.
+    /// The payload of a member.
     Payload(MemberId),
-    /// Zeros.
+    /// Zeros: the padding behind a payload, or the end of the file.
     Zeros,
 }
 
-/// A member of the shard: which sample of the shard, and which member of that sample.
+/// Names a member of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberId {
-    /// The sample's number among those in the shard (not its index in the key, which skips empty slots).
+    /// The place of the sample among those of the shard, from 0 on. The slot in the sample's key counts empty slots
+    /// too.
     pub sample: u32,
     /// The member of that sample.
     pub member: Member,
 }
 
-/// A run of bytes with one origin.
+/// Consecutive bytes of a shard that have one origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Offset of the first byte in the shard.
+    /// The offset of the first byte in the shard.
     pub start: u64,
-    /// Length in bytes; never 0.
+    /// The number of bytes; never 0.
     pub len: u64,
-    /// Where the bytes come from.
+    /// The origin of the bytes.
     pub content: Content,
 }
 
-/// The plan of one shard: where each of its samples starts. The sizes of their members are not in it, because every
-/// shard in which a sample stands shares them: who asks for extents hands them in.
+/// The offsets of the samples of one shard. The sizes of the members are not in it, because a sample is in a shard of
+/// each view and its sizes are stored once: whoever asks for extents hands the sizes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardLayout {
-    /// The first byte of each sample, then the end of the last one.
+    /// The offset of each sample's first byte, then the end of the last sample.
     starts: Vec<u64>,
 }
 
 impl ShardLayout {
-    /// Lays out samples, each given as the payload sizes of its members in order.
+    /// Lays out samples. Each is given as the payload sizes of its members in bytes, in the order of [`Member::ALL`].
     pub fn new<S: AsRef<[u64]>>(samples: impl IntoIterator<Item = S>) -> Self {
         let samples = samples.into_iter();
         let mut starts = Vec::with_capacity(samples.size_hint().0 + 1);
@@ -67,23 +68,24 @@ impl ShardLayout {
         self.end() + tar::trailer(self.end())
     }
 
-    /// Never true: a shard without samples still has its end blocks.
+    /// Whether the shard's size is 0: never, because a shard without samples still has the end of a tar file.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where the last sample ends, and the end blocks begin.
+    /// The offset at which the last sample ends and the end of the tar file begins.
     pub fn end(&self) -> u64 {
         self.starts.last().copied().unwrap_or(0)
     }
 
-    /// The first byte of each sample.
+    /// The offset of each sample's first byte.
     pub fn sample_starts(&self) -> &[u64] {
         self.starts.split_last().map_or(&[], |(_, starts)| starts)
     }
 
-    /// The extents that cover `len` bytes from `offset`, each with the wanted range within it. Ends with the shard.
-    /// `sizes` gives the payload sizes of a sample's members, those that the shard was laid out with.
+    /// The extents that cover `len` bytes from `offset` on, in order, each with the range of it that is covered. The
+    /// last extent ends with the shard, whatever `len` is. `sizes` gives the payload sizes that the sample at a place
+    /// of the shard was laid out with.
     pub fn locate<'a>(
         &'a self,
         offset: u64,
@@ -106,7 +108,7 @@ impl ShardLayout {
     }
 }
 
-/// The extents of one sample: of each member the header, the payload and the padding; none is empty.
+/// The extents of one sample: for each member the header, the payload and the padding. An empty one is left out.
 fn extents(mut start: u64, sample: usize, sizes: &[u64]) -> impl Iterator<Item = Extent> + '_ {
     let sample = u32::try_from(sample).unwrap_or(u32::MAX);
     let member = move |(member, &size): (Member, &u64)| {

@@ -1,4 +1,4 @@
-//! What the members of a sample are called and what the small ones hold, in each profile.
+//! The members of a sample: what they are called, and what the small ones hold, in each profile.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::formats::codec::{CODEC, FILTER};
 use crate::formats::pyjson;
 use crate::volume::Kind;
 
-/// The profile: how members are named and encoded.
+/// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -18,7 +18,7 @@ pub enum Format {
     Npy,
 }
 
-/// A member of a sample, by what it holds. The order is that in the shard, and the same in all formats.
+/// A member of a sample, by what it holds. The order is that in the shard, and the same in all profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
     /// The voxels, behind an NPY header in [`Format::Npy`].
@@ -62,7 +62,7 @@ impl Format {
         self.extensions()[member.index()]
     }
 
-    /// The bytes before the voxels in the volume's member.
+    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels: an NPY header, or none.
     pub fn volume_prefix(self, shape: [u64; 3]) -> Vec<u8> {
         match self {
             Self::Ctclip => Vec::new(),
@@ -87,6 +87,7 @@ impl Format {
         }
     }
 
+    /// The payload of the labels: little-endian float32, behind an NPY header if the profile has one.
     fn labels(self, labels: &[f32]) -> Vec<u8> {
         let mut bytes = match self {
             Self::Ctclip => Vec::new(),
@@ -97,22 +98,23 @@ impl Format {
     }
 }
 
-/// The end of a sample's JSON in a compressed shard; without it stands a plain `}`.
+/// The end of a sample's JSON in a compressed shard. In a plain shard the JSON ends with `}` instead.
 fn codec_fields() -> String {
     format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{FILTER}\"}}")
 }
 
-/// A sample's JSON with the codec and the filter at its end.
+/// The JSON of a sample in a compressed shard, from that in a plain one: with codec and filter at the end.
 pub fn with_codec(json: &[u8]) -> Vec<u8> {
     [json.strip_suffix(b"}").unwrap_or(json), codec_fields().as_bytes()].concat()
 }
 
-/// A sample's JSON as a plain shard has it; `None` if it does not end with this codec and filter.
+/// The JSON of a sample in a plain shard, from that in a compressed one; `None` if that does not end with the codec and
+/// filter that this program writes.
 pub fn without_codec(json: &[u8]) -> Option<Vec<u8>> {
     json.strip_suffix(codec_fields().as_bytes()).map(|plain| [plain, b"}"].concat())
 }
 
-/// The fields and their order are those of the CT-CLIP converter.
+/// The JSON of a stored or rescaled volume. Fields and their order are those of the CT-CLIP converter.
 #[derive(Serialize)]
 #[allow(non_snake_case)]
 struct StoredJson<'a> {
@@ -128,6 +130,7 @@ struct StoredJson<'a> {
     volume_kind: Option<Kind>,
 }
 
+/// The JSON of a preprocessed volume, which has no values of the metadata table any more.
 #[derive(Serialize)]
 struct PreprocessedJson<'a> {
     study_id: &'a str,
@@ -136,6 +139,7 @@ struct PreprocessedJson<'a> {
     volume_kind: Kind,
 }
 
+/// The JSON of a sample in a plain shard.
 fn json(study_id: &str, study: &Study) -> String {
     let Study { array, meta, recipe, .. } = study;
     let source = &array.header.shape;

@@ -1,6 +1,6 @@
 //! The order of an epoch: a permutation that every machine and every version makes from the same seed. Pure.
 //!
-//! It is defined here and not by a library, whose generator may change:
+//! The generator is defined here and not by a library, which may change its own:
 //!
 //! - The stream of an epoch is the SHA-256 digests of `"ctwds-fs shuffle 1"`, the seed, the epoch and a counter from 0
 //!   on, the last three as little-endian u64; each digest is read as four little-endian u64.
@@ -13,27 +13,29 @@ use sha2::{Digest, Sha256};
 
 const DOMAIN: &[u8] = b"ctwds-fs shuffle 1";
 
-/// The numbers below `count` in the order of an epoch.
+/// The numbers from 0 to below `count`, in the order of an epoch.
 pub fn order(seed: u64, epoch: u64, count: u32) -> Vec<u32> {
-    let mut stream = Stream { seed, epoch, counter: 0, block: [0; 32], used: 32 };
+    let mut numbers = Numbers { seed, epoch, counter: 0, block: [0; 32], used: 32 };
     let mut order: Vec<u32> = (0..count).collect();
     for place in (1..order.len()).rev() {
-        let other = stream.below(place as u64 + 1);
+        let other = numbers.below(place as u64 + 1);
         order.swap(place, crate::base::num::to_usize(other));
     }
     order
 }
 
-struct Stream {
+/// The random numbers of an epoch.
+struct Numbers {
     seed: u64,
     epoch: u64,
     counter: u64,
     block: [u8; 32],
-    /// Bytes of the block that were given out.
+    /// The number of bytes of `block` that were used.
     used: usize,
 }
 
-impl Stream {
+impl Numbers {
+    /// The next u64 of the stream.
     fn next(&mut self) -> u64 {
         if self.used == self.block.len() {
             let mut hash = Sha256::new();
@@ -48,6 +50,7 @@ impl Stream {
         u64::from_le_bytes(word)
     }
 
+    /// The next number below `n`, all equally likely.
     fn below(&mut self, n: u64) -> u64 {
         let beyond = (u64::MAX % n + 1) % n; // 2^64 mod n
         loop {
@@ -63,7 +66,7 @@ impl Stream {
 mod tests {
     use super::*;
 
-    /// Made by a program of five lines of Python from the definition above; never to change.
+    /// The numbers were made by a program of five lines of Python from the definition above. They must never change.
     #[test]
     fn the_order_is_pinned() {
         assert_eq!(order(0, 0, 10), [5, 1, 3, 7, 4, 6, 0, 9, 8, 2]);
