@@ -1,7 +1,8 @@
 """CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
 
-This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
+This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a
+configuration is given as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages
+backports.zstd and pyzstd.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -23,17 +24,17 @@ Memory. Each worker holds `buffer_size` volumes as its shard has them (float16: 
 stored with 512 x 512 x 261 voxels), and `prefetch_factor` batches and one more in /dev/shm: 221 MB a volume as float32,
 half of it with `dtype=torch.float16` (then `.float()` on the GPU). A buffer of 1000 would be 110 GB a worker. The
 default is 4, as the order of the shards is shuffled as well, and as a mount shuffles better: `mount --shuffle-seed S`
-shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutation of the whole data set. Where they are, a
-shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the first,
-with the shards in another order.
+shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutation of the whole data set. Where they
+are, a shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the
+first, with the shards in another order.
 
 Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader goes on to the next epoch
 by itself; `set_epoch(n)`, of the loader or the data set, decides which one the next `iter(loader)` gives, also under
 persistent workers.
 
 Several processes (DDP). Rank and world size are the arguments, else torch.distributed's, else RANK and WORLD_SIZE.
-Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches, as
-otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank has fewer (as DistributedSampler does),
+Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches,
+as otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank has fewer (as DistributedSampler does),
 "drop" ends all with the shortest, and "keep" leaves the numbers uneven, each sample exactly once (for metrics).
 `epoch_length` (samples a rank, rounded up to whole batches) sets the length instead. `resampled` draws shards with
 replacement. All of this is exact for `make_loader`, which knows the batch size; elsewhere a batch is taken to be one
@@ -42,6 +43,7 @@ sample.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import difflib
@@ -68,6 +70,7 @@ import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 SHAPE = (480, 480, 240)  # height, width, depth
@@ -78,8 +81,8 @@ CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wai
 HUGE_PAGE = 2 << 20
 DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
 
-Sample = tuple[torch.Tensor, str, np.ndarray, str, torch.Tensor]
-Batch = tuple[torch.Tensor, list[str], np.ndarray, list[str], torch.Tensor]
+Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
+Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
 Rescale = str | Sequence[float]
 AnyPath = str | os.PathLike[str]
 
@@ -124,7 +127,7 @@ class Steps:
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
 
-    def apply(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
+    def apply(self, array: NDArray[Any], meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
         """Fill `out` (1, D, H, W) from an array of a dialect, or one (H, W, D) that only wants a crop ("done")."""
         if dialect == "native":
             volume = self._normalized(array, meta)
@@ -132,17 +135,21 @@ class Steps:
             volume = torch.from_numpy(array).permute(2, 0, 1)
         else:
             volume = torch.from_numpy(array.astype(np.float32))
-            volume = volume.clamp_(-1, 1) if dialect == "normalized" else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
+            volume = (
+                volume.clamp_(-1, 1)
+                if dialect == "normalized"
+                else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
+            )
         source, target = [], []
-        for n, t in zip(volume.shape, out.shape[1:]):
+        for n, t in zip(volume.shape, out.shape[1:], strict=True):
             start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
             source.append(slice(start, start + count))
             target.append(slice(before, before + count))
-        if any(n < t for n, t in zip(volume.shape, out.shape[1:])):
+        if any(n < t for n, t in zip(volume.shape, out.shape[1:], strict=True)):
             out.fill_(-1)
         transpose(volume[tuple(source)], out[0][tuple(target)])
 
-    def _normalized(self, array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
+    def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any]) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
         if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
             slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
@@ -153,15 +160,22 @@ class Steps:
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
         volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
-        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target)]
+        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target, strict=True)]
         if min(size) < 1:
             raise LoaderError(f"{array.shape} voxels of {xy} x {xy} x {z} mm are less than one of {self.spacing} mm")
         if size != list(volume.shape):  # else interpolation gives every voxel as it is
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
 
-    def sample(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, text: str, labels: np.ndarray,
-               out: torch.Tensor | None = None) -> Sample:  # fmt: skip
+    def sample(
+        self,
+        array: NDArray[Any],
+        meta: Mapping[str, Any],
+        dialect: str,
+        text: str,
+        labels: NDArray[Any],
+        out: torch.Tensor | None = None,
+    ) -> Sample:
         """The 5-tuple; its volume is put into `out`, if there is such."""
         if self.use_embedding:
             embedding = torch.from_numpy(array.astype(np.float32))
@@ -180,7 +194,9 @@ def number(meta: Mapping[str, Any], field: str) -> float:
     except (KeyError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise LoaderError(f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table")
+        raise LoaderError(
+            f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
+        )
     return value
 
 
@@ -209,9 +225,11 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if first.numel() == 0:
         return torch.empty(0)
     slab, size = first._base, first.numel()
-    if slab is not None and len(tensors) <= len(slab) and all(
-        each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors)
-    ):  # fmt: skip
+    if (
+        slab is not None
+        and len(tensors) <= len(slab)
+        and all(each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors))
+    ):
         return slab[: len(tensors)]
     if len(tensors) == 1:
         return first[None]
@@ -220,7 +238,7 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as a batch."""
-    volumes, texts, labels, ids, embeddings = zip(*samples)
+    volumes, texts, labels, ids, embeddings = zip(*samples, strict=True)
     return stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
 
 
@@ -239,20 +257,18 @@ class Buffer:
             length = -(-size // HUGE_PAGE) * HUGE_PAGE
             memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if length > HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-                try:
+                with contextlib.suppress(OSError):  # a kernel without huge pages
                     memory.madvise(mmap.MADV_HUGEPAGE)
-                except OSError:
-                    pass  # a kernel without huge pages
             self._memory = memoryview(memory)
         return self._memory[:size]
 
 
-def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     """`.bin`: little-endian, C order, shape and type in the JSON."""
     return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
 
 
-def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     """`.volume.npy`, as `--format npy` writes it."""
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
@@ -269,13 +285,14 @@ def zstd_module() -> Any:
         except ImportError:
             continue
     raise ImportError(
-        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones with "
-        "`ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones "
+        "with `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
     )
 
 
-def seek_table(member: memoryview) -> np.ndarray:
-    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format), a row each."""
+def seek_table(member: memoryview) -> NDArray[Any]:
+    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format): a row
+    each."""
     if len(member) < 17:
         raise ValueError("it is cut off")
     count, descriptor, magic = struct.unpack("<IBI", member[-9:])
@@ -288,8 +305,8 @@ def seek_table(member: memoryview) -> np.ndarray:
     return table
 
 
-def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
-    """Fill `out` with the plain member: of each block first all low bytes of the 16-bit values are there, then the high."""
+def unpack(member: memoryview, table: NDArray[Any], out: memoryview) -> None:
+    """Fill `out` with the plain member: each block has first all low bytes of the 16-bit values, then the high ones."""
     zstd = zstd_module()
     values = np.frombuffer(out, "<u2")
     at = done = 0
@@ -312,9 +329,10 @@ def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
 # What a compressed voxel member's suffix ends with.
 PACKED = ".shuffle.zst"
 # What makes an array of a voxel member, by its suffix: the one place for new encodings.
-VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], np.ndarray]] = {
-    "bin": raw_voxels, "volume.npy": npy_voxels,
-}  # fmt: skip
+VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], NDArray[Any]]] = {
+    "bin": raw_voxels,
+    "volume.npy": npy_voxels,
+}
 OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
     "json": ("meta", lambda payload: json.loads(bytes(payload))),
     "txt": ("text", lambda payload: str(payload, "utf-8")),
@@ -360,9 +378,9 @@ class RawSample:
     key: str
     study_id: str
     meta: dict[str, Any]
-    voxels: np.ndarray
+    voxels: NDArray[Any]
     text: str
-    labels: np.ndarray
+    labels: NDArray[Any]
     buffer: Buffer
 
     def dialect(self, source: str | None, shape: Sequence[int]) -> str:
@@ -377,7 +395,8 @@ class RawSample:
 
     def _refuse_resampled(self, kind: str, shape: Sequence[int]) -> None:
         """Ask, where a volume looks as if it had been resampled before: no scanner makes volumes of the very shape that
-        they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes 1 ms."""
+        they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes
+        1 ms."""
         few = np.abs(self.voxels[::16, ::16, ::16]) if self.voxels.ndim == 3 else np.zeros(1)
         if tuple(shape) == SHAPE == self.voxels.shape:
             looks, likely = f"have the shape {SHAPE}", "hu"
@@ -403,8 +422,8 @@ class Member:
 class ShardReader:
     """Reads a shard from front to back, each byte once, voxels straight into a buffer of the pool.
 
-    With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount would
-    have to decode first."""
+    With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount
+    would have to decode first."""
 
     def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise") -> None:
         self.path, self._pool, self._on_error = path, pool, on_error
@@ -520,7 +539,7 @@ class Shard:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shard-{000000..000471}.tar` and `{train,val}/x` as the shell expands them, numbers as wide as they are written."""
+    """`shard-{000000..000471}.tar` and `{train,val}/x` as the shell expands them; numbers as wide as written."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
@@ -548,14 +567,17 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
             paths.append(name)
     absent = [path for path in paths if not os.path.exists(path)]
     if absent:
-        raise LoaderError(f"{absent[0]} is not there ({len(absent)} of {len(paths)} shards are missing): is it mounted?")
+        raise LoaderError(
+            f"{absent[0]} is not there ({len(absent)} of {len(paths)} shards are missing): is it mounted?"
+        )
     if not paths:
         raise LoaderError(f"{os.fspath(pattern)}: no shard (*.tar) is there: is it mounted?")
     return paths
 
 
 def manifest_counts(folder: str) -> dict[str, int]:
-    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such file."""
+    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such
+    file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -584,8 +606,9 @@ def with_counts(paths: Iterable[str]) -> list[Shard]:
 class _Epochs(Dataset[Sample]):
     """What both data sets have: the epoch, which all processes see, the rank, and the loader."""
 
-    def __init__(self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None,
-                 uneven: str) -> None:  # fmt: skip
+    def __init__(
+        self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
+    ) -> None:
         self.mode = choice("mode", mode, ("train", "val"))
         self.shuffle, self.seed = shuffle and mode == "train", seed
         self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
@@ -624,7 +647,9 @@ class _Epochs(Dataset[Sample]):
         if (self.rank, self.world_size) != self._find_world():
             raise LoaderError("torch.distributed was initialised after the data set was made: make it after that")
 
-    def make_loader(self, batch_size: int, num_workers: int = 4, prefetch_factor: int = 2, **options: Any) -> CTReportLoader:
+    def make_loader(
+        self, batch_size: int, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
+    ) -> CTReportLoader:
         """A DataLoader of batches. `options` are DataLoader's; by default workers are persistent, and memory is pinned
         where there is a GPU."""
         data = copy.copy(self)
@@ -649,7 +674,7 @@ class _Epochs(Dataset[Sample]):
         raise NotImplementedError
 
 
-class CTReportLoader(DataLoader):
+class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
 
     dataset: _Epochs
@@ -669,7 +694,8 @@ class CTReportLoader(DataLoader):
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker reads in an epoch: its shards, how many samples (None: all there are) and batches (None: not known)."""
+    """What one worker reads in an epoch: its shards, how many samples (None: all there are), and how many batches
+    (None: not known)."""
 
     shards: list[Shard]
     samples: int | None
@@ -681,17 +707,33 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     CTReportDataset for the dialects of the arrays that the shards were made of."""
 
     def __init__(
-        self, shard_pattern: Any, shuffle: bool = True, buffer_size: int | None = None, use_embedding: bool = False,
-        mode: str = "train", *, dtype: torch.dtype = torch.float32, shape: Sequence[int] = SHAPE,
-        spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0, rank: int | None = None,
-        world_size: int | None = None, uneven: str = "pad", resampled: bool = False,
-        epoch_length: int | None = None, on_error: str = "raise", dialect: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        shard_pattern: Any,
+        shuffle: bool = True,
+        buffer_size: int | None = None,
+        use_embedding: bool = False,
+        mode: str = "train",
+        *,
+        dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING,
+        rescale: Rescale = "table",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: str = "pad",
+        resampled: bool = False,
+        epoch_length: int | None = None,
+        on_error: str = "raise",
+        dialect: str | None = None,
+    ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.resampled, self.epoch_length = resampled, epoch_length
         if epoch_length is not None and epoch_length < 1:
-            raise LoaderError(f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None")
+            raise LoaderError(
+                f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None"
+            )
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_counts(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -716,7 +758,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     def _find_views(self) -> list[str]:
         """The folders of the epoch views, if the pattern names all shards of a folder that has such."""
         folder = os.path.dirname(self.shards[0].path)
-        views = list(itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count())))
+        views = list(
+            itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count()))
+        )
         if views and {shard.path for shard in self.shards} != set(shard_paths(folder)):
             warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=4)
             return []
@@ -738,7 +782,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         known = all(shard.samples is not None for shard in shards)
         if self.epoch_length is None and not self.resampled and (world == 1 or self.uneven == "keep"):
             counts = [sum(self._counts(part)) if known else None for part in dealt[self.rank]]
-            return [Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts)]
+            return [
+                Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts, strict=True)
+            ]
         if self.resampled:
             natural = [[0] * workers] * world
         else:
@@ -752,10 +798,10 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         mine = level(batches[self.rank], target)
         samples = [
             count if now == before else now * batch
-            for count, before, now in zip(natural[self.rank], batches[self.rank], mine)
+            for count, before, now in zip(natural[self.rank], batches[self.rank], mine, strict=True)
         ]
         parts = [shards] * workers if self.resampled else dealt[self.rank]
-        return [Task(*task) for task in zip(parts, samples, mine)]
+        return [Task(*task) for task in zip(parts, samples, mine, strict=True)]
 
     def _in_batches(self, samples: int) -> int:
         return samples // self._batch_size if self._drop_last else math.ceil(samples / self._batch_size)
@@ -791,8 +837,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a smaller "
-                "buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or dtype=torch.float16",
+                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
+                "dtype=torch.float16",
                 stacklevel=3,
             )
 
@@ -844,7 +891,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             if task.samples is None:
                 return
             if not found:
-                raise LoaderError(f"{task.shards[0].path} and {len(task.shards) - 1} more shards have no sample to read")
+                raise LoaderError(
+                    f"{task.shards[0].path} and {len(task.shards) - 1} more shards have no sample to read"
+                )
 
 
 def level(batches: Sequence[int], target: int) -> list[int]:
@@ -859,7 +908,9 @@ def level(batches: Sequence[int], target: int) -> list[int]:
 
 # ----------------------------------------------------------------------------------------------------------------- NPZ
 
-MISSING = set("|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|"))
+MISSING = set(
+    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
 
@@ -868,7 +919,9 @@ def find_volumes(folder: AnyPath) -> list[str]:
     """The NPZ files of the folder depth that has the most, by the bytes of their relative paths."""
     most = max((glob.glob(pattern, root_dir=folder) for pattern in DEPTHS), key=len)
     if not most:
-        raise LoaderError(f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?")
+        raise LoaderError(
+            f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?"
+        )
     return sorted(most, key=os.fsencode)
 
 
@@ -881,13 +934,17 @@ def read_table(path: AnyPath, columns: Sequence[str] = ()) -> dict[str, dict[str
         wanted = list(columns) or [name for name in names if name != "VolumeName"]
         absent = [name for name in ("VolumeName", *wanted) if name not in names]
         if absent:
-            raise LoaderError(f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}")
+            raise LoaderError(
+                f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}"
+            )
         for row in reader:
             study, values = row["VolumeName"].removesuffix(".nii.gz"), {name: row[name] for name in wanted}
             if None in row or None in row.values():
                 raise LoaderError(f"{os.fspath(path)}: line {reader.line_num} has not as many fields as the header")
             if rows.setdefault(study, values) != values:
-                raise LoaderError(f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one")
+                raise LoaderError(
+                    f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one"
+                )
     return rows
 
 
@@ -898,26 +955,41 @@ class Study:
     path: str
     meta: dict[str, Any]
     text: str
-    labels: np.ndarray
+    labels: NDArray[Any]
 
 
 class CTReportDataset(_Epochs):
-    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths. `dialect`
-    says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing: `data`), "hu"
-    (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
+    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
+    `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
+    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
     def __init__(
-        self, data_folder: AnyPath, reports_file: AnyPath,
-        meta_file: AnyPath, labels: AnyPath, mode: str = "train",
-        use_embedding: bool = False, *, shuffle: bool = True, dtype: torch.dtype = torch.float32,
-        shape: Sequence[int] = SHAPE, spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0,
-        rank: int | None = None, world_size: int | None = None, uneven: str = "pad",
+        self,
+        data_folder: AnyPath,
+        reports_file: AnyPath,
+        meta_file: AnyPath,
+        labels: AnyPath,
+        mode: str = "train",
+        use_embedding: bool = False,
+        *,
+        shuffle: bool = True,
+        dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING,
+        rescale: Rescale = "table",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: str = "pad",
         dialect: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        reports, metas = read_table(reports_file, ("Findings_EN", "Impressions_EN")), read_table(meta_file, META_COLUMNS)
+        reports, metas = (
+            read_table(reports_file, ("Findings_EN", "Impressions_EN")),
+            read_table(meta_file, META_COLUMNS),
+        )
         rows = read_table(labels)
         self.studies: list[Study] = []
         for name in find_volumes(data_folder):
@@ -941,7 +1013,7 @@ class CTReportDataset(_Epochs):
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
 
-    def _load(self, path: str) -> tuple[np.ndarray, str]:
+    def _load(self, path: str) -> tuple[NDArray[Any], str]:
         """The array of voxels, and its dialect."""
         try:
             with np.load(path, allow_pickle=False) as npz:
@@ -956,7 +1028,9 @@ class CTReportDataset(_Epochs):
             known["arr_0"] = "normalized"
         dialect = self.dialect or known.get(name)
         if dialect is None and not self.steps.use_embedding:
-            raise LoaderError(f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})")
+            raise LoaderError(
+                f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})"
+            )
         return array, dialect or ""
 
     def __len__(self) -> int:
@@ -1012,9 +1086,16 @@ LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persist
 COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
 KNOWN_KEYS = (
-    "dataset_format", "webdataset_shards_train", "webdataset_shards_val", "shuffle_buffer_size",
-    *NPZ_KEYS["train"], *NPZ_KEYS["val"], *LOADER_KEYS, *COMMON_KEYS, *SHARD_KEYS,
-)  # fmt: skip
+    "dataset_format",
+    "webdataset_shards_train",
+    "webdataset_shards_val",
+    "shuffle_buffer_size",
+    *NPZ_KEYS["train"],
+    *NPZ_KEYS["val"],
+    *LOADER_KEYS,
+    *COMMON_KEYS,
+    *SHARD_KEYS,
+)
 FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
@@ -1043,7 +1124,9 @@ def check_keys(data_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
 def required(data_cfg: Mapping[str, Any], key: str) -> Any:
     """The value of a key that must be there."""
     if data_cfg.get(key) is None:
-        raise LoaderError(f"data.{key} is missing; dataset_format: {data_cfg.get('dataset_format', 'webdataset')} needs it")
+        raise LoaderError(
+            f"data.{key} is missing; dataset_format: {data_cfg.get('dataset_format', 'webdataset')} needs it"
+        )
     return data_cfg[key]
 
 
@@ -1065,12 +1148,15 @@ def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "trai
 
 
 def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
-    """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (shards to train, NPZ to validate)."""
+    """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (trains from shards, validates
+    from NPZ)."""
     data_cfg = data_section(cfg)
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
-    folder, reports, meta, labels = (required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))])
+    folder, reports, meta, labels = (
+        required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]
+    )
     return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, COMMON_KEYS))
 
 
