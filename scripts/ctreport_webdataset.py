@@ -28,9 +28,11 @@ shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutat
 are, a shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the
 first, with the shards in another order.
 
-Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader goes on to the next epoch
-by itself; `set_epoch(n)`, of the loader or the data set, decides which one the next `iter(loader)` gives, also under
-persistent workers.
+Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader of `make_loader` goes on
+to the next epoch by itself and counts for itself; `iter(loader)` fixes the epoch for all workers, persistent ones as
+well. `loader.set_epoch(n)` decides which epoch the loader gives next, `data.set_epoch(n)` which one all loaders of the
+data set do. With PyTorch's DataLoader or torchdata's StatefulDataLoader, whose workers are told nothing when an
+iteration begins, call `data.set_epoch(n)` before each `iter(loader)`, and read NPZ with `sampler=EpochSampler(data)`.
 
 Several processes (DDP). Rank and world size are the arguments, else torch.distributed's, else RANK and WORLD_SIZE.
 Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches,
@@ -39,6 +41,10 @@ as otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank 
 `epoch_length` (samples a rank, rounded up to whole batches) sets the length instead. `resampled` draws shards with
 replacement. All of this is exact for `make_loader`, which knows the batch size; elsewhere a batch is taken to be one
 sample.
+
+Lightning and Accelerate. They take loaders of `make_loader` as they are: those that `train_dataloader()` makes together
+with the data set, and those that `accelerator.prepare()` is given, which does not move their batches to the GPU. What
+they would split over the ranks once more is refused.
 """
 
 from __future__ import annotations
@@ -58,13 +64,14 @@ import mmap
 import os
 import re
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -72,6 +79,7 @@ import torch.distributed
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data.distributed import DistributedSampler
 
 SHAPE = (480, 480, 240)  # height, width, depth
 SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
@@ -603,8 +611,124 @@ def with_counts(paths: Iterable[str]) -> list[Shard]:
 # --------------------------------------------------------------------------------------------------- epochs and loaders
 
 
+class _Clock:
+    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
+
+    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
+
+    def __init__(self, above: _Clock | None = None) -> None:
+        self.above = above
+        self.asked, self.calls = 0, 0  # by set_epoch
+        self.next = above.asked if above else 0
+        self.begun: int | None = None  # none where set_epoch was called after the last beginning
+        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
+        self.managed = False  # by a CTReportLoader
+        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
+        self._heard = above.calls if above else 0
+
+    def set(self, epoch: int) -> None:
+        """Decide the next epoch."""
+        self.asked = self.next = max(0, epoch)
+        self.calls += 1
+        self.begun = self.late = None
+        self._heard = self.above.calls if self.above else 0
+
+    def set_late(self, epoch: int) -> None:
+        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
+
+        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
+        self.set(epoch)
+        self.late = self.asked
+
+    def of_loader(self) -> _Clock:
+        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
+        self.listen()
+        clock = _Clock(self.above or self)
+        clock.next = self.next if self.above else clock.next
+        return clock
+
+    def listen(self) -> None:
+        """Take over what the data set's `set_epoch` has asked for."""
+        if self.above and self._heard != self.above.calls:
+            self.set(self.above.asked)
+
+    def begin(self) -> int:
+        """The epoch of an iteration that begins now."""
+        if self.held is not None:
+            return self.held
+        self.listen()
+        self.go_on(self.next)
+        return self.next - 1
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[int]:
+        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
+        self.held, self.managed = self.begin(), True
+        try:
+            yield self.held
+        finally:
+            self.held = None
+
+    def go_on(self, epoch: int) -> None:
+        """Make an epoch the one that has begun."""
+        self.begun, self.next, self.late = epoch, epoch + 1, None
+
+
+T = TypeVar("T")
+
+
+class _Iteration(Iterator[T]):
+    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
+
+    def __init__(
+        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
+    ) -> None:
+        self._read, self._begin, self._go_on = read, begin, go_on
+        self._rest: Iterator[T] | None = None
+        self._epoch = self._done = 0
+
+    def start(self, epoch: int, done: int = 0) -> _Iteration[T]:
+        """Begin now, and not with the first `next`; after what was done."""
+        self._epoch, self._done = epoch, done
+        self._rest = itertools.islice(self._read(epoch), done, None)
+        return self
+
+    def __next__(self) -> T:
+        if self._rest is None:
+            self.start(self._begin())
+        found = next(self._rest or iter(()))
+        self._done += 1
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how much of it was read."""
+        if self._rest is None:
+            self.start(self._begin())
+        return {"epoch": self._epoch, "done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Read on where the state was saved; what comes before is read once more."""
+        self.start(state["epoch"], state["done"])
+        self._go_on(self._epoch)
+
+
+def caller_of(depth: int) -> str:
+    """The package that called the function which calls this; with depth 2, the package that called its caller."""
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
+
+
+def refuse_second_split(world_size: int) -> None:
+    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
+    rank's share already, that would be a share of the share, without a word."""
+    if world_size > 1 and caller_of(2) == "accelerate":
+        raise LoaderError(
+            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
+            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
+        )
+
+
 class _Epochs(Dataset[Sample]):
-    """What both data sets have: the epoch, which all processes see, the rank, and the loader."""
+    """What both data sets have: the epoch, the rank, and the loader."""
 
     def __init__(
         self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
@@ -616,14 +740,12 @@ class _Epochs(Dataset[Sample]):
             raise LoaderError("rank and world_size are given together, or neither")
         self._given = None if rank is None or world_size is None else (rank, world_size)
         self.rank, self.world_size = self._find_world()
-        # The epoch, and whether set_epoch chose it. Shared, so that workers that are there already see it.
-        self._state = torch.tensor([-1, 0]).share_memory_()
-        self._batch_size, self._drop_last = 1, False
+        self._clock = _Clock()
 
     def _find_world(self) -> tuple[int, int]:
         if self._given:
             world = self._given
-        elif torch.distributed.is_available() and torch.distributed.is_initialized():
+        elif is_distributed():
             world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         else:
             world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -631,38 +753,55 @@ class _Epochs(Dataset[Sample]):
             raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
         return world
 
+    def _check_world(self) -> None:
+        """Refuse a rank that was found before there were ranks. A spawned worker cannot know them."""
+        if get_worker_info() is not None and not is_distributed():
+            return
+        if (self.rank, self.world_size) != self._find_world():
+            raise LoaderError(
+                "torch.distributed was initialised after the data set was made: make it after that (with Lightning in "
+                "train_dataloader(), with Accelerate after Accelerator())"
+            )
+
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration gives which begins now."""
-        return max(0, int(self._state[0]))
+        """The epoch that began last, or the one that `set_epoch` has chosen since; at first 0."""
+        self._clock.listen()
+        return self._clock.next if self._clock.begun is None else self._clock.begun
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration; called on every rank, before `iter(loader)`."""
-        self._state.copy_(torch.tensor([epoch, 1]))
-
-    def _begin_epoch(self) -> None:
-        if not self._state[1]:
-            self._state[0] += 1
-        self._state[1] = 0
-        if (self.rank, self.world_size) != self._find_world():
-            raise LoaderError("torch.distributed was initialised after the data set was made: make it after that")
+        """Decide the epoch of the next iteration, of every loader; called on every rank, before `iter(loader)`."""
+        refuse_second_split(self.world_size)
+        self._clock.set(epoch)
+        self._tell()
 
     def make_loader(
-        self, batch_size: int, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
+        self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
     ) -> CTReportLoader:
-        """A DataLoader of batches. `options` are DataLoader's; by default workers are persistent, and memory is pinned
-        where there is a GPU."""
-        data = copy.copy(self)
-        data._batch_size, data._drop_last = batch_size, options.get("drop_last", False)
-        options = {"pin_memory": torch.cuda.is_available(), "collate_fn": collate} | options
+        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
+        are persistent, and memory is pinned where there is a GPU."""
+        together = one_sample if batch_size is None else collate
+        options = {
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": together,
+            "sampler": self._sampler(),
+        } | options
         if num_workers > 0:
             options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
         else:
             options.pop("persistent_workers", None)
-        data._check(num_workers, prefetch_factor)
-        return CTReportLoader(data, batch_size=batch_size, num_workers=num_workers, sampler=data._sampler(), **options)
+        loader = CTReportLoader(self, batch_size, num_workers=num_workers, **options)
+        loader.dataset._check(num_workers, prefetch_factor)
+        return loader
 
     create_pytorch_dataloader = make_loader
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> _Epochs:
+        """The data set as one loader reads it."""
+        return self
+
+    def _tell(self, begun: int | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
 
     def _sampler(self) -> Sampler[int] | None:
         return None
@@ -670,26 +809,100 @@ class _Epochs(Dataset[Sample]):
     def _check(self, workers: int, prefetch: int) -> None:
         """Refuse what could not work."""
 
-    def _batches(self, workers: int) -> int:
-        raise NotImplementedError
+    def _batches(self, workers: int) -> int | None:
+        """How many batches a loader gives, if its sampler does not tell."""
+        return None
+
+
+def is_distributed() -> bool:
+    """Whether this process knows its rank of torch.distributed."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def one_sample(sample: Sample) -> Sample:
+    """A sample as it is, where PyTorch's own function would make tensors of the labels."""
+    return sample
+
+
+class _AtOnce:
+    """The indices of all batches, drawn when an iteration begins. PyTorch's BatchSampler draws the first ones when the
+    first batch is wanted, of whatever epoch it is then."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._sampler))
+
+
+class _Batches(Iterator[Any]):
+    """What a CTReportLoader gives in one iteration."""
+
+    def __init__(self, loader: CTReportLoader) -> None:
+        self._loader = loader
+        self._batches: Any = loader._start()
+        self._epoch, self._untouched = loader._clock.begun, True
+
+    def __next__(self) -> Any:
+        if self._untouched:
+            self._untouched = False
+            clock = self._loader._clock
+            if clock.late is not None and clock.late != self._epoch:
+                self._batches = None  # ends its workers, if they are not kept
+                self._batches = self._loader._start()
+            elif clock.late is not None:
+                clock.go_on(clock.late)
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._loader)
 
 
 class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
 
     dataset: _Epochs
+    # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
+    _is_accelerate_prepared = True
+
+    def __init__(self, dataset: _Epochs, batch_size: int | None = 1, **options: Any) -> None:
+        data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
+        super().__init__(data, batch_size, **options)
+        if isinstance(data, IterableDataset):
+            vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
+
+    @property
+    def _clock(self) -> _Clock:
+        return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration."""
-        self.dataset.set_epoch(epoch)
+        """Decide the epoch of the next iteration of this loader."""
+        refuse_second_split(self.dataset.world_size)
+        self._clock.set(epoch)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """DataLoader's, for its iterators."""
+        sampler = super()._index_sampler
+        return sampler if isinstance(self.dataset, IterableDataset) else _AtOnce(sampler)
 
     def __iter__(self) -> Any:
-        self.dataset._begin_epoch()
-        return super().__iter__()
+        self.dataset._check_world()
+        return _Batches(self)
+
+    def _start(self) -> Any:
+        """Begin an epoch."""
+        with self._clock.hold() as epoch:
+            self.dataset._tell(begun=epoch)
+            return super().__iter__()
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
-        return self.dataset._batches(self.num_workers)
+        batches = self.dataset._batches(self.num_workers)
+        return super().__len__() if batches is None else batches
 
 
 @dataclass(frozen=True)
@@ -741,6 +954,61 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
         self.buffer_size = max(1, buffer_size) if self.shuffle else 1
+        self._batch_size, self._drop_last = 1, False
+        # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
+        # was called with last, and how often it was called.
+        self._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._worker_epoch: int | None = None  # of the iteration before, in a worker
+        self._worker_heard = 0
+
+    def _tell(self, begun: int | None = None) -> None:
+        if begun is None:
+            self._told[1] = self._clock.asked
+            self._told[2] = self._clock.calls
+        else:
+            self._told[0] = begun
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
+        """The data set with a clock and shared memory of its own."""
+        data = copy.copy(self)
+        data._batch_size, data._drop_last = batch_size or 1, drop_last
+        data._clock = self._clock.of_loader()
+        data._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        return data
+
+    def _epoch_here(self) -> int:
+        """The epoch of the iteration that begins now, in this process or worker."""
+        self._check_world()
+        if get_worker_info() is None:
+            return self._clock.begin()
+        if self._worker_epoch is None:  # the worker has just started: the clock is as it was when `iter` was called
+            self._worker_heard = self._clock.calls
+            self._worker_epoch = self._clock.begin()
+        elif self._clock.held is not None:
+            # Of this loader alone, and written before the worker was told to go on.
+            self._worker_epoch = int(self._told[0])
+        else:
+            self._refuse_jump(self._worker_epoch + 1)
+            self._worker_epoch += 1
+        return self._worker_epoch
+
+    def _refuse_jump(self, epoch: int) -> None:
+        """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
+        cannot know whether `set_epoch` was called before the iteration began, or after that."""
+        asked, calls = self._told[1:].tolist()
+        if calls != self._worker_heard and asked not in (epoch, epoch + 1):
+            raise LoaderError(
+                f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
+                f"{epoch}: take data.make_loader(...), or persistent_workers=False"
+            )
+        self._worker_heard = calls
+
+    def _go_on(self, epoch: int) -> None:
+        """An epoch was restored."""
+        if get_worker_info() is None:
+            self._clock.go_on(epoch)
+        else:
+            self._worker_epoch = epoch
 
     def __len__(self) -> int:
         """Samples of the whole data set, of all ranks."""
@@ -844,7 +1112,16 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        info, epoch = get_worker_info(), self.epoch  # now, not when the first sample is asked for
+        iteration = _Iteration(self._read, self._epoch_here, self._go_on)
+        try:
+            return iteration.start(self._epoch_here())  # now, not when the first sample is asked for
+        except LoaderError:
+            if get_worker_info() is None:
+                raise
+            return iteration  # PyTorch hands on the error of a worker that is asked for a sample, and of no other
+
+    def _read(self, epoch: int) -> Iterator[Sample]:
+        info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         task = self._tasks(epoch, workers)[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
@@ -1048,26 +1325,48 @@ class CTReportDataset(_Epochs):
     def _sampler(self) -> Sampler[int]:
         return EpochSampler(self)
 
-    def _batches(self, workers: int) -> int:
-        count = len(EpochSampler(self))
-        return count // self._batch_size if self._drop_last else math.ceil(count / self._batch_size)
 
-
-class EpochSampler(Sampler[int]):
-    """The indices that a rank reads in an epoch."""
+class EpochSampler(DistributedSampler[int]):
+    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
+    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
+    DistributedSampler, Lightning does not split it once more."""
 
     def __init__(self, data: CTReportDataset) -> None:
+        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
         self.data = data
+        self.clock = data._clock.of_loader()
 
     def __len__(self) -> int:
         """How many."""
-        return len(list(iter(self)))
+        world = self.data.world_size
+        if self.data.uneven == "keep":
+            return len(range(self.data.rank, len(self.data), world))
+        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration over this sampler."""
+        refuse_second_split(self.data.world_size)
+        clock = self.clock
+        if (
+            caller_of(1).endswith("lightning")
+            and not (clock.calls or clock.managed)
+            and clock.begun not in (None, epoch)
+        ):
+            raise LoaderError(
+                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
+                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
+            )
+        clock.set_late(epoch)
 
     def __iter__(self) -> Iterator[int]:
+        self.data._check_world()
+        return _Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
+
+    def _read(self, epoch: int) -> Iterator[int]:
         data = self.data
         order = list(range(len(data)))
         if data.shuffle:
-            order = np.random.default_rng([data.seed, data.epoch]).permutation(len(data)).tolist()
+            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
         extra = -len(order) % data.world_size
         if data.uneven == "pad":
             order += list(itertools.islice(itertools.cycle(order), extra))
