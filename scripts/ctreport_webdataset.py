@@ -1,7 +1,8 @@
 """CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
 
-This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
+This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a
+configuration is given as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages
+backports.zstd and pyzstd.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -23,25 +24,32 @@ Memory. Each worker holds `buffer_size` volumes as its shard has them (float16: 
 stored with 512 x 512 x 261 voxels), and `prefetch_factor` batches and one more in /dev/shm: 221 MB a volume as float32,
 half of it with `dtype=torch.float16` (then `.float()` on the GPU). A buffer of 1000 would be 110 GB a worker. The
 default is 4, as the order of the shards is shuffled as well, and as a mount shuffles better: `mount --shuffle-seed S`
-shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutation of the whole data set. Where they are, a
-shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the first,
-with the shards in another order.
+shows `epochs/000000/`, `epochs/000001/`, … beside the shards, each a permutation of the whole data set. Where they
+are, a shuffled training reads epoch n from view n and needs no buffer. After the last view it begins again with the
+first, with the shards in another order.
 
-Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader goes on to the next epoch
-by itself; `set_epoch(n)`, of the loader or the data set, decides which one the next `iter(loader)` gives, also under
-persistent workers.
+Order. It depends on the seed, the epoch and the numbers of ranks and workers alone. A loader of `make_loader` goes on
+to the next epoch by itself and counts for itself; `iter(loader)` fixes the epoch for all workers, persistent ones as
+well. `loader.set_epoch(n)` decides which epoch the loader gives next, `data.set_epoch(n)` which one all loaders of the
+data set do. With PyTorch's DataLoader or torchdata's StatefulDataLoader, whose workers are told nothing when an
+iteration begins, call `data.set_epoch(n)` before each `iter(loader)`, and read NPZ with `sampler=EpochSampler(data)`.
 
 Several processes (DDP). Rank and world size are the arguments, else torch.distributed's, else RANK and WORLD_SIZE.
-Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches, as
-otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank has fewer (as DistributedSampler does),
+Shards are dealt to ranks, then to workers; too few of them are an error. Every rank gives the same number of batches,
+as otherwise all-reduce would hang: `uneven="pad"` repeats samples where a rank has fewer (as DistributedSampler does),
 "drop" ends all with the shortest, and "keep" leaves the numbers uneven, each sample exactly once (for metrics).
 `epoch_length` (samples a rank, rounded up to whole batches) sets the length instead. `resampled` draws shards with
 replacement. All of this is exact for `make_loader`, which knows the batch size; elsewhere a batch is taken to be one
 sample.
+
+Lightning and Accelerate. They take loaders of `make_loader` as they are: those that `train_dataloader()` makes together
+with the data set, and those that `accelerator.prepare()` is given, which does not move their batches to the GPU. What
+they would split over the ranks once more is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import difflib
@@ -56,19 +64,22 @@ import mmap
 import os
 import re
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data.distributed import DistributedSampler
 
 SHAPE = (480, 480, 240)  # height, width, depth
 SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
@@ -78,8 +89,8 @@ CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wai
 HUGE_PAGE = 2 << 20
 DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
 
-Sample = tuple[torch.Tensor, str, np.ndarray, str, torch.Tensor]
-Batch = tuple[torch.Tensor, list[str], np.ndarray, list[str], torch.Tensor]
+Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
+Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
 Rescale = str | Sequence[float]
 AnyPath = str | os.PathLike[str]
 
@@ -124,7 +135,7 @@ class Steps:
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
 
-    def apply(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
+    def apply(self, array: NDArray[Any], meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
         """Fill `out` (1, D, H, W) from an array of a dialect, or one (H, W, D) that only wants a crop ("done")."""
         if dialect == "native":
             volume = self._normalized(array, meta)
@@ -132,17 +143,21 @@ class Steps:
             volume = torch.from_numpy(array).permute(2, 0, 1)
         else:
             volume = torch.from_numpy(array.astype(np.float32))
-            volume = volume.clamp_(-1, 1) if dialect == "normalized" else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
+            volume = (
+                volume.clamp_(-1, 1)
+                if dialect == "normalized"
+                else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
+            )
         source, target = [], []
-        for n, t in zip(volume.shape, out.shape[1:]):
+        for n, t in zip(volume.shape, out.shape[1:], strict=True):
             start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
             source.append(slice(start, start + count))
             target.append(slice(before, before + count))
-        if any(n < t for n, t in zip(volume.shape, out.shape[1:])):
+        if any(n < t for n, t in zip(volume.shape, out.shape[1:], strict=True)):
             out.fill_(-1)
         transpose(volume[tuple(source)], out[0][tuple(target)])
 
-    def _normalized(self, array: np.ndarray, meta: Mapping[str, Any]) -> torch.Tensor:
+    def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any]) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
         if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
             slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
@@ -153,15 +168,22 @@ class Steps:
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
         volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
-        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target)]
+        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target, strict=True)]
         if min(size) < 1:
             raise LoaderError(f"{array.shape} voxels of {xy} x {xy} x {z} mm are less than one of {self.spacing} mm")
         if size != list(volume.shape):  # else interpolation gives every voxel as it is
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
 
-    def sample(self, array: np.ndarray, meta: Mapping[str, Any], dialect: str, text: str, labels: np.ndarray,
-               out: torch.Tensor | None = None) -> Sample:  # fmt: skip
+    def sample(
+        self,
+        array: NDArray[Any],
+        meta: Mapping[str, Any],
+        dialect: str,
+        text: str,
+        labels: NDArray[Any],
+        out: torch.Tensor | None = None,
+    ) -> Sample:
         """The 5-tuple; its volume is put into `out`, if there is such."""
         if self.use_embedding:
             embedding = torch.from_numpy(array.astype(np.float32))
@@ -180,7 +202,9 @@ def number(meta: Mapping[str, Any], field: str) -> float:
     except (KeyError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise LoaderError(f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table")
+        raise LoaderError(
+            f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
+        )
     return value
 
 
@@ -209,9 +233,11 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     if first.numel() == 0:
         return torch.empty(0)
     slab, size = first._base, first.numel()
-    if slab is not None and len(tensors) <= len(slab) and all(
-        each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors)
-    ):  # fmt: skip
+    if (
+        slab is not None
+        and len(tensors) <= len(slab)
+        and all(each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors))
+    ):
         return slab[: len(tensors)]
     if len(tensors) == 1:
         return first[None]
@@ -220,7 +246,7 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as a batch."""
-    volumes, texts, labels, ids, embeddings = zip(*samples)
+    volumes, texts, labels, ids, embeddings = zip(*samples, strict=True)
     return stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
 
 
@@ -239,20 +265,18 @@ class Buffer:
             length = -(-size // HUGE_PAGE) * HUGE_PAGE
             memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if length > HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-                try:
+                with contextlib.suppress(OSError):  # a kernel without huge pages
                     memory.madvise(mmap.MADV_HUGEPAGE)
-                except OSError:
-                    pass  # a kernel without huge pages
             self._memory = memoryview(memory)
         return self._memory[:size]
 
 
-def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     """`.bin`: little-endian, C order, shape and type in the JSON."""
     return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
 
 
-def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> np.ndarray:
+def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     """`.volume.npy`, as `--format npy` writes it."""
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
@@ -269,13 +293,14 @@ def zstd_module() -> Any:
         except ImportError:
             continue
     raise ImportError(
-        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones with "
-        "`ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+        "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones "
+        "with `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
     )
 
 
-def seek_table(member: memoryview) -> np.ndarray:
-    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format), a row each."""
+def seek_table(member: memoryview) -> NDArray[Any]:
+    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format): a row
+    each."""
     if len(member) < 17:
         raise ValueError("it is cut off")
     count, descriptor, magic = struct.unpack("<IBI", member[-9:])
@@ -288,8 +313,8 @@ def seek_table(member: memoryview) -> np.ndarray:
     return table
 
 
-def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
-    """Fill `out` with the plain member: of each block first all low bytes of the 16-bit values are there, then the high."""
+def unpack(member: memoryview, table: NDArray[Any], out: memoryview) -> None:
+    """Fill `out` with the plain member: each block has first all low bytes of the 16-bit values, then the high ones."""
     zstd = zstd_module()
     values = np.frombuffer(out, "<u2")
     at = done = 0
@@ -312,9 +337,10 @@ def unpack(member: memoryview, table: np.ndarray, out: memoryview) -> None:
 # What a compressed voxel member's suffix ends with.
 PACKED = ".shuffle.zst"
 # What makes an array of a voxel member, by its suffix: the one place for new encodings.
-VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], np.ndarray]] = {
-    "bin": raw_voxels, "volume.npy": npy_voxels,
-}  # fmt: skip
+VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], NDArray[Any]]] = {
+    "bin": raw_voxels,
+    "volume.npy": npy_voxels,
+}
 OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
     "json": ("meta", lambda payload: json.loads(bytes(payload))),
     "txt": ("text", lambda payload: str(payload, "utf-8")),
@@ -360,9 +386,9 @@ class RawSample:
     key: str
     study_id: str
     meta: dict[str, Any]
-    voxels: np.ndarray
+    voxels: NDArray[Any]
     text: str
-    labels: np.ndarray
+    labels: NDArray[Any]
     buffer: Buffer
 
     def dialect(self, source: str | None, shape: Sequence[int]) -> str:
@@ -377,7 +403,8 @@ class RawSample:
 
     def _refuse_resampled(self, kind: str, shape: Sequence[int]) -> None:
         """Ask, where a volume looks as if it had been resampled before: no scanner makes volumes of the very shape that
-        they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes 1 ms."""
+        they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes
+        1 ms."""
         few = np.abs(self.voxels[::16, ::16, ::16]) if self.voxels.ndim == 3 else np.zeros(1)
         if tuple(shape) == SHAPE == self.voxels.shape:
             looks, likely = f"have the shape {SHAPE}", "hu"
@@ -403,8 +430,8 @@ class Member:
 class ShardReader:
     """Reads a shard from front to back, each byte once, voxels straight into a buffer of the pool.
 
-    With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount would
-    have to decode first."""
+    With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount
+    would have to decode first."""
 
     def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise") -> None:
         self.path, self._pool, self._on_error = path, pool, on_error
@@ -520,7 +547,7 @@ class Shard:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`shard-{000000..000471}.tar` and `{train,val}/x` as the shell expands them, numbers as wide as they are written."""
+    """`shard-{000000..000471}.tar` and `{train,val}/x` as the shell expands them; numbers as wide as written."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if not found:
         return [pattern]
@@ -548,14 +575,17 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
             paths.append(name)
     absent = [path for path in paths if not os.path.exists(path)]
     if absent:
-        raise LoaderError(f"{absent[0]} is not there ({len(absent)} of {len(paths)} shards are missing): is it mounted?")
+        raise LoaderError(
+            f"{absent[0]} is not there ({len(absent)} of {len(paths)} shards are missing): is it mounted?"
+        )
     if not paths:
         raise LoaderError(f"{os.fspath(pattern)}: no shard (*.tar) is there: is it mounted?")
     return paths
 
 
 def manifest_counts(folder: str) -> dict[str, int]:
-    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such file."""
+    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such
+    file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -581,11 +611,128 @@ def with_counts(paths: Iterable[str]) -> list[Shard]:
 # --------------------------------------------------------------------------------------------------- epochs and loaders
 
 
-class _Epochs(Dataset[Sample]):
-    """What both data sets have: the epoch, which all processes see, the rank, and the loader."""
+class _Clock:
+    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
 
-    def __init__(self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None,
-                 uneven: str) -> None:  # fmt: skip
+    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
+
+    def __init__(self, above: _Clock | None = None) -> None:
+        self.above = above
+        self.asked, self.calls = 0, 0  # by set_epoch
+        self.next = above.asked if above else 0
+        self.begun: int | None = None  # none where set_epoch was called after the last beginning
+        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
+        self.managed = False  # by a CTReportLoader
+        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
+        self._heard = above.calls if above else 0
+
+    def set(self, epoch: int) -> None:
+        """Decide the next epoch."""
+        self.asked = self.next = max(0, epoch)
+        self.calls += 1
+        self.begun = self.late = None
+        self._heard = self.above.calls if self.above else 0
+
+    def set_late(self, epoch: int) -> None:
+        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
+
+        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
+        self.set(epoch)
+        self.late = self.asked
+
+    def of_loader(self) -> _Clock:
+        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
+        self.listen()
+        clock = _Clock(self.above or self)
+        clock.next = self.next if self.above else clock.next
+        return clock
+
+    def listen(self) -> None:
+        """Take over what the data set's `set_epoch` has asked for."""
+        if self.above and self._heard != self.above.calls:
+            self.set(self.above.asked)
+
+    def begin(self) -> int:
+        """The epoch of an iteration that begins now."""
+        if self.held is not None:
+            return self.held
+        self.listen()
+        self.go_on(self.next)
+        return self.next - 1
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[int]:
+        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
+        self.held, self.managed = self.begin(), True
+        try:
+            yield self.held
+        finally:
+            self.held = None
+
+    def go_on(self, epoch: int) -> None:
+        """Make an epoch the one that has begun."""
+        self.begun, self.next, self.late = epoch, epoch + 1, None
+
+
+T = TypeVar("T")
+
+
+class _Iteration(Iterator[T]):
+    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
+
+    def __init__(
+        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
+    ) -> None:
+        self._read, self._begin, self._go_on = read, begin, go_on
+        self._rest: Iterator[T] | None = None
+        self._epoch = self._done = 0
+
+    def start(self, epoch: int, done: int = 0) -> _Iteration[T]:
+        """Begin now, and not with the first `next`; after what was done."""
+        self._epoch, self._done = epoch, done
+        self._rest = itertools.islice(self._read(epoch), done, None)
+        return self
+
+    def __next__(self) -> T:
+        if self._rest is None:
+            self.start(self._begin())
+        found = next(self._rest or iter(()))
+        self._done += 1
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how much of it was read."""
+        if self._rest is None:
+            self.start(self._begin())
+        return {"epoch": self._epoch, "done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Read on where the state was saved; what comes before is read once more."""
+        self.start(state["epoch"], state["done"])
+        self._go_on(self._epoch)
+
+
+def caller_of(depth: int) -> str:
+    """The package that called the function which calls this; with depth 2, the package that called its caller."""
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
+
+
+def refuse_second_split(world_size: int) -> None:
+    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
+    rank's share already, that would be a share of the share, without a word."""
+    if world_size > 1 and caller_of(2) == "accelerate":
+        raise LoaderError(
+            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
+            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
+        )
+
+
+class _Epochs(Dataset[Sample]):
+    """What both data sets have: the epoch, the rank, and the loader."""
+
+    def __init__(
+        self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
+    ) -> None:
         self.mode = choice("mode", mode, ("train", "val"))
         self.shuffle, self.seed = shuffle and mode == "train", seed
         self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
@@ -593,14 +740,12 @@ class _Epochs(Dataset[Sample]):
             raise LoaderError("rank and world_size are given together, or neither")
         self._given = None if rank is None or world_size is None else (rank, world_size)
         self.rank, self.world_size = self._find_world()
-        # The epoch, and whether set_epoch chose it. Shared, so that workers that are there already see it.
-        self._state = torch.tensor([-1, 0]).share_memory_()
-        self._batch_size, self._drop_last = 1, False
+        self._clock = _Clock()
 
     def _find_world(self) -> tuple[int, int]:
         if self._given:
             world = self._given
-        elif torch.distributed.is_available() and torch.distributed.is_initialized():
+        elif is_distributed():
             world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         else:
             world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -608,36 +753,55 @@ class _Epochs(Dataset[Sample]):
             raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
         return world
 
+    def _check_world(self) -> None:
+        """Refuse a rank that was found before there were ranks. A spawned worker cannot know them."""
+        if get_worker_info() is not None and not is_distributed():
+            return
+        if (self.rank, self.world_size) != self._find_world():
+            raise LoaderError(
+                "torch.distributed was initialised after the data set was made: make it after that (with Lightning in "
+                "train_dataloader(), with Accelerate after Accelerator())"
+            )
+
     @property
     def epoch(self) -> int:
-        """The epoch that an iteration gives which begins now."""
-        return max(0, int(self._state[0]))
+        """The epoch that began last, or the one that `set_epoch` has chosen since; at first 0."""
+        self._clock.listen()
+        return self._clock.next if self._clock.begun is None else self._clock.begun
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration; called on every rank, before `iter(loader)`."""
-        self._state.copy_(torch.tensor([epoch, 1]))
+        """Decide the epoch of the next iteration, of every loader; called on every rank, before `iter(loader)`."""
+        refuse_second_split(self.world_size)
+        self._clock.set(epoch)
+        self._tell()
 
-    def _begin_epoch(self) -> None:
-        if not self._state[1]:
-            self._state[0] += 1
-        self._state[1] = 0
-        if (self.rank, self.world_size) != self._find_world():
-            raise LoaderError("torch.distributed was initialised after the data set was made: make it after that")
-
-    def make_loader(self, batch_size: int, num_workers: int = 4, prefetch_factor: int = 2, **options: Any) -> CTReportLoader:
-        """A DataLoader of batches. `options` are DataLoader's; by default workers are persistent, and memory is pinned
-        where there is a GPU."""
-        data = copy.copy(self)
-        data._batch_size, data._drop_last = batch_size, options.get("drop_last", False)
-        options = {"pin_memory": torch.cuda.is_available(), "collate_fn": collate} | options
+    def make_loader(
+        self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
+    ) -> CTReportLoader:
+        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
+        are persistent, and memory is pinned where there is a GPU."""
+        together = one_sample if batch_size is None else collate
+        options = {
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": together,
+            "sampler": self._sampler(),
+        } | options
         if num_workers > 0:
             options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
         else:
             options.pop("persistent_workers", None)
-        data._check(num_workers, prefetch_factor)
-        return CTReportLoader(data, batch_size=batch_size, num_workers=num_workers, sampler=data._sampler(), **options)
+        loader = CTReportLoader(self, batch_size, num_workers=num_workers, **options)
+        loader.dataset._check(num_workers, prefetch_factor)
+        return loader
 
     create_pytorch_dataloader = make_loader
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> _Epochs:
+        """The data set as one loader reads it."""
+        return self
+
+    def _tell(self, begun: int | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
 
     def _sampler(self) -> Sampler[int] | None:
         return None
@@ -645,31 +809,106 @@ class _Epochs(Dataset[Sample]):
     def _check(self, workers: int, prefetch: int) -> None:
         """Refuse what could not work."""
 
-    def _batches(self, workers: int) -> int:
-        raise NotImplementedError
+    def _batches(self, workers: int) -> int | None:
+        """How many batches a loader gives, if its sampler does not tell."""
+        return None
 
 
-class CTReportLoader(DataLoader):
+def is_distributed() -> bool:
+    """Whether this process knows its rank of torch.distributed."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def one_sample(sample: Sample) -> Sample:
+    """A sample as it is, where PyTorch's own function would make tensors of the labels."""
+    return sample
+
+
+class _AtOnce:
+    """The indices of all batches, drawn when an iteration begins. PyTorch's BatchSampler draws the first ones when the
+    first batch is wanted, of whatever epoch it is then."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._sampler))
+
+
+class _Batches(Iterator[Any]):
+    """What a CTReportLoader gives in one iteration."""
+
+    def __init__(self, loader: CTReportLoader) -> None:
+        self._loader = loader
+        self._batches: Any = loader._start()
+        self._epoch, self._untouched = loader._clock.begun, True
+
+    def __next__(self) -> Any:
+        if self._untouched:
+            self._untouched = False
+            clock = self._loader._clock
+            if clock.late is not None and clock.late != self._epoch:
+                self._batches = None  # ends its workers, if they are not kept
+                self._batches = self._loader._start()
+            elif clock.late is not None:
+                clock.go_on(clock.late)
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
 
     dataset: _Epochs
+    # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
+    _is_accelerate_prepared = True
+
+    def __init__(self, dataset: _Epochs, batch_size: int | None = 1, **options: Any) -> None:
+        data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
+        super().__init__(data, batch_size, **options)
+        if isinstance(data, IterableDataset):
+            vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
+
+    @property
+    def _clock(self) -> _Clock:
+        return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration."""
-        self.dataset.set_epoch(epoch)
+        """Decide the epoch of the next iteration of this loader."""
+        refuse_second_split(self.dataset.world_size)
+        self._clock.set(epoch)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """DataLoader's, for its iterators."""
+        sampler = super()._index_sampler
+        return sampler if isinstance(self.dataset, IterableDataset) else _AtOnce(sampler)
 
     def __iter__(self) -> Any:
-        self.dataset._begin_epoch()
-        return super().__iter__()
+        self.dataset._check_world()
+        return _Batches(self)
+
+    def _start(self) -> Any:
+        """Begin an epoch."""
+        with self._clock.hold() as epoch:
+            self.dataset._tell(begun=epoch)
+            return super().__iter__()
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
-        return self.dataset._batches(self.num_workers)
+        batches = self.dataset._batches(self.num_workers)
+        return super().__len__() if batches is None else batches
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker reads in an epoch: its shards, how many samples (None: all there are) and batches (None: not known)."""
+    """What one worker reads in an epoch: its shards, how many samples (None: all there are), and how many batches
+    (None: not known)."""
 
     shards: list[Shard]
     samples: int | None
@@ -681,17 +920,33 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     CTReportDataset for the dialects of the arrays that the shards were made of."""
 
     def __init__(
-        self, shard_pattern: Any, shuffle: bool = True, buffer_size: int | None = None, use_embedding: bool = False,
-        mode: str = "train", *, dtype: torch.dtype = torch.float32, shape: Sequence[int] = SHAPE,
-        spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0, rank: int | None = None,
-        world_size: int | None = None, uneven: str = "pad", resampled: bool = False,
-        epoch_length: int | None = None, on_error: str = "raise", dialect: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        shard_pattern: Any,
+        shuffle: bool = True,
+        buffer_size: int | None = None,
+        use_embedding: bool = False,
+        mode: str = "train",
+        *,
+        dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING,
+        rescale: Rescale = "table",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: str = "pad",
+        resampled: bool = False,
+        epoch_length: int | None = None,
+        on_error: str = "raise",
+        dialect: str | None = None,
+    ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.resampled, self.epoch_length = resampled, epoch_length
         if epoch_length is not None and epoch_length < 1:
-            raise LoaderError(f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None")
+            raise LoaderError(
+                f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None"
+            )
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_counts(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -699,6 +954,61 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
         self.buffer_size = max(1, buffer_size) if self.shuffle else 1
+        self._batch_size, self._drop_last = 1, False
+        # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
+        # was called with last, and how often it was called.
+        self._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._worker_epoch: int | None = None  # of the iteration before, in a worker
+        self._worker_heard = 0
+
+    def _tell(self, begun: int | None = None) -> None:
+        if begun is None:
+            self._told[1] = self._clock.asked
+            self._told[2] = self._clock.calls
+        else:
+            self._told[0] = begun
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
+        """The data set with a clock and shared memory of its own."""
+        data = copy.copy(self)
+        data._batch_size, data._drop_last = batch_size or 1, drop_last
+        data._clock = self._clock.of_loader()
+        data._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        return data
+
+    def _epoch_here(self) -> int:
+        """The epoch of the iteration that begins now, in this process or worker."""
+        self._check_world()
+        if get_worker_info() is None:
+            return self._clock.begin()
+        if self._worker_epoch is None:  # the worker has just started: the clock is as it was when `iter` was called
+            self._worker_heard = self._clock.calls
+            self._worker_epoch = self._clock.begin()
+        elif self._clock.held is not None:
+            # Of this loader alone, and written before the worker was told to go on.
+            self._worker_epoch = int(self._told[0])
+        else:
+            self._refuse_jump(self._worker_epoch + 1)
+            self._worker_epoch += 1
+        return self._worker_epoch
+
+    def _refuse_jump(self, epoch: int) -> None:
+        """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
+        cannot know whether `set_epoch` was called before the iteration began, or after that."""
+        asked, calls = self._told[1:].tolist()
+        if calls != self._worker_heard and asked not in (epoch, epoch + 1):
+            raise LoaderError(
+                f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
+                f"{epoch}: take data.make_loader(...), or persistent_workers=False"
+            )
+        self._worker_heard = calls
+
+    def _go_on(self, epoch: int) -> None:
+        """An epoch was restored."""
+        if get_worker_info() is None:
+            self._clock.go_on(epoch)
+        else:
+            self._worker_epoch = epoch
 
     def __len__(self) -> int:
         """Samples of the whole data set, of all ranks."""
@@ -716,7 +1026,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     def _find_views(self) -> list[str]:
         """The folders of the epoch views, if the pattern names all shards of a folder that has such."""
         folder = os.path.dirname(self.shards[0].path)
-        views = list(itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count())))
+        views = list(
+            itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count()))
+        )
         if views and {shard.path for shard in self.shards} != set(shard_paths(folder)):
             warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=4)
             return []
@@ -738,7 +1050,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         known = all(shard.samples is not None for shard in shards)
         if self.epoch_length is None and not self.resampled and (world == 1 or self.uneven == "keep"):
             counts = [sum(self._counts(part)) if known else None for part in dealt[self.rank]]
-            return [Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts)]
+            return [
+                Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts, strict=True)
+            ]
         if self.resampled:
             natural = [[0] * workers] * world
         else:
@@ -752,10 +1066,10 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         mine = level(batches[self.rank], target)
         samples = [
             count if now == before else now * batch
-            for count, before, now in zip(natural[self.rank], batches[self.rank], mine)
+            for count, before, now in zip(natural[self.rank], batches[self.rank], mine, strict=True)
         ]
         parts = [shards] * workers if self.resampled else dealt[self.rank]
-        return [Task(*task) for task in zip(parts, samples, mine)]
+        return [Task(*task) for task in zip(parts, samples, mine, strict=True)]
 
     def _in_batches(self, samples: int) -> int:
         return samples // self._batch_size if self._drop_last else math.ceil(samples / self._batch_size)
@@ -791,13 +1105,23 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a smaller "
-                "buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or dtype=torch.float16",
+                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
+                "dtype=torch.float16",
                 stacklevel=3,
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        info, epoch = get_worker_info(), self.epoch  # now, not when the first sample is asked for
+        iteration = _Iteration(self._read, self._epoch_here, self._go_on)
+        try:
+            return iteration.start(self._epoch_here())  # now, not when the first sample is asked for
+        except LoaderError:
+            if get_worker_info() is None:
+                raise
+            return iteration  # PyTorch hands on the error of a worker that is asked for a sample, and of no other
+
+    def _read(self, epoch: int) -> Iterator[Sample]:
+        info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         task = self._tasks(epoch, workers)[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
@@ -844,7 +1168,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             if task.samples is None:
                 return
             if not found:
-                raise LoaderError(f"{task.shards[0].path} and {len(task.shards) - 1} more shards have no sample to read")
+                raise LoaderError(
+                    f"{task.shards[0].path} and {len(task.shards) - 1} more shards have no sample to read"
+                )
 
 
 def level(batches: Sequence[int], target: int) -> list[int]:
@@ -859,7 +1185,9 @@ def level(batches: Sequence[int], target: int) -> list[int]:
 
 # ----------------------------------------------------------------------------------------------------------------- NPZ
 
-MISSING = set("|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|"))
+MISSING = set(
+    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
 
@@ -868,7 +1196,9 @@ def find_volumes(folder: AnyPath) -> list[str]:
     """The NPZ files of the folder depth that has the most, by the bytes of their relative paths."""
     most = max((glob.glob(pattern, root_dir=folder) for pattern in DEPTHS), key=len)
     if not most:
-        raise LoaderError(f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?")
+        raise LoaderError(
+            f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?"
+        )
     return sorted(most, key=os.fsencode)
 
 
@@ -881,13 +1211,17 @@ def read_table(path: AnyPath, columns: Sequence[str] = ()) -> dict[str, dict[str
         wanted = list(columns) or [name for name in names if name != "VolumeName"]
         absent = [name for name in ("VolumeName", *wanted) if name not in names]
         if absent:
-            raise LoaderError(f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}")
+            raise LoaderError(
+                f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}"
+            )
         for row in reader:
             study, values = row["VolumeName"].removesuffix(".nii.gz"), {name: row[name] for name in wanted}
             if None in row or None in row.values():
                 raise LoaderError(f"{os.fspath(path)}: line {reader.line_num} has not as many fields as the header")
             if rows.setdefault(study, values) != values:
-                raise LoaderError(f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one")
+                raise LoaderError(
+                    f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one"
+                )
     return rows
 
 
@@ -898,26 +1232,41 @@ class Study:
     path: str
     meta: dict[str, Any]
     text: str
-    labels: np.ndarray
+    labels: NDArray[Any]
 
 
 class CTReportDataset(_Epochs):
-    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths. `dialect`
-    says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing: `data`), "hu"
-    (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
+    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
+    `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
+    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
     def __init__(
-        self, data_folder: AnyPath, reports_file: AnyPath,
-        meta_file: AnyPath, labels: AnyPath, mode: str = "train",
-        use_embedding: bool = False, *, shuffle: bool = True, dtype: torch.dtype = torch.float32,
-        shape: Sequence[int] = SHAPE, spacing: Sequence[float] = SPACING, rescale: Rescale = "table", seed: int = 0,
-        rank: int | None = None, world_size: int | None = None, uneven: str = "pad",
+        self,
+        data_folder: AnyPath,
+        reports_file: AnyPath,
+        meta_file: AnyPath,
+        labels: AnyPath,
+        mode: str = "train",
+        use_embedding: bool = False,
+        *,
+        shuffle: bool = True,
+        dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING,
+        rescale: Rescale = "table",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: str = "pad",
         dialect: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        reports, metas = read_table(reports_file, ("Findings_EN", "Impressions_EN")), read_table(meta_file, META_COLUMNS)
+        reports, metas = (
+            read_table(reports_file, ("Findings_EN", "Impressions_EN")),
+            read_table(meta_file, META_COLUMNS),
+        )
         rows = read_table(labels)
         self.studies: list[Study] = []
         for name in find_volumes(data_folder):
@@ -941,7 +1290,7 @@ class CTReportDataset(_Epochs):
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
 
-    def _load(self, path: str) -> tuple[np.ndarray, str]:
+    def _load(self, path: str) -> tuple[NDArray[Any], str]:
         """The array of voxels, and its dialect."""
         try:
             with np.load(path, allow_pickle=False) as npz:
@@ -956,7 +1305,9 @@ class CTReportDataset(_Epochs):
             known["arr_0"] = "normalized"
         dialect = self.dialect or known.get(name)
         if dialect is None and not self.steps.use_embedding:
-            raise LoaderError(f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})")
+            raise LoaderError(
+                f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})"
+            )
         return array, dialect or ""
 
     def __len__(self) -> int:
@@ -974,26 +1325,48 @@ class CTReportDataset(_Epochs):
     def _sampler(self) -> Sampler[int]:
         return EpochSampler(self)
 
-    def _batches(self, workers: int) -> int:
-        count = len(EpochSampler(self))
-        return count // self._batch_size if self._drop_last else math.ceil(count / self._batch_size)
 
-
-class EpochSampler(Sampler[int]):
-    """The indices that a rank reads in an epoch."""
+class EpochSampler(DistributedSampler[int]):
+    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
+    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
+    DistributedSampler, Lightning does not split it once more."""
 
     def __init__(self, data: CTReportDataset) -> None:
+        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
         self.data = data
+        self.clock = data._clock.of_loader()
 
     def __len__(self) -> int:
         """How many."""
-        return len(list(iter(self)))
+        world = self.data.world_size
+        if self.data.uneven == "keep":
+            return len(range(self.data.rank, len(self.data), world))
+        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration over this sampler."""
+        refuse_second_split(self.data.world_size)
+        clock = self.clock
+        if (
+            caller_of(1).endswith("lightning")
+            and not (clock.calls or clock.managed)
+            and clock.begun not in (None, epoch)
+        ):
+            raise LoaderError(
+                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
+                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
+            )
+        clock.set_late(epoch)
 
     def __iter__(self) -> Iterator[int]:
+        self.data._check_world()
+        return _Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
+
+    def _read(self, epoch: int) -> Iterator[int]:
         data = self.data
         order = list(range(len(data)))
         if data.shuffle:
-            order = np.random.default_rng([data.seed, data.epoch]).permutation(len(data)).tolist()
+            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
         extra = -len(order) % data.world_size
         if data.uneven == "pad":
             order += list(itertools.islice(itertools.cycle(order), extra))
@@ -1012,9 +1385,16 @@ LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persist
 COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
 KNOWN_KEYS = (
-    "dataset_format", "webdataset_shards_train", "webdataset_shards_val", "shuffle_buffer_size",
-    *NPZ_KEYS["train"], *NPZ_KEYS["val"], *LOADER_KEYS, *COMMON_KEYS, *SHARD_KEYS,
-)  # fmt: skip
+    "dataset_format",
+    "webdataset_shards_train",
+    "webdataset_shards_val",
+    "shuffle_buffer_size",
+    *NPZ_KEYS["train"],
+    *NPZ_KEYS["val"],
+    *LOADER_KEYS,
+    *COMMON_KEYS,
+    *SHARD_KEYS,
+)
 FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
 
 Config = str | os.PathLike[str] | Mapping[str, Any]
@@ -1043,7 +1423,9 @@ def check_keys(data_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
 def required(data_cfg: Mapping[str, Any], key: str) -> Any:
     """The value of a key that must be there."""
     if data_cfg.get(key) is None:
-        raise LoaderError(f"data.{key} is missing; dataset_format: {data_cfg.get('dataset_format', 'webdataset')} needs it")
+        raise LoaderError(
+            f"data.{key} is missing; dataset_format: {data_cfg.get('dataset_format', 'webdataset')} needs it"
+        )
     return data_cfg[key]
 
 
@@ -1065,12 +1447,15 @@ def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "trai
 
 
 def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
-    """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (shards to train, NPZ to validate)."""
+    """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (trains from shards, validates
+    from NPZ)."""
     data_cfg = data_section(cfg)
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
-    folder, reports, meta, labels = (required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))])
+    folder, reports, meta, labels = (
+        required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]
+    )
     return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, COMMON_KEYS))
 
 

@@ -62,9 +62,9 @@ step() {
 }
 
 # A process that waits for a dead file system ignores everything but SIGKILL.
-python_tests() { timeout --kill-after=10 1200 .venv/bin/python -m pytest "$@"; }
+python_tests() { timeout --kill-after=10 1800 .venv/bin/python -m pytest "$@"; }
 
-step "setup" scripts/setup.sh
+if $quick; then step "setup" scripts/setup.sh; else step "setup" scripts/setup.sh --frameworks; fi
 if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     current="/dev/fuse (set CTWDS_SKIP_FUSE=1 to go without the tests that mount)"
     exit 1
