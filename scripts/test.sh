@@ -8,7 +8,7 @@ usage() {
 Usage: scripts/test.sh [--quick | --help]
 
   (no option)  every check, as continuous integration runs it
-  --quick      format, lint, types, Rust unit tests, and some Python tests with the debug build:
+  --quick      format, lint, types, Rust unit tests, the rules of tests/tidy, and some Python tests with the debug build:
                half a minute, once the Rust code is compiled
   --help       this text
 
@@ -30,7 +30,7 @@ done
 
 # What --quick runs of tests/python: 25 s with the debug build. pytest fails if one of these files is not there.
 readonly QUICK_TESTS=(
-    test_marks.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
+    test_marks.py test_docs.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
     test_estimate.py test_goldens_tables.py test_verify_voxels.py test_verify_sources.py test_compressed.py
     test_reclaim.py
 )
@@ -75,7 +75,7 @@ step "Python lint" .venv/bin/ruff check
 step "Python types" .venv/bin/mypy
 step "clippy" cargo clippy --all-targets -- -D warnings
 if $quick; then
-    step "Rust unit tests" cargo test --lib --bins
+    step "Rust unit tests" cargo test --lib --bins --test tidy
     step "debug build" cargo build
     CTWDS_FS=${CTWDS_FS:-${CARGO_TARGET_DIR:-target}/debug/ctwds-fs}
     export CTWDS_FS

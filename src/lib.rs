@@ -14,26 +14,28 @@
 //! | dialect | which values an NPZ file holds: those of the scanner, HU, or HU / 1000 |
 //! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into voxels |
 //! | sample | what a reader gets of one study: volume, JSON, text and labels |
-//! | member | one file of a shard: a sample has four |
-//! | key | the name that the members of a sample share, by which readers group them |
-//! | profile | the names and encodings of a sample's members (`--format`) |
+//! | member | one file of a shard: a sample has four; an NPZ file, which is a zip, has members too |
+//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
+//! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Format`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
 //! | shard | a tar file of the samples of consecutive slots |
-//! | extent | consecutive bytes of a shard that have one origin: a header, padding, or a member's payload |
+//! | extent | consecutive bytes of a shard: a header, a member's payload, or zeros |
 //! | plan | which bytes of which shard come from where, and the digest of all that determines them |
 //! | view | all samples once as shards: the plain view in the data set's order, one view an epoch in a shuffled order |
-//! | fill | making the bytes of one volume, once, for all its readers |
+//! | fill | making the bytes of one volume, once, for all its readers, by a filling thread ("decoder" for users) |
 //! | waist | the one function that makes shard bytes for every caller ([`shard::ShardSet`]) |
-//! | part | the shards that one of several runs makes of an output folder (`--partition`) |
-//! | journal | the lines that say which shards of a part are finished, each durable before the next |
-//! | manifest | the file that says what all shards of a folder hold; written last |
+//! | part | the shards that one run makes of an output folder: all, or one of several parts (`--partition`) |
+//! | journal | lines that say which shards of a part are finished, each durable before the next; `reclaim` has one |
+//! | manifest | the file that says what all shards of a folder hold; written after all shards and indexes |
 //!
 //! # One waist
 //!
-//! Everything that hands out shard bytes asks [`shard::ShardSet`], which makes them in one function (`shard/read.rs`).
-//! The mount and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard
-//! equals its materialised file by construction. That both are *right* is shown by tests with code of its own:
-//! a naive shard in `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
+//! Everything that makes plain shard bytes asks [`shard::ShardSet`], which makes them in one function
+//! (`shard/read.rs`). Two ways lead on from there: `materialize/compress.rs` packs these bytes anew, with headers of
+//! their own, and a mount with `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount
+//! and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard equals its
+//! materialised file by construction. That both are *right* is shown by tests with code of its own: a naive shard in
+//! `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
 //!
 //! ```text
 //! cli ─► commands ─► dataset ─► plan ─► shard ─► fs            a mount
@@ -43,9 +45,9 @@
 //! ```
 //!
 //! One read, from the top: `fs/fuse.rs` gets a read of the kernel, `fs/tree.rs` finds the shard, `shard/read.rs` asks
-//! the plan for the extents in the range ([`plan::layout`]). Header bytes come from [`formats::tar`], JSON, text and
-//! labels from [`plan::members`], voxels from the cache, whose threads fill them by [`volume`], which unpacks by
-//! [`formats::npz`].
+//! the plan for the extents in the range ([`plan::layout`]). Name and size in a header are chosen in `plan/content.rs`
+//! and written by [`formats::tar`]; JSON, text and labels come from [`plan::members`], voxels from the cache, whose
+//! threads fill them by [`volume`], which unpacks by [`formats::npz`].
 //!
 //! # Rooms
 //!
@@ -62,25 +64,32 @@
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
-//! | [`output`] | what describes a folder of shards: manifest, journals, parts, readers' indexes | how bytes are made |
+//! | [`output`] | what describes a folder of shards, and reads it: manifest, journals, parts, indexes | making bytes |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
 //! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
 //! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
-//! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar, NPZ |
+//! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
 //! # Where to add or look
 //!
 //! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in
-//!   `volume/`, its options in `cli/dataset.rs`, and its definition anew in `verify/expected.rs`.
+//!   `volume/`, its digest text (pinned) in `plan/digest_text.rs`, its options in `cli/dataset.rs`, and its definition
+//!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
+//!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
+//!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
 //! - A dtype or a container of volumes: [`formats::npz`], then [`volume`].
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
-//! - What may write to disk: `materialize`, `reclaim` (which alone removes sources), the lists that `verify --sources`
-//!   and the bad samples' files are, the mount's log, and the user's cache folder ([`base::user_cache`]). Every file
-//!   appears whole, by [`base::durable`]. A mount writes nothing into its data.
+//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
+//!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
+//!   list); `bench` (a temporary folder); `run` (the folders of `--at`); a mount's log (`commands/daemon.rs`); the
+//!   user's cache folder ([`base::user_cache`]). Shards, manifests and indexes appear whole, by [`base::durable`];
+//!   journals and logs grow by lines; the user cache and the list of `--sources` are renamed into place. Nothing is
+//!   ever written into a data folder, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
+//!   `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!
@@ -134,7 +143,7 @@
 //!   `commands/daemon.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
-//! knows the tar or JSON dialect.
+//! knows the tar or JSON dialect, besides `verify`, on purpose.
 
 pub mod base;
 pub mod bench;

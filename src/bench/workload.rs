@@ -55,7 +55,7 @@ pub struct Workload {
     pub voxels: u64,
     /// The bytes of the NPZ files.
     pub npz_bytes: u64,
-    /// The bytes of the shards.
+    /// The size of the shards in bytes.
     pub shard_bytes: u64,
 }
 
@@ -77,7 +77,7 @@ impl From<PathBuf> for FileRange {
 
 /// Makes the shards that are read.
 pub trait ShardProvider {
-    /// Keeps a mount until it is dropped.
+    /// A guard: the mount lasts until the guard is dropped.
     type MountGuard;
 
     /// Mounts the shards with this read-ahead, and returns their paths.

@@ -22,7 +22,7 @@ use super::sync::{Arc, AtomicUsize, Ordering, Shadow};
 pub(super) unsafe trait Memory: Send + Sync + 'static {
     /// The address of the first byte.
     fn base(&mut self) -> NonNull<u8>;
-    /// The number of bytes.
+    /// The size of the memory in bytes.
     fn len(&self) -> usize;
 }
 

@@ -54,7 +54,7 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let (kinds, doubts, failed) = (Vec::new(), Vec::new(), Vec::new());
     let mut report = EstimateReport { seed, cores, volumes, npz_bytes, f32_bytes, kinds, doubts, failed };
     let bar = Bar::new();
-    for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
+    for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         let plan = plan_of(plan, &options)?;
         report.doubts.extend(value_check::find(&plan, &options)?.map(|doubt| (kind, doubt)));

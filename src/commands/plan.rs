@@ -84,7 +84,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str("Volumes      in float16, C order, of each kind of --volume\n");
-    for kind in [Kind::Stored, Kind::Rescaled, Kind::Preprocessed] {
+    for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         let bytes: Vec<u64> = samples.iter().filter_map(|sample| volume_bytes(&options, sample)).collect();
         let (all, count) = (bytes.iter().sum::<u64>(), bytes.len());

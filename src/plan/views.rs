@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 /// All samples once, as shards whose file names are numbered from 0 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// In the data set's order.
+    /// The view in the data set's order.
     Plain,
-    /// In the shuffled order of this epoch, from 0 on.
+    /// The view in the shuffled order of an epoch, which is numbered from 0 on.
     Epoch(u32),
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Inventory {
     pub(super) root: PathBuf,
     /// The plan of the shards.
     pub(super) shards: Plan,
-    /// SHA-256 of the shards' files by the manifest, in hexadecimal, by number.
+    /// SHA-256 of each shard's file in hexadecimal, as the manifest has it; the index is the shard's number.
     pub(super) sha256: Vec<String>,
     /// The plan of the NPZ files that are there; `None` if there is none.
     pub(super) npz: Option<Plan>,

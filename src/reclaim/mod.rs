@@ -47,7 +47,7 @@ use sources::NpzState;
 /// A folder of shards whose NPZ files can be compared and removed.
 pub struct Reclaim {
     inventory: Inventory,
-    /// `None` if nothing is to be removed.
+    /// The removal journal; `None` in a dry run.
     journal: Option<Mutex<RemovalJournal>>,
 }
 
@@ -205,7 +205,7 @@ enum NpzOutcome {
 /// Compares shards, and removes their NPZ files.
 struct Remover<'a> {
     comparer: ShardComparer<'a>,
-    /// `None` if nothing is to be removed.
+    /// The removal journal; `None` in a dry run.
     journal: Option<&'a Mutex<RemovalJournal>>,
     /// The data folder, open.
     root: &'a File,

@@ -44,7 +44,7 @@ struct Position {
 pub(super) struct NotedRead {
     /// The offset of the first byte in the shard.
     pub(super) offset: u64,
-    /// The number of bytes.
+    /// The length of the read in bytes.
     pub(super) len: u64,
     /// The places of the first and the last volume whose voxels are read; `None` if no voxel is.
     pub(super) places: Option<RangeInclusive<u32>>,

@@ -334,7 +334,7 @@ impl Walker<'_, '_> {
 }
 
 impl PendingSample {
-    /// The profile by the first member.
+    /// The sample's profile, by the extension of its first member; ctclip if that is unknown.
     fn profile(&self) -> Profile {
         Profile::of(&self.extensions[0]).unwrap_or(Profile::Ctclip)
     }

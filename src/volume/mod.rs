@@ -46,7 +46,7 @@ pub trait Sink {
     fn spare(&mut self) -> &mut [u8];
     /// Hands on the first `len` bytes of [`Self::spare`].
     fn publish(&mut self, len: usize);
-    /// Whether the rest is not wanted any more; asked between chunks.
+    /// Whether the reader no longer wants the rest of the volume; asked between chunks.
     fn cancelled(&mut self) -> bool;
 }
 

@@ -33,7 +33,7 @@ pub(super) struct BlockSize {
 }
 
 impl BlockSize {
-    /// The planes that are collected for a volume of this height, width and depth.
+    /// The size of the block for a volume of this height, width and depth.
     pub(super) fn new(shape: [u64; 3]) -> Self {
         let shape = shape.map(to_usize);
         let [rows, columns, depth] = shape;
