@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write a set of output folders as one version of the program leaves them: finished, half done, in parts, reclaimed.
+r"""Write a set of output folders as one version of the program leaves them: finished, half done, in parts, reclaimed.
 
 Run it once for each release, with that release's binary; `tests/python/test_old_folders.py` then shows that every later
 build goes on in these folders. A set that is there is never written again: nobody's folders are.
 
-    .venv/bin/python scripts/make_old_folders.py --program target/release/ctwds-fs --commit COMMIT \\
+    .venv/bin/python scripts/make_old_folders.py --program target/release/ctwds-fs --commit COMMIT \
         --out tests/fixtures/folders-VERSION
 """
 
@@ -64,8 +64,24 @@ class Folder:
 
 TWO, THREE = ["--samples-per-shard", "2"], ["--samples-per-shard", "3"]
 SHAPE = ["--shape", "10,8,6"]
-STEPS = ["--volume", "preprocessed", "--dialect", "native", "--rescale", "0.1,-1000.5", "--resample", "always",
-         "--spacing", "0.8,0.7,1.25", "--shape", "9,11,7", "--hu-range", "-900,1e3", "--pad-value", "-0.9"]  # fmt: skip
+STEPS = [
+    "--volume",
+    "preprocessed",
+    "--dialect",
+    "native",
+    "--rescale",
+    "0.1,-1000.5",
+    "--resample",
+    "always",
+    "--spacing",
+    "0.8,0.7,1.25",
+    "--shape",
+    "9,11,7",
+    "--hu-range",
+    "-900,1e3",
+    "--pad-value",
+    "-0.9",
+]
 CHOSEN = ["--where", "not b > 0.6", "--studies", "data/mixed/studies.txt", "--limit", "5"]
 
 # Those that one run makes, or the runs of all parts.
@@ -118,9 +134,15 @@ class Maker:
     def run(self, *arguments: object, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """A command; its exit code must be `code`, if that is given."""
         done = subprocess.run(
-            [self.program, *map(str, arguments)], cwd=self.root, env=self.environment, timeout=DEADLINE, check=False,
-            capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [self.program, *map(str, arguments)],
+            cwd=self.root,
+            env=self.environment,
+            timeout=DEADLINE,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
         if code is not None and done.returncode != code:
             raise RuntimeError(f"exit code {done.returncode}: {arguments}\n{done.stdout}{done.stderr}")
         return done
@@ -149,23 +171,34 @@ class Maker:
         self.made[name] = self.made[old]
         return self.path(name)
 
-    def stop_until(self, how: signal.Signals, command: list[str], begin: Callable[[], object],
-                   is_wanted: Callable[[], bool]) -> None:  # fmt: skip
+    def stop_until(
+        self, how: signal.Signals, command: list[str], begin: Callable[[], object], is_wanted: Callable[[], bool]
+    ) -> None:
         """Begin anew and stop the command at some moment, until it left the state that is wanted."""
         for _ in range(MOST_TRIES):
             begin()
             process = subprocess.Popen(
-                [self.program, *command], cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                [self.program, *command],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             time.sleep(self.random.uniform(0, 0.06))
             process.send_signal(how)
             if process.wait(timeout=DEADLINE) != 0 and is_wanted():
                 return
         raise RuntimeError(f"{MOST_TRIES} times not the state that is wanted: {command}")
 
-    def half(self, name: str, folder: Folder, how: signal.Signals, unfinished: str,
-             begin: Callable[[], object] = lambda: None) -> None:  # fmt: skip
+    def half(
+        self,
+        name: str,
+        folder: Folder,
+        how: signal.Signals,
+        unfinished: str,
+        begin: Callable[[], object] = lambda: None,
+    ) -> None:
         """A run that is stopped when some of its shards are finished, and which left an unfinished file of such a name,
         or, where that is empty, none."""
         path = self.path(name)
@@ -243,34 +276,38 @@ class Maker:
     def reclaimed(self, many: Folder, packed: Folder) -> None:
         """Folders whose NPZ files were removed, all or, by a run that was killed, some."""
         for name, folder in {"reclaimed": many, "reclaimed-packed": packed, "reclaim-killed": many}.items():
-            self.make(name, folder)
-            finished, data = self.path(name), self.root / "data" / "many" / "volumes"
-            all_volumes = {path.name for path in data.iterdir()}
-            with tempfile.TemporaryDirectory() as kept:
-                saved = [shutil.copytree(data, Path(kept) / "data"), shutil.copytree(finished, Path(kept) / "shards")]
+            self.reclaim(name, folder)
 
-                def restore_data() -> None:
-                    shutil.copytree(saved[0], data, dirs_exist_ok=True)
+    def reclaim(self, name: str, folder: Folder) -> None:
+        """One folder whose NPZ files were removed; the data set is put back for the next."""
+        self.make(name, folder)
+        finished, data = self.path(name), self.root / "data" / "many" / "volumes"
+        all_volumes = {path.name for path in data.iterdir()}
+        with tempfile.TemporaryDirectory() as kept:
+            saved = [shutil.copytree(data, Path(kept) / "data"), shutil.copytree(finished, Path(kept) / "shards")]
 
-                def begin() -> None:
-                    restore_data()
-                    shutil.rmtree(finished)
-                    shutil.copytree(saved[1], finished)
+            def restore_data() -> None:
+                shutil.copytree(saved[0], data, dirs_exist_ok=True)
 
-                def is_wanted() -> bool:
-                    journal = finished / ".ctwds" / "reclaim.jsonl"
-                    text = journal.read_text() if journal.exists() else ""
-                    left = len(list(data.iterdir()))
-                    return 0 < left < 7 and left % 2 == 1 and text.count('"removing"') > text.count('"removed"')
-
-                command = ["reclaim", *folder.dataset(), "--shards", f"folders/{name}", "--delete", "--yes"]
-                if name == "reclaim-killed":
-                    self.stop_until(signal.SIGKILL, [*command, "--num-workers", "1"], begin, is_wanted)
-                else:
-                    self.run(*command)
-                gone = sorted(all_volumes - {path.name for path in data.iterdir()})
+            def begin() -> None:
                 restore_data()
-            self.made[name] = Folder(folder.data, folder.options, folder.output, gone=gone)
+                shutil.rmtree(finished)
+                shutil.copytree(saved[1], finished)
+
+            def is_wanted() -> bool:
+                journal = finished / ".ctwds" / "reclaim.jsonl"
+                text = journal.read_text() if journal.exists() else ""
+                left = len(list(data.iterdir()))
+                return 0 < left < 7 and left % 2 == 1 and text.count('"removing"') > text.count('"removed"')
+
+            command = ["reclaim", *folder.dataset(), "--shards", f"folders/{name}", "--delete", "--yes"]
+            if name == "reclaim-killed":
+                self.stop_until(signal.SIGKILL, [*command, "--num-workers", "1"], begin, is_wanted)
+            else:
+                self.run(*command)
+            gone = sorted(all_volumes - {path.name for path in data.iterdir()})
+            restore_data()
+        self.made[name] = Folder(folder.data, folder.options, folder.output, gone=gone)
 
 
 # --- what the program says of them -----------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from make_dataset import Dataset, relative_path, study_ids
 
 BAD = "train_3_a_1"  # the volume of the data set `damaged` that is
@@ -15,12 +17,12 @@ BAD = "train_3_a_1"  # the volume of the data set `damaged` that is
 def write_tables(dataset: Dataset, studies: list[str], *, gaps: bool = False) -> None:
     """Three tables; with `gaps`, the last study has no ZSpacing, and one report lacks its findings."""
 
-    def write(path: Path, rows: list[list[object]]) -> None:
+    def write(path: Path, rows: Sequence[Sequence[object]]) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     names = [study + ".nii.gz" for study in studies]
-    texts = [[name, f"Lungs of {name}:\n\"clear\", ≤ 4 mm, é", "No change."] for name in names]
+    texts = [[name, f'Lungs of {name}:\n"clear", ≤ 4 mm, é', "No change."] for name in names]
     if gaps:
         texts[2][1] = ""
     write(dataset.reports, [["VolumeName", "Findings_EN", "Impressions_EN"], *texts])
@@ -33,7 +35,7 @@ def write_tables(dataset: Dataset, studies: list[str], *, gaps: bool = False) ->
     write(dataset.labels, [["VolumeName", "Lung nodule", "b"], *labels])
 
 
-def write_volumes(dataset: Dataset, arrays: dict[str, tuple[str, np.ndarray, bool]], depth: int) -> None:
+def write_volumes(dataset: Dataset, arrays: dict[str, tuple[str, npt.NDArray[Any], bool]], depth: int) -> None:
     """NPZ files: of each study, the array's name, the array, and whether it is deflated."""
     for study, (name, array, deflated) in arrays.items():
         path = dataset.folder / relative_path(study, depth)
@@ -44,14 +46,23 @@ def write_volumes(dataset: Dataset, arrays: dict[str, tuple[str, np.ndarray, boo
 def mixed(dataset: Dataset) -> None:
     """Every dialect and order, several types; one study without a spacing, one volume in no table."""
     rng = np.random.default_rng(1)
-    kinds = [("data", "<f4", "C"), ("data", "<f4", "F"), ("data", "<i2", "C"), ("volume", "<i2", "C"),
-             ("arr_0", "<f4", "C"), ("data", "<f8", "F"), ("data", ">f4", "C"), ("data", "<f2", "C")]  # fmt: skip
-    arrays: dict[str, tuple[str, np.ndarray, bool]] = {}
-    for n, (study, (name, dtype, order)) in enumerate(zip(study_ids(len(kinds)), kinds)):
+    kinds = [
+        ("data", "<f4", "C"),
+        ("data", "<f4", "F"),
+        ("data", "<i2", "C"),
+        ("volume", "<i2", "C"),
+        ("arr_0", "<f4", "C"),
+        ("data", "<f8", "F"),
+        ("data", ">f4", "C"),
+        ("data", "<f2", "C"),
+    ]
+    arrays: dict[str, tuple[str, npt.NDArray[Any], bool]] = {}
+    for n, (study, (name, dtype, order)) in enumerate(zip(study_ids(len(kinds)), kinds, strict=True)):
         low, high = {"data": (0, 2000), "volume": (-800, 800), "arr_0": (-1000, 1000)}[name]
-        values = rng.integers(low, high, (12, 10 + n % 3, 8))
+        in_order = np.asfortranarray if order == "F" else np.ascontiguousarray
+        values: npt.NDArray[Any] = rng.integers(low, high, (12, 10 + n % 3, 8))
         values = values / 1000 if name == "arr_0" else values
-        arrays[study] = (name, np.asarray(values.astype(dtype), order=order), n % 2 == 1)
+        arrays[study] = (name, in_order(values.astype(dtype)), n % 2 == 1)
     write_tables(dataset, list(arrays), gaps=True)
     write_volumes(dataset, {**arrays, "train_1_z_1": arrays["train_1_a_1"]}, 3)
     tables = {"reports_train": "reports.csv", "train_meta": "metadata.csv", "labels_train": "labels.csv"}

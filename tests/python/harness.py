@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import reference
@@ -125,6 +125,14 @@ def mount_folder(mode: int = 0o700, seconds: float = MOUNT_DEADLINE) -> Iterator
             base.rmdir()
 
 
+class Named(Protocol):
+    """What the program can mount: something that is named on its command line."""
+
+    def flags(self) -> list[str]:
+        """The arguments that name it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Program:
     """The binary under test."""
@@ -166,7 +174,7 @@ class Program:
         return out
 
     @contextlib.contextmanager
-    def mounted(self, dataset: Dataset | Stored, *flags: object) -> Iterator[Path]:
+    def mounted(self, dataset: Named, *flags: object) -> Iterator[Path]:
         """The data set as a mount, until the block ends. The mount point and the log are in a folder of their own."""
         require_fuse()
         with mount_folder() as base:

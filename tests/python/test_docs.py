@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from docpages import Page, manual, pages, read
 from harness import REPOSITORY
 
@@ -66,10 +65,10 @@ def test_tests(page: Page) -> None:
     wrong = []
     for name in names(page):
         path, _, function = name.partition("::")
-        if not TEST.match(path) or not path.startswith("test_") and page.name != "docs/promises.md":
+        if not TEST.match(path) or (not path.startswith("test_") and page.name != "docs/promises.md"):
             continue
         file = REPOSITORY / "tests" / "python" / path
-        if not file.is_file() or function and f"def {function}(" not in file.read_text(encoding="utf-8"):
+        if not file.is_file() or (function and f"def {function}(" not in file.read_text(encoding="utf-8")):
             wrong.append(name)
     assert wrong == []
 
@@ -123,7 +122,7 @@ def test_blocks_name_their_language() -> None:
     for page in MANUAL:
         for block in page.blocks:
             shown = any(re.match(r"\$? ?(ctwds-fs|scripts/|cargo) ?", line) for line in block.lines)
-            if shown and block.language != "sh" or block.language not in {"sh", "python", "text", ""}:
+            if (shown and block.language != "sh") or block.language not in {"sh", "python", "text", ""}:
                 wrong.append(f"{page.name}, line {block.line}")
     assert wrong == []
 

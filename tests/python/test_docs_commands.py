@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
 from docpages import Block, Page, manual
 from harness import (
     PREFIX,
@@ -117,9 +116,15 @@ class Desk:
             if answer and ours:
                 os.write(ours, answer.encode())
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", script], cwd=self.root, env=self.environment() | more, stdin=theirs,
-                capture_output=True, text=True, timeout=DEADLINE, check=False,
-            )  # fmt: skip
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=self.root,
+                env=self.environment() | more,
+                stdin=theirs,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+            )
         finally:
             for end in (ours, theirs):
                 if answer and end is not None:

@@ -1,7 +1,7 @@
 """Folders that earlier versions wrote: this build takes every shard in them for what it is, and makes none again.
 
-The folders are in `tests/fixtures/folders-*`, as those versions left them (see README.md there). A plan's digest that came
-out otherwise, or a record that was read otherwise, would make people's shards worthless."""
+The folders are in `tests/fixtures/folders-*`, as those versions left them (see README.md there). A plan's digest
+that came out otherwise, or a journal that was read otherwise, would make people's shards worthless."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Old:
 
     def materialize(
         self, out: Path, *more: object, code: int = 0, output: list[str] | None = None
-    ) -> tuple[int, int] | None:  # fmt: skip
+    ) -> tuple[int, int] | None:
         """The command that the folder was made with, into any folder: shards written, and kept."""
         output = self.about["output"] if output is None else output
         command = ["materialize", *self.about["source"], *output, *more, "--output-dir", out]
@@ -257,7 +257,7 @@ def test_shards_as_a_source(old: Old) -> None:
     """Mounted, or written as plain shards, without the data set."""
     right = old.about["plain_sha256"]
     shutil.rmtree("data")
-    with old.program.mounted(Stored(old.program, old.name, old.about)) as point:  # type: ignore[arg-type]
+    with old.program.mounted(Stored(old.program, old.name, old.about)) as point:
         assert {path.name: digest(path) for path in shards(point)} == right
     old.program.run("materialize", "--shards", old.folder, "--output-dir", "plain")
     assert {path.name: digest(path) for path in shards(Path("plain"))} == right
@@ -267,7 +267,7 @@ def test_shards_as_a_source(old: Old) -> None:
 def test_a_mount_beside_it(old: Old) -> None:
     """It takes every finished shard from its file, and the volumes of shuffled views from there: it decodes none."""
     recorded, flags = old.recorded(), ["--shuffle-seed", 7, "--epochs", 1]
-    with old.program.mounted(old, "--materialized", old.folder, *flags) as point:  # type: ignore[arg-type]
+    with old.program.mounted(old, "--materialized", old.folder, *flags) as point:
         assert all(digest(point / name) == finished["sha256"] for name, finished in recorded.items())
         if is_whole(old.name, old.about) and not (old.folder / "quarantine.csv").exists():
             view = shards(point / "epochs" / "000000")

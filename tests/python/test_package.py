@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-
 from harness import REPOSITORY
 
 LICENCE = "MIT OR Apache-2.0"
