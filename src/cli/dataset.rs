@@ -8,7 +8,7 @@ use super::config::{Configured, Split};
 use crate::dataset::{self, Condition, MissingMeta, Selection};
 use crate::error::{Error, Result};
 use crate::plan::Options;
-use crate::plan::members::Format;
+use crate::plan::members::Profile;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
 /// What says which data set, and how its shards are made; none of it has a meaning for shards that are made already.
@@ -81,7 +81,7 @@ pub struct DatasetArgs {
     pub array: Option<String>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: Profile,
     /// Values beyond float16 (±65504)
     #[arg(long, value_enum, default_value_t)]
     pub overflow: Overflow,

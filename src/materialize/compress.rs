@@ -12,7 +12,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, Entry};
-use crate::plan::members::{Format, Member, with_codec};
+use crate::plan::members::{Member, Profile, with_codec};
 
 /// A block to be packed, and where its frame goes.
 pub(super) struct Task {
@@ -39,7 +39,7 @@ pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<Task>>) {
 /// # Errors
 /// There is no memory, or a thread that packs has died.
 pub(super) fn shard(
-    format: Format,
+    format: Profile,
     tasks: &Sender<Task>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,

@@ -16,7 +16,7 @@ use crate::dataset::{LeftOut, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::output::journal::Finished;
 use crate::output::partition::Part;
-use crate::plan::members::Format;
+use crate::plan::members::Profile;
 use crate::plan::{Plan, ShardId, View};
 use crate::volume::Kind;
 
@@ -45,7 +45,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<PartOf>,
     /// The members' names.
-    pub format: Format,
+    pub format: Profile,
     /// The kind of all volumes.
     pub volume_kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
