@@ -16,7 +16,7 @@
 //! | sample | what a reader gets of one study: volume, JSON, text and labels |
 //! | member | one file of a shard: a sample has four; an NPZ file, which is a zip, has members too |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
-//! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Format`) |
+//! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
 //! | shard | a tar file of the samples of consecutive slots |
 //! | extent | consecutive bytes of a shard: a header, a member's payload, or zeros |

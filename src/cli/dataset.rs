@@ -8,7 +8,7 @@ use super::config::{Configured, Split};
 use crate::dataset::{self, Condition, MissingMeta, Selection};
 use crate::error::{Error, Result};
 use crate::plan::Options;
-use crate::plan::members::Format;
+use crate::plan::members::Profile;
 use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
@@ -82,7 +82,7 @@ pub struct DatasetArgs {
     pub array: Option<String>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: Profile,
     /// Values beyond float16 (±65504)
     #[arg(long, value_enum, default_value_t)]
     pub overflow: Overflow,

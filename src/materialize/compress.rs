@@ -13,7 +13,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
 use crate::formats::tar::{self, MemberHeader};
-use crate::plan::members::{Format, Member, with_codec};
+use crate::plan::members::{Member, Profile, with_codec};
 
 /// Plain bytes of a volume that are read at a time.
 const READ: usize = 4 << 20;
@@ -52,7 +52,7 @@ pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
 /// # Errors
 /// There is no memory, or a thread that compresses has died.
 pub(super) fn shard(
-    format: Format,
+    format: Profile,
     tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,

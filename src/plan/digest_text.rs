@@ -6,7 +6,7 @@
 //!
 //! | type | text |
 //! |---|---|
-//! | [`Format`] | `Ctclip`, `Npy` |
+//! | [`Profile`] | `Ctclip`, `Npy` |
 //! | [`Overflow`] | `Error`, `Saturate`, `Inf` |
 //! | [`Axes`] | `Hwd`, `Dhw` |
 //! | `bool` | `true`, `false` |
@@ -20,7 +20,7 @@
 //! `0.0001`. Any other is written with an exponent, and with a point only if there is more than one digit: `1e16`,
 //! `-1.5e-7`. Not a number is `NaN`, whatever its sign; infinities are `inf` and `-inf`.
 
-use crate::plan::members::Format;
+use crate::plan::members::Profile;
 use crate::volume::{Axes, Overflow, Preprocess, Recipe};
 
 /// A value that is part of a digest.
@@ -29,7 +29,7 @@ pub(super) trait DigestText {
     fn digest_text(&self) -> String;
 }
 
-impl DigestText for Format {
+impl DigestText for Profile {
     fn digest_text(&self) -> String {
         match self {
             Self::Ctclip => "Ctclip",
@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn options_are_pinned() {
-        check(&Format::Ctclip, "Ctclip");
-        check(&Format::Npy, "Npy");
+        check(&Profile::Ctclip, "Ctclip");
+        check(&Profile::Npy, "Npy");
         check(&Overflow::Error, "Error");
         check(&Overflow::Saturate, "Saturate");
         check(&Overflow::Inf, "Inf");

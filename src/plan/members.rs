@@ -10,7 +10,7 @@ use crate::volume::Kind;
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum Profile {
     /// `.bin`, `.json`, `.txt`, `.labels`, as the CT-CLIP loader reads them.
     #[default]
     Ctclip,
@@ -21,7 +21,7 @@ pub enum Format {
 /// A member of a sample, by what it holds. The order is that in the shard, and the same in all profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// The voxels, behind an NPY header in [`Format::Npy`].
+    /// The voxels, behind an NPY header in [`Profile::Npy`].
     Volume,
     /// The JSON: study id, shapes, dtype and the values of the metadata table.
     Json,
@@ -48,7 +48,7 @@ impl Member {
 /// The payload sizes of a sample's members in bytes, in the order of [`Member::ALL`].
 pub type MemberSizes = [u64; Member::COUNT];
 
-impl Format {
+impl Profile {
     /// The extensions of all members, in their order in the shard.
     pub const fn extensions(self) -> [&'static str; Member::COUNT] {
         match self {

@@ -32,7 +32,7 @@ use crate::volume::{Kind, Overflow, Storage};
 use content::MeasuredSample;
 pub use digests::SampleDigest;
 use layout::ShardLayout;
-use members::Format;
+use members::Profile;
 use views::Epochs;
 pub use views::{ShardSamples, View};
 
@@ -42,7 +42,7 @@ pub struct Options {
     /// The number of slots of a shard: of its samples, if none is left out.
     pub samples_per_shard: u32,
     /// The members' names and encodings.
-    pub format: Format,
+    pub format: Profile,
     /// What becomes of values that float16 cannot hold.
     pub overflow: Overflow,
 }

@@ -147,10 +147,10 @@ mod tests {
 
     use super::*;
     use crate::dataset::MissingMeta;
-    use crate::plan::members::Format;
+    use crate::plan::members::Profile;
     use crate::volume::{Dialect, Kind, Overflow, Resample};
 
-    const OPTIONS: Options = Options { samples_per_shard: 100, format: Format::Ctclip, overflow: Overflow::Error };
+    const OPTIONS: Options = Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error };
 
     fn config() -> Config {
         Config {
@@ -211,7 +211,7 @@ mod tests {
         let mut keys: BTreeSet<String> = changes.iter().map(changed).collect();
         for options in [
             Options { samples_per_shard: 10, ..OPTIONS },
-            Options { format: Format::Npy, ..OPTIONS },
+            Options { format: Profile::Npy, ..OPTIONS },
             Options { overflow: Overflow::Inf, ..OPTIONS },
         ] {
             keys.insert(key(&config(), options).unwrap());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ctwds_fs::dataset::{Config, Dataset, MissingMeta, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::formats::tar;
-use ctwds_fs::plan::members::Format;
+use ctwds_fs::plan::members::Profile;
 use ctwds_fs::plan::{Options, Plan};
 use ctwds_fs::volume::{KindOptions, Overflow};
 use half::f16;
@@ -98,7 +98,7 @@ impl Example {
             rescan: false,
             threads: 2,
         };
-        let options = Options { samples_per_shard: self.per_shard, format: Format::Ctclip, overflow: Overflow::Error };
+        let options = Options { samples_per_shard: self.per_shard, format: Profile::Ctclip, overflow: Overflow::Error };
         Plan::new(Dataset::scan(&config)?, options)
     }
 

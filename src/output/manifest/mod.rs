@@ -16,7 +16,7 @@ use crate::dataset::{LeftOut, Sample, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
 use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
-use crate::plan::members::Format;
+use crate::plan::members::Profile;
 use crate::plan::{Plan, ShardId, View};
 use crate::volume::Kind;
 
@@ -45,7 +45,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<PartEntry>,
     /// Format of the shards: the names of a sample's members.
-    pub format: Format,
+    pub format: Profile,
     /// Kind of all volumes.
     pub volume_kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
