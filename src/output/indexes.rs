@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `shardindex.json` | wids 0.1.11, `ShardListDataset` | counting the samples of every shard |
 //! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`, format v1.2 of `wds2idx` | walking the headers |
+//! | `README.md` | Hugging Face datasets 5.2, `load_dataset(FOLDER)` | naming the shards: other files are no data |
 //! | `shard-000000.tar.idx`, `.nv-meta/` | Megatron-Energon 7.4.1 | `energon prepare`, which writes beside the shards |
 //!
 //! Energon's `.nv-meta/index.sqlite` is not among them: it serves joins and look-ups by key, and no epoch reads it.
@@ -20,6 +21,27 @@ use crate::plan::{Plan, ShardId, View};
 pub const ENERGON_FOLDER: &str = ".nv-meta";
 /// Version of Energon whose files are made.
 const ENERGON_VERSION: &str = "7.4.1";
+
+/// The data card, whose first lines tell Hugging Face's `load_dataset` which files are the data.
+const DATA_CARD: &str = r#"---
+configs:
+- config_name: default
+  data_files: "shard-*.tar"
+---
+
+# CT volumes as WebDataset shards
+
+The samples are in `shard-*.tar`; `manifest.json` says what each shard holds. By the first lines of this file, Hugging
+Face `datasets` finds the shards, and takes no other file for data:
+
+```python
+from datasets import load_dataset
+
+data = load_dataset(FOLDER, split="train", streaming=True)
+```
+
+A file of this name with other content is never replaced: add what you want to say of your data.
+"#;
 
 /// The index files of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +83,8 @@ pub fn shard_of_index(name: &str) -> Option<ShardId> {
 pub enum ViewIndex {
     /// Index of wids: all shards with their sizes and counts of samples.
     Wids,
+    /// Data card of Hugging Face, which names the shards.
+    DataCard,
     /// Energon's list of the shards' counts of samples.
     EnergonInfo,
     /// Energon's split: all shards are `train`, because a data set is one split already.
@@ -128,18 +152,25 @@ fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
 }
 
 impl ViewIndex {
-    /// All four indexes.
-    pub const ALL: [Self; 4] = [Self::Wids, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
+    /// All indexes.
+    pub const ALL: [Self; 5] =
+        [Self::Wids, Self::DataCard, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
 
     /// Name of the folder of the index, below that of the shards; `None` if the index stands beside the shards.
     pub fn folder(self) -> Option<&'static str> {
-        (self != Self::Wids).then_some(ENERGON_FOLDER)
+        (!matches!(self, Self::Wids | Self::DataCard)).then_some(ENERGON_FOLDER)
+    }
+
+    /// Whether the index stands beside compressed shards as well. The readers of the others cannot decompress a member.
+    pub fn is_for_compressed(self) -> bool {
+        self == Self::DataCard
     }
 
     /// File name of the index.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wids => "shardindex.json",
+            Self::DataCard => "README.md",
             Self::EnergonInfo => ".info.json",
             Self::EnergonSplit => "split.yaml",
             Self::EnergonDataset => "dataset.yaml",
@@ -166,6 +197,7 @@ impl ViewIndex {
                 let train = if names.is_empty() { " []\n".to_owned() } else { format!("\n{}", names.concat()) };
                 format!("split_parts:\n  train:{train}  val: []\n  test: []\nexclude: []\n")
             }
+            Self::DataCard => DATA_CARD.to_owned(),
             Self::EnergonDataset => "__module__: megatron.energon\n__class__: CrudeWebdataset\n".to_owned(),
         };
         content.into_bytes()
