@@ -228,9 +228,9 @@ class Maker:
         self.parts()
         many = Folder("many", TWO)
         packed = Folder("many", TWO, ["--compress", "zstd"])
-        self.half("half-killed", many, signal.SIGKILL, "shard-*.tar.partial")
-        self.half("half-killed-packed", packed, signal.SIGKILL, "shard-*.tar.partial")
-        self.half("half-indexed", many, signal.SIGKILL, "shard-*.idx.partial")
+        self.half("half-killed", many, signal.SIGKILL, "shard-*.tar.*partial")
+        self.half("half-killed-packed", packed, signal.SIGKILL, "shard-*.tar.*partial")
+        self.half("half-indexed", many, signal.SIGKILL, "shard-*.idx.*partial")
         self.half("half-stopped", many, signal.SIGINT, "")
         self.reclaimed(many, packed)
 
@@ -271,7 +271,7 @@ class Maker:
             self.make("skipped-parts", Folder("damaged", TWO, ["--on-error", "skip", "--partition", f"{index}/2"]))
         half = [Folder("many", ["--samples-per-shard", "1"], ["--partition", f"{index}/2"]) for index in range(2)]
         begin = self.command("half-part", half[0])
-        self.half("half-part", half[1], signal.SIGKILL, "shard-*.tar.partial", lambda: self.run(*begin))
+        self.half("half-part", half[1], signal.SIGKILL, "shard-*.tar.*partial", lambda: self.run(*begin))
 
     def reclaimed(self, many: Folder, packed: Folder) -> None:
         """Folders whose NPZ files were removed, all or, by a run that was killed, some."""

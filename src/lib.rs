@@ -126,7 +126,8 @@
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
 //!   of it is made again; a run that was stopped goes on where it was. Whatever journals, manifests and temporaries
 //!   were cut or lost, no shard is taken for finished that is not, and no file is replaced that no run is known to have
-//!   written. Two runs that could write the same shard never go on at once.
+//!   written. Two runs that could write the same shard never go on at once; where locks do not bind, each writes files
+//!   of its own, and a final name gets the very file that was written. A file that a user has changed stays.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
 //! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,

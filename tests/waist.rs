@@ -88,7 +88,7 @@ proptest! {
         check_reads(&naive, &wanted, |shard, offset, len| set.read_with(&cursors[shard], offset, len).unwrap().to_vec());
         let out = example.folder.path().join("out");
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
-        let request = Request { out: &out, workers: threads, codec: None, part, on_error, recheck };
+        let request = Request { out: &out, workers: threads, codec: None, part, on_error, recheck, clean: false };
         let outcome = materialize(set.clone(), &request, &AtomicBool::new(false), &Silent).unwrap();
         prop_assert_eq!(outcome.written, naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));

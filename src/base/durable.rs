@@ -1,19 +1,20 @@
 //! Files that are written durably: past the page cache where the file system allows it, and whole or not there at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 
+use super::partial_name::Writer;
 use crate::error::{Error, Result};
 
-/// End of an unfinished file's name, so that a glob of `*.tar` does not see it.
-pub const PARTIAL_SUFFIX: &str = ".partial";
 /// Offsets and lengths of direct writes are multiples of this many bytes; that is enough for every common device.
 const ALIGNMENT: usize = 4096;
+/// Names that are tried for an unfinished file: a process may write several of one output name, one after the other.
+const ATTEMPTS: u32 = 16;
 
 /// A file under a temporary name. It is removed if it is dropped before [`PartialFile::publish`].
 pub struct PartialFile<'a> {
@@ -26,17 +27,25 @@ pub struct PartialFile<'a> {
 }
 
 impl<'a> PartialFile<'a> {
-    /// Creates the file `name` of `folder` under its temporary name. A file that a killed process left there is
-    /// replaced.
+    /// Creates the file `name` of `folder` under a temporary name that no other process uses.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be created.
     pub fn create(folder: &'a Path, name: &str) -> Result<Self> {
-        let path = folder.join(format!("{name}{PARTIAL_SUFFIX}"));
-        let open = |flags| OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags).open(&path);
-        let file = open(libc::O_DIRECT)
-            .or_else(|error| if error.raw_os_error() == Some(libc::EINVAL) { open(0) } else { Err(error) })
-            .map_err(|error| Error::io(&path, "create the file", error))?;
+        let writer = Writer::this_process();
+        let mut attempt = 0;
+        let (path, file) = loop {
+            let path = folder.join(writer.name(name, attempt));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => break (path, file),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(Error::io(&path, "create the file", error)),
+            }
+        };
+        // The lock tells processes in other containers that the file is being written. What cannot be locked or written
+        // in direct mode is written all the same.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let _ = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::DIRECT));
         Ok(Self { folder, path, name: name.into(), file, len: 0, published: false })
     }
 
@@ -50,15 +59,24 @@ impl<'a> PartialFile<'a> {
         debug_assert!(self.len.is_multiple_of(ALIGNMENT as u64), "only the last block is cut off");
         let rounded = len.next_multiple_of(ALIGNMENT);
         block[len..rounded].fill(0);
-        let result = match self.file.write_all(&block[..rounded]) {
-            // Some file systems accept the flag and refuse the first write.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.leave_direct_mode() => {
-                self.file.write_all(&block[..rounded])
+        let mut at = self.len;
+        let mut rest = &block[..rounded];
+        while !rest.is_empty() {
+            match self.file.write_at(rest, at) {
+                Ok(0) => return Err(self.failed("write", io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    at += written as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Some file systems accept the flag and refuse a write: the first one, or the rest of one that they cut
+                // short. What they have written before stays as it is.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.leave_direct_mode() => {}
+                Err(error) => return Err(self.failed("write", error)),
             }
-            result => result,
-        };
+        }
         self.len += len as u64;
-        result.map_err(|error| self.failed("write", error))
+        Ok(())
     }
 
     /// Goes on through the page cache. False if the file was not in direct mode, or stays in it.
@@ -86,14 +104,41 @@ impl<'a> PartialFile<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] if one of these steps fails; the final name then has the whole file or what it had before.
+    /// [`Error::Refused`] if another process has changed or replaced the file; the final name then has what it had
+    /// before, or the file that the other process has published.
     pub fn publish(mut self) -> Result<()> {
         let target = self.folder.join(&self.name);
+        let found = self.file.metadata().map_err(|error| self.failed("look at the file", error))?.len();
+        if found != self.len.next_multiple_of(ALIGNMENT as u64) || !self.is_at(&self.path)? {
+            return Err(interfered(&self.path));
+        }
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
         fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
-        sync_folder(self.folder)
+        sync_folder(self.folder)?;
+        if self.is_at(&target)? { Ok(()) } else { Err(interfered(&target)) }
     }
+
+    /// Whether the path leads to the very file that is written here.
+    fn is_at(&self, path: &Path) -> Result<bool> {
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let failed = |error| Error::io(path, "look at the file that was written", error);
+        let written = self.file.metadata().map(id).map_err(failed)?;
+        match fs::symlink_metadata(path) {
+            Ok(found) => Ok(id(found) == written),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn interfered(path: &Path) -> Error {
+    Error::Refused(format!(
+        "{}: another process has removed, changed or replaced this file while it was written; end the other run (if no \
+         lock keeps it out, the file system lacks flock) and run the same command again with --recheck",
+        path.display()
+    ))
 }
 
 /// Writes a whole small file, atomically and durably.

@@ -7,4 +7,5 @@ pub mod lock;
 pub mod memory;
 pub mod num;
 pub mod parallel;
+pub mod partial_name;
 pub mod user_cache;

@@ -12,6 +12,9 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::files::file_name;
+use super::partial_name::Writer;
+
 /// A file that was written less than this before a look at it may be written again within the same time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -43,8 +46,8 @@ fn write(file: &Path, content: &impl Serialize) -> std::io::Result<()> {
     let content = postcard::to_stdvec(content).map_err(std::io::Error::other)?;
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // A name of its own for each process.
-    let partial = file.with_extension(format!("{}.partial", std::process::id()));
+    // A name of its own for each process, of other hosts as well: they may share the folder.
+    let partial = folder.join(Writer::this_process().name(&file_name(file), 0));
     let mut output = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     let written = output
         .write_all(&mark)

@@ -38,4 +38,7 @@ pub struct MaterializeArgs {
     /// Read finished shards again, and make those again that are not what was recorded
     #[arg(long)]
     pub recheck: bool,
+    /// Remove the unfinished files of runs on other hosts as well: give it only when none of these runs goes on
+    #[arg(long)]
+    pub clean: bool,
 }

@@ -201,7 +201,7 @@ impl ShardProvider for OwnShards<'_> {
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
-        let request = Request { out: &out, workers: self.threads, codec: None, part, on_error, recheck };
+        let request = Request { out: &out, workers: self.threads, codec: None, part, on_error, recheck, clean: false };
         let outcome = materialize(set, &request, &self.stop, &Silent)?;
         match outcome.failed.into_iter().next() {
             Some((_, error)) => Err(error),

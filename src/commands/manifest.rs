@@ -32,7 +32,8 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
     };
     let manifest = dir.join(crate::output::manifest::NAME);
     match result {
-        ManifestOutcome::Written { shards } => {
+        ManifestOutcome::Written { shards, remarks } => {
+            remarks.iter().for_each(|remark| eprintln!("ctwds-fs: note: {remark}"));
             println!("{}: written, {shards} shards", manifest.display());
             Ok(ExitCode::SUCCESS)
         }

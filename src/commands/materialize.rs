@@ -38,8 +38,8 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let set = ShardSet::new(plan, serving)?;
     let stop = stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
     let progress = ShardBar::new();
-    let (on_error, recheck) = (args.on_error, args.recheck);
-    let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck };
+    let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
+    let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
     Ok(report(&args.output_dir, part, &outcome?))
@@ -58,6 +58,7 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> ExitCode {
     if let Some(name) = &outcome.quarantine {
         eprintln!("The samples that cannot be made are listed in {}", out.join(name).display());
     }
+    outcome.remarks.iter().for_each(|remark| eprintln!("ctwds-fs: note: {remark}"));
     if outcome.failed.is_empty() {
         if outcome.may_merge {
             println!("all parts are finished; to join their manifests: ctwds-fs manifest merge {}", out.display());

@@ -53,8 +53,13 @@ const SHARD_INDEXES: [(u64, ShardIndex); 2] = [(2, ShardIndex::Dali), (3, ShardI
 const FOLDERS: u64 = 4;
 const MANIFESTS: u64 = 5;
 const ENERGON: u64 = 6;
-const VIEW_INDEXES: [(u64, ViewIndex); 4] =
-    [(7, ViewIndex::Wids), (8, ViewIndex::EnergonInfo), (9, ViewIndex::EnergonSplit), (10, ViewIndex::EnergonDataset)];
+const VIEW_INDEXES: [(u64, ViewIndex); 5] = [
+    (7, ViewIndex::Wids),
+    (8, ViewIndex::EnergonInfo),
+    (9, ViewIndex::EnergonSplit),
+    (10, ViewIndex::EnergonDataset),
+    (11, ViewIndex::DataCard),
+];
 const SINGLE: [(Inode, Node); 6] = [
     (ROOT, Node::Folder(View::Plain)),
     (2, Node::Status),
@@ -160,7 +165,7 @@ mod tests {
         assert!(all.iter().all(|node| Node::of(node.inode()) == Some(*node)));
         assert_eq!(all.iter().map(|node| node.inode()).collect::<HashSet<_>>().len(), all.len());
         assert_eq!(Node::Folder(View::Plain).inode(), 1);
-        for inode in [0, 15, FIRST_SHARD - 1, FOLDERS << NUMBER_BITS, 11 << NUMBER_BITS, u64::MAX] {
+        for inode in [0, 15, FIRST_SHARD - 1, FOLDERS << NUMBER_BITS, 12 << NUMBER_BITS, u64::MAX] {
             assert_eq!(Node::of(inode), None, "{inode}");
         }
     }

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::index_files;
+use super::leftovers;
 use super::request::OnError;
-use crate::base::durable::{PARTIAL_SUFFIX, PartialFile, publish, sync_folder};
+use crate::base::durable::{PartialFile, publish, sync_folder};
 use crate::base::files::{file_name, list, remove, size};
 use crate::base::lock::lock;
 use crate::dataset::quarantine;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
-use crate::output::indexes;
 use crate::output::journal::{self, FinishedShard, Journals, Line, Run};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
@@ -30,16 +30,18 @@ pub(super) struct OutputFolder {
     earlier: Journals,
     /// Shards whose files no run is known to have written: they stay if they turn out to be right.
     unrecorded: BTreeSet<ShardId>,
+    /// Names of the part's unfinished files that another process may be writing.
+    leftovers: Vec<String>,
 }
 
 impl OutputFolder {
     /// Opens or creates the folder for a part of a plan whose volumes are compressed with `codec`, if any, and removes
-    /// the unfinished files that a killed run of the part left there.
+    /// the unfinished files of the part that no process writes any more; with `clean`, those of other hosts as well.
     ///
     /// # Errors
     /// [`Error::Refused`] if another run is at work on the part, or the folder holds shards of another plan or codec;
     /// [`Error::Io`].
-    pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan) -> Result<Self> {
+    pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan, clean: bool) -> Result<Self> {
         let journal = lock_part(path, part)?;
         let earlier = Journals::read(path)?;
         if earlier.all_finished().next().is_some() && earlier.codec() != codec {
@@ -49,8 +51,9 @@ impl OutputFolder {
         if !unrecorded.is_empty() {
             log::debug!("{}: no record of {} of the shards", path.display(), unrecorded.len());
         }
-        let folder = Self { path: path.to_owned(), part, codec, journal: Mutex::new(journal), earlier, unrecorded };
-        folder.remove_partials()?;
+        let leftovers = leftovers::remove(path, part, clean)?;
+        let (path, journal) = (path.to_owned(), Mutex::new(journal));
+        let folder = Self { path, part, codec, journal, earlier, unrecorded, leftovers };
         sync_folder(&folder.path)?;
         sync_folder(&folder.path.join(journal::STATUS_DIR))?;
         Ok(folder)
@@ -59,6 +62,16 @@ impl OutputFolder {
     /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is to be said of the part's unfinished files that stay, because a process of another host may be writing
+    /// them; `None` if there are none.
+    pub(super) fn remark_on_leftovers(&self) -> Option<String> {
+        let names = self.leftovers.join(", ");
+        (!names.is_empty()).then(|| {
+            let folder = self.path.display();
+            format!("{folder}: unfinished files of runs that may go on elsewhere stay (--clean removes them): {names}")
+        })
     }
 
     /// Whether the shard has a file that no run is known to have written.
@@ -127,18 +140,19 @@ impl OutputFolder {
     }
 
     /// Begins to make the shards `missing`: removes manifests and indexes that describe them, and notes in the journal
-    /// that earlier lines about them no longer count. Returns the number of the run.
+    /// that earlier lines about them no longer count. Returns the number of the run, and what is to be said of removed
+    /// files that a user had changed.
     ///
     /// # Errors
     /// [`Error::Io`] if one of these steps fails.
-    pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<u64> {
+    pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<(u64, Vec<String>)> {
+        let said = index_files::remove(&self.path, plan, missing, self.codec.is_some())?;
         for path in list(&self.path)? {
             let part = Part::of_file(&file_name(&path), manifest::FILE);
             if part.is_some_and(|part| part.overlaps(self.part)) {
                 remove(&path, "remove the old manifest")?;
             }
         }
-        index_files::remove(&self.path, missing)?;
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
@@ -147,7 +161,7 @@ impl OutputFolder {
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
         lines.extend(recorded.map(|id| Line::Again { run, name: Plan::shard_name(*id) }));
         self.append(&lines)?;
-        Ok(run)
+        Ok((run, said))
     }
 
     /// Notes in the journal, durably, that a shard is finished.
@@ -183,25 +197,6 @@ impl OutputFolder {
             return self.publish(&name, &quarantine::render(rows));
         }
         remove(&self.path.join(name), "remove the list of samples that could not be made")
-    }
-
-    /// Removes unfinished files that a killed run of the part left.
-    fn remove_partials(&self) -> Result<()> {
-        let is_of_part = |path: &PathBuf| {
-            let name = file_name(path);
-            let Some(output) = name.strip_suffix(PARTIAL_SUFFIX) else { return false };
-            let of_part = |kind| Part::of_file(output, kind).is_some_and(|part| part.overlaps(self.part));
-            let shard = Plan::shard_named(output).or_else(|| indexes::shard_of_index(output));
-            shard.is_some_and(|id| self.part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
-        };
-        // A run that writes files common to all shards holds the lock of the whole folder, so no other run does now.
-        let common = index_files::common(&self.path).map(|(_, path)| {
-            let mut partial = path.into_os_string();
-            partial.push(PARTIAL_SUFFIX);
-            PathBuf::from(partial)
-        });
-        let mut unfinished = list(&self.path)?.into_iter().filter(is_of_part).chain(common);
-        unfinished.try_for_each(|path| remove(&path, "remove the unfinished file"))
     }
 }
 

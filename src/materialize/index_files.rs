@@ -1,45 +1,62 @@
 //! Writing and removing the index files of other readers, beside the finished shards.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::durable::publish;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::output::indexes::{self, ENERGON_FOLDER, ListedShard, ShardIndex, ViewIndex};
+use crate::output::indexes::{self, ListedShard, ShardIndex, ViewIndex};
+use crate::output::manifest;
 use crate::output::partition::Part;
 use crate::plan::{Plan, ShardId, View};
 
 /// Files that are made durable at a time: each waits for the storage, and a local disk serves those together that wait
 /// together.
 const SYNCING: usize = 8;
+/// What is said of a file that a user has changed and that must not stay.
+const WRITTEN_ANEW: &str = "it was changed, and is written anew: it was wrong about the shards";
 
 /// Writes the indexes of the shards of a part; those that are there with the right content stay. The indexes of all
-/// shards together are written with the whole, or when parts are merged.
+/// shards together are written with the whole, or when parts are merged. Returns what is to be said of files that a
+/// user has changed.
 ///
 /// # Errors
 /// [`Error::Io`] if one cannot be written.
-pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<()> {
+pub(super) fn write(folder: &Path, plan: &Plan, part: Part) -> Result<Vec<String>> {
     let ids: Vec<ShardId> = plan.view(View::Plain).into_iter().flatten().filter(|id| part.has(*id)).collect();
     try_map(&ids, SYNCING, |id| {
         let mut indexes =
             ShardIndex::ALL.into_iter().filter_map(|index| Some((index.name(*id), index.render(plan, *id)?)));
         indexes.try_for_each(|(name, content)| write_one(folder, &name, &content))
     })?;
-    if part == Part::WHOLE { write_common(folder, &indexes::list(plan, View::Plain)) } else { Ok(()) }
+    if part == Part::WHOLE { write_common(folder, &indexes::list(plan, View::Plain), false) } else { Ok(Vec::new()) }
 }
 
-/// Writes the indexes of all shards together.
+/// Writes the indexes of all shards together. Files that a user has changed stay, except those that say what is not
+/// true of the shards. Returns what is to be said of changed files.
 ///
 /// # Errors
-/// [`Error::Io`] if one cannot be written.
-pub(super) fn write_common(folder: &Path, shards: &[ListedShard]) -> Result<()> {
-    let energon = folder.join(ENERGON_FOLDER);
-    fs::create_dir_all(&energon).map_err(|error| Error::io(&energon, "create the folder of indexes", error))?;
-    for (index, path) in common(folder) {
-        write_one(path.parent().unwrap_or(folder), index.name(), &index.render(shards))?;
+/// [`Error::Io`] if one cannot be read or written.
+pub(super) fn write_common(folder: &Path, shards: &[ListedShard], are_compressed: bool) -> Result<Vec<String>> {
+    let mut said = Vec::new();
+    for (index, path) in common(folder).filter(|(index, _)| index.is_for_compressed() || !are_compressed) {
+        let content = index.render(shards);
+        let found = read(&path)?;
+        let remark = match &found {
+            Some(found) if *found == content => None,
+            Some(found) if index.may_stay(found, shards) => index.remark(found, shards),
+            _ => {
+                let below = path.parent().unwrap_or(folder);
+                fs::create_dir_all(below).map_err(|error| Error::io(below, "create the folder of indexes", error))?;
+                publish(below, index.name(), &content)?;
+                found.as_ref().map(|_| WRITTEN_ANEW.to_owned())
+            }
+        };
+        said.extend(remark.map(|remark| format!("{}: {remark}", path.display())));
     }
-    Ok(())
+    Ok(said)
 }
 
 /// The indexes of all shards together, each with its path.
@@ -51,14 +68,39 @@ pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)
 }
 
 /// Removes the indexes of shards that are about to be made again, because they would lead their readers to wrong bytes,
-/// and the indexes of all shards together.
+/// and the indexes of all shards together. Those that a user has changed stay, as [`write_common`] decides. It must be
+/// called while the old manifest is there: a file is a user's if it is what neither the plan nor that manifest gives.
+/// Returns what is to be said of changed files that are removed.
 ///
 /// # Errors
-/// [`Error::Io`] if one is there and cannot be removed.
-pub(super) fn remove(folder: &Path, shards: &[ShardId]) -> Result<()> {
+/// [`Error::Io`] if one is there and cannot be read or removed.
+pub(super) fn remove(folder: &Path, plan: &Plan, shards: &[ShardId], are_compressed: bool) -> Result<Vec<String>> {
+    let mut said = Vec::new();
     let of_shards = shards.iter().flat_map(|id| ShardIndex::ALL.map(|index| folder.join(index.name(*id))));
-    let common = common(folder).map(|(_, path)| path);
-    of_shards.chain(common).try_for_each(|path| crate::base::files::remove(&path, "remove the old index"))
+    let mut unwanted: Vec<PathBuf> = of_shards.collect();
+    let planned = indexes::list(plan, View::Plain);
+    let listed = manifest::read(folder).map_or_else(|_| Vec::new(), |manifest| manifest.listed());
+    // The data card says nothing of single shards, and stays.
+    for (index, path) in common(folder).filter(|(index, _)| !index.is_for_compressed() && !are_compressed) {
+        let Some(found) = read(&path)? else { continue };
+        let is_made = [&planned, &listed].into_iter().any(|list| found == index.render(list));
+        if !is_made && index.may_stay(&found, &planned) {
+            continue;
+        }
+        said.extend((!is_made).then(|| format!("{}: {WRITTEN_ANEW}", path.display())));
+        unwanted.push(path);
+    }
+    unwanted.iter().try_for_each(|path| crate::base::files::remove(path, "remove the old index"))?;
+    Ok(said)
+}
+
+/// The content of a file; `None` if it is not there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, "read the index file", error)),
+    }
 }
 
 fn write_one(folder: &Path, name: &str, content: &[u8]) -> Result<()> {

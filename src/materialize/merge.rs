@@ -10,7 +10,6 @@ use crate::base::durable::publish;
 use crate::base::files::{file_name, list, remove, size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
-use crate::output::indexes::ListedShard;
 use crate::output::manifest::{self, Manifest, Merged};
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -56,16 +55,9 @@ pub fn merge(folder: &Path) -> Result<ManifestOutcome> {
     if !missing.is_empty() {
         return Ok(ManifestOutcome::Incomplete(missing));
     }
-    if !whole.is_compressed() {
-        let listed = |shard: &manifest::ShardEntry| ListedShard {
-            name: shard.name.clone(),
-            samples: shard.samples.len(),
-            bytes: shard.size,
-        };
-        index_files::write_common(folder, &whole.shards.iter().map(listed).collect::<Vec<_>>())?;
-    }
+    let remarks = index_files::write_common(folder, &whole.listed(), whole.is_compressed())?;
     publish(folder, manifest::NAME, &whole.render())?;
-    Ok(ManifestOutcome::Written { shards: whole.shards.len() })
+    Ok(ManifestOutcome::Written { shards: whole.shards.len(), remarks })
 }
 
 /// The shards whose files are not there with the size that the manifest says: a line of text for each.

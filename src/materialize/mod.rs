@@ -22,6 +22,7 @@ mod fill;
 mod folder;
 mod hash_pair;
 mod index_files;
+mod leftovers;
 mod maker;
 mod merge;
 mod pass;
@@ -78,7 +79,7 @@ pub fn materialize(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     let plan = set.shared_plan();
-    let folder = OutputFolder::open(request.out, request.part, request.codec, &plan)?;
+    let folder = OutputFolder::open(request.out, request.part, request.codec, &plan, request.clean)?;
     let conversion = Conversion { plan: &plan, folder: &folder, request, control: Control { stop, observer } };
     let listed = folder.quarantined()?;
     let mut finished = folder.finished(&plan, request.on_error)?;
@@ -93,7 +94,7 @@ pub fn materialize(
     // The size of compressed shards is known only when they are made.
     folder.check_space(if request.codec.is_none() { needed } else { 0 } + manifest_len as u64)?;
     removals::refuse_to_lose(request.out, &plan, &missing)?;
-    let number = if missing.is_empty() { 0 } else { folder.begin(&plan, &missing)? };
+    let (number, mut remarks) = if missing.is_empty() { (0, Vec::new()) } else { folder.begin(&plan, &missing)? };
     observer.begin(missing.len(), kept, needed);
 
     let mut result = conversion.make(&set, number, &BTreeMap::new(), &missing)?;
@@ -103,8 +104,9 @@ pub fn materialize(
     }
     result.finished.append(&mut finished);
     let written = result.finished.len() - kept;
-    let outcome = conversion.finish(result, bad, &listed)?;
-    Ok(Outcome { written, kept, ..outcome })
+    let mut outcome = conversion.finish(result, bad, &listed)?;
+    remarks.append(&mut outcome.remarks);
+    Ok(Outcome { written, kept, remarks, ..outcome })
 }
 
 /// What one run works on.
@@ -175,15 +177,21 @@ impl Conversion<'_> {
         let skipped = left_out.iter().map(|(index, skipped)| (shard_name(index), skipped.clone())).collect();
         let failed: Vec<_> =
             failed.into_iter().map(|failure| (Plan::shard_name(failure.shard), failure.error)).collect();
+        let mut remarks: Vec<String> = folder.remark_on_leftovers().into_iter().collect();
         if failed.is_empty() {
             let made = bad_samples::without(plan, &left_out);
             let manifest = match self.request.codec {
                 None => {
-                    index_files::write(folder.path(), &made, part)?;
+                    remarks.extend(index_files::write(folder.path(), &made, part)?);
                     Manifest::new(&made, part, |id| finished.get(&id).map(|found| found.sha256.clone()))
                 }
-                // Readers of indexes cannot decompress a member.
-                Some(codec) => Manifest::compressed(&made, part, codec, |id| finished.get(&id)),
+                Some(codec) => {
+                    let manifest = Manifest::compressed(&made, part, codec, |id| finished.get(&id));
+                    if part == Part::WHOLE {
+                        remarks.extend(index_files::write_common(folder.path(), &manifest.listed(), true)?);
+                    }
+                    manifest
+                }
             };
             folder.publish(&part.file_name(manifest::FILE), &manifest.render())?;
         }
@@ -194,6 +202,6 @@ impl Conversion<'_> {
         }
         let quarantine = (!rows.is_empty()).then(|| part.file_name(quarantine::FILE));
         let may_merge = part != Part::WHOLE && merge::all_parts(folder.path(), part)?;
-        Ok(Outcome { failed, skipped, quarantine, may_merge, ..Outcome::default() })
+        Ok(Outcome { failed, skipped, quarantine, may_merge, remarks, ..Outcome::default() })
     }
 }

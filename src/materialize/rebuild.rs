@@ -75,9 +75,9 @@ pub fn rebuild(
     };
     let lines = rebuild.lines(&set, &absent, &digests);
     append(&mut journal, &lines).map_err(|error| Error::io(folder, "record the shards", error))?;
-    index_files::write(folder, set.plan(), Part::WHOLE)?;
+    let remarks = index_files::write(folder, set.plan(), Part::WHOLE)?;
     publish(folder, manifest::NAME, &manifest::render(set.plan(), |id| Some(&digests[id as usize])))?;
-    Ok(ManifestOutcome::Written { shards: digests.len() })
+    Ok(ManifestOutcome::Written { shards: digests.len(), remarks })
 }
 
 /// What was found out about a shard's file.

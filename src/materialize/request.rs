@@ -33,6 +33,8 @@ pub struct Request<'a> {
     pub on_error: OnError,
     /// Whether finished shards are read again and compared with the journal.
     pub recheck: bool,
+    /// Whether unfinished files of other hosts are removed, too.
+    pub clean: bool,
 }
 
 /// How a run ended.
@@ -50,6 +52,9 @@ pub struct Outcome {
     pub quarantine: Option<String>,
     /// Whether this was a part, and every part has a manifest now.
     pub may_merge: bool,
+    /// Remarks on files that a user has changed, and on unfinished files that another process may be writing: a line of
+    /// text for each.
+    pub remarks: Vec<String>,
 }
 
 /// Whether the manifest of the whole could be written.
@@ -59,6 +64,8 @@ pub enum ManifestOutcome {
     Written {
         /// Number of shards that the manifest lists.
         shards: usize,
+        /// Remarks on files that a user has changed: a line of text for each.
+        remarks: Vec<String>,
     },
     /// Nothing is written because shards are missing or wrong: one line of text for each.
     Incomplete(Vec<String>),

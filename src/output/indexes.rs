@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `shardindex.json` | wids 0.1.11, `ShardListDataset` | counting the samples of every shard |
 //! | `shard-000000.idx` | DALI, `fn.readers.webdataset(index_paths=…)`, `wds2idx` v1.2 | walking the headers |
+//! | `README.md` | Hugging Face datasets 5.2, `load_dataset(FOLDER)` | naming the shards: other files are no data |
 //! | `shard-000000.tar.idx`, `.nv-meta/` | Megatron-Energon 7.4.1 | `energon prepare`, which writes beside the shards |
 //!
 //! Energon's `.nv-meta/index.sqlite` is not made: it serves joins and look-ups by key, and no epoch reads it.
@@ -19,6 +20,27 @@ use crate::plan::{Plan, ShardId, View};
 pub const ENERGON_FOLDER: &str = ".nv-meta";
 /// The version of Energon that reads these files.
 const ENERGON_VERSION: &str = "7.4.1";
+
+/// The data card, whose first lines tell Hugging Face's `load_dataset` which files are the data.
+const DATA_CARD: &str = r#"---
+configs:
+- config_name: default
+  data_files: "shard-*.tar"
+---
+
+# CT volumes as WebDataset shards
+
+The samples are in `shard-*.tar`; `manifest.json` says what each shard holds. By the first lines of this file, Hugging
+Face `datasets` finds the shards, and takes no other file for data:
+
+```python
+from datasets import load_dataset
+
+data = load_dataset(FOLDER, split="train", streaming=True)
+```
+
+A file of this name with other content is never replaced: add what you want to say of your data.
+"#;
 
 /// A kind of index file of which each shard has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +82,8 @@ pub fn shard_of_index(name: &str) -> Option<ShardId> {
 pub enum ViewIndex {
     /// The index for wids: name, size and number of samples of each shard.
     Wids,
+    /// The data card for Hugging Face, which names the shards.
+    DataCard,
     /// The number of samples of each shard, for Energon.
     EnergonInfo,
     /// The split, for Energon: all shards are `train`, because a data set is one split already.
@@ -126,17 +150,24 @@ fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
 
 impl ViewIndex {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Wids, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
+    pub const ALL: [Self; 5] =
+        [Self::Wids, Self::DataCard, Self::EnergonInfo, Self::EnergonSplit, Self::EnergonDataset];
 
     /// The folder of the index file, below that of the shards; `None` if the file is beside the shards.
     pub fn folder(self) -> Option<&'static str> {
-        (self != Self::Wids).then_some(ENERGON_FOLDER)
+        (!matches!(self, Self::Wids | Self::DataCard)).then_some(ENERGON_FOLDER)
+    }
+
+    /// Whether the index stands beside compressed shards as well. The readers of the others cannot decompress a member.
+    pub fn is_for_compressed(self) -> bool {
+        self == Self::DataCard
     }
 
     /// The name of the index file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Wids => "shardindex.json",
+            Self::DataCard => "README.md",
             Self::EnergonInfo => ".info.json",
             Self::EnergonSplit => "split.yaml",
             Self::EnergonDataset => "dataset.yaml",
@@ -164,6 +195,7 @@ impl ViewIndex {
                 let train = if names.is_empty() { " []\n".to_owned() } else { format!("\n{}", names.concat()) };
                 format!("split_parts:\n  train:{train}  val: []\n  test: []\nexclude: []\n")
             }
+            Self::DataCard => DATA_CARD.to_owned(),
             Self::EnergonDataset => "__module__: megatron.energon\n__class__: CrudeWebdataset\n".to_owned(),
         };
         content.into_bytes()

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod checksum;
+pub mod edited;
 pub mod indexes;
 pub mod journal;
 pub mod manifest;

@@ -29,7 +29,7 @@ pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".tar.partial") {
+        if is_unfinished(&name) {
             let what = "an unfinished shard of a run that stopped, or goes on";
             findings.push(Finding::new(Verdict::Incomplete, &name, what));
         }
@@ -51,4 +51,12 @@ pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<
     }
     files.sort_by_key(|file| file.number);
     Ok(files)
+}
+
+/// Whether a file of this name is a tar file that a run has not finished: `NAME.tar.partial`, or
+/// `NAME.tar.PROCESS.partial`.
+fn is_unfinished(name: &str) -> bool {
+    let Some(name) = name.strip_suffix(".partial") else { return false };
+    let written = name.rsplit_once('.').filter(|(_, process)| process.contains('-')).map(|(output, _)| output);
+    [Some(name), written].into_iter().flatten().any(|output| output.ends_with(".tar"))
 }

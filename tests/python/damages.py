@@ -181,6 +181,9 @@ DAMAGES = {
     ),
     "foreign tar": Damage(lambda folder: shutil.copy(folder / FIRST, folder / "copy.tar"), "copy.tar"),
     "unfinished shard": Damage(
+        lambda folder: (folder / "shard-000002.tar.node07-12-345-0.partial").write_bytes(b""), "unfinished", INCOMPLETE
+    ),
+    "unfinished shard of version 0.1": Damage(
         lambda folder: (folder / "shard-000002.tar.partial").write_bytes(b""), "unfinished", INCOMPLETE
     ),
     # The manifest is wrong.

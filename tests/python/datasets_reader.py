@@ -1,6 +1,7 @@
-"""Reads folders with Hugging Face `datasets`, streaming, and prints what it got, as JSON: by folder, then by the pass.
+"""Reads folders with Hugging Face `datasets` and prints what it got, as JSON: by folder, then by the pass.
 
-    python datasets_reader.py FOLDER...
+    python datasets_reader.py FOLDER...           the shards, named one by one, streaming
+    python datasets_reader.py --folder FOLDER...  the folder alone: only keys and studies, streaming and not
 
 In a process of its own, as the package is in an environment of its own (scripts/setup.sh --datasets)."""
 
@@ -43,5 +44,20 @@ def read(folder: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def read_folder(folder: str) -> dict[str, dict[str, list[list[str]]]]:
+    """Key and study of each sample of each split, as the folder's data card has it."""
+    found = {}
+    for streaming in (True, False):
+        splits = load_dataset(folder, streaming=streaming)
+        found["streaming" if streaming else "on disk"] = {
+            split: [[sample["__key__"], sample["json"]["study_id"]] for sample in data]
+            for split, data in splits.items()
+        }
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps({folder: read(folder) for folder in sys.argv[1:]}))
+    if sys.argv[1] == "--folder":
+        print(json.dumps({folder: read_folder(folder) for folder in sys.argv[2:]}))
+    else:
+        print(json.dumps({folder: read(folder) for folder in sys.argv[1:]}))

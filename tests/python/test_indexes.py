@@ -16,7 +16,7 @@ import yaml
 from harness import READER_OPTIONS, Program, shards
 from make_dataset import Dataset
 
-INDEXES = ["shardindex.json", ".nv-meta/.info.json", ".nv-meta/split.yaml", ".nv-meta/dataset.yaml"]
+INDEXES = ["shardindex.json", "README.md", ".nv-meta/.info.json", ".nv-meta/split.yaml", ".nv-meta/dataset.yaml"]
 
 
 @pytest.fixture(scope="module", params=["files", "mount", "epoch"])
@@ -76,6 +76,15 @@ def test_energon_folder(folder: Path) -> None:
     }
     loader = yaml.safe_load((meta / "dataset.yaml").read_text())
     assert loader == {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
+
+
+def test_the_data_card_names_the_shards(folder: Path) -> None:
+    """Of all files of the folder, no other is data."""
+    front = (folder / "README.md").read_text().split("---\n")
+    assert front[0] == ""
+    (config,) = yaml.safe_load(front[1])["configs"]
+    assert list(folder.glob(config["data_files"])) and config["config_name"] == "default"
+    assert sorted(folder.glob(config["data_files"])) == shards(folder)
 
 
 def test_wids_reads_its_index(folder: Path, tmp_path: Path) -> None:

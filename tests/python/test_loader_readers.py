@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset as wds
-from harness import REPOSITORY, shards
+from harness import REPOSITORY, Program, shards
 from loading import DEADLINE
 from make_dataset import Dataset
 from numpy.typing import NDArray
@@ -94,9 +94,12 @@ def test_webdataset_resampled(folder: Path, npz: dict[str, NDArray[Any]]) -> Non
     assert 1 < len(set(found)) <= SAMPLES
 
 
-@pytest.mark.skipif(
+needs_datasets = pytest.mark.skipif(
     not DATASETS.exists(), reason="Hugging Face datasets is 305 MB: scripts/setup.sh --datasets installs it"
 )
+
+
+@needs_datasets
 def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, NDArray[Any]]) -> None:
     """`datasets` reads the shards where they are: in order, shuffled, and behind a DataLoader of two workers."""
     command = [str(DATASETS), str(Path(__file__).with_name("datasets_reader.py")), str(files), str(mount)]
@@ -111,3 +114,33 @@ def test_hugging_face_streaming(files: Path, mount: Path, npz: dict[str, NDArray
             assert sample["voxels"] == hashlib.sha256(np.ascontiguousarray(npz[sample["study"]]).tobytes()).hexdigest()
             assert len(sample["labels"]) == 18 and "\n" in sample["text"]
     assert passes["shuffled"] != passes["in order"]
+
+
+@needs_datasets
+def test_hugging_face_takes_the_folder(
+    program: Program, dataset: Dataset, files: Path, mount: Path, tmp_path: Path
+) -> None:
+    """`load_dataset(FOLDER)` gives exactly the samples, as one split, streaming and not: of one shard and of several,
+    plain and compressed, merged from parts, of a mount and of its epochs."""
+    folders = {"files": files, "mount": mount}
+    folders["one shard"] = program.materialize(dataset, tmp_path / "one", "--samples-per-shard", 100)
+    for name, more in {"compressed": [], "one compressed shard": ["--samples-per-shard", 100]}.items():
+        folders[name] = program.materialize(dataset, tmp_path / name, "--compress", "zstd", *more)
+    folders["merged"] = tmp_path / "merged"
+    for index in range(2):
+        program.materialize(dataset, folders["merged"], "--samples-per-shard", 3, "--partition", f"{index}/2")
+    program.run("manifest", "merge", folders["merged"])
+    with program.mounted(dataset, "--samples-per-shard", 3, "--shuffle-seed", 7, "--epochs", 2) as point:
+        folders["epoch"] = point / "epochs" / "000001"
+        command = [str(DATASETS), str(Path(__file__).with_name("datasets_reader.py")), "--folder"]
+        command += map(str, folders.values())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * DEADLINE, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = json.loads(done.stdout.splitlines()[-1])
+        for name, folder in folders.items():
+            manifest = json.loads((folder / "manifest.json").read_text())
+            samples = [
+                [sample["key"], sample["study_id"]] for shard in manifest["shards"] for sample in shard["samples"]
+            ]
+            assert len(samples) == SAMPLES
+            assert found[str(folder)] == {"streaming": {"train": samples}, "on disk": {"train": samples}}, name

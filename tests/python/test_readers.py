@@ -237,7 +237,7 @@ def test_globs_find_only_shards(folder: Path, expected: Path) -> None:
     assert sorted(path.name for path in folder.glob("**/*.tar")) == names
     seen = {name for name in os.listdir(folder) if not name.startswith(".")}
     indexes = {index for name in names for index in (name.replace(".tar", ".idx"), name + ".idx")}
-    assert seen == {"manifest.json", "shardindex.json", *names, *indexes}
+    assert seen == {"manifest.json", "shardindex.json", "README.md", *names, *indexes}
 
 
 def leaves(value: object, path: str = "") -> dict[str, Any]:

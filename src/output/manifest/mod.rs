@@ -14,6 +14,7 @@ pub use read::read;
 
 use crate::dataset::{LeftOut, Sample, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
+use crate::output::indexes::ListedShard;
 use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
 use crate::plan::members::Profile;
@@ -207,6 +208,16 @@ impl Manifest {
         };
         manifest.sum_up();
         manifest
+    }
+
+    /// The shards, as indexes list them.
+    pub fn listed(&self) -> Vec<ListedShard> {
+        let listed = |shard: &ShardEntry| ListedShard {
+            name: shard.name.clone(),
+            samples: shard.samples.len(),
+            bytes: shard.size,
+        };
+        self.shards.iter().map(listed).collect()
     }
 
     /// Whether the shards' volumes are compressed.

@@ -1,0 +1,52 @@
+//! Unfinished files that earlier runs left in an output folder.
+
+use std::path::Path;
+
+use super::index_files;
+use crate::base::files::{file_name, list, remove as remove_file};
+use crate::base::partial_name::{PartialName, is_locked};
+use crate::dataset::quarantine;
+use crate::error::Result;
+use crate::output::indexes::{self, ENERGON_FOLDER};
+use crate::output::manifest;
+use crate::output::partition::Part;
+use crate::plan::Plan;
+
+/// Removes the unfinished files of a part whose processes ran on this host and have ended. With `clean`, those of other
+/// hosts are removed as well. Returns the names of those that stay, in order.
+///
+/// # Errors
+/// [`crate::error::Error::Io`] if a folder cannot be listed, or a file not removed.
+pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Vec<String>> {
+    let mut paths = list(folder)?;
+    let energon = folder.join(ENERGON_FOLDER);
+    if energon.is_dir() {
+        paths.extend(list(&energon)?);
+    }
+    let mut stay = Vec::new();
+    for path in paths {
+        let name = file_name(&path);
+        let Some(partial) = PartialName::parse(&name) else { continue };
+        // A run that writes files common to all shards holds the lock of the whole folder, so no other run does now.
+        let becomes = path.with_file_name(partial.output);
+        let is_common = index_files::common(folder).any(|(_, common)| common == becomes);
+        let is_in_folder = path.parent() == Some(folder);
+        if !is_common && !(is_in_folder && is_of_part(partial.output, part)) {
+            continue;
+        }
+        if partial.is_left(&path) || (clean && !is_locked(&path)) {
+            remove_file(&path, "remove the unfinished file")?;
+        } else {
+            stay.push(file_name(&path));
+        }
+    }
+    stay.sort();
+    Ok(stay)
+}
+
+/// Whether a run of the part writes the file of this name.
+fn is_of_part(output: &str, part: Part) -> bool {
+    let of_part = |kind| Part::of_file(output, kind).is_some_and(|other| other.overlaps(part));
+    let shard = Plan::shard_named(output).or_else(|| indexes::shard_of_index(output));
+    shard.is_some_and(|id| part.has(id)) || of_part(manifest::FILE) || of_part(quarantine::FILE)
+}
