@@ -24,7 +24,7 @@ fn serve(plan: Plan) -> ShardSet {
 
 fn write(plan: Plan, out: &Path, codec: Option<Codec>) -> Outcome {
     let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
-    let request = Request { out, workers: 2, codec, part, on_error, recheck };
+    let request = Request { out, workers: 2, codec, part, on_error, recheck, clean: false };
     materialize(serve(plan), &request, &AtomicBool::new(false), &Silent).unwrap()
 }
 
