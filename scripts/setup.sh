@@ -5,8 +5,10 @@
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 210 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
+#   .venv-frameworks/  only with --frameworks: PyTorch of today, Lightning, Accelerate and torchdata, 1.5 GB, for
+#                    test_loader_frameworks.py
 #
-# The tests of the last two are skipped, and say so, where they are not installed.
+# The tests of the last three are skipped, and say so, where they are not installed.
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail
@@ -43,6 +45,21 @@ install_packages() {
     apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# without_gpu FOLDER: let the PyTorch of an environment run without NVIDIA's libraries, 4 GB, which a machine without a
+# GPU never calls. It is linked with them and would not start, so libraries stand in for them in which every function
+# fails. The CUDA runtime alone is the real one: it is asked whether there is a GPU.
+without_gpu() (
+    cd "$1"
+    mapfile -t libraries < <(readelf -dW ./*.so* | sed -n 's/.*(NEEDED).*\[\(lib\(cu\|nccl\|nv\).*\)\]/\1/p' |
+        grep -v -e libcudart -e libcuda.so | sort -u)
+    names() { nm -D "$1" --format=just-symbols ./*.so* | sed 's/@.*//' | sort -u; }
+    comm -23 <(names --undefined-only) <(names --defined-only) | grep -E '^(cu[a-z]*[A-Z]|nv|nccl)' |
+        sed 's/.*/int &(void) { return 999; }/' | gcc -shared -fPIC -fno-builtin -o libno-gpu.so -x c -
+    for library in "${libraries[@]}"; do
+        gcc -shared -o "$library" -Wl,-soname,"$library" -Wl,-rpath,'$ORIGIN' -L. -Wl,--no-as-needed -lno-gpu
+    done
+)
+
 # install_venv FOLDER REQUIREMENTS IMPORTS
 install_venv() {
     # The stamp names everything that the environment was made from; a changed pin or a new Python remakes it.
@@ -53,14 +70,18 @@ install_venv() {
     rm -rf "$1"
     "$PYTHON" -m venv --system-site-packages "$1"
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$2"
+    local torch
+    for torch in "$1"/lib/*/site-packages/torch/lib; do
+        if [ -d "$torch" ]; then without_gpu "$torch"; fi
+    done
     "$1/bin/python" -c "import $3" || die "the Python packages do not import"
     printf '%s\n' "$wanted" >"$1/stamp"
 }
 
 for option in "$@"; do
     case "$option" in
-        --dali | --datasets) ;;
-        *) die "unknown option $option; there are --dali and --datasets" ;;
+        --dali | --datasets | --frameworks) ;;
+        *) die "unknown option $option; there are --dali, --datasets and --frameworks" ;;
     esac
 done
 install_packages
@@ -69,6 +90,10 @@ for option in "$@"; do
     case "$option" in
         --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
         --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;
+        --frameworks)
+            install_venv .venv-frameworks scripts/requirements-frameworks.txt \
+                "lightning.pytorch, accelerate, torchdata.stateful_dataloader, pytest"
+            ;;
     esac
 done
 command -v cargo >/dev/null || die "cargo is not on the PATH; install a stable Rust toolchain first"

@@ -29,9 +29,9 @@ step() {
 }
 
 # A process that waits for a dead file system ignores everything but SIGKILL.
-python_tests() { timeout --kill-after=10 1200 .venv/bin/python -m pytest tests/python "$@"; }
+python_tests() { timeout --kill-after=10 1800 .venv/bin/python -m pytest tests/python "$@"; }
 
-step "setup" scripts/setup.sh
+step "setup" scripts/setup.sh --frameworks
 if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     current="/dev/fuse (set CTWDS_SKIP_FUSE=1 to go without the tests that mount)"
     exit 1
