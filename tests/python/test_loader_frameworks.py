@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def read(cases: str, folder: Path, npz: Dataset, ranks: int) -> list[dict[str, A
             )
             for rank in range(ranks)
         ]
+        end = time.monotonic() + LIMIT
         try:
-            printed = [process.communicate(timeout=LIMIT)[0] for process in processes]
+            printed = [process.communicate(timeout=max(1, end - time.monotonic()))[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
