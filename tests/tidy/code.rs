@@ -96,7 +96,8 @@ pub(crate) fn nested_results(tree: &Tree) -> Vec<String> {
     wrong
 }
 
-/// The waist: a plan's `volume` is asked for, by the program, in files whose path begins with one of these only.
+/// The waist: a plan's `volume` is asked for, by the program, in files whose path begins with one of these only, and
+/// there.
 pub(crate) fn volume_calls(tree: &Tree, allowed: &[&str]) -> Vec<String> {
     struct Calls(BTreeSet<usize>);
 
@@ -138,10 +139,16 @@ pub(crate) fn volume_calls(tree: &Tree, allowed: &[&str]) -> Vec<String> {
     }
 
     let mut wrong = Vec::new();
-    for (file, _) in tree.modules().filter(|(file, _)| !allowed.iter().any(|begin| file.is_below(begin))) {
+    let mut unused: BTreeSet<&str> = allowed.iter().copied().collect();
+    for (file, _) in tree.modules() {
         let mut calls = Calls(BTreeSet::new());
         calls.visit_file(&file.syntax);
-        wrong.extend(calls.0.into_iter().map(|line| format!("{}:{line}: asks a plan for a volume", file.path)));
+        match allowed.iter().find(|begin| file.is_below(begin)) {
+            Some(begin) if !calls.0.is_empty() => _ = unused.remove(begin),
+            Some(_) => {}
+            None => wrong.extend(calls.0.iter().map(|line| format!("{}:{line}: asks a plan for a volume", file.path))),
+        }
     }
+    wrong.extend(unused.into_iter().map(|begin| format!("{begin}: is listed, but asks no plan for a volume")));
     wrong
 }

@@ -29,7 +29,7 @@ pub(crate) fn widths(tree: &Tree, most: usize) -> Vec<String> {
 
 /// Whether a comment is on this line, rather than two slashes in a string.
 fn has_comment(line: &str) -> bool {
-    line.match_indices("//").any(|(at, _)| line[..at].matches('"').count() % 2 == 0)
+    line.match_indices("//").any(|(at, _)| line[..at].matches('"').count().is_multiple_of(2))
 }
 
 /// Nothing is left undone. The words are put together here, so that this file does not hold them.
