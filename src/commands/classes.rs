@@ -11,14 +11,16 @@ struct Class<'a> {
     others: Vec<f32>,
 }
 
-/// A list of all classes with their counts of positive samples; empty for shards on disk, whose labels are not read.
+/// A list of all classes with their counts of positive samples, behind a warning if values are neither 0 nor 1. The list
+/// is empty for shards on disk, whose labels are not read.
 pub(super) fn describe(plan: &Plan) -> String {
     let classes = classes(plan);
     if classes.is_empty() {
         return String::new();
     }
     let samples = plan.dataset.samples.len();
-    let mut text = format!("Positives    of {samples} samples, by class\n");
+    let mut text = warning(&classes).map_or_else(String::new, |warning| format!("Warning      {warning}\n"));
+    text.push_str(&format!("Positives    of {samples} samples, by class\n"));
     for class in classes {
         let others = class.others().map_or_else(String::new, |others| format!(" ({others})"));
         text.push_str(&format!("  {:9}  {}{others}\n", class.positive, class.name));
@@ -27,8 +29,7 @@ pub(super) fn describe(plan: &Plan) -> String {
 }
 
 /// A warning about classes with other values than 0 and 1: a column of numbers that is no class looks so.
-pub(super) fn warning(plan: &Plan) -> Option<String> {
-    let classes = classes(plan);
+fn warning(classes: &[Class<'_>]) -> Option<String> {
     let found: Vec<_> = classes.iter().filter_map(|class| Some((class.name, class.others()?))).collect();
     let (name, others) = found.first()?;
     Some(format!(

@@ -22,9 +22,6 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     if let Some(doubt) = value_check::find(&plan, &kind)? {
         eprintln!("ctwds-fs: warning: {doubt}; mount and materialize refuse these volumes until then");
     }
-    if let Some(warning) = classes::warning(&plan) {
-        eprintln!("ctwds-fs: warning: {warning}");
-    }
     let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
     let output = match (&report, args.json) {
         (Some(report), true) => report.json()?,

@@ -34,8 +34,8 @@ impl<'a> CsvFile<'a> {
     /// Reads a file; `doing` is the verb phrase of the error, such as "read the table".
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no text in UTF-8: the message says what it is,
-    /// or the line of the first wrong byte.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no text in UTF-8: the message says what the
+    /// file is, or the line of the first wrong byte.
     pub(super) fn read(path: &'a Path, doing: &'static str) -> Result<Self> {
         let bytes = fs::read(path).map_err(|error| Error::io(path, doing, error))?;
         if let Some(what) = not_csv::name(&bytes) {

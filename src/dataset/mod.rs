@@ -296,7 +296,8 @@ impl Dataset {
         Ok(dataset)
     }
 
-    /// The message about samples whose metadata a reader cannot use, for kinds that leave rescaling or resampling to it.
+    /// The message about samples whose metadata a reader cannot use, for kinds that leave rescaling or resampling to
+    /// the reader.
     fn unusable_metadata(&self, config: &Config) -> Option<String> {
         if config.kind.kind == Kind::Preprocessed {
             return None; // these are left out, with the reason

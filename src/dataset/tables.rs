@@ -80,8 +80,8 @@ impl Table {
 /// Reads `columns` of the table, or all but the key column where none are named.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text in UTF-8 or ends inside a quoted field,
-/// a column is missing, a row has too few or too many fields, or two rows of one volume differ.
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text in UTF-8 or ends inside a quoted
+/// field, a column is missing, a row has too few or too many fields, or two rows of one volume differ.
 pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
     let file = CsvFile::read(path, "read the table")?;
     let mut records = file.records();

@@ -6,9 +6,9 @@ use super::kind::Geometry;
 const EQUAL: f64 = 1e-6;
 
 impl Geometry<'_> {
-    /// The spacing along height, width and depth in mm: the first two numbers of `XYSpacing`, the first along the height,
-    /// and `ZSpacing`. One number, or two that differ by rounding only, hold for both axes of the plane. `None` if there
-    /// is no number for an axis, or one that is not finite and above 0.
+    /// The spacing along height, width and depth in mm: the first two numbers of `XYSpacing`, the first along the
+    /// height, and `ZSpacing`. One number, or two that differ by rounding only, hold for both axes of the plane. `None`
+    /// if there is no number for an axis, or one that is not finite and above 0.
     pub fn spacing(&self) -> Option<[f64; 3]> {
         let is_usable = |mm: &f64| mm.is_finite() && *mm > 0.0;
         let in_plane = numbers(self.xy_spacing).filter(|numbers| numbers.iter().all(is_usable))?;
@@ -41,7 +41,7 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
                 length = rest.find([',', '\\', ' ', '\t', '\n', '[', '(', ']', ')', '\'', '"']).unwrap_or(rest.len());
                 let word = &rest[..length];
                 match rest[length..].starts_with('(') {
-                    true if first.is_ascii_alphabetic() => (), // the name of a type, before what it holds: `np.float64(`
+                    true if first.is_ascii_alphabetic() => (), // the name of a type, as in `np.float64(0.7)`
                     true => return None,
                     false => numbers.push(number(word)?),
                 }

@@ -217,12 +217,12 @@ def test_classes_and_their_positives(program: Program, data: Dataset) -> None:
     said = program.run("plan", *data.flags())
     for name, positive in zip(names, flags.sum(0), strict=True):
         assert f"  {positive:9}  {name}\n" in said.stdout, said.stdout
-    assert "other than 0 and 1" not in said.stderr
+    assert "other than 0 and 1" not in said.stdout
     rows[1][8], rows[2][8] = "7", "0.5"
     write_csv(data.labels, rows)
     said = program.run("plan", *data.flags())
     assert (
-        "1 of 30 classes have values other than 0 and 1 (for example 'class 7': 2 values from 0.5 to 7)" in said.stderr
+        "1 of 30 classes have values other than 0 and 1 (for example 'class 7': 2 values from 0.5 to 7)" in said.stdout
     )
     assert "  class 7 (2 values from 0.5 to 7)\n" in said.stdout
 
