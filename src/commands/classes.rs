@@ -11,8 +11,8 @@ struct Class<'a> {
     others: Vec<f32>,
 }
 
-/// A list of all classes with their counts of positive samples, behind a warning if values are neither 0 nor 1. The list
-/// is empty for shards on disk, whose labels are not read.
+/// A list of all classes with their counts of positive samples, behind a warning if values are neither 0 nor 1. The
+/// list is empty for shards on disk, whose labels are not read.
 pub(super) fn describe(plan: &Plan) -> String {
     let classes = classes(plan);
     if classes.is_empty() {

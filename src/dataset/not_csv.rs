@@ -1,5 +1,5 @@
-//! The names of files that were given as CSV files and are none: compressed, of another program, in another encoding, or
-//! with other separators. Pure.
+//! The names of files that were given as CSV files and are none: compressed, of another program, in another encoding,
+//! or with other separators. Pure.
 
 /// The first bytes of files that are no CSV text, what such a file is, and what the user can do.
 const SIGNATURES: [(&[u8], &str); 12] = [
