@@ -87,6 +87,7 @@ BUFFER_SIZE = 4
 BLOCK = 512  # bytes, of a tar
 CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
 HUGE_PAGE = 2 << 20
+CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
 
 Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
@@ -134,6 +135,8 @@ class Steps:
         choice("dtype", self.dtype, (torch.float32, torch.float16))
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
             choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
+        else:
+            linear(float(self.rescale[0]), float(self.rescale[1]), "rescale")
 
     def apply(self, array: NDArray[Any], meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
         """Fill `out` (1, D, H, W) from an array of a dialect, or one (H, W, D) that only wants a crop ("done")."""
@@ -157,20 +160,29 @@ class Steps:
             out.fill_(-1)
         transpose(volume[tuple(source)], out[0][tuple(target)])
 
+    def slope_and_intercept(self, meta: Mapping[str, Any]) -> tuple[float, float]:
+        """What makes HU of the values of a sample."""
+        if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
+            return linear(
+                number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata"
+            )
+        return (1.0, 0.0) if self.rescale == "none" else (float(self.rescale[0]), float(self.rescale[1]))
+
     def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any]) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
-        if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
-            slope, intercept = number(meta, "RescaleSlope"), number(meta, "RescaleIntercept")
-        else:
-            slope, intercept = (1.0, 0.0) if self.rescale == "none" else map(float, self.rescale)
-        xy, z = number(meta, "XYSpacing"), number(meta, "ZSpacing")
+        slope, intercept = self.slope_and_intercept(meta)
+        height, width, depth = voxel_spacing(meta)
         volume = torch.empty(array.shape[2], *array.shape[:2])
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
         volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
-        size = [int(n * (now / then)) for n, now, then in zip(volume.shape, (z, xy, xy), target, strict=True)]
+        size = [
+            int(n * (now / then)) for n, now, then in zip(volume.shape, (depth, height, width), target, strict=True)
+        ]
         if min(size) < 1:
-            raise LoaderError(f"{array.shape} voxels of {xy} x {xy} x {z} mm are less than one of {self.spacing} mm")
+            raise LoaderError(
+                f"{array.shape} voxels of {height} x {width} x {depth} mm are less than one of {self.spacing} mm"
+            )
         if size != list(volume.shape):  # else interpolation gives every voxel as it is
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
@@ -195,17 +207,71 @@ class Steps:
         return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
 
 
-def number(meta: Mapping[str, Any], field: str) -> float:
-    """A number of the metadata; of `XYSpacing`, such as "[0.75, 0.75]", the first."""
+def decimal(text: str) -> float | None:
+    """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
+    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
+    return float(text) if is_number and math.isfinite(float(text)) else None
+
+
+def in_float32(value: float) -> float:
+    """The value as float32 rounds it; infinite beyond its range."""
     try:
-        value = float(str(meta[field]).strip("[] ").split(",")[0])
-    except (KeyError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def number(meta: Mapping[str, Any], field: str) -> float:
+    """A number of the metadata."""
+    value = decimal(str(meta.get(field)))
+    if value is None:
         raise LoaderError(
             f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
         )
     return value
+
+
+def linear(slope: float, intercept: float, whose: str) -> tuple[float, float]:
+    """Slope and intercept, if they keep voxels apart."""
+    if in_float32(slope) == 0:
+        raise LoaderError(
+            f"{whose}: slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled); say "
+            "rescale='none', or a slope and an intercept"
+        )
+    if not math.isfinite(in_float32(slope)) or not math.isfinite(in_float32(intercept)):
+        raise LoaderError(f"{whose}: slope {slope} and intercept {intercept} are beyond float32")
+    return slope, intercept
+
+
+def numbers(text: str) -> list[float] | None:
+    """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
+    none if anything else stands there, or a bracket or a quote is not closed."""
+    open_, found = [""], []
+    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+        if word == open_[-1]:
+            open_.pop()
+        elif word in CLOSED_BY:
+            open_.append(CLOSED_BY[word])
+        elif word[-1] == "(" and re.match("[A-Za-z]", word):  # the name of a type
+            open_.append(")")
+        elif (value := decimal(word)) is not None:
+            found.append(value)
+        else:
+            return None
+    return found if open_ == [""] else None
+
+
+def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Height, width and depth of a voxel in mm: the first two numbers of `XYSpacing` (one holds for both, and so does
+    the first of two that differ by rounding only), and `ZSpacing`."""
+    plane, depth = numbers(str(meta.get("XYSpacing"))) or [], decimal(str(meta.get("ZSpacing"))) or 0.0
+    if not 1 <= len(plane) <= 3 or min(*plane, depth) <= 0:
+        raise LoaderError(
+            f"XYSpacing {meta.get('XYSpacing')!r} and ZSpacing {meta.get('ZSpacing')!r} of the metadata are no spacing "
+            "to resample from; correct the table"
+        )
+    height, width = plane[0], plane[min(1, len(plane) - 1)]
+    return height, height if abs(height - width) <= 1e-6 * height else width, depth
 
 
 def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
@@ -1189,6 +1255,23 @@ MISSING = set(
     "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
 )
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
+REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
+NAMELESS = re.compile(r"$|Unnamed:\s*[0-9]")  # pandas writes row numbers so
+UTF16, UTF32 = "text in UTF-16; save it as UTF-8", "text in UTF-32; save it as UTF-8"
+NOT_CSV = (
+    (b"\x1f\x8b", "a gzip file; unpack it (gunzip)"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it (unzstd)"),
+    (b"\xfd7zXZ", "an xz file; unpack it (unxz)"),
+    (b"BZh91AY&SY", "a bzip2 file; unpack it (bunzip2)"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx); unpack it, or export the sheet as CSV in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls); export the sheet as CSV in UTF-8"),
+    (b"PAR1", "a Parquet file; write it as CSV (pandas.read_parquet, then to_csv(index=False))"),
+    (b"ARROW1", "an Arrow file; write it as CSV (pandas.read_feather, then to_csv(index=False))"),
+    (b"\xff\xfe\0\0", UTF32),
+    (b"\0\0\xfe\xff", UTF32),
+    (b"\xff\xfe", UTF16),
+    (b"\xfe\xff", UTF16),
+)
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
 
 
@@ -1202,27 +1285,141 @@ def find_volumes(folder: AnyPath) -> list[str]:
     return sorted(most, key=os.fsencode)
 
 
-def read_table(path: AnyPath, columns: Sequence[str] = ()) -> dict[str, dict[str, str]]:
-    """Some columns (all but VolumeName, if none are named) of a table, by study."""
-    rows: dict[str, dict[str, str]] = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or ()
-        wanted = list(columns) or [name for name in names if name != "VolumeName"]
-        absent = [name for name in ("VolumeName", *wanted) if name not in names]
-        if absent:
-            raise LoaderError(
-                f"{os.fspath(path)}: column '{absent[0]}' is missing; the columns are: {', '.join(names)}"
-            )
+@dataclass(frozen=True)
+class Table:
+    """Columns of a CSV file; the rows by VolumeName, each with its line."""
+
+    columns: list[str]
+    rows: dict[str, tuple[int, list[str]]]
+
+
+def table_text(path: AnyPath) -> str:
+    """The text of a table, if it is UTF-8; its line ends as they are."""
+    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    what = next((what for first, what in NOT_CSV if content.startswith(first)), None)
+    if what is None and len(content) > 1 and (content[0] == 0) != (content[1] == 0):
+        what = UTF16
+    if what:
+        raise LoaderError(f"{os.fspath(path)}: not a CSV file but {what}")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: error.start]))
+        raise LoaderError(
+            f"{os.fspath(path)}: line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the table as UTF-8"
+        ) from error
+
+
+def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
+    """The rows of a table, each with the line on which it begins; blank lines are none."""
+    text = table_text(path)
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader([*lines, ""])  # the last one is in no row, unless a quoted field is open
+    rows, begin, limit = [], 1, csv.field_size_limit(len(text) + 1)
+    try:
         for row in reader:
-            study, values = row["VolumeName"].removesuffix(".nii.gz"), {name: row[name] for name in wanted}
-            if None in row or None in row.values():
-                raise LoaderError(f"{os.fspath(path)}: line {reader.line_num} has not as many fields as the header")
-            if rows.setdefault(study, values) != values:
+            if begin <= len(lines) < reader.line_num:
+                record = "".join(lines[begin - 1 :])
+                quote = re.match(r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*', record)
+                line = begin + len(re.findall(r"\r\n|\r|\n", record[: quote.end() if quote else 0]))
                 raise LoaderError(
-                    f"{os.fspath(path)}: line {reader.line_num}: {study} has other values above; remove one"
+                    f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was cut "
+                    "off, or a closing quote is missing; write the file again"
                 )
+            if begin <= len(lines) and "".join(lines[begin - 1 : reader.line_num]).strip(" \t\r\n\f"):
+                rows.append((begin, row))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise LoaderError(f"{os.fspath(path)}: line {begin}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
     return rows
+
+
+def read_table(path: AnyPath, columns: Sequence[str] = ()) -> Table:
+    """Some columns of a table; if none are named, all that have a name but VolumeName."""
+    (_, header), *rows = table_rows(path) or [(1, [""])]
+    for name in ("VolumeName", *columns):
+        if name not in header:
+            raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
+    key, kept = header.index("VolumeName"), [header.index(name) for name in columns]
+    if not columns:
+        kept = [at for at, name in enumerate(header) if at != key and not NAMELESS.match(name.strip())]
+        for at, name in enumerate(header):
+            if NAMELESS.match(name.strip()):
+                warnings.warn(
+                    f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
+                    "writes: it is left out, and is no class",
+                    stacklevel=3,
+                )
+    if not kept:
+        raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides VolumeName")
+    table = Table([header[at] for at in kept], {})
+    for line, row in rows:
+        if len(row) != len(header):
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: {len(row)} fields, the header has {len(header)}; is a quote missing?"
+            )
+        values = [row[at] for at in kept]
+        first, earlier = table.rows.setdefault(row[key], (line, values))
+        if earlier != values:
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first} with other values; "
+                "remove one"
+            )
+    return table
+
+
+def absent(name: str, header: Sequence[str]) -> str:
+    """What is wrong with a header that lacks a column."""
+    for separator, known in (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"):
+        fields = ",".join(header).split(separator)
+        if len(fields) > 1 and name in (field.strip().strip('"') for field in fields):
+            return (
+                f"column '{name}' is missing: the columns are separated by {known} ({separator!r}); "
+                "save the table with commas"
+            )
+    blanks = next((f"; {found!r} has blanks around it: remove them" for found in header if found.strip() == name), "")
+    return f"column '{name}' is missing; the columns are: {', '.join(header)}{blanks}"
+
+
+def read_tables(reports: AnyPath, meta: AnyPath, labels: AnyPath) -> tuple[Table, Table, Table]:
+    """The three tables; if one does not fit, the message says which of the files does."""
+    given = {"reports_file": (reports, REPORT_COLUMNS), "meta_file": (meta, META_COLUMNS), "labels": (labels, ())}
+
+    def fits(role: str, path: AnyPath) -> bool:
+        header = next(iter(table_rows(path)), (1, []))[1]
+        others = any(set(names) <= set(header) for _, names in given.values() if names)
+        return "VolumeName" in header and (set(given[role][1]) <= set(header) if given[role][1] else not others)
+
+    def read(role: str) -> Table:
+        path, columns = given[role]
+        try:
+            table = read_table(path, columns)
+            if not columns and not fits(role, path):
+                raise LoaderError(f"{os.fspath(path)}: it has the columns of another table, which are no classes")
+            return table
+        except LoaderError as error:
+            for other, (file, _) in given.items():
+                if other != role and not fits(role, path) and fits(role, file):
+                    raise LoaderError(
+                        f"{error}; the file was given as {role}: {os.fspath(file)}, given as {other}, fits; "
+                        "are they swapped?"
+                    ) from error
+            raise
+
+    return read("reports_file"), read("meta_file"), read("labels")
+
+
+def label_row(path: AnyPath, table: Table, name: str) -> NDArray[Any]:
+    """The labels of a volume."""
+    line, fields = table.rows[name]
+    for column, field in zip(table.columns, fields, strict=True):
+        value = decimal(field)
+        if value is None or not math.isfinite(in_float32(value)):
+            what = "not a number" if value is None else "beyond float32, as which labels are stored"
+            raise LoaderError(f"{os.fspath(path)}: line {line}, column '{column}': the label {field!r} is {what}")
+    return np.array([float(field) for field in fields], np.float32)
 
 
 @dataclass(frozen=True)
@@ -1263,25 +1460,37 @@ class CTReportDataset(_Epochs):
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        reports, metas = (
-            read_table(reports_file, ("Findings_EN", "Impressions_EN")),
-            read_table(meta_file, META_COLUMNS),
-        )
-        rows = read_table(labels)
+        reports, metas, rows = read_tables(reports_file, meta_file, labels)
         self.studies: list[Study] = []
+        unusable: list[str] = []
         for name in find_volumes(data_folder):
             study, path = Path(name).stem, os.path.join(data_folder, name)
-            if study not in reports or study not in metas or study not in rows:
+            volume = study + ".nii.gz"
+            if volume not in reports.rows or volume not in metas.rows or volume not in rows.rows:
                 continue
-            meta = {"study_id": study} | metas[study]
-            if any(value in MISSING for value in metas[study].values()) and self._needs_meta(path):
+            line, fields = metas.rows[volume]
+            for column, field in zip(META_COLUMNS, fields, strict=True):
+                if column != "XYSpacing" and field not in MISSING and decimal(field) is None:
+                    raise LoaderError(
+                        f"{os.fspath(meta_file)}: line {line}, column '{column}': {field!r} is not a number"
+                    )
+            meta: dict[str, Any] = {"study_id": study} | dict(zip(META_COLUMNS, fields, strict=True))
+            values = label_row(labels, rows, volume)
+            if any(field in MISSING for field in fields) and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
-            text = "\n".join("" if field in MISSING else field for field in reports[study].values())
             try:
-                values = np.array([float(value) for value in rows[study].values()], np.float32)
-            except ValueError as error:
-                raise LoaderError(f"{os.fspath(labels)}: {study}: a label is not a number: {error}") from error
+                self.steps.slope_and_intercept(meta), voxel_spacing(meta)
+            except LoaderError as error:
+                if self._needs_meta(path):
+                    unusable.append(f"{study}: {error}")
+                    continue
+            text = "\n".join("" if field in MISSING else field for field in reports.rows[volume][1])
             self.studies.append(Study(path, meta, text, values))
+        if unusable:
+            warnings.warn(
+                f"{os.fspath(meta_file)}: {len(unusable)} volumes are left out (for example {unusable[0]})",
+                stacklevel=2,
+            )
         if not self.studies:
             raise LoaderError(
                 f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files"

@@ -96,6 +96,8 @@
 //! - **dataset**: the order is that of the relative paths' bytes, the same on every machine; study ids are unique. Only
 //!   malformed content leaves a sample out: an I/O error is fatal, because a plan must not depend on the weather. A
 //!   sample that is left out leaves its slot empty, so no other key or shard changes because of it.
+//! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
+//!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no

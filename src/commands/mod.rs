@@ -1,6 +1,7 @@
 //! The commands: each calls the library and speaks to the user.
 
 mod bench;
+mod classes;
 mod daemon;
 mod estimate;
 mod manifest;

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
-use super::{estimate, value_check};
+use super::{classes, estimate, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::Result;
@@ -66,6 +66,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         let by = by.join(" and ");
         text.push_str(&format!("Selected     {selected} of the {of} volumes in all three tables, by {by}\n"));
     }
+    text.push_str(&classes::describe(plan));
     kinds(&mut text, plan, asked);
     let left_out = dataset.left_out.iter().map(|left_out| format!("{}: {}", left_out.path, left_out.reason));
     list(&mut text, "Left out (their slots stay empty)", left_out);
@@ -86,18 +87,27 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     text.push_str("Volumes      in float16, C order, of each kind of --volume\n");
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
-        let bytes: Vec<u64> = samples.iter().filter_map(|sample| volume_bytes(&options, sample)).collect();
-        let (all, count) = (bytes.iter().sum::<u64>(), bytes.len());
+        let made: Vec<_> = samples.iter().map(|sample| volume_bytes(&options, sample)).collect();
+        let bytes = || made.iter().filter_map(|made| made.as_ref().ok());
+        let (all, count) = (bytes().sum::<u64>(), bytes().count());
         let name = kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let mark = if kind == asked.kind { '*' } else { ' ' };
         let part = if count == samples.len() { String::new() } else { format!(", {count} samples") };
-        text.push_str(&format!(
-            "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the NPZ files, {:.1} % of float32)\n",
-            ByteSize(all / (count as u64).max(1)),
-            ByteSize(all),
-            percent(all, npz_bytes),
-            percent(all, f32_bytes),
-        ));
+        if count == 0 {
+            text.push_str(&format!("  {mark} {name:13}no sample\n"));
+        } else {
+            text.push_str(&format!(
+                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the NPZ files, {:.1} % of float32)\n",
+                ByteSize(all / count as u64),
+                ByteSize(all),
+                percent(all, npz_bytes),
+                percent(all, f32_bytes),
+            ));
+        }
+        // One reason: the others are mostly the same.
+        if let Some(reason) = made.iter().find_map(|made| made.as_ref().err()) {
+            text.push_str(&format!("    {} samples cannot be made so, for example: {reason}\n", made.len() - count));
+        }
     }
     let mut steps: BTreeMap<String, usize> = BTreeMap::new();
     samples
@@ -109,11 +119,11 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     }
 }
 
-/// The bytes of a sample's volume in a kind; `None` if the kind cannot be made of it.
-fn volume_bytes(options: &KindOptions, sample: &Study) -> Option<u64> {
-    let recipe = Recipe::new(options, &sample.array, sample.meta.geometry()).ok()?;
+/// The bytes of a sample's volume in a kind, or the reason why the kind cannot be made of it.
+fn volume_bytes(options: &KindOptions, sample: &Study) -> Result<u64, String> {
+    let recipe = Recipe::new(options, &sample.array, sample.meta.geometry())?;
     let shape = &sample.array.header.shape;
-    Some(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)
+    Ok(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)
 }
 
 /// A recipe in words, which many volumes may share; `None` if the array is taken as stored.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::matched::{Matched, MetaValues, Row};
+use super::roles::{META_COLUMNS, REPORT_COLUMNS, Roles};
 use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, load, present};
 use super::{Config, Inputs, Meta, MissingMeta, Selected, quarantine, study_id};
@@ -12,9 +13,6 @@ use crate::base::file_id::FileId;
 use crate::base::parallel::{self, available_cores, try_map};
 use crate::error::{Error, Result};
 use crate::volume::Kind;
-
-const REPORT_COLUMNS: [&str; 2] = ["Findings_EN", "Impressions_EN"];
-const META_COLUMNS: [&str; 4] = ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"];
 
 /// The outcome of a look-up of one study in all three tables.
 enum TableRow {
@@ -122,7 +120,11 @@ fn load_tables(config: &Config) -> Result<Tables> {
         let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
         let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));
         let labels = load(&config.labels_file, &[]);
-        Ok(Tables { states, reports: parallel::join(reports)?, meta: parallel::join(meta)?, labels: labels? })
+        let (reports, meta) = (parallel::join(reports), parallel::join(meta));
+        let roles = Roles::of(config);
+        let (reports, meta, labels) = (roles.explain(reports)?, roles.explain(meta)?, roles.explain(labels)?);
+        roles.refuse_as_labels(&labels)?;
+        Ok(Tables { states, reports, meta, labels })
     })
 }
 
@@ -174,17 +176,22 @@ impl Tables {
         for (field, column) in fields.iter().zip(&self.labels.columns) {
             match number(field) {
                 // As pandas does it: parsed as f64, stored as f32.
-                #[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
-                Some(value) => labels.push(value as f32),
-                None => {
-                    let reason =
-                        format!("line {}, column '{column}': the label {field:?} is not a number", fields.line());
+                Some(value) if in_f32(value).is_finite() => labels.push(in_f32(value)),
+                value => {
+                    let what =
+                        if value.is_some() { "beyond float32, as which labels are stored" } else { "not a number" };
+                    let reason = format!("line {}, column '{column}': the label {field:?} is {what}", fields.line());
                     return Err(Error::table(&config.labels_file, reason));
                 }
             }
         }
         Ok(labels)
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
+fn in_f32(value: f64) -> f32 {
+    value as f32
 }
 
 fn number(field: &str) -> Option<f64> {

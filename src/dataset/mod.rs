@@ -7,11 +7,14 @@
 //! a place in a file; what that file is, and how it is read, only [`crate::volume`] knows.
 
 mod condition;
+mod csv_file;
 mod inputs;
 mod inspect;
 mod join;
 mod matched;
+mod not_csv;
 pub mod quarantine;
+mod roles;
 mod scan;
 mod scan_cache;
 mod select;
@@ -289,7 +292,30 @@ impl Dataset {
         if dataset.samples.is_empty() {
             return Err(dataset.nothing_left(config));
         }
+        let warning = dataset.unusable_metadata(config);
+        dataset.warnings.extend(warning);
         Ok(dataset)
+    }
+
+    /// The message about samples whose metadata a reader cannot use, for kinds that leave rescaling or resampling to
+    /// the reader.
+    fn unusable_metadata(&self, config: &Config) -> Option<String> {
+        if config.kind.kind == Kind::Preprocessed {
+            return None; // these are left out, with the reason
+        }
+        let reason = |sample: &Sample| {
+            let study = sample.study().filter(|study| config.kind.is_native(&study.array))?;
+            let reason = study.meta.geometry().check(config.kind.rescale).err()?;
+            Some(format!("{}: {reason}", sample.study_id))
+        };
+        let mut found = self.samples.iter().filter_map(reason);
+        let first = found.next()?;
+        Some(format!(
+            "{} of {} samples have metadata that a reader cannot rescale or resample by (for example, {first}); \
+             --volume preprocessed leaves them out, and the loader refuses them; correct the metadata table",
+            found.count() + 1,
+            self.samples.len(),
+        ))
     }
 
     fn nothing_left(&self, config: &Config) -> Error {

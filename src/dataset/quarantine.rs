@@ -3,14 +3,21 @@
 
 use std::path::Path;
 
+use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
+use super::csv_file::CsvFile;
+use super::not_csv;
+use super::tables::check_length;
 use crate::error::{Error, Result};
 
 /// The list's file name in an output folder.
 pub const NAME: &str = "quarantine.csv";
 /// The parts of [`NAME`] before and after the dot; a run of a part of the plan writes its number between them.
 pub const FILE: (&str, &str) = ("quarantine", "csv");
+
+/// The column that must be there.
+const COLUMN: &str = "study_id";
 
 /// A sample that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,18 +48,26 @@ pub fn render(rows: &[Quarantined]) -> Vec<u8> {
 /// Reads a quarantine list. Only the column `study_id` must be there.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column.
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column, or is cut off.
 pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| table(path, error))?;
-    reader.deserialize().map(|row| row.map_err(|error| table(path, error))).collect()
-}
-
-fn table(path: &Path, error: csv::Error) -> Error {
-    let at = error.position().map(|position| format!("line {}: ", position.line())).unwrap_or_default();
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => Error::io(path, "read the list of excluded samples", error),
-        other => Error::table(path, format!("{at}{other:?}; the list needs the column study_id")),
+    let file = CsvFile::read(path, "read the list of excluded samples")?;
+    let mut records = file.records();
+    let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
+    records.read(&mut header)?;
+    let column = |name: &str| header.iter().position(|found| found == name);
+    let Some(study_id) = column(COLUMN) else {
+        let other = not_csv::other_separator(&header, &[COLUMN]);
+        let reason = other.unwrap_or_else(|| format!("the list needs the column {COLUMN}, which its first line names"));
+        return Err(Error::table(path, reason));
+    };
+    let (npz, reason) = (column("path"), column("reason"));
+    let mut rows = Vec::new();
+    while let Some(line) = records.read(&mut record)? {
+        check_length(path, &header, &record, line)?;
+        let text = |column: Option<usize>| column.map_or_else(String::new, |at| record[at].to_owned());
+        rows.push(Quarantined { study_id: text(Some(study_id)), path: text(npz), reason: text(reason) });
     }
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The selection among the volumes that all tables know: those that fulfil a condition, those of a list, or both.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use super::condition::Condition;
+use super::csv_file::CsvFile;
 use super::matched::Matched;
+use super::{Config, not_csv};
 use crate::error::{Error, Result};
 
 /// Columns of a table that name studies, in the order of preference.
@@ -116,17 +117,17 @@ const READ: &str = "read the list of studies";
 /// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are
 /// comments.
 fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
-    let text = fs::read(file).map_err(|error| Error::io(file, READ, error))?;
-    let text = String::from_utf8(text).map_err(|_| Error::table(file, "not UTF-8; save the list as UTF-8"))?;
-    let mut reader = csv::ReaderBuilder::new();
-    let reader = reader.has_headers(false).flexible(true).comment(Some(b'#')).trim(csv::Trim::All);
+    let mut csv = CsvFile::read(file, READ)?;
+    let mut records = csv.list();
+    let mut record = StringRecord::new();
     let mut column = None;
+    let mut is_first = true;
     let mut studies = BTreeSet::new();
-    let text = text.trim_start_matches('\u{feff}');
-    for (number, record) in reader.from_reader(text.as_bytes()).into_records().enumerate() {
-        let record = record.map_err(|error| Error::table(file, error.to_string()))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        if number == 0 {
+    while let Some(line) = records.read(&mut record)? {
+        if std::mem::take(&mut is_first) {
+            if let Some(reason) = not_csv::other_separator(&record, &COLUMNS).filter(|_| record.len() == 1) {
+                return Err(Error::table(file, reason));
+            }
             column = COLUMNS.iter().find_map(|name| record.iter().position(|field| field == *name));
             if column.is_some() {
                 continue;
@@ -156,6 +157,8 @@ fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read(text: &str) -> Result<Vec<String>> {

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use csv::StringRecord;
 
+use super::csv_file::CsvFile;
+use super::not_csv;
 use crate::error::{Error, Result};
 
 /// The column that names a row's volume.
-const KEY: &str = "VolumeName";
+pub(super) const KEY: &str = "VolumeName";
 
 /// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
@@ -78,29 +80,71 @@ impl Table {
 /// Reads `columns` of the table, or all but the key column where none are named.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if a column is missing, a row has too few or too many
-/// fields or is not UTF-8, or two rows of one volume differ.
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text in UTF-8 or ends inside a quoted
+/// field, a column is missing, a row has too few or too many fields, or two rows of one volume differ.
 pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
-    let failed = |error: csv::Error| csv_error(path, error);
-    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
-    let header = reader.headers().map_err(failed)?.clone();
+    let file = CsvFile::read(path, "read the table")?;
+    let mut records = file.records();
+    let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
+    records.read(&mut header)?;
     let key = column(path, &header, KEY)?;
+    let mut warnings = Vec::new();
     let kept: Vec<usize> = match columns {
-        [] => (0..header.len()).filter(|at| *at != key).collect(),
+        [] => {
+            let others = (0..header.len()).filter(|at| *at != key);
+            let (nameless, kept) = others.partition::<Vec<usize>, _>(|at| is_nameless(&header[*at]));
+            warnings.extend(nameless.iter().map(|at| nameless_warning(path, *at, &header[*at])));
+            kept
+        }
         named => named.iter().map(|name| column(path, &header, name)).collect::<Result<_>>()?,
     };
     if kept.is_empty() {
-        return Err(Error::table(path, format!("there is no column besides {KEY}")));
+        return Err(Error::table(path, format!("there is no column with a name besides {KEY}")));
     }
     let columns = kept.iter().map(|at| header[*at].to_owned()).collect();
-    let (text, ends, lines, rows, warnings) = Default::default();
+    let (text, ends, lines, rows) = Default::default();
     let mut table = Table { columns, text, ends, lines, rows, warnings };
-    let mut record = StringRecord::new();
-    while reader.read_record(&mut record).map_err(failed)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        table.insert(path, &record[key], line, kept.iter().map(|at| &record[*at]))?;
+    let mut has_blanks = false;
+    while let Some(line) = records.read(&mut record)? {
+        check_length(path, &header, &record, line)?;
+        let name = &record[key];
+        if name.trim() != name && !has_blanks {
+            has_blanks = true;
+            let warning =
+                format!("line {line}: {KEY} {name:?} has blanks around it, and so names no volume; remove them");
+            table.warnings.push(format!("{}: {warning}", path.display()));
+        }
+        table.insert(path, name, line, kept.iter().map(|at| &record[*at]))?;
     }
     Ok(table)
+}
+
+/// Whether a column has no name. pandas writes row numbers so, and names them `Unnamed: 0` when it reads them.
+fn is_nameless(name: &str) -> bool {
+    let number = name.trim().strip_prefix("Unnamed:").map(str::trim_start);
+    name.trim().is_empty() || number.is_some_and(|number| number.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+fn nameless_warning(path: &Path, at: usize, name: &str) -> String {
+    format!(
+        "{}: column {} has no name ({name:?}), as the row numbers that pandas writes: it is left out, and is no class; \
+         name it if it is one, else write the table with index=False",
+        path.display(),
+        at + 1
+    )
+}
+
+/// Checks that a record has as many fields as the header.
+///
+/// # Errors
+/// [`Error::Table`] with the record's line, if not.
+pub(super) fn check_length(path: &Path, header: &StringRecord, record: &StringRecord, line: u64) -> Result<()> {
+    if record.len() == header.len() {
+        return Ok(());
+    }
+    let (found, expected) = (record.len(), header.len());
+    let reason = format!("line {line}: {found} fields, the header has {expected}; is a quote missing?");
+    Err(Error::table(path, reason))
 }
 
 impl Table {
@@ -133,23 +177,14 @@ impl Table {
 
 fn column(path: &Path, header: &StringRecord, name: &str) -> Result<usize> {
     header.iter().position(|found| found == name).ok_or_else(|| {
+        if let Some(reason) = not_csv::other_separator(header, &[name]) {
+            return Error::table(path, reason);
+        }
         let found: Vec<&str> = header.iter().collect();
-        Error::table(path, format!("column '{name}' is missing; the columns are: {}", found.join(", ")))
+        let blanks = found.iter().find(|found| found.trim() == name);
+        let blanks = blanks.map_or_else(String::new, |found| format!("; {found:?} has blanks around it: remove them"));
+        Error::table(path, format!("column '{name}' is missing; the columns are: {}{blanks}", found.join(", ")))
     })
-}
-
-fn csv_error(path: &Path, error: csv::Error) -> Error {
-    let at = error.position().map_or(0, csv::Position::line);
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => Error::io(path, "read the table", error),
-        csv::ErrorKind::Utf8 { err, .. } => {
-            Error::table(path, format!("line {at}: not UTF-8 ({err}); save the table as UTF-8"))
-        }
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            Error::table(path, format!("line {at}: {len} fields, the header has {expected_len}; is a quote missing?"))
-        }
-        other => Error::table(path, format!("line {at}: {other:?}")),
-    }
 }
 
 #[cfg(test)]

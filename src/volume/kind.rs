@@ -57,6 +57,7 @@ impl FromStr for Rescale {
             values => {
                 let [slope, intercept] = floats(values)
                     .map_err(|_| "expected auto, table, none, or SLOPE,INTERCEPT such as 1,-1024".to_owned())?;
+                check_linear(slope, intercept).map_err(|what| format!("{what}; give another slope, or none"))?;
                 Ok(Self::Values(slope, intercept))
             }
         }
@@ -196,6 +197,26 @@ pub struct Geometry<'a> {
     pub z_spacing: f64,
 }
 
+impl Geometry<'_> {
+    /// Checks that HU can be made of stored values, and that these can be resampled: what a reader of a stored volume
+    /// does with the table's values, or with those of `rescale`.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn check(self, rescale: Rescale) -> Result<(), String> {
+        linear(rescale, Dialect::Native, self)?;
+        self.spacing().map(|_| ()).ok_or_else(|| no_spacing(self))
+    }
+}
+
+impl KindOptions {
+    /// Whether the array counts as one of stored values at the scanner's spacing: a reader needs slope, intercept and
+    /// spacing for it. An array of unknown dialect does.
+    pub fn is_native(&self, array: &Array) -> bool {
+        !matches!(self.dialect.or_else(|| Dialect::of(array)), Some(Dialect::Hu | Dialect::Normalized))
+    }
+}
+
 impl Recipe {
     /// The recipe for the volume in `array`, of the kind that `options` ask for.
     ///
@@ -290,25 +311,48 @@ fn linear(rescale: Rescale, dialect: Dialect, geometry: Geometry<'_>) -> Result<
         (Dialect::Hu | Dialect::Normalized, _) | (_, Rescale::None) => Ok((1.0, 0.0)),
         (_, Rescale::Values(slope, intercept)) => Ok((slope, intercept)),
         (_, Rescale::Auto | Rescale::Table) if geometry.slope.is_finite() && geometry.intercept.is_finite() => {
+            check_linear(geometry.slope, geometry.intercept).map_err(left_out_by_slope)?;
             Ok((geometry.slope, geometry.intercept))
         }
         _ => Err("the metadata table has no RescaleSlope or RescaleIntercept (--rescale gives them)".into()),
     }
 }
 
+/// Checks that a slope and an intercept keep voxels apart. NaN, which stands for a missing value, passes.
+///
+/// # Errors
+/// A message without a remedy if the slope is 0 or either is infinite, both in float32, in which volumes are computed.
+fn check_linear(slope: f64, intercept: f64) -> Result<(), String> {
+    #[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
+    let (in_f32, intercept_in_f32) = (slope as f32, intercept as f32);
+    if in_f32 == 0.0 {
+        return Err(format!("slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled)"));
+    }
+    if in_f32.is_infinite() || intercept_in_f32.is_infinite() {
+        return Err(format!("slope {slope} and intercept {intercept} are beyond float32"));
+    }
+    Ok(())
+}
+
+/// The reason why a sample is left out whose slope or intercept of the metadata table cannot be used.
+fn left_out_by_slope(what: String) -> String {
+    format!("RescaleSlope of the metadata table: {what}; --rescale none or SLOPE,INTERCEPT says what holds instead")
+}
+
+/// The reason why a volume cannot be resampled whose spacing the metadata table does not give.
+fn no_spacing(geometry: Geometry<'_>) -> String {
+    format!(
+        "XYSpacing {:?} and ZSpacing {} of the metadata table are no spacing to resample from (--resample never \
+         crops and pads only)",
+        geometry.xy_spacing, geometry.z_spacing
+    )
+}
+
 /// The numbers of voxels after resampling, by the original converter's arithmetic, in f64 and in its order:
-/// `int(n * (current / target))`. Like the converter, this takes the first of the two in-plane spacings for both axes.
+/// `int(n * (current / target))`. Unlike the converter, which takes the first in-plane spacing for both axes, each axis
+/// has its own.
 fn resampled(options: &KindOptions, source: [u64; 3], geometry: Geometry<'_>) -> Result<[u64; 3], String> {
-    let list = geometry.xy_spacing.trim().trim_start_matches(['[', '(']).trim_end_matches([']', ')']);
-    let xy = floats::<2>(list).ok().filter(|[x, y]| *x > 0.0 && (x - y).abs() <= 1e-6 * x);
-    let (Some([xy, _]), true) = (xy, geometry.z_spacing > 0.0) else {
-        return Err(format!(
-            "XYSpacing {:?} and ZSpacing {} of the metadata table are no spacing to resample from (--resample never \
-             crops and pads only)",
-            geometry.xy_spacing, geometry.z_spacing
-        ));
-    };
-    let current = [xy, xy, geometry.z_spacing];
+    let current = geometry.spacing().ok_or_else(|| no_spacing(geometry))?;
     let mut sizes = [0; 3];
     for axis in 0..3 {
         let size = source[axis] as f64 * (current[axis] / options.spacing[axis]);

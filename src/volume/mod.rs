@@ -14,6 +14,7 @@ mod resample;
 mod scratch;
 mod shard_file;
 mod source;
+mod spacing;
 mod transpose;
 mod value_check;
 
