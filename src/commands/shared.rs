@@ -35,6 +35,15 @@ pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Pla
     }
 }
 
+/// Plans a data set as [`make_plan`] does, and takes nothing from the user's cache folder: for commands that judge what
+/// was made. A change that no metadata show must not make them call it right.
+///
+/// # Errors
+/// The errors of [`make_plan`].
+pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
+    make_plan(&DatasetArgs { rescan: true, ..args.clone() }, None)
+}
+
 /// Plans a data set, or the finished `shards`, and prints warnings; the values of volumes are not checked.
 ///
 /// # Errors
