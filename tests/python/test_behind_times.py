@@ -151,12 +151,11 @@ def test_ctime_alone_of_compressed_shards(program: Program, tmp_path: Path, chan
         assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(right)]
 
 
-@pytest.mark.parametrize("codec", [[], ["--compress", "zstd"]], ids=["plain", "zstd"])
-def test_shards_that_changed_under_the_old_times(program: Program, tmp_path: Path, codec: list[str]) -> None:
-    """No other byte is served from the place of the shards than the planned ones."""
+def test_a_compressed_shard_that_changed_under_the_old_times(program: Program, tmp_path: Path) -> None:
+    """No other byte is served from it than the planned ones."""
     dataset = noise_dataset(tmp_path, 1, (32, 32, 32))
     right = (program.materialize(dataset, tmp_path / "right") / "shard-000000.tar").read_bytes()
-    stored = program.materialize(dataset, tmp_path / "stored", *codec)
+    stored = program.materialize(dataset, tmp_path / "stored", "--compress", "zstd")
     (shard,) = shards(stored)
     with program.mounted(Stored(stored), "--page-cache", "off") as point:
         before, content = shard.stat(), bytearray(shard.read_bytes())
