@@ -66,8 +66,8 @@ def test_a_table_that_was_edited_in_place(program: Program, tmp_path: Path, tabl
     assert plan(program, dataset, "--rescan", *flags) == after
 
 
-def test_verify_takes_nothing_from_a_saved_plan(program: Program, tmp_path: Path) -> None:
-    """It reads tables and volumes itself; and shards with labels of before are wrong."""
+def test_verify_uses_no_saved_plan(program: Program, tmp_path: Path) -> None:
+    """It reads the tables itself; and shards with labels of before are wrong."""
     dataset = noise_dataset(tmp_path, 3, (4, 4, 4))
     wait_until_settled()
     made = program.materialize(dataset, tmp_path / "made")
