@@ -1323,8 +1323,8 @@ def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
                 quote = re.match(r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*', record)
                 line = begin + len(re.findall(r"\r\n|\r|\n", record[: quote.end() if quote else 0]))
                 raise LoaderError(
-                    f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was cut "
-                    "off, or a closing quote is missing; write the file again"
+                    f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was "
+                    "cut off, or a closing quote is missing; write the file again"
                 )
             if begin <= len(lines) and "".join(lines[begin - 1 : reader.line_num]).strip(" \t\r\n\f"):
                 rows.append((begin, row))

@@ -102,18 +102,20 @@
 //!   that names it, never a guess; nothing is unpickled.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
-//! - **user cache**: a saved plan or finding counts only while size, time and inode of all that it was made from are
-//!   the same, and only for the program that wrote it.
+//! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
+//!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
 //!   option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is
 //!   known without reading a voxel.
-//! - **volume**: exactly the planned length. The source's size, time and inode are checked before the first byte is
-//!   handed on and with every chunk; a source that changed is an error, never a mixture. The last chunk is handed on
-//!   only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a volume whose end
-//!   was peeked at is checked as a whole before any of it is handed on.
+//! - **volume**: exactly the planned length. The source's size, times and inode are checked before the first byte is
+//!   handed on and with every chunk; a source that changed is an error, never a mixture. Where only the ctime differs
+//!   (`chmod`, hard links, or other content under the old time), the headers are compared with the plan's, and nothing
+//!   more is handed on before the checksum was found right; without a checksum the source counts as changed. The last
+//!   chunk is handed on only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a
+//!   volume whose end was peeked at is checked as a whole before any of it is handed on.
 //! - **cache**: accounted bytes, fills in flight included, stay within the budget; a volume larger than that is filled
 //!   when it is alone, and not kept. One fill per key; its bytes or its error reach every waiter; errors are not kept.
 //!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait.

@@ -5,20 +5,21 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::file_id::FileId;
 use super::files::file_name;
 use super::partial_name::Writer;
 
 /// A file that was written less than this before a look at it may be written again within the same time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The latest modification time, in nanoseconds since 1970, that can be trusted to tell a change from now on.
+/// The latest modification time and ctime, in nanoseconds since 1970, that can be trusted to tell a change from now on.
 pub fn settled_before() -> i128 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i128::try_from(now.saturating_sub(SETTLED).as_nanos()).unwrap_or(i128::MAX)
@@ -66,10 +67,11 @@ fn program() -> Option<[u8; 8]> {
     let file = fs::metadata(std::env::current_exe().ok()?).ok()?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hasher.update(&file.mtime().to_le_bytes());
-    hasher.update(&file.mtime_nsec().to_le_bytes());
+    let FileId { size, mtime_ns, ctime_ns, inode: _ } = FileId::of(&file);
+    hasher.update(&mtime_ns.to_le_bytes());
+    hasher.update(&ctime_ns.to_le_bytes()); // packages may be built with one time for all files
     let [a, b, c, d] = hasher.finalize().to_le_bytes();
-    let [e, f, g, h, ..] = file.len().to_le_bytes();
+    let [e, f, g, h, ..] = size.to_le_bytes();
     Some([a, b, c, d, e, f, g, h])
 }
 

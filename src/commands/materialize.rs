@@ -23,13 +23,13 @@ use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
-    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
-    warn_left_out(&plan);
-    let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let part = match args.partition {
         Some(partition) => partition.resolve(|name| std::env::var(name).ok())?,
         None => Part::WHOLE,
     };
+    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
+    warn_left_out(&plan);
+    let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let read_ahead = match args.compress {
         None => 0,    // each worker's decoder has enough to do with its shard
         Some(_) => 2, // others pack what was made: 6 % faster than with 1 on deflated volumes

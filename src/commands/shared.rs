@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::value_check;
 use crate::cli::DatasetArgs;
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::fs::mount_table::{self, MountEntry};
 use crate::output::archive;
@@ -28,11 +29,24 @@ pub(super) const LISTED: usize = 20;
 /// # Errors
 /// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values that contradict their recipe.
 pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    let plan = make_plan_unchecked(args, shards)?;
+    check_values(args, make_plan_unchecked(args, shards)?)
+}
+
+fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
     match value_check::find(&plan, &args.kind())? {
         Some(doubt) => Err(Error::Refused(doubt)),
         None => Ok(plan),
     }
+}
+
+/// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
+/// changed although no metadata show it must not make them call old values right.
+///
+/// # Errors
+/// The errors of [`make_plan`].
+pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
+    let (config, options) = args.resolve()?;
+    check_values(args, with_warnings(Plan::new(Dataset::scan(&config)?, options)?))
 }
 
 /// Plans a data set, or the finished `shards`, and prints warnings; the values of volumes are not checked.
@@ -44,11 +58,14 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
         return archive::plan(folder, SCANNERS);
     }
     let (config, options) = args.resolve()?;
-    let plan = Plan::load_or_make(&config, options)?;
+    Ok(with_warnings(Plan::load_or_make(&config, options)?))
+}
+
+fn with_warnings(plan: Plan) -> Plan {
     for warning in &plan.dataset.warnings {
         eprintln!("ctwds-fs: warning: {warning}");
     }
-    Ok(plan)
+    plan
 }
 
 /// Prints one line about the volumes that are left out, for commands whose subject is something else.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::progress::Bar;
-use super::shared::make_plan;
+use super::shared::make_new_plan;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
@@ -46,7 +46,7 @@ struct SourcesReport {
 /// The data set cannot be planned, or the list cannot be written.
 pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
-    let plan = make_plan(&args.dataset, None)?;
+    let plan = make_new_plan(&args.dataset)?;
     let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
     let mut checked = check_left_out(&plan.dataset, args.dataset.array.as_deref(), &excluded, workers)?;

@@ -19,6 +19,8 @@ const NAMED: usize = 10;
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
+    // A process whose working folder is in a mount keeps that busy: this one must not, whatever shell it comes from.
+    std::env::set_current_dir("/").map_err(|error| Error::io(Path::new("/"), "change to the folder", error))?;
     let is_dead = mount_table::is_dead(&entry);
     if args.force {
         mount_table::abort(&entry).map_err(|error| Error::io(&path, "abort the connection", error))?;
@@ -50,7 +52,8 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
 
 /// The message that the mount is busy, with the processes that have files open in it.
 fn busy(path: &Path) -> String {
-    let busy = processes::busy_below(path);
+    let (own, busy): (Vec<_>, Vec<_>) =
+        processes::busy_below(path).into_iter().partition(|process| process.pid == std::process::id());
     let mut text = format!("{}: files are open in the mount, or a process stands in it", path.display());
     for process in busy.iter().take(NAMED) {
         text.push_str(&format!("\n  {} (process {}): {}", process.name, process.pid, process.path.display()));
@@ -58,7 +61,10 @@ fn busy(path: &Path) -> String {
     if busy.len() > NAMED {
         text.push_str(&format!("\n  … and {} more", busy.len() - NAMED));
     }
-    if busy.is_empty() {
+    for process in &own {
+        text.push_str(&format!("\n  this command's own input or output: {}", process.path.display()));
+    }
+    if busy.is_empty() && own.is_empty() {
         text.push_str(" (of another user, or in a container: not to be seen from here)");
     }
     text + "\nEnd them and unmount again; or --lazy lets them finish, and --force gives them errors"

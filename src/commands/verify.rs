@@ -9,7 +9,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Bar;
-use super::shared::{self, make_plan, stop_on_signals};
+use super::shared::{self, make_new_plan, stop_on_signals};
 use super::{bench, sources};
 use crate::base::parallel::available_cores;
 use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider, Workload};
@@ -36,7 +36,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let Some(folder) = &args.webdataset_dir else {
         return sources::run(args, workers).map(exit_code);
     };
-    let plan = dataset.map(|dataset| make_plan(dataset, None)).transpose()?;
+    let plan = dataset.map(make_new_plan).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     let bar = Bar::new();
     let report = verify::run(&config, &bar);

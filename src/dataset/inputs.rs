@@ -30,14 +30,14 @@ pub struct Inputs {
 }
 
 impl Dataset {
-    /// Whether a later [`Self::is_current`] can be trusted: all modification times are before `settled_before`
-    /// (nanoseconds since 1970), and no symbolic link leads to a folder that was not listed.
+    /// Whether a later [`Self::is_current`] can be trusted: all modification times and ctimes are before
+    /// `settled_before` (nanoseconds since 1970), and no symbolic link leads to a folder that was not listed.
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
         let Inputs { tables, folders, left_out, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, file_id)| file_id);
         let samples = self.samples.iter().map(|sample| sample.file_id());
         // A file system without times of folders shows them as 1970.
-        let settled = |file_id: &FileId| (1..settled_before).contains(&file_id.mtime_ns);
+        let settled = |file_id: &FileId| file_id.mtime_ns > 0 && file_id.latest_ns() < settled_before;
         *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
     }
 

@@ -80,7 +80,7 @@ impl ScanCache {
         let settled = user_cache::settled_before();
         let others = others.into_iter().map(|(path, finding)| PathFinding { path, finding });
         let all = findings.iter().copied().chain(others);
-        user_cache::store(file, &AsMap(all.filter(|found| found.finding.file_id().mtime_ns < settled).collect()));
+        user_cache::store(file, &AsMap(all.filter(|found| found.finding.file_id().latest_ns() < settled).collect()));
     }
 }
 
@@ -110,8 +110,8 @@ mod tests {
         PathFinding { path: Path::new(path), finding }
     }
 
-    fn malformed(mtime_ns: i128) -> Finding {
-        Finding::Malformed(FileId { size: 5, mtime_ns, inode: 7 }, "cut short".into())
+    fn malformed(ctime_ns: i128) -> Finding {
+        Finding::Malformed(FileId { size: 5, mtime_ns: 1, ctime_ns, inode: 7 }, "cut short".into())
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -34,10 +33,7 @@ struct State {
 #[derive(PartialEq)]
 struct Stamp {
     path: PathBuf,
-    inode: u64,
-    size: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
+    file_id: FileId,
 }
 
 impl FinishedShards {
@@ -118,8 +114,7 @@ impl FinishedShards {
     fn stamps(&self) -> Option<Vec<Stamp>> {
         let stamp = |path: PathBuf| {
             let found = fs::metadata(&path).ok()?;
-            let modified = (found.mtime(), found.mtime_nsec());
-            Some(Stamp { path, inode: found.ino(), size: found.len(), modified })
+            Some(Stamp { path, file_id: FileId::of(&found) })
         };
         journal::paths(&self.folder).ok()?.into_iter().map(|(_, path)| stamp(path)).collect()
     }

@@ -74,7 +74,7 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
 /// [`Error::Io`] if the mount is refused or its session fails, [`Error::System`] if signals cannot be waited
 /// for, or the error of `ready`; the mount is then ended.
 pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let failed = |error| mount_error(path, error);
+    let failed = |error| mount_error(path, allow_other, error);
     let (events, inbox) = mpsc::channel();
     // This is done before the mount: a signal that comes while it is made must not leave it behind.
     let mut signals =
@@ -137,12 +137,16 @@ fn config(allow_other: bool) -> Config {
     config
 }
 
-fn mount_error(path: &Path, error: std::io::Error) -> Error {
+/// The error of a mount that was refused. What `fusermount3` says stands for itself.
+fn mount_error(path: &Path, allow_other: bool, error: std::io::Error) -> Error {
+    let text = error.to_string();
     let doing = match error.kind() {
-        std::io::ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
-        std::io::ErrorKind::PermissionDenied => {
-            "mount here (may this user open /dev/fuse? --allow-other needs user_allow_other in /etc/fuse.conf)"
+        _ if allow_other && text.contains("user_allow_other") => {
+            "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
+        _ if text.contains("fusermount") => "mount here",
+        std::io::ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
+        std::io::ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
         _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
     };
     Error::io(path, doing, error)
@@ -176,6 +180,30 @@ fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
                 // Ends the connection, because it closes /dev/fuse; there is nothing to save.
                 std::process::exit(0);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error as IoError, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_refused_mount_names_what_was_asked_for() {
+        let message = |allow_other, error| mount_error(Path::new("/mnt"), allow_other, error).to_string();
+        let conf = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
+        let refused = message(true, IoError::new(ErrorKind::PermissionDenied, conf));
+        assert!(refused.contains("with --allow-other (root has to write user_allow_other"), "{refused}");
+        for allow_other in [false, true] {
+            let device = message(allow_other, IoError::from(ErrorKind::PermissionDenied));
+            assert!(device.contains("/dev/fuse") && !device.contains("allow"), "{device}");
+            let missing = message(allow_other, IoError::from(ErrorKind::NotFound));
+            assert!(missing.contains("modprobe fuse") && !missing.contains("allow"), "{missing}");
+            let said = "fusermount3: user has no write access to mountpoint /mnt";
+            let said = message(allow_other, IoError::other(said));
+            assert_eq!(said, "/mnt: cannot mount here: fusermount3: user has no write access to mountpoint /mnt");
         }
     }
 }

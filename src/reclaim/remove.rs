@@ -95,6 +95,8 @@ mod tests {
         let expected = file_id(&path);
         assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(4));
         fs::hard_link(&path, dir.path().join("other")).unwrap();
+        assert!(removable(&root, Path::new("a/b/v.npz"), &expected).unwrap_err().contains("ctime"));
+        let expected = file_id(&path);
         assert_eq!(removable(&root, Path::new("a/b/v.npz"), &expected), Ok(0));
         fs::rename(&path, dir.path().join("away")).unwrap();
         fs::write(&path, b"five").unwrap();

@@ -51,14 +51,20 @@ impl Volumes {
     }
 
     /// Makes the bytes of a volume from `offset` on that fill `out`, and nothing else of the volume. `None` where only
-    /// a fill makes these bytes, because a copy is gone.
+    /// a fill makes these bytes, because a copy is gone, or because the source's ctime differs.
     pub(super) fn peek(&self, key: Key, offset: u64, out: &mut [u8]) -> Option<Result<()>> {
         if self.copies.peek(&self.plan, key, offset, out).is_some() {
             return Some(Ok(()));
         }
         let volume = self.volume(key);
         volume.peek_cost(offset, out.len() as u64)?;
-        Some(volume.peek(offset, out).inspect_err(|error| self.log_once(key, error)))
+        match volume.peek(offset, out) {
+            Ok(is_made) => is_made.then_some(Ok(())),
+            Err(error) => {
+                self.log_once(key, &error);
+                Some(Err(error))
+            }
+        }
     }
 
     fn log_once(&self, key: Key, error: &Error) {

@@ -4,6 +4,8 @@
 //! A C-order source streams: each chunk is unpacked, cast while it is hot, and handed on. A Fortran-order source is
 //! transposed in blocks of planes as it arrives and handed on as a whole, because its first output row needs every
 //! plane. The source's file identity is checked before and after: a file that changed is an error, never a mixture.
+//! Where only its ctime differs, the zip directory and the array's header are compared with the planned ones, and
+//! nothing is handed on before the checksum of the whole array was found right.
 
 mod cast;
 mod kind;
@@ -34,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::formats::npz::{self, Array, Compression, Payload};
 use cast::{Linear, TooLarge, to_f16};
 use planes::PlaneSteps;
-use planned_file::PlannedFile;
+use planned_file::{FileState, PlannedFile};
 use scratch::{CHUNK_LEN, Scratch, VoxelBuffer};
 use transpose::{BlockSize, PlaneBlock};
 
@@ -113,13 +115,17 @@ impl NpzVolume<'_> {
     }
 
     /// Writes all voxels to `sink`: as they are made, the last ones when the checksum was found right; or, with
-    /// `verify_first`, all of them only then.
+    /// `verify_first` or if the file's ctime differs, all of them only then.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
     /// does not fit, [`Error::Io`] if reading failed.
     pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
-        let file = self.open()?;
+        let (file, state) = self.planned_file().open()?;
+        if state == FileState::CtimeDiffers {
+            self.check_headers(&file)?;
+        }
+        let verify_first = verify_first || state == FileState::CtimeDiffers;
         let filled = Scratch::with(|scratch| {
             let payload = Payload::open(&self.path, &file, self.array, &mut scratch.inflater)?;
             if let Some(planes) = self.planes() {
@@ -135,7 +141,11 @@ impl NpzVolume<'_> {
         if matches!(filled, Ok(FillEnd::Cancelled)) {
             return Ok(Filled::Cancelled);
         }
-        self.check_unchanged(&file)?; // first: a changed file explains every other failure
+        let is_doubtful = self.is_doubtful(&file)?; // first: a changed file explains every other failure
+        let filled = match filled {
+            Err(error @ Error::Malformed { .. }) if is_doubtful => Err(self.explain(&file, error)),
+            filled => filled,
+        };
         if filled? == FillEnd::Withheld {
             let rest = sink.spare().len();
             sink.publish(rest);
@@ -159,16 +169,19 @@ impl NpzVolume<'_> {
     }
 
     /// Reads `out.len()` bytes of the volume at `offset` without keeping anything and without the checksum, which
-    /// covers the whole volume: for readers that look at the tar headers around it.
+    /// covers the whole volume: for readers that look at the tar headers around it. False, and nothing is read, if the
+    /// file's ctime differs: then only a fill tells whether the content is the planned one.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
     /// does not fit, [`Error::Io`] if reading failed.
-    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let file = self.open()?;
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<bool> {
+        let (file, state) = self.planned_file().open()?;
+        if state == FileState::CtimeDiffers {
+            return Ok(false);
+        }
         let result = Scratch::with(|scratch| self.peek_from(&file, offset, out, scratch));
-        self.check_unchanged(&file)?;
-        result
+        if self.is_doubtful(&file)? { Ok(false) } else { result.map(|()| true) }
     }
 
     fn peek_from(&self, file: &File, offset: u64, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
@@ -206,12 +219,42 @@ impl NpzVolume<'_> {
         PlannedFile { path, file_id, opening: "open the file", stating: "stat the file" }
     }
 
-    fn open(&self) -> Result<File> {
-        self.planned_file().open()
+    /// Whether the open file's ctime differs, so that nothing may be handed on before the checksum was found right.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if more than that differs, [`Error::Io`] if `stat` failed.
+    fn is_doubtful(&self, file: &File) -> Result<bool> {
+        Ok(self.planned_file().state(file)? == FileState::CtimeDiffers)
     }
 
-    fn check_unchanged(&self, file: &File) -> Result<()> {
-        self.planned_file().check_unchanged(file)
+    /// Checks that the file's zip directory and the array's header are the planned ones.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if they are not, [`Error::Io`] if reading failed.
+    fn check_headers(&self, file: &File) -> Result<()> {
+        match npz::inspect_file(&self.path, file, Some(&self.array.member.name)) {
+            Ok(Array { member, header, .. }) if member == self.array.member && header == self.array.header => Ok(()),
+            Ok(_) | Err(Error::Malformed { .. }) => {
+                Err(self.planned_file().changed("its ctime and its headers differ: it holds other data"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The error of a fill from a file whose ctime differs: that the file changed, unless its checksum shows that the
+    /// content is the planned one, to which `error` then applies.
+    fn explain(&self, file: &File, error: Error) -> Error {
+        let damage = Scratch::with(|scratch| {
+            let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater);
+            payload.map_or_else(Some, |payload| damage(payload, &mut scratch.chunk))
+        });
+        match damage {
+            Some(Error::Malformed { .. }) => {
+                self.planned_file().changed("its ctime and its checksum differ: it holds other data")
+            }
+            Some(other) => other,
+            None => error,
+        }
     }
 
     /// The block in which the volume's planes are transposed, in `buffer`.
@@ -247,7 +290,7 @@ impl NpzVolume<'_> {
         mut payload: Payload<'_>,
         chunk: &mut [u8],
         sink: &mut impl Sink,
-        verify_first: bool,
+        mut verify_first: bool,
     ) -> Result<FillEnd> {
         let element = self.array.header.element.size();
         let mut first = 0;
@@ -270,10 +313,11 @@ impl NpzVolume<'_> {
                 payload.finish()?;
                 return Ok(FillEnd::Withheld);
             }
+            // An fstat a chunk, 0.1 % of the time: what was published stays.
+            verify_first = verify_first || self.is_doubtful(file)?;
             if verify_first {
                 withheld += count * to_usize(VOXEL);
             } else {
-                self.check_unchanged(file)?; // an fstat a chunk, 0.1 % of the time: what was published stays
                 sink.publish(count * to_usize(VOXEL));
             }
             first += count;

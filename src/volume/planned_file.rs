@@ -1,10 +1,20 @@
-//! A file that volumes are read from: it must still be in the state that was planned with.
+//! A file that volumes are read from: it must still be in the state that was planned with. Where only its ctime
+//! differs, the content may be the planned one all the same (`chmod`, a snapshot of hard links): only a checksum tells.
 
 use std::fs::File;
 use std::path::Path;
 
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
+
+/// The state of an open file, as far as its metadata tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// The planned state: so are the bytes.
+    Planned,
+    /// The ctime alone differs: what is read must not be handed on before a checksum was compared.
+    CtimeDiffers,
+}
 
 /// A file, and the state that it must be in.
 pub(super) struct PlannedFile<'a> {
@@ -19,31 +29,37 @@ pub(super) struct PlannedFile<'a> {
 }
 
 impl PlannedFile<'_> {
-    /// Opens the file.
+    /// Opens the file, and says in which state it is.
     ///
     /// # Errors
-    /// [`Error::Changed`] if the file is gone or not in the planned state, [`Error::Io`] if it cannot be opened.
-    pub(super) fn open(&self) -> Result<File> {
+    /// [`Error::Changed`] if the file is gone, or if more than its ctime differs; [`Error::Io`] if it cannot be opened.
+    pub(super) fn open(&self) -> Result<(File, FileState)> {
         let file = File::open(self.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => self.changed("it is gone".into()),
+            std::io::ErrorKind::NotFound => self.changed("it is gone"),
             _ => Error::io(self.path, self.opening, error),
         })?;
-        self.check_unchanged(&file)?;
+        let state = self.state(&file)?;
         // Doubles the kernel's read-ahead; advice only, so a file system that has none is fine.
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-        Ok(file)
+        Ok((file, state))
     }
 
-    /// Checks that the open file is still in the planned state.
+    /// The state of the open file.
     ///
     /// # Errors
-    /// [`Error::Changed`] if it is not, [`Error::Io`] if `stat` failed.
-    pub(super) fn check_unchanged(&self, file: &File) -> Result<()> {
+    /// [`Error::Changed`] if more than its ctime differs, [`Error::Io`] if `stat` failed.
+    pub(super) fn state(&self, file: &File) -> Result<FileState> {
         let metadata = file.metadata().map_err(|error| Error::io(self.path, self.stating, error))?;
-        self.file_id.difference(&FileId::of(&metadata)).map_or(Ok(()), |detail| Err(self.changed(detail)))
+        let found = FileId::of(&metadata);
+        match self.file_id.difference(&found) {
+            None => Ok(FileState::Planned),
+            Some(_) if self.file_id.differs_in_ctime_only(&found) => Ok(FileState::CtimeDiffers),
+            Some(detail) => Err(self.changed(detail)),
+        }
     }
 
-    fn changed(&self, detail: String) -> Error {
-        Error::Changed { path: self.path.to_owned(), detail }
+    /// The error that the file changed; `detail` says how, as a phrase.
+    pub(super) fn changed(&self, detail: impl Into<String>) -> Error {
+        Error::Changed { path: self.path.to_owned(), detail: detail.into() }
     }
 }

@@ -1,6 +1,8 @@
 //! Volumes in finished shard files: reads a volume's member, plain or in blocks, as the plain bytes of that member.
 //!
-//! Plain bytes have no checksum of their own; of blocks, each is checked before any of it is handed on.
+//! Plain bytes have no checksum of their own; of blocks, each is checked before any of it is handed on. So a file of
+//! which only the ctime differs is read on where the volume stands in blocks, and the seek table with their checksums is
+//! the planned one; a plain volume in it counts as changed.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::planned_file::PlannedFile;
+use super::planned_file::{FileState, PlannedFile};
 use super::scratch::{FrameDecoder, Scratch};
 use super::{Filled, Sink};
 use crate::base::file_id::FileId;
@@ -47,6 +49,8 @@ pub enum Storage {
         packed_len: u64,
         /// The plain bytes of the largest block.
         largest: u64,
+        /// The CRC-32 of the seek table; `None` if it has not the checksum of every block.
+        table_crc: Option<u32>,
     },
 }
 
@@ -74,7 +78,7 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let filled = match self.member.storage {
             Storage::Plain => self.fill_plain(&file, sink),
-            Storage::Blocks { packed_len, .. } => self.fill_blocks(&file, packed_len, sink),
+            Storage::Blocks { packed_len, table_crc, .. } => self.fill_blocks(&file, packed_len, table_crc, sink),
         };
         self.check_unchanged(&file)?; // first: a changed file explains every other failure
         filled
@@ -95,8 +99,14 @@ impl ShardVolume<'_> {
         Ok(Filled::Complete)
     }
 
-    fn fill_blocks(&self, file: &File, packed_len: u64, sink: &mut impl Sink) -> Result<Filled> {
-        let table = self.table(file, packed_len)?;
+    fn fill_blocks(
+        &self,
+        file: &File,
+        packed_len: u64,
+        table_crc: Option<u32>,
+        sink: &mut impl Sink,
+    ) -> Result<Filled> {
+        let table = self.table(file, packed_len, table_crc)?;
         Scratch::with(|scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
@@ -129,14 +139,15 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let result = match self.member.storage {
             Storage::Plain => self.read(&file, offset, out),
-            Storage::Blocks { packed_len, .. } => self.peek_blocks(&file, packed_len, offset, out),
+            Storage::Blocks { packed_len, table_crc, .. } => {
+                self.peek_blocks(&file, self.table(&file, packed_len, table_crc)?, offset, out)
+            }
         };
         self.check_unchanged(&file)?;
         result
     }
 
-    fn peek_blocks(&self, file: &File, packed_len: u64, offset: u64, out: &mut [u8]) -> Result<()> {
-        let table = self.table(file, packed_len)?;
+    fn peek_blocks(&self, file: &File, table: SeekTable, offset: u64, out: &mut [u8]) -> Result<()> {
         let wanted = offset..offset + out.len() as u64;
         Scratch::with(|scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
@@ -194,10 +205,10 @@ impl ShardVolume<'_> {
         decoder.decode(block, frame, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
     }
 
-    fn table(&self, file: &File, packed_len: u64) -> Result<SeekTable> {
+    fn table(&self, file: &File, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {
         let table = read_table(&self.path, file, self.member.offset, packed_len)?;
-        if table.plain_len() != self.member.len {
-            return Err(self.damaged("its seek table is not the one that was planned with"));
+        if table.plain_len() != self.member.len || table.crc() != table_crc {
+            return Err(self.planned_file().changed("a seek table in it differs: it holds other data"));
         }
         Ok(table)
     }
@@ -207,11 +218,24 @@ impl ShardVolume<'_> {
     }
 
     fn open(&self) -> Result<File> {
-        self.planned_file().open()
+        let (file, state) = self.planned_file().open()?;
+        self.check_state(state).map(|()| file)
     }
 
     fn check_unchanged(&self, file: &File) -> Result<()> {
-        self.planned_file().check_unchanged(file)
+        self.check_state(self.planned_file().state(file)?)
+    }
+
+    /// Checks that checksums tell whether the bytes are the planned ones, if the metadata do not.
+    fn check_state(&self, state: FileState) -> Result<()> {
+        match (state, &self.member.storage) {
+            (FileState::Planned, _) | (FileState::CtimeDiffers, Storage::Blocks { table_crc: Some(_), .. }) => Ok(()),
+            (FileState::CtimeDiffers, Storage::Plain | Storage::Blocks { table_crc: None, .. }) => {
+                Err(self.planned_file().changed(
+                    "its ctime differs: its content, permissions or links were changed, and it has no checksum to tell",
+                ))
+            }
+        }
     }
 
     fn planned_file(&self) -> PlannedFile<'_> {

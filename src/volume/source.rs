@@ -40,14 +40,15 @@ impl Volume<'_> {
         }
     }
 
-    /// Reads `out.len()` bytes of the volume at `offset` without keeping anything.
+    /// Reads `out.len()` bytes of the volume at `offset` without keeping anything. False where only a fill tells
+    /// whether the bytes are the planned ones, as [`NpzVolume::peek`] says.
     ///
     /// # Errors
     /// The errors of [`NpzVolume::peek`] and [`ShardVolume::peek`].
-    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+    pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<bool> {
         match self {
             Self::Npz(volume) => volume.peek(offset, out),
-            Self::Shard(volume) => volume.peek(offset, out),
+            Self::Shard(volume) => volume.peek(offset, out).map(|()| true),
         }
     }
 

@@ -39,10 +39,10 @@ LARGEST_REQUEST = 1 << 17
 
 
 class FaultyFolder:
-    """The files of a folder, with the times `mtimes`. `faults` maps (operation, name) to the errno that answers it from
-    now on; operations are "lookup", "open", "read" and, for the folder as a whole (name ""), "list". `on_read` is
-    called with the name before each read: whoever reads waits for it, which is how a test acts at an exact moment of
-    another process."""
+    """The files of a folder, with the times `mtimes` and `ctimes`. `faults` maps (operation, name) to the errno that
+    answers it from now on; operations are "lookup", "open", "read" and, for the folder as a whole (name ""), "list".
+    `on_read` is called with the name before each read: whoever reads waits for it, which is how a test acts at an exact
+    moment of another process."""
 
     def __init__(self, point: Path, files: dict[str, bytes]) -> None:
         self.point = point
@@ -50,6 +50,7 @@ class FaultyFolder:
         self.names = sorted(files)
         self.faults: dict[tuple[str, str], int] = {}
         self.mtimes: dict[str, int] = {}
+        self.ctimes: dict[str, int] = {}
         self.on_read: Callable[[str], object] = lambda name: None
         self.device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0,allow_other"
@@ -124,7 +125,8 @@ class FaultyFolder:
         """`struct fuse_attr`."""
         name = self.name(node)
         size, mode = (0, 0o40555) if node == ROOT else (len(self.files[name]), 0o100444)
-        return struct.pack("<6Q10I", node, size, 0, 1, self.mtimes.get(name, 1), 1, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+        times = 1, self.mtimes.get(name, 1), self.ctimes.get(name, 1)
+        return struct.pack("<6Q10I", node, size, 0, *times, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
     def entries(self, offset: int, size: int) -> bytes:
         """Directory entries from number `offset` on, as many as fit."""

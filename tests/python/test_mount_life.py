@@ -175,6 +175,18 @@ def test_unmount_of_a_busy_mount_is_refused(
     assert_ended(point, pid)
 
 
+def test_unmount_from_inside(program: Program, begin: Callable[..., Path]) -> None:
+    """A command that was started in the mount does not keep it busy; its own input from there does, and is named."""
+    point = begin()
+    with (point / "manifest.json").open() as file:
+        message = program.refuses("unmount", point, stdin=file)
+    assert "this command's own input or output: " in message and "another user" not in message
+    assert "ctwds-fs (process" not in message
+    pid = daemon_of(point)
+    program.run("unmount", ".", cwd=point)
+    assert_ended(point, pid)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_foreground(program: Program, small: Dataset, base: Path, right: Path, sent: signal.Signals) -> None:
     """The command stays, logs to the terminal, and ends well with the mount."""

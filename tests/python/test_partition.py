@@ -229,6 +229,10 @@ def test_an_index_beyond_the_parts_is_refused(program: Program, data: Dataset, t
     environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "3"}
     message = program.refuses(*part(data, tmp_path, "auto"), env=environment)
     assert "SLURM_ARRAY_TASK_ID" in message and "--array=0-2" in message
+    for index in ("0", "2", "3"):  # every task, not only the last: none makes a part of what cannot be finished
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": index, "SLURM_ARRAY_TASK_MAX": "3"}
+        message = program.refuses(*part(data, tmp_path, "auto"), env=environment)
+        assert "largest index is 3 (SLURM_ARRAY_TASK_MAX)" in message and "--array=0-2" in message
     assert "--partition 0/3" in program.refuses(*part(data, tmp_path, "auto"))
     assert program.run(*part(data, tmp_path, 3), check=False).returncode == 2
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ import pytest
 from harness import Program, is_mounted
 from make_dataset import Dataset, dataset_at
 from numpy.typing import NDArray
+from openings import openings, wait_until_settled
 from small_datasets import noise_dataset, write_csv
 
 Columns = dict[str, NDArray[Any]]
@@ -138,29 +139,35 @@ def test_a_changed_list_is_noticed(program: Program, tmp_path: Path) -> None:
     dataset = noise_dataset(tmp_path, 4, (4, 5, 6))
     file = tmp_path / "studies.txt"
 
-    def settled(text: str, time: int) -> list[str]:
-        file.write_text(text, encoding="utf-8")
-        for path in [*dataset.folder.parent.rglob("*"), dataset.folder.parent]:
-            os.utime(path, (1_600_000_000,) * 2)
-        os.utime(file, (time, time))
+    def selected() -> list[str]:
         return samples(planned(program, dataset, "--studies", file))
 
-    assert settled("v01\n", 1_600_000_000) == ["v01"]
-    assert settled("v02\n", 1_600_000_000) == ["v01"], "the plan was not saved: this test shows nothing"
-    assert settled("v02\n", 1_600_000_001) == ["v02"]
+    for study in ("v01", "v02"):
+        file.write_text(f"{study}\n", encoding="utf-8")
+        os.utime(file, (1_600_000_000,) * 2)
+        assert selected() == [study]
+        wait_until_settled()
+        assert selected() == [study]
+        with openings([dataset.reports]) as opened:
+            assert selected() == [study]
+            assert opened() == set(), "the plan was not saved: this test shows nothing"
 
 
 def test_a_part_forgets_nothing_of_the_whole(program: Program, tmp_path: Path) -> None:
-    """What was found in the other volumes is kept; shown by one that has rotted without a trace since."""
+    """What was found in the other volumes is kept: they are not opened again."""
     dataset = noise_dataset(tmp_path, 4, (4, 5, 6))
-    for path in dataset.folder.rglob("*.npz"):
-        os.utime(path, (1_600_000_000,) * 2)
+    wait_until_settled()
     assert len(samples(planned(program, dataset))) == 4
-    rotten = dataset.folder / "v00.npz"
-    rotten.write_bytes(bytes(rotten.stat().st_size))
-    os.utime(rotten, (1_600_000_000,) * 2)
-    assert len(samples(planned(program, dataset, "--where", "a == 1"))) == 2
-    assert len(samples(planned(program, dataset, "--limit", 3))) == 3
+    with openings(dataset.volumes()) as opened:
+        os.utime(dataset.folder / "v01.npz")  # one of the part, so that there is something to save
+        assert len(samples(planned(program, dataset, "--where", "a == 1"))) == 2
+        assert opened() == {"v01.npz"}
+        wait_until_settled()
+        assert len(samples(planned(program, dataset, "--limit", 2))) == 2
+        opened()
+        dataset.labels.write_text(dataset.labels.read_text())  # no saved plan is used, the findings are
+        assert len(samples(planned(program, dataset))) == 4
+        assert opened() == set()
 
 
 def test_mistakes(program: Program, small: Dataset, base: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from harness import Program, digest
 from small_datasets import noise_dataset
-from test_damage import BLOCK, LARGE, Case, cut, exchange, overwrite
+from test_damage import BLOCK, LARGE, Case, cut, exchange, flip, overwrite, rewrite
 
 # Prints the digest of each block as it goes, because a page that cannot be had ends the process with SIGBUS.
 READ = """
@@ -39,7 +39,7 @@ for at in range(start, stop, block):
 
 
 @pytest.mark.parametrize(("page_cache", "how"), [("on", "handle"), ("on", "mapped"), ("off", "handle")])
-@pytest.mark.parametrize("change", [overwrite, exchange, cut, Path.unlink])
+@pytest.mark.parametrize("change", [overwrite, rewrite, flip, exchange, cut, Path.unlink])
 def test_readers_who_have_begun(
     program: Program, tmp_path: Path, change: Callable[[Path], None], page_cache: str, how: str
 ) -> None:

@@ -111,6 +111,11 @@ impl SeekTable {
         Ok(parsed)
     }
 
+    /// The CRC-32 of the rendered table, which tells two contents apart; `None` if a block has no checksum in it.
+    pub fn crc(&self) -> Option<u32> {
+        self.blocks.iter().all(|block| block.checksum.is_some()).then(|| crc32fast::hash(&self.render()))
+    }
+
     /// The plain bytes of all blocks together.
     pub fn plain_len(&self) -> u64 {
         self.blocks.last().map_or(0, |last| last.plain.end)

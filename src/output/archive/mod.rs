@@ -151,7 +151,7 @@ impl OpenShard<'_> {
             return Ok(VolumeMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
         }
         let table = read_table(self.path, self.file, offset, member.len)?;
-        let storage = Storage::Blocks { packed_len: member.len, largest: table.largest() };
+        let storage = Storage::Blocks { packed_len: member.len, largest: table.largest(), table_crc: table.crc() };
         Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }
