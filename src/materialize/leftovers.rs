@@ -30,8 +30,8 @@ pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Vec<Strin
         // A run that writes files common to all shards holds the lock of the whole folder, so no other run does now.
         let becomes = path.with_file_name(partial.output);
         let is_common = index_files::common(folder).any(|(_, common)| common == becomes);
-        let is_in_folder = path.parent() == Some(folder);
-        if !is_common && !(is_in_folder && is_of_part(partial.output, part)) {
+        let is_ours = is_common || path.parent() == Some(folder) && is_of_part(partial.output, part);
+        if !is_ours {
             continue;
         }
         if partial.is_left(&path) || (clean && !is_locked(&path)) {
