@@ -193,8 +193,8 @@ impl Read {
         (self.done)(Ok(self.answer.into_bytes()));
     }
 
-    /// Adds voxels that are in the cache. `None` if the read is not to go on here: the cache calls [`Wait::ready`] when
-    /// the voxels are there, or the read was answered with an error.
+    /// Adds voxels that are in the cache. `None` if the read is not to go on here: the cache calls [`Waiter::ready`]
+    /// when the voxels are there, or the read was answered with an error.
     fn take(self: Box<Self>, Voxels { key, range, .. }: Voxels) -> Option<Box<Self>> {
         let state = self.state.clone();
         let reader = self.cursor.as_ref().map(|cursor| cursor.id());
