@@ -86,10 +86,10 @@
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
 //!   list); `bench` (a temporary folder); `run` (the folders of `--at`); a mount's log (`commands/daemon.rs`); the
-//!   user's cache folder ([`base::user_cache`]). Shards, manifests and indexes appear whole, by [`base::durable`];
-//!   journals and logs grow by lines; the user cache and the list of `--sources` are renamed into place. Nothing is
-//!   ever written into a data folder, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
-//!   `commands/run/namespace.rs`.
+//!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
+//!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
+//!   for the disk. Nothing is ever written into a data folder, or through a mount. Kernel settings are in
+//!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
@@ -15,6 +15,11 @@ use crate::error::{Error, Result};
 const ALIGNMENT: usize = 4096;
 /// Names that are tried for an unfinished file: a process may write several of one output name, one after the other.
 const ATTEMPTS: u32 = 16;
+
+/// Permissions of a file, of which the user's umask takes some away.
+const FOR_ALL: u32 = 0o666;
+/// Permissions of a file that the user alone may read.
+const FOR_USER: u32 = 0o600;
 
 /// A file under a temporary name. It is removed if it is dropped before [`PartialFile::publish`].
 pub struct PartialFile<'a> {
@@ -32,11 +37,15 @@ impl<'a> PartialFile<'a> {
     /// # Errors
     /// [`Error::Io`] if the file cannot be created.
     pub fn create(folder: &'a Path, name: &str) -> Result<Self> {
+        Self::create_for(folder, name, FOR_ALL)
+    }
+
+    fn create_for(folder: &'a Path, name: &str, mode: u32) -> Result<Self> {
         let writer = Writer::this_process();
         let mut attempt = 0;
         let (path, file) = loop {
             let path = folder.join(writer.name(name, attempt));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
                 Ok(file) => break (path, file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(Error::io(&path, "create the file", error)),
@@ -146,7 +155,18 @@ fn interfered(path: &Path) -> Error {
 /// # Errors
 /// [`Error::Io`] if the file cannot be written, or there is no memory.
 pub fn publish(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    let mut partial = PartialFile::create(folder, name)?;
+    write_whole(PartialFile::create(folder, name)?, content)
+}
+
+/// Writes a whole small file, atomically and durably, readable for the user only: study ids are patient data.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_private(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    write_whole(PartialFile::create_for(folder, name, FOR_USER)?, content)
+}
+
+fn write_whole(mut partial: PartialFile<'_>, content: &[u8]) -> Result<()> {
     let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
         .map_err(|error| Error::system("get memory to write a file", error))?;
     block[..content.len()].copy_from_slice(content);

@@ -47,6 +47,7 @@ fn write(file: &Path, content: &impl Serialize) -> std::io::Result<()> {
     let content = postcard::to_stdvec(content).map_err(std::io::Error::other)?;
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Not by `base::durable`: a file that a crash loses is made again, and waiting for the disk would delay each start.
     // A name of its own for each process, of other hosts as well: they may share the folder.
     let partial = folder.join(Writer::this_process().name(&file_name(file), 0));
     let mut output = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;

@@ -1,7 +1,6 @@
 //! `ctwds-fs verify --sources`: finds the volumes that cannot be read, before anything is made of them.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use serde::Serialize;
 
 use super::progress::Bar;
 use super::shared::make_new_plan;
+use crate::base::durable::publish_private;
+use crate::base::files::file_name;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
@@ -152,17 +153,13 @@ fn check_left_out(
     })
 }
 
-/// Writes a file whole or not at all, readable for the user only: study ids are patient data.
+/// Writes the list whole or not at all, readable for the user only.
 ///
 /// # Errors
 /// The file cannot be written; a file of that name that existed before is kept.
 fn store(path: &Path, content: &[u8]) -> Result<()> {
-    let failed = |error| Error::io(path, "write the list", error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    publish_private(folder, &file_name(path), content)
 }
 
 /// Prints the report as text or JSON.

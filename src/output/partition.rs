@@ -96,8 +96,8 @@ impl Partition {
     ///
     /// # Errors
     /// [`Error::Refused`] if the environment names no part of that many, of this job or of the last in its array. The
-    /// number of parts is never taken from the environment: an array that is submitted again for two of its indexes must
-    /// not change it.
+    /// number of parts is never taken from the environment: an array that is submitted again for two of its indexes
+    /// must not change it.
     pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Part> {
         let of = match self {
             Self::Given(part) => return Ok(part),

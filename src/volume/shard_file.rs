@@ -1,8 +1,8 @@
 //! Volumes in finished shard files: reads a volume's member, plain or in blocks, as the plain bytes of that member.
 //!
 //! Plain bytes have no checksum of their own; of blocks, each is checked before any of it is handed on. So a file of
-//! which only the ctime differs is read on where the volume stands in blocks, and the seek table with their checksums is
-//! the planned one; a plain volume in it counts as changed.
+//! which only the ctime differs is read on where the volume stands in blocks, and the seek table with their checksums
+//! is the planned one; a plain volume in it counts as changed.
 
 use std::fs::File;
 use std::ops::Range;
