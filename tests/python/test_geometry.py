@@ -82,9 +82,10 @@ def test_every_spelling_of_a_spacing(program: Program, tmp_path: Path) -> None:
         npz = from_npz(dataset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ways = [{sample[3]: sample[0].numpy() for sample in way} for way in (
-            from_shards(made), from_shards(stored, on_error="skip"), [npz[n] for n in range(len(npz))]
-        )]  # fmt: skip
+        ways = [
+            {sample[3]: sample[0].numpy() for sample in way}
+            for way in (from_shards(made), from_shards(stored, on_error="skip"), [npz[n] for n in range(len(npz))])
+        ]
     for way in ways:
         assert sorted(way) == sorted(usable)
     for study, (height, width) in usable.items():
