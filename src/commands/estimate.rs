@@ -29,7 +29,8 @@ pub(super) struct EstimateReport {
     f32_bytes: u64,
     kinds: Vec<Estimate>,
     /// The kinds that `materialize` refuses until the user decides, and why.
-    doubts: Vec<(Kind, String)>,
+    #[serde(rename = "doubts")] // the name that version 0.1 gave it in --json
+    mismatches: Vec<(Kind, String)>,
     /// The kinds that could not be estimated, and why.
     failed: Vec<(Kind, String)>,
 }
@@ -51,13 +52,13 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let studies: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
     let (npz_bytes, f32_bytes) = estimate::source_bytes(&studies);
     let (seed, cores, volumes) = (request.seed, request.cores, studies.len());
-    let (kinds, doubts, failed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut report = EstimateReport { seed, cores, volumes, npz_bytes, f32_bytes, kinds, doubts, failed };
+    let (kinds, mismatches, failed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut report = EstimateReport { seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, failed };
     let bar = Bar::new();
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         let plan = plan_of(plan, &options)?;
-        report.doubts.extend(value_check::find(&plan, &options)?.map(|doubt| (kind, doubt)));
+        report.mismatches.extend(value_check::find(&plan, &options)?.map(|mismatch| (kind, mismatch)));
         bar.begin(&format!("{} volumes", name(kind)), estimate::work(&plan, &slots));
         match estimate(plan, &slots, &request, |bytes| bar.advance(bytes)) {
             Ok(estimate) => report.kinds.push(estimate),
@@ -108,7 +109,7 @@ impl EstimateReport {
         for kind in &self.kinds {
             kind.codecs.iter().for_each(|packed| line(&mut text, kind, packed));
         }
-        for (kind, why) in &self.doubts {
+        for (kind, why) in &self.mismatches {
             let _ = writeln!(text, "  {:13} materialize asks first: {why}", name(*kind));
         }
         for (kind, why) in &self.failed {

@@ -34,7 +34,7 @@ pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Pla
 
 fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
     match value_check::find(&plan, &args.kind())? {
-        Some(doubt) => Err(Error::Refused(doubt)),
+        Some(mismatch) => Err(Error::Refused(mismatch)),
         None => Ok(plan),
     }
 }

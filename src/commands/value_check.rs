@@ -23,21 +23,21 @@ const NAMED: usize = 5;
 /// [`crate::error::Error::Io`] or [`crate::error::Error::Malformed`] if a volume cannot be read.
 pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
     let looked_at: Vec<&Sample> = choose(plan, asked);
-    let doubts = try_map(&looked_at, available_cores(), |sample| match sample.study() {
+    let mismatches = try_map(&looked_at, available_cores(), |sample| match sample.study() {
         Some(study) => check_values(&plan.dataset.root.join(&sample.path), &study.array, &study.recipe),
         None => Ok(None),
     })?;
     let mut found: BTreeMap<ValueMismatch, Vec<&Sample>> = BTreeMap::new();
-    for (sample, doubt) in looked_at.iter().zip(doubts) {
-        if let Some(doubt) = doubt {
-            found.entry(doubt).or_default().push(sample);
+    for (sample, mismatch) in looked_at.iter().zip(mismatches) {
+        if let Some(mismatch) = mismatch {
+            found.entry(mismatch).or_default().push(sample);
         }
     }
-    let Some((doubt, samples)) = found.into_iter().next() else { return Ok(None) };
+    let Some((mismatch, samples)) = found.into_iter().next() else { return Ok(None) };
     let names: Vec<&str> = samples.iter().take(NAMED).map(|sample| sample.study_id.as_str()).collect();
     let more = if samples.len() > NAMED { ", …" } else { "" };
     let who = format!("{} of {} volumes looked at ({}{more})", samples.len(), looked_at.len(), names.join(", "));
-    Ok(Some(match doubt {
+    Ok(Some(match mismatch {
         ValueMismatch::AlreadyHu => format!(
             "{who} hold HU already, which the slope and intercept of the metadata table would shift; \
              --rescale none takes the values as they are, --rescale table applies the table all the same"
