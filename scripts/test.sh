@@ -9,7 +9,7 @@ Usage: scripts/test.sh [--quick | --help]
 
   (no option)  every check, as continuous integration runs it
   --quick      format, lint, types, Rust unit tests, the rules of tests/tidy, and some Python tests with the debug build:
-               half a minute, once the Rust code is compiled
+               under a minute, once the Rust code is compiled
   --help       this text
 
 CTWDS_SKIP_FUSE=1 leaves out what needs a mount; a machine without /dev/fuse fails otherwise.

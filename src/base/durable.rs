@@ -145,7 +145,7 @@ impl<'a> PartialFile<'a> {
 fn interfered(path: &Path) -> Error {
     Error::Refused(format!(
         "{}: another process has removed, changed or replaced this file while it was written; end the other run (if no \
-         lock keeps it out, the file system lacks flock) and run the same command again with --recheck",
+         lock keeps it out, the file system lacks flock) and run the same command again, materialize with --recheck",
         path.display()
     ))
 }
