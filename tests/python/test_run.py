@@ -29,14 +29,16 @@ from harness import (
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
-# Prints its own process and that of the mount, says so, and waits for a signal.
+# Prints its own process and that of the mount, and waits for a signal. It sleeps in short pieces: Python runs a handler
+# only between two calls, and a signal that comes just before one long sleep begins would be heard at its end.
 WAIT = """
 import os, signal, sys, time
 for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"):
     signal.signal(getattr(signal, name), lambda number, _: (print("got", number, flush=True), sys.exit(40 + number)))
 mount = [line.split()[0] for line in open("/proc/self/mounts") if line.split()[1] == sys.argv[1]]
 print(os.getpid(), mount[0].split(":")[1], flush=True)
-time.sleep(100)
+for _ in range(1000):
+    time.sleep(0.1)
 """
 
 
