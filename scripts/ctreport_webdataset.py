@@ -16,9 +16,12 @@ shards or NPZ files hold instead of volumes, as float32, and the volumes are emp
 
 Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
 steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
-No shard tells that its `stored` or `rescaled` volumes come from arrays that were resampled before (`volume`, `arr_0`):
-say it with `dialect`, or they are resampled again (what can be seen to be such is refused); or mount them as
-`preprocessed`.
+
+HU. Some data sets hold HU already, which slope and intercept of their table would shift. By default (`rescale="auto"`)
+the verdict of `manifest.json` decides, which ctwds-fs finds by looking at some volumes; where there is none, and for
+NPZ, the same look is taken here. Volumes of one slope and intercept that hold both are an error. `manifest.json` also
+tells which arrays were resampled before (`volume`, `arr_0`). Shards of version 0.1 or of the original converter do not:
+say it with `dialect`, or they are resampled again (what can be seen to be such is refused).
 
 Memory. Each worker holds `buffer_size` volumes as its shard has them (float16: 110 MB each if preprocessed, 137 MB if
 stored with 512 x 512 x 261 voxels), and `prefetch_factor` batches and one more in /dev/shm: 221 MB a volume as float32,
@@ -89,10 +92,16 @@ CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wai
 HUGE_PAGE = 2 << 20
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
+# What a look at the first values of a volume goes by: as src/volume/value_check.rs and src/plan/values.rs do.
+LOOK = 4 << 20  # bytes
+LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and of a data set
+AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
+SHARE = 0.02  # of the values that is no accident
 
 Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
 Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
 Rescale = str | Sequence[float]
+Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
 AnyPath = str | os.PathLike[str]
 
 
@@ -116,39 +125,111 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     return value
 
 
+# ------------------------------------------------------------------------------------------ what makes HU of the values
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the values of an array are: its dialect, and what makes HU of them."""
+
+    dialect: str = ""
+    rescale: Rescale = "table"
+
+
+def table_pair(meta: Mapping[str, Any]) -> Pair:
+    """Slope and intercept of a sample's metadata."""
+    return decimal(str(meta.get("RescaleSlope"))), decimal(str(meta.get("RescaleIntercept")))
+
+
+def look_at(values: NDArray[Any], pair: Pair) -> str:
+    """What the first values of a volume show: "hu", "stored" (a slope and an intercept make HU of them), or ""."""
+    if None in pair or values.size == 0:
+        return ""
+    x = values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        hu = x * np.float32(pair[0]) + np.float32(pair[1])
+
+    def share(found: NDArray[Any]) -> float:
+        return float(np.count_nonzero(found)) / x.size
+
+    def within(array: NDArray[Any], bounds: tuple[int, int]) -> NDArray[Any]:
+        return (bounds[0] <= array) & (array <= bounds[1])
+
+    air = within(x, AIR)
+    # Padding of -2000 is below everything once mapped, but it is no air before.
+    if share(air) > SHARE and 2 * share(air & (hu < LOWEST)) > share(air):
+        return "hu"
+    below = share((x >= LOWEST) & (hu < LOWEST))
+    return "stored" if share(within(hu, AIR)) > SHARE and share(within(hu, TISSUE)) > SHARE and below <= SHARE else ""
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread over them."""
+    count = min(count, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
+
+
+def decide(shown: Mapping[Pair, Sequence[tuple[str, str]]]) -> dict[Pair, Rescale]:
+    """What makes HU of the values of each slope and intercept, where the volumes show it: of each the study, and what
+    `look_at` says."""
+    decided: dict[Pair, Rescale] = {}
+    warned: list[str] = []
+    for pair, looks in shown.items():
+        hu, stored = ([study for study, what in looks if what == kind] for kind in ("hu", "stored"))
+        if hu and stored:
+            raise LoaderError(
+                f"of {len(looks)} volumes looked at with slope {pair[0]} and intercept {pair[1]}, {len(hu)} hold HU "
+                f"already ({', '.join(hu[:3])}) and {len(stored)} hold stored values ({', '.join(stored[:3])}), so "
+                "that one table is wrong for some: correct the table, or leave out one sort; rescale='none' or 'table' "
+                "takes all alike"
+            )
+        if hu or stored:
+            decided[pair] = "none" if hu else "table"
+        warned += hu
+    if warned:
+        warnings.warn(
+            f"{len(warned)} of {sum(map(len, shown.values()))} volumes looked at ({', '.join(warned[:3])}) hold HU "
+            "already, which slope and intercept of the metadata would shift: they are taken as they are; "
+            "rescale='none' says so without this warning, rescale='table' that the table holds all the same",
+            stacklevel=4,
+        )
+    return decided
+
+
 # ------------------------------------------------------------------------------------------------ volumes and samples
 
 
 @dataclass(frozen=True)
 class Steps:
     """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
-    stored values: "table" (the sample's own slope and intercept), "none" (they are HU), or a slope and an intercept.
+    stored values: "auto" (see the module), "table" (the sample's own slope and intercept), "none" (they are HU), or a
+    slope and an intercept.
     `rescaled` and `preprocessed` volumes are HU already: nothing but the table's 1 and 0 is applied to them."""
 
     shape: Sequence[int] = SHAPE
     spacing: Sequence[float] = SPACING
     dtype: torch.dtype = torch.float32
-    rescale: Rescale = "table"
+    rescale: Rescale = "auto"
     use_embedding: bool = False
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, (torch.float32, torch.float16))
         if isinstance(self.rescale, str) or len(self.rescale) != 2:
-            choice("rescale (or a slope and an intercept)", self.rescale, ("table", "none"))
+            choice("rescale (or a slope and an intercept)", self.rescale, ("auto", "table", "none"))
         else:
             linear(float(self.rescale[0]), float(self.rescale[1]), "rescale")
 
-    def apply(self, array: NDArray[Any], meta: Mapping[str, Any], dialect: str, out: torch.Tensor) -> None:
+    def apply(self, array: NDArray[Any], meta: Mapping[str, Any], unit: Unit, out: torch.Tensor) -> None:
         """Fill `out` (1, D, H, W) from an array of a dialect, or one (H, W, D) that only wants a crop ("done")."""
-        if dialect == "native":
-            volume = self._normalized(array, meta)
-        elif dialect == "done":
+        if unit.dialect == "native":
+            volume = self._normalized(array, meta, unit.rescale)
+        elif unit.dialect == "done":
             volume = torch.from_numpy(array).permute(2, 0, 1)
         else:
             volume = torch.from_numpy(array.astype(np.float32))
             volume = (
                 volume.clamp_(-1, 1)
-                if dialect == "normalized"
+                if unit.dialect == "normalized"
                 else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
             )
         source, target = [], []
@@ -160,17 +241,9 @@ class Steps:
             out.fill_(-1)
         transpose(volume[tuple(source)], out[0][tuple(target)])
 
-    def slope_and_intercept(self, meta: Mapping[str, Any]) -> tuple[float, float]:
-        """What makes HU of the values of a sample."""
-        if self.rescale == "table" or meta.get("volume_kind") == "rescaled":
-            return linear(
-                number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata"
-            )
-        return (1.0, 0.0) if self.rescale == "none" else (float(self.rescale[0]), float(self.rescale[1]))
-
-    def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any]) -> torch.Tensor:
+    def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any], rescale: Rescale) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
-        slope, intercept = self.slope_and_intercept(meta)
+        slope, intercept = slope_and_intercept(meta, rescale)
         height, width, depth = voxel_spacing(meta)
         volume = torch.empty(array.shape[2], *array.shape[:2])
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
@@ -191,7 +264,7 @@ class Steps:
         self,
         array: NDArray[Any],
         meta: Mapping[str, Any],
-        dialect: str,
+        unit: Unit,
         text: str,
         labels: NDArray[Any],
         out: torch.Tensor | None = None,
@@ -203,7 +276,7 @@ class Steps:
         if array.ndim != 3:
             raise LoaderError(f"its volume has the shape {array.shape}; is it an embedding (use_embedding)?")
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
-        self.apply(array, meta, dialect, volume)
+        self.apply(array, meta, unit, volume)
         return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
 
 
@@ -241,6 +314,13 @@ def linear(slope: float, intercept: float, whose: str) -> tuple[float, float]:
     if not math.isfinite(in_float32(slope)) or not math.isfinite(in_float32(intercept)):
         raise LoaderError(f"{whose}: slope {slope} and intercept {intercept} are beyond float32")
     return slope, intercept
+
+
+def slope_and_intercept(meta: Mapping[str, Any], rescale: Rescale) -> tuple[float, float]:
+    """What makes HU of the values of a sample; of those that are HU by their kind, nothing but their own 1 and 0."""
+    if rescale in ("auto", "table") or meta.get("volume_kind") == "rescaled":
+        return linear(number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata")
+    return (1.0, 0.0) if rescale == "none" else (float(rescale[0]), float(rescale[1]))
 
 
 def numbers(text: str) -> list[float] | None:
@@ -445,6 +525,30 @@ def complain(error: LoaderError, on_error: str, more: str = "") -> None:
     warnings.warn(f"left out: {error}{more}", stacklevel=2)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What a manifest says of the values of its shards: what makes HU of those of each slope and intercept, and the
+    dialects of the arrays by the keys of the samples, unless they are native."""
+
+    rescale: Mapping[Pair, Rescale]
+    dialects: Mapping[str, str]
+
+    @staticmethod
+    def of(manifest: Mapping[str, Any]) -> Recorded | None:
+        """None where the manifest is of version 0.1 or of the original converter. A value of another form raises
+        KeyError, TypeError or ValueError."""
+        if manifest.get("value_groups") is None:
+            return None
+        rescale: dict[Pair, Rescale] = {}
+        for group in manifest["value_groups"]:
+            text = str(group["rescale"])
+            rescale[float(group["rescale_slope"]), float(group["rescale_intercept"])] = (
+                text if text in ("table", "none") else [float(number) for number in text.split(",")]
+            )
+        samples = itertools.chain.from_iterable(shard["samples"] for shard in manifest["shards"])
+        return Recorded(rescale, {sample["key"]: sample["dialect"] for sample in samples if "dialect" in sample})
+
+
 @dataclass
 class RawSample:
     """A sample as its shard has it. `voxels` are in `buffer`, which belongs to the sample until it is done with."""
@@ -456,13 +560,20 @@ class RawSample:
     text: str
     labels: NDArray[Any]
     buffer: Buffer
+    recorded: Recorded | None = None
 
     def dialect(self, source: str | None, shape: Sequence[int]) -> str:
-        """What its array holds, as it comes from one of the dialect `source`. Shards of the original converter do not
-        tell their kind: those of preprocessed volumes have no slope."""
+        """What its array holds, as it comes from one of the dialect `source`; by default the recorded one. Shards of
+        the original converter do not tell their kind: those of preprocessed volumes have no slope."""
         kind = self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed")
         if kind == "preprocessed":
             return "done"
+        if source is None and self.recorded:
+            source = self.recorded.dialects.get(self.key, "native")
+            if source not in DIALECTS:
+                raise LoaderError(
+                    f"{self.key} ({self.study_id}): what does its array hold? Give dialect ({', '.join(DIALECTS)})"
+                )
         if source is None:
             self._refuse_resampled(kind, shape)
         return "hu" if kind == "rescaled" and source == "normalized" else source or "native"
@@ -606,10 +717,11 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard and how many samples it has, if a manifest says so."""
+    """A shard, how many samples it has, and what their values are, if a manifest says so."""
 
     path: str
     samples: int | None
+    recorded: Recorded | None = None
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -649,29 +761,55 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
     return paths
 
 
-def manifest_counts(folder: str) -> dict[str, int]:
-    """How many samples the shards of a folder have, by name, as `manifest.json` says; none where there is no such
-    file."""
+def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None]:
+    """How many samples the shards of a folder have, by name, and what their values are, as `manifest.json` says;
+    nothing where there is no such file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
             manifest = json.load(file)
         if "shards" in manifest:
-            return {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
+            return {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}, Recorded.of(manifest)
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
-        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}
+        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None
     except FileNotFoundError:
-        return {}
+        return {}, None
     except (ValueError, KeyError, TypeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 
 
-def with_counts(paths: Iterable[str]) -> list[Shard]:
+def with_manifests(paths: Iterable[str]) -> list[Shard]:
     """The shards of some paths."""
     parts = [os.path.split(path) for path in paths]
-    counts = {folder: manifest_counts(folder) for folder in {folder for folder, _ in parts}}
-    return [Shard(os.path.join(folder, name), counts[folder].get(name)) for folder, name in parts]
+    manifests = {folder: read_manifest(folder) for folder in {folder for folder, _ in parts}}
+    shards = []
+    for folder, name in parts:
+        counts, recorded = manifests[folder]
+        shards.append(Shard(os.path.join(folder, name), counts.get(name), recorded if name in counts else None))
+    return shards
+
+
+def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
+    """JSON and first values of the first sample of a shard; no values where they cannot be seen without reading more
+    of them."""
+    found: dict[str, bytes] = {}
+    key, offset = None, 0
+    with open(path, "rb", buffering=0) as file:
+        while (header := parse_header(file.read(BLOCK))) is not None:
+            name, size = header
+            if key not in (None, name.partition(".")[0]):
+                break
+            key, _, suffix = name.partition(".")
+            found[suffix] = file.read(min(size, LOOK // 2 + BLOCK))
+            offset += BLOCK + -(-size // BLOCK) * BLOCK
+            file.seek(offset)
+    meta = json.loads(next(found[suffix] for suffix in ("json", "meta.json") if suffix in found))
+    begin = io.BytesIO(found.get("bin") or found.get("volume.npy") or b"")
+    if "volume.npy" in found:
+        np.lib.format.read_magic(begin)
+        np.lib.format.read_array_header_1_0(begin)
+    return meta, np.frombuffer(begin.read(LOOK // 2), "<f2")
 
 
 # --------------------------------------------------------------------------------------------------- epochs and loaders
@@ -996,7 +1134,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         dtype: torch.dtype = torch.float32,
         shape: Sequence[int] = SHAPE,
         spacing: Sequence[float] = SPACING,
-        rescale: Rescale = "table",
+        rescale: Rescale = "auto",
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
@@ -1014,8 +1152,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
                 f"epoch_length is {epoch_length}; it is the samples of a rank in an epoch, 1 or more, or None"
             )
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
-        self.shards = with_counts(shard_paths(shard_pattern))
+        self.shards = with_manifests(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
+        self._decided = self._look_at_shards()
         self.views = self._find_views() if self.shuffle and not resampled else []
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
@@ -1026,6 +1165,30 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         self._told = torch.zeros(3, dtype=torch.int64).share_memory_()
         self._worker_epoch: int | None = None  # of the iteration before, in a worker
         self._worker_heard = 0
+
+    def _look_at_shards(self) -> dict[Pair, Rescale]:
+        """What makes HU of the values of shards whose manifest does not say it."""
+        silent = [shard for shard in self.shards if shard.recorded is None]
+        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
+            return {}
+        shown: dict[Pair, list[tuple[str, str]]] = {}
+        for shard in spread(silent, LOOKS_IN_ALL):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # reading it says why
+                meta, values = peek(shard.path)
+                if meta.get("volume_kind", "stored") == "stored" and "RescaleSlope" in meta:
+                    shown.setdefault(pair := table_pair(meta), []).append((meta["study_id"], look_at(values, pair)))
+        return decide(shown)
+
+    def _unit(self, raw: RawSample) -> Unit:
+        """What the values of a sample are."""
+        dialect, pair = raw.dialect(self.dialect, self.steps.shape), table_pair(raw.meta)
+        if self.steps.rescale != "auto" or dialect != "native":
+            return Unit(dialect, self.steps.rescale)
+        if raw.recorded and pair in raw.recorded.rescale:
+            return Unit(dialect, raw.recorded.rescale[pair])
+        if pair not in self._decided and look_at(raw.voxels.reshape(-1)[: LOOK // 4], pair) == "hu":
+            return Unit(dialect, "none")
+        return Unit(dialect, self._decided.get(pair, "table"))
 
     def _tell(self, begun: int | None = None) -> None:
         if begun is None:
@@ -1103,7 +1266,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     def _order(self, epoch: int) -> list[Shard]:
         shards = self.shards
         if self.views:
-            shards = with_counts(shard_paths(self.views[epoch % len(self.views)]))
+            shards = with_manifests(shard_paths(self.views[epoch % len(self.views)]))
         if self.shuffle and epoch >= len(self.views):
             shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
         return shards
@@ -1201,9 +1364,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             if place % self._batch_size == 0 and not self.steps.use_embedding:
                 batch, place = allocate((self._batch_size, 1, depth, height, width), self.steps.dtype), 0
             out = None if self.steps.use_embedding else batch[place]
-            dialect = "" if self.steps.use_embedding else raw.dialect(self.dialect, self.steps.shape)
+            unit = Unit() if self.steps.use_embedding else self._unit(raw)
             try:
-                sample = self.steps.sample(raw.voxels, raw.meta, dialect, raw.text, raw.labels, out)
+                sample = self.steps.sample(raw.voxels, raw.meta, unit, raw.text, raw.labels, out)
             except LoaderError as error:
                 complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
                 continue
@@ -1229,7 +1392,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
                 for raw in ShardReader(shard.path, pool, self.on_error):
-                    found = True
+                    found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:
                 return
@@ -1432,6 +1595,21 @@ class Study:
     labels: NDArray[Any]
 
 
+def first_values(npz: Any, name: str, size: int) -> NDArray[Any]:
+    """The first values of an array of an NPZ file, in the file's order: those in its first `size` bytes."""
+    member = name if name in npz.zip.namelist() else f"{name}.npy"
+    with npz.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version > (2, 0):  # NumPy has no public function for its header
+            return np.asarray(npz[name]).ravel(order="K")[:size]
+        if version == (1, 0):
+            _, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            _, _, dtype = np.lib.format.read_array_header_2_0(file)
+        content = file.read(size // dtype.itemsize * dtype.itemsize)
+    return np.frombuffer(content, dtype, len(content) // dtype.itemsize)
+
+
 class CTReportDataset(_Epochs):
     """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
@@ -1450,7 +1628,7 @@ class CTReportDataset(_Epochs):
         dtype: torch.dtype = torch.float32,
         shape: Sequence[int] = SHAPE,
         spacing: Sequence[float] = SPACING,
-        rescale: Rescale = "table",
+        rescale: Rescale = "auto",
         seed: int = 0,
         rank: int | None = None,
         world_size: int | None = None,
@@ -1479,7 +1657,7 @@ class CTReportDataset(_Epochs):
             if any(field in MISSING for field in fields) and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
             try:
-                self.steps.slope_and_intercept(meta), voxel_spacing(meta)
+                slope_and_intercept(meta, self.steps.rescale), voxel_spacing(meta)
             except LoaderError as error:
                 if self._needs_meta(path):
                     unusable.append(f"{study}: {error}")
@@ -1495,16 +1673,34 @@ class CTReportDataset(_Epochs):
             raise LoaderError(
                 f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files"
             )
+        self._decided = self._look_at_volumes()
+
+    def _look_at_volumes(self) -> dict[Pair, Rescale]:
+        """What makes HU of the values, by a look at the volumes that ctwds-fs looks at."""
+        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
+            return {}
+        groups: dict[Pair, list[Study]] = {}
+        for study in self.studies:
+            groups.setdefault(table_pair(study.meta), []).append(study)
+        chosen = [(pair, study) for pair, studies in groups.items() for study in spread(studies, LOOKS_OF_EACH)]
+        shown: dict[Pair, list[tuple[str, str]]] = {}
+        for pair, study in chosen[:LOOKS_IN_ALL]:
+            with contextlib.suppress(LoaderError):  # loading it says why
+                values, dialect = self._load(study.path, LOOK)
+                what = look_at(values, pair) if dialect == "native" else ""
+                shown.setdefault(pair, []).append((study.meta["study_id"], what))
+        return decide(shown)
 
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
 
-    def _load(self, path: str) -> tuple[NDArray[Any], str]:
-        """The array of voxels, and its dialect."""
+    def _load(self, path: str, look: int | None = None) -> tuple[NDArray[Any], str]:
+        """The array of voxels, or its first values in a row if `look` says how many bytes of it to read, and its
+        dialect."""
         try:
             with np.load(path, allow_pickle=False) as npz:
                 name = next((known for known in ("data", "volume", "arr_0") if known in npz.files), npz.files[0])
-                array = npz[name]
+                array = npz[name] if look is None else first_values(npz, name, look)
         except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
         known = {"data": "native"}
@@ -1527,7 +1723,9 @@ class CTReportDataset(_Epochs):
         study = self.studies[index]
         array, dialect = self._load(study.path)
         try:
-            return self.steps.sample(np.asarray(array, np.float32), study.meta, dialect, study.text, study.labels)
+            rescale = self._decided.get(table_pair(study.meta), self.steps.rescale)
+            unit, array = Unit(dialect, rescale), np.asarray(array, np.float32)
+            return self.steps.sample(array, study.meta, unit, study.text, study.labels)
         except (LoaderError, ValueError) as error:
             raise LoaderError(f"{study.path}: {error}") from error
 

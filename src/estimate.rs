@@ -109,7 +109,7 @@ pub fn plan_of(plan: &Plan, options: &KindOptions) -> Result<Plan> {
         },
         Origin::Finished(_) => false,
     });
-    Plan::new(dataset, plan.options)
+    Ok(Plan::new(dataset, plan.options)?.with_values(plan.values.clone()))
 }
 
 /// Chooses the volumes that are made, by their slots: the same ones for every kind.

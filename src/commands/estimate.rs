@@ -38,8 +38,7 @@ pub(super) struct EstimateReport {
 /// Measures volumes of the plan in each kind; the options besides the kind are those that were `asked` for.
 ///
 /// # Errors
-/// A plan of a kind cannot be made, or a volume's values cannot be checked. A volume that cannot be made is no
-/// error: its kind is listed as failed.
+/// A plan of a kind cannot be made. A volume that cannot be made is no error: its kind is listed as failed.
 pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> Result<EstimateReport> {
     let request = Request {
         samples: args.estimate_samples.unwrap_or(SAMPLES) as usize,
@@ -58,7 +57,8 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         let plan = plan_of(plan, &options)?;
-        report.mismatches.extend(value_check::find(&plan, &options)?.map(|mismatch| (kind, mismatch)));
+        let problem = value_check::problem(&plan, &options).filter(|problem| problem.is_fatal);
+        report.mismatches.extend(problem.map(|problem| (kind, problem.message)));
         bar.begin(&format!("{} volumes", name(kind)), estimate::work(&plan, &slots));
         match estimate(plan, &slots, &request, |bytes| bar.advance(bytes)) {
             Ok(estimate) => report.kinds.push(estimate),

@@ -19,8 +19,9 @@ use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
     let kind = args.dataset.kind();
-    if let Some(mismatch) = value_check::find(&plan, &kind)? {
-        eprintln!("ctwds-fs: warning: {mismatch}; mount and materialize refuse these volumes until then");
+    if let Some(problem) = value_check::problem(&plan, &kind) {
+        let until = if problem.is_fatal { "; mount and materialize refuse these volumes until then" } else { "" };
+        eprintln!("ctwds-fs: warning: {}{until}", problem.message);
     }
     let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
     let output = match (&report, args.json) {

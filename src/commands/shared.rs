@@ -27,16 +27,19 @@ pub(super) const LISTED: usize = 20;
 /// Plans a data set, or the finished `shards`, and prints warnings.
 ///
 /// # Errors
-/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values that contradict their recipe.
+/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can be
+/// made.
 pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
     check_values(args, make_plan_unchecked(args, shards)?)
 }
 
 fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
-    match value_check::find(&plan, &args.kind())? {
-        Some(mismatch) => Err(Error::Refused(mismatch)),
-        None => Ok(plan),
+    match value_check::problem(&plan, &args.kind()) {
+        Some(problem) if problem.is_fatal => return Err(Error::Refused(problem.message)),
+        Some(problem) => eprintln!("ctwds-fs: warning: {}", problem.message),
+        None => {}
     }
+    Ok(plan)
 }
 
 /// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
@@ -46,10 +49,13 @@ fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
 /// The errors of [`make_plan`].
 pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
     let (config, options) = args.resolve()?;
-    check_values(args, with_warnings(Plan::new(Dataset::scan(&config)?, options)?))
+    let dataset = Dataset::scan(&config)?;
+    let values = value_check::look(&dataset, &args.kind())?;
+    check_values(args, with_warnings(Plan::new(dataset, options)?.with_values(Some(values))))
 }
 
-/// Plans a data set, or the finished `shards`, and prints warnings; the values of volumes are not checked.
+/// Plans a data set, or the finished `shards`, and prints warnings; what the values of volumes show is for the caller
+/// to judge.
 ///
 /// # Errors
 /// The data set or the shards cannot be used or read.
@@ -58,7 +64,7 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
         return archive::plan(folder, SCANNERS);
     }
     let (config, options) = args.resolve()?;
-    Ok(with_warnings(Plan::load_or_make(&config, options)?))
+    Ok(with_warnings(Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &args.kind()))?))
 }
 
 fn with_warnings(plan: Plan) -> Plan {

@@ -1,73 +1,88 @@
-//! The value check: whether the values of volumes are what their recipes take them for. It runs before anything is made
-//! of the volumes.
-
-use std::collections::{BTreeMap, HashMap};
+//! The value check: whether the values of volumes are what their recipes, and the readers of shards, take them for. It
+//! runs before anything is made of the volumes.
 
 use crate::base::parallel::{available_cores, try_map};
-use crate::dataset::Sample;
+use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::volume::{KindOptions, Recipe, Rescale, ValueMismatch, check_values};
+use crate::plan::values::{Found, ValueGroup, groups};
+use crate::volume::{Kind, KindOptions, Values, check_values};
 
-/// The most volumes that are checked of one slope and intercept.
-const OF_EACH: usize = 8;
-/// The most volumes that are checked in all.
-const IN_ALL: usize = 48;
-/// The number of studies that are named in the message.
-const NAMED: usize = 5;
-
-/// Checks volumes spread over the data set. If values contradict a recipe, a sentence says how, and what the user can
-/// do.
-///
-/// # Errors
-/// [`crate::error::Error::Io`] or [`crate::error::Error::Malformed`] if a volume cannot be read.
-pub(super) fn find(plan: &Plan, asked: &KindOptions) -> Result<Option<String>> {
-    let looked_at: Vec<&Sample> = choose(plan, asked);
-    let mismatches = try_map(&looked_at, available_cores(), |sample| match sample.study() {
-        Some(study) => check_values(&plan.dataset.root.join(&sample.path), &study.array, &study.recipe),
-        None => Ok(None),
-    })?;
-    let mut found: BTreeMap<ValueMismatch, Vec<&Sample>> = BTreeMap::new();
-    for (sample, mismatch) in looked_at.iter().zip(mismatches) {
-        if let Some(mismatch) = mismatch {
-            found.entry(mismatch).or_default().push(sample);
-        }
-    }
-    let Some((mismatch, samples)) = found.into_iter().next() else { return Ok(None) };
-    let names: Vec<&str> = samples.iter().take(NAMED).map(|sample| sample.study_id.as_str()).collect();
-    let more = if samples.len() > NAMED { ", …" } else { "" };
-    let who = format!("{} of {} volumes looked at ({}{more})", samples.len(), looked_at.len(), names.join(", "));
-    Ok(Some(match mismatch {
-        ValueMismatch::AlreadyHu => format!(
-            "{who} hold HU already, which the slope and intercept of the metadata table would shift; \
-             --rescale none takes the values as they are, --rescale table applies the table all the same"
-        ),
-        ValueMismatch::NotNormalized => {
-            format!("{who} hold values beyond ±1.5, which are not HU / 1000; --dialect hu or native says what they are")
-        }
-    }))
+/// Something that the values show and that the user should know.
+pub(super) struct ValueProblem {
+    /// A sentence that says what, and what the user can do.
+    pub(super) message: String,
+    /// Whether volumes would be made wrong, or cannot be read right, until the user decides.
+    pub(super) is_fatal: bool,
 }
 
-/// The volumes to check: some of each slope and intercept, spread over the data set; none if the user has decided what
-/// the values are.
-fn choose<'a>(plan: &'a Plan, asked: &KindOptions) -> Vec<&'a Sample> {
-    if asked.dialect.is_some() || asked.rescale != Rescale::Auto {
-        return Vec::new();
+/// Looks at the first values of some volumes of a data set.
+///
+/// # Errors
+/// [`crate::error::Error::Io`] if a volume cannot be read.
+pub(super) fn look(dataset: &Dataset, asked: &KindOptions) -> Result<Vec<ValueGroup>> {
+    groups(&dataset.samples, asked.rescale, |chosen| {
+        try_map(chosen, available_cores(), |sample| match sample.study() {
+            Some(study) => {
+                let path = dataset.root.join(&sample.path);
+                check_values(&path, &study.array, study.dialect, study.meta.geometry())
+            }
+            None => Ok(Values::Unclear),
+        })
+    })
+}
+
+/// What the volumes of a plan show that contradicts what they are taken for in a kind.
+pub(super) fn problem(plan: &Plan, asked: &KindOptions) -> Option<ValueProblem> {
+    let groups = plan.values.as_deref()?;
+    let is_stored = asked.kind == Kind::Stored;
+    if let Some(group) = groups.iter().find(|group| group.is_mixed()) {
+        return Some(ValueProblem { message: mixed(group), is_fatal: true });
     }
-    let mut groups: HashMap<String, Vec<&Sample>> = HashMap::new();
-    for sample in &plan.dataset.samples {
-        let (slope, intercept, axes) = match sample.study().map_or(&Recipe::Stored, |study| &study.recipe) {
-            Recipe::Stored => continue,
-            Recipe::Rescaled { slope, intercept, axes } => (slope, intercept, axes),
-            Recipe::Preprocessed(steps) => (&steps.slope, &steps.intercept, &steps.axes),
+    let looked_at = groups.iter().map(|group| group.looked_at).sum();
+    if let Some(who) = who(groups.iter().map(|group| &group.already_hu), looked_at) {
+        let what = format!("{who} hold HU already, which the slope and intercept of the metadata table would shift");
+        let message = if is_stored {
+            format!(
+                "{what}; the shards hold them as they are, and manifest.json tells the loader not to shift them; \
+                 --rescale none says so without this warning, --rescale table that the table holds all the same"
+            )
+        } else {
+            format!(
+                "{what}; --rescale none takes the values as they are, --rescale table applies the table all the same"
+            )
         };
-        groups.entry(format!("{slope} {intercept} {axes:?}")).or_default().push(sample);
+        return Some(ValueProblem { message, is_fatal: !is_stored });
     }
-    let mut groups: Vec<Vec<&Sample>> = groups.into_values().collect();
-    groups.sort_by_key(|group| group[0].slot);
-    let spread = |group: &Vec<&'a Sample>| -> Vec<&'a Sample> {
-        let count = group.len().min(OF_EACH);
-        (0..count).map(|n| group[n * group.len() / count]).collect()
-    };
-    groups.iter().flat_map(spread).take(IN_ALL).collect()
+    let who = who(groups.iter().map(|group| &group.not_normalized), looked_at).filter(|_| asked.dialect.is_none())?;
+    let what = "hold values beyond ±1.5, which are not HU / 1000; --dialect hu or native says what they are";
+    Some(ValueProblem { message: format!("{who} {what}"), is_fatal: !is_stored })
+}
+
+/// The message about a group that holds both.
+fn mixed(group: &ValueGroup) -> String {
+    let ValueGroup { rescale_slope, rescale_intercept, already_hu, stored, looked_at, .. } = group;
+    format!(
+        "of {looked_at} volumes looked at with slope {rescale_slope} and intercept {rescale_intercept}, {} hold HU \
+         already ({}) and {} hold stored values ({}), so that one table is wrong for some; correct the table, or leave \
+         out one sort (--studies, --exclude); --rescale none or table takes all alike",
+        already_hu.volumes,
+        names(already_hu),
+        stored.volumes,
+        names(stored),
+    )
+}
+
+/// The volumes of all groups that show the same; `None` if there is none.
+fn who<'a>(found: impl Iterator<Item = &'a Found> + Clone, looked_at: usize) -> Option<String> {
+    let volumes = found.clone().map(|found| found.volumes).sum();
+    let first = found.filter(|found| found.volumes > 0).next()?;
+    let all = Found { volumes, studies: first.studies.clone() };
+    Some(format!("{volumes} of {looked_at} volumes looked at ({})", names(&all)))
+}
+
+/// The first studies, and whether there are more.
+fn names(found: &Found) -> String {
+    let more = if found.volumes > found.studies.len() { ", …" } else { "" };
+    format!("{}{more}", found.studies.join(", "))
 }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Geometry, Kind, KindOptions, Recipe, VolumeMember};
+use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember};
 use matched::MetaValues;
 use scan_cache::Finding;
 
@@ -142,6 +142,8 @@ pub struct Study {
     pub array: npz::Array,
     /// The row of the metadata table.
     pub meta: Meta,
+    /// The dialect of the array; `None` if its name and type stand for none, and the user named none.
+    pub dialect: Option<Dialect>,
     /// The steps from the array to the voxels.
     pub recipe: Recipe,
     /// The report: findings, a newline, impressions.
@@ -157,6 +159,8 @@ pub struct FinishedMembers {
     pub volume: VolumeMember,
     /// The kind of the volume.
     pub kind: Kind,
+    /// The dialect of the array that the volume was made from; `None` if it is not known.
+    pub dialect: Option<Dialect>,
     /// The bytes of the other three members.
     pub small: [Vec<u8>; 3],
     /// The size in bytes of the NPZ file that the members were made from.
@@ -187,6 +191,14 @@ impl Sample {
         match &self.origin {
             Origin::Study(study) => study.recipe.kind(),
             Origin::Finished(finished) => finished.kind,
+        }
+    }
+
+    /// The dialect of the sample's array; `None` if it is not known.
+    pub fn dialect(&self) -> Option<Dialect> {
+        match &self.origin {
+            Origin::Study(study) => study.dialect,
+            Origin::Finished(finished) => finished.dialect,
         }
     }
 
@@ -275,7 +287,8 @@ impl Dataset {
             let file_id = *finding.file_id();
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
-                    let origin = Origin::Study(Box::new(Study { array, meta, recipe, text, labels }));
+                    let dialect = config.kind.dialect_of(&array);
+                    let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, text, labels }));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(reason) if config.strict && !excluded => {

@@ -1,6 +1,6 @@
 //! The plan: a data set laid out as shards, and the digest that identifies it.
 //!
-//! Pure: everything is known from headers and tables; no voxel was read.
+//! Pure: the shards are known from headers and tables alone. What others saw of the voxels is kept with them.
 //!
 //! | module | what it says of a plan |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | `views` | which shards a shuffled epoch has |
 //! | [`shuffle`] | in which order a shuffled epoch has the samples |
 //! | `digests`, `digest_text` | what the bytes depend on |
+//! | [`values`] | what the first values of some volumes showed |
 //! | `user_cache` | whether an earlier run made the same plan |
 
 mod content;
@@ -20,6 +21,7 @@ pub mod layout;
 pub mod members;
 pub mod shuffle;
 mod user_cache;
+pub mod values;
 mod views;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ use content::MeasuredSample;
 pub use digests::SampleDigest;
 use layout::ShardLayout;
 use members::Profile;
+use values::ValueGroup;
 use views::Epochs;
 pub use views::{ShardSamples, View};
 
@@ -84,6 +87,8 @@ pub struct Plan {
     pub payload_bytes: u64,
     /// SHA-256 of all that determines the shards' bytes, in hexadecimal.
     pub digest: String,
+    /// What the values of the volumes show; `None` where nobody looked.
+    pub values: Option<Vec<ValueGroup>>,
 }
 
 impl Plan {
@@ -121,6 +126,7 @@ impl Plan {
         }
         dataset.left_out.sort_by_key(|left_out| left_out.slot);
         let mut plan = Self::lay_out(dataset, self.options, measured, self.digest.clone());
+        plan.values.clone_from(&self.values);
         for (id, shard) in self.shards.iter().enumerate() {
             if left_out.range(shard.samples.clone()).next().is_none() {
                 plan.shard_digests[id].clone_from(&self.shard_digests[id]);
@@ -156,7 +162,13 @@ impl Plan {
             shard_digests.push(digests::shard_digest(options, number, samples.iter().map(|sample| &sample.digest)));
         }
         let payload_bytes = measured.iter().flat_map(|sample| sample.sizes).sum();
-        Self { dataset, options, shards, shard_digests, measured, epochs: None, payload_bytes, digest }
+        Self { dataset, options, shards, shard_digests, measured, epochs: None, payload_bytes, digest, values: None }
+    }
+
+    /// The plan, with what the values of its volumes show.
+    #[must_use]
+    pub fn with_values(self, values: Option<Vec<ValueGroup>>) -> Self {
+        Self { values, ..self }
     }
 
     /// The ids of the plain shards, in their order.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::MeasuredSample;
 use super::digests::{FieldHasher, options_text};
+use super::values::ValueGroup;
 use super::{Options, Plan};
 use crate::base::user_cache;
 use crate::dataset::{Config, Dataset, Selection};
@@ -27,31 +28,45 @@ struct CachedPlan {
     dataset: Dataset,
     measured: Vec<MeasuredSample>,
     digest: String,
+    values: Vec<ValueGroup>,
 }
 
 impl Plan {
     /// The plan of a data set: from the user's cache folder if no input has changed since it was written there, else a
-    /// new one, which is written there. Without [`Config::scan_cache`] always a new one.
+    /// new one, which is written there. Without [`Config::scan_cache`] always a new one. `look` says what the values of a
+    /// new plan's volumes show.
     ///
     /// # Errors
-    /// As [`Dataset::scan`] and [`Plan::new`].
-    pub fn load_or_make(config: &Config, options: Options) -> Result<Self> {
+    /// As [`Dataset::scan`] and [`Plan::new`], and the errors of `look`.
+    pub fn load_or_make(
+        config: &Config,
+        options: Options,
+        look: impl FnOnce(&Dataset) -> Result<Vec<ValueGroup>>,
+    ) -> Result<Self> {
         let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
         let cached = file.as_deref().filter(|_| !config.rescan).and_then(user_cache::load::<CachedPlan>);
-        if let Some(CachedPlan { dataset, measured, digest }) = cached
-            && dataset.is_current(config)
+        if let Some(cached) = cached
+            && cached.dataset.is_current(config)
         {
-            return Ok(Self::lay_out(dataset, options, measured, digest));
+            return Ok(cached.lay_out(options));
         }
         let settled = user_cache::settled_before();
         let dataset = Dataset::scan(config)?;
         let (measured, digest) = Self::measure(&dataset, options)?;
-        let made = CachedPlan { dataset, measured, digest };
+        let values = look(&dataset)?;
+        let made = CachedPlan { dataset, measured, digest, values };
         if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled)) {
             user_cache::store(&file, &made);
             remove_old(file.parent().unwrap_or(Path::new(".")));
         }
-        Ok(Self::lay_out(made.dataset, options, made.measured, made.digest))
+        Ok(made.lay_out(options))
+    }
+}
+
+impl CachedPlan {
+    fn lay_out(self, options: Options) -> Plan {
+        let Self { dataset, measured, digest, values } = self;
+        Plan { values: Some(values), ..Plan::lay_out(dataset, options, measured, digest) }
     }
 }
 

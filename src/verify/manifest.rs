@@ -33,6 +33,8 @@ pub(super) struct Manifest {
     pub tool: Option<String>,
     /// Digest of the plan that the shards were made from.
     pub plan_digest: Option<String>,
+    /// What makes HU of the values of each slope and intercept; none in manifests of version 0.1.
+    pub value_groups: Option<Vec<ValueGroup>>,
     /// Names of the classes, in the order of the labels.
     pub label_names: Option<Vec<String>>,
     /// Samples of the data set that are in no shard.
@@ -45,6 +47,19 @@ pub(super) struct Manifest {
     /// File name of a shard to its index in `shards`.
     #[serde(skip)]
     by_name: HashMap<String, usize>,
+}
+
+/// The volumes of one slope and intercept, as the manifest lists them.
+#[derive(Debug, Deserialize)]
+pub(super) struct ValueGroup {
+    /// Slope of the metadata table.
+    pub rescale_slope: f64,
+    /// Intercept of the metadata table.
+    pub rescale_intercept: f64,
+    /// Number of volumes that were looked at; 0 where the user decided.
+    pub looked_at: usize,
+    /// What makes HU of the values, as the flag `--rescale` says it.
+    pub rescale: String,
 }
 
 /// A sample that is left out, as the manifest lists it.

@@ -6,7 +6,7 @@
 //! the plan. The folder may also come from the original converter, whose manifest has six numbers and no digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
-//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `compare`), and `report` is above all of
+//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and `report` is above all of
 //! them.
 
 mod compare;
@@ -21,6 +21,7 @@ mod payload;
 mod progress;
 mod report;
 mod source;
+mod values;
 mod walk;
 mod walked;
 
@@ -82,6 +83,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {
         refuse_other_kind(plan, &walks)?;
+        manifest.iter().for_each(|manifest| values::check(manifest, plan, &mut findings));
         report.information.npz_bytes = npz_bytes(plan, &walks);
         report.source = Some(compare_all(config, plan, &walks, progress, &mut findings)?);
     } else if report.integrity.digests < walks.len() {

@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// The unit, spacing and axes of the arrays of a data set; the axes are height, width, depth unless stated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// Stored values or HU at the scanner's spacing (`data`).
@@ -32,8 +32,9 @@ pub enum Dialect {
     Normalized,
 }
 
-/// The source of slope and intercept.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// The source of slope and intercept. As text, also in files, it is the value of `--rescale`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Rescale {
     /// The metadata table, unless the values contradict it.
     #[default]
@@ -44,6 +45,25 @@ pub enum Rescale {
     None,
     /// A slope and an intercept that the user gives.
     Values(f64, f64),
+}
+
+impl From<Rescale> for String {
+    fn from(rescale: Rescale) -> Self {
+        match rescale {
+            Rescale::Auto => "auto".into(),
+            Rescale::Table => "table".into(),
+            Rescale::None => "none".into(),
+            Rescale::Values(slope, intercept) => format!("{slope},{intercept}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Rescale {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl FromStr for Rescale {
@@ -210,10 +230,15 @@ impl Geometry<'_> {
 }
 
 impl KindOptions {
+    /// The dialect of an array: the one that the user named, else the one that its name and type stand for.
+    pub fn dialect_of(&self, array: &Array) -> Option<Dialect> {
+        self.dialect.or_else(|| Dialect::of(array))
+    }
+
     /// Whether the array counts as one of stored values at the scanner's spacing: a reader needs slope, intercept and
     /// spacing for it. An array of unknown dialect does.
     pub fn is_native(&self, array: &Array) -> bool {
-        !matches!(self.dialect.or_else(|| Dialect::of(array)), Some(Dialect::Hu | Dialect::Normalized))
+        !matches!(self.dialect_of(array), Some(Dialect::Hu | Dialect::Normalized))
     }
 }
 
@@ -226,7 +251,7 @@ impl Recipe {
         if options.kind == Kind::Stored {
             return Ok(Self::Stored);
         }
-        let dialect = options.dialect.or_else(|| Dialect::of(array)).ok_or_else(|| {
+        let dialect = options.dialect_of(array).ok_or_else(|| {
             format!(
                 "array '{}' of dtype {} is of no known dialect, so that its values' unit is unknown; \
                  --dialect names it",

@@ -4,10 +4,13 @@
 //! intercept fit the first only. Applied to the second they shift everything by a thousand HU, and nothing fails.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::cast::{Linear, widen};
-use super::kind::Recipe;
+use super::kind::{Dialect, Geometry};
 use super::scratch::Scratch;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
@@ -17,7 +20,9 @@ use crate::formats::npz::{Array, Payload};
 /// patient.
 const LOOK: usize = 4 << 20;
 /// The range of air and lung, in HU.
-const AIR: std::ops::RangeInclusive<f32> = -1100.0..=-850.0;
+const AIR: RangeInclusive<f32> = -1100.0..=-850.0;
+/// The range of fat and soft tissue, in HU.
+const TISSUE: RangeInclusive<f32> = -200.0..=300.0;
 /// The lowest value that a scanner measures, in HU; some pad the corners of a slice with lower ones.
 const LOWEST: f32 = -1500.0;
 /// The share of the values that is no accident.
@@ -25,43 +30,75 @@ const SHARE: f64 = 0.02;
 /// The largest magnitude that passes for HU / 1000 within ±1.
 const NORMALIZED: f32 = 1.5;
 
-/// A contradiction between the values of a volume and its recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ValueMismatch {
-    /// The values are HU already, and slope and intercept would shift them.
+/// What the first values of a volume show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Values {
+    /// Nothing: they may be either.
+    Unclear,
+    /// Stored values, of which slope and intercept make HU: some are air then and some soft tissue, none is below both.
+    Stored,
+    /// HU already, which slope and intercept would shift.
     AlreadyHu,
-    /// The values are not HU / 1000, as the dialect says.
+    /// No HU / 1000, as the array's dialect says.
     NotNormalized,
 }
 
-/// Checks the first values of a volume against its recipe. `None` where they agree, or where the values show nothing.
+/// Looks at the first values of an array: whether they are what its dialect and the metadata table say. The loader does
+/// the same (`look_at`), and must, so that both answer alike.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read. A damaged volume is no error here: reading it fails later.
-pub fn check_values(path: &Path, array: &Array, recipe: &Recipe) -> Result<Option<ValueMismatch>> {
-    let (slope, intercept, is_normalized) = match recipe {
-        Recipe::Stored => return Ok(None),
-        Recipe::Rescaled { slope, intercept, axes } => (*slope, *intercept, *axes == super::Axes::Dhw),
-        Recipe::Preprocessed(steps) => (steps.slope, steps.intercept, steps.axes == super::Axes::Dhw),
+pub fn check_values(
+    path: &Path,
+    array: &Array,
+    dialect: Option<Dialect>,
+    geometry: Geometry<'_>,
+) -> Result<Values> {
+    let seen = match dialect {
+        Some(Dialect::Hu) => return Ok(Values::Unclear), // there is nothing that would shift them
+        Some(Dialect::Normalized) => normalized(path, array),
+        Some(Dialect::Native) | None => native(path, array, geometry.slope, geometry.intercept),
     };
-    #[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
-    let (slope, intercept) = (slope as f32, intercept as f32);
-    let (mut large, mut air, mut lost) = (0u32, 0u32, 0u32);
-    let seen = look(path, array, |x| {
-        large += u32::from(x.abs() > NORMALIZED);
-        air += u32::from(AIR.contains(&x));
-        // Padding of -2000 is below everything once mapped, but it is no air before.
-        lost += u32::from(AIR.contains(&x) && x * slope + intercept < LOWEST);
-    });
-    let count = match seen {
-        Err(Error::Malformed { .. }) => return Ok(None),
-        count => count? as f64,
-    };
-    let share = |found: u32| f64::from(found) / count;
-    if is_normalized {
-        return Ok((share(large) > SHARE).then_some(ValueMismatch::NotNormalized));
+    match seen {
+        Err(Error::Malformed { .. }) => Ok(Values::Unclear),
+        seen => seen,
     }
-    Ok((share(air) > SHARE && share(lost) > share(air) / 2.0).then_some(ValueMismatch::AlreadyHu))
+}
+
+fn normalized(path: &Path, array: &Array) -> Result<Values> {
+    let mut large = 0;
+    let count = look(path, array, |x| large += usize::from(x.abs() > NORMALIZED))?;
+    Ok(if is_share(large, count) { Values::NotNormalized } else { Values::Unclear })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
+fn native(path: &Path, array: &Array, slope: f64, intercept: f64) -> Result<Values> {
+    let (slope, intercept) = (slope as f32, intercept as f32);
+    if !slope.is_finite() || !intercept.is_finite() {
+        return Ok(Values::Unclear);
+    }
+    let (mut air, mut lost, mut mapped_air, mut mapped_tissue, mut below) = (0, 0, 0, 0, 0);
+    let count = look(path, array, |x| {
+        let hu = x * slope + intercept;
+        air += usize::from(AIR.contains(&x));
+        // Padding of -2000 is below everything once mapped, but it is no air before.
+        lost += usize::from(AIR.contains(&x) && hu < LOWEST);
+        mapped_air += usize::from(AIR.contains(&hu));
+        mapped_tissue += usize::from(TISSUE.contains(&hu));
+        below += usize::from(x >= LOWEST && hu < LOWEST);
+    })?;
+    Ok(if is_share(air, count) && 2 * lost > air {
+        Values::AlreadyHu
+    } else if is_share(mapped_air, count) && is_share(mapped_tissue, count) && !is_share(below, count) {
+        Values::Stored
+    } else {
+        Values::Unclear
+    })
+}
+
+/// Whether as many of the values as `found` are no accident.
+fn is_share(found: usize, count: usize) -> bool {
+    found as f64 / count as f64 > SHARE
 }
 
 /// Calls `see` for each of the first values and returns their number. It reads them in pieces, and so takes no memory

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from harness import payload, shards
 from numpy.typing import NDArray
 
 SHAPE = (480, 480, 240)
@@ -77,3 +81,26 @@ def assert_close(found: NDArray[Any], expected: NDArray[Any], inside: NDArray[An
     if inside.any():
         exact = (found[inside] == rounded[inside]).mean()
         assert exact >= 0.99, f"{exact:.4f} of the voxels are exact"
+
+
+def samples(folder: Path) -> dict[str, dict[str, Any]]:
+    """The volume and the JSON of every sample, by study."""
+    found = {}
+    for shard in shards(folder):
+        with tarfile.open(shard) as archive:
+            members = {member.name: payload(archive, member) for member in archive}
+        for name in members:
+            if name.endswith(".json"):
+                meta = json.loads(members[name])
+                voxels = np.frombuffer(members[name.replace(".json", ".bin")], np.float16)
+                found[meta["study_id"]] = {"volume": voxels.reshape(meta["volume_shape"]), "json": meta}
+    return found
+
+
+def head(air: float, corner: float, seed: int = 0) -> NDArray[Any]:
+    """Tissue in the middle of air, with padded corners as some scanners write them."""
+    volume = np.full((32, 32, 24), air, np.float32)
+    volume[8:24, 8:24] = air + 1000
+    volume += np.random.default_rng(seed).integers(-20, 20, volume.shape)
+    volume[:4, :4] = volume[-4:, -4:] = corner
+    return volume

@@ -45,6 +45,12 @@ def write_plain_tables(dataset: Dataset, study_ids: list[str]) -> None:
     write_csv(dataset.labels, [["VolumeName", "a", "b", "c"]] + [[n, i % 2, 0.1, i] for i, n in enumerate(names)])
 
 
+def set_meta(dataset: Dataset, rows: dict[str, tuple[object, object, object, object]]) -> None:
+    """Write the metadata table: slope, intercept, XYSpacing, ZSpacing by study."""
+    header = ["VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"]
+    write_csv(dataset.meta, [header] + [[f"{study}.nii.gz", *row] for study, row in rows.items()])
+
+
 def write_dataset(
     out: Path, volumes: Mapping[str, dict[str, NDArray[Any]]], *, writer: str = "zip64", deflated: bool = False
 ) -> Dataset:

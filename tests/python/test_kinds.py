@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from harness import Program, digest, payload, shards
-from kinds import Steps, assert_close, cropped_and_padded, preprocessed
-from make_dataset import Dataset
+from harness import Program, digest, shards
+from kinds import Steps, assert_close, cropped_and_padded, head, preprocessed, samples
 from npzfiles import ORDERS, write_npz
 from numpy.typing import NDArray
-from small_datasets import write_csv, write_dataset
+from small_datasets import set_meta, write_dataset
 
 SMALL = Steps(shape=(24, 20, 16))
 
@@ -24,26 +22,6 @@ def values(shape: tuple[int, int, int], seed: int = 0) -> NDArray[Any]:
     """Raw values of air, lung, tissue and bone for an intercept of -1024."""
     rng = np.random.default_rng(seed)
     return rng.choice([0, 24, 160, 1000, 1064, 1500, 3000], shape).astype(np.float32) + rng.integers(0, 30, shape)
-
-
-def set_meta(dataset: Dataset, rows: dict[str, tuple[object, object, object, object]]) -> None:
-    """Write the metadata table: slope, intercept, XYSpacing, ZSpacing by study."""
-    header = ["VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"]
-    write_csv(dataset.meta, [header] + [[f"{study}.nii.gz", *row] for study, row in rows.items()])
-
-
-def samples(folder: Path) -> dict[str, dict[str, Any]]:
-    """The volume and the JSON of every sample, by study."""
-    found = {}
-    for shard in shards(folder):
-        with tarfile.open(shard) as archive:
-            members = {member.name: payload(archive, member) for member in archive}
-        for name in members:
-            if name.endswith(".json"):
-                meta = json.loads(members[name])
-                voxels = np.frombuffer(members[name.replace(".json", ".bin")], np.float16)
-                found[meta["study_id"]] = {"volume": voxels.reshape(meta["volume_shape"]), "json": meta}
-    return found
 
 
 CASES = {  # source shape, XYSpacing, ZSpacing: against 0.75, 0.75, 1.5 and 24 x 20 x 16
@@ -238,66 +216,6 @@ def test_nonsense_is_refused(program: Program, tmp_path: Path) -> None:
     ):
         done = program.run("plan", *dataset.flags(), "--volume", "preprocessed", *flags, check=False)
         assert done.returncode == 2 and flags[0] in done.stderr
-
-
-def head(air: float, corner: float, seed: int = 0) -> NDArray[Any]:
-    """Tissue in the middle of air, with padded corners as some scanners write them."""
-    volume = np.full((32, 32, 24), air, np.float32)
-    volume[8:24, 8:24] = air + 1000
-    volume += np.random.default_rng(seed).integers(-20, 20, volume.shape)
-    volume[:4, :4] = volume[-4:, -4:] = corner
-    return volume
-
-
-RAW = {"-1024": (head(24, 0), -1024), "padded": (head(24, -2000), -1024), "-8192": (head(7192, 7168), -8192)}
-
-
-@pytest.mark.parametrize("raw", RAW)
-def test_raw_values_raise_no_doubt(program: Program, tmp_path: Path, raw: str) -> None:
-    """Of every scanner that CT-RATE has."""
-    volume, intercept = RAW[raw]
-    dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": volume}})
-    set_meta(dataset, {"v": (1, intercept, "[0.9, 0.9]", 1.2)})
-    done = program.run("plan", *dataset.flags(), "--volume", "rescaled")
-    assert "--rescale" not in done.stderr
-    found = samples(program.materialize(dataset, tmp_path / "out", "--volume", "rescaled"))["v"]["volume"]
-    assert (found == (volume + intercept).astype(np.float16)).all()
-
-
-@pytest.mark.parametrize("kind", ["rescaled", "preprocessed"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_values_that_are_hu_already_are_not_shifted(program: Program, tmp_path: Path, kind: str, order: Any) -> None:
-    """`plan` names them, `mount` and `materialize` refuse until an option decides."""
-    volumes = {f"v{n}.npz": {"data": np.asarray(head(-1000, -1024, n), order=order)} for n in range(3)}
-    volumes["raw.npz"] = {"data": head(24, 0)}
-    dataset = write_dataset(tmp_path / "data", volumes)
-    set_meta(dataset, {path.removesuffix(".npz"): (1, -1024, "[0.9, 0.9]", 1.2) for path in volumes})
-    flags = ["--volume", kind, *SMALL.flags()]
-    warning = program.run("plan", *dataset.flags(), *flags).stderr
-    assert "3 of 4 volumes looked at (v0, v1, v2)" in warning and "--rescale none" in warning
-    point = tmp_path / "mount"
-    point.mkdir()
-    for command in (["mount", point], ["materialize", "--output-dir", tmp_path / "refused"]):
-        assert "--rescale none" in program.refuses(command[0], *dataset.flags(), *flags, *command[1:])
-    assert not (tmp_path / "refused").exists()
-    for rescale, intercept in (("none", 0), ("table", -1024), ("1,-7", -7)):
-        out = program.materialize(dataset, tmp_path / rescale, *flags, f"--rescale={rescale}")
-        found, stored = samples(out)["v1"]["volume"], volumes["v1.npz"]["data"]
-        if kind == "rescaled":
-            assert (found == (stored + intercept).astype(np.float16)).all()
-        else:
-            assert_close(found, *preprocessed(stored, 1, intercept, (0.9, 0.9, 1.2), SMALL))
-    assert program.run("plan", *dataset.flags()).stderr == "", "stored volumes are taken as they are"
-
-
-def test_an_arr_0_of_hu_is_no_arr_0_of_clip(program: Program, tmp_path: Path) -> None:
-    """Its values say so."""
-    dataset = write_dataset(tmp_path / "data", {"v.npz": {"arr_0": head(-1000, -1024)}})
-    set_meta(dataset, {"v": (1, -1024, "[0.9, 0.9]", 1.2)})
-    message = program.refuses(
-        "materialize", *dataset.flags(), "--volume", "preprocessed", "--output-dir", tmp_path / "out"
-    )
-    assert "HU / 1000" in message and "--dialect" in message
 
 
 def test_plan_compares_the_kinds(program: Program, tmp_path: Path) -> None:

@@ -134,15 +134,15 @@ def test_profile_npy(program: Program, dataset: Dataset, plain: Samples) -> None
 @pytest.mark.parametrize("kind", ["stored", "rescaled", "preprocessed"])
 @pytest.mark.parametrize(("name", "dialect"), [("data", "native"), ("volume", "hu"), ("arr_0", "normalized")])
 def test_every_dialect_and_kind(program: Program, tmp_path: Path, name: str, dialect: str, kind: str) -> None:
-    """The same volume whatever the mount did of the steps. Only `preprocessed` ones need not be told the dialect."""
+    """The same volume whatever the mount did of the steps: its manifest tells the dialect."""
     hu = np.random.default_rng(5).integers(-1024, 1500, (44, 30, 33)).astype(np.float32)
     array = {"data": hu + 1024, "volume": hu.astype(np.int16), "arr_0": (hu / 1000).clip(-1, 1).transpose(2, 0, 1)}[
         name
     ]
     dataset = write_dataset(tmp_path / "data", {"v.npz": {name: np.ascontiguousarray(array)}})
     with program.mounted(dataset, "--volume", kind, *STEPS.flags()) as point:
-        told = {} if kind == "preprocessed" else {"dialect": dialect}
-        (found,) = collected(from_shards(point, **told)).values()
+        (found,) = collected(from_shards(point)).values()
+        assert_same({"v": found}, collected(from_shards(point, dialect=dialect)))
     np.testing.assert_allclose(found[0], from_npz(dataset)[0][0].numpy(), atol=HALF_HU)
 
 
@@ -151,7 +151,7 @@ def test_the_whole_size(program: Program, small: Dataset) -> None:
     with program.mounted(small, "--volume", "preprocessed", "--rescale", "table") as point:
         volumes, *_ = next(iter(CTReportWebDataset(point, shuffle=False).make_loader(2, 0)))
         assert volumes.shape == (2, 1, 240, 480, 480) and volumes.dtype == torch.float32
-    npz = from_npz(small, shape=SHAPE, spacing=SPACING)
+    npz = from_npz(small, shape=SHAPE, spacing=SPACING, rescale="table")
     for at in range(2):
         assert (volumes[at] - npz[at][0]).abs().max() <= HALF_HU
 

@@ -86,6 +86,7 @@ const PURE: &[&str] = &[
     "src/plan/views.rs",
     "src/plan/layout.rs",
     "src/plan/members.rs",
+    "src/plan/values.rs",
     "src/plan/mod.rs",
     "src/plan/shuffle.rs",
     "src/plan/views.rs",

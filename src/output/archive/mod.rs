@@ -55,6 +55,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         inputs: Inputs::default(),
     };
     let plan = Plan::of_shards(dataset, options, manifest.plan_digest, digests)?;
+    let plan = plan.with_values(manifest.value_groups);
     let planned: Vec<u64> = plan.shards.iter().map(|shard| shard.layout.len()).collect();
     if planned != sizes {
         let reason = "its sizes of plain shards are not those of the shards beside it; make them again";
@@ -132,6 +133,7 @@ impl OpenShard<'_> {
         let finished = FinishedMembers {
             volume: self.volume_member(&members[Member::Volume.index()], is_packed)?,
             kind: self.manifest.volume_kind,
+            dialect: self.manifest.value_groups.as_ref().and_then(|_| listed.dialect()),
             small,
             npz_size: listed.source_size,
             npz_crc,

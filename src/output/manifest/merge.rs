@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Manifest, SCHEMA_VERSION};
 use crate::output::partition::Part;
+use crate::plan::values::ValueGroup;
 use crate::plan::{Plan, ShardId, shard_ids};
 
 /// The result of merging the manifests of parts.
@@ -36,6 +37,7 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
         let difference = match manifest.part {
             _ if manifest.plan_digest != first.plan_digest => unlike("plans (volumes, tables or options)", remedy),
             _ if manifest.schema_version != SCHEMA_VERSION => unlike("versions of ctwds-fs", remedy),
+            _ if are_unlike(manifest, first) => unlike("choices of --rescale", remedy),
             _ if manifest.compression != first.compression => unlike("compressions", remedy),
             Some(part) if part.of == whole.of => None,
             _ => unlike("partitions", "remove the manifests of the one that is out of date"),
@@ -45,6 +47,7 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
         }
     }
     let mut merged = Manifest { part: None, shards: Vec::new(), left_out: Vec::new(), ..first.clone() };
+    merged.value_groups = parts.iter().find_map(|(_, manifest)| manifest.value_groups.clone());
     for (_, manifest) in parts {
         merged.shards.extend(manifest.shards);
         merged.left_out.extend(manifest.left_out);
@@ -64,6 +67,13 @@ pub fn merge(parts: Vec<(String, Manifest)>) -> Merged {
     }
     merged.sum_up();
     Merged::Whole(Box::new(merged))
+}
+
+/// Whether readers would make other HU of equal slopes and intercepts. Manifests of version 0.1 do not say.
+fn are_unlike(manifest: &Manifest, other: &Manifest) -> bool {
+    let both = manifest.value_groups.iter().flatten().zip(other.value_groups.iter().flatten());
+    let values = |group: &ValueGroup| (group.rescale_slope, group.rescale_intercept);
+    both.filter(|(one, other)| values(one) == values(other)).any(|(one, other)| one.rescale != other.rescale)
 }
 
 impl Manifest {

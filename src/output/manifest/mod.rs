@@ -18,8 +18,9 @@ use crate::output::indexes::ListedShard;
 use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
 use crate::plan::members::Profile;
+use crate::plan::values::ValueGroup;
 use crate::plan::{Plan, ShardId, View};
-use crate::volume::Kind;
+use crate::volume::{Dialect, Kind};
 
 /// File name of the manifest.
 pub const NAME: &str = "manifest.json";
@@ -53,6 +54,9 @@ pub struct Manifest {
     compression: Option<CompressionEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shuffle: Option<ShuffleEntry>,
+    /// What the values of the volumes show, and so what makes HU of them; not there in manifests of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_groups: Option<Vec<ValueGroup>>,
     /// Names of the classes, in the order of the labels.
     pub label_names: Vec<String>,
     /// The selection that the user asked for, if any.
@@ -135,6 +139,9 @@ pub struct SampleEntry {
     pub source_size: u64,
     /// CRC-32 of the array in the NPZ, in hexadecimal.
     pub source_crc32: String,
+    /// Dialect of the array in the NPZ, or "unknown"; where it is native, the field is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dialect: Option<String>,
 }
 
 /// What is known of a shard's file.
@@ -200,6 +207,7 @@ impl Manifest {
             volume_kind: plan.kind(),
             compression: None,
             shuffle,
+            value_groups: value_groups(plan),
             label_names: plan.dataset.label_names.clone(),
             selection: plan.dataset.selected.clone(),
             left_out: left_out.cloned().collect(),
@@ -256,6 +264,13 @@ pub fn render_view(plan: &Plan, view: View) -> Vec<u8> {
     Manifest::of_view(plan, view, Part::WHOLE, file).render()
 }
 
+/// What the values of a plan's volumes show. JSON has no NaN: volumes without a slope are nothing that a reader rescales.
+fn value_groups(plan: &Plan) -> Option<Vec<ValueGroup>> {
+    let mut groups = plan.values.clone()?;
+    groups.retain(|group| group.rescale_slope.is_finite() && group.rescale_intercept.is_finite());
+    Some(groups)
+}
+
 fn shard_entry(plan: &Plan, id: ShardId, file: &impl Fn(ShardId, u64) -> ShardFileInfo) -> Option<ShardEntry> {
     let (_, number) = plan.view_of(id)?;
     let ShardFileInfo { size, plain_size, sha256 } = file(id, plan.shard(id)?.layout.len());
@@ -280,5 +295,28 @@ fn sample_entry(plan: &Plan, sample: &Sample) -> SampleEntry {
         source: sample.path.to_string_lossy().into_owned(),
         source_size,
         source_crc32: format!("{crc:08x}"),
+        dialect: plan.values.as_ref().and_then(|_| dialect_name(sample.dialect())),
+    }
+}
+
+/// The entry for a dialect; none for the one that most arrays have.
+fn dialect_name(dialect: Option<Dialect>) -> Option<String> {
+    match dialect {
+        Some(Dialect::Native) => None,
+        Some(Dialect::Hu) => Some("hu".into()),
+        Some(Dialect::Normalized) => Some("normalized".into()),
+        None => Some("unknown".into()),
+    }
+}
+
+impl SampleEntry {
+    /// The dialect of the array; `None` if it is not known. Only of a manifest that has [`Manifest::value_groups`].
+    pub fn dialect(&self) -> Option<Dialect> {
+        match self.dialect.as_deref() {
+            None => Some(Dialect::Native),
+            Some("hu") => Some(Dialect::Hu),
+            Some("normalized") => Some(Dialect::Normalized),
+            Some(_) => None,
+        }
     }
 }
