@@ -74,9 +74,9 @@ fn mixed(group: &ValueGroup) -> String {
 }
 
 /// The volumes of all groups that show the same; `None` if there is none.
-fn who<'a>(found: impl Iterator<Item = &'a Found> + Clone, looked_at: usize) -> Option<String> {
+fn who<'a>(mut found: impl Iterator<Item = &'a Found> + Clone, looked_at: usize) -> Option<String> {
     let volumes = found.clone().map(|found| found.volumes).sum();
-    let first = found.filter(|found| found.volumes > 0).next()?;
+    let first = found.find(|found| found.volumes > 0)?;
     let all = Found { volumes, studies: first.studies.clone() };
     Some(format!("{volumes} of {looked_at} volumes looked at ({})", names(&all)))
 }

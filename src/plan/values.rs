@@ -121,7 +121,7 @@ pub fn groups<E>(
 /// The table's values for a sample. Zero has one sign, and NaN one pattern, so that equal values are equal bits.
 fn slope_and_intercept(sample: &Sample) -> (f64, f64) {
     let one = |value: f64| if value.is_nan() { f64::NAN } else { value + 0.0 };
-    sample.study().map_or((f64::NAN, f64::NAN), |study| {
-        (one(study.meta.rescale_slope), one(study.meta.rescale_intercept))
-    })
+    sample
+        .study()
+        .map_or((f64::NAN, f64::NAN), |study| (one(study.meta.rescale_slope), one(study.meta.rescale_intercept)))
 }

@@ -48,12 +48,7 @@ pub enum Values {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read. A damaged volume is no error here: reading it fails later.
-pub fn check_values(
-    path: &Path,
-    array: &Array,
-    dialect: Option<Dialect>,
-    geometry: Geometry<'_>,
-) -> Result<Values> {
+pub fn check_values(path: &Path, array: &Array, dialect: Option<Dialect>, geometry: Geometry<'_>) -> Result<Values> {
     let seen = match dialect {
         Some(Dialect::Hu) => return Ok(Values::Unclear), // there is nothing that would shift them
         Some(Dialect::Normalized) => normalized(path, array),
