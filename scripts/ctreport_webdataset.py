@@ -71,7 +71,7 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -496,7 +496,7 @@ OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
 OTHERS |= {"meta.json": OTHERS["json"], "report.txt": OTHERS["txt"]}
 REMEDIES = {
     errno.EIO: "the volume is damaged or its disk fails; `ctwds-fs status MOUNTPOINT` names the study and the reason, "
-    "on_error='skip' goes on without it",
+    "on_error='skip' goes on without it, and a mount with --exclude leaves it out",
     errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
     errno.ENOTCONN: "the mount's process has ended; mount again",
     errno.ENOENT: "is it mounted?",
@@ -604,11 +604,21 @@ class Member:
     buffer: Buffer | None
 
 
+def read_fully(file: int, view: memoryview, offset: int) -> None:
+    """Fill `view` with a file's bytes from `offset` on."""
+    while view:
+        count = os.preadv(file, [view[:CHUNK]], offset)
+        if count == 0:
+            raise EOFError("the shard ends here, it was not written to its end")
+        view, offset = view[count:], offset + count
+
+
 class ShardReader:
     """Reads a shard from front to back, each byte once, voxels straight into a buffer of the pool.
 
     With a member the header behind it is read, never more: that would be a piece of the next volume, which a mount
-    would have to decode first."""
+    would have to decode first. Where a header cannot be read, it goes on at the next sample that the index beside the
+    shard knows."""
 
     def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise") -> None:
         self.path, self._pool, self._on_error = path, pool, on_error
@@ -626,8 +636,6 @@ class ShardReader:
                     complain(error, self._on_error)
                     continue
                 yield sample
-        except LoaderError as error:  # of a header: there is no way to find the next one
-            complain(error, self._on_error, "; the rest of the shard is left out as well")
         finally:
             os.close(self._file)
 
@@ -638,42 +646,82 @@ class ShardReader:
 
     def _read(self, view: memoryview, offset: int, name: str) -> None:
         try:
-            while view:
-                count = os.preadv(self._file, [view[:CHUNK]], offset)
-                if count == 0:
-                    raise EOFError("the shard ends here, it was not written to its end")
-                view, offset = view[count:], offset + count
+            try:
+                read_fully(self._file, view, offset)
+            except OSError as error:
+                if error.errno != errno.EIO or not self._read_directly(view, offset):
+                    raise
         except (OSError, EOFError) as error:
             raise self._failure(name, error) from error
 
+    def _read_directly(self, view: memoryview, offset: int) -> bool:
+        """Read past the page cache, if that goes. Through it, a mount can only refuse whole pages: also the headers and
+        texts that share one with a damaged volume. A disk refuses such a read, which is not aligned to its blocks."""
+        try:
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            try:
+                read_fully(file, view, offset)
+            finally:
+                os.close(file)
+        except (OSError, EOFError):
+            return False
+        return True
+
     def _groups(self) -> Iterator[tuple[str, list[Member]]]:
         """The members of each sample, as soon as the header behind them says that they are all."""
-        header, offset, name = bytearray(BLOCK), BLOCK, "its first header"
-        self._read(memoryview(header), 0, name)
-        key, members = "", list[Member]()
+        start: int | None = 0
+        while start is not None:
+            start = yield from self._groups_from(start)
+
+    def _groups_from(self, offset: int) -> Generator[tuple[str, list[Member]], None, int | None]:
+        """Those from the header at `offset` on. The result is where to go on after a header that cannot be read."""
+        key, members, header = "", list[Member](), bytearray()
+        place = f"the header at byte {offset}" if offset else "its first header"
         while True:
             try:
+                if not header:
+                    header = bytearray(BLOCK)
+                    self._read(memoryview(header), offset, place)
                 found = parse_header(bytes(header))
-            except ValueError as error:
-                raise self._failure(f"the header behind {name}", error) from error
+            except (LoaderError, ValueError) as error:
+                failure = error if isinstance(error, LoaderError) else self._failure(place, error)
+                return (yield from self._after(failure, offset, key, members))
             if members and (found is None or found[0].partition(".")[0] != key):
                 yield key, members
                 members = []
             if found is None:
-                return
+                return None
             name, size = found
             key, _, suffix = name.partition(".")
             room = -(-size // BLOCK) * BLOCK + BLOCK
             buffer = (self._pool.pop() if self._pool else Buffer()) if suffix.removesuffix(PACKED) in VOXELS else None
             view = buffer.view(room) if buffer else memoryview(bytearray(room))
             try:
-                self._read(view, offset, name)
+                self._read(view, offset + BLOCK, name)
                 members.append(Member(suffix, view[:size], buffer))
                 header = bytearray(view[-BLOCK:])
             except LoaderError as error:
                 members.append(Member(suffix, error, buffer))
-                self._read(memoryview(header), offset + room - BLOCK, f"the header behind {name}")
-            offset += room
+                header = bytearray()
+            offset, place = offset + room, f"the header behind {name}"
+
+    def _after(
+        self, failure: LoaderError, offset: int, key: str, members: list[Member]
+    ) -> Generator[tuple[str, list[Member]], None, int | None]:
+        """Where the next sample begins, behind a header at `offset` that cannot be read: as the index says, which
+        Megatron-Energon reads too. The members before it are a sample if a sample begins with it."""
+        starts: list[int] = []
+        with contextlib.suppress(OSError):
+            starts = np.fromfile(self.path + ".idx", "<u8").tolist()
+        if members and offset in starts:
+            yield key, members
+        else:
+            self._pool.extend(member.buffer for member in members if member.buffer)
+        end = os.fstat(self._file).st_size
+        start = min((start for start in starts if offset < start < end and start % BLOCK == 0), default=None)
+        rest = "the rest of the shard is left out as well" if start is None else f"it goes on at byte {start}"
+        complain(failure, self._on_error, f"; {rest}")
+        return start
 
     def _unpack(self, packed: memoryview) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""

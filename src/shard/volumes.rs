@@ -68,8 +68,16 @@ impl Volumes {
     }
 
     fn log_once(&self, key: Key, error: &Error) {
-        if lock(&self.failed).insert(key, error.to_string()).is_none() {
-            log::error!("{}: {error}", self.plan.dataset.samples[key as usize].study_id);
+        // The sizes of a mount never change, so its readers get the error for as long as it lives.
+        let remedy = match error {
+            Error::Malformed { .. } => {
+                "; to leave such samples out, list them with `verify --sources` and mount again with --exclude"
+            }
+            _ => "", // their messages name the remedy, or the file is fine
+        };
+        let message = format!("{error}{remedy}");
+        if lock(&self.failed).insert(key, message.clone()).is_none() {
+            log::error!("{}: {message}", self.plan.dataset.samples[key as usize].study_id);
         }
     }
 }

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -50,10 +51,7 @@ def test_a_damaged_volume(program: Program, tmp_path: Path, workers: int) -> Non
     """Names its shard, its member and `ctwds-fs status`; or is left out with a warning, and nothing else is."""
     options = {"timeout": DEADLINE, "persistent_workers": False} if workers else {}
     dataset = noise_dataset(tmp_path / "data", 6, (48, 48, 48), deflated=True, dtype="i2")
-    bad = dataset.folder / "v01.npz"
-    content = bytearray(bad.read_bytes())
-    content[len(content) // 2] ^= 0x55  # in the deflated voxels, of which a plan reads nothing
-    bad.write_bytes(content)
+    flip(dataset.folder / "v01.npz")
     with program.mounted(dataset, *SMALL_FLAGS) as point:
         loader = from_shards(point, **SHAPE).make_loader(1, workers, **options)
         said = message(lambda: list(loader))
@@ -66,6 +64,60 @@ def test_a_damaged_volume(program: Program, tmp_path: Path, workers: int) -> Non
             found = ids(data.make_loader(1, workers, **options))
         assert sorted(found) == ["v00", "v02", "v03", "v04", "v05"]
         gc.collect()  # the error's traceback keeps the workers, and they the shards
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("shape", [(32, 32, 8), (48, 48, 40), (17, 19, 23)])
+def test_a_damaged_volume_costs_one_sample(
+    program: Program, tmp_path: Path, shape: tuple[int, int, int], cache: str
+) -> None:
+    """Wherever it is in its shard, and whatever shares the pages of memory that it begins and ends in; the mount names
+    the option that leaves it out."""
+    dataset = noise_dataset(tmp_path / "data", 12, shape, deflated=True, dtype="i2")
+    for name in ("v00", "v05", "v06", "v11"):
+        flip(dataset.folder / f"{name}.npz")
+    with program.mounted(dataset, "--samples-per-shard", 12, "--page-cache", cache) as point:
+        with pytest.warns(UserWarning, match="left out") as said:
+            found = ids(from_shards(point, **SHAPE, on_error="skip").make_loader(1, 0))
+        assert found == [f"v{n:02d}" for n in range(12) if n not in (0, 5, 6, 11)]
+        assert len(said) == 4 and all("--exclude" in str(each.message) for each in said)
+        errors = json.loads(program.run("status", "--json", point).stdout)["errors"]
+        assert len(errors) == 4 and all("--exclude" in error["error"] for error in errors)
+
+
+def flip(volume: Path) -> None:
+    """A byte of the deflated voxels, of which a plan reads nothing."""
+    content = bytearray(volume.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    volume.write_bytes(content)
+
+
+def test_a_damaged_header_costs_one_sample(copy: Path) -> None:
+    """Each header of a shard: the index beside the shard finds the next sample. Without one, or with one that is
+    none, what comes before the header is read."""
+    path = shards(copy)[0]
+    index, good = path.with_name(path.name + ".idx"), path.read_bytes()
+    right_index = index.read_bytes()
+    with tarfile.open(path) as tar:
+        members = [(info.offset, int(info.name[7:13])) for info in tar]
+    assert [sample for _, sample in members] == sorted([0, 1, 2] * 4)
+
+    def left() -> list[str]:
+        with pytest.warns(UserWarning, match=str(path)):
+            return [sample[3] for sample in from_shards([path], **SHAPE, on_error="skip")]
+
+    for offset, damaged in members:
+        content = bytearray(good)
+        content[offset + 124] ^= 1  # of the size
+        path.write_bytes(content)
+        index.write_bytes(right_index)
+        assert left() == [f"v{n:02d}" for n in range(3) if n != damaged], offset
+        for other in (b"", b"no index of ours", np.arange(1, 40_000, 7, "<u8").tobytes()):
+            index.write_bytes(other)
+            assert left()[:damaged] in (
+                [f"v{n:02d}" for n in range(damaged)],
+                [f"v{n:02d}" for n in range(damaged - 1)],
+            )
 
 
 def cut(path: Path) -> None:
@@ -105,14 +157,14 @@ def wrong_size(path: Path) -> None:
     ("damage", "words", "left"),
     [
         (cut, ("ends here", "000000_000001.bin"), ["v00"]),
-        (break_header, ("checksum", "behind 000000_000000.bin"), []),
+        (break_header, ("checksum", "behind 000000_000000.bin"), ["v01", "v02"]),
         (break_json, ("000000_000000",), ["v01", "v02"]),
         (lose_text, ("no text among", "tyt"), ["v01", "v02"]),
         (wrong_size, ("000000_000000", "97"), ["v01", "v02"]),
     ],
 )
 def test_a_damaged_file(copy: Path, damage: Callable[[Path], None], words: tuple[str, ...], left: list[str]) -> None:
-    """Of a shard on disk: what is behind an unreadable header cannot be found, other samples can."""
+    """Of a shard on disk: it costs the sample, and what the file has lost."""
     path = shards(copy)[0]
     damage(path)
     said = message(lambda: list(from_shards(copy, **SHAPE)))
@@ -120,12 +172,16 @@ def test_a_damaged_file(copy: Path, damage: Callable[[Path], None], words: tuple
     with pytest.warns(UserWarning, match="left out"):
         found = [sample[3] for sample in from_shards(copy, **SHAPE, on_error="skip")]
     assert found == [*left, "v03", "v04", "v05"]
-    for other in shards(copy)[1:]:
-        other.unlink()
-    if not left:  # asked for more samples than there are, it must not search for ever
-        data = from_shards(path, **SHAPE, on_error="skip", epoch_length=3)
-        with pytest.warns(UserWarning, match="left out"):
-            assert "no sample" in message(lambda: list(data))
+
+
+def test_a_shard_without_a_sample(copy: Path) -> None:
+    """Asked for more samples than there are, it does not search for ever."""
+    path = shards(copy)[0]
+    break_header(path)
+    path.with_name(path.name + ".idx").unlink()
+    data = from_shards(path, **SHAPE, on_error="skip", epoch_length=3)
+    with pytest.warns(UserWarning, match="left out"):
+        assert "no sample" in message(lambda: list(data))
 
 
 def test_a_mount_that_is_not_there(program: Program, small: Dataset, tmp_path: Path) -> None:
