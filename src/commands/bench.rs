@@ -141,10 +141,9 @@ struct MountGuard(PathBuf);
 
 impl Drop for MountGuard {
     fn drop(&mut self) {
-        let Ok(Some(pid)) = mount_table::at(&self.0).map(|entry| entry.and_then(|entry| entry.daemon())) else {
-            return;
-        };
-        if let Err(error) = mount_table::unmount_or_detach(&self.0) {
+        let Ok(Some(entry)) = mount_table::at(&self.0) else { return };
+        let Some(pid) = entry.daemon() else { return };
+        if let Err(error) = mount_table::unmount_or_detach(&entry) {
             log::warn!("{}: cannot be unmounted: {error}", self.0.display());
         } else {
             processes::wait_for_exit(pid, PATIENCE);

@@ -29,13 +29,15 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     }
     let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
     let log_file = daemon::log_path(args.log_file.as_deref(), &mountpoint);
-    if let Start::Failed(code) = daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
-        return Ok(code);
-    }
+    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
+        Start::Ready(daemon) => daemon,
+        Start::Failed(code) => return Ok(code),
+    };
     // An exit code of 0 promises that the first shard can be opened.
     let first = mountpoint.join(Plan::shard_name(0));
     File::open(&first).map_err(|error| {
-        let _ = mount_table::unmount(&mountpoint, Unmount::Detach);
+        let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
+        let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
         Error::io(&first, "open the first shard of the new mount", error)
     })?;
     println!("mounted {} (log: {})", mountpoint.display(), log_file.display());

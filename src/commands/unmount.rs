@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::shared::OwnMount;
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result};
-use crate::fs::mount_table::{self, Unmount};
+use crate::fs::mount_table::{self, MountEntry, Unmount};
 use crate::fs::processes;
 
 /// How long the daemon may take to end after the unmount: a decode that has begun may take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the daemon may take to end after a forced unmount, before and after it is killed.
 const FORCED: Duration = Duration::from_secs(5);
+/// How long the daemon of a mount that nobody has open takes to end at most, if no decode has begun.
+const MOMENT: Duration = Duration::from_millis(300);
 /// The number of processes that are named if the mount is busy.
 const NAMED: usize = 10;
 
@@ -29,13 +31,21 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let gone = args.force && mount_table::at(&path)?.is_none_or(|entry| entry.daemon() != Some(pid));
     if !gone {
         let how = if is_dead || args.lazy || args.force { Unmount::Detach } else { Unmount::IfIdle };
-        mount_table::unmount(&path, how).map_err(|error| match error.kind() {
+        mount_table::unmount(&entry, how).map_err(|error| match error.kind() {
             std::io::ErrorKind::ResourceBusy => Error::Refused(busy(&path)),
             _ => Error::io(&path, "unmount", error),
         })?;
     }
     if args.lazy && processes::is_running(pid) {
         println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.force && !is_dead && !processes::wait_for_exit(pid, MOMENT) && entry.is_alive() {
+        println!(
+            "unmounted {} here; process {pid} serves it on until it is unmounted everywhere: it is still mounted {}",
+            path.display(),
+            elsewhere(&entry)
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let patience = if args.force { FORCED } else { PATIENCE };
@@ -48,6 +58,15 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     }
     println!("unmounted {}", path.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where else a file system is mounted: other folders, and processes that see it in namespaces of their own.
+fn elsewhere(mount: &MountEntry) -> String {
+    let folders = mount_table::folders(mount).into_iter().map(|folder| format!("at {}", folder.display()));
+    let namespaces = mount_table::other_namespaces(mount).into_iter();
+    let namespaces = namespaces.map(|seen| format!("in the mount namespace of {} (process {})", seen.name, seen.pid));
+    let places: Vec<String> = folders.chain(namespaces).take(NAMED).collect();
+    if places.is_empty() { "in a mount namespace that cannot be seen from here".into() } else { places.join(", ") }
 }
 
 /// The message that the mount is busy, with the processes that have files open in it.

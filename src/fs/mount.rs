@@ -1,17 +1,19 @@
 //! The life of a mount: checks before it, the session, readiness, signals, and the end.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::fuse::{Adapter, BLOCK_SIZE, Event};
-use super::mount_table::{self, Unmount};
+use super::mount_table::{self, MountEntry, Unmount};
 use super::processes::PROGRAM;
 use super::tree::Tree;
 use crate::error::{Error, Result};
@@ -36,16 +38,18 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
             // A daemon that was killed leaves a mount that answers nothing but ENOTCONN.
             Some(pid) if mount_table::is_dead(&entry) => {
                 log::warn!("{}: clearing the mount that process {pid} left behind", resolved.display());
-                mount_table::unmount(&resolved, Unmount::Detach)
+                mount_table::unmount(&entry, Unmount::Detach)
                     .map_err(|error| Error::io(&resolved, "clear the dead mount", error))?;
             }
             Some(pid) => return refuse(format!("a ctwds-fs mount is already here (process {pid}); unmount it first")),
-            None => return refuse(format!("{} is already mounted here; choose another folder", entry.source)),
+            None => {
+                return refuse(format!("{} is already mounted here; choose another folder", entry.source.display()));
+            }
         }
     }
     let resolved = match fs::canonicalize(path) {
         Ok(resolved) => resolved,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             return refuse("the folder does not exist; create it with mkdir -p".into());
         }
         Err(error) => return Err(Error::io(path, "open the mountpoint", error)),
@@ -84,27 +88,44 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let watched = Arc::downgrade(&tree);
     let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
+    let notifier = session.notifier();
+    let served = keep_from_unmounting(session)?;
+    let own = OwnMount::find(path);
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let _ = events.send(Event::Signal(signal));
         }
     });
-    widen_read_ahead(path);
-    let notifier = session.notifier();
+    own.widen_read_ahead();
     std::thread::spawn(move || watch(&watched, &notifier));
     if let Err(error) = ready() {
-        let _ = mount_table::unmount(path, Unmount::Detach);
+        own.detach();
         return Err(error);
     }
     match inbox.recv() {
         Ok(Event::Signal(signal)) => {
             log::info!("signal {signal}: unmounting {}", path.display());
-            end_gently(path, &inbox);
+            own.end_gently(&inbox);
         }
         Ok(Event::Ended) | Err(_) => log::info!("{} was unmounted", path.display()),
     }
     // The kernel has ended the session; joining reports how.
-    session.join().map_err(|error| Error::io(path, "serve the mount", error))
+    let result = served.join().unwrap_or_else(|_| Err(std::io::Error::other("the session panicked")));
+    own.detach(); // a connection that was aborted leaves its mount
+    result.map_err(|error| Error::io(path, "serve the mount", error))
+}
+
+/// The thread of a session, without fuser's way to end the mount: when a session is dropped, fuser unmounts whatever is
+/// at the path. Where a copy of the mount lived on in another mount namespace, that may be the next mount by then.
+///
+/// # Errors
+/// [`Error::System`] if the operating system gives no thread; the mount is then ended.
+fn keep_from_unmounting(mut session: BackgroundSession) -> Result<JoinHandle<std::io::Result<()>>> {
+    let nothing = std::thread::Builder::new().spawn(|| Ok(()));
+    let nothing = nothing.map_err(|error| Error::system("start a thread of the mount", error))?;
+    let served = std::mem::replace(&mut session.guard, nothing);
+    std::mem::forget(session); // its descriptor of /dev/fuse is closed with the process
+    Ok(served)
 }
 
 /// Makes the kernel look names up again that lead to other inodes, because their shards have become files. This runs in
@@ -145,40 +166,70 @@ fn mount_error(path: &Path, allow_other: bool, error: std::io::Error) -> Error {
             "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
         _ if text.contains("fusermount") => "mount here",
-        std::io::ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
-        std::io::ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
+        ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
+        ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
         _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
     };
     Error::io(path, doing, error)
 }
 
-/// Sets the kernel's read-ahead to 1 MiB instead of 128 KiB, which costs a third of the speed. Only root may do so.
-fn widen_read_ahead(path: &Path) {
-    let Ok(Some(entry)) = mount_table::at(path) else { return };
-    let setting = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
-    if let Err(error) = fs::write(&setting, (BLOCK_SIZE / 1024).to_string()) {
-        log::debug!("{setting}: {error}; reads stay at the kernel's read-ahead");
-    }
+/// The mount that this process serves, in this process's mount namespace.
+struct OwnMount {
+    /// The line of the mount table; `None` if somebody unmounted it as soon as it was made.
+    entry: Option<MountEntry>,
 }
 
-/// Ends the mount, and waits until its readers have closed their files; those that take longer than [`PATIENCE`] get
-/// errors.
-fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
-    if let Err(error) = mount_table::unmount(path, Unmount::IfIdle) {
-        log::warn!("{}: {error}; detaching, open files may be read for {} s more", path.display(), PATIENCE.as_secs());
-        if let Err(error) = mount_table::unmount(path, Unmount::Detach) {
-            log::error!("{}: cannot be detached: {error}", path.display());
+impl OwnMount {
+    /// The mount at `path`, if this process made it.
+    fn find(path: &Path) -> Self {
+        let entry = mount_table::at(path).ok().flatten();
+        Self { entry: entry.filter(|entry| entry.daemon() == Some(std::process::id())) }
+    }
+
+    /// Sets the kernel's read-ahead to 1 MiB instead of 128 KiB, which costs a third of the speed. Only root may do so.
+    fn widen_read_ahead(&self) {
+        let Some(entry) = &self.entry else { return };
+        let setting = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
+        if let Err(error) = fs::write(&setting, (BLOCK_SIZE / 1024).to_string()) {
+            log::debug!("{setting}: {error}; reads stay at the kernel's read-ahead");
         }
     }
-    let deadline = Instant::now() + PATIENCE; // further signals do not put it off
-    loop {
-        match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Signal(_)) => {}
-            Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                log::warn!("files are still open; ending anyway, their readers get errors");
-                // Ends the connection, because it closes /dev/fuse; there is nothing to save.
-                std::process::exit(0);
+
+    fn unmount(&self, how: Unmount) -> std::io::Result<()> {
+        self.entry.as_ref().map_or_else(|| Err(ErrorKind::NotFound.into()), |entry| mount_table::unmount(entry, how))
+    }
+
+    /// Detaches the mount if it is still there.
+    fn detach(&self) {
+        match self.unmount(Unmount::Detach) {
+            Err(error) if error.kind() != ErrorKind::NotFound => log::error!("the mount cannot be detached: {error}"),
+            _ => {}
+        }
+    }
+
+    /// Ends the mount, and waits until its readers have closed their files; those that take longer than [`PATIENCE`]
+    /// get errors.
+    fn end_gently(&self, inbox: &mpsc::Receiver<Event>) {
+        match self.unmount(Unmount::IfIdle) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                log::warn!("it is mounted elsewhere only: files may be read for {} s more", PATIENCE.as_secs());
+            }
+            Err(error) => {
+                log::warn!("{error}; detaching, open files may be read for {} s more", PATIENCE.as_secs());
+                self.detach();
+            }
+        }
+        let deadline = Instant::now() + PATIENCE; // further signals do not put it off
+        loop {
+            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Signal(_)) => {}
+                Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    log::warn!("files are still open; ending anyway, their readers get errors");
+                    // Ends the connection, because it closes /dev/fuse; there is nothing to save.
+                    std::process::exit(0);
+                }
             }
         }
     }
@@ -186,7 +237,7 @@ fn end_gently(path: &Path, inbox: &mpsc::Receiver<Event>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Error as IoError, ErrorKind};
+    use std::io::Error as IoError;
 
     use super::*;
 

@@ -1,6 +1,9 @@
 //! The kernel's table of mounts: mounts are found and ended by path, without touching what is mounted there.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,24 +16,40 @@ use crate::error::{Error, Result};
 /// The prefix of the source of this program's mounts in the mount table; the daemon's process id follows.
 pub const SOURCE: &str = "ctwds-fs:";
 
+/// The mounts that this process sees.
+const OWN_TABLE: &str = "/proc/self/mountinfo";
+
 /// How long an answer of a mount is awaited; a healthy daemon answers in microseconds.
 pub const ANSWER: Duration = Duration::from_secs(5);
 
-/// One line of the mount table.
+/// One line of the mount table. The kernel writes it in bytes: folders and sources need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
+    /// The kernel's number of the mount, which no other mount has while it is there.
+    pub id: u64,
     /// The mountpoint.
     pub path: PathBuf,
     /// The source: of this program's mounts [`SOURCE`] and a process id.
-    pub source: String,
-    /// The device as "major:minor".
+    pub source: OsString,
+    /// The device as "major:minor": the same for all mounts of one file system, in every mount namespace.
     pub device: String,
 }
 
 impl MountEntry {
     /// The process id of the daemon behind the mount, if it is a mount of this program.
     pub fn daemon(&self) -> Option<u32> {
-        self.source.strip_prefix(SOURCE)?.parse().ok()
+        self.source.to_str()?.strip_prefix(SOURCE)?.parse().ok()
+    }
+
+    /// Whether another line is about the same mount, which may have been moved.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.id, &self.device) == (other.id, &other.device)
+    }
+
+    /// Whether the file system is alive: mounted somewhere, also in a mount namespace that is not seen from here, or
+    /// detached with files open. False where the kernel does not tell.
+    pub fn is_alive(&self) -> bool {
+        Path::new("/sys/class/bdi").join(&self.device).exists()
     }
 }
 
@@ -39,25 +58,71 @@ impl MountEntry {
 /// # Errors
 /// [`Error::Io`] if the mount table cannot be read.
 pub fn at(path: &Path) -> Result<Option<MountEntry>> {
-    let table = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(table).map_err(|error| Error::io(table, "read the mount table", error))?;
-    Ok(text.lines().filter_map(parse).rfind(|entry| entry.path == path))
+    let table = Path::new(OWN_TABLE);
+    let entries = read(table).map_err(|error| Error::io(table, "read the mount table", error))?;
+    Ok(entries.into_iter().rfind(|entry| entry.path == path))
+}
+
+/// The mounts of a table such as `/proc/self/mountinfo`, those of one folder from the lowest on.
+fn read(table: &Path) -> std::io::Result<Vec<MountEntry>> {
+    Ok(fs::read(table)?.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 /// Parses a line `36 35 98:0 /root /mnt options [tags] - type source superoptions`.
-fn parse(line: &str) -> Option<MountEntry> {
-    let (mount, source) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(2);
-    let device = fields.next()?.to_owned();
-    let path = PathBuf::from(unescape(fields.nth(1)?));
-    Some(MountEntry { path, source: unescape(source.split(' ').nth(1)?), device })
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = str::from_utf8(fields.nth(1)?).ok()?.to_owned();
+    let path = unescape(fields.nth(1)?).into();
+    let source = unescape(fields.skip_while(|field| *field != b"-").nth(2)?);
+    Some(MountEntry { id, path, source, device })
 }
 
-/// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+/// The kernel writes some bytes, such as spaces and newlines, as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.first_chunk::<3>().filter(|_| *first == b'\\');
+        let escaped = escaped.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[3..] } else { tail };
+    }
+    OsString::from_vec(plain)
+}
+
+/// The folders of this mount namespace in which the file system of `mount` is mounted, as by `mount --bind`.
+pub fn folders(mount: &MountEntry) -> Vec<PathBuf> {
+    let entries = read(Path::new(OWN_TABLE)).unwrap_or_default().into_iter();
+    entries.filter(|entry| entry.device == mount.device).map(|entry| entry.path).collect()
+}
+
+/// A mount namespace in which a file system is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherNamespace {
+    /// One of its processes: the one of the lowest number that this user may see.
+    pub pid: u32,
+    /// The name of that process.
+    pub name: String,
+}
+
+/// The other mount namespaces in which the file system of `mount` is mounted, as far as this user may see them.
+pub fn other_namespaces(mount: &MountEntry) -> Vec<OtherNamespace> {
+    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+    let mut seen: HashSet<PathBuf> = namespace(Path::new("/proc/self")).into_iter().collect();
+    let mut found = Vec::new();
+    for pid in processes::all() {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        // All processes of a namespace have the same table.
+        if !namespace(&process).is_some_and(|namespace| seen.insert(namespace)) {
+            continue;
+        }
+        let is_of_device = |entry: &MountEntry| entry.device == mount.device;
+        if read(&process.join("mountinfo")).is_ok_and(|entries| entries.iter().any(is_of_device)) {
+            found.push(OtherNamespace { pid, name: processes::name(pid) });
+        }
+    }
+    found
 }
 
 /// An absolute path without links in its parents. The last component is not touched: a dead mount would not answer.
@@ -96,15 +161,24 @@ pub enum Unmount {
     Detach,
 }
 
-/// Ends the mount at `path`.
+/// Ends this very mount, wherever it is now, and never another one that has taken its place.
 ///
 /// # Errors
+/// [`std::io::ErrorKind::NotFound`] if the mount is no longer seen from here, or if another one lies over it;
 /// [`std::io::ErrorKind::ResourceBusy`] while files are open in a mount that is not detached; otherwise what the kernel
 /// or `fusermount3` says.
-pub fn unmount(path: &Path, how: Unmount) -> std::io::Result<()> {
+pub fn unmount(mount: &MountEntry, how: Unmount) -> std::io::Result<()> {
+    let entries = read(Path::new(OWN_TABLE))?;
+    // The kernel ends mounts by path alone. Folders above may have been renamed since the mount was found.
+    let path = entries.iter().find(|entry| entry.is_same(mount)).map(|entry| entry.path.as_path());
+    let topmost = entries.iter().rfind(|entry| Some(entry.path.as_path()) == path);
+    let Some(path) = topmost.filter(|entry| entry.is_same(mount)).and(path) else {
+        let reason = if path.is_some() { "another mount lies over this one" } else { "this mount is no longer here" };
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, reason));
+    };
     let flags = match how {
-        Unmount::IfIdle => UnmountFlags::empty(),
-        Unmount::Detach => UnmountFlags::DETACH,
+        Unmount::IfIdle => UnmountFlags::NOFOLLOW,
+        Unmount::Detach => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
     };
     match rustix::mount::unmount(path, flags) {
         Err(rustix::io::Errno::PERM) => unmount_as_user(path, how),
@@ -112,12 +186,12 @@ pub fn unmount(path: &Path, how: Unmount) -> std::io::Result<()> {
     }
 }
 
-/// Ends the mount at `path`, or detaches it if files are open in it.
+/// Ends this very mount, or detaches it if files are open in it.
 ///
 /// # Errors
 /// The mount could not be detached either; see [`unmount`].
-pub fn unmount_or_detach(path: &Path) -> std::io::Result<()> {
-    unmount(path, Unmount::IfIdle).or_else(|_| unmount(path, Unmount::Detach))
+pub fn unmount_or_detach(mount: &MountEntry) -> std::io::Result<()> {
+    unmount(mount, Unmount::IfIdle).or_else(|_| unmount(mount, Unmount::Detach))
 }
 
 /// Ends a mount by the set-user-id helper, which does it for the mount's owner without the right to unmount.
@@ -145,7 +219,7 @@ pub fn abort(entry: &MountEntry) -> std::io::Result<()> {
     if fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").is_ok() {
         return Ok(()); // the mount's owner may, where that file system is mounted
     }
-    if rustix::mount::unmount(&entry.path, UnmountFlags::FORCE).is_ok() {
+    if rustix::mount::unmount(&entry.path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW).is_ok() {
         return Ok(()); // root may
     }
     // Without its last reader, /dev/fuse is closed, unless a thread of the daemon cannot be ended.
@@ -162,10 +236,13 @@ pub fn abort(entry: &MountEntry) -> std::io::Result<()> {
 /// that is stuck in the kernel keeps the connection open, and nobody serves it.
 pub fn is_dead(entry: &MountEntry) -> bool {
     let path = entry.path.clone();
-    let not_connected = move || {
-        fs::symlink_metadata(path).is_err_and(|error: std::io::Error| error.raw_os_error() == Some(libc::ENOTCONN))
-    };
-    !entry.daemon().is_some_and(processes::is_daemon) && within(ANSWER, not_connected).unwrap_or(false)
+    // The kernel keeps names, attributes and lists of files, and answers from what it keeps whether the daemon is there
+    // or not. It keeps no answer to this question.
+    let not_connected = move || rustix::fs::statvfs(path).is_err_and(|error| error == rustix::io::Errno::NOTCONN);
+    // A container that is started again gives its processes the numbers that they had, so this one may have that of the
+    // daemon that was killed.
+    let is_daemon = |pid| pid != std::process::id() && processes::is_daemon(pid);
+    !entry.daemon().is_some_and(is_daemon) && within(ANSWER, not_connected).unwrap_or(false)
 }
 
 /// Runs `ask`, which may never return, in a thread, and returns its answer; `None` if there is none after `limit`.
@@ -181,11 +258,33 @@ mod tests {
 
     #[test]
     fn a_line_of_the_mount_table() {
-        let line = r"141 28 0:48 / /mnt/a\040b ro,nosuid shared:7 - fuse.ctwds-fs ctwds-fs:4711 ro,user_id=0";
+        let line = br"141 28 0:48 / /mnt/a\040b ro,nosuid shared:7 - fuse.ctwds-fs ctwds-fs:4711 ro,user_id=0";
         let entry = parse(line).unwrap();
         assert_eq!((entry.path.to_str(), entry.daemon(), &*entry.device), (Some("/mnt/a b"), Some(4711), "0:48"));
+        assert_eq!(entry.id, 141);
         assert_eq!(at(Path::new("/proc")).unwrap().map(|entry| entry.daemon()), Some(None));
         assert_eq!(at(Path::new("/proc/no-mount")).unwrap(), None);
+    }
+
+    #[test]
+    fn the_table_is_bytes() {
+        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+        let fields: [(&[u8], &[u8]); 6] = [
+            (b"/mnt/\xff\xfe", b"/mnt/\xff\xfe"),
+            (b"/mnt/\\011\\012\\134\\043", b"/mnt/\t\n\\#"),
+            (b"/mnt/\\134040", b"/mnt/\\040"),
+            (b"/mnt/\\377", b"/mnt/\xff"),
+            (b"/mnt/-", b"/mnt/-"),
+            (b"/mnt/\\04", b"/mnt/\\04"),
+        ];
+        for (written, meant) in fields {
+            let line = [b"7 1 0:48 / ", written, b" ro - tmpfs \xff ro"].concat();
+            let entry = parse(&line).unwrap();
+            assert_eq!((bytes(&entry.path), entry.daemon()), (meant.to_vec(), None));
+        }
+        for cut in [&b""[..], b"7", b"7 1 0:48 / /mnt ro", b"7 1 0:48 / /mnt ro -", b"\xff 1 0:48 / /mnt ro - a b c"] {
+            assert_eq!(parse(cut), None);
+        }
     }
 
     #[test]

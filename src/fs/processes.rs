@@ -3,7 +3,9 @@
 //! Only links and texts of `/proc` are read, never a path in a mount, whose daemon may not answer.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,10 +30,19 @@ pub struct BusyProcess {
 
 /// The processes that keep something below `path` busy, with one path each, as far as this user may see them.
 pub fn busy_below(path: &Path) -> Vec<BusyProcess> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let busy: BTreeSet<BusyProcess> = pids.filter_map(|pid| busy_process(pid, path)).collect();
-    busy.into_iter().collect()
+    all().into_iter().filter_map(|pid| busy_process(pid, path)).collect()
+}
+
+/// The process ids of all processes, in ascending order.
+pub fn all() -> BTreeSet<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The name of a process, as `/proc/PID/comm` has it; empty if the process is gone.
+pub fn name(pid: u32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 fn busy_process(pid: u32, below: &Path) -> Option<BusyProcess> {
@@ -41,26 +52,30 @@ fn busy_process(pid: u32, below: &Path) -> Option<BusyProcess> {
     let linked = ["cwd", "root"].into_iter().filter_map(link);
     let opened = open().filter_map(|entry| fs::read_link(entry.path()).ok());
     let path = linked.chain(opened).chain(mapped(&process)).find(|path| path.starts_with(below))?;
-    let name = fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned();
-    Some(BusyProcess { pid, name, path })
+    Some(BusyProcess { pid, name: name(pid), path })
 }
 
 /// Files that are mapped into the memory of a process, whose descriptors may be closed by now.
 fn mapped(process: &Path) -> Vec<PathBuf> {
-    let maps = fs::read_to_string(process.join("maps")).unwrap_or_default();
-    maps.lines().filter_map(|line| Some(PathBuf::from(&line[line.find('/')?..]))).collect()
+    let maps = fs::read(process.join("maps")).unwrap_or_default();
+    let paths =
+        maps.split(|byte| *byte == b'\n').filter_map(|line| line.get(line.iter().position(|byte| *byte == b'/')?..));
+    paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
 }
 
 /// Whether a process runs: it is there, and does not only wait to be reaped.
 pub fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    let stat = fs::read(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| {
+        // The name in front may have any bytes, parentheses too.
+        let state = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+        !state.trim_ascii_start().starts_with(b"Z")
+    })
 }
 
 /// Whether a process runs and has the name of a daemon: the kernel may have given its number to another program.
 pub fn is_daemon(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    is_running(pid) && name.is_ok_and(|name| name.trim_end() == PROGRAM)
+    is_running(pid) && name(pid) == PROGRAM
 }
 
 /// Kills a daemon that does not end; false if the process is no daemon, or if this user may not kill it.

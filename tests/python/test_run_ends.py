@@ -244,7 +244,7 @@ def test_what_the_command_leaves_goes_on(runner: Runner, who: str) -> None:
         assert not is_running(mount) and not runner.at.exists()
         assert all(map(is_running, workers))
         for worker in workers:
-            assert SOURCE not in Path(f"/proc/{worker}/mountinfo").read_text()
+            assert f"{SOURCE}{mount} " not in Path(f"/proc/{worker}/mountinfo").read_text()
 
 
 def test_signals_to_the_mount(runner: Runner) -> None:

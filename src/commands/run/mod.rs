@@ -229,9 +229,11 @@ impl PrivateMount {
     fn finish(&mut self) -> Result<bool> {
         let failed = |error| Error::system("end the mount's process", error);
         let status = status::read_all(&self.path, self.daemon.id());
-        let ended = match mount_table::unmount_or_detach(&self.path) {
-            Ok(()) => wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
-            Err(_) => None,
+        // The command may have mounted something else there; the end of the daemon then ends its mount.
+        let own = mount_table::at(&self.path)?.filter(|entry| entry.daemon() == Some(self.daemon.id()));
+        let ended = match own.as_ref().map(mount_table::unmount_or_detach) {
+            Some(Ok(())) => wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
+            _ => None,
         };
         if ended.is_none() {
             // Processes that the command has left still have files open. They may go on, and get errors from the mount.
