@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
+use super::terminal::{print, say};
 use super::{classes, estimate, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
@@ -20,7 +21,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
     let kind = args.dataset.kind();
     if let Some(mismatch) = value_check::find(&plan, &kind)? {
-        eprintln!("ctwds-fs: warning: {mismatch}; mount and materialize refuse these volumes until then");
+        say(format_args!("ctwds-fs: warning: {mismatch}; mount and materialize refuse these volumes until then"));
     }
     let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
     let output = match (&report, args.json) {
@@ -31,7 +32,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
             (describe(&plan, &kind) + &estimate).into_bytes()
         }
     };
-    shared::print(&output, "print the plan")?;
+    print(output, "print the plan")?;
     let is_complete = report.is_none_or(|report| report.is_complete());
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::shared::OwnMount;
+use super::terminal::{print, say};
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result};
 use crate::fs::mount_table::{self, Unmount};
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const FORCED: Duration = Duration::from_secs(5);
 /// The number of processes that are named if the mount is busy.
 const NAMED: usize = 10;
+/// What an error of standard output says.
+const DOING: &str = "print that the mount has ended";
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
@@ -35,19 +38,19 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
         })?;
     }
     if args.lazy && processes::is_running(pid) {
-        println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
-        return Ok(ExitCode::SUCCESS);
+        let what =
+            format!("detached {}: process {pid} serves what is open, and ends with the last of it\n", path.display());
+        return print(what, DOING).map(|()| ExitCode::SUCCESS);
     }
     let patience = if args.force { FORCED } else { PATIENCE };
     if !is_dead && !processes::wait_for_exit(pid, patience) {
         let killed = args.force && processes::kill_daemon(pid) && processes::wait_for_exit(pid, FORCED);
         let state = if killed { "did not end and was killed" } else { "has not ended yet" };
-        eprintln!(
+        say(format_args!(
             "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"
-        );
+        ));
     }
-    println!("unmounted {}", path.display());
-    Ok(ExitCode::SUCCESS)
+    print(format!("unmounted {}\n", path.display()), DOING).map(|()| ExitCode::SUCCESS)
 }
 
 /// The message that the mount is busy, with the processes that have files open in it.
