@@ -142,6 +142,9 @@
 //!   fine.
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all
 //!   processes of the namespace end; never one outside of it.
+//! - **terminal**: one file writes to standard output and standard error (`commands/terminal.rs`). What cannot be
+//!   written to standard error changes nothing; a result that cannot be written to standard output is an error, after
+//!   the work is safe.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
 //!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
 //!   (processor instructions, each beside a portable definition that the tests compare with), and one system call in

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ctwds_fs::commands::run(ctwds_fs::cli::parse(std::env::args_os()))
+    ctwds_fs::commands::run(std::env::args_os())
 }

@@ -8,4 +8,5 @@ pub mod memory;
 pub mod num;
 pub mod parallel;
 pub mod partial_name;
+pub mod signals;
 pub mod user_cache;

@@ -62,10 +62,12 @@ pub enum Command {
     Bench(BenchArgs),
 }
 
-/// Parses the arguments of the process, and ends it with a message if they are wrong. Flags may be written with
-/// underscores, as in the original scripts.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
-    Cli::parse_from(with_dashes(args))
+/// Parses the arguments of the process. Flags may be written with underscores, as in the original scripts.
+///
+/// # Errors
+/// The parser's message if the arguments are wrong; or its help or version, if these are asked for.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(with_dashes(args))
 }
 
 /// The arguments with dashes in place of underscores in flags; arguments after "--" belong to another program.
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_run_is_left_as_it_is() {
         let args = "ctwds-fs run --data_folder a --at b_c --cache_size 1GiB -- python t.py --batch_size 4 -- --at x";
-        let Command::Run(args) = parse(args.split(' ').map(OsString::from)).command else { panic!("not run") };
+        let Command::Run(args) = parse(args.split(' ').map(OsString::from)).unwrap().command else { panic!("not run") };
         assert_eq!(args.mount.mountpoint().unwrap(), PathBuf::from("b_c"));
         assert_eq!(args.mount.cache_size, Some(ByteSize::gib(1)));
         assert_eq!(args.command, ["python", "t.py", "--batch_size", "4", "--", "--at", "x"]);
@@ -149,7 +151,8 @@ mod tests {
             .into_iter()
             .chain(["l", "--output_dir", "out_1", "--samples_per_shard", "50", "--num_workers", "8", "--test_mode"])
             .map(OsString::from),
-        );
+        )
+        .unwrap();
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
         let config = args.dataset.resolve().unwrap().0;
         assert_eq!(config.data_folder.to_str(), Some("a_b"));

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tempfile::TempDir;
 
 use super::progress::styled;
 use super::shared::{self, make_plan, stop_on_signals};
+use super::terminal::print;
 use crate::base::parallel::available_cores;
 use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
@@ -30,11 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let report = measure(args, |_| Ok(None))?;
-    if args.json {
-        println!("{}", shared::json(&report)?);
-    } else {
-        print!("{}", report.text());
-    }
+    print(if args.json { shared::json(&report)? + "\n" } else { report.text() }, "print the measurements")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -60,7 +56,7 @@ pub(super) fn measure(
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
-    let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
+    let stop = stop_on_signals()?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
     // Shards that exist already are measured also if nothing can be mounted.
     let can_mount = given.is_none() || Path::new("/dev/fuse").exists();

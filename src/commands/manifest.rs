@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-
 use super::materialize::ShardBar;
 use super::shared::{FAILED, make_plan_unchecked, stop_on_signals};
+use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
@@ -23,7 +22,7 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
         ManifestCommand::Rebuild { dir, dataset } => {
             let plan = make_plan_unchecked(dataset, None)?;
             let serving = Serving { cache_bytes: REBUILD_CACHE, threads: 1, read_ahead: 0, read_once: true };
-            let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
+            let stop = stop_on_signals()?;
             let progress = ShardBar::new();
             let result = rebuild(ShardSet::new(plan, serving)?, dir, available_cores(), &stop, &progress);
             progress.clear();
@@ -33,14 +32,15 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
     let manifest = dir.join(crate::output::manifest::NAME);
     match result {
         ManifestOutcome::Written { shards, remarks } => {
-            remarks.iter().for_each(|remark| eprintln!("ctwds-fs: note: {remark}"));
-            println!("{}: written, {shards} shards", manifest.display());
+            remarks.iter().for_each(|remark| say(format_args!("ctwds-fs: note: {remark}")));
+            print(format!("{}: written, {shards} shards\n", manifest.display()), "print what was written")?;
             Ok(ExitCode::SUCCESS)
         }
         ManifestOutcome::Incomplete(missing) => {
-            eprintln!("ctwds-fs: error: {} is not written, because shards are missing or wrong:", manifest.display());
-            missing.iter().for_each(|line| eprintln!("  {line}"));
-            eprintln!("{remedy}");
+            let manifest = manifest.display();
+            say(format_args!("ctwds-fs: error: {manifest} is not written, because shards are missing or wrong:"));
+            missing.iter().for_each(|line| say(format_args!("  {line}")));
+            say(remedy);
             Ok(ExitCode::from(FAILED))
         }
     }

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::styled;
 use super::shared::{FAILED, make_plan, stop_on_signals, warn_left_out};
+use super::terminal::{print, say};
 use crate::base::lock::lock;
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
@@ -36,46 +36,56 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     };
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
-    let stop = stop_on_signals(&[SIGINT, SIGTERM])?; // between two blocks
+    let stop = stop_on_signals()?; // between two blocks
     let progress = ShardBar::new();
     let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
     let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
-    Ok(report(&args.output_dir, part, &outcome?))
+    let outcome = outcome?;
+    let printed = print(describe(&args.output_dir, part, &outcome), "print what was written");
+    let is_complete = report(&args.output_dir, part, &outcome);
+    printed?;
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn report(out: &Path, part: Part, outcome: &Outcome) -> ExitCode {
-    let (written, kept) = (outcome.written, outcome.kept);
+/// What was done, in words.
+fn describe(out: &Path, part: Part, outcome: &Outcome) -> String {
+    let (out, written, kept) = (out.display(), outcome.written, outcome.kept);
     let what = if part == Part::WHOLE { String::new() } else { format!(" (part {}/{})", part.index(), part.of()) };
-    println!("{}: {written} shards written, {kept} kept from an earlier run{what}", out.display());
+    let mut text = format!("{out}: {written} shards written, {kept} kept from an earlier run{what}\n");
+    if outcome.failed.is_empty() && outcome.may_merge {
+        text.push_str(&format!("all parts are finished; to join their manifests: ctwds-fs manifest merge {out}\n"));
+    }
+    text
+}
+
+/// Says what could not be done. False if shards could not be made.
+fn report(out: &Path, part: Part, outcome: &Outcome) -> bool {
     if !outcome.skipped.is_empty() {
-        eprintln!("ctwds-fs: warning: {} samples could not be made; their slots are empty:", outcome.skipped.len());
+        let count = outcome.skipped.len();
+        say(format_args!("ctwds-fs: warning: {count} samples could not be made; their slots are empty:"));
         for (shard, skipped) in &outcome.skipped {
-            eprintln!("  {shard}: {}: {}", skipped.study_id, skipped.reason);
+            say(format_args!("  {shard}: {}: {}", skipped.study_id, skipped.reason));
         }
     }
     if let Some(name) = &outcome.quarantine {
-        eprintln!("The samples that cannot be made are listed in {}", out.join(name).display());
+        say(format_args!("The samples that cannot be made are listed in {}", out.join(name).display()));
     }
-    outcome.remarks.iter().for_each(|remark| eprintln!("ctwds-fs: note: {remark}"));
+    outcome.remarks.iter().for_each(|remark| say(format_args!("ctwds-fs: note: {remark}")));
     if outcome.failed.is_empty() {
-        if outcome.may_merge {
-            println!("all parts are finished; to join their manifests: ctwds-fs manifest merge {}", out.display());
-        }
-        return ExitCode::SUCCESS;
+        return true;
     }
     let shards: BTreeSet<&String> = outcome.failed.iter().map(|(shard, _)| shard).collect();
     let manifest = part.file_name(crate::output::manifest::FILE);
-    eprintln!("ctwds-fs: error: {} shards could not be made, and {manifest} is not written:", shards.len());
+    let count = shards.len();
+    say(format_args!("ctwds-fs: error: {count} shards could not be made, and {manifest} is not written:"));
     for (shard, error) in &outcome.failed {
-        eprintln!("  {shard}: {error}");
+        say(format_args!("  {shard}: {error}"));
     }
-    eprintln!(
-        "Mend or move these volumes, then run the same command again: the finished shards are kept. \
-         --on-error skip leaves damaged ones out."
-    );
-    ExitCode::from(FAILED)
+    say("Mend or move these volumes, then run the same command again: the finished shards are kept. \
+         --on-error skip leaves damaged ones out.");
+    false
 }
 
 /// A progress bar of bytes on a terminal; elsewhere a line on stderr for each finished shard.
@@ -91,8 +101,6 @@ pub(super) struct ShardBar {
     total: AtomicU64,
     /// Bytes that are written.
     written: AtomicU64,
-    /// Held while a line is printed.
-    print: Mutex<()>,
 }
 
 impl ShardBar {
@@ -101,7 +109,7 @@ impl ShardBar {
         let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
         let [total, written] = [(); 2].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, print: Mutex::new(()) }
+        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
@@ -110,7 +118,7 @@ impl ShardBar {
     }
 
     fn print_line(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 }
 
@@ -119,7 +127,7 @@ impl Observer for ShardBar {
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(reading {shards} finished shards)"));
         if shards > 0 && self.bar.is_hidden() {
-            eprintln!("reading {shards} finished shards ({})", ByteSize(bytes));
+            say(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
         }
     }
 
@@ -165,8 +173,8 @@ impl Observer for ShardBar {
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let _line = lock(&self.print);
-            eprintln!("{name} {} ({done}/{shards} shards, {:.0} MB/s, {left:.0} s left)", ByteSize(bytes), rate / 1e6);
+            let (size, rate) = (ByteSize(bytes), rate / 1e6);
+            say(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MB/s, {left:.0} s left)"));
         }
     }
 }

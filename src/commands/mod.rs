@@ -14,22 +14,36 @@ mod run;
 mod shared;
 mod sources;
 mod status;
+mod terminal;
 mod unmount;
 mod value_check;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
-use crate::error::Error;
+use crate::cli::{self, Cli, Command};
+use crate::error::{Error, Result};
 use shared::FAILED;
+use terminal::say;
 
 /// The exit code of usage errors, as the parser of the command line has it.
 const USAGE: u8 = 2;
 
-/// Runs a command, prints its error, and returns the exit code.
-pub fn run(cli: Cli) -> ExitCode {
-    let result = match cli.command {
+/// Parses the arguments of the process, runs their command, prints its error, and returns the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match cli::parse(args) {
+        Ok(cli) => cli,
+        Err(parsed) => return terminal::show_parsed(&parsed),
+    };
+    run_command(cli).unwrap_or_else(|error| {
+        say(format_args!("ctwds-fs: error: {error}"));
+        ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { FAILED })
+    })
+}
+
+fn run_command(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
         Command::Plan(args) => plan::run(&args),
         Command::Mount(args) => mount::run(&args),
         Command::Run(args) => run::run(&args),
@@ -40,9 +54,5 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Reclaim(args) => reclaim::run(&args),
         Command::Bench(args) => bench::run(&args),
-    };
-    result.unwrap_or_else(|error| {
-        eprintln!("ctwds-fs: error: {error}");
-        ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { FAILED })
-    })
+    }
 }

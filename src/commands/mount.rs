@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::daemon::{self, Start};
 use super::shared::{make_plan, warn_left_out};
+use super::terminal::print;
 use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
@@ -35,16 +36,17 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     };
     // An exit code of 0 promises that the first shard can be opened.
     let first = mountpoint.join(Plan::shard_name(0));
-    File::open(&first).map_err(|error| {
+    let opened = File::open(&first);
+    let opened = opened.map_err(|error| Error::io(&first, "open the first shard of the new mount", error));
+    let (point, log) = (mountpoint.display(), log_file.display());
+    let others = if args.allow_other { format!("{OTHERS}\n") } else { String::new() };
+    let what = format!("mounted {point} (log: {log})\n{others}to end it: ctwds-fs unmount {point}\n");
+    // Whoever gets an exit code of 1 does not look for a mount to end.
+    opened.and_then(|_| print(what, "print where the mount is, which is ended again")).map_err(|error| {
         let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
         let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
-        Error::io(&first, "open the first shard of the new mount", error)
+        error
     })?;
-    println!("mounted {} (log: {})", mountpoint.display(), log_file.display());
-    if args.allow_other {
-        println!("{OTHERS}");
-    }
-    println!("to end it: ctwds-fs unmount {}", mountpoint.display());
     Ok(ExitCode::SUCCESS)
 }
 

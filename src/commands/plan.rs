@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
+use super::terminal::{print, say};
 use super::{classes, estimate, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
@@ -21,7 +22,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let kind = args.dataset.kind();
     if let Some(problem) = value_check::problem(&plan, &kind) {
         let until = if problem.is_fatal { "; mount and materialize refuse these volumes until then" } else { "" };
-        eprintln!("ctwds-fs: warning: {}{until}", problem.message);
+        say(format_args!("ctwds-fs: warning: {}{until}", problem.message));
     }
     let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
     let output = match (&report, args.json) {
@@ -32,7 +33,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
             (describe(&plan, &kind) + &estimate).into_bytes()
         }
     };
-    shared::print(&output, "print the plan")?;
+    print(output, "print the plan")?;
     let is_complete = report.is_none_or(|report| report.is_complete());
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::terminal::say;
 use crate::base::lock::lock;
 use crate::verify;
 
@@ -40,7 +41,7 @@ impl Bar {
         if last_line.elapsed() >= LINE_INTERVAL {
             *last_line = Instant::now();
             let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
-            eprintln!("{}: {share} %", self.bar.message());
+            say(format_args!("{}: {share} %", self.bar.message()));
         }
     }
 

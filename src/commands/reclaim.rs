@@ -4,10 +4,10 @@ use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Bar;
 use super::shared::{self, FAILED, SCANNERS, stop_on_signals};
+use super::terminal::{print, say, say_in_line};
 use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
         ask()?;
     }
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
-    let stop = stop_on_signals(&[SIGINT, SIGTERM])?; // between two files
+    let stop = stop_on_signals()?; // between two files
     let bar = Bar::new();
     bar.begin("comparing shards with NPZ files", survey.to_read);
     let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
@@ -43,7 +43,8 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
 /// Prints what would be lost, before anything is removed.
 fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     let (folder, shards) = (reclaim.root().display(), args.shards.display());
-    eprintln!("{folder}: {} NPZ files ({}) have volumes in {shards}", survey.files, ByteSize(survey.bytes));
+    let (files, bytes) = (survey.files, ByteSize(survey.bytes));
+    say(format_args!("{folder}: {files} NPZ files ({bytes}) have volumes in {shards}"));
     if survey.files == 0 {
         return;
     }
@@ -52,12 +53,12 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
         Kind::Rescaled => "HU as float16",
         Kind::Preprocessed => "preprocessed volumes as float16: clipped, resampled, cropped and padded",
     };
-    eprintln!(
+    say(format_args!(
         "Removing NPZ files cannot be undone. The shards hold {what}. The float32 values, and shards of other options, \
          cannot be made from them again."
-    );
+    ));
     if !args.delete {
-        eprintln!("This is a dry run: everything is compared, and nothing is removed without --delete.");
+        say("This is a dry run: everything is compared, and nothing is removed without --delete.");
     }
 }
 
@@ -66,7 +67,7 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
 /// # Errors
 /// [`Error::Refused`] if something else was typed, [`Error::System`] if the answer cannot be read.
 fn ask() -> Result<()> {
-    eprint!("Type {WORD} to remove the NPZ files of all shards that are right: ");
+    say_in_line(format_args!("Type {WORD} to remove the NPZ files of all shards that are right: "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Error::system("read the answer from standard input", error))?;
@@ -74,39 +75,46 @@ fn ask() -> Result<()> {
 }
 
 fn report(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> Result<ExitCode> {
-    if args.json {
-        println!("{}", shared::json(outcome)?);
-    } else {
-        describe(args, outcome);
+    let printed =
+        print(if args.json { shared::json(outcome)? + "\n" } else { describe(args, outcome) }, "print the outcome");
+    if !args.json {
+        say_what_stays(outcome);
     }
+    printed?;
     let is_whole = outcome.refused.is_empty() && outcome.kept.is_empty() && !outcome.interrupted;
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) {
+/// What was removed or can be, for people.
+fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> String {
     let (files, bytes, shards) = (outcome.files, ByteSize(outcome.bytes), args.shards.display());
     let what = if outcome.deleted { "removed: freed" } else { "can be removed: would free" };
-    println!("{shards}: {files} NPZ files {what} {bytes}; {} were removed earlier", outcome.removed_earlier);
+    let earlier = outcome.removed_earlier;
+    let mut text = format!("{shards}: {files} NPZ files {what} {bytes}; {earlier} were removed earlier\n");
     if outcome.not_in_shards > 0 {
-        println!("{} samples are left out of the shards; their NPZ files stay", outcome.not_in_shards);
+        let count = outcome.not_in_shards;
+        text.push_str(&format!("{count} samples are left out of the shards; their NPZ files stay\n"));
     }
     if !outcome.deleted && files > 0 {
-        println!("Nothing was removed. The same command with --delete compares again and removes them.");
+        text.push_str("Nothing was removed. The same command with --delete compares again and removes them.\n");
     }
+    text
+}
+
+fn say_what_stays(outcome: &ReclaimOutcome) {
     if !outcome.refused.is_empty() {
-        eprintln!(
-            "ctwds-fs: error: {} shards are in doubt; none of their NPZ files is removed:",
-            outcome.refused.len()
-        );
+        let count = outcome.refused.len();
+        say(format_args!("ctwds-fs: error: {count} shards are in doubt; none of their NPZ files is removed:"));
         let lines = outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason));
-        eprint!("{}", shared::cut(lines));
+        say_in_line(shared::cut(lines));
     }
     if !outcome.kept.is_empty() {
-        eprintln!("ctwds-fs: error: {} NPZ files stay, although the shards hold their volumes:", outcome.kept.len());
+        let count = outcome.kept.len();
+        say(format_args!("ctwds-fs: error: {count} NPZ files stay, although the shards hold their volumes:"));
         let lines = outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason));
-        eprint!("{}", shared::cut(lines));
+        say_in_line(shared::cut(lines));
     }
     if outcome.interrupted {
-        eprintln!("ctwds-fs: error: interrupted; run the same command to continue");
+        say("ctwds-fs: error: interrupted; run the same command to continue");
     }
 }

@@ -1,13 +1,15 @@
 //! Functions that several commands need: plans, this program's mounts, signals, output and exit codes.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::terminal::say;
 use super::value_check;
+use crate::base::signals::is_ignored;
 use crate::cli::DatasetArgs;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -36,7 +38,7 @@ pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Pla
 fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
     match value_check::problem(&plan, &args.kind()) {
         Some(problem) if problem.is_fatal => return Err(Error::Refused(problem.message)),
-        Some(problem) => eprintln!("ctwds-fs: warning: {}", problem.message),
+        Some(problem) => say(format_args!("ctwds-fs: warning: {}", problem.message)),
         None => {}
     }
     Ok(plan)
@@ -69,7 +71,7 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
 
 fn with_warnings(plan: Plan) -> Plan {
     for warning in &plan.dataset.warnings {
-        eprintln!("ctwds-fs: warning: {warning}");
+        say(format_args!("ctwds-fs: warning: {warning}"));
     }
     plan
 }
@@ -78,13 +80,13 @@ fn with_warnings(plan: Plan) -> Plan {
 pub(super) fn warn_left_out(plan: &Plan) {
     let dataset = &plan.dataset;
     if let Some(first) = dataset.left_out.first() {
-        eprintln!(
+        say(format_args!(
             "ctwds-fs: warning: {} of {} volumes are left out (for example {}: {}); `ctwds-fs plan` lists them",
             dataset.left_out.len(),
             dataset.slots,
             first.study_id,
             first.reason
-        );
+        ));
     }
 }
 
@@ -113,30 +115,19 @@ impl OwnMount {
     }
 }
 
-/// A flag that the first of these signals sets; a second one ends the process as usual.
+/// A flag that the first signal to end sets: Ctrl-C, `kill`, or the loss of the terminal. A second one ends the process
+/// as usual. A signal that this process was told to ignore stays ignored.
 ///
 /// # Errors
 /// [`Error::System`] if the signals cannot be handled.
-pub(super) fn stop_on_signals(signals: &[i32]) -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in signals {
-        signal_hook::flag::register_conditional_default(*signal, stop.clone())
-            .and_then(|_| signal_hook::flag::register(*signal, stop.clone()))
+    for signal in [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
+        signal_hook::flag::register_conditional_default(signal, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
             .map_err(|error| Error::system("wait for signals", error))?;
     }
     Ok(stop)
-}
-
-/// Writes to standard output; `doing` names it in the error, as a verb phrase ("print the plan"). A reader that stops
-/// early (`| head`) is no error.
-///
-/// # Errors
-/// [`Error::System`] if the output cannot be written.
-pub(super) fn print(output: &[u8], doing: &'static str) -> Result<()> {
-    match std::io::stdout().write_all(output) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::system(doing, error)),
-        _ => Ok(()),
-    }
 }
 
 /// A report as indented JSON, without a line end.

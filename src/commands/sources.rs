@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::progress::Bar;
-use super::shared::make_new_plan;
+use super::shared::{self, make_new_plan};
+use super::terminal::print;
 use crate::base::durable::publish_private;
 use crate::base::files::file_name;
 use crate::base::num::to_usize;
@@ -70,7 +71,8 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     rows.extend(bad.iter().map(|row| (&*row.study_id, row)));
     let rows: Vec<Quarantined> = rows.into_values().cloned().collect();
     store(&name, &quarantine::render(&rows))?;
-    print(args.json, &SourcesReport { verdict, volumes, bad, unread, quarantine: name })?;
+    let report = SourcesReport { verdict, volumes, bad, unread, quarantine: name };
+    print(if args.json { shared::json(&report)? + "\n" } else { describe(&report) }, "print the report")?;
     Ok(verdict)
 }
 
@@ -162,24 +164,21 @@ fn store(path: &Path, content: &[u8]) -> Result<()> {
     publish_private(folder, &file_name(path), content)
 }
 
-/// Prints the report as text or JSON.
-fn print(json: bool, report: &SourcesReport) -> Result<()> {
-    if json {
-        let json = serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))?;
-        println!("{json}");
-        return Ok(());
-    }
-    let list = report.quarantine.display();
+/// The report for people.
+fn describe(report: &SourcesReport) -> String {
+    let (list, volumes) = (report.quarantine.display(), report.volumes);
+    let mut text = String::new();
     for (title, rows) in [("cannot be made", &report.bad), ("could not be read (they may be sound)", &report.unread)] {
         if !rows.is_empty() {
-            println!("{} of {} volumes {title}:", rows.len(), report.volumes);
+            text.push_str(&format!("{} of {volumes} volumes {title}:\n", rows.len()));
         }
-        rows.iter().for_each(|row| println!("  {} ({}): {}", row.study_id, row.path, row.reason));
+        for row in rows {
+            text.push_str(&format!("  {} ({}): {}\n", row.study_id, row.path, row.reason));
+        }
     }
-    match report.bad.len() {
-        0 if report.unread.is_empty() => println!("all {} volumes can be made; {list} is written", report.volumes),
-        0 => println!("{list} is written without them: run verify --sources again"),
-        _ => println!("{list} is written: plan, mount and materialize leave these out with --exclude {list}"),
+    text + &match report.bad.len() {
+        0 if report.unread.is_empty() => format!("all {volumes} volumes can be made; {list} is written\n"),
+        0 => format!("{list} is written without them: run verify --sources again\n"),
+        _ => format!("{list} is written: plan, mount and materialize leave these out with --exclude {list}\n"),
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use super::shared::OwnMount;
+use super::terminal::print;
 use crate::cli::StatusArgs;
 use crate::error::{Error, Result};
 use crate::fs::mount_table;
@@ -32,11 +33,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => return Err(gone()),
         other => other?,
     };
-    if args.json {
-        println!("{status:#}");
-    } else {
-        print!("{}", describe(&status));
-    }
+    print(if args.json { format!("{status:#}\n") } else { describe(&status) }, "print the status")?;
     Ok(ExitCode::SUCCESS)
 }
 

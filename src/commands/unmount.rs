@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::shared::OwnMount;
+use super::terminal::{print, say};
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result};
 use crate::fs::mount_table::{self, MountEntry, Unmount};
@@ -18,6 +19,8 @@ const FORCED: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(300);
 /// The number of processes that are named if the mount is busy.
 const NAMED: usize = 10;
+/// What an error of standard output says.
+const DOING: &str = "print that the mount has ended";
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
@@ -37,27 +40,27 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
         })?;
     }
     if args.lazy && processes::is_running(pid) {
-        println!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
-        return Ok(ExitCode::SUCCESS);
+        let what =
+            format!("detached {}: process {pid} serves what is open, and ends with the last of it\n", path.display());
+        return print(what, DOING).map(|()| ExitCode::SUCCESS);
     }
     if !args.force && !is_dead && !processes::wait_for_exit(pid, MOMENT) && entry.is_alive() {
-        println!(
-            "unmounted {} here; process {pid} serves it on until it is unmounted everywhere: it is still mounted {}",
+        let what = format!(
+            "unmounted {} here; process {pid} serves it on until it is unmounted everywhere: it is still mounted {}\n",
             path.display(),
             elsewhere(&entry)
         );
-        return Ok(ExitCode::SUCCESS);
+        return print(what, DOING).map(|()| ExitCode::SUCCESS);
     }
     let patience = if args.force { FORCED } else { PATIENCE };
     if !is_dead && !processes::wait_for_exit(pid, patience) {
         let killed = args.force && processes::kill_daemon(pid) && processes::wait_for_exit(pid, FORCED);
         let state = if killed { "did not end and was killed" } else { "has not ended yet" };
-        eprintln!(
+        say(format_args!(
             "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"
-        );
+        ));
     }
-    println!("unmounted {}", path.display());
-    Ok(ExitCode::SUCCESS)
+    print(format!("unmounted {}\n", path.display()), DOING).map(|()| ExitCode::SUCCESS)
 }
 
 /// Where else a file system is mounted: other folders, and processes that see it in namespaces of their own.

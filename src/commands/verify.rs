@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Bar;
 use super::shared::{self, make_new_plan, stop_on_signals};
+use super::terminal::{print, say};
 use super::{bench, sources};
 use crate::base::parallel::available_cores;
 use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider, Workload};
@@ -46,26 +46,24 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
         report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
     }
     if args.num_samples.is_some() && plan.is_none() && !args.benchmark {
-        eprintln!(
+        say(
             "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the NPZ files, \
-             which were not named"
+             which were not named",
         );
     }
     let benchmark = match args.benchmark {
         true if report.verdict == Verdict::Damaged => {
-            eprintln!("ctwds-fs: warning: nothing is measured, because shards are damaged");
+            say("ctwds-fs: warning: nothing is measured, because shards are damaged");
             None
         }
         true if report.information.codec.is_some() => {
-            eprintln!(
-                "ctwds-fs: warning: nothing is measured, because readers want these shards from `mount --shards`"
-            );
+            say("ctwds-fs: warning: nothing is measured, because readers want these shards from `mount --shards`");
             None
         }
         true => Some(benchmark(args, dataset, &report)?),
         false => None,
     };
-    print(args, &report, benchmark.as_ref())?;
+    print(render(args, &report, benchmark.as_ref())?, "print the report")?;
     Ok(exit_code(report.verdict))
 }
 
@@ -87,17 +85,13 @@ struct JsonReport<'a> {
     benchmark: Option<&'a BenchReport>,
 }
 
-/// Prints the report, and the measurements if there are any, as text or JSON.
-fn print(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) -> Result<()> {
-    let text = if args.json {
-        let all = JsonReport { report, benchmark };
-        let json = serde_json::to_string_pretty(&all).map_err(|error| Error::Internal(error.to_string()))?;
-        format!("{json}\n")
-    } else {
-        let measured = benchmark.map_or_else(String::new, |benchmark| format!("{}\n", benchmark.text()));
-        format!("{measured}{}", report.text(args.check_precision))
-    };
-    shared::print(text.as_bytes(), "print the report")
+/// The report, and the measurements if there are any, as text or JSON.
+fn render(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) -> Result<String> {
+    if args.json {
+        return Ok(shared::json(&JsonReport { report, benchmark })? + "\n");
+    }
+    let measured = benchmark.map_or_else(String::new, |benchmark| format!("{}\n", benchmark.text()));
+    Ok(format!("{measured}{}", report.text(args.check_precision)))
 }
 
 /// Measures how fast the first samples are read from the shards; with a data set, also from its NPZ files and through a
@@ -138,7 +132,7 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         python: args.python.clone(),
         array: None,
     };
-    let stop = stop_on_signals(&[SIGINT, SIGTERM])?;
+    let stop = stop_on_signals()?;
     bench::with_progress(&config, workload, &GivenShards(locations.iter().map(file_range).collect()), &stop)
 }
 

@@ -149,7 +149,7 @@ def half_way(folder: FaultyFolder, out: Path, act: Callable[[], object]) -> None
     folder.on_read = on_read
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal(
     program: Program,
     watched: tuple[FaultyFolder, Dataset],

@@ -70,6 +70,50 @@ pub(crate) fn unsafe_code(tree: &Tree, files: &[&str]) -> Vec<String> {
     unlisted.chain(unused.map(|path| format!("{path}: is listed, and holds no unsafe code"))).collect()
 }
 
+/// What panics where a stream cannot be written (`println!`, `std::io::stdout`) stands, in the program, in these files
+/// only, and a macro of that kind in none.
+pub(crate) fn streams(tree: &Tree, files: &[&str]) -> Vec<String> {
+    const MACROS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+    const FUNCTIONS: [&str; 2] = ["stdout", "stderr"];
+
+    fn find(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        for (at, token) in tokens.iter().enumerate() {
+            let before = at.checked_sub(1).map(|at| &tokens[at]);
+            let is =
+                |token: Option<&TokenTree>, sign| matches!(token, Some(TokenTree::Punct(one)) if one.as_char() == sign);
+            match token {
+                TokenTree::Group(group) => find(group.stream(), found),
+                TokenTree::Ident(name) => {
+                    let (text, next) = (name.to_string(), tokens.get(at + 1));
+                    // A method of that name, as of a child process, is something else.
+                    let is_function = FUNCTIONS.contains(&&*text) && !is(before, '.');
+                    if is_function || MACROS.contains(&&*text) && is(next, '!') {
+                        found.push((name.span().start().line, text));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    let mut wrong = Vec::new();
+    let mut unused: BTreeSet<&str> = files.iter().copied().collect();
+    for file in tree.files.iter().filter(|file| file.path.starts_with("src/")) {
+        let mut found = Vec::new();
+        find(file.text.parse().unwrap_or_else(|_| panic!("{}: no tokens", file.path)), &mut found);
+        for (line, name) in found {
+            let is_listed = FUNCTIONS.contains(&&*name) && files.contains(&&*file.path);
+            unused.remove(&*file.path);
+            if !is_listed {
+                wrong.push(format!("{}:{line}: {name}: commands/terminal.rs is the way to the terminal", file.path));
+            }
+        }
+    }
+    wrong.extend(unused.into_iter().map(|path| format!("{path}: is listed, and uses no stream")));
+    wrong
+}
+
 /// Two errors of one answer, in `Result<Result<…>>`, have no names; an enum gives them names.
 pub(crate) fn nested_results(tree: &Tree) -> Vec<String> {
     struct Results(BTreeSet<usize>);

@@ -108,6 +108,9 @@ const UNSAFE: &[&str] = &[
     "tests/mutations.rs",
 ];
 
+/// Who has the standard streams: the one way to the terminal, and the daemon, which redirects them.
+const STREAMS: &[&str] = &["src/commands/daemon.rs", "src/commands/terminal.rs"];
+
 /// Nothing that produces shard bytes goes around the plan's volumes. Copies are of what they made before.
 const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/shard/copies.rs"];
 
@@ -164,6 +167,11 @@ fn volumes_come_from_the_waist() {
 #[test]
 fn unsafe_code_stays_where_it_is_proved() {
     holds(|tree| code::unsafe_code(tree, UNSAFE));
+}
+
+#[test]
+fn one_way_leads_to_the_terminal() {
+    holds(|tree| code::streams(tree, STREAMS));
 }
 
 #[test]

@@ -312,3 +312,22 @@ fn results_in_results() {
         &[("src/a.rs", "fn f(of: Result<u8, Result<u8, A>>) -> Result<Option<Results<u8>>, A> {}")],
     );
 }
+
+#[test]
+fn streams_beside_the_way_to_the_terminal() {
+    let rule = |tree: &Tree| code::streams(tree, &["src/a.rs"]);
+    let listed = ("src/a.rs", "use std::io;\nfn f() { io::stdout().flush(); }");
+    for text in [
+        "fn f() { println!(); }",
+        "fn f() { g(|| std::eprintln!(\"{}\", 1)); }",
+        "fn f() { let x = std::io::stderr(); }",
+        "use std::io::{Write, stdout};\n",
+        "fn f() { log::info!(\"{}\", { print!(\"a\") }); }",
+    ] {
+        refused(rule, &[listed, ("src/b.rs", text)], "is the way to the terminal");
+    }
+    refused(rule, &[("src/a.rs", "fn f() { io::stdout(); println!(); }")], "println");
+    refused(rule, &[("src/a.rs", "fn f() {}")], "uses no stream");
+    let passing = "// println!\nfn f(c: Command) { c.stdout(x).stderr(y); let print = 1; print(\"println!\"); }";
+    passes(rule, &[listed, ("src/b.rs", passing), ("tests/c.rs", "fn f() { println!(); }")]);
+}

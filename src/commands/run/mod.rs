@@ -29,6 +29,7 @@ use super::daemon::{self, Start};
 use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
+use super::terminal::say;
 use crate::cli::RunArgs;
 use crate::error::{Error, Result};
 use crate::fs::mount_table;
@@ -96,11 +97,11 @@ fn become_command(command: &[OsString]) -> ExitCode {
     let [program, args @ ..] = command else { return ExitCode::from(NOT_FOUND) };
     // The signal mask is inherited over exec, and the one of this process would block the forwarded signals.
     if let Err(error) = watched().thread_unblock() {
-        eprintln!("ctwds-fs: error: cannot let signals through to the command: {error}");
+        say(format_args!("ctwds-fs: error: cannot let signals through to the command: {error}"));
         return ExitCode::from(FAILED);
     }
     let error = Command::new(program).args(args).exec();
-    eprintln!("ctwds-fs: error: {}: cannot run this command: {error}", Path::new(program).display());
+    say(format_args!("ctwds-fs: error: {}: cannot run this command: {error}", Path::new(program).display()));
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN })
 }
 
@@ -137,7 +138,7 @@ fn supervise(
             return Ok(CommandEnd { status, mount_died: false });
         }
         if let Some(status) = mount.daemon.try_wait().map_err(failed)? {
-            eprintln!("ctwds-fs: error: {}; ending the command", mount.died(status));
+            say(format_args!("ctwds-fs: error: {}; ending the command", mount.died(status)));
             let status = end(&mut command, processes).map_err(failed)?;
             return Ok(CommandEnd { status, mount_died: true });
         }
@@ -242,23 +243,22 @@ impl PrivateMount {
         }
         let Ok(status) = status else {
             if let Some(ended) = ended {
-                eprintln!("ctwds-fs: error: {}", self.died(ended));
+                say(format_args!("ctwds-fs: error: {}", self.died(ended)));
             }
             return Ok(false);
         };
         let stats = |name: &str| status["stats"][name].as_u64().unwrap_or(0);
         let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
         let served = ByteSize(stats("bytes_served"));
-        eprintln!("ctwds-fs: {} volumes decoded, {served} read, {} errors", stats("volumes_decoded"), errors.len());
+        let (decoded, count) = (stats("volumes_decoded"), errors.len());
+        say(format_args!("ctwds-fs: {decoded} volumes decoded, {served} read, {count} errors"));
         if !errors.is_empty() {
             let text = |error: &serde_json::Value, name: &str| error[name].as_str().unwrap_or_default().to_owned();
             for error in errors.iter().take(NAMED) {
-                eprintln!("  {}: {}", text(error, "study_id"), text(error, "error"));
+                say(format_args!("  {}: {}", text(error, "study_id"), text(error, "error")));
             }
-            eprintln!(
-                "ctwds-fs: warning: these volumes could not be read; the log has all: {}",
-                self.log.path.display()
-            );
+            let log = self.log.path.display();
+            say(format_args!("ctwds-fs: warning: these volumes could not be read; the log has all: {log}"));
         } else if self.log.is_default {
             let _ = fs::remove_file(&self.log.path); // it has no error
         }

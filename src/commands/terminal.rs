@@ -1,0 +1,73 @@
+//! The one way to standard output and standard error; nothing else in the program writes there, besides the log and the
+//! progress bar, which ignore what goes wrong.
+//!
+//! A result goes to standard output ([`print`]): a script relies on it, so that it is an error if it cannot be written.
+//! Messages and progress go to standard error ([`say`]): nobody may be there to read them, and that changes nothing.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::shared::FAILED;
+use crate::error::{Error, Result};
+
+/// Writes a result to standard output; `doing` names it in the error, as a verb phrase ("print the plan"). A reader
+/// that stops early (`| head`) is no error. The caller has made its work safe before.
+///
+/// # Errors
+/// [`Error::System`] if the result cannot be written.
+pub(super) fn print(result: impl AsRef<[u8]>, doing: &'static str) -> Result<()> {
+    match write_all(rustix::stdio::stdout(), result.as_ref()) {
+        Ok(()) | Err(Errno::PIPE) => Ok(()),
+        Err(error) => {
+            let remedy = "what the command has done stays done; send standard output elsewhere";
+            Err(Error::system_with_remedy(doing, error, remedy))
+        }
+    }
+}
+
+/// Writes a message and a line end to standard error, as far as that can be written.
+pub(super) fn say(message: impl Display) {
+    say_in_line(format_args!("{message}\n"));
+}
+
+/// Writes a text to standard error without a line end, as far as that can be written: a question, or whole lines.
+pub(super) fn say_in_line(text: impl Display) {
+    // In one piece, so that lines of several threads or processes do not mix.
+    let _ = write_all(rustix::stdio::stderr(), text.to_string().as_bytes());
+}
+
+/// Shows what the parser of the command line has to say: a fault on standard error, or the help or the version, which
+/// are results. Returns the exit code.
+pub(super) fn show_parsed(parsed: &clap::Error) -> ExitCode {
+    // The parser prints with colours where these can be seen, by streams that take what cannot be written to at all for
+    // written to, so that is asked first.
+    let can_write = rustix::io::write(rustix::stdio::stdout(), &[]).map_err(io::Error::from);
+    let shown = parsed.print().and(can_write.map(drop)).and_then(|()| io::stdout().flush());
+    match shown {
+        Err(error) if !parsed.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
+            say(format_args!("ctwds-fs: error: {}", Error::system("print the help", error)));
+            ExitCode::from(FAILED)
+        }
+        _ => ExitCode::from(u8::try_from(parsed.exit_code()).unwrap_or(FAILED)),
+    }
+}
+
+/// Writes all bytes. The standard library's own streams take a descriptor that is closed, or open for reading only, for
+/// one that was written to.
+fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(stream, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Another program that has the same pipe or terminal has made it non-blocking.
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(stream, PollFlags::OUT)], None)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
