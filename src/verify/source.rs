@@ -14,6 +14,7 @@ use half::f16;
 use zip::ZipArchive;
 
 use super::npy_header::{self, ElementType, SourceHeader};
+use crate::base::num::to_usize;
 
 /// The values of a source's volume.
 pub(super) struct SourceArray {
@@ -41,6 +42,7 @@ impl SourceArray {
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
         let header = npy_header::read(&mut member).map_err(|reason| failed(&reason))?;
         let mut bytes = Vec::new();
+        bytes.try_reserve_exact(to_usize(member.size())).map_err(|error| failed(&error))?;
         member.read_to_end(&mut bytes).map_err(|error| failed(&error))?;
         Self::new(&header, bytes).ok_or_else(|| {
             failed(&format!("the bytes of array '{array}' are not those of the shape {:?}", header.shape))
@@ -76,41 +78,50 @@ impl SourceArray {
         bytes
     }
 
-    /// The integer at a position; none of an array of floats.
-    fn integer(&self, place: [usize; 3]) -> Option<i128> {
-        Some(match self.element {
-            ElementType::Float(_) => return None,
-            ElementType::Signed(1) => i8::from_le_bytes(self.element(place)).into(),
-            ElementType::Signed(2) => i16::from_le_bytes(self.element(place)).into(),
-            ElementType::Signed(4) => i32::from_le_bytes(self.element(place)).into(),
-            ElementType::Signed(_) => i64::from_le_bytes(self.element(place)).into(),
-            ElementType::Unsigned(1) => u8::from_le_bytes(self.element(place)).into(),
-            ElementType::Unsigned(2) => u16::from_le_bytes(self.element(place)).into(),
-            ElementType::Unsigned(4) => u32::from_le_bytes(self.element(place)).into(),
-            ElementType::Unsigned(_) => u64::from_le_bytes(self.element(place)).into(),
-            ElementType::Truth => i128::from(self.element::<1>(place) != [0]),
-        })
-    }
-
-    /// The float at a position of an array of floats.
-    fn float(&self, place: [usize; 3]) -> f64 {
-        match self.element.size() {
-            2 => f16::from_le_bytes(self.element(place)).to_f64(),
-            4 => f32::from_le_bytes(self.element(place)).into(),
-            _ => f64::from_le_bytes(self.element(place)),
+    /// The value at a position, without any rounding.
+    fn number(&self, place: [usize; 3]) -> Number {
+        use ElementType::{Float, Signed, Truth, Unsigned};
+        match self.element {
+            Float(2) => Number::Float(f16::from_le_bytes(self.element(place)).to_f64()),
+            Float(4) => Number::Float(f32::from_le_bytes(self.element(place)).into()),
+            Float(_) => Number::Float(f64::from_le_bytes(self.element(place))),
+            Signed(1) => Number::Signed(i8::from_le_bytes(self.element(place)).into()),
+            Signed(2) => Number::Signed(i16::from_le_bytes(self.element(place)).into()),
+            Signed(4) => Number::Signed(i32::from_le_bytes(self.element(place)).into()),
+            Signed(_) => Number::Signed(i64::from_le_bytes(self.element(place))),
+            Unsigned(1) => Number::Unsigned(u8::from_le_bytes(self.element(place)).into()),
+            Unsigned(2) => Number::Unsigned(u16::from_le_bytes(self.element(place)).into()),
+            Unsigned(4) => Number::Unsigned(u32::from_le_bytes(self.element(place)).into()),
+            Unsigned(_) => Number::Unsigned(u64::from_le_bytes(self.element(place))),
+            Truth => Number::Unsigned((self.element(place) != [0]).into()),
         }
     }
 
     /// The value at a position. An integer that f64 cannot hold is far beyond float16, and is rounded.
     pub(super) fn at(&self, place: [usize; 3]) -> f64 {
-        self.integer(place).map_or_else(|| self.float(place), |integer| integer as f64)
+        match self.number(place) {
+            Number::Float(value) => value,
+            Number::Signed(value) => value as f64,
+            Number::Unsigned(value) => value as f64,
+        }
     }
 
     /// The value at a position, rounded once to f32.
     #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
     pub(super) fn in_f32(&self, place: [usize; 3]) -> f32 {
-        self.integer(place).map_or_else(|| self.float(place) as f32, |integer| integer as f32)
+        match self.number(place) {
+            Number::Float(value) => value as f32,
+            Number::Signed(value) => value as f32,
+            Number::Unsigned(value) => value as f32,
+        }
     }
+}
+
+/// A value in a type that holds it exactly.
+enum Number {
+    Float(f64),
+    Signed(i64),
+    Unsigned(u64),
 }
 
 impl ElementType {

@@ -283,6 +283,18 @@ def test_every_path_gives_the_same(program: Program, judge: Judge, tmp_path: Pat
     assert (source["compared"], source["different"]) == (len(right), 0), report.stdout[-2000:]
 
 
+@pytest.mark.parametrize("more", [("--format", "npy"), ("--compress", "zstd")], ids=["npy", "zstd"])
+def test_other_shards_give_the_same(program: Program, judge: Judge, tmp_path: Path, more: tuple[str, str]) -> None:
+    """With other members, or compressed."""
+    flags: list[object] = ["--dialect", "native", "--samples-per-shard", 60]
+    made = program.materialize(judge.dataset, tmp_path / "made", *flags, *more)
+    assert differences(through_shards(made), judge.loaded(), NEAR) == []
+    flags += more if more[0] == "--format" else []
+    report = program.run("verify", "--webdataset_dir", made, *judge.dataset.flags(), *flags, "--json", check=False)
+    source = json.loads(report.stdout)["source"]
+    assert (source["compared"], source["different"]) == (len(judge.stored()), 0), report.stdout[-2000:]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
 @pytest.mark.parametrize("bom", ["", "\ufeff"], ids=["plain", "bom"])
 @pytest.mark.parametrize("last", [True, False], ids=["ended", "open"])

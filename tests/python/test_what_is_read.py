@@ -81,6 +81,11 @@ def of_array(array: NDArray[Any], pickled: bool = False) -> bytes:
     return plain_zip({"data.npy": npy(text, 1, b"x" * 99 if pickled else array.tobytes())})
 
 
+def of_bytes(descr: str, payload: bytes) -> bytes:
+    """An NPZ with these elements."""
+    return plain_zip({"data.npy": npy(HEADERS["numpy"](descr, False, SHAPE), 1, payload)})
+
+
 def unknown_dtype(descr: str) -> bytes:
     """A dtype that NumPy does not know either."""
     return of_text(f"{{'descr': '{descr}', 'fortran_order': False, 'shape': (2, 3, 4)}}")
@@ -210,6 +215,7 @@ OTHERS = {
     ),
     "a name twice beside data": Read(raw_zip([("data.npy", member()), *[("x.npy", b"no array")] * 2], 8, deflated)),
     "another is packed otherwise": Read(with_bzip2(plain_zip({"data.npy": member(), "x.npy": b"no array"}))),
+    "a byte of 2 is true": Read(of_bytes("|b1", bytes(range(24)))),
     "pieces": Read(plain_zip({"data.npy": member(header="pieces")})),
     "escapes": Read(plain_zip({"data.npy": member(header="escapes")})),
 }
