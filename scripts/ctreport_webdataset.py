@@ -74,7 +74,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -1643,23 +1643,116 @@ class Study:
     labels: NDArray[Any]
 
 
-def first_values(npz: Any, name: str, size: int) -> NDArray[Any]:
-    """The first values of an array of an NPZ file, in the file's order: those in its first `size` bytes."""
-    member = name if name in npz.zip.namelist() else f"{name}.npy"
-    with npz.zip.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version > (2, 0):  # NumPy has no public function for its header
-            return np.asarray(npz[name]).ravel(order="K")[:size]
-        if version == (1, 0):
-            _, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            _, _, dtype = np.lib.format.read_array_header_2_0(file)
-        content = file.read(size // dtype.itemsize * dtype.itemsize)
-    return np.frombuffer(content, dtype, len(content) // dtype.itemsize)
+KNOWN_ARRAYS = ("data", "volume", "arr_0")
+ZIP_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 20: "zstd", 93: "zstd", 95: "xz"}
+
+
+def read_volume(path: str, wanted: str | None, any_shape: bool, look: int | None) -> tuple[str, NDArray[Any]]:
+    """The array of an NPZ file that ctwds-fs takes (with `any_shape` the first one, if none has a known name), and its
+    name; with `look` only the values in its first bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            listed: dict[
+                str, list[zipfile.ZipInfo]
+            ] = {}  # by the arrays' names; NumPy reads those without .npy as well
+            for info in archive.infolist():
+                listed.setdefault(info.filename.removesuffix(".npy"), []).append(info)
+            if wanted is not None and wanted not in listed:
+                raise ValueError(f"there is no array '{wanted}', but {', '.join(listed)}")
+            names = (wanted,) if wanted is not None else KNOWN_ARRAYS
+            name = next((name for name in names if name in listed), None)
+            if name is None and any_shape:
+                name = next(iter(listed), None)
+            if name is None:
+                name = only_volume(archive, listed)
+            if len(listed[name]) > 1:
+                raise ValueError(f"array '{name}' is there more than once; write it again with one of them")
+            return name, read_array(archive, listed[name][0], name, look)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+
+
+def only_volume(archive: zipfile.ZipFile, listed: Mapping[str, list[zipfile.ZipInfo]]) -> str:
+    """The name of the only array of three dimensions or more."""
+    found: list[str] = []
+    for name, info in ((name, info) for name, infos in listed.items() for info in infos):
+        is_npy = info.filename.endswith(".npy")
+        try:
+            if is_npy or not unreadable(info, name):
+                with open_array(archive, info, name) as file:
+                    found += [name] if len(npy_header(file)[0]) >= 3 else []
+        except Unreadable:
+            raise
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            continue  # a note, say
+    if not found:
+        raise ValueError(f"none of its arrays ({', '.join(listed)}) is data, volume, arr_0 or of three dimensions")
+    if len(set(found)) > 1:
+        raise ValueError(f"several arrays could be the volume ({', '.join(found)}); choose one with array")
+    return found[0]
+
+
+class Unreadable(ValueError):
+    """An array that is refused as ctwds-fs refuses it."""
+
+
+def unreadable(info: zipfile.ZipInfo, name: str) -> str:
+    """Why a member of a zip file is not read; empty if it is."""
+    if info.flag_bits & 1:
+        return f"array '{name}' is encrypted; write the file again without a password"
+    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return ""
+    method = ZIP_METHODS.get(info.compress_type, "an unknown method")
+    return (
+        f"array '{name}' is packed with {method} (zip compression method {info.compress_type}); stored and deflated "
+        "arrays are read: write the file again with np.savez or np.savez_compressed"
+    )
+
+
+def open_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
+    """The bytes of an array's member."""
+    if reason := unreadable(info, name):
+        raise Unreadable(reason)
+    return archive.open(info)
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that begins here."""
+    if np.lib.format.read_magic(file) == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    return shape, dtype
+
+
+def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, look: int | None) -> NDArray[Any]:
+    """An array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the values in its
+    first bytes, in a row and in the file's order."""
+    with open_array(archive, info, name) as file:
+        shape, dtype = npy_header(file)
+        if dtype.hasobject:
+            raise ValueError(
+                f"array '{name}' is an object array (pickled data, never executed here); save it as float32"
+            )
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            what = f"'{dtype}' (longdouble)" if dtype.kind == "f" else f"'{dtype}'"
+            raise ValueError(
+                f"array '{name}': dtype {what} is not supported: booleans, integers and floats of up to 8 bytes are; "
+                "save it as one"
+            )
+        if info.file_size != file.tell() + math.prod(shape) * dtype.itemsize:
+            raise ValueError(
+                f"array '{name}' of shape {shape} and dtype {dtype} does not fit its {info.file_size} bytes"
+            )
+        if look is not None:
+            return np.frombuffer(file.read(look // dtype.itemsize * dtype.itemsize), dtype)
+    with open_array(archive, info, name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 class CTReportDataset(_Epochs):
     """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
+    A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
@@ -1682,10 +1775,11 @@ class CTReportDataset(_Epochs):
         world_size: int | None = None,
         uneven: str = "pad",
         dialect: str | None = None,
+        array: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
-        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
+        self.dialect, self.array = choice("dialect", dialect, (None, *DIALECTS)), array
         reports, metas, rows = read_tables(reports_file, meta_file, labels)
         self.studies: list[Study] = []
         unusable: list[str] = []
@@ -1745,16 +1839,12 @@ class CTReportDataset(_Epochs):
     def _load(self, path: str, look: int | None = None) -> tuple[NDArray[Any], str]:
         """The array of voxels, or its first values in a row if `look` says how many bytes of it to read, and its
         dialect."""
-        try:
-            with np.load(path, allow_pickle=False) as npz:
-                name = next((known for known in ("data", "volume", "arr_0") if known in npz.files), npz.files[0])
-                array = npz[name] if look is None else first_values(npz, name, look)
-        except (OSError, ValueError, EOFError, IndexError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+        name, array = read_volume(path, self.array, self.steps.use_embedding, look)
+        kind, size = array.dtype.kind, array.dtype.itemsize
         known = {"data": "native"}
-        if array.dtype == np.int16:
+        if (kind, size) == ("i", 2):
             known["volume"] = "hu"
-        if array.dtype.kind == "f":
+        if kind == "f":
             known["arr_0"] = "normalized"
         dialect = self.dialect or known.get(name)
         if dialect is None and not self.steps.use_embedding:
@@ -1839,6 +1929,7 @@ NPZ_KEYS = {
 LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
 COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
+ARRAY_KEYS = ("array",)  # of NPZ files
 KNOWN_KEYS = (
     "dataset_format",
     "webdataset_shards_train",
@@ -1849,6 +1940,7 @@ KNOWN_KEYS = (
     *LOADER_KEYS,
     *COMMON_KEYS,
     *SHARD_KEYS,
+    *ARRAY_KEYS,
 )
 FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
 
@@ -1911,7 +2003,7 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
     folder, reports, meta, labels = (
         required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]
     )
-    return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, COMMON_KEYS))
+    return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, (*COMMON_KEYS, *ARRAY_KEYS)))
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:

@@ -79,10 +79,10 @@ impl<'a> Expected<'a> {
                 self.rounded(value, value)
             }
             Recipe::Rescaled { slope, intercept, axes } => {
-                let x = self.source.at(source_place(*axes, place));
+                let place = source_place(*axes, place);
                 #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
-                let in_f32 = x as f32 * *slope as f32 + *intercept as f32;
-                self.rounded(slope * x + intercept, f64::from(in_f32))
+                let in_f32 = self.source.in_f32(place) * *slope as f32 + *intercept as f32;
+                self.rounded(slope * self.source.at(place) + intercept, f64::from(in_f32))
             }
             Recipe::Preprocessed(steps) => self.preprocessed(steps, place),
         }
@@ -118,10 +118,7 @@ impl<'a> Expected<'a> {
         for (h, a) in h.positions() {
             for (w, b) in w.positions() {
                 for (d, c) in d.positions() {
-                    let weight = a * b * c;
-                    if weight != 0.0 {
-                        sum += weight * at(h, w, d);
-                    }
+                    sum += a * b * c * at(h, w, d); // a weight of 0 counts: PyTorch makes NaN of a NaN
                 }
             }
         }
@@ -155,7 +152,7 @@ fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
 
 /// Interpolation along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded to
 /// `len` around the middle. Half-pixel centres, as PyTorch's `F.interpolate(align_corners=False)` defines them; the
-/// scale is computed in f32, as PyTorch does.
+/// scale is computed in f32, as PyTorch does. An axis that keeps its length has one position for each voxel.
 fn axis_weights(source: usize, resampled: usize, len: usize) -> Vec<Option<AxisWeights>> {
     let start = resampled.saturating_sub(len) / 2;
     let before = len.saturating_sub(resampled) / 2;
@@ -170,7 +167,7 @@ fn axis_weights(source: usize, resampled: usize, len: usize) -> Vec<Option<AxisW
         let lower = (place.floor() as usize).min(source - 1);
         Some(AxisWeights {
             lower,
-            upper: (lower + 1).min(source - 1),
+            upper: if source == resampled { lower } else { (lower + 1).min(source - 1) },
             upper_weight: (place - lower as f64).clamp(0.0, 1.0),
         })
     };

@@ -1,13 +1,14 @@
 //! Checks whether a folder of shards, mounted or on disk, is what it should be.
 //!
 //! The code is apart from the code that makes shards, so that one sees the faults of the other: the `tar` crate reads
-//! them, the `zip` and `ndarray-npy` crates read the sources, and every voxel is computed anew, one at a time, from the
-//! definition of its kind. Only what should be made (the values of the tables, the recipe of each volume) is taken from
-//! the plan. The folder may also come from the original converter, whose manifest has six numbers and no digest.
+//! them, the `zip` crate and a header reader of its own read the sources, and every voxel is computed anew, one at a
+//! time, from the definition of its kind. Only what should be made (the values of the tables, the recipe of each volume)
+//! is taken from the plan. The folder may also come from the original converter, whose manifest has six numbers and no
+//! digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
-//! `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and `report` is above all of
-//! them.
+//! `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and
+//! `report` is above all of them.
 
 mod compare;
 mod expected;
@@ -16,6 +17,7 @@ mod folder;
 mod hashing_reader;
 mod listing;
 mod manifest;
+mod npy_header;
 mod packed;
 mod payload;
 mod progress;

@@ -1,136 +1,143 @@
-//! The volume of an NPZ file as an array, read by the `zip` and `ndarray-npy` crates.
+//! The volume of an NPZ file as an array, read by the `zip` crate and a header reader of its own (`npy_header`).
 //!
 //! The program's own decoder (`formats::npz`, `formats::inflate`) is not used. Two libraries are below both:
 //! `crc32fast` computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates
 //! the whole member, inflates in the own decoder only the first bytes of a member, for the header of its array. Zip
 //! directories, NPY headers and the deflated voxels are read by different code.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use half::f16;
-use ndarray::Array3;
-use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
 use zip::ZipArchive;
 
-/// The values of a source's volume, in the type of the file.
-pub(super) enum SourceArray {
-    /// Bits of half precision, which `ndarray-npy` does not know.
-    F16(Array3<u16>),
-    /// Single precision.
-    F32(Array3<f32>),
-    /// Double precision.
-    F64(Array3<f64>),
-    /// Signed integers of 8 bits.
-    I8(Array3<i8>),
-    /// Unsigned integers of 8 bits.
-    U8(Array3<u8>),
-    /// Signed integers of 16 bits.
-    I16(Array3<i16>),
-    /// Unsigned integers of 16 bits.
-    U16(Array3<u16>),
-    /// Signed integers of 32 bits.
-    I32(Array3<i32>),
+use super::npy_header::{self, ElementType, SourceHeader};
+use crate::base::num::to_usize;
+
+/// The values of a source's volume.
+pub(super) struct SourceArray {
+    element: ElementType,
+    /// Lengths of the three axes, in voxels.
+    shape: [usize; 3],
+    /// The bytes from one voxel to the next along each axis.
+    strides: [usize; 3],
+    /// The elements as in the file, with their least significant byte first.
+    bytes: Vec<u8>,
 }
 
 impl SourceArray {
     /// Reads an array of an NPZ file to its end, so that the `zip` crate checks the CRC.
     ///
     /// # Errors
-    /// A message that names the file: it cannot be read, is damaged, or the array is of no type of [`SourceArray`].
+    /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
     pub(super) fn read(path: &Path, array: &str) -> Result<Self, String> {
-        // `ndarray-npy` reads an array of one given type only, so the types are tried one after the other.
-        let attempts: [&dyn Fn() -> Result<Option<Self>, String>; 8] = [
-            &|| Ok(read_as(path, array)?.map(Self::F32)),
-            &|| Ok(read_as(path, array)?.map(Self::I16)),
-            &|| Ok(read_as(path, array)?.map(Self::F64)),
-            &|| Ok(read_half(path, array)?.map(Self::F16)),
-            &|| Ok(read_as(path, array)?.map(Self::U16)),
-            &|| Ok(read_as(path, array)?.map(Self::I32)),
-            &|| Ok(read_as(path, array)?.map(Self::I8)),
-            &|| Ok(read_as(path, array)?.map(Self::U8)),
-        ];
-        for attempt in attempts {
-            if let Some(found) = attempt()? {
-                return Ok(found);
-            }
+        let failed = |error: &dyn Display| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(|error| failed(&error))?;
+        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
+        // NumPy ends the names of arrays with `.npy`, and reads others too.
+        let with_suffix = format!("{array}.npy");
+        let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
+        let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
+        let header = npy_header::read(&mut member).map_err(|reason| failed(&reason))?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(to_usize(member.size())).map_err(|error| failed(&error))?;
+        member.read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+        Self::new(&header, bytes).ok_or_else(|| {
+            failed(&format!("the bytes of array '{array}' are not those of the shape {:?}", header.shape))
+        })
+    }
+
+    /// An array of the elements in `bytes`; none if they are too few or too many.
+    fn new(header: &SourceHeader, mut bytes: Vec<u8>) -> Option<Self> {
+        let &SourceHeader { element, is_big_endian, is_fortran, shape } = header;
+        let size = element.size();
+        let fastest_first = if is_fortran { [0, 1, 2] } else { [2, 1, 0] };
+        let (mut strides, mut stride) = ([0; 3], size);
+        for axis in fastest_first {
+            strides[axis] = stride;
+            stride = stride.checked_mul(shape[axis])?;
         }
-        Err(format!("{}: array '{array}' is of no type that verify knows", path.display()))
+        if is_big_endian {
+            bytes.chunks_mut(size).for_each(<[u8]>::reverse);
+        }
+        (bytes.len() == stride).then_some(Self { element, shape, strides, bytes })
     }
 
     /// Lengths of the three axes, in voxels.
     pub(super) fn shape(&self) -> [usize; 3] {
-        let shape = match self {
-            Self::F16(array) | Self::U16(array) => array.shape(),
-            Self::F32(array) => array.shape(),
-            Self::F64(array) => array.shape(),
-            Self::I8(array) => array.shape(),
-            Self::U8(array) => array.shape(),
-            Self::I16(array) => array.shape(),
-            Self::I32(array) => array.shape(),
-        };
-        [shape[0], shape[1], shape[2]]
+        self.shape
     }
 
-    /// The value at a position; f64 holds the values of every type exactly.
+    /// The bytes of a voxel.
+    fn element<const N: usize>(&self, place: [usize; 3]) -> [u8; N] {
+        let at: usize = place.iter().zip(self.strides).map(|(place, stride)| place * stride).sum();
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.bytes[at..at + N]);
+        bytes
+    }
+
+    /// The value at a position, without any rounding.
+    fn number(&self, place: [usize; 3]) -> Number {
+        use ElementType::{Float, Signed, Truth, Unsigned};
+        match self.element {
+            Float(2) => Number::Float(f16::from_le_bytes(self.element(place)).to_f64()),
+            Float(4) => Number::Float(f32::from_le_bytes(self.element(place)).into()),
+            Float(_) => Number::Float(f64::from_le_bytes(self.element(place))),
+            Signed(1) => Number::Signed(i8::from_le_bytes(self.element(place)).into()),
+            Signed(2) => Number::Signed(i16::from_le_bytes(self.element(place)).into()),
+            Signed(4) => Number::Signed(i32::from_le_bytes(self.element(place)).into()),
+            Signed(_) => Number::Signed(i64::from_le_bytes(self.element(place))),
+            Unsigned(1) => Number::Unsigned(u8::from_le_bytes(self.element(place)).into()),
+            Unsigned(2) => Number::Unsigned(u16::from_le_bytes(self.element(place)).into()),
+            Unsigned(4) => Number::Unsigned(u32::from_le_bytes(self.element(place)).into()),
+            Unsigned(_) => Number::Unsigned(u64::from_le_bytes(self.element(place))),
+            Truth => Number::Unsigned((self.element(place) != [0]).into()),
+        }
+    }
+
+    /// The value at a position. An integer that f64 cannot hold is far beyond float16, and is rounded.
     pub(super) fn at(&self, place: [usize; 3]) -> f64 {
-        match self {
-            Self::F16(array) => f16::from_bits(array[place]).to_f64(),
-            Self::F32(array) => f64::from(array[place]),
-            Self::F64(array) => array[place],
-            Self::I8(array) => f64::from(array[place]),
-            Self::U8(array) => f64::from(array[place]),
-            Self::I16(array) => f64::from(array[place]),
-            Self::U16(array) => f64::from(array[place]),
-            Self::I32(array) => f64::from(array[place]),
+        match self.number(place) {
+            Number::Float(value) => value,
+            Number::Signed(value) => value as f64,
+            Number::Unsigned(value) => value as f64,
+        }
+    }
+
+    /// The value at a position, rounded once to f32.
+    #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
+    pub(super) fn in_f32(&self, place: [usize; 3]) -> f32 {
+        match self.number(place) {
+            Number::Float(value) => value as f32,
+            Number::Signed(value) => value as f32,
+            Number::Unsigned(value) => value as f32,
         }
     }
 }
 
-/// Reads an array whose elements are of the type `T`; none if they are of another type.
-fn read_as<T: ReadableElement>(path: &Path, array: &str) -> Result<Option<Array3<T>>, String> {
-    with_member(path, array, |member| Ok(elements(Array3::read_npy(member))?))
+/// A value in a type that holds it exactly.
+enum Number {
+    Float(f64),
+    Signed(i64),
+    Unsigned(u64),
 }
 
-/// Reads an array of half precision as integers of the same bits; none if the elements are of another type.
-fn read_half(path: &Path, array: &str) -> Result<Option<Array3<u16>>, String> {
-    with_member(path, array, |member| {
-        let mut head = Vec::new();
-        Read::take(&mut *member, 128).read_to_end(&mut head)?;
-        let Some(descriptor) = head.windows(3).position(|text| text == b"f2'") else { return Ok(None) };
-        head[descriptor] = b'u'; // the header now says unsigned integers of two bytes
-        Ok(elements(Array3::read_npy(Cursor::new(head).chain(member)))?)
-    })
-}
-
-/// Opens the member of an array in an NPZ file, and passes it to `read`. Error messages name the file.
-fn with_member<R>(
-    path: &Path,
-    array: &str,
-    read: impl FnOnce(&mut dyn Read) -> Result<R, Box<dyn Error>>,
-) -> Result<R, String> {
-    let failed = |error: &dyn Display| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
-    let mut member = archive.by_name(&format!("{array}.npy")).map_err(|error| failed(&error))?;
-    read(&mut member).map_err(|error| failed(&error))
-}
-
-/// The array that was read; none if its elements are of another type than was asked for.
-fn elements<T>(read: Result<Array3<T>, ReadNpyError>) -> Result<Option<Array3<T>>, ReadNpyError> {
-    match read {
-        Err(ReadNpyError::WrongDescriptor(_)) => Ok(None),
-        other => other.map(Some),
+impl ElementType {
+    /// Bytes of one element.
+    fn size(self) -> usize {
+        match self {
+            Self::Float(size) | Self::Signed(size) | Self::Unsigned(size) => size,
+            Self::Truth => 1,
+        }
     }
 }
 
 /// Checks that an array of an NPZ file can be read, and that its CRC is right.
 ///
 /// # Errors
-/// A message that names the file: it cannot be read, is damaged, or the array is of no type that `verify` knows.
+/// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
 pub fn readable(path: &Path, array: &str) -> Result<(), String> {
     SourceArray::read(path, array).map(|_| ())
 }

@@ -84,8 +84,12 @@ pub(super) fn to_f16(
         Element::U8 => through_f32(source, voxels, overflow, f32::from)?,
         Element::I16 => through_f32(bytemuck::cast_slice::<_, i16>(source), voxels, overflow, f32::from)?,
         Element::U16 => through_f32(bytemuck::cast_slice::<_, u16>(source), voxels, overflow, f32::from)?,
-        // Every i32 that float16 can hold is exact in f32, and no other one rounds below the limit.
+        // Every integer that float16 can hold is exact in f32, and no other one rounds below the limit.
         Element::I32 => through_f32(bytemuck::cast_slice::<_, i32>(source), voxels, overflow, |x| x as f32)?,
+        Element::U32 => through_f32(bytemuck::cast_slice::<_, u32>(source), voxels, overflow, |x| x as f32)?,
+        Element::I64 => through_f32(bytemuck::cast_slice::<_, i64>(source), voxels, overflow, |x| x as f32)?,
+        Element::U64 => through_f32(bytemuck::cast_slice::<_, u64>(source), voxels, overflow, |x| x as f32)?,
+        Element::Bool => through_f32(source, voxels, overflow, truth)?,
     }
     Ok(())
 }
@@ -148,9 +152,18 @@ pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linea
         Element::I16 => each::<i16>(source, out, f32::from),
         Element::U16 => each::<u16>(source, out, f32::from),
         Element::I32 => each(source, out, |x: i32| x as f32),
+        Element::U32 => each(source, out, |x: u32| x as f32),
+        Element::I64 => each(source, out, |x: i64| x as f32),
+        Element::U64 => each(source, out, |x: u64| x as f32),
+        Element::Bool => each(source, out, truth),
     }
     let map = linear.in_f32();
     out.iter_mut().for_each(|x| *x = map.apply(*x));
+}
+
+/// A boolean of NumPy, of which every byte but 0 is true.
+fn truth(byte: u8) -> f32 {
+    f32::from(u8::from(byte != 0))
 }
 
 fn swap_bytes(size: usize, bytes: &mut [u8]) {

@@ -233,8 +233,8 @@ impl<'a> PlaneReader<'a> {
             if self.next < voxel.lower { self.skip_plane()? } else { self.take_plane()? }
         }
         let [before, last] = &self.pair;
-        let lower = if voxel.lower + 1 == self.next { last } else { before };
-        between(lower, last, voxel.weight, &mut self.between);
+        let plane = |at: usize| &**if at + 1 == self.next { last } else { before };
+        between(voxel, plane, &mut self.between);
         let divisor = self.planes.divisor;
         if divisor != 1.0 {
             self.between.iter_mut().for_each(|x| *x /= divisor);
@@ -278,8 +278,7 @@ impl<'a> PlaneReader<'a> {
         self.pair.swap(0, 1);
         let out = self.pair[1].chunks_exact_mut(columns.max(1));
         for (out, voxel) in out.zip(&middle.neighbours) {
-            let row = |at: usize| &self.rows[at * columns..(at + 1) * columns];
-            between(row(voxel.lower), row(voxel.upper), voxel.weight, out);
+            between(*voxel, |at| &self.rows[at * columns..(at + 1) * columns], out);
         }
         self.next += 1;
         Ok(())

@@ -14,15 +14,23 @@ pub(super) struct Axis {
     pub neighbours: Vec<Neighbours>,
 }
 
-/// The two voxels of the source that a voxel is interpolated from, and their weights.
+/// The two voxels of the source that a voxel is interpolated from, and their weights. A weight of 0 counts: PyTorch
+/// multiplies by it, which makes NaN of a NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Neighbours {
     /// The index of the lower neighbour.
     pub lower: usize,
-    /// The index of the upper neighbour, the next one; equal to `lower` where the weight is 0.
+    /// The index of the upper neighbour: the next one; `lower` at the end of the axis, or if it is not resampled.
     pub upper: usize,
     /// The weight of the upper neighbour; that of the lower one is 1 less this.
     pub weight: f32,
+}
+
+impl Neighbours {
+    /// Whether the voxel is one of the source as it is.
+    fn is_one(&self) -> bool {
+        self.weight == 0.0 && self.lower == self.upper
+    }
 }
 
 impl Axis {
@@ -41,8 +49,9 @@ impl Axis {
             let lower = (place as usize).min(source - 1);
             #[expect(clippy::cast_possible_truncation, reason = "rounded once, here")]
             let weight = (place - lower as f64).clamp(0.0, 1.0) as f32;
-            let upper = (lower + 1).min(source - 1);
-            if weight == 0.0 { Neighbours { lower, upper: lower, weight } } else { Neighbours { lower, upper, weight } }
+            // As PyTorch, which multiplies by no weight along an axis that keeps its length.
+            let upper = if source == resampled { lower } else { (lower + 1).min(source - 1) };
+            Neighbours { lower, upper, weight }
         };
         Self { source, len, before, neighbours: (start..start + count).map(neighbours_of).collect() }
     }
@@ -57,7 +66,7 @@ impl Axis {
 /// Interpolates a row along its axis; `out` has a value for each voxel that is not padding. Where nothing is resampled,
 /// values stay as they are: an infinity times a weight of 0 would be NaN.
 pub(super) fn along(row: &[f32], neighbours: &[Neighbours], out: &mut [f32]) {
-    if neighbours.iter().all(|voxel| voxel.weight == 0.0) {
+    if neighbours.iter().all(Neighbours::is_one) {
         return out.iter_mut().zip(neighbours).for_each(|(out, voxel)| *out = row[voxel.lower]);
     }
     for (out, voxel) in out.iter_mut().zip(neighbours) {
@@ -65,9 +74,10 @@ pub(super) fn along(row: &[f32], neighbours: &[Neighbours], out: &mut [f32]) {
     }
 }
 
-/// Interpolates between two rows or planes; where the weight of the upper one is 0, the lower one stays as it is.
-pub(super) fn between(lower: &[f32], upper: &[f32], weight: f32, out: &mut [f32]) {
-    if weight == 0.0 {
+/// Interpolates between two rows or planes, of which `get` gives each by its index.
+pub(super) fn between<'a>(voxel: Neighbours, get: impl Fn(usize) -> &'a [f32], out: &mut [f32]) {
+    let (lower, upper, weight) = (get(voxel.lower), get(voxel.upper), voxel.weight);
+    if voxel.is_one() {
         return out.copy_from_slice(lower);
     }
     let rest = 1.0 - weight;
@@ -129,8 +139,21 @@ mod tests {
         let mut out = [0.0; 5];
         along(&row, &Axis::new(5, 5, 5).neighbours, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
-        between(&row, &row, 0.0, &mut out);
+        between(Axis::new(5, 5, 5).neighbours[2], |_| &row, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
+    }
+
+    #[test]
+    fn a_weight_of_zero_counts() {
+        // A third of the voxels: each lies on one of the source, beside which stands NaN.
+        let row = [0.0, 1.0, f32::NAN, 0.0, 2.0, 0.0];
+        let axis = Axis::new(6, 2, 2);
+        assert_eq!(axis.neighbours.iter().map(|voxel| voxel.weight).collect::<Vec<_>>(), [0.0, 0.0]);
+        let mut out = [0.0; 2];
+        along(&row, &axis.neighbours, &mut out);
+        assert!(out[0].is_nan() && out[1] == 2.0);
+        between(axis.neighbours[0], |at| &row[at..=at], &mut out[..1]);
+        assert!(out[0].is_nan());
     }
 
     #[test]

@@ -42,7 +42,7 @@ def npy(array: NDArray[Any], version: int = 1, align: int = 64, fortran: bool | 
 class Unseekable(io.RawIOBase):
     """A pipe-like file: `zipfile` then writes sizes and CRC behind the data, not in the local header."""
 
-    def __init__(self, file: io.BufferedWriter) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self.file = file
 
     def writable(self) -> bool:

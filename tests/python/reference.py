@@ -32,7 +32,7 @@ MISSING = set(
     "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
 )
 META_FIELDS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
-DTYPES = ("f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4")
+DTYPES = ("f2", "f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "b1")
 SUFFIXES = {
     "ctclip": ("bin", "json", "txt", "labels"),
     "npy": ("volume.npy", "meta.json", "report.txt", "labels.npy"),

@@ -55,6 +55,8 @@ def sample_values(dtype: str) -> NDArray[Any]:
     """Values of one dtype for a small volume: the special ones that fit float16, then arbitrary ones."""
     rng = np.random.default_rng(7)
     count = int(np.prod(SHAPE))
+    if dtype == "b1":
+        return rng.integers(0, 2, SHAPE).astype(bool)
     if dtype[0] != "f":
         limits = np.iinfo(dtype)
         low, high = max(limits.min, -65519), min(limits.max, 65519)
@@ -97,7 +99,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_every_kind_of_npz(program: Program, via: str, matrix: Dataset, tmp_path: Path) -> None:
-    """Some 700 volumes in shards of 50."""
+    """Some 1000 volumes in shards of 50."""
     check_against_reference(program, via, matrix, tmp_path, Options(samples_per_shard=50))
 
 
@@ -143,6 +145,9 @@ def overflowing() -> dict[str, dict[str, NDArray[Any]]]:
         "f8": [65519.99999999999, 65520, -65520, 1e300, -1e300, np.inf, -np.inf, np.nan],
         "u2": [65503, 65504, 65519, 65520, 65535],
         "i4": [65519, 65520, -65520, 2**31 - 1, -(2**31), 16777217],
+        "u4": [65519, 65520, 2**32 - 1],
+        "i8": [65519, 65520, -65520, 2**63 - 1025, -(2**63), 2**53 + 1],
+        "u8": [65519, 65520, 2**63, 2**64 - 2049],
     }
     return {f"{dtype}.npz": {"data": one_row(np.array(values, dtype))} for dtype, values in cases.items()}
 
@@ -190,6 +195,7 @@ def test_array_names(program: Program, via: str, tmp_path: Path) -> None:
         "07-flat.npz": {"data": flat},
         "08-deep.npz": {"data": right[None]},
         "09-bool.npz": {"data": right > 3},
+        "09-longdouble.npz": {"data": right.astype("g")},
         "10-complex.npz": {"data": right.astype("c8")},
         "11-object.npz": {"data": np.array([[[None, {}]]], dtype=object)},
         "12-record.npz": {"data": np.zeros((2, 2, 2), [("a", "f4"), ("b", "i2")])},

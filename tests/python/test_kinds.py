@@ -57,7 +57,7 @@ def test_preprocessed_equals_pytorch(program: Program, tmp_path: Path, case: str
     ]
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2", ">i2", "<u2", "<i4", "<f2"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<i2", ">i2", "<u2", "<i4", "<f2", "<u4", ">i8", "<u8", "|b1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_every_dtype(program: Program, tmp_path: Path, dtype: str, order: Any) -> None:
     """Of raw values, in both kinds."""

@@ -13,7 +13,7 @@ from npzfiles import WRITERS, Order
 from small_datasets import write_csv, write_dataset
 from verifying import KINDS, STEPS, verify
 
-DTYPES = ("<f2", "<f4", ">f4", "<f8", "|i1", "|u1", "<i2", ">i2", "<u2", "<i4")
+DTYPES = ("<f2", "<f4", ">f4", "<f8", "|i1", "|u1", "<i2", ">i2", "<u2", "<i4", "<u4", ">i8", "<u8", "|b1")
 
 
 @pytest.mark.parametrize("kind", KINDS)

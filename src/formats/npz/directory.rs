@@ -84,11 +84,21 @@ impl ReaderAt for WindowedFile<'_> {
     }
 }
 
-/// The `.npy` members of the zip file, in the directory's order.
+/// A member of the zip file that may hold an array.
+pub(super) struct Listed {
+    /// The name of the array: that of the member, without `.npy`.
+    pub(super) name: String,
+    /// Whether the name ends in `.npy`. NumPy reads an array under any name.
+    pub(super) is_npy: bool,
+    /// The member, or the reason why it cannot be read.
+    pub(super) member: Result<ZipMember, String>,
+}
+
+/// The members of the zip file, in the directory's order.
 ///
 /// # Errors
 /// [`Error::Io`] if reading failed, [`Error::Malformed`] for anything that is not a sound zip directory.
-pub(super) fn members(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMember>> {
+pub(super) fn members(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<Listed>> {
     let result = read_directory(path, windows);
     match windows.failed.take() {
         // A file that became shorter while it was read is malformed; any other error is one of the storage.
@@ -99,7 +109,7 @@ pub(super) fn members(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<Zip
     }
 }
 
-fn read_directory(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMember>> {
+fn read_directory(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<Listed>> {
     let broken = |error: rawzip::Error| Error::malformed(path, format!("not a readable zip file: {error}"));
     let mut buffer = vec![0; WINDOW];
     let locator = ZipLocator::new().max_search_space(END_RECORD_REACH);
@@ -122,21 +132,13 @@ fn read_directory(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMemb
             let reason = format!("the zip directory says '{name}' where the file has '{other}': the file is damaged");
             return Err(Error::malformed(path, reason));
         }
-        let Some(array) = name.strip_suffix(".npy") else { continue };
-        if entry.flags().is_encrypted() {
-            return Err(Error::malformed(path, format!("array '{array}' is encrypted")));
-        }
-        let compression = match entry.compression_method() {
-            CompressionMethod::STORE => Compression::Stored,
-            CompressionMethod::DEFLATE => Compression::Deflated,
-            other => {
-                let reason =
-                    format!("array '{array}' uses zip compression method {} (0 and 8 are supported)", other.as_u16());
-                return Err(Error::malformed(path, reason));
-            }
-        };
+        let (array, is_npy) = name.strip_suffix(".npy").map_or((&*name, false), |array| (array, true));
         let span = located.compressed_data_range();
-        members.push(member(path, windows.len, array, compression, span, &entry)?);
+        let found = match compression(array, &entry) {
+            Ok(compression) => Ok(member(path, windows.len, array, compression, span, &entry)?),
+            Err(reason) => Err(reason),
+        };
+        members.push(Listed { name: array.into(), is_npy, member: found });
     }
     let promised = archive.entries_hint();
     if promised != count as u64 {
@@ -144,6 +146,36 @@ fn read_directory(path: &Path, windows: &WindowedFile<'_>) -> Result<Vec<ZipMemb
         return Err(Error::malformed(path, reason));
     }
     Ok(members)
+}
+
+/// The compression of an array's member.
+///
+/// # Errors
+/// The reason why the member cannot be read, with the remedy.
+fn compression(array: &str, entry: &ZipFileHeaderRecord<'_>) -> Result<Compression, String> {
+    if entry.flags().is_encrypted() {
+        return Err(format!("array '{array}' is encrypted; write the file again without a password"));
+    }
+    match entry.compression_method() {
+        CompressionMethod::STORE => Ok(Compression::Stored),
+        CompressionMethod::DEFLATE => Ok(Compression::Deflated),
+        other => {
+            // The numbers are those of the zip specification (APPNOTE.TXT 6.3.10, 4.4.5).
+            let name = match other.as_u16() {
+                9 => "deflate64",
+                12 => "bzip2",
+                14 => "lzma",
+                20 | 93 => "zstd",
+                95 => "xz",
+                _ => "an unknown method",
+            };
+            Err(format!(
+                "array '{array}' is packed with {name} (zip compression method {}); stored and deflated arrays are \
+                 read: write the file again with np.savez or np.savez_compressed",
+                other.as_u16()
+            ))
+        }
+    }
 }
 
 /// The name that stands before the member's bytes.

@@ -4,6 +4,7 @@
 //! allocated; what is not supported is an error that names it.
 
 mod directory;
+mod literal;
 pub(crate) mod npy;
 mod payload;
 
@@ -11,15 +12,16 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
 pub use npy::{ArrayHeader, Element};
 pub use payload::Payload;
 
 use crate::base::file_id::FileId;
+use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use directory::WindowedFile;
+use directory::{Listed, WindowedFile};
 use npy::HeaderError;
 
 /// The compression of a zip member.
@@ -34,7 +36,7 @@ pub enum Compression {
 /// A zip member that holds an array: its place in the file, and the checksum of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZipMember {
-    /// The array's name, without `.npy`.
+    /// The array's name: that of the member, without `.npy` if it ends so.
     pub name: String,
     /// The compression of the member's bytes.
     pub compression: Compression,
@@ -74,6 +76,8 @@ const KNOWN_NAMES: [&str; 3] = ["data", "volume", "arr_0"];
 const MAX_VOXELS: u64 = 1 << 40;
 /// Deflate cannot pack better (258 bytes in two bits); a directory that claims more would only cost memory.
 const MAX_DEFLATE_RATIO: u64 = 1032;
+/// The packed bytes that are read at a time where the first ones do not hold an array's whole header.
+const MORE_OF_A_HEADER: usize = 64 << 10;
 
 /// Opens an NPZ file and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
 /// only array of at least three dimensions. Reads headers only.
@@ -96,69 +100,104 @@ pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Ar
     }
     let file_id = FileId::of(&metadata);
     let windows = WindowedFile::new(file, file_id.size);
-    let members = directory::members(path, &windows)?;
-    let (member, header) = choose(path, &windows, members, choice)?;
+    let listed = directory::members(path, &windows)?;
+    let (member, header) = choose(path, &windows, &listed, choice)?;
     check_shape(path, &member, &header)?;
     Ok(Array { member, header, file_id })
 }
 
 /// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.
-fn named<'a>(path: &Path, members: &'a [ZipMember], name: &str) -> Result<Option<&'a ZipMember>> {
-    let mut found = members.iter().filter(|member| member.name == name);
+fn named<'a>(path: &Path, listed: &'a [Listed], name: &str) -> Result<Option<&'a ZipMember>> {
+    let mut found = listed.iter().filter(|listed| listed.name == name);
     match (found.next(), found.next()) {
-        (Some(_), Some(_)) => {
-            Err(Error::malformed(path, format!("the zip directory lists array '{name}' more than once")))
-        }
-        (member, _) => Ok(member),
+        (Some(_), Some(_)) => Err(Error::malformed(path, twice(name))),
+        (Some(Listed { member: Err(reason), .. }), _) => Err(Error::malformed(path, reason)),
+        (Some(Listed { member: Ok(member), .. }), _) => Ok(Some(member)),
+        (None, _) => Ok(None),
     }
+}
+
+fn twice(name: &str) -> String {
+    format!("the zip directory lists array '{name}' more than once; write the file again with one of them")
 }
 
 fn choose(
     path: &Path,
     windows: &WindowedFile<'_>,
-    members: Vec<ZipMember>,
+    listed: &[Listed],
     choice: Option<&str>,
 ) -> Result<(ZipMember, ArrayHeader)> {
-    let names = || members.iter().map(|m| format!("'{}'", m.name)).collect::<Vec<_>>().join(", ");
     let wanted = match choice {
-        Some(name) => Some(named(path, &members, name)?.ok_or_else(|| {
+        Some(name) => Some(named(path, listed, name)?.ok_or_else(|| {
+            let names = names(listed);
             Error::malformed(
                 path,
-                format!("there is no array '{name}' (arrays found: {}); --array chooses another", names()),
+                format!("there is no array '{name}' (arrays found: {names}); --array chooses another"),
             )
         })?),
         None => {
-            let known: Vec<_> = KNOWN_NAMES.iter().map(|name| named(path, &members, name)).collect::<Result<_>>()?;
-            known.into_iter().flatten().next()
+            // The first one that is there decides; one behind it may be unreadable.
+            let known = KNOWN_NAMES.iter().find_map(|name| named(path, listed, name).transpose());
+            known.transpose()?
         }
     };
-    if let Some(member) = wanted {
-        let header = read_header(path, windows, member)?;
-        return Ok((member.clone(), header));
+    match wanted {
+        Some(member) => {
+            let header = read_header(path, windows, member).map_err(|unread| unread.of(path, member))?;
+            Ok((member.clone(), header))
+        }
+        None => only_volume(path, windows, listed),
     }
+}
+
+/// The names of the arrays, for messages.
+fn names(listed: &[Listed]) -> String {
+    listed
+        .iter()
+        .filter(|listed| listed.is_npy)
+        .map(|listed| format!("'{}'", listed.name))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The only array of at least three dimensions.
+fn only_volume(path: &Path, windows: &WindowedFile<'_>, listed: &[Listed]) -> Result<(ZipMember, ArrayHeader)> {
     let mut volumes = Vec::new();
-    for member in &members {
-        // An array that cannot be read (a pickled note, say) is no candidate; it does not spoil the others.
+    for Listed { is_npy, member, .. } in listed {
+        let member = match member {
+            Ok(member) => member,
+            Err(reason) if *is_npy => return Err(Error::malformed(path, reason)), // it may be the volume
+            Err(_) => continue,
+        };
+        // What has no readable header (a note, say) is no candidate; it does not spoil the others.
         match read_header(path, windows, member) {
-            Ok(header) if header.shape.len() >= 3 => volumes.push((member.clone(), header)),
-            Ok(_) | Err(Error::Malformed { .. }) => {}
-            Err(error) => return Err(error),
+            Ok(header) if header.shape.len() >= 3 => volumes.push((member, Ok(header))),
+            Err(Unread::Header(error @ HeaderError::Dtype(3.., _))) => volumes.push((member, Err(error))),
+            Ok(_) | Err(Unread::Header(_) | Unread::File(Error::Malformed { .. })) => {}
+            Err(Unread::File(error)) => return Err(error),
         }
     }
     match <[_; 1]>::try_from(volumes) {
-        Ok([only]) => Ok(only),
+        Ok([(member, Ok(header))]) => Ok((member.clone(), header)),
+        Ok([(member, Err(error))]) => Err(Unread::Header(error).of(path, member)),
         Err(several) if several.is_empty() => {
-            let found =
-                if members.is_empty() { "it holds no array".into() } else { format!("arrays found: {}", names()) };
+            let names = names(listed);
+            let found = if names.is_empty() { "it holds no array".into() } else { format!("arrays found: {names}") };
             Err(Error::malformed(
                 path,
                 format!("no array 'data', 'volume' or 'arr_0' and none of three dimensions ({found})"),
             ))
         }
-        Err(_) => Err(Error::malformed(
-            path,
-            format!("several arrays could be the volume ({}); choose one with --array", names()),
-        )),
+        Err(several) if several.iter().all(|(member, _)| member.name == several[0].0.name) => {
+            Err(Error::malformed(path, twice(&several[0].0.name)))
+        }
+        Err(several) => {
+            let names: Vec<_> = several.iter().map(|(member, _)| format!("'{}'", member.name)).collect();
+            Err(Error::malformed(
+                path,
+                format!("several arrays could be the volume ({}); choose one with --array", names.join(", ")),
+            ))
+        }
     }
 }
 
@@ -199,37 +238,61 @@ fn check_shape(path: &Path, member: &ZipMember, header: &ArrayHeader) -> Result<
     Ok(())
 }
 
-fn read_header(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember) -> Result<ArrayHeader> {
-    let bad = |reason: String| Error::malformed(path, format!("array '{}': {reason}", member.name));
+/// The reason why an array's header was not read.
+enum Unread {
+    /// The file cannot be read, or its data is damaged.
+    File(Error),
+    /// The bytes are no header of a volume.
+    Header(HeaderError),
+}
+
+impl Unread {
+    /// The error of the file that has the array.
+    fn of(self, path: &Path, member: &ZipMember) -> Error {
+        match self {
+            Self::File(error) => error,
+            Self::Header(error) => Error::malformed(path, format!("array '{}': {error}", member.name)),
+        }
+    }
+}
+
+fn read_header(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember) -> Result<ArrayHeader, Unread> {
     let mut wanted = 512; // an ordinary header ends at 128 bytes
     loop {
-        let bytes = unpacked_head(path, windows, member, wanted)?;
+        let bytes = unpacked_head(path, windows, member, wanted).map_err(Unread::File)?;
         match npy::parse(&bytes) {
             Ok(header) => return Ok(header),
             Err(HeaderError::Short(needed)) if needed > wanted && needed as u64 <= member.len => wanted = needed,
-            Err(error) => return Err(bad(error.to_string())),
+            Err(error) => return Err(Unread::Header(error)),
         }
     }
 }
 
 /// The first `wanted` bytes of the unpacked member, fewer if it is shorter or damaged.
 fn unpacked_head(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember, wanted: usize) -> Result<Vec<u8>> {
-    let packed_len = match member.compression {
-        Compression::Stored => wanted,
-        // Deflate's worst case adds 5 bytes for 16 KiB; NumPy's headers shrink.
-        Compression::Deflated => wanted + 64,
+    let read = |at: u64, len: usize| {
+        let mut bytes = vec![0; len.min(to_usize(member.packed_len - at))];
+        rawzip::ReaderAt::read_exact_at(windows, &mut bytes, member.offset + at)
+            .map_err(|error| Error::io(path, "read the array's header", error))?;
+        Ok(bytes)
     };
-    let mut packed = vec![0; packed_len.min(crate::base::num::to_usize(member.packed_len))];
-    rawzip::ReaderAt::read_exact_at(windows, &mut packed, member.offset)
-        .map_err(|error| Error::io(path, "read the array's header", error))?;
     if member.compression == Compression::Stored {
-        return Ok(packed);
+        return read(0, wanted);
     }
     // The beginning of a stream that is cut: what the inflater for whole ones refuses.
+    let mut inflater = Decompress::new(false);
     let mut bytes = Vec::with_capacity(wanted);
-    Decompress::new(false)
-        .decompress_vec(&packed, &mut bytes, FlushDecompress::Sync)
-        .map_err(|error| Error::malformed(path, format!("array '{}': damaged deflate data: {error}", member.name)))?;
+    let mut len = wanted + 64; // NumPy's headers shrink; a stream may have any number of blocks before, even empty ones
+    while bytes.len() < wanted && inflater.total_in() < member.packed_len {
+        let (at, packed) = (inflater.total_in(), read(inflater.total_in(), len)?);
+        let status = inflater.decompress_vec(&packed, &mut bytes, FlushDecompress::Sync).map_err(|error| {
+            Error::malformed(path, format!("array '{}': damaged deflate data: {error}", member.name))
+        })?;
+        if status == Status::StreamEnd || inflater.total_in() == at {
+            break;
+        }
+        len = MORE_OF_A_HEADER;
+    }
     Ok(bytes)
 }
 

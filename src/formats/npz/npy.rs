@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::literal::{self, Value};
+
 /// The element types that become voxels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Element {
@@ -26,16 +28,24 @@ pub enum Element {
     U16,
     /// Signed 32-bit integer.
     I32,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Signed 64-bit integer.
+    I64,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// True or false, in a byte: 0 is false, and every other value is true, as for NumPy.
+    Bool,
 }
 
 impl Element {
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
-            Self::I8 | Self::U8 => 1,
+            Self::I8 | Self::U8 | Self::Bool => 1,
             Self::F16 | Self::I16 | Self::U16 => 2,
-            Self::F32 | Self::I32 => 4,
-            Self::F64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
         }
     }
 }
@@ -63,10 +73,12 @@ impl ArrayHeader {
 
     /// The dtype as NumPy spells it, for messages and the plan's digest (`<f4`, `|i1`).
     pub fn descr(&self) -> String {
-        let (kind, size) = match self.element {
-            Element::F16 | Element::F32 | Element::F64 => ('f', self.element.size()),
-            Element::I8 | Element::I16 | Element::I32 => ('i', self.element.size()),
-            Element::U8 | Element::U16 => ('u', self.element.size()),
+        let size = self.element.size();
+        let kind = match self.element {
+            Element::F16 | Element::F32 | Element::F64 => 'f',
+            Element::I8 | Element::I16 | Element::I32 | Element::I64 => 'i',
+            Element::U8 | Element::U16 | Element::U32 | Element::U64 => 'u',
+            Element::Bool => 'b',
         };
         let order = match (size, self.big_endian) {
             (1, _) => '|',
@@ -82,15 +94,17 @@ impl ArrayHeader {
 pub(crate) enum HeaderError {
     /// The bytes end before the header does: the number of bytes that are needed.
     Short(usize),
-    /// The bytes are no NPY header, or the array is not supported: the reason.
+    /// The bytes are no NPY header: the reason.
     Bad(String),
+    /// The header of an array that cannot be a volume because of its dtype: its number of axes, and the reason.
+    Dtype(usize, String),
 }
 
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Short(needed) => write!(f, "the array's header is cut short ({needed} bytes are needed)"),
-            Self::Bad(reason) => f.write_str(reason),
+            Self::Bad(reason) | Self::Dtype(_, reason) => f.write_str(reason),
         }
     }
 }
@@ -112,6 +126,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
         return Err(bad("the array does not begin with NumPy's magic bytes"));
     }
     let (start, len) = match bytes[6] {
+        version if bytes[7] != 0 => {
+            return Err(HeaderError::Bad(format!("NPY format version {version}.{} is not supported", bytes[7])));
+        }
         1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
         2 | 3 => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
         version => return Err(HeaderError::Bad(format!("NPY format version {version} is not supported (1 to 3 are)"))),
@@ -123,130 +140,131 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
     }
     let text = bytes.get(start..start + len).ok_or(HeaderError::Short(start + len))?;
     let text = std::str::from_utf8(text).map_err(|_| bad("the array's header is not text"))?;
-    let mut fields = Literal { rest: text };
-    let header = fields
-        .dict()
-        .ok_or_else(|| HeaderError::Bad(format!("the array's header cannot be read: {:?}", text.trim_end())))??;
-    Ok(ArrayHeader { header_len: (start + len) as u64, ..header })
-}
-
-fn element(descr: &str) -> Result<(Element, bool), HeaderError> {
-    let unsupported =
-        || HeaderError::Bad(format!("dtype '{descr}' is not supported (f2, f4, f8, i1, u1, i2, u2, i4 are)"));
-    let kind = descr.get(1..).ok_or_else(unsupported)?;
-    let big_endian = match &descr[..1] {
-        "<" | "|" | "=" => false,
-        ">" => true,
-        _ => return Err(unsupported()),
+    // As `numpy.load` reads it, which takes the integers of Python 2 up to version 2.
+    let fields = literal::parse(text, bytes[6] < 3).and_then(fields);
+    let Some(Fields { descr, fortran_order, shape }) = fields else {
+        return Err(HeaderError::Bad(format!("the array's header cannot be read: {:?}", text.trim_end())));
     };
-    let element = match kind {
-        "f2" => Element::F16,
-        "f4" => Element::F32,
-        "f8" => Element::F64,
-        "i1" => Element::I8,
-        "u1" => Element::U8,
-        "i2" => Element::I16,
-        "u2" => Element::U16,
-        "i4" => Element::I32,
-        "O" => {
-            return Err(HeaderError::Bad(
-                "an object array (pickled data, never executed here) cannot be a volume".into(),
-            ));
-        }
-        _ => return Err(unsupported()),
+    let found = match &descr {
+        Value::Text(descr) => element(descr),
+        _ => Err("a structured array cannot be a volume; save one of its fields".into()),
     };
-    Ok((element, big_endian && element.size() > 1))
+    let (element, big_endian) = found.map_err(|reason| HeaderError::Dtype(shape.len(), reason))?;
+    Ok(ArrayHeader { element, big_endian, fortran_order, shape, header_len: (start + len) as u64 })
 }
 
-/// A parser of the Python literal in a header: one dict of a string, a bool and a tuple. Each of its functions returns
-/// `None` if the text is no such literal.
-struct Literal<'a> {
-    rest: &'a str,
+/// The three entries of a header.
+struct Fields {
+    descr: Value,
+    fortran_order: bool,
+    shape: Vec<u64>,
 }
 
-impl<'a> Literal<'a> {
-    fn dict(&mut self) -> Option<Result<ArrayHeader, HeaderError>> {
-        let (mut descr, mut order, mut shape) = (None, None, None);
-        self.take('{')?;
-        while !self.try_take('}') {
-            let key = self.string()?;
-            self.take(':')?;
-            let repeated = match key {
-                "descr" if self.peek()? == '[' => {
-                    return Some(Err(HeaderError::Bad("a structured array cannot be a volume".into())));
-                }
-                "descr" => descr.replace(self.string()?).is_some(),
-                "fortran_order" => order.replace(self.boolean()?).is_some(),
-                "shape" => shape.replace(self.tuple()?).is_some(),
-                _ => true,
-            };
-            if repeated {
-                return None;
-            }
-            if !self.try_take(',') {
-                self.take('}')?;
-                break;
-            }
+/// The entries of a header's dict, of equal keys the last one, as in Python; `None` if it is no header.
+fn fields(header: Value) -> Option<Fields> {
+    let Value::Dict(entries) = header else { return None };
+    let (mut descr, mut order, mut shape) = (None, None, None);
+    for (key, value) in entries {
+        match key {
+            Value::Text(key) if key == "descr" => descr = Some(value),
+            Value::Text(key) if key == "fortran_order" => order = Some(value),
+            Value::Text(key) if key == "shape" => shape = Some(value),
+            _ => return None,
         }
-        let (descr, fortran_order, shape) = (descr?, order?, shape?);
-        if !self.rest.trim().is_empty() {
-            return None;
+    }
+    let (Value::Bool(fortran_order), Value::Tuple(axes)) = (order?, shape?) else { return None };
+    let length = |axis: Value| match axis {
+        Value::Int(length) => Some(length),
+        Value::Bool(length) => Some(length.into()), // an integer for Python
+        _ => None,
+    };
+    let shape: Vec<u64> = axes.into_iter().map(length).collect::<Option<_>>()?;
+    (shape.len() <= 32).then_some(Fields { descr: descr?, fortran_order, shape })
+}
+
+/// The element type and the byte order (big-endian or not) that a dtype's text stands for: an optional byte order, then a
+/// letter, or a letter and a number of bytes; or a name. As `numpy.dtype` reads it on a 64-bit Linux.
+///
+/// # Errors
+/// The reason why no volume has this dtype.
+fn element(descr: &str) -> Result<(Element, bool), String> {
+    let (order, code) = match descr.chars().next() {
+        Some(order @ ('<' | '>' | '=' | '|')) => (Some(order), &descr[1..]),
+        _ => (None, descr),
+    };
+    let name = if order.is_none() { named(code) } else { None };
+    let element = name.or_else(|| lettered(code)).or_else(|| sized(code)).ok_or_else(|| match code {
+        "O" | "O8" | "object" | "object_" => {
+            "an object array (pickled data, never executed here) cannot be a volume; save it as float32".into()
         }
-        Some(element(descr).map(|(element, big_endian)| ArrayHeader {
-            element,
-            big_endian,
-            fortran_order,
-            shape,
-            header_len: 0,
-        }))
-    }
+        "g" | "f16" | "f12" | "float128" | "float96" | "longdouble" | "longfloat" => format!(
+            "dtype '{descr}' (longdouble) is not supported, as its bytes depend on the machine; save it as float64"
+        ),
+        _ => format!(
+            "dtype '{descr}' is not supported: booleans, integers and floats of up to 8 bytes are; save it as one"
+        ),
+    })?;
+    Ok((element, order == Some('>') && element.size() > 1))
+}
 
-    fn peek(&mut self) -> Option<char> {
-        self.rest = self.rest.trim_start();
-        self.rest.chars().next()
-    }
+/// The element type of a dtype's name, of NumPy 1 or 2.
+fn named(name: &str) -> Option<Element> {
+    Some(match name {
+        "half" | "float16" => Element::F16,
+        "single" | "float32" => Element::F32,
+        "double" | "float" | "float_" | "float64" => Element::F64,
+        "byte" | "int8" => Element::I8,
+        "ubyte" | "uint8" => Element::U8,
+        "short" | "int16" => Element::I16,
+        "ushort" | "uint16" => Element::U16,
+        "intc" | "int32" => Element::I32,
+        "uintc" | "uint32" => Element::U32,
+        "int" | "int_" | "int0" | "intp" | "long" | "longlong" | "int64" => Element::I64,
+        "uint" | "uint0" | "uintp" | "ulong" | "ulonglong" | "uint64" => Element::U64,
+        "bool" | "bool_" | "bool8" => Element::Bool,
+        _ => return None,
+    })
+}
 
-    fn try_take(&mut self, wanted: char) -> bool {
-        let found = self.peek() == Some(wanted);
-        if found {
-            self.rest = &self.rest[wanted.len_utf8()..];
-        }
-        found
-    }
+/// The element type of a letter, which is that of a type of C.
+fn lettered(letter: &str) -> Option<Element> {
+    Some(match letter {
+        "e" => Element::F16,
+        "f" => Element::F32,
+        "d" => Element::F64,
+        "b" => Element::I8,
+        "B" => Element::U8,
+        "h" => Element::I16,
+        "H" => Element::U16,
+        "i" => Element::I32,
+        "I" => Element::U32,
+        "l" | "q" | "p" => Element::I64,
+        "L" | "Q" | "P" => Element::U64,
+        "?" => Element::Bool,
+        _ => return None,
+    })
+}
 
-    fn take(&mut self, wanted: char) -> Option<()> {
-        self.try_take(wanted).then_some(())
-    }
-
-    fn string(&mut self) -> Option<&'a str> {
-        let quote = self.peek().filter(|c| matches!(c, '\'' | '"'))?;
-        let (text, rest) = self.rest[1..].split_once(quote)?;
-        self.rest = rest;
-        (!text.contains('\\')).then_some(text)
-    }
-
-    fn boolean(&mut self) -> Option<bool> {
-        self.peek()?;
-        let value = self.rest.starts_with("True");
-        self.rest = self.rest.strip_prefix(if value { "True" } else { "False" })?;
-        Some(value)
-    }
-
-    fn tuple(&mut self) -> Option<Vec<u64>> {
-        self.take('(')?;
-        let mut values = Vec::new();
-        while !self.try_take(')') {
-            self.peek()?;
-            let digits = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
-            values.push(self.rest[..digits].parse().ok()?);
-            self.rest = self.rest[digits..].strip_prefix('L').unwrap_or(&self.rest[digits..]); // Python 2's long
-            if !self.try_take(',') {
-                self.take(')')?;
-                break;
-            }
-        }
-        (values.len() <= 32).then_some(values)
-    }
+/// The element type of a letter and a number of bytes, which NumPy reads as C's `strtol` does: `f4`, `f04`, `f +4`.
+fn sized(code: &str) -> Option<Element> {
+    let bytes = code.get(1..)?.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    let bytes = bytes.strip_prefix('+').unwrap_or(bytes);
+    let bytes: u32 = bytes.bytes().all(|byte| byte.is_ascii_digit()).then(|| bytes.parse().ok())??;
+    Some(match (&code[..1], bytes) {
+        ("f", 2) => Element::F16,
+        ("f", 4) => Element::F32,
+        ("f", 8) => Element::F64,
+        ("i", 1) => Element::I8,
+        ("u", 1) => Element::U8,
+        ("i", 2) => Element::I16,
+        ("u", 2) => Element::U16,
+        ("i", 4) => Element::I32,
+        ("u", 4) => Element::U32,
+        ("i", 8) => Element::I64,
+        ("u", 8) => Element::U64,
+        ("b", 1) => Element::Bool,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -286,9 +304,12 @@ mod tests {
         assert!(reason("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}").contains("object array"));
         assert!(reason("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}").contains("structured"));
         assert!(reason("{'descr': '<c8', 'fortran_order': False, 'shape': (1,)}").contains("'<c8' is not supported"));
+        assert!(reason("{'descr': '<f16', 'fortran_order': False, 'shape': (1,)}").contains("longdouble"));
         assert!(reason("{'descr': '<f4', 'fortran_order': False}").contains("cannot be read"));
         assert!(reason("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}").contains("cannot be read"));
         assert!(reason("{'descr': '<f4', 'fortran_order': __import__('os'), 'shape': ()}").contains("cannot be read"));
+        let two_axes = parse(&npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 2)}"));
+        assert!(matches!(two_axes, Err(HeaderError::Dtype(2, _))));
         assert_eq!(parse(&npy(1, "{}")[..11]), Err(HeaderError::Short(12)));
         assert!(matches!(parse(&npy(4, "{}")), Err(HeaderError::Bad(_))));
     }
