@@ -43,6 +43,11 @@ const ALL: [&str; 23] = [
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data set")]
 pub struct DatasetArgs {
+    /// File with these flags, and others of the commands, as keys (data_folder = "npz"); its paths start at its folder.
+    /// Flags and CTWDS_* variables win over it [default: ctwds.toml here or in the data folder, if no other flag of the
+    /// data set is given]
+    #[arg(long, value_name = "TOML")]
+    pub dataset: Option<PathBuf>,
     /// Folder of the NPZ volumes (*.npz, */*.npz or */*/*.npz)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
@@ -169,7 +174,7 @@ impl DatasetArgs {
             _ => {
                 let missing = given.iter().filter(|(_, path)| path.is_none()).map(|(flag, _)| *flag);
                 let missing = missing.collect::<Vec<_>>().join(", ");
-                return Err(Error::Usage(format!("missing: {missing}; or --config and --split")));
+                return Err(Error::Usage(format!("missing: {missing}; or --dataset FILE, or --config and --split")));
             }
         };
         let [data_folder, reports_file, meta_file, labels_file] = paths;

@@ -1,8 +1,10 @@
 //! The command line: how it is parsed, and resolved into the configurations of the library.
 
 mod bench;
+mod complete;
 mod config;
 mod dataset;
+mod dataset_file;
 mod estimate;
 mod manifest;
 mod materialize;
@@ -13,12 +15,15 @@ mod run;
 mod verify;
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use bench::BenchArgs;
+pub use complete::{Completed, complete};
 pub use dataset::{DatasetArgs, ShardsArgs};
+pub use dataset_file::NAME as DATASET_FILE;
 pub use estimate::EstimateArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
@@ -60,6 +65,19 @@ pub enum Command {
     Reclaim(ReclaimArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
+}
+
+/// The arguments of the process, with those that the environment and the file of the data set added.
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Keeps the completed arguments of the process for [`arguments`]. Only the first call counts.
+pub fn keep_arguments(completed: &Completed) {
+    let _ = ARGUMENTS.set(completed.args.clone());
+}
+
+/// The arguments of the process, completed where [`keep_arguments`] was called: for processes that it starts.
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    ARGUMENTS.get().cloned().unwrap_or_else(|| std::env::args_os().collect()).into_iter()
 }
 
 /// Parses the arguments of the process. Flags may be written with underscores, as in the original scripts.

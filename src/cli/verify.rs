@@ -25,8 +25,14 @@ The first of 3, 4 and 5 that applies counts; all findings are listed.";
 pub struct VerifyArgs {
     /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With the flags of the
     /// data set, its samples are compared with the NPZ files and tables
-    #[arg(long, value_name = "DIR", required_unless_present = "sources", conflicts_with = "sources")]
-    pub webdataset_dir: Option<PathBuf>,
+    #[arg(
+        long,
+        alias = "webdataset-dir",
+        value_name = "DIR",
+        required_unless_present = "sources",
+        conflicts_with = "sources"
+    )]
+    pub shards: Option<PathBuf>,
     /// The data set that the shards were made from, with the options that they were made with
     #[command(flatten)]
     pub dataset: DatasetArgs,
@@ -49,7 +55,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub sources: bool,
     /// The list that --sources writes, for --exclude [default: quarantine.csv]
-    #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "webdataset_dir")]
+    #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "shards")]
     pub quarantine: Option<PathBuf>,
     /// Threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -65,7 +71,7 @@ impl VerifyArgs {
     /// # Errors
     /// Some of the data folder and the three tables were given, but not all.
     pub fn dataset(&self) -> Result<Option<&DatasetArgs>> {
-        if !self.sources && dataset_flags(std::env::args_os(), &[]).is_empty() {
+        if !self.sources && dataset_flags(super::arguments(), &[]).is_empty() {
             return Ok(None);
         }
         self.dataset.input_paths()?;

@@ -162,7 +162,7 @@ impl ShardProvider for OwnShards<'_> {
         let mountpoint = mount_table::resolve_links(&self.folder.path().join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let cache = cli::cache_size(self.args.cache_size)?;
-        let mut flags = cli::dataset_flags(std::env::args_os(), &["limit", "test_mode", "samples_per_shard"]);
+        let mut flags = cli::dataset_flags(cli::arguments(), &["limit", "test_mode", "samples_per_shard"]);
         let mut set = |flag: &str, value: &dyn std::fmt::Display| flags.push(format!("--{flag}={value}").into());
         set("limit", &self.part.limit.unwrap_or_default());
         set("samples-per-shard", &self.part.samples_per_shard);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::shared::FAILED;
+use crate::cli;
 use crate::error::{Error, Result};
 
 /// The environment variable, and its value, from which size on glibc gives a buffer pages of its own. Such pages cost
@@ -40,11 +41,11 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
-        .args(std::env::args_os().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
+        .args(cli::arguments().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
         .arg("--daemon")
         .args(more)
         .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
-        .args(std::env::args_os().skip(2))
+        .args(cli::arguments().skip(2))
         .env(MMAP_THRESHOLD.0, std::env::var_os(MMAP_THRESHOLD.0).unwrap_or_else(|| MMAP_THRESHOLD.1.into()))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()

@@ -33,7 +33,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let dataset = args.dataset()?;
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
-    let Some(folder) = &args.webdataset_dir else {
+    let Some(folder) = &args.shards else {
         return sources::run(args, workers).map(exit_code);
     };
     let plan = dataset.map(make_new_plan).transpose()?;

@@ -30,7 +30,7 @@ use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
 use super::terminal::say;
-use crate::cli::RunArgs;
+use crate::cli::{self, RunArgs};
 use crate::error::{Error, Result};
 use crate::fs::mount_table;
 
@@ -129,7 +129,7 @@ fn supervise(
     watched.thread_block().map_err(|error| failed(error.into()))?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(|error| failed(error.into()))?;
     let program = std::env::current_exe().map_err(failed)?;
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = cli::arguments().skip(1);
     // This program is started again: it makes the kernel end it with this process before it becomes the command.
     let mut command =
         Command::new(program).args(arguments.next()).args(hidden_flags).args(arguments).spawn().map_err(failed)?;
