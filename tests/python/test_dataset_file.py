@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docpages import manual
 from harness import SMALL_FLAGS, Program, digest, require_fuse
 from make_dataset import Dataset
 from small_datasets import noise_dataset
@@ -164,3 +166,18 @@ def test_shards_is_the_name_everywhere(program: Program, data: Dataset, tmp_path
     for flag in ("--shards", "--webdataset-dir", "--webdataset_dir"):
         assert program.run("verify", flag, out).returncode == 0
     assert "--shards" in program.run("verify", "--help").stdout
+
+
+def test_the_files_in_the_docs(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Each is one that `plan` takes, with the data that it names beside it."""
+    blocks = [block for page in manual() for block in page.blocks if block.language == "toml"]
+    assert blocks
+    for number, block in enumerate(blocks):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "ctwds.toml").write_text("\n".join(block.lines) + "\n")
+        keys = tomllib.loads("\n".join(block.lines))
+        inputs = ("data_folder", "reports_file", "meta_file", "labels_file")
+        for key, path in zip(inputs, (data.folder, data.reports, data.meta, data.labels), strict=True):
+            (folder / keys[key]).symlink_to(path)
+        assert planned(program, cwd=folder)["samples_per_shard"] == keys["samples_per_shard"]

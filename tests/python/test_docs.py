@@ -117,12 +117,13 @@ def test_python(page: Page) -> None:
 
 
 def test_blocks_name_their_language() -> None:
-    """A block that says `sh` is run by test_docs_commands.py; one with commands and without it would not be."""
+    """A block that says `sh` is run by test_docs_commands.py, one that says `toml` by test_dataset_file.py; one with
+    commands and without it would not be."""
     wrong = []
     for page in MANUAL:
         for block in page.blocks:
             shown = any(re.match(r"\$? ?(ctwds-fs|scripts/|cargo) ?", line) for line in block.lines)
-            if (shown and block.language != "sh") or block.language not in {"sh", "python", "text", ""}:
+            if (shown and block.language != "sh") or block.language not in {"sh", "toml", "python", "text", ""}:
                 wrong.append(f"{page.name}, line {block.line}")
     assert wrong == []
 
