@@ -58,6 +58,7 @@ import csv
 import difflib
 import errno
 import glob
+import gzip
 import importlib
 import io
 import itertools
@@ -1468,21 +1469,19 @@ MISSING = set(
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
 NAMELESS = re.compile(r"$|Unnamed:\s*[0-9]")  # pandas writes row numbers so
-UTF16, UTF32 = "text in UTF-16; save it as UTF-8", "text in UTF-32; save it as UTF-8"
+CONVERT = "python3 -c \"import pandas; pandas.read_{}('FILE').to_csv('FILE.csv', index=False)\""
 NOT_CSV = (
-    (b"\x1f\x8b", "a gzip file; unpack it (gunzip)"),
     (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it (unzstd)"),
     (b"\xfd7zXZ", "an xz file; unpack it (unxz)"),
     (b"BZh91AY&SY", "a bzip2 file; unpack it (bunzip2)"),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook (.xlsx); unpack it, or export the sheet as CSV in UTF-8"),
-    (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls); export the sheet as CSV in UTF-8"),
-    (b"PAR1", "a Parquet file; write it as CSV (pandas.read_parquet, then to_csv(index=False))"),
-    (b"ARROW1", "an Arrow file; write it as CSV (pandas.read_feather, then to_csv(index=False))"),
-    (b"\xff\xfe\0\0", UTF32),
-    (b"\0\0\xfe\xff", UTF32),
-    (b"\xff\xfe", UTF16),
-    (b"\xfe\xff", UTF16),
+    (b"PK\x03\x04", f"a zip archive or an Excel workbook; unpack it, or: {CONVERT.format('excel')}"),
+    (b"\xd0\xcf\x11\xe0", f"an Excel workbook; {CONVERT.format('excel')} makes a table of it"),
+    (b"PAR1", f"a Parquet file; {CONVERT.format('parquet')} makes a table of it"),
+    (b"ARROW1", f"an Arrow file; {CONVERT.format('feather')} makes a table of it"),
+    (b"\xff\xfe\0\0", "text in UTF-32; save it as UTF-8"),
+    (b"\0\0\xfe\xff", "text in UTF-32; save it as UTF-8"),
 )
+DELIMITERS = ",;\t|"
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
 
 
@@ -1505,33 +1504,53 @@ class Table:
 
 
 def table_text(path: AnyPath) -> str:
-    """The text of a table, if it is UTF-8; its line ends as they are."""
-    content = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
-    what = next((what for first, what in NOT_CSV if content.startswith(first)), None)
-    if what is None and len(content) > 1 and (content[0] == 0) != (content[1] == 0):
-        what = UTF16
-    if what:
-        raise LoaderError(f"{os.fspath(path)}: not a CSV file but {what}")
+    """The text of a table, in UTF-8 or UTF-16, packed with gzip or not; its line ends as they are."""
+    content = Path(path).read_bytes()
     try:
-        return content.decode("utf-8")
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise LoaderError(f"{os.fspath(path)}: a damaged gzip file ({error}); fetch or write it again") from error
+    if what := next((what for first, what in NOT_CSV if content.startswith(first)), None):
+        raise LoaderError(f"{os.fspath(path)}: not a CSV file but {what.replace('FILE', os.fspath(path))}")
+    encoding = "utf-8"
+    if content.startswith((b"\xfe\xff", b"\xff\xfe")):
+        encoding = "utf-16-be" if content[0] == 0xFE else "utf-16-le"
+    elif len(content) > 1 and (content[0] == 0) != (content[1] == 0):  # a Latin letter without a byte-order mark
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise LoaderError(f"{os.fspath(path)}: damaged text in UTF-16; save it as UTF-8") from error
         line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: error.start]))
         raise LoaderError(
             f"{os.fspath(path)}: line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the table as UTF-8"
         ) from error
 
 
+def delimiter_of(text: str) -> str:
+    """The one of which the first record has the column VolumeName; else a comma."""
+    first = text.lstrip("\r\n")
+    for delimiter in DELIMITERS:
+        header = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
+        if "VolumeName" in header:
+            return delimiter
+    return ","
+
+
 def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
     """The rows of a table, each with the line on which it begins; blank lines are none."""
     text = table_text(path)
     lines = list(io.StringIO(text, newline=""))
-    reader = csv.reader([*lines, ""])  # the last one is in no row, unless a quoted field is open
+    delimiter = delimiter_of(text)
+    reader = csv.reader([*lines, ""], delimiter=delimiter)  # the last one is in no row, unless a quoted field is open
     rows, begin, limit = [], 1, csv.field_size_limit(len(text) + 1)
     try:
         for row in reader:
             if begin <= len(lines) < reader.line_num:
                 record = "".join(lines[begin - 1 :])
-                quote = re.match(r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*', record)
+                field = r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*'
+                quote = re.match(field.replace(",", re.escape(delimiter)), record)
                 line = begin + len(re.findall(r"\r\n|\r|\n", record[: quote.end() if quote else 0]))
                 raise LoaderError(
                     f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was "
@@ -1583,13 +1602,6 @@ def read_table(path: AnyPath, columns: Sequence[str] = ()) -> Table:
 
 def absent(name: str, header: Sequence[str]) -> str:
     """What is wrong with a header that lacks a column."""
-    for separator, known in (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"):
-        fields = ",".join(header).split(separator)
-        if len(fields) > 1 and name in (field.strip().strip('"') for field in fields):
-            return (
-                f"column '{name}' is missing: the columns are separated by {known} ({separator!r}); "
-                "save the table with commas"
-            )
     blanks = next((f"; {found!r} has blanks around it: remove them" for found in header if found.strip() == name), "")
     return f"column '{name}' is missing; the columns are: {', '.join(header)}{blanks}"
 

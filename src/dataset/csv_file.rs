@@ -6,9 +6,11 @@ use std::path::Path;
 
 use csv::{Reader, ReaderBuilder, StringRecord};
 
-use super::not_csv;
+use super::encoded;
 use crate::error::{Error, Result};
 
+/// The bytes that stand between fields: a comma, and what other programs write.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// The byte that begins a comment in a list.
 const COMMENT: u8 = b'#';
 
@@ -16,6 +18,7 @@ const COMMENT: u8 = b'#';
 pub(super) struct CsvFile<'a> {
     path: &'a Path,
     text: String,
+    delimiter: u8,
 }
 
 /// The records of a CSV file, one after the other. Blank lines are none, as for pandas.
@@ -23,6 +26,7 @@ pub(super) struct Records<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     reader: Reader<&'a [u8]>,
+    delimiter: u8,
     comment: Option<u8>,
     /// The byte up to which lines were counted.
     counted: usize,
@@ -31,23 +35,26 @@ pub(super) struct Records<'a> {
 }
 
 impl<'a> CsvFile<'a> {
-    /// Reads a file; `doing` is the verb phrase of the error, such as "read the table".
+    /// Reads a file, as text in UTF-8 or UTF-16, packed with gzip or not, with the delimiter of which the first record
+    /// has one of the columns in `keys`. `doing` is the verb phrase of the error, such as "read the table".
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no text in UTF-8: the message says what the
-    /// file is, or the line of the first wrong byte.
-    pub(super) fn read(path: &'a Path, doing: &'static str) -> Result<Self> {
+    /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no such text: the message says what the file
+    /// is, or the line of the first wrong byte.
+    pub(super) fn read(path: &'a Path, doing: &'static str, keys: &[&str]) -> Result<Self> {
         let bytes = fs::read(path).map_err(|error| Error::io(path, doing, error))?;
-        if let Some(what) = not_csv::name(&bytes) {
-            return Err(Error::table(path, what));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let (at, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
-            let line = 1 + line_ends(&bytes[..at]);
-            Error::table(path, format!("line {line}: not UTF-8 (byte {:#04x}); save the table as UTF-8", bytes[at]))
-        })?;
-        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-        Ok(Self { path, text })
+        let text = encoded::text(path, bytes)?;
+        let mut file = Self { path, text, delimiter: DELIMITERS[0] };
+        file.delimiter = DELIMITERS.into_iter().find(|delimiter| file.has(*delimiter, keys)).unwrap_or(DELIMITERS[0]);
+        Ok(file)
+    }
+
+    /// Whether the first record has one of the columns, if this is the delimiter.
+    fn has(&self, delimiter: u8, keys: &[&str]) -> bool {
+        let mut builder = ReaderBuilder::new();
+        let reader = builder.has_headers(false).flexible(true).delimiter(delimiter).from_reader(self.text.as_bytes());
+        let first = reader.into_records().next().and_then(|record| record.ok());
+        first.is_some_and(|first| first.iter().any(|field| keys.contains(&field)))
     }
 
     /// The records of a table.
@@ -67,8 +74,8 @@ impl<'a> CsvFile<'a> {
 
     fn records_by(&self, mut builder: ReaderBuilder, comment: Option<u8>) -> Records<'_> {
         let bytes = self.text.as_bytes();
-        let reader = builder.has_headers(false).flexible(true).from_reader(bytes);
-        Records { path: self.path, bytes, reader, comment, counted: 0, line: 1 }
+        let reader = builder.has_headers(false).flexible(true).delimiter(self.delimiter).from_reader(bytes);
+        Records { path: self.path, bytes, reader, delimiter: self.delimiter, comment, counted: 0, line: 1 }
     }
 }
 
@@ -89,7 +96,7 @@ impl Records<'_> {
                 continue;
             }
             if end >= self.bytes.len()
-                && let Some(quote) = open_quote(raw)
+                && let Some(quote) = open_quote(raw, self.delimiter)
             {
                 let line = self.line + line_ends(&raw[..quote]);
                 let reason = format!(
@@ -121,7 +128,7 @@ impl Records<'_> {
 }
 
 /// The number of line ends: `\n`, `\r\n`, or a single `\r`.
-fn line_ends(bytes: &[u8]) -> u64 {
+pub(super) fn line_ends(bytes: &[u8]) -> u64 {
     let count = |end: u8| bytes.iter().filter(|byte| **byte == end).count();
     let returns = count(b'\r');
     let pairs = if returns == 0 { 0 } else { bytes.windows(2).filter(|pair| *pair == b"\r\n").count() };
@@ -129,7 +136,7 @@ fn line_ends(bytes: &[u8]) -> u64 {
 }
 
 /// The place of the quote that is not closed at the end of the bytes, which begin with a record; `None` if all are.
-fn open_quote(record: &[u8]) -> Option<usize> {
+fn open_quote(record: &[u8], delimiter: u8) -> Option<usize> {
     let mut open = None;
     let mut is_field_start = true;
     let mut at = 0;
@@ -141,7 +148,7 @@ fn open_quote(record: &[u8]) -> Option<usize> {
             (Some(_), b'"') => open = None,
             _ => (),
         }
-        is_field_start = open.is_none() && matches!(byte, b',' | b'\r' | b'\n');
+        is_field_start = open.is_none() && (*byte == delimiter || matches!(byte, b'\r' | b'\n'));
         at += 1;
     }
     open
@@ -156,7 +163,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         fs::write(&path, text).unwrap();
-        let file = CsvFile::read(&path, "read the table").map_err(|error| error.to_string())?;
+        let file = CsvFile::read(&path, "read the table", &[]).map_err(|error| error.to_string())?;
         let (mut records, mut record) = (file.records(), StringRecord::new());
         let mut found = Vec::new();
         while let Some(line) = records.read(&mut record).map_err(|error| error.to_string())? {

@@ -8,11 +8,11 @@
 
 mod condition;
 mod csv_file;
+mod encoded;
 mod inputs;
 mod inspect;
 mod join;
 mod matched;
-mod not_csv;
 pub mod quarantine;
 mod roles;
 mod scan;

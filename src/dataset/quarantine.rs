@@ -7,7 +7,6 @@ use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
 use super::csv_file::CsvFile;
-use super::not_csv;
 use super::tables::check_length;
 use crate::error::{Error, Result};
 
@@ -50,15 +49,13 @@ pub fn render(rows: &[Quarantined]) -> Vec<u8> {
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column, or is cut off.
 pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
-    let file = CsvFile::read(path, "read the list of excluded samples")?;
+    let file = CsvFile::read(path, "read the list of excluded samples", &[COLUMN])?;
     let mut records = file.records();
     let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
     records.read(&mut header)?;
     let column = |name: &str| header.iter().position(|found| found == name);
     let Some(study_id) = column(COLUMN) else {
-        let other = not_csv::other_separator(&header, &[COLUMN]);
-        let reason = other.unwrap_or_else(|| format!("the list needs the column {COLUMN}, which its first line names"));
-        return Err(Error::table(path, reason));
+        return Err(Error::table(path, format!("the list needs the column {COLUMN}, which its first line names")));
     };
     let (npz, reason) = (column("path"), column("reason"));
     let mut rows = Vec::new();

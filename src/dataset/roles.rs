@@ -83,7 +83,7 @@ impl<'a> Roles<'a> {
 /// Whether the first line of a file has the columns of a role.
 fn fits((_, needed): Role, path: &Path) -> bool {
     let mut header = StringRecord::new();
-    let Ok(file) = CsvFile::read(path, "read the table") else { return false };
+    let Ok(file) = CsvFile::read(path, "read the table", &[KEY]) else { return false };
     let Ok(Some(_)) = file.records().read(&mut header) else { return false };
     let has = |names: &[&str]| names.iter().all(|name| header.iter().any(|found| found == *name));
     let is_other = [REPORTS.1, META.1].into_iter().any(has);

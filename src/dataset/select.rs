@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::condition::Condition;
 use super::csv_file::CsvFile;
 use super::matched::Matched;
-use super::{Config, not_csv};
 use crate::error::{Error, Result};
 
 /// Columns of a table that name studies, in the order of preference.
@@ -117,7 +117,7 @@ const READ: &str = "read the list of studies";
 /// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are
 /// comments.
 fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
-    let mut csv = CsvFile::read(file, READ)?;
+    let mut csv = CsvFile::read(file, READ, &COLUMNS)?;
     let mut records = csv.list();
     let mut record = StringRecord::new();
     let mut column = None;
@@ -125,9 +125,6 @@ fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
     let mut studies = BTreeSet::new();
     while let Some(line) = records.read(&mut record)? {
         if std::mem::take(&mut is_first) {
-            if let Some(reason) = not_csv::other_separator(&record, &COLUMNS).filter(|_| record.len() == 1) {
-                return Err(Error::table(file, reason));
-            }
             column = COLUMNS.iter().find_map(|name| record.iter().position(|field| field == *name));
             if column.is_some() {
                 continue;

@@ -6,7 +6,6 @@ use std::path::Path;
 use csv::StringRecord;
 
 use super::csv_file::CsvFile;
-use super::not_csv;
 use crate::error::{Error, Result};
 
 /// The column that names a row's volume.
@@ -80,10 +79,10 @@ impl Table {
 /// Reads `columns` of the table, or all but the key column where none are named.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text in UTF-8 or ends inside a quoted
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted
 /// field, a column is missing, a row has too few or too many fields, or two rows of one volume differ.
 pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
-    let file = CsvFile::read(path, "read the table")?;
+    let file = CsvFile::read(path, "read the table", &[KEY])?;
     let mut records = file.records();
     let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
     records.read(&mut header)?;
@@ -177,9 +176,6 @@ impl Table {
 
 fn column(path: &Path, header: &StringRecord, name: &str) -> Result<usize> {
     header.iter().position(|found| found == name).ok_or_else(|| {
-        if let Some(reason) = not_csv::other_separator(header, &[name]) {
-            return Error::table(path, reason);
-        }
         let found: Vec<&str> = header.iter().collect();
         let blanks = found.iter().find(|found| found.trim() == name);
         let blanks = blanks.map_or_else(String::new, |found| format!("; {found:?} has blanks around it: remove them"));

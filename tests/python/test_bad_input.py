@@ -131,7 +131,7 @@ def test_other_unusable_tables(program: Program, tmp_path: Path) -> None:
     text = dataset.labels.read_bytes()
     for content, parts in {
         b"": ["VolumeName"],
-        text.replace(b",", b";"): ["VolumeName", ";"],
+        text.replace(b",", b"/"): ["VolumeName", "/"],
         text + b"v3.nii.gz,1\n": ["line 5"],
         text.replace(b"v1", b"v\xff"): ["line 3", "UTF-8"],
         b"VolumeName\nv0.nii.gz\n": ["column"],
