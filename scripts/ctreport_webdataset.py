@@ -1678,7 +1678,7 @@ def read_volume(path: str, wanted: str | None, any_shape: bool, look: int | None
             if name is None:
                 name = only_volume(archive, listed)
             if len(listed[name]) > 1:
-                raise ValueError(f"array '{name}' is there more than once; write it again with one of them")
+                raise ValueError(f"the file has array '{name}' more than once; write it again with one of them")
             return name, read_array(archive, listed[name][0], name, look)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
@@ -1730,7 +1730,10 @@ def open_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> IO
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of the array that begins here."""
-    if np.lib.format.read_magic(file) == (1, 0):
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
+    if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names

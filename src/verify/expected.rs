@@ -128,9 +128,10 @@ impl<'a> Expected<'a> {
 }
 
 impl AxisWeights {
-    /// Both positions with their weights.
-    fn positions(self) -> [(usize, f64); 2] {
-        [(self.lower, 1.0 - self.upper_weight), (self.upper, self.upper_weight)]
+    /// Both positions with their weights; the lower one alone where they are one.
+    fn positions(self) -> impl Iterator<Item = (usize, f64)> {
+        let count = if self.upper_weight == 0.0 && self.upper == self.lower { 1 } else { 2 };
+        [(self.lower, 1.0 - self.upper_weight), (self.upper, self.upper_weight)].into_iter().take(count)
     }
 }
 

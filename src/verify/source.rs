@@ -10,21 +10,37 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use bytemuck::Pod;
 use half::f16;
 use zip::ZipArchive;
 
 use super::npy_header::{self, ElementType, SourceHeader};
-use crate::base::num::to_usize;
 
 /// The values of a source's volume.
 pub(super) struct SourceArray {
-    element: ElementType,
+    elements: Elements,
     /// Lengths of the three axes, in voxels.
     shape: [usize; 3],
-    /// The bytes from one voxel to the next along each axis.
+    /// The elements from one voxel to the next along each axis.
     strides: [usize; 3],
-    /// The elements as in the file, with their least significant byte first.
-    bytes: Vec<u8>,
+}
+
+/// Elements in the type of the file, in its order.
+enum Elements {
+    /// Bits of half precision.
+    F16(Vec<u16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+    I16(Vec<i16>),
+    U16(Vec<u16>),
+    I32(Vec<i32>),
+    U32(Vec<u32>),
+    I64(Vec<i64>),
+    U64(Vec<u64>),
+    /// Bytes that are 0 for false.
+    Truth(Vec<u8>),
 }
 
 impl SourceArray {
@@ -41,28 +57,37 @@ impl SourceArray {
         let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
         let header = npy_header::read(&mut member).map_err(|reason| failed(&reason))?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(to_usize(member.size())).map_err(|error| failed(&error))?;
-        member.read_to_end(&mut bytes).map_err(|error| failed(&error))?;
-        Self::new(&header, bytes).ok_or_else(|| {
-            failed(&format!("the bytes of array '{array}' are not those of the shape {:?}", header.shape))
-        })
+        let found = Self::of_elements(&header, &mut member).map_err(|reason| failed(&reason))?;
+        match member.read(&mut [0]) {
+            Ok(0) => Ok(found),
+            Ok(_) => Err(failed(&format!("array '{array}' goes on behind its last voxel"))),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
-    /// An array of the elements in `bytes`; none if they are too few or too many.
-    fn new(header: &SourceHeader, mut bytes: Vec<u8>) -> Option<Self> {
+    /// An array whose elements come next in a file.
+    fn of_elements(header: &SourceHeader, file: &mut dyn Read) -> Result<Self, String> {
         let &SourceHeader { element, is_big_endian, is_fortran, shape } = header;
-        let size = element.size();
-        let fastest_first = if is_fortran { [0, 1, 2] } else { [2, 1, 0] };
-        let (mut strides, mut stride) = ([0; 3], size);
-        for axis in fastest_first {
-            strides[axis] = stride;
-            stride = stride.checked_mul(shape[axis])?;
+        let (mut strides, mut count) = ([0; 3], 1usize);
+        for axis in if is_fortran { [0, 1, 2] } else { [2, 1, 0] } {
+            strides[axis] = count;
+            count = count.checked_mul(shape[axis]).ok_or_else(|| format!("{shape:?} is no shape of a volume"))?;
         }
-        if is_big_endian {
-            bytes.chunks_mut(size).for_each(<[u8]>::reverse);
-        }
-        (bytes.len() == stride).then_some(Self { element, shape, strides, bytes })
+        let elements = match element {
+            ElementType::Float(2) => Elements::F16(read_elements(file, count, is_big_endian)?),
+            ElementType::Float(4) => Elements::F32(read_elements(file, count, is_big_endian)?),
+            ElementType::Float(_) => Elements::F64(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(1) => Elements::I8(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(2) => Elements::I16(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(4) => Elements::I32(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(_) => Elements::I64(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(1) => Elements::U8(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(2) => Elements::U16(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(4) => Elements::U32(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(_) => Elements::U64(read_elements(file, count, is_big_endian)?),
+            ElementType::Truth => Elements::Truth(read_elements(file, count, is_big_endian)?),
+        };
+        Ok(Self { elements, shape, strides })
     }
 
     /// Lengths of the three axes, in voxels.
@@ -70,68 +95,51 @@ impl SourceArray {
         self.shape
     }
 
-    /// The bytes of a voxel.
-    fn element<const N: usize>(&self, place: [usize; 3]) -> [u8; N] {
-        let at: usize = place.iter().zip(self.strides).map(|(place, stride)| place * stride).sum();
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.bytes[at..at + N]);
-        bytes
-    }
-
-    /// The value at a position, without any rounding.
-    fn number(&self, place: [usize; 3]) -> Number {
-        use ElementType::{Float, Signed, Truth, Unsigned};
-        match self.element {
-            Float(2) => Number::Float(f16::from_le_bytes(self.element(place)).to_f64()),
-            Float(4) => Number::Float(f32::from_le_bytes(self.element(place)).into()),
-            Float(_) => Number::Float(f64::from_le_bytes(self.element(place))),
-            Signed(1) => Number::Signed(i8::from_le_bytes(self.element(place)).into()),
-            Signed(2) => Number::Signed(i16::from_le_bytes(self.element(place)).into()),
-            Signed(4) => Number::Signed(i32::from_le_bytes(self.element(place)).into()),
-            Signed(_) => Number::Signed(i64::from_le_bytes(self.element(place))),
-            Unsigned(1) => Number::Unsigned(u8::from_le_bytes(self.element(place)).into()),
-            Unsigned(2) => Number::Unsigned(u16::from_le_bytes(self.element(place)).into()),
-            Unsigned(4) => Number::Unsigned(u32::from_le_bytes(self.element(place)).into()),
-            Unsigned(_) => Number::Unsigned(u64::from_le_bytes(self.element(place))),
-            Truth => Number::Unsigned((self.element(place) != [0]).into()),
-        }
-    }
-
     /// The value at a position. An integer that f64 cannot hold is far beyond float16, and is rounded.
     pub(super) fn at(&self, place: [usize; 3]) -> f64 {
-        match self.number(place) {
-            Number::Float(value) => value,
-            Number::Signed(value) => value as f64,
-            Number::Unsigned(value) => value as f64,
+        let at = self.index(place);
+        match &self.elements {
+            Elements::F16(elements) => f16::from_bits(elements[at]).to_f64(),
+            Elements::F32(elements) => elements[at].into(),
+            Elements::F64(elements) => elements[at],
+            Elements::I8(elements) => elements[at].into(),
+            Elements::U8(elements) => elements[at].into(),
+            Elements::I16(elements) => elements[at].into(),
+            Elements::U16(elements) => elements[at].into(),
+            Elements::I32(elements) => elements[at].into(),
+            Elements::U32(elements) => elements[at].into(),
+            Elements::I64(elements) => elements[at] as f64,
+            Elements::U64(elements) => elements[at] as f64,
+            Elements::Truth(elements) => u8::from(elements[at] != 0).into(),
         }
     }
 
     /// The value at a position, rounded once to f32.
     #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
     pub(super) fn in_f32(&self, place: [usize; 3]) -> f32 {
-        match self.number(place) {
-            Number::Float(value) => value as f32,
-            Number::Signed(value) => value as f32,
-            Number::Unsigned(value) => value as f32,
+        match &self.elements {
+            Elements::I64(elements) => elements[self.index(place)] as f32,
+            Elements::U64(elements) => elements[self.index(place)] as f32,
+            _ => self.at(place) as f32, // f64 holds the values of all other types
         }
+    }
+
+    fn index(&self, place: [usize; 3]) -> usize {
+        place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
     }
 }
 
-/// A value in a type that holds it exactly.
-enum Number {
-    Float(f64),
-    Signed(i64),
-    Unsigned(u64),
-}
-
-impl ElementType {
-    /// Bytes of one element.
-    fn size(self) -> usize {
-        match self {
-            Self::Float(size) | Self::Signed(size) | Self::Unsigned(size) => size,
-            Self::Truth => 1,
-        }
+/// Reads elements of any type of number.
+fn read_elements<T: Pod>(file: &mut dyn Read, count: usize, is_big_endian: bool) -> Result<Vec<T>, String> {
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
+    elements.resize(count, T::zeroed());
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
+    file.read_exact(bytes).map_err(|error| format!("its voxels cannot be read: {error}"))?;
+    if is_big_endian {
+        bytes.chunks_exact_mut(size_of::<T>()).for_each(<[u8]>::reverse);
     }
+    Ok(elements)
 }
 
 /// Checks that an array of an NPZ file can be read, and that its CRC is right.

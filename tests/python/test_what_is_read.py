@@ -180,8 +180,8 @@ REFUSED: dict[str, dict[str, Refused]] = {
         "10,001 bytes": Refused(of_length(10_001), "(at most 10000 are accepted)", "10001) is large")
     },
     "version of the header": {
-        "1.1": Refused(of_version(1, 1), "version 1.1 is not supported", "(1, 1)"),
-        "4.0": Refused(of_version(4, 0), "version 4 is not supported", "(4, 0)"),
+        "1.1": Refused(of_version(1, 1), "version 1.1 is not supported"),
+        "4.0": Refused(of_version(4, 0), "version 4.0 is not supported"),
     },
     "axes": {
         "(2, 12)": Refused(of_shape("(2, 12)"), "has shape [2, 12]", "(2, 12)"),
@@ -313,11 +313,12 @@ def test_what_is_refused(program: Program, tmp_path: Path) -> None:
     done = program.run("verify", "--sources", *dataset.flags(), "--quarantine", tmp_path / "list.csv", check=False)
     assert done.returncode == 3
     listed = (tmp_path / "list.csv").read_text()
-    code, text = verify(program, made, *dataset.flags())
-    assert code != 0
+    report = program.run("verify", "--webdataset_dir", made, *dataset.flags(), "--json", check=False)
+    findings = json.dumps(json.loads(report.stdout)["findings"])
+    assert report.returncode != 0
     data = from_npz(dataset, shape=(8, 9, 6), dialect="native")
     for at, (study, case) in enumerate(refused.items()):
-        assert study in text and study in listed
+        assert f"'{study}'" in findings and study in listed
         with pytest.raises(LoaderError) as caught:
             data[at]
         assert (case.loader_says or case.says) in str(caught.value), caught.value

@@ -126,12 +126,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
         return Err(bad("the array does not begin with NumPy's magic bytes"));
     }
     let (start, len) = match bytes[6] {
-        version if bytes[7] != 0 => {
-            return Err(HeaderError::Bad(format!("NPY format version {version}.{} is not supported", bytes[7])));
+        1 if bytes[7] == 0 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
+        2 | 3 if bytes[7] == 0 => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
+        version => {
+            let minor = bytes[7];
+            return Err(HeaderError::Bad(format!(
+                "NPY format version {version}.{minor} is not supported (1.0, 2.0 and 3.0 are); save it with np.save"
+            )));
         }
-        1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
-        2 | 3 => (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize),
-        version => return Err(HeaderError::Bad(format!("NPY format version {version} is not supported (1 to 3 are)"))),
     };
     if len > MAX_HEADER {
         return Err(HeaderError::Bad(format!(
