@@ -251,14 +251,10 @@ impl PrivateMount {
         let served = ByteSize(stats("bytes_served"));
         eprintln!("ctwds-fs: {} volumes decoded, {served} read, {} errors", stats("volumes_decoded"), errors.len());
         if !errors.is_empty() {
-            let text = |error: &serde_json::Value, name: &str| error[name].as_str().unwrap_or_default().to_owned();
             for error in errors.iter().take(NAMED) {
-                eprintln!("  {}: {}", text(error, "study_id"), text(error, "error"));
+                eprintln!("  {}", status::describe_error(error));
             }
-            eprintln!(
-                "ctwds-fs: warning: these volumes could not be read; the log has all: {}",
-                self.log.path.display()
-            );
+            eprintln!("ctwds-fs: warning: these could not be read; the log has all: {}", self.log.path.display());
         } else if self.log.is_default {
             let _ = fs::remove_file(&self.log.path); // it has no error
         }
