@@ -6,6 +6,7 @@
 
 mod entry;
 mod growing;
+mod patience;
 mod region;
 mod resident;
 mod schedule;
@@ -127,6 +128,13 @@ impl<S: VolumeSource> Cache<S> {
             cache.workers.push(builder.spawn(move || shared.work())?);
         }
         Ok(cache)
+    }
+
+    /// Says that the kernel keeps the bytes that it was given, so that a reader may get the rest of a volume without asking
+    /// for it. While others wait, a volume is then kept for a moment only after the last request of its reader, and for
+    /// longer if that turns out to be too short.
+    pub fn kernel_keeps(&self) {
+        self.shared.lock().patience.kernel_keeps();
     }
 
     /// Reads the bytes `range` of volume `key`: at once if they are filled, else through `waiter`. The volume is kept

@@ -48,6 +48,10 @@ pub(super) struct ActiveReader {
     pub(super) served: usize,
     /// The time until which the volume is kept for the reader, unless it asks again.
     pub(super) until: Instant,
+    /// The time until which the volume is kept for the reader while others wait for room.
+    pub(super) while_others_wait: Instant,
+    /// How long after its last request the reader may lose the volume to one that waits.
+    pub(super) patience: Duration,
     /// Whether the reader went on to another volume.
     pub(super) moved_on: bool,
 }
@@ -66,22 +70,40 @@ impl<E: Clone + 'static> Resident<E> {
         }
     }
 
-    /// Adds `bytes` to what `reader` asked for; true if that is the whole volume now.
-    pub(super) fn note(&mut self, reader: ReaderId, bytes: usize, now: Instant) -> bool {
+    /// Adds `bytes` to what `reader` asked for; true if that is the whole volume now. `patience` as in
+    /// [`ActiveReader::patience`].
+    pub(super) fn note(&mut self, reader: ReaderId, bytes: usize, patience: Duration, now: Instant) -> bool {
         let at = self.readers.iter().position(|u| u.reader == reader).unwrap_or_else(|| {
-            self.readers.push(ActiveReader { reader, served: 0, until: now, moved_on: false });
+            let (until, while_others_wait) = (now, now);
+            self.readers.push(ActiveReader { reader, served: 0, until, while_others_wait, patience, moved_on: false });
             self.readers.len() - 1
         });
         let reading = &mut self.readers[at];
         reading.served += bytes;
         // A request within the grace was under way when the reader moved on; a later one shows that it came back.
         reading.moved_on &= reading.until > now;
-        reading.until = now + if reading.moved_on { GRACE } else { IDLE };
+        reading.patience = patience;
+        reading.keep(now);
         let ended = reading.served >= self.entry.len();
         if ended {
             self.readers.swap_remove(at);
             self.read_past = true;
         }
         ended
+    }
+}
+
+impl ActiveReader {
+    /// Keeps the volume for the reader, who asked or was answered `now`.
+    pub(super) fn keep(&mut self, now: Instant) {
+        self.until = now + if self.moved_on { GRACE } else { IDLE };
+        self.while_others_wait = self.until.min(now + self.patience);
+    }
+
+    /// Notes that the reader went on to another volume.
+    pub(super) fn move_on(&mut self, now: Instant) {
+        self.moved_on = true;
+        self.until = self.until.min(now + GRACE);
+        self.while_others_wait = self.while_others_wait.min(self.until);
     }
 }

@@ -4,7 +4,7 @@
 //! Demanded volumes go first and strictly in order, so that each is filled in the end; volumes read ahead take what
 //! room is left. Room is made by the least recently used volume that no reader is in the middle of, then (for a demand
 //! only) by volumes read ahead. A volume that a reader is in the middle of stays until it is read past, or the reader
-//! has been idle for [`super::resident::IDLE`] while others wait.
+//! has been idle for its [`Patience`] while others wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use std::time::Instant;
 use memmap2::MmapMut;
 
 use super::entry::CacheEntry;
+use super::patience::Patience;
 use super::region::{self, MemoryBudget, capacity};
-use super::resident::{ActiveReader, FillState, GRACE, IDLE, Resident};
+use super::resident::{ActiveReader, FillState, Resident};
 use super::{Key, ReaderId, Task};
 
 /// The volumes of the cache, the queues of fills and tasks, and the memory budget.
@@ -30,6 +31,8 @@ pub(super) struct Schedule<E> {
     uses: u64,
     /// Whether a volume that was read to its end gives its memory to the next one before fresh memory is taken.
     recycle: bool,
+    /// How long a reader that asks for nothing may keep a volume from others.
+    pub(super) patience: Patience,
     closing: bool,
 }
 
@@ -75,6 +78,7 @@ impl<E: Clone + 'static> Schedule<E> {
             retired: Vec::new(),
             uses: 0,
             recycle,
+            patience: Patience::new(),
             closing: false,
         }
     }
@@ -150,22 +154,27 @@ impl<E: Clone + 'static> Schedule<E> {
         if !evicted.is_empty() {
             return Room::Evicted(evicted);
         }
-        let expiry = self.entries.values().flat_map(|r| &r.readers).map(|u| u.until).filter(|until| *until > now).min();
-        Room::Blocked(expiry)
+        let readers = self.entries.values().flat_map(|r| &r.readers);
+        let expiry = readers.map(|u| if demanded { u.while_others_wait } else { u.until }).filter(|until| *until > now);
+        Room::Blocked(expiry.min())
     }
 
     fn is_cancelling(&self, key: Key) -> bool {
         self.entries.get(&key).is_some_and(|r| r.fill_state == FillState::Running { cancelling: true })
     }
 
-    /// The volume that is missed least: an unused one, the least recently used first; for a demand then one that was
-    /// read ahead, the latest first, because its reader comes to it last; then one that only waiting readers hold.
+    /// The volume that is missed least: an unused one, the least recently used first; for a demand then one whose readers
+    /// try the others' patience; then one that was read ahead, the latest first, because its reader comes to it last; then
+    /// one that only waiting readers hold.
     fn victim(&self, demanded: bool, now: Instant) -> Option<Key> {
-        if let Some(key) = self.unused(now, |_| true) {
+        if let Some(key) = self.unused(|u| u.until <= now, |_| true) {
             return Some(key);
         }
         if !demanded {
             return None;
+        }
+        if let Some(key) = self.unused(|u| u.while_others_wait <= now, |_| true) {
+            return Some(key);
         }
         let ahead = self.entries.iter().filter(|(_, r)| {
             !r.ahead_for.is_empty()
@@ -186,11 +195,10 @@ impl<E: Clone + 'static> Schedule<E> {
         stuck.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
 
-    /// The least recently used full volume that no reader is in the middle of, among those that `may` go.
-    fn unused(&self, now: Instant, may: impl Fn(&Resident<E>) -> bool) -> Option<Key> {
+    /// The least recently used full volume whose readers are all `idle`, among those that `may` go.
+    fn unused(&self, idle: impl Fn(&ActiveReader) -> bool, may: impl Fn(&Resident<E>) -> bool) -> Option<Key> {
         let candidates = self.entries.iter().filter(|(_, r)| {
-            let idle = r.readers.iter().all(|u| u.until <= now);
-            r.fill_state == FillState::Full && r.ahead_for.is_empty() && idle && may(r)
+            r.fill_state == FillState::Full && r.ahead_for.is_empty() && r.readers.iter().all(&idle) && may(r)
         });
         candidates.min_by_key(|(_, r)| r.last_used).map(|(key, _)| *key)
     }
@@ -202,7 +210,7 @@ impl<E: Clone + 'static> Schedule<E> {
         if !self.recycle || self.budget.has_spare(len) || self.budget.leaving() > 0 {
             return None;
         }
-        self.unused(now, |r| r.read_past && region::serves(capacity(r.entry.len()), len))
+        self.unused(|u| u.until <= now, |r| r.read_past && region::serves(capacity(r.entry.len()), len))
     }
 
     /// Evicts a full volume, or asks a running fill to stop.
@@ -211,6 +219,9 @@ impl<E: Clone + 'static> Schedule<E> {
         match resident.fill_state {
             FillState::Full => {
                 let resident = self.entries.remove(&key)?;
+                for reading in resident.readers.iter().filter(|u| !u.moved_on) {
+                    self.patience.lost(reading.reader, key, reading.patience);
+                }
                 if let Some(address) = resident.entry.address() {
                     self.budget.expect(address, resident.entry.len());
                 }
@@ -234,6 +245,7 @@ impl<E: Clone + 'static> Schedule<E> {
         now: Instant,
     ) -> Wanted<E> {
         self.uses += 1;
+        let patience = reader.map(|reader| self.patience.with(reader, key));
         let is_new = !self.entries.contains_key(&key);
         let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
         resident.last_used = self.uses;
@@ -244,7 +256,8 @@ impl<E: Clone + 'static> Schedule<E> {
             *cancelling = false;
         }
         let queued = resident.fill_state == FillState::Queued;
-        let ended = reader.is_some_and(|reader| resident.note(reader, bytes, now));
+        let asked = reader.zip(patience);
+        let ended = asked.is_some_and(|(reader, patience)| resident.note(reader, bytes, patience, now));
         let entry = resident.entry.clone();
         if capacity(len) > self.budget.limit() {
             self.retire_oversized();
@@ -331,8 +344,7 @@ impl<E: Clone + 'static> Schedule<E> {
     pub(super) fn move_on(&mut self, reader: ReaderId, key: Key, now: Instant) {
         let Some(resident) = self.entries.get_mut(&key) else { return };
         for reading in resident.readers.iter_mut().filter(|u| u.reader == reader) {
-            reading.moved_on = true;
-            reading.until = reading.until.min(now + GRACE);
+            reading.move_on(now);
             // Its first bytes may have been peeked at, which is not counted.
             resident.read_past |= reading.served >= resident.entry.len() / 2;
         }
@@ -340,6 +352,7 @@ impl<E: Clone + 'static> Schedule<E> {
 
     /// Notes that `reader` has ended: no volume is kept or filled for it any more.
     pub(super) fn leave(&mut self, reader: ReaderId) {
+        self.patience.forget(reader);
         for resident in self.entries.values_mut() {
             resident.readers.retain(|u| u.reader != reader);
         }
@@ -358,7 +371,7 @@ impl<E: Clone + 'static> Schedule<E> {
         if full && (capacity(entry.len()) <= self.budget.limit() || !resident.readers.is_empty()) {
             resident.fill_state = FillState::Full;
             // Its readers may have waited for longer than an idle one is given.
-            resident.readers.iter_mut().filter(|u| !u.moved_on).for_each(|u| u.until = now + IDLE);
+            resident.readers.iter_mut().filter(|u| !u.moved_on).for_each(|u| u.keep(now));
         } else {
             self.retired.extend(self.entries.remove(&key).map(|r| r.entry));
         }

@@ -111,7 +111,13 @@ fn describe(status: &Value) -> String {
     ];
     let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
     lines.push(format!("Errors       {}", if errors.is_empty() { "none".into() } else { errors.len().to_string() }));
-    let field = |error: &Value, name: &str| error[name].as_str().unwrap_or_default().to_owned();
-    lines.extend(errors.iter().map(|error| format!("  {}: {}", field(error, "study_id"), field(error, "error"))));
+    lines.extend(errors.iter().map(|error| format!("  {}", describe_error(error))));
     lines.join("\n") + "\n"
+}
+
+/// One error of the status: the study or the shard that could not be read, and why.
+pub(super) fn describe_error(error: &Value) -> String {
+    let field = |name: &str| error[name].as_str();
+    let what = field("study_id").or(field("shard")).unwrap_or_default();
+    format!("{what}: {}", field("error").unwrap_or_default())
 }

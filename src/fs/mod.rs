@@ -13,6 +13,7 @@ mod node;
 mod passthrough;
 mod pool;
 pub mod processes;
+mod shard_errors;
 pub mod tree;
 
 pub use node::Inode;

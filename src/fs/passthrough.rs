@@ -1,9 +1,10 @@
 //! The open files that the kernel reads by itself, past the daemon (FUSE passthrough).
 //!
 //! The kernel's rules were each found by trying. While a handle of an inode is read past the daemon, every other handle
-//! of it must be, else its open fails with EIO; all share one backing file. While a handle is cached, no handle can be
-//! read past the daemon; handles past the page cache (`FOPEN_DIRECT_IO`) may exist before. `FOPEN_KEEP_CACHE` fails
-//! with it.
+//! of it must be, else its open fails with EIO; all share one backing file. While a handle is cached, or one past the
+//! page cache (`FOPEN_DIRECT_IO`) is mapped, no handle can be read past the daemon: its open fails with EIO, and nobody
+//! tells the daemon. `FOPEN_KEEP_CACHE` fails with passthrough. So an inode has one reader for all of its handles: once
+//! the daemon had to read one, it reads all that follow.
 
 use crate::base::lock::lock;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
-/// How the cached handles of each open inode are read.
+/// How the handles of each open inode are read.
 #[derive(Default)]
 pub(super) struct Passthrough {
     /// Whether the kernel knows passthrough and allows it.
@@ -25,7 +26,8 @@ pub(super) struct Passthrough {
 enum Reader {
     /// The kernel, until the last of these handles is closed.
     Kernel(Arc<BackingId>, HashSet<u64>),
-    /// The daemon: the kernel refused (no privilege, or the file system is itself stacked on another one).
+    /// The daemon, for good: the kernel refused (no privilege, or the file system is itself stacked on another one), or
+    /// the file was gone when the inode was opened, and a handle of that time may be mapped for ever.
     Daemon,
 }
 
@@ -35,6 +37,7 @@ impl Passthrough {
     pub(super) fn open(&self, inode: u64, handle: u64, file: Option<&File>, reply: ReplyOpen) {
         let mut inodes = self.lock();
         if file.is_none() && !matches!(inodes.get(&inode), Some(Reader::Kernel(..))) {
+            inodes.insert(inode, Reader::Daemon);
             drop(inodes);
             return reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
         }

@@ -18,13 +18,14 @@ use super::finished::FinishedShards;
 use super::generations::Generations;
 use super::node::{Inode, Node};
 use super::pool::DiskPool;
+use super::shard_errors::{ShardError, ShardErrors};
 use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::output::indexes;
 use crate::output::manifest;
 use crate::plan::{Plan, ShardId, View};
-use crate::shard::{self, Cursor, ShardSet};
+use crate::shard::{self, Cursor, ShardSet, VolumeError};
 
 /// The name of the status file of counts.
 pub(super) const STATS: &str = "stats.json";
@@ -74,8 +75,8 @@ enum Handle {
     Shard(Arc<Cursor>),
     /// Content that was made when the file was opened.
     Fixed(Bytes),
-    /// The file of a finished shard.
-    File(Arc<File>, ShardId),
+    /// The file of a finished shard, of this size in bytes.
+    File(Arc<File>, ShardId, u64),
 }
 
 /// The shards that are files already.
@@ -87,6 +88,23 @@ pub(super) struct Materialized {
     pool: DiskPool,
     /// Opens that were served from the files.
     opened: AtomicU64,
+    /// What could not be opened or read of them.
+    errors: ShardErrors,
+}
+
+impl Materialized {
+    /// Reads `len` bytes of a shard's file of `size` bytes, fewer only at the end of the shard.
+    fn read(&self, file: &File, id: ShardId, size: u64, offset: u64, len: usize) -> Result<Bytes> {
+        let wanted = len.min(to_usize(size.saturating_sub(offset)));
+        let path = || self.finished.path(id);
+        let bytes = read_file(file, offset, wanted);
+        let bytes = bytes.map_err(|error| Error::io(&path(), "read the materialised shard", error));
+        let bytes = bytes.and_then(|bytes| match bytes.len() == wanted {
+            true => Ok(bytes),
+            false => Err(Error::Changed { path: path(), detail: "it was cut while it was open".into() }),
+        });
+        bytes.inspect_err(|error| self.errors.note(id, error))
+    }
 }
 
 /// The status file `stats.json`.
@@ -127,6 +145,14 @@ fn json(content: &impl Serialize) -> Bytes {
     json.into()
 }
 
+/// The status file `errors.json`: a list of studies, then of shards.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ReadError {
+    Volume(VolumeError),
+    Shard(ShardError),
+}
+
 /// Reads `len` bytes from `offset` on, fewer only at the end of the file.
 fn read_file(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     let mut bytes = vec![0; len];
@@ -154,7 +180,7 @@ pub struct Tree {
     /// Whether the kernel is to keep what it reads of the shards.
     page_cache: bool,
     /// The shards that are read from files, if the user named their folder.
-    pub(super) materialized: Option<Materialized>,
+    pub(super) materialized: Option<Arc<Materialized>>,
     /// The times of all files.
     pub(super) mounted: SystemTime,
     handles: RwLock<HashMap<u64, Handle>>,
@@ -166,6 +192,9 @@ impl Tree {
     /// The tree of a shard set; `mount` is the content of the status file `mount.json`. With `page_cache`, the kernel
     /// keeps what it reads of the shards.
     pub fn new(set: ShardSet, mount: Vec<u8>, page_cache: bool) -> Self {
+        if page_cache {
+            set.kernel_keeps();
+        }
         let manifest = Mutex::default();
         let mounted = SystemTime::now();
         let (handles, next_handle, pending) = (RwLock::default(), AtomicU64::new(1), Arc::default());
@@ -184,8 +213,8 @@ impl Tree {
         self.set.use_copies(Box::new(finished.clone()));
         let pool =
             DiskPool::new().map_err(|error| Error::system("start the threads that read materialised shards", error))?;
-        let (generations, opened) = (Generations::default(), AtomicU64::new(0));
-        self.materialized = Some(Materialized { finished, generations, pool, opened });
+        let (generations, opened, errors) = Default::default();
+        self.materialized = Some(Arc::new(Materialized { finished, generations, pool, opened, errors }));
         self.renew_inodes();
         let ids = self.set.plan().shard_ids();
         let smaller = ids.filter(|id| !self.is_as_planned(*id)).count();
@@ -201,17 +230,18 @@ impl Tree {
 
     /// Gives new inodes to the names of shards whose files have come, gone or changed in size, and returns these names.
     pub fn renew_inodes(&self) -> Vec<String> {
-        let Some(Materialized { finished, generations, .. }) = &self.materialized else { return Vec::new() };
+        let Some(Materialized { finished, generations, .. }) = self.materialized.as_deref() else { return Vec::new() };
         finished.refresh();
         let all = self.set.plan().shard_ids();
         // The files of other shards need not be looked at.
-        let may_be_new = |id: &ShardId| finished.recorded(*id) != generations.current_size(*id);
+        let may_be_new =
+            |id: &ShardId| finished.recorded(*id) != generations.current_size(*id) || generations.is_lost(*id);
         all.filter(may_be_new).filter(|id| self.renew_inode(*id)).map(Plan::shard_name).collect()
     }
 
     /// Gives a shard's name a new inode if its file has come, gone or changed in size; true if so.
     fn renew_inode(&self, id: ShardId) -> bool {
-        let Some(Materialized { finished, generations, .. }) = &self.materialized else { return false };
+        let Some(Materialized { finished, generations, .. }) = self.materialized.as_deref() else { return false };
         let size = finished.file(id).map(|(_, size)| size);
         self.set.len(id).is_some_and(|planned| generations.note(id, size, planned))
     }
@@ -234,7 +264,7 @@ impl Tree {
             // The status is read when something is wrong, so it never comes out of the page cache.
             Node::MountFile => (Handle::Fixed(self.mount.clone()), ReadMode::Uncached),
             Node::StatsFile => (Handle::Fixed(self.stats()), ReadMode::Uncached),
-            Node::ErrorsFile => (Handle::Fixed(json(&self.set.errors())), ReadMode::Uncached),
+            Node::ErrorsFile => (Handle::Fixed(self.errors()), ReadMode::Uncached),
             Node::Shard(id) | Node::File(id, _) => self.open_shard(id, node)?,
             _ => (Handle::Fixed(self.made(node).ok_or(Error::NotFound)?), ReadMode::Cached),
         };
@@ -282,8 +312,8 @@ impl Tree {
             })
         });
         Ok(match file {
-            Some(file) if is_file => (Handle::File(file.clone(), id), ReadMode::File(Some(file))),
-            Some(file) => (Handle::File(file, id), usual),
+            Some(file) if is_file => (Handle::File(file.clone(), id, shown), ReadMode::File(Some(file))),
+            Some(file) => (Handle::File(file, id, shown), usual),
             // A file without a sample that could not be made has been replaced or removed: the kernel looks the name up
             // again, and gets the inode that it leads to now.
             None if self.set.len(id) != Some(shown) => {
@@ -291,16 +321,27 @@ impl Tree {
                 let (path, detail) = (Plan::shard_name(id).into(), "it has become another file".into());
                 return Err(Error::Changed { path, detail });
             }
-            None if is_file => (Handle::Shard(Arc::new(self.set.cursor(id))), ReadMode::File(None)),
+            None if is_file => {
+                if let (Some(materialized), Node::File(_, generation)) = (&self.materialized, node) {
+                    materialized.generations.lose(id, generation);
+                }
+                (Handle::Shard(Arc::new(self.set.cursor(id))), ReadMode::File(None))
+            }
             None => (Handle::Shard(Arc::new(self.set.cursor(id))), usual),
         })
+    }
+
+    fn errors(&self) -> Bytes {
+        let volumes = self.set.errors().into_iter().map(ReadError::Volume);
+        let shards = self.materialized.iter().flat_map(|materialized| materialized.errors.list()).map(ReadError::Shard);
+        json(&volumes.chain(shards).collect::<Vec<_>>())
     }
 
     fn stats(&self) -> Bytes {
         let count = |materialized: &Materialized| {
             (materialized.generations.shards() as u64, materialized.opened.load(Ordering::Relaxed))
         };
-        let (materialized_shards, materialized_opens) = self.materialized.as_ref().map_or((0, 0), count);
+        let (materialized_shards, materialized_opens) = self.materialized.as_deref().map_or((0, 0), count);
         let open_files = lock::read(&self.handles).len() as u64;
         let waiting_reads = self.pending.load(Ordering::Relaxed);
         let shards = self.set.stats();
@@ -323,11 +364,10 @@ impl Tree {
                 let start = to_usize(offset).min(bytes.len());
                 done(Ok(bytes.slice(start..start.saturating_add(len).min(bytes.len()))));
             }
-            Some(Handle::File(file, id)) => match &self.materialized {
-                Some(Materialized { finished, pool, .. }) => {
-                    let finished = finished.clone();
-                    let failed = move |error| Error::io(&finished.path(id), "read the materialised shard", error);
-                    pool.run(move || done(read_file(&file, offset, len).map_err(failed)));
+            Some(Handle::File(file, id, size)) => match self.materialized.clone() {
+                Some(materialized) => {
+                    let reading = materialized.clone();
+                    materialized.pool.run(move || done(reading.read(&file, id, size, offset, len)));
                 }
                 None => done(Err(Error::NotFound)),
             },

@@ -91,6 +91,12 @@ impl ShardSet {
         self.state.volumes().copies.set(files);
     }
 
+    /// Says that the kernel keeps the bytes that it was given: a reader may finish a volume without asking for its rest.
+    /// Changes no byte.
+    pub fn kernel_keeps(&self) {
+        self.state.cache.kernel_keeps();
+    }
+
     /// The size of a shard in bytes; `None` if there is no such shard.
     pub fn len(&self, id: ShardId) -> Option<u64> {
         self.plan().shard(id).map(|shard| shard.layout.len())

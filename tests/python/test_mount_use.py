@@ -3,6 +3,7 @@ readers at once, with a cache of any size."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -12,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
@@ -211,6 +213,26 @@ def test_cache_of_any_size(program: Program, small: Dataset, right: Path, size: 
             assert read_with_many(point, right, 2, read_at_random, 4) == [4] * 2
         wait_until(lambda: stats(point)["cache_bytes"] <= stats(point)["cache_limit"], "the memory is within its limit")
         assert stats(point)["volumes_failed"] == 0
+
+
+@pytest.mark.parametrize("known", ["begin", "middle", "end"])
+def test_the_kernel_finishes_volumes(program: Program, small: Dataset, tmp_path: Path, known: str) -> None:
+    """Readers that keep their files open, and find a part of each volume in the kernel's page cache, are finished with
+    it for all that the mount sees. They do not wait seconds for each other's room."""
+    right = program.materialize(small, tmp_path / "right", "--samples-per-shard", 1)
+    third = 262_144  # bytes of a volume of 768 KiB
+    begin = {"begin": 0, "middle": third, "end": 2 * third}[known]
+    flags = ["--samples-per-shard", 1, "--page-cache", "on", "--cache-size", "1MiB", "--read-ahead", 0]
+    with program.mounted(small, *flags) as point, contextlib.ExitStack() as kept:
+        for shard in shards(point):
+            with shard.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # the kernel reads what is asked for
+                assert len(os.pread(file.fileno(), third, begin)) == third
+        began = time.monotonic()
+        for shard in shards(point):
+            file = kept.enter_context(shard.open("rb", buffering=0))
+            assert file.readall() == (right / shard.name).read_bytes()
+        assert time.monotonic() - began < 5  # seconds; it was two for each of six
 
 
 def test_status_files(program: Program, small: Dataset) -> None:

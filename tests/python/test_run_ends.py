@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -282,6 +283,23 @@ def test_the_folder(runner: Runner) -> None:
     if runner.become:
         done = runner.run("true", at=Path("/ctwds-fs-none/at"))
         assert done.returncode == 1 and "mkdir -p" in done.stderr and "/ctwds-fs-none" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["pipe", "file", "socket", "loop", "dangling link"])
+def test_a_place_that_is_no_folder(program: Program, small: Dataset, tmp_path: Path, what: str) -> None:
+    """Refused at once, whatever it is; and it stays."""
+    at = tmp_path / "at"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if what == "pipe":
+            os.mkfifo(at)
+        elif what == "file":
+            at.write_bytes(b"")
+        elif what == "socket":
+            listener.bind(os.path.relpath(at))  # a name of 108 bytes at most
+        else:
+            at.symlink_to("at" if what == "loop" else tmp_path / "nowhere")
+        message = program.refuses("run", *small.flags(), "--at", at, "--", "touch", tmp_path / "ran", timeout=DEADLINE)
+    assert f"{at}: " in message and not (tmp_path / "ran").exists() and os.path.lexists(at)
 
 
 def test_a_command_that_cannot_be_run(runner: Runner) -> None:

@@ -253,12 +253,11 @@ impl PrivateMount {
         let (decoded, count) = (stats("volumes_decoded"), errors.len());
         say(format_args!("ctwds-fs: {decoded} volumes decoded, {served} read, {count} errors"));
         if !errors.is_empty() {
-            let text = |error: &serde_json::Value, name: &str| error[name].as_str().unwrap_or_default().to_owned();
             for error in errors.iter().take(NAMED) {
-                say(format_args!("  {}: {}", text(error, "study_id"), text(error, "error")));
+                say(format_args!("  {}", status::describe_error(error)));
             }
             let log = self.log.path.display();
-            say(format_args!("ctwds-fs: warning: these volumes could not be read; the log has all: {log}"));
+            say(format_args!("ctwds-fs: warning: these could not be read; the log has all: {log}"));
         } else if self.log.is_default {
             let _ = fs::remove_file(&self.log.path); // it has no error
         }

@@ -1,8 +1,8 @@
 //! The mountpoint of `run`: a folder that is made if it is missing, and removed at the end.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +42,9 @@ impl Mountpoint {
         for _ in 0..ATTEMPTS {
             mountpoint.create_missing(&path)?;
             // A folder that cannot be opened or locked, as on some networks, is used all the same, and not removed.
-            let Ok(folder) = File::open(&path) else { return Ok(mountpoint.kept()) };
+            // What is no folder is refused by the checks before the mount: the open of a pipe would wait for a writer.
+            let folder = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
+            let Ok(folder) = folder else { return Ok(mountpoint.kept()) };
             match flock(&folder, FlockOperation::NonBlockingLockShared) {
                 Err(rustix::io::Errno::WOULDBLOCK) => {}
                 Err(_) => return Ok(mountpoint.kept()),
