@@ -48,8 +48,9 @@ impl Plan {
         let (measured, digest) = Self::measure(&dataset, options)?;
         let made = CachedPlan { dataset, measured, digest };
         if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled)) {
-            user_cache::store(&file, &made);
-            remove_old(file.parent().unwrap_or(Path::new(".")));
+            if user_cache::store(&file, &made) {
+                remove_old(file.parent().unwrap_or(Path::new(".")));
+            }
         }
         Ok(Self::lay_out(made.dataset, options, made.measured, made.digest))
     }
