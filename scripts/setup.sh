@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Debian's interpreter by its full path: only it can see Debian's python3-torch, whatever `python3` is on the PATH.
 readonly PYTHON=/usr/bin/python3
 readonly PACKAGES=(
-    build-essential ca-certificates cmake fuse3 pkg-config tar util-linux
+    build-essential ca-certificates cmake fuse3 pkg-config strace tar util-linux
     python3 python3-numpy python3-torch python3-venv python3-yaml
 )
 

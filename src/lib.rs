@@ -57,7 +57,7 @@
 //! | room | owns | does not know |
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
-//! | [`base`] | numbers, threads, memory, locks, whole files, a file's identity, the user's cache folder | CT |
+//! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
 //! | [`formats`] | others' formats: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples | plans, tar |
@@ -86,7 +86,7 @@
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
-//!   list); `bench` (a temporary folder); `run` (the folders of `--at`); a mount's log (`commands/daemon.rs`); the
+//!   list); `bench` (a temporary folder); `run` (the folders of `--at`); a mount's log (`commands/log_file.rs`); the
 //!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
 //!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
 //!   for the disk. Nothing is ever written into a data folder, or through a mount. Kernel settings are in
@@ -135,12 +135,14 @@
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
 //!   of it is made again; a run that was stopped goes on where it was. Whatever journals, manifests and temporaries
 //!   were cut or lost, no shard is taken for finished that is not, and no file is replaced that no run is known to have
-//!   written. Two runs that could write the same shard never go on at once; where locks do not bind, each writes files
-//!   of its own, and a final name gets the very file that was written. A file that a user has changed stays.
+//!   written; no link in the folder is followed to write. Two runs that could write the same shard never go on at once;
+//!   where locks do not bind, each writes files of its own, and a final name gets the very file that was written. A
+//!   file that a user has changed stays.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
 //! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
-//!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt.
+//!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt,
+//!   is a link, or is in memory alone.
 //! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is
 //!   to be made (table values, texts, the recipe of each volume) it takes from the plan; a fault in reading a table is
 //!   seen by tests against pandas and Python's `csv` alone. What could not be looked at is said, and never counts as

@@ -1,13 +1,14 @@
 //! Files that are written durably: past the page cache where the file system allows it, and whole or not there at all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
 use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 
+use super::beneath::{self, Folder};
 use super::partial_name::Writer;
 use crate::error::{Error, Result};
 
@@ -16,46 +17,59 @@ const ALIGNMENT: usize = 4096;
 /// Names that are tried for an unfinished file: a process may write several of one output name, one after the other.
 const ATTEMPTS: u32 = 16;
 
+/// What is tried when the names in a folder are made durable, for messages.
+const DURABLE_ENTRIES: &str = "make the folder's entries durable";
+
 /// Permissions of a file, of which the user's umask takes some away.
 const FOR_ALL: u32 = 0o666;
 /// Permissions of a file that the user alone may read.
 const FOR_USER: u32 = 0o600;
 
 /// A file under a temporary name. It is removed if it is dropped before [`PartialFile::publish`].
-pub struct PartialFile<'a> {
-    folder: &'a Path,
-    path: PathBuf,
+pub struct PartialFile {
+    folder: Folder,
+    folder_path: PathBuf,
+    /// The temporary name.
+    partial: String,
     name: String,
     file: File,
     len: u64,
     published: bool,
 }
 
-impl<'a> PartialFile<'a> {
-    /// Creates the file `name` of `folder` under a temporary name that no other process uses.
+impl PartialFile {
+    /// Creates the file `name` of `folder` under a temporary name that no other process uses. With a name like
+    /// `below/file` it is a file of the folder `below` in `folder`, which is made if it is missing.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be created.
-    pub fn create(folder: &'a Path, name: &str) -> Result<Self> {
+    /// [`Error::Io`] if the file cannot be created, or `below` is a symbolic link.
+    pub fn create(folder: &Path, name: &str) -> Result<Self> {
         Self::create_for(folder, name, FOR_ALL)
     }
 
-    fn create_for(folder: &'a Path, name: &str, mode: u32) -> Result<Self> {
+    fn create_for(folder: &Path, name: &str, mode: u32) -> Result<Self> {
+        let (below, name) = name.rsplit_once('/').map_or((None, name), |(below, name)| (Some(below), name));
+        let folder_path = below.map_or_else(|| folder.to_owned(), |below| folder.join(below));
+        let opened = Folder::named(folder).and_then(|folder| match below {
+            Some(below) => folder.create_folder(below, beneath::FOR_ALL),
+            None => Ok(folder),
+        });
+        let folder = opened.map_err(|error| Error::io(&folder_path, "open the folder to write in", error))?;
         let writer = Writer::this_process();
         let mut attempt = 0;
-        let (path, file) = loop {
-            let path = folder.join(writer.name(name, attempt));
-            match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
-                Ok(file) => break (path, file),
+        let (partial, file) = loop {
+            let partial = writer.name(name, attempt);
+            match folder.open(&partial, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode) {
+                Ok(file) => break (partial, file),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(Error::io(&path, "create the file", error)),
+                Err(error) => return Err(Error::io(&folder_path.join(partial), "create the file", error)),
             }
         };
         // The lock tells processes in other containers that the file is being written. What cannot be locked or written
         // in direct mode is written all the same.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         let _ = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::DIRECT));
-        Ok(Self { folder, path, name: name.into(), file, len: 0, published: false })
+        Ok(Self { folder, folder_path, partial, name: name.into(), file, len: 0, published: false })
     }
 
     /// Appends the first `len` bytes of `block`, which is page-aligned because it is a memory map. The bytes are
@@ -101,7 +115,7 @@ impl<'a> PartialFile<'a> {
             }
             _ => doing,
         };
-        Error::io(&self.path, doing, error)
+        Error::io(&self.folder_path.join(&self.partial), doing, error)
     }
 
     /// Number of bytes written so far, without rounding.
@@ -116,26 +130,27 @@ impl<'a> PartialFile<'a> {
     /// [`Error::Refused`] if another process has changed or replaced the file; the final name then has what it had
     /// before, or the file that the other process has published.
     pub fn publish(mut self) -> Result<()> {
-        let target = self.folder.join(&self.name);
+        let target = self.folder_path.join(&self.name);
         let found = self.file.metadata().map_err(|error| self.failed("look at the file", error))?.len();
-        if found != self.len.next_multiple_of(ALIGNMENT as u64) || !self.is_at(&self.path)? {
-            return Err(interfered(&self.path));
+        if found != self.len.next_multiple_of(ALIGNMENT as u64) || !self.is_at(&self.partial)? {
+            return Err(interfered(&self.folder_path.join(&self.partial)));
         }
         let durable = self.file.set_len(self.len).and_then(|()| self.file.sync_all());
         durable.map_err(|error| self.failed("make the file durable", error))?;
-        fs::rename(&self.path, &target).map_err(|error| Error::io(&target, "publish the file", error))?;
+        let renamed = self.folder.rename(&self.partial, &self.name);
+        renamed.map_err(|error| Error::io(&target, "publish the file", error))?;
         self.published = true;
-        sync_folder(self.folder)?;
-        if self.is_at(&target)? { Ok(()) } else { Err(interfered(&target)) }
+        let synced = self.folder.sync();
+        synced.map_err(|error| Error::io(&self.folder_path, DURABLE_ENTRIES, error))?;
+        if self.is_at(&self.name)? { Ok(()) } else { Err(interfered(&target)) }
     }
 
-    /// Whether the path leads to the very file that is written here.
-    fn is_at(&self, path: &Path) -> Result<bool> {
-        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let failed = |error| Error::io(path, "look at the file that was written", error);
-        let written = self.file.metadata().map(id).map_err(failed)?;
-        match fs::symlink_metadata(path) {
-            Ok(found) => Ok(id(found) == written),
+    /// Whether the folder's entry is the very file that is written here.
+    fn is_at(&self, name: &str) -> Result<bool> {
+        let failed = |error| Error::io(&self.folder_path.join(name), "look at the file that was written", error);
+        let written = self.file.metadata().map_err(failed)?;
+        match self.folder.state(name) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (written.dev(), written.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(failed(error)),
         }
@@ -150,7 +165,7 @@ fn interfered(path: &Path) -> Error {
     ))
 }
 
-/// Writes a whole small file, atomically and durably.
+/// Writes a whole small file, atomically and durably; `name` is as for [`PartialFile::create`].
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written, or there is no memory.
@@ -166,7 +181,7 @@ pub fn publish_private(folder: &Path, name: &str, content: &[u8]) -> Result<()> 
     write_whole(PartialFile::create_for(folder, name, FOR_USER)?, content)
 }
 
-fn write_whole(mut partial: PartialFile<'_>, content: &[u8]) -> Result<()> {
+fn write_whole(mut partial: PartialFile, content: &[u8]) -> Result<()> {
     let mut block = MmapMut::map_anon(content.len().max(1).next_multiple_of(ALIGNMENT))
         .map_err(|error| Error::system("get memory to write a file", error))?;
     block[..content.len()].copy_from_slice(content);
@@ -179,14 +194,14 @@ fn write_whole(mut partial: PartialFile<'_>, content: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if the folder cannot be opened or synchronised.
 pub fn sync_folder(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| Error::io(folder, "make the folder's entries durable", error))
+    let synced = Folder::named(folder).and_then(|folder| folder.sync());
+    synced.map_err(|error| Error::io(folder, DURABLE_ENTRIES, error))
 }
 
-impl Drop for PartialFile<'_> {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.published {
-            let _ = fs::remove_file(&self.path); // the next run removes what remains
+            let _ = self.folder.remove(&self.partial); // the next run removes what remains
         }
     }
 }

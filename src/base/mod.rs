@@ -1,5 +1,6 @@
 //! What every room may use and what knows nothing of CT: numbers, threads, memory, files of the user's cache folder.
 
+pub mod beneath;
 pub mod durable;
 pub mod file_id;
 pub mod files;
@@ -10,3 +11,4 @@ pub mod parallel;
 pub mod partial_name;
 pub mod signals;
 pub mod user_cache;
+pub mod user_folders;

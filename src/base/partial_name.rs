@@ -1,10 +1,11 @@
 //! Names of unfinished files. Each says which process writes the file, so no two processes ever write the same one,
 //! even where locks do not bind (some network file systems), and a later run can tell what a killed process left there.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -82,7 +83,10 @@ impl<'a> PartialName<'a> {
 /// Whether a process of this machine holds the lock that [`super::durable::PartialFile`] puts on the file it writes.
 pub fn is_locked(path: &Path) -> bool {
     let lock = |file| flock(file, FlockOperation::NonBlockingLockShared);
-    File::open(path).is_ok_and(|file| lock(file) == Err(Errno::WOULDBLOCK))
+    // No process writes to a link or a pipe of such a name.
+    let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
+    file.is_ok_and(|file| lock(file) == Err(Errno::WOULDBLOCK))
 }
 
 /// The process that a name's part `HOST-PROCESS-STARTED-ATTEMPT` stands for.

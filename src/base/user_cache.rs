@@ -4,20 +4,23 @@
 //! wrong with it means that it is not there, and one that cannot be written is no error.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::beneath::Folder;
 use super::file_id::FileId;
 use super::files::file_name;
 use super::partial_name::Writer;
 
 /// A file that was written less than this before a look at it may be written again within the same time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Permissions of a file that the user alone may read.
+const FOR_USER: u32 = 0o600;
 
 /// The latest modification time and ctime, in nanoseconds since 1970, that can be trusted to tell a change from now on.
 pub fn settled_before() -> i128 {
@@ -25,9 +28,11 @@ pub fn settled_before() -> i128 {
     i128::try_from(now.saturating_sub(SETTLED).as_nanos()).unwrap_or(i128::MAX)
 }
 
-/// Reads what [`store`] wrote to `file`. `None` if the file is missing, damaged, or written by another program.
+/// Reads what [`store`] wrote to `file`. `None` if the file is missing, damaged, written by another program, or in a
+/// folder that is another user's: it decides what is made of the data.
 pub fn load<T: DeserializeOwned>(file: &Path) -> Option<T> {
-    let bytes = fs::read(file).ok()?;
+    let folder = Folder::private(file.parent()?, false).inspect_err(|error| not_used(file, error)).ok()?;
+    let bytes = folder.read(file.file_name()?).ok()?;
     let (mark, rest) = bytes.split_first_chunk::<8>()?;
     let (crc, content) = rest.split_first_chunk::<4>()?;
     let is_ours = *mark == program()? && u32::from_le_bytes(*crc) == crc32fast::hash(content);
@@ -35,29 +40,33 @@ pub fn load<T: DeserializeOwned>(file: &Path) -> Option<T> {
 }
 
 /// Writes `content` to `file`, whole or not at all, readable for the user only: study ids are patient data. A failure
-/// is only logged, because the file can be done without.
-pub fn store(file: &Path, content: &impl Serialize) {
-    if let Err(error) = write(file, content) {
-        log::debug!("{}: not saved: {error}", file.display());
+/// is only logged, because the file can be done without. True if the file was written.
+pub fn store(file: &Path, content: &impl Serialize) -> bool {
+    write(file, content).inspect_err(|error| not_used(file, error)).is_ok()
+}
+
+fn not_used(file: &Path, error: &io::Error) {
+    if error.kind() != io::ErrorKind::NotFound {
+        log::debug!("{}: not used: {error}", file.display());
     }
 }
 
-fn write(file: &Path, content: &impl Serialize) -> std::io::Result<()> {
-    let mark = program().ok_or_else(|| std::io::Error::other("the program's own file cannot be found"))?;
-    let content = postcard::to_stdvec(content).map_err(std::io::Error::other)?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+fn write(file: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mark = program().ok_or_else(|| io::Error::other("the program's own file cannot be found"))?;
+    let content = postcard::to_stdvec(content).map_err(io::Error::other)?;
+    let folder = Folder::private(file.parent().unwrap_or(Path::new(".")), true)?;
     // Not by `base::durable`: a file that a crash loses is made again, and waiting for the disk would delay each start.
     // A name of its own for each process, of other hosts as well: they may share the folder.
-    let partial = folder.join(Writer::this_process().name(&file_name(file), 0));
-    let mut output = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let name = file_name(file);
+    let partial = Writer::this_process().name(&name, 0);
+    let mut output = folder.open(&partial, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, FOR_USER)?;
     let written = output
         .write_all(&mark)
         .and_then(|()| output.write_all(&crc32fast::hash(&content).to_le_bytes()))
         .and_then(|()| output.write_all(&content))
-        .and_then(|()| fs::rename(&partial, file));
+        .and_then(|()| folder.rename(&partial, &name));
     if written.is_err() {
-        let _ = fs::remove_file(&partial);
+        let _ = folder.remove(&partial);
     }
     written
 }

@@ -1,13 +1,11 @@
-//! The daemon, the background process of a mount: how it is started, reports that it is ready, leaves the terminal, and
-//! logs to a file.
+//! The daemon, the background process of a mount: how it is started, reports that it is ready, and leaves the terminal.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::shared::FAILED;
@@ -106,32 +104,6 @@ pub(super) fn detach(log: File) -> Result<()> {
     UnixStream::from(report)
         .write_all(READY)
         .map_err(|_| Error::Refused("the command that started this mount was ended before it was ready".into()))
-}
-
-/// The log file of a mount: the path that the user gave, made absolute, or a file named after `mountpoint` in the
-/// user's state folder.
-pub(super) fn log_path(given: Option<&Path>, mountpoint: &Path) -> PathBuf {
-    if let Some(path) = given {
-        return std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    }
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let state = state.or_else(home).unwrap_or_else(std::env::temp_dir);
-    let name = mountpoint.to_string_lossy().trim_matches('/').replace('/', "-");
-    state.join("ctwds-fs").join(format!("{name}.log"))
-}
-
-/// Opens a log file for appending. Only the user may read it, because study ids are patient data.
-///
-/// # Errors
-/// [`Error::Io`] if the file or its folder cannot be created.
-pub(super) fn open_log(path: &Path) -> Result<File> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
-        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        created.map_err(|error| Error::io(folder, "create the log's folder", error))?;
-    }
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    log.map_err(|error| Error::io(path, "open the log file (--log-file chooses another)", error))
 }
 
 /// Sends log lines of `level` and above to standard error, which is the terminal or, in the daemon, the log file.

@@ -4,6 +4,7 @@ mod bench;
 mod classes;
 mod daemon;
 mod estimate;
+mod log_file;
 mod manifest;
 mod materialize;
 mod mount;

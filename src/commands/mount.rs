@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::daemon::{self, Start};
+use super::log_file;
 use super::shared::{make_plan, warn_left_out};
 use super::terminal::print;
 use crate::base::parallel::available_cores;
@@ -29,7 +30,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
         return serve(args, Lifetime::UntilUnmounted);
     }
     let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
-    let log_file = daemon::log_path(args.log_file.as_deref(), &mountpoint);
+    let log_file = log_file::path(args.log_file.as_deref(), &log_file::name(&mountpoint));
     let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
         Start::Ready(daemon) => daemon,
         Start::Failed(code) => return Ok(code),
@@ -75,7 +76,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let data_folder =
         stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
-    let log = args.log_file.as_deref().map(daemon::open_log).transpose()?;
+    let log = args.log_file.as_deref().map(log_file::open).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let mut plan = make_plan(&args.dataset, stored)?;

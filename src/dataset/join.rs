@@ -1,6 +1,7 @@
 //! Volumes and tables joined by study id: the volumes that are in all tables, and the values of their rows.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -75,10 +76,16 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         inputs,
     };
     let mut excluded = excluded(config)?;
-    let rows =
-        try_map(&found.files, available_cores(), |path| tables.find(config, study_id(path).unwrap_or_default()))?;
+    let find = |path: &PathBuf| study_id(path).map(|study| tables.find(config, study)).transpose();
+    let rows = try_map(&found.files, available_cores(), find)?;
     for (path, row) in found.files.into_iter().zip(rows) {
-        let study_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (Some(study), Some(row)) = (study_id(&path), row) else {
+            // Its bytes, so that no two names become one id, as they would with a sign for what is not UTF-8.
+            let stem = path.file_stem().unwrap_or_default().as_bytes().escape_ascii();
+            joined.unmatched.push((format!("b'{stem}'"), "any table, as its name is not UTF-8".into()));
+            continue;
+        };
+        let study_id = study.to_owned();
         match row {
             TableRow::Complete(row) => {
                 let excluded = excluded.remove(&study_id);

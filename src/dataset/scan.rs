@@ -128,7 +128,8 @@ fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Res
 }
 
 impl Listing {
-    /// The type of an entry, or of what a symbolic link leads to; `None` for a dangling link.
+    /// The type of an entry, or of what a symbolic link leads to. A broken link that has the name of a volume counts as
+    /// a file, so that the volume keeps its slot until it is there; `None` for any other broken link.
     fn look_at(&mut self, folder: &Path, name: &OsStr, is_npz: bool) -> Result<Option<FileType>> {
         let path = folder.join(name);
         let entry = fs::symlink_metadata(&path).map_err(|error| Error::io(&path, "stat the entry", error))?;
@@ -144,16 +145,19 @@ impl Listing {
                 self.certain &= is_npz && target.is_file(); // anything else may become a folder or a volume
                 Ok(Some(FileType::from_raw_mode(target.mode())))
             }
-            // A dangling link whose name is that of a volume is reported; any other is no part of the data set.
-            Err(error) if is_npz || error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(&path, "follow the symbolic link", error))
-            }
-            Err(_) => {
+            Err(error) if leads_nowhere(&error) => {
                 self.certain = false;
-                Ok(None)
+                Ok(is_npz.then_some(FileType::RegularFile))
             }
+            Err(error) => Err(Error::io(&path, "follow the symbolic link", error)),
         }
     }
+}
+
+/// Whether the error of following a symbolic link is the link's own: what it leads to is not there (git-annex, a
+/// download that is not finished), or it leads back to itself. Any other may be gone at the next attempt.
+pub(super) fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ELOOP | libc::ENOTDIR | libc::ENAMETOOLONG))
 }
 
 /// Refuses a link to a folder that it lies in, which would present the same volumes under several names.

@@ -127,7 +127,7 @@ impl OutputFolder {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be created.
-    pub(super) fn create(&self, name: &str) -> Result<PartialFile<'_>> {
+    pub(super) fn create(&self, name: &str) -> Result<PartialFile> {
         PartialFile::create(&self.path, name)
     }
 
@@ -174,7 +174,7 @@ impl OutputFolder {
 
     fn append(&self, lines: &[Line]) -> Result<()> {
         let mut journal = lock(&self.journal);
-        let path = journal::path(&self.path, self.part);
+        let path = self.path.join(journal::STATUS_DIR).join(journal::name(self.part));
         journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
     }
 

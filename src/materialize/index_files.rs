@@ -1,9 +1,9 @@
 //! Writing and removing the index files of other readers, beside the finished shards.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::beneath::{self, is_link};
 use crate::base::durable::publish;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
@@ -17,6 +17,9 @@ use crate::plan::{Plan, ShardId, View};
 const SYNCING: usize = 8;
 /// What is said of a file that a user has changed and that must not stay.
 const WRITTEN_ANEW: &str = "it was changed, and is written anew: it was wrong about the shards";
+
+/// What is said of a link that was in the place of an index.
+const WAS_LINK: &str = "it was a symbolic link, of which none is followed here, and is written anew";
 
 /// Writes the indexes of the shards of a part; those that are there with the right content stay. The indexes of all
 /// shards together are written with the whole, or when parts are merged. Returns what is to be said of files that a
@@ -43,15 +46,15 @@ pub(super) fn write_common(folder: &Path, shards: &[ListedShard], are_compressed
     let mut said = Vec::new();
     for (index, path) in common(folder).filter(|(index, _)| index.is_for_compressed() || !are_compressed) {
         let content = index.render(shards);
-        let found = read(&path)?;
+        let was_link = is_link(&path);
+        let found = read(folder, &below(index))?;
         let remark = match &found {
             Some(found) if *found == content => None,
             Some(found) if index.may_stay(found, shards) => index.remark(found, shards),
             _ => {
-                let below = path.parent().unwrap_or(folder);
-                fs::create_dir_all(below).map_err(|error| Error::io(below, "create the folder of indexes", error))?;
-                publish(below, index.name(), &content)?;
-                found.as_ref().map(|_| WRITTEN_ANEW.to_owned())
+                publish(folder, &below(index).to_string_lossy(), &content)?;
+                let reason = if was_link { Some(WAS_LINK) } else { found.as_ref().map(|_| WRITTEN_ANEW) };
+                reason.map(str::to_owned)
             }
         };
         said.extend(remark.map(|remark| format!("{}: {remark}", path.display())));
@@ -61,10 +64,12 @@ pub(super) fn write_common(folder: &Path, shards: &[ListedShard], are_compressed
 
 /// The indexes of all shards together, each with its path.
 pub(super) fn common(folder: &Path) -> impl Iterator<Item = (ViewIndex, PathBuf)> {
-    ViewIndex::ALL.into_iter().map(move |index| {
-        let below = index.folder().map_or_else(|| folder.to_owned(), |below| folder.join(below));
-        (index, below.join(index.name()))
-    })
+    ViewIndex::ALL.into_iter().map(move |index| (index, folder.join(below(index))))
+}
+
+/// The path of an index of all shards together, below the folder of the shards.
+fn below(index: ViewIndex) -> PathBuf {
+    index.folder().map_or_else(PathBuf::new, PathBuf::from).join(index.name())
 }
 
 /// Removes the indexes of shards that are about to be made again, because they would lead their readers to wrong bytes,
@@ -82,7 +87,11 @@ pub(super) fn remove(folder: &Path, plan: &Plan, shards: &[ShardId], are_compres
     let listed = manifest::read(folder).map_or_else(|_| Vec::new(), |manifest| manifest.listed());
     // The data card says nothing of single shards, and stays.
     for (index, path) in common(folder).filter(|(index, _)| !index.is_for_compressed() && !are_compressed) {
-        let Some(found) = read(&path)? else { continue };
+        if is_link(&path) {
+            unwanted.push(path); // the link alone is removed
+            continue;
+        }
+        let Some(found) = read(folder, &below(index))? else { continue };
         let is_made = [&planned, &listed].into_iter().any(|list| found == index.render(list));
         if !is_made && index.may_stay(&found, &planned) {
             continue;
@@ -94,17 +103,18 @@ pub(super) fn remove(folder: &Path, plan: &Plan, shards: &[ShardId], are_compres
     Ok(said)
 }
 
-/// The content of a file; `None` if it is not there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+/// The content of a file; `None` if it is not there, or is a link, which whoever writes the file replaces.
+fn read(folder: &Path, below: &Path) -> Result<Option<Vec<u8>>> {
+    let path = folder.join(below);
+    match beneath::read(folder, below) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path, "read the index file", error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&path) => Ok(None),
+        Err(error) => Err(Error::io(&path, "read the index file", error)),
     }
 }
 
 fn write_one(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
-    match fs::read(folder.join(name)) {
+    match beneath::read(folder, Path::new(name)) {
         Ok(found) if found == content => Ok(()),
         _ => publish(folder, name, content),
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::index_files;
+use crate::base::beneath::is_link;
 use crate::base::files::{file_name, list, remove as remove_file};
 use crate::base::partial_name::{PartialName, is_locked};
 use crate::dataset::quarantine;
@@ -20,7 +21,7 @@ use crate::plan::Plan;
 pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Vec<String>> {
     let mut paths = list(folder)?;
     let energon = folder.join(ENERGON_FOLDER);
-    if energon.is_dir() {
+    if energon.is_dir() && !is_link(&energon) {
         paths.extend(list(&energon)?);
     }
     let mut stay = Vec::new();

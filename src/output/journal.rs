@@ -5,13 +5,15 @@
 //! reads all journals first. So of all lines about a shard, the last line of the highest run is the one that counts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::beneath;
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
@@ -125,7 +127,7 @@ impl Journals {
     pub fn read(folder: &Path) -> Result<Self> {
         let mut journals = Self::default();
         for (part, path) in paths(folder)? {
-            match fs::read(&path) {
+            match beneath::read(folder, &Path::new(STATUS_DIR).join(name(part))) {
                 Ok(text) => journals.add(part, &text),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io(&path, "read the record of finished shards", error)),
@@ -202,9 +204,9 @@ impl FinishedShard {
     }
 }
 
-/// The path of the journal of a part.
-pub fn path(folder: &Path, part: Part) -> PathBuf {
-    folder.join(STATUS_DIR).join(part.file_name(JOURNAL))
+/// The file name of the journal of a part.
+pub fn name(part: Part) -> String {
+    part.file_name(JOURNAL)
 }
 
 /// Appends lines to a journal, after a line break if a crash left half a line there. The lines are durable when this
@@ -237,17 +239,12 @@ pub fn append(journal: &mut File, lines: &[impl Serialize]) -> io::Result<()> {
 pub fn paths(folder: &Path) -> Result<Vec<(Part, PathBuf)>> {
     let status = folder.join(STATUS_DIR);
     let failed = |error| Error::io(&status, "list the records of finished shards", error);
-    let entries = match fs::read_dir(&status) {
+    let names = match beneath::folder(folder, Path::new(STATUS_DIR)).and_then(|folder| folder.names()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(failed)?,
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if let Some(part) = entry.file_name().to_str().and_then(|name| Part::of_file(name, JOURNAL)) {
-            found.push((part, entry.path()));
-        }
-    }
+    let part = |name: OsString| Some((Part::of_file(name.to_str()?, JOURNAL)?, status.join(&name)));
+    let mut found: Vec<(Part, PathBuf)> = names.into_iter().filter_map(part).collect();
     found.sort();
     Ok(found)
 }

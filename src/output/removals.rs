@@ -1,18 +1,18 @@
 //! The removal journal: which NPZ files were removed because the shards of a folder hold their volumes. There is one
 //! line before each removal and one after it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::journal::STATUS_DIR;
+use crate::base::beneath;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, SampleDigest, ShardId};
 
 /// File name of the removal journal.
-const NAME: &str = "reclaim.jsonl";
+pub const NAME: &str = "reclaim.jsonl";
 
 /// A line of the removal journal, in JSON.
 #[derive(Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct RemovedNpz {
     pub sample_digest: SampleDigest,
 }
 
-/// The path of the removal journal of a folder of shards.
+/// The path of the removal journal of a folder of shards, for messages.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join(STATUS_DIR).join(NAME)
 }
@@ -58,7 +58,7 @@ pub fn path(folder: &Path) -> PathBuf {
 /// [`Error::Io`] if the journal cannot be read.
 pub fn read(folder: &Path) -> Result<Vec<RemovedNpz>> {
     let path = path(folder);
-    let text = match fs::read(&path) {
+    let text = match beneath::read(folder, &Path::new(STATUS_DIR).join(NAME)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io(&path, "read the journal of removed NPZ files", error)),

@@ -56,8 +56,9 @@ impl Plan {
         let values = look(&dataset)?;
         let made = CachedPlan { dataset, measured, digest, values };
         if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled)) {
-            user_cache::store(&file, &made);
-            remove_old(file.parent().unwrap_or(Path::new(".")));
+            if user_cache::store(&file, &made) {
+                remove_old(file.parent().unwrap_or(Path::new(".")));
+            }
         }
         Ok(made.lay_out(options))
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 
 use super::inventory::Inventory;
 use super::sources::NpzState;
+use crate::base::beneath::Folder;
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::output::checksum;
@@ -81,7 +82,8 @@ impl ShardComparer<'_> {
     fn check_file(&self, id: ShardId) -> Result<(), String> {
         let path = self.path(id);
         let failed = |error: std::io::Error| format!("the shard cannot be made durable: {error}");
-        let mut file = File::open(&path).map_err(failed)?;
+        let folder = Folder::named(&self.inventory.folder).map_err(failed)?;
+        let mut file = folder.open(Plan::shard_name(id), OFlags::RDONLY, 0).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
         let state = |file: &File| file.metadata().map(|metadata| FileId::of(&metadata)).map_err(failed);

@@ -18,6 +18,7 @@
 
 mod compare;
 mod inventory;
+mod memory;
 mod removal_journal;
 mod remove;
 mod sources;
@@ -28,8 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 
+use crate::base::beneath::Folder;
 use crate::base::durable::sync_folder;
 use crate::base::lock::lock;
 use crate::base::parallel::try_map;
@@ -108,10 +111,14 @@ impl Reclaim {
     /// `delete`, locks the folder, so that no other run writes there.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the folder holds no shards of these options, or another run is at work there; those of
+    /// [`Error::Refused`] if the folder holds no shards of these options, is in memory alone, or another run is at work
+    /// there; those of
     /// [`crate::output::archive::plan`] and [`crate::dataset::Dataset::scan`].
     pub fn open(folder: &Path, config: &Config, options: Options, threads: usize, delete: bool) -> Result<Self> {
         let sha256 = inventory::recorded_sha256(folder)?;
+        if delete {
+            memory::refuse(folder)?;
+        }
         let journal = if delete { Some(Mutex::new(RemovalJournal::open(folder)?)) } else { None };
         let inventory = Inventory::open(folder, sha256, config, options, threads)?;
         Ok(Self { inventory, journal })
@@ -155,10 +162,9 @@ impl Reclaim {
         let (deleted, not_in_shards) = (self.journal.is_some(), inventory.shards.dataset.left_out.len());
         let removed_earlier = inventory.states.iter().filter(|state| matches!(state, NpzState::Removed(_))).count();
         let mut outcome = ReclaimOutcome { deleted, removed_earlier, not_in_shards, ..ReclaimOutcome::default() };
-        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-        let manifest = inventory.folder.join(manifest::NAME);
-        sync(&manifest).map_err(|error| Error::io(&manifest, "make the manifest durable", error))?;
-        sync_folder(&inventory.folder)?;
+        if deleted {
+            make_durable(&inventory.folder)?;
+        }
         let serving = Serving { cache_bytes: cache / 2, threads: workers, read_ahead: 1, read_once: true };
         let sets = match &inventory.npz {
             Some(npz) => {
@@ -186,6 +192,28 @@ impl Reclaim {
         outcome.interrupted = stop.load(Ordering::Relaxed);
         Ok(outcome)
     }
+}
+
+/// Makes the manifest, the names in the folder and the folder itself durable: whoever has moved or copied finished
+/// shards need not have waited for the disk.
+fn make_durable(folder: &Path) -> Result<()> {
+    let path = folder.join(manifest::NAME);
+    let failed = |error| Error::io(&path, "make the manifest durable", error);
+    let opened = Folder::named(folder).and_then(|folder| folder.open(manifest::NAME, OFlags::RDONLY, 0));
+    opened.and_then(|manifest| manifest.sync_all()).map_err(failed)?;
+    sync_folder(folder)?;
+    let folder = std::fs::canonicalize(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
+    for above in folder.ancestors().skip(1) {
+        match sync_folder(above) {
+            // A folder that this user may not look into is not one where the user made or moved the shards' folder.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            // Some file systems, such as those of containers' root folders, do not synchronise folders.
+            Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EROFS) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// What a shard adds to the outcome where no NPZ is there, or the run is to stop.

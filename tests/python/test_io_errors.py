@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty import FaultyFolder, faulty_folder, small_disk
-from harness import NOBODY, Program, digest, needs_root, require_fuse, shards, wait_until
+from harness import NOBODY, Program, digest, files_in, needs_root, require_fuse, shards, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset, write_dataset
 
@@ -52,13 +53,61 @@ def test_no_permission_is_fatal(program: Program, open_folder: Path, what: str) 
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
-def test_link_to_nowhere_that_claims_to_be_a_volume(program: Program, tmp_path: Path) -> None:
-    """It may well be a share that is not mounted today."""
+# What a link of a volume's name leads to, and where the volume is put to mend it.
+BROKEN = {
+    "nothing": ("../annex/v1", "annex/v1"),  # git-annex, where the content was not fetched
+    "itself": ("v1.npz", "volumes/v1.npz"),
+    "a circle": ("../circle", "circle"),
+    "below a file": ("../labels.csv/v1", "volumes/v1.npz"),
+    "a name that is too long": ("x" * 300, "volumes/v1.npz"),
+}
+
+
+@pytest.mark.parametrize("leads_to", BROKEN)
+def test_a_volume_that_is_a_broken_link(program: Program, tmp_path: Path, leads_to: str) -> None:
+    """It is left out with the reason, and keeps its slot: no other key changes when it comes."""
     dataset = write_dataset(tmp_path, {f"v{n}.npz": VOLUME for n in range(3)})
-    (dataset.folder / "v1.npz").unlink()
-    (dataset.folder / "v1.npz").symlink_to("/nowhere/v1.npz")
-    message = program.refuses("plan", *dataset.flags())
-    assert str(dataset.folder / "v1.npz") in message and "symbolic link" in message
+    right = files_in(program.materialize(dataset, tmp_path / "right", "--samples-per-shard", 1))
+    link = dataset.folder / "v1.npz"
+    content = link.read_bytes()
+    link.unlink()
+    target, place = BROKEN[leads_to]
+    link.symlink_to(target)
+    if leads_to == "a circle":
+        (tmp_path / "circle").symlink_to("volumes/v1.npz")
+    for _ in range(2):  # from the volumes, and from what the first run kept
+        said = program.run("plan", *dataset.flags(), "--samples-per-shard", 1).stdout
+        assert "v1.npz: it is a symbolic link to" in said and "slots stay empty" in said, said
+    said = program.refuses("plan", *dataset.flags(), "--strict")
+    assert str(link) in said and "symbolic link" in said and "--strict" in said, said
+    out = program.materialize(dataset, tmp_path / "out", "--samples-per-shard", 1)
+    (left_out,) = json.loads((out / "manifest.json").read_text())["left_out"]
+    assert left_out["study_id"] == "v1" and "symbolic link" in left_out["reason"]
+    made = {name: content for name, content in files_in(out).items() if name.endswith(".tar")}
+    assert len(made) == 2 and set(made.items()) <= set(right.items())
+    (tmp_path / "list.csv").write_text("study_id\nv1\n")
+    said = program.run("plan", *dataset.flags(), "--strict", "--exclude", tmp_path / "list.csv").stdout
+    assert "excluded by" in said, said
+    if place == "volumes/v1.npz":
+        link.unlink()
+    (tmp_path / place).unlink(missing_ok=True)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(content)
+    mended = files_in(program.materialize(dataset, tmp_path / "mended", "--samples-per-shard", 1))
+    assert mended == right
+
+
+def test_names_that_are_not_utf8(program: Program, tmp_path: Path) -> None:
+    """No table can name them: they are no samples, and each has an id of its own in lists."""
+    dataset = write_dataset(tmp_path, {f"{name}.npz": VOLUME for name in ("v0", "", "v\ufffd", "x1", "x2")})
+    for name, other in ((b"x1.npz", b"v\xff.npz"), (b"x2.npz", b"v\xfe.npz")):
+        os.rename(os.fsencode(dataset.folder) + b"/" + name, os.fsencode(dataset.folder) + b"/" + other)
+    said = program.run("plan", *dataset.flags()).stdout
+    assert r"b'v\xff': not in any table" in said and r"b'v\xfe': not in any table" in said, said
+    out = program.materialize(dataset, tmp_path / "out")
+    manifest = json.loads((out / "manifest.json").read_text())
+    found = [sample["study_id"] for shard in manifest["shards"] for sample in shard["samples"]]
+    assert sorted(found) == ["v0", "v\ufffd"] and len({each["study_id"] for each in manifest["unmatched"]}) == 2
 
 
 @pytest.mark.parametrize("target", ["..", "../..", "."])
@@ -70,12 +119,11 @@ def test_cycle_of_folders(program: Program, tmp_path: Path, target: str) -> None
     assert "cycle" in message and str(dataset.folder / "a" / "back") in message and "remove" in message
 
 
-@pytest.mark.parametrize("name", ["loop", "loop.npz"])
-def test_link_to_itself(program: Program, tmp_path: Path, name: str) -> None:
-    """ELOOP, for a volume and for what may be a folder."""
+def test_a_link_to_itself_that_is_no_volume(program: Program, tmp_path: Path) -> None:
+    """It is no part of the data set, as a link to nothing is none."""
     dataset = write_dataset(tmp_path, {"v0.npz": VOLUME})
-    (dataset.folder / name).symlink_to(name)
-    assert str(dataset.folder / name) in program.refuses("plan", *dataset.flags())
+    (dataset.folder / "loop").symlink_to("loop")
+    assert "1 " in program.run("plan", *dataset.flags(), "--strict").stdout
 
 
 # --- a file system that fails ----------------------------------------------------------------------------------------

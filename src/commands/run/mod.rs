@@ -26,6 +26,7 @@ use mountpoint::Mountpoint;
 use processes::NamespaceProcesses;
 
 use super::daemon::{self, Start};
+use super::log_file;
 use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
@@ -200,7 +201,7 @@ struct Log {
 impl Log {
     fn new(given: Option<&Path>) -> Self {
         // Several commands may run at the same mountpoint, so the file is named after the process.
-        let path = daemon::log_path(given, Path::new(&format!("run-{}", std::process::id())));
+        let path = log_file::path(given, &format!("run-{}", std::process::id()));
         Self { path, is_default: given.is_none() }
     }
 
