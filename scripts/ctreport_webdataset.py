@@ -1482,6 +1482,8 @@ NOT_CSV = (
     (b"\0\0\xfe\xff", "text in UTF-32; save it as UTF-8"),
 )
 DELIMITERS = ",;\t|"
+SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
+SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
 
 
@@ -1499,8 +1501,33 @@ def find_volumes(folder: AnyPath) -> list[str]:
 class Table:
     """Columns of a CSV file; the rows by VolumeName, each with its line."""
 
+    path: AnyPath
     columns: list[str]
     rows: dict[str, tuple[int, list[str]]]
+    bare: dict[str, list[tuple[int, list[str]]]]  # by ids without folders and suffixes
+
+    def find(self, study: str) -> tuple[int, list[str]] | None:
+        """Line and fields of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
+        suffix."""
+        if row := self.rows.get(f"{study}.nii.gz") or self.rows.get(study):
+            return row
+        if not self.bare:
+            for name, row in self.rows.items():
+                self.bare.setdefault(bare_id(name), []).append(row)
+        rows = self.bare.get(bare_id(study), [])
+        if len(rows) > 1:
+            lines = " and ".join(str(line) for line, _ in sorted(rows))
+            raise LoaderError(
+                f"{os.fspath(self.path)}: lines {lines}: VolumeName is '{bare_id(study)}' on each, but for folder and "
+                "suffix; remove one"
+            )
+        return rows[0] if rows else None
+
+
+def bare_id(name: str) -> str:
+    """An id without the folders before it and the suffix behind it."""
+    name = re.split(r"[/\\]", name)[-1]
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
 def table_text(path: AnyPath) -> str:
@@ -1584,7 +1611,7 @@ def read_table(path: AnyPath, columns: Sequence[str] = ()) -> Table:
                 )
     if not kept:
         raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides VolumeName")
-    table = Table([header[at] for at in kept], {})
+    table = Table(path, [header[at] for at in kept], {}, {})
     for line, row in rows:
         if len(row) != len(header):
             raise LoaderError(
@@ -1634,15 +1661,16 @@ def read_tables(reports: AnyPath, meta: AnyPath, labels: AnyPath) -> tuple[Table
     return read("reports_file"), read("meta_file"), read("labels")
 
 
-def label_row(path: AnyPath, table: Table, name: str) -> NDArray[Any]:
-    """The labels of a volume."""
-    line, fields = table.rows[name]
+def label_row(table: Table, line: int, fields: Sequence[str]) -> NDArray[Any]:
+    """The labels of a row."""
+    values: list[float] = []
     for column, field in zip(table.columns, fields, strict=True):
-        value = decimal(field)
+        value = SWITCHES.get(field.strip().lower(), decimal(field))
         if value is None or not math.isfinite(in_float32(value)):
             what = "not a number" if value is None else "beyond float32, as which labels are stored"
-            raise LoaderError(f"{os.fspath(path)}: line {line}, column '{column}': the label {field!r} is {what}")
-    return np.array([float(field) for field in fields], np.float32)
+            raise LoaderError(f"{os.fspath(table.path)}: line {line}, column '{column}': the label {field!r} is {what}")
+        values.append(value)
+    return np.array(values, np.float32)
 
 
 @dataclass(frozen=True)
@@ -1798,19 +1826,25 @@ class CTReportDataset(_Epochs):
         reports, metas, rows = read_tables(reports_file, meta_file, labels)
         self.studies: list[Study] = []
         unusable: list[str] = []
+        of_line: dict[int, str] = {}  # of the labels
         for name in find_volumes(data_folder):
             study, path = Path(name).stem, os.path.join(data_folder, name)
-            volume = study + ".nii.gz"
-            if volume not in reports.rows or volume not in metas.rows or volume not in rows.rows:
+            report, known, label = reports.find(study), metas.find(study), rows.find(study)
+            if not (report and known and label):
                 continue
-            line, fields = metas.rows[volume]
+            if (earlier := of_line.setdefault(label[0], name)) != name:
+                raise LoaderError(
+                    f"{os.fspath(labels)}: line {label[0]} is the row of two volumes, {earlier} and {name}; remove or "
+                    "rename one"
+                )
+            line, fields = known
             for column, field in zip(META_COLUMNS, fields, strict=True):
                 if column != "XYSpacing" and field not in MISSING and decimal(field) is None:
                     raise LoaderError(
                         f"{os.fspath(meta_file)}: line {line}, column '{column}': {field!r} is not a number"
                     )
             meta: dict[str, Any] = {"study_id": study} | dict(zip(META_COLUMNS, fields, strict=True))
-            values = label_row(labels, rows, volume)
+            values = label_row(rows, *label)
             if any(field in MISSING for field in fields) and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
             try:
@@ -1819,7 +1853,7 @@ class CTReportDataset(_Epochs):
                 if self._needs_meta(path):
                     unusable.append(f"{study}: {error}")
                     continue
-            text = "\n".join("" if field in MISSING else field for field in reports.rows[volume][1])
+            text = "\n".join("" if field in MISSING else field for field in report[1])
             self.studies.append(Study(path, meta, text, values))
         if unusable:
             warnings.warn(

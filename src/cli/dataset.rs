@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use crate::base::user_folders;
-use crate::dataset::{self, Condition, MissingMeta, Selection};
+use crate::dataset::{self, ClassColumns, Columns, Condition, MissingLabel, MissingMeta, Names, Selection};
 use crate::error::{Error, Result};
 use crate::plan::Options;
 use crate::plan::members::Profile;
@@ -14,11 +14,16 @@ use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, flo
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 23] = [
+const ALL: [&str; 28] = [
     "data_folder",
     "reports_file",
     "meta_file",
     "labels_file",
+    "id_column",
+    "text_columns",
+    "label_columns",
+    "meta_columns",
+    "missing_label",
     "samples_per_shard",
     "condition",
     "studies",
@@ -61,6 +66,23 @@ pub struct DatasetArgs {
     /// CSV with VolumeName and one column a class
     #[arg(long, value_name = "CSV")]
     pub labels_file: Option<PathBuf>,
+    /// The column with the ids of the volumes; of several, the first that a table has [default: VolumeName]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub id_column: Vec<String>,
+    /// The columns of the text, joined by newlines: findings=FINDINGS,impressions=IMPRESSIONS, or any number of names
+    /// [default: Findings_EN,Impressions_EN]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
+    pub text_columns: Vec<Names>,
+    /// The columns that are classes: names, ranges (FIRST..LAST) and patterns (Nodule*) [default: all but the ids]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
+    pub label_columns: Vec<Names>,
+    /// The columns of the metadata: slope=…,intercept=…,xy=…,z=… [default: RescaleSlope, RescaleIntercept, XYSpacing,
+    /// ZSpacing]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
+    pub meta_columns: Vec<Names>,
+    /// A label that is missing: refused, 0, NaN, or the sample is left out
+    #[arg(long, value_enum, default_value_t)]
+    pub missing_label: MissingLabel,
     /// The training's configuration (YAML): its section `data` names the four inputs, and the mountpoint as the folder
     /// of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the training
     #[arg(long, value_name = "YAML", requires = "split")]
@@ -206,6 +228,25 @@ impl DatasetArgs {
         }
     }
 
+    /// The columns of the tables.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a column of the metadata is given for no known value.
+    fn columns(&self) -> Result<Columns> {
+        let all = |lists: &[Names]| lists.iter().flat_map(|names| names.0.clone()).collect::<Vec<String>>();
+        let mut columns = Columns::default();
+        if !self.id_column.is_empty() {
+            columns.ids.clone_from(&self.id_column);
+        }
+        if !self.text_columns.is_empty() {
+            columns.texts = dataset::text_columns(&all(&self.text_columns));
+        }
+        columns.classes = all(&self.label_columns).iter().map(|name| ClassColumns::from(&**name)).collect();
+        let meta = dataset::meta_columns(&all(&self.meta_columns));
+        columns.meta = meta.map_err(|what| Error::Usage(format!("--meta-columns: {what}")))?;
+        Ok(columns)
+    }
+
     /// The configuration of the library's data set, and the options of the plan.
     ///
     /// # Errors
@@ -217,6 +258,8 @@ impl DatasetArgs {
             reports_file,
             meta_file,
             labels_file,
+            columns: self.columns()?,
+            missing_label: self.missing_label,
             array: self.array.clone(),
             volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },

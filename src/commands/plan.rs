@@ -74,6 +74,9 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     list(&mut text, "Left out (their slots stay empty)", left_out);
     let unmatched = dataset.unmatched.iter().map(|(study, tables)| format!("{study}: not in {tables}"));
     list(&mut text, "Not in all three tables (others close up)", unmatched);
+    if let Some(nearest) = &dataset.nearest {
+        text.push_str(&format!("  ({nearest})\n"));
+    }
     text
 }
 

@@ -1,15 +1,17 @@
 //! Volumes and tables joined by study id: the volumes that are in all tables, and the values of their rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::columns::Columns;
+use super::ids;
 use super::matched::{Matched, MetaValues, Row};
-use super::roles::{META_COLUMNS, REPORT_COLUMNS, Roles};
+use super::roles::Roles;
 use super::scan::{FoundVolumes, find_volumes};
-use super::tables::{Fields, Table, load, present};
-use super::{Config, Inputs, Meta, MissingMeta, Selected, quarantine, study_id};
+use super::tables::{Fields, Table, Wanted, load, present};
+use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine, study_id};
 use crate::base::file_id::FileId;
 use crate::base::parallel::{self, available_cores, try_map};
 use crate::error::{Error, Result};
@@ -31,6 +33,8 @@ pub(super) struct Joined {
     pub(super) unmatched: Vec<(String, String)>,
     /// The counts of the selection, if the user asked for one.
     pub(super) selected: Option<Selected>,
+    /// The first of these ids, and the nearest one of a table that does not know it, as a sentence.
+    pub(super) nearest: Option<String>,
     /// The number of rows of the label table that have no volume.
     pub(super) rows_without_volume: usize,
     /// The class columns of the label table.
@@ -70,12 +74,14 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         matched: Vec::new(),
         unmatched: Vec::new(),
         selected: None,
+        nearest: None,
         rows_without_volume: 0,
         label_names: tables.labels.columns.clone(),
         warnings: tables.warnings(config, found.elsewhere),
         inputs,
     };
     let mut excluded = excluded(config)?;
+    let mut by_line: HashMap<u64, PathBuf> = HashMap::with_capacity(found.files.len());
     let find = |path: &PathBuf| study_id(path).map(|study| tables.find(config, study)).transpose();
     let rows = try_map(&found.files, available_cores(), find)?;
     for (path, row) in found.files.into_iter().zip(rows) {
@@ -88,6 +94,9 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         let study_id = study.to_owned();
         match row {
             TableRow::Complete(row) => {
+                if let Some(earlier) = by_line.insert(row.label_line, path.clone()) {
+                    return Err(repeated(&config.labels_file, row.label_line, &earlier, &path));
+                }
                 let excluded = excluded.remove(&study_id);
                 joined.matched.push(Matched { study_id, path, row, excluded });
             }
@@ -98,6 +107,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         let (list, count) = (list.display(), excluded.len());
         joined.warnings.push(format!("{list}: {count} of its studies are not in the data set (for example '{study}')"));
     }
+    joined.nearest = tables.nearest(&joined);
     joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
     let Joined { matched, label_names, warnings, .. } = &mut joined;
     joined.selected = config.selection.apply(config, label_names, matched, warnings)?;
@@ -123,10 +133,11 @@ fn load_tables(config: &Config) -> Result<Tables> {
         Err(error) => Err(Error::io(path, "read the table", error)),
     };
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
+    let Columns { ids, texts, classes, meta: of_meta } = &config.columns;
     thread::scope(|scope| {
-        let reports = scope.spawn(|| load(&config.reports_file, &REPORT_COLUMNS));
-        let meta = scope.spawn(|| load(&config.meta_file, &META_COLUMNS));
-        let labels = load(&config.labels_file, &[]);
+        let reports = scope.spawn(|| load(&config.reports_file, ids, &Wanted::Named(texts)));
+        let meta = scope.spawn(|| load(&config.meta_file, ids, &Wanted::Named(of_meta)));
+        let labels = load(&config.labels_file, ids, &Wanted::Classes(classes));
         let (reports, meta) = (parallel::join(reports), parallel::join(meta));
         let roles = Roles::of(config);
         let (reports, meta, labels) = (roles.explain(reports)?, roles.explain(meta)?, roles.explain(labels)?);
@@ -150,6 +161,12 @@ fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
+/// The error about two volumes whose ids are one in a table.
+fn repeated(table: &Path, line: u64, earlier: &Path, path: &Path) -> Error {
+    let (earlier, path) = (earlier.display(), path.display());
+    Error::table(table, format!("line {line} is the row of two volumes, {earlier} and {path}; remove or rename one"))
+}
+
 impl Tables {
     fn warnings(&self, config: &Config, elsewhere: usize) -> Vec<String> {
         let tables = [&self.reports, &self.meta, &self.labels];
@@ -161,39 +178,82 @@ impl Tables {
         warnings
     }
 
+    /// How a table that does not know the first unmatched study spells the nearest id; `None` if it has no row besides
+    /// those of other volumes.
+    fn nearest(&self, joined: &Joined) -> Option<String> {
+        let (study, _) = joined.unmatched.first()?;
+        let matched = joined.matched.iter().map(|matched| matched.study_id.as_str());
+        let studies = matched.chain(joined.unmatched.iter().map(|(study, _)| study.as_str()));
+        let studies: HashSet<&str> = studies.map(ids::bare).collect();
+        let tables = [("reports", &self.reports), ("metadata", &self.meta), ("labels", &self.labels)];
+        let (name, table) = tables.into_iter().find(|(_, table)| matches!(table.find(study), Ok(None)))?;
+        let nearest = table.nearest(study, &studies)?;
+        Some(format!("the folder has '{study}', and the nearest id in the table of {name} is '{nearest}'"))
+    }
+
     /// The values of a study's rows, or the tables that do not know the study.
     fn find(&self, config: &Config, study: &str) -> Result<TableRow> {
-        let volume = format!("{study}.nii.gz");
-        let (report, meta, labels) = (self.reports.get(&volume), self.meta.get(&volume), self.labels.get(&volume));
+        let report = row(&self.reports, &config.reports_file, study)?;
+        let meta = row(&self.meta, &config.meta_file, study)?;
+        let labels = row(&self.labels, &config.labels_file, study)?;
         let (Some(report), Some(meta), Some(labels)) = (report, meta, labels) else {
             let known = [("reports", report.is_some()), ("metadata", meta.is_some()), ("labels", labels.is_some())];
             let absent: Vec<&str> = known.iter().filter(|(_, known)| !known).map(|(name, _)| *name).collect();
             return Ok(TableRow::NotIn(absent.join(" and ")));
         };
-        let text = |column| present(report.get(column)).unwrap_or(&config.missing_text);
-        Ok(TableRow::Complete(Row {
-            meta: parse_meta(config, meta)?,
-            text: format!("{}\n{}", text(0), text(1)),
-            labels: self.parse_labels(config, labels)?,
-        }))
+        let texts: Vec<&str> = report.iter().map(|text| present(text).unwrap_or(&config.missing_text)).collect();
+        let label_line = labels.line();
+        let (labels, missing) = self.parse_labels(config, labels)?;
+        let meta = parse_meta(config, meta)?;
+        let meta = missing.map_or(meta, MetaValues::Missing);
+        Ok(TableRow::Complete(Row { meta, text: texts.join("\n"), labels, label_line }))
     }
 
-    fn parse_labels(&self, config: &Config, fields: Fields<'_>) -> Result<Vec<f32>> {
+    /// The labels of a row, and the reason why the sample is left out, if one is missing and the user wants that.
+    fn parse_labels(&self, config: &Config, fields: Fields<'_>) -> Result<(Vec<f32>, Option<String>)> {
         let mut labels = Vec::with_capacity(self.labels.columns.len());
+        let mut left_out = None;
         for (field, column) in fields.iter().zip(&self.labels.columns) {
-            match number(field) {
-                // As pandas does it: parsed as f64, stored as f32.
-                Some(value) if in_f32(value).is_finite() => labels.push(in_f32(value)),
-                value => {
-                    let what =
-                        if value.is_some() { "beyond float32, as which labels are stored" } else { "not a number" };
+            let missing = present(field.trim()).is_none().then_some(config.missing_label);
+            labels.push(match (missing, label(field)) {
+                (Some(MissingLabel::Zero), _) => 0.0,
+                (Some(MissingLabel::Nan), _) => f32::NAN,
+                (Some(MissingLabel::Exclude), _) => {
+                    left_out = Some(format!("the label table has no value of '{column}' for it"));
+                    f32::NAN
+                }
+                (_, Ok(value)) => value,
+                (_, Err(what)) => {
                     let reason = format!("line {}, column '{column}': the label {field:?} is {what}", fields.line());
                     return Err(Error::table(&config.labels_file, reason));
                 }
-            }
+            });
         }
-        Ok(labels)
+        Ok((labels, left_out))
     }
+}
+
+/// The value of a label, as pandas does it: parsed as f64, stored as f32.
+///
+/// # Errors
+/// What is wrong with it, and the remedy.
+fn label(field: &str) -> std::result::Result<f32, &'static str> {
+    match number(field) {
+        Some(value) if in_f32(value).is_finite() => Ok(in_f32(value)),
+        Some(_) => Err("beyond float32, as which labels are stored"),
+        None => match field.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" => Ok(1.0),
+            "false" | "no" => Ok(0.0),
+            text if present(field.trim()).is_none() || text.is_empty() => {
+                Err("not a number; --missing-label says what becomes of missing ones")
+            }
+            _ => Err("not a number; --label-columns chooses the columns that are classes"),
+        },
+    }
+}
+
+fn row<'a>(table: &'a Table, path: &Path, study: &str) -> Result<Option<Fields<'a>>> {
+    table.find(study).map_err(|reason| Error::table(path, reason))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
@@ -210,14 +270,15 @@ fn number(field: &str) -> Option<f64> {
 /// # Errors
 /// [`Error::Table`] if a value is no number.
 fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
-    let mut missing = Vec::new();
+    let names = &config.columns.meta;
+    let mut missing: Vec<&str> = Vec::new();
     let mut value = |at: usize| match present(fields.get(at)) {
         None => {
-            missing.push(META_COLUMNS[at]);
+            missing.push(&*names[at]);
             Ok(f64::NAN)
         }
         Some(field) => number(field).ok_or_else(|| {
-            let reason = format!("line {}, column '{}': {field:?} is not a number", fields.line(), META_COLUMNS[at]);
+            let reason = format!("line {}, column '{}': {field:?} is not a number", fields.line(), names[at]);
             Error::table(&config.meta_file, reason)
         }),
     };
@@ -225,7 +286,7 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
     // The original converter writes str() of pandas' NaN where the spacing is missing.
     let xy_spacing = present(fields.get(2)).unwrap_or("nan").to_owned();
     if present(fields.get(2)).is_none() {
-        missing.push(META_COLUMNS[2]);
+        missing.push(&*names[2]);
     }
     // A preprocessed sample shows no metadata; its recipe says which values it needs.
     let shown = config.kind.kind != Kind::Preprocessed;

@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub(super) text: String,
     /// The labels, one value for each class.
     pub(super) labels: Vec<f32>,
+    /// The line of the label table that has them.
+    pub(super) label_line: u64,
 }
 
 /// The values of a row of the metadata table.

@@ -6,9 +6,11 @@
 //! Knows nothing of shards or tar. A sample whose members are finished already carries their bytes, and for the voxels
 //! a place in a file; what that file is, and how it is read, only [`crate::volume`] knows.
 
+mod columns;
 mod condition;
 mod csv_file;
 mod encoded;
+mod ids;
 mod inputs;
 mod inspect;
 mod join;
@@ -22,6 +24,7 @@ pub(crate) mod tables;
 
 use std::path::{Path, PathBuf};
 
+pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
 pub use inputs::Inputs;
 pub use select::{Selected, Selection};
@@ -44,6 +47,21 @@ pub enum MissingMeta {
     Nan,
 }
 
+/// The treatment of a label that is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MissingLabel {
+    /// The table is refused.
+    #[default]
+    Error,
+    /// The label is 0.
+    #[value(name = "0")]
+    Zero,
+    /// The label is NaN.
+    Nan,
+    /// The sample is left out, with the reason.
+    Exclude,
+}
+
 /// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -55,6 +73,10 @@ pub struct Config {
     pub meta_file: PathBuf,
     /// The table with a column for each class.
     pub labels_file: PathBuf,
+    /// The columns of the tables.
+    pub columns: Columns,
+    /// The treatment of a label that is missing.
+    pub missing_label: MissingLabel,
     /// The name of the array to take instead of the usual ones.
     pub array: Option<String>,
     /// The NPZ files to take, relative to the data folder; by default the data folder is listed.
@@ -243,6 +265,8 @@ pub struct Dataset {
     pub left_out: Vec<LeftOut>,
     /// The study ids that a table does not know, each with the names of these tables. They take no slot.
     pub unmatched: Vec<(String, String)>,
+    /// How one of these is spelled most nearly in a table that does not know it, as a sentence.
+    pub nearest: Option<String>,
     /// The counts of the selection, if the user asked for one.
     pub selected: Option<Selected>,
     /// The number of rows of the label table that have no volume.
@@ -275,6 +299,7 @@ impl Dataset {
                 .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,
             left_out: Vec::new(),
             unmatched: joined.unmatched,
+            nearest: joined.nearest,
             selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
@@ -282,7 +307,7 @@ impl Dataset {
             inputs: joined.inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let matched::Matched { study_id, path, row: matched::Row { meta, text, labels }, excluded } = matched;
+            let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
             let excluded = excluded.is_some();
             let file_id = *finding.file_id();
             match recipe(config, finding, meta) {
@@ -334,7 +359,10 @@ impl Dataset {
     fn nothing_left(&self, config: &Config) -> Error {
         let example = match (self.left_out.first(), self.unmatched.first()) {
             (Some(left_out), _) => format!("{}: {}", left_out.study_id, left_out.reason),
-            (_, Some((study, tables))) => format!("'{study}.nii.gz' is not in {tables}"),
+            (_, Some((study, tables))) => {
+                let nearest = self.nearest.as_ref().map_or_else(String::new, |nearest| format!("; {nearest}"));
+                format!("'{study}.nii.gz' is not in {tables}{nearest}")
+            }
             _ => "there is none".into(),
         };
         Error::Refused(format!(

@@ -1,15 +1,15 @@
-//! The three CSV tables, keyed by `VolumeName`.
+//! The three CSV tables, keyed by the ids of volumes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use csv::StringRecord;
 
+use super::columns::ClassColumns;
 use super::csv_file::CsvFile;
+use super::ids;
 use crate::error::{Error, Result};
-
-/// The column that names a row's volume.
-pub(super) const KEY: &str = "VolumeName";
 
 /// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
@@ -28,12 +28,16 @@ pub(super) fn present(field: &str) -> Option<&str> {
 pub(crate) struct Table {
     /// The names of the columns that were kept, in the order of the fields.
     pub columns: Vec<String>,
+    /// The name of the column with the ids.
+    key: String,
     text: String,
     /// The end of each field in the text, row by row.
     ends: Vec<usize>,
     /// The rows' lines in the file.
     lines: Vec<u64>,
     rows: HashMap<String, usize>,
+    /// The rows by ids without folders and suffixes; two rows where these have become equal.
+    bare: OnceLock<HashMap<String, Vec<usize>>>,
     /// A message for each row that repeats an earlier one.
     pub warnings: Vec<String>,
 }
@@ -65,9 +69,43 @@ impl<'a> Fields<'a> {
 }
 
 impl Table {
-    /// The fields of a volume's row; `None` if the table has no such row.
-    pub(super) fn get(&self, volume_name: &str) -> Option<Fields<'_>> {
-        self.rows.get(volume_name).map(|row| Fields { table: self, row: *row })
+    /// The fields of a study's row: that of the study's name with `.nii.gz`, as in CT-RATE, else that of the name
+    /// itself, else that of the same name without folders and suffix. `None` if there is no such row.
+    ///
+    /// # Errors
+    /// The reason, if two rows are meant.
+    pub(super) fn find(&self, study: &str) -> std::result::Result<Option<Fields<'_>>, String> {
+        let fields = |row: &usize| Fields { table: self, row: *row };
+        if let Some(row) = self.rows.get(&format!("{study}.nii.gz")).or_else(|| self.rows.get(study)) {
+            return Ok(Some(fields(row)));
+        }
+        let bare = self.bare.get_or_init(|| {
+            let mut bare: HashMap<String, Vec<usize>> = HashMap::with_capacity(self.rows.len());
+            self.rows.iter().for_each(|(id, row)| bare.entry(ids::bare(id).to_owned()).or_default().push(*row));
+            bare
+        });
+        match bare.get(ids::bare(study)).map(Vec::as_slice) {
+            None => Ok(None),
+            Some([row]) => Ok(Some(fields(row))),
+            Some(rows) => {
+                let mut lines: Vec<u64> = rows.iter().map(|row| self.lines[*row]).collect();
+                lines.sort_unstable();
+                let lines: Vec<String> = lines.iter().map(u64::to_string).collect();
+                let (key, lines) = (&self.key, lines.join(" and "));
+                Err(format!(
+                    "lines {lines}: {key} is '{}' on each, but for folder and suffix; remove one",
+                    ids::bare(study)
+                ))
+            }
+        }
+    }
+
+    /// The id of the table that is nearest to a study's, which the table does not know; `None` if every row is that of
+    /// another of the `studies`.
+    pub(super) fn nearest(&self, study: &str, studies: &HashSet<&str>) -> Option<&str> {
+        let distance = |id: &String| strsim::damerau_levenshtein(ids::bare(id), ids::bare(study));
+        let free = self.rows.keys().filter(|id| !studies.contains(ids::bare(id)));
+        free.min_by_key(|id| (distance(id), *id)).map(String::as_str)
     }
 
     /// The number of volumes that the table has a row of.
@@ -76,46 +114,75 @@ impl Table {
     }
 }
 
-/// Reads `columns` of the table, or all but the key column where none are named.
+/// The columns to read of a table.
+pub(crate) enum Wanted<'a> {
+    /// Those of these names, in this order.
+    Named(&'a [String]),
+    /// Those that are classes; all but the ids, if the list is empty.
+    Classes(&'a [ClassColumns]),
+}
+
+/// Reads columns of a table, whose ids are in the first of the columns `ids` that it has.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted
-/// field, a column is missing, a row has too few or too many fields, or two rows of one volume differ.
-pub(crate) fn load(path: &Path, columns: &[&str]) -> Result<Table> {
-    let file = CsvFile::read(path, "read the table", &[KEY])?;
+/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a
+/// column is missing, a row has too few or too many fields, or two rows of one volume differ.
+pub(crate) fn load(path: &Path, ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
+    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let file = CsvFile::read(path, "read the table", &names)?;
     let mut records = file.records();
     let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
     records.read(&mut header)?;
-    let key = column(path, &header, KEY)?;
-    let mut warnings = Vec::new();
-    let kept: Vec<usize> = match columns {
-        [] => {
-            let others = (0..header.len()).filter(|at| *at != key);
-            let (nameless, kept) = others.partition::<Vec<usize>, _>(|at| is_nameless(&header[*at]));
-            warnings.extend(nameless.iter().map(|at| nameless_warning(path, *at, &header[*at])));
-            kept
-        }
-        named => named.iter().map(|name| column(path, &header, name)).collect::<Result<_>>()?,
-    };
+    let key = names.iter().find_map(|name| header.iter().position(|found| found == *name));
+    let key = key.map_or_else(|| column(path, &header, names.first().copied().unwrap_or_default(), ID_FLAG), Ok)?;
+    let (kept, warnings) = kept(path, &header, key, wanted)?;
     if kept.is_empty() {
-        return Err(Error::table(path, format!("there is no column with a name besides {KEY}")));
+        return Err(Error::table(path, format!("there is no column with a name besides {}", &header[key])));
     }
     let columns = kept.iter().map(|at| header[*at].to_owned()).collect();
-    let (text, ends, lines, rows) = Default::default();
-    let mut table = Table { columns, text, ends, lines, rows, warnings };
+    let (text, ends, lines, rows, bare) = Default::default();
+    let mut table = Table { columns, key: header[key].to_owned(), text, ends, lines, rows, bare, warnings };
     let mut has_blanks = false;
     while let Some(line) = records.read(&mut record)? {
         check_length(path, &header, &record, line)?;
         let name = &record[key];
         if name.trim() != name && !has_blanks {
             has_blanks = true;
+            let key = &table.key;
             let warning =
-                format!("line {line}: {KEY} {name:?} has blanks around it, and so names no volume; remove them");
+                format!("line {line}: {key} {name:?} has blanks around it, and so names no volume; remove them");
             table.warnings.push(format!("{}: {warning}", path.display()));
         }
         table.insert(path, name, line, kept.iter().map(|at| &record[*at]))?;
     }
     Ok(table)
+}
+
+/// The places of the columns to read, and warnings about columns that are left out.
+fn kept(path: &Path, header: &StringRecord, key: usize, wanted: &Wanted<'_>) -> Result<(Vec<usize>, Vec<String>)> {
+    match wanted {
+        Wanted::Named(names) => {
+            let places = names.iter().map(|name| column(path, header, name, ""));
+            Ok((places.collect::<Result<_>>()?, Vec::new()))
+        }
+        Wanted::Classes([]) => {
+            let others = (0..header.len()).filter(|at| *at != key);
+            let (nameless, kept) = others.partition::<Vec<usize>, _>(|at| is_nameless(&header[*at]));
+            Ok((kept, nameless.iter().map(|at| nameless_warning(path, *at, &header[*at])).collect()))
+        }
+        Wanted::Classes(classes) => {
+            let names: Vec<&str> = header.iter().collect();
+            let mut kept: Vec<usize> = Vec::new();
+            for class in *classes {
+                let found =
+                    class.of(&names).map_err(|reason| Error::table(path, format!("--label-columns: {reason}")))?;
+                kept.extend(found.into_iter().filter(|at| *at != key));
+            }
+            let mut seen = HashSet::new();
+            kept.retain(|at| seen.insert(*at));
+            Ok((kept, Vec::new()))
+        }
+    }
 }
 
 /// Whether a column has no name. pandas writes row numbers so, and names them `Unnamed: 0` when it reads them.
@@ -154,7 +221,7 @@ impl Table {
         line: u64,
         fields: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
-        let Some(earlier) = self.get(volume) else {
+        let Some(earlier) = self.rows.get(volume).map(|row| Fields { table: self, row: *row }) else {
             self.rows.insert(volume.to_owned(), self.lines.len());
             self.lines.push(line);
             for field in fields {
@@ -165,21 +232,27 @@ impl Table {
         };
         let first = earlier.line();
         if !earlier.iter().eq(fields) {
-            let reason =
-                format!("{KEY} '{volume}' stands on line {first} and, with other values, on line {line}; remove one");
+            let reason = format!(
+                "{} '{volume}' stands on line {first} and, with other values, on line {line}; remove one",
+                self.key
+            );
             return Err(Error::table(path, reason));
         }
-        self.warnings.push(format!("{}: line {line} repeats line {first} ({KEY} '{volume}')", path.display()));
+        self.warnings.push(format!("{}: line {line} repeats line {first} ({} '{volume}')", path.display(), self.key));
         Ok(())
     }
 }
 
-fn column(path: &Path, header: &StringRecord, name: &str) -> Result<usize> {
+/// What names another column for the ids, for a message.
+const ID_FLAG: &str = "; --id-column names the one with the ids of the volumes";
+
+/// The place of a column; `remedy` is the end of the message if it is missing.
+fn column(path: &Path, header: &StringRecord, name: &str, remedy: &str) -> Result<usize> {
     header.iter().position(|found| found == name).ok_or_else(|| {
         let found: Vec<&str> = header.iter().collect();
         let blanks = found.iter().find(|found| found.trim() == name);
         let blanks = blanks.map_or_else(String::new, |found| format!("; {found:?} has blanks around it: remove them"));
-        Error::table(path, format!("column '{name}' is missing; the columns are: {}{blanks}", found.join(", ")))
+        Error::table(path, format!("column '{name}' is missing; the columns are: {}{blanks}{remedy}", found.join(", ")))
     })
 }
 
@@ -191,14 +264,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.csv");
         std::fs::write(&path, text).unwrap();
-        load(&path, columns)
+        let columns: Vec<String> = columns.iter().copied().map(String::from).collect();
+        let wanted = if columns.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(&columns) };
+        load(&path, &["VolumeName".to_owned()], &wanted)
     }
 
     #[test]
     fn quotes_newlines_and_a_bom() {
         let text = "\u{feff}VolumeName,A,B\r\nx.nii.gz,\"a, \"\"q\"\"\nnext\",\"[0.5, 0.5]\"\r\ny.nii.gz,,NA\r\n";
         let table = load_text(text, &["B", "A"]).unwrap();
-        let fields = |volume| table.get(volume).unwrap().iter().map(present).collect::<Vec<_>>();
+        let fields = |volume| table.find(volume).unwrap().unwrap().iter().map(present).collect::<Vec<_>>();
         assert_eq!(fields("x.nii.gz"), [Some("[0.5, 0.5]"), Some("a, \"q\"\nnext")]);
         assert_eq!(fields("y.nii.gz"), [None, None]);
         assert_eq!(present("Not given."), Some("Not given."));

@@ -86,6 +86,8 @@ fn key(config: &Config, options: Options) -> Result<String> {
         reports_file,
         meta_file,
         labels_file,
+        columns,
+        missing_label,
         array,
         volumes,
         selection: Selection { condition, studies },
@@ -116,8 +118,9 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, condition.as_deref().map(str::as_bytes).as_slice());
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
+    fields.add(format!("{columns:?}").as_bytes());
     let dialect = dialect.map_or(u8::MAX, |dialect| dialect as u8);
-    fields.add(&[u8::from(*strict), *missing_meta as u8, *kind as u8, dialect, *resample as u8]);
+    fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, dialect, *resample as u8]);
     let (rescale, slope_and_intercept) = match rescale {
         Rescale::Auto => (0, [0.0; 2]),
         Rescale::Table => (1, [0.0; 2]),
@@ -162,7 +165,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::dataset::MissingMeta;
+    use crate::dataset::{Columns, MissingLabel, MissingMeta};
     use crate::plan::members::Profile;
     use crate::volume::{Dialect, Kind, Overflow, Resample};
 
@@ -174,6 +177,8 @@ mod tests {
             reports_file: "/reports.csv".into(),
             meta_file: "/meta.csv".into(),
             labels_file: "/labels.csv".into(),
+            columns: Columns::default(),
+            missing_label: MissingLabel::Error,
             array: None,
             volumes: None,
             selection: Selection::default(),
@@ -211,6 +216,9 @@ mod tests {
             |config| config.missing_meta = MissingMeta::Nan,
             |config| config.kind.kind = Kind::Rescaled,
             |config| config.kind.dialect = Some(Dialect::Native),
+            |config| config.columns.ids = vec!["id".into()],
+            |config| config.columns.classes = vec!["a..b".into()],
+            |config| config.missing_label = MissingLabel::Zero,
             |config| config.kind.rescale = Rescale::Table,
             |config| config.kind.rescale = Rescale::Values(0.0, 0.0),
             |config| config.kind.resample = Resample::Never,

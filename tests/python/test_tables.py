@@ -162,10 +162,10 @@ def test_a_list_that_is_cut(program: Program, data: Dataset, tmp_path: Path, fla
 @pytest.mark.parametrize("bom", ["", "\ufeff"], ids=["plain", "bom"])
 def test_lines_are_those_of_an_editor(program: Program, data: Dataset, end: str, bom: str) -> None:
     """With blank lines, lines of blanks, and a quoted field of two lines before the wrong one."""
-    lines = ["", "VolumeName,a,'b\"", "", "  ", "v0.nii.gz,1,0", 'v1.nii.gz,"1', '",0', "", "v2.nii.gz,0,yes"]
+    lines = ["", "VolumeName,a,'b\"", "", "  ", "v0.nii.gz,1,0", 'v1.nii.gz,"1', '",0', "", "v2.nii.gz,0,often"]
     data.labels.write_bytes((bom + end.join(lines) + end).encode())
-    both_refuse(program, data, data.labels, "line 9", "yes", "'b\"'")
-    data.labels.write_bytes((bom + end.join(lines).replace("yes", "1")).encode())
+    both_refuse(program, data, data.labels, "line 9", "often", "'b\"'")
+    data.labels.write_bytes((bom + end.join(lines).replace("often", "1")).encode())
     assert studies(program, data) == ["v0", "v1", "v2"] == [Path(study.path).stem for study in from_npz(data).studies]
 
 
@@ -280,7 +280,7 @@ def test_classes_and_their_positives(program: Program, data: Dataset) -> None:
     assert "  class 7 (2 values from 0.5 to 7)\n" in said.stdout
 
 
-@pytest.mark.parametrize("label", ["1e39", "-1e39", "3.4028236e38", "1e999", "nan", "inf", "", "1_0", "0x1", "yes"])
+@pytest.mark.parametrize("label", ["1e39", "-1e39", "3.4028236e38", "1e999", "nan", "inf", "", "1_0", "0x1", "often"])
 def test_labels_that_are_no_float32(program: Program, data: Dataset, label: str) -> None:
     """They would become infinite, or another number."""
     data.labels.write_text(data.labels.read_text().replace("v1.nii.gz,1,", f"v1.nii.gz,{label},"))

@@ -49,6 +49,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         selected: manifest.selection,
         left_out: manifest.left_out,
         unmatched: manifest.unmatched.into_iter().map(|unmatched| (unmatched.study_id, unmatched.not_in)).collect(),
+        nearest: None,
         rows_without_volume: 0,
         label_names: manifest.label_names,
         warnings: Vec::new(),
