@@ -1692,9 +1692,8 @@ def read_volume(path: str, wanted: str | None, any_shape: bool, look: int | None
     name; with `look` only the values in its first bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            listed: dict[
-                str, list[zipfile.ZipInfo]
-            ] = {}  # by the arrays' names; NumPy reads those without .npy as well
+            # By the names of the arrays; NumPy reads those without .npy as well.
+            listed: dict[str, list[zipfile.ZipInfo]] = {}
             for info in archive.infolist():
                 listed.setdefault(info.filename.removesuffix(".npy"), []).append(info)
             if wanted is not None and wanted not in listed:

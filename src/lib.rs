@@ -81,8 +81,8 @@
 //!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
 //!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
 //!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
-//! - A dtype or a container of volumes: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the loader
-//!   (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
+//! - A dtype or a container of volumes: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
+//!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
@@ -100,8 +100,8 @@
 //! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
-//!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header in
-//!   any spelling; of names that are there twice, none.
+//!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
+//!   in any spelling; of names that are there twice, none.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it

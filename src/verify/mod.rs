@@ -2,9 +2,9 @@
 //!
 //! The code is apart from the code that makes shards, so that one sees the faults of the other: the `tar` crate reads
 //! them, the `zip` crate and a header reader of its own read the sources, and every voxel is computed anew, one at a
-//! time, from the definition of its kind. Only what should be made (the values of the tables, the recipe of each volume)
-//! is taken from the plan. The folder may also come from the original converter, whose manifest has six numbers and no
-//! digest.
+//! time, from the definition of its kind. Only what should be made (the values of the tables, the recipe of each
+//! volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six numbers
+//! and no digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
 //! `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and

@@ -68,6 +68,16 @@ def shifted(payload: bytes) -> bytes:
     return (np.frombuffer(payload, "<f2") - np.float16(1024)).tobytes()
 
 
+def other_byte_order(payload: bytes) -> bytes:
+    """Big-endian values taken for little-endian ones."""
+    return np.frombuffer(payload, "<u2").byteswap().tobytes()
+
+
+def other_axes(payload: bytes) -> bytes:
+    """Fortran order taken for C order."""
+    return np.frombuffer(payload, "<u2").reshape(9, 8, 6).tobytes("F")
+
+
 def one_voxel(payload: bytes) -> bytes:
     """The neighbour in float16 of a single voxel."""
     bits = np.frombuffer(payload, "<u2").copy()
@@ -101,6 +111,8 @@ IN_SHARDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     for name, plant, says in (
         ("a voxel", with_payload(VOLUME, one_voxel), "voxel"),
         ("HU shifted twice", with_payload(VOLUME, shifted), "voxel"),
+        ("byte order", with_payload(VOLUME, other_byte_order), "voxel"),
+        ("order of the axes", with_payload(VOLUME, other_axes), "voxel"),
         (
             "labels of another study",
             with_payload(LABELS, lambda labels: labels[4:8] + labels[:4] + labels[8:]),
@@ -179,6 +191,26 @@ def test_another_spacing(program: Program, data: Dataset, tmp_path: Path, spacin
     data.meta.write_text(text.replace(f"[{SPACING[0]}, {SPACING[1]}]", spacing))
     code, said = verify(program, out, *data.flags(), *FLAGS["preprocessed"], "--missing-meta", "exclude")
     assert code != 0 and "v0" in said, said
+
+
+def test_a_slope_of_zero(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Shards whose voxels are all the intercept, as the table says: no such sample is fine."""
+    out = program.materialize(data, tmp_path / "out", *FLAGS["rescaled"])
+    data.meta.write_text(data.meta.read_text().replace("v0.nii.gz,1,-1024", "v0.nii.gz,0,-1024"))
+    with_payload(VOLUME, lambda payload: np.full(len(payload) // 2, -1024, "<f2").tobytes())(out)
+    recompute(out)
+    code, text = verify(program, out, *data.flags(), *FLAGS["rescaled"])
+    assert code != 0 and "v0" in text, text
+
+
+def test_another_array_of_the_file(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Shards of the array that a reader would not take."""
+    for n in range(3):
+        np.savez(data.folder / f"v{n}.npz", data=volume(n), mask=volume(n + 3))
+    out = program.materialize(data, tmp_path / "out", "--array", "mask", "--dialect", "native")
+    assert verify(program, out, *data.flags(), "--array", "mask", "--dialect", "native")[0] == 0
+    code, text = verify(program, out, *data.flags())
+    assert code == DAMAGED and "voxel" in text, text
 
 
 def test_a_source_that_is_there_twice(program: Program, data: Dataset, tmp_path: Path) -> None:

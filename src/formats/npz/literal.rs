@@ -21,8 +21,8 @@ pub(super) enum Value {
     Other,
 }
 
-/// The value of a text that is one literal; `None` if it is not. `longs` says that integers may end with `L`, as those of
-/// Python 2 do.
+/// The value of a text that is one literal; `None` if it is not. `longs` says that integers may end with `L`, as those
+/// of Python 2 do.
 pub(super) fn parse(text: &str, longs: bool) -> Option<Value> {
     let mut parser = Parser { rest: text, longs, depth: 0 };
     let value = parser.value()?;

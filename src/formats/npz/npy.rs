@@ -184,8 +184,8 @@ fn fields(header: Value) -> Option<Fields> {
     (shape.len() <= 32).then_some(Fields { descr: descr?, fortran_order, shape })
 }
 
-/// The element type and the byte order (big-endian or not) that a dtype's text stands for: an optional byte order, then a
-/// letter, or a letter and a number of bytes; or a name. As `numpy.dtype` reads it on a 64-bit Linux.
+/// The element type and the byte order (big-endian or not) that a dtype's text stands for: an optional byte order, then
+/// a letter, or a letter and a number of bytes; or a name. As `numpy.dtype` reads it on a 64-bit Linux.
 ///
 /// # Errors
 /// The reason why no volume has this dtype.
