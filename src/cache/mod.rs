@@ -130,9 +130,9 @@ impl<S: VolumeSource> Cache<S> {
         Ok(cache)
     }
 
-    /// Says that the kernel keeps the bytes that it was given, so that a reader may get the rest of a volume without asking
-    /// for it. While others wait, a volume is then kept for a moment only after the last request of its reader, and for
-    /// longer if that turns out to be too short.
+    /// Says that the kernel keeps the bytes that it was given, so that a reader may get the rest of a volume without
+    /// asking for it. While others wait, a volume is then kept for a moment only after the last request of its reader,
+    /// and for longer if that turns out to be too short.
     pub fn kernel_keeps(&self) {
         self.shared.lock().patience.kernel_keeps();
     }

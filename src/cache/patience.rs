@@ -1,9 +1,9 @@
 //! How long a reader that asks for nothing may keep a volume from others who wait for room.
 //!
-//! Where the kernel keeps what it was given, a reader that found the rest of its volume there asks for nothing more, and
-//! cannot be told from one that pauses. The first such volume is given up soon; a reader that comes back for it was not
-//! finished, and gets four times the patience from then on. So one that is slow in truth costs a few fills in all, and
-//! one that is finished holds up nobody for long.
+//! Where the kernel keeps what it was given, a reader that found the rest of its volume there asks for nothing more,
+//! and cannot be told from one that pauses. The first such volume is given up soon; a reader that comes back for it was
+//! not finished, and gets four times the patience from then on. So one that is slow in truth costs a few fills in all,
+//! and one that is finished holds up nobody for long.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -163,9 +163,9 @@ impl<E: Clone + 'static> Schedule<E> {
         self.entries.get(&key).is_some_and(|r| r.fill_state == FillState::Running { cancelling: true })
     }
 
-    /// The volume that is missed least: an unused one, the least recently used first; for a demand then one whose readers
-    /// try the others' patience; then one that was read ahead, the latest first, because its reader comes to it last; then
-    /// one that only waiting readers hold.
+    /// The volume that is missed least: an unused one, the least recently used first; for a demand then one whose
+    /// readers try the others' patience; then one that was read ahead, the latest first, because its reader comes to it
+    /// last; then one that only waiting readers hold.
     fn victim(&self, demanded: bool, now: Instant) -> Option<Key> {
         if let Some(key) = self.unused(|u| u.until <= now, |_| true) {
             return Some(key);

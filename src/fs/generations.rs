@@ -9,8 +9,8 @@ use crate::base::lock;
 use crate::base::num::to_usize;
 use crate::plan::ShardId;
 
-/// The generations of each shard whose name leads, or led, to a file. The size of a file without a sample that could not
-/// be made is not the planned one.
+/// The generations of each shard whose name leads, or led, to a file. The size of a file without a sample that could
+/// not be made is not the planned one.
 #[derive(Default)]
 pub(super) struct Generations(RwLock<HashMap<ShardId, Shard>>);
 

@@ -106,7 +106,8 @@ pub struct OtherNamespace {
     pub name: String,
 }
 
-/// The other mount namespaces in which the file system of `mount` is mounted, as far as this user may see them.
+/// Mount namespaces besides that of this process in which the file system of `mount` is mounted, as far as this user
+/// may see them.
 pub fn other_namespaces(mount: &MountEntry) -> Vec<OtherNamespace> {
     let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
     let mut seen: HashSet<PathBuf> = namespace(Path::new("/proc/self")).into_iter().collect();

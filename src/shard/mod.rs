@@ -91,8 +91,8 @@ impl ShardSet {
         self.state.volumes().copies.set(files);
     }
 
-    /// Says that the kernel keeps the bytes that it was given: a reader may finish a volume without asking for its rest.
-    /// Changes no byte.
+    /// Says that the kernel keeps the bytes that it was given: a reader may finish a volume without asking for its
+    /// rest. Changes no byte.
     pub fn kernel_keeps(&self) {
         self.state.cache.kernel_keeps();
     }
