@@ -28,7 +28,7 @@ pub use select::{Selected, Selection};
 use serde::{Deserialize, Serialize};
 
 use crate::base::file_id::FileId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember};
 use matched::MetaValues;
@@ -333,8 +333,8 @@ impl Dataset {
 
     fn nothing_left(&self, config: &Config) -> Error {
         let example = match (self.left_out.first(), self.unmatched.first()) {
-            (Some(left_out), _) => format!("{}: {}", left_out.study_id, left_out.reason),
-            (_, Some((study, tables))) => format!("'{study}.nii.gz' is not in {tables}"),
+            (Some(left_out), _) => format!("{}: {}", shown(&left_out.study_id), shown(&left_out.reason)),
+            (_, Some((study, tables))) => format!("'{}.nii.gz' is not in {tables}", shown(study)),
             _ => "there is none".into(),
         };
         Error::Refused(format!(
