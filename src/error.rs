@@ -1,16 +1,19 @@
 //! The error type of the whole program: what failed, in which file, and the remedy.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 /// The reason why an operation failed. It can be cloned, because one failed decode answers every reader that waits for
 /// it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a file or folder (missing file, EIO, no space, no permission).
-    #[error("{path}: cannot {doing}: {source}", path = path.display())]
+    #[error("{path}: cannot {doing}: {source}{}", limit_of(source), path = shown(path))]
     Io {
         /// The file or folder concerned.
         path: PathBuf,
@@ -20,7 +23,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The operating system refused something that concerns no file: memory, a thread, a signal, a process.
-    #[error("cannot {doing}: {source}{}", after_semicolon(*remedy))]
+    #[error("cannot {doing}: {source}{}{}", limit_of(source), after_semicolon(*remedy))]
     System {
         /// The attempted operation, as a verb phrase ("start 8 decoder threads").
         doing: Cow<'static, str>,
@@ -30,7 +33,7 @@ pub enum Error {
         remedy: Option<&'static str>,
     },
     /// A source file whose content is not what its format demands, or that this program does not support.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{path}: {reason}", path = shown(path))]
     Malformed {
         /// The NPZ file.
         path: PathBuf,
@@ -38,7 +41,7 @@ pub enum Error {
         reason: String,
     },
     /// A source file is no longer the one that was planned.
-    #[error("{path}: the file has changed since it was planned ({detail}); mount or plan again", path = path.display())]
+    #[error("{path}: the file has changed since it was planned ({detail}); mount or plan again", path = shown(path))]
     Changed {
         /// The NPZ file.
         path: PathBuf,
@@ -46,7 +49,7 @@ pub enum Error {
         detail: String,
     },
     /// A table that cannot be used as it is.
-    #[error("{path}: {reason}", path = path.display())]
+    #[error("{path}: {reason}", path = shown(path), reason = shown(reason))]
     Table {
         /// The CSV file.
         path: PathBuf,
@@ -101,6 +104,55 @@ impl Error {
     }
 }
 
+/// A name from a file system or a table as a message shows it: on one line, and with every character that a terminal
+/// would obey, or that would change the order of the text, in Rust's notation (`\n`, `\u{1b}`).
+pub fn shown<'a>(name: &'a (impl AsRef<OsStr> + ?Sized)) -> Cow<'a, str> {
+    let text = name.as_ref().to_string_lossy();
+    if !text.contains(is_hidden) {
+        return text;
+    }
+    let escaped = |c: char| if is_hidden(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
+/// A message of several lines as a terminal may get it: as [`shown`], with the line ends kept.
+pub fn shown_lines(message: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| c != '\n' && is_hidden(c);
+    if !message.contains(is_hidden) {
+        return Cow::Borrowed(message);
+    }
+    let escaped = |c: char| if is_hidden(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(message.chars().map(escaped).collect())
+}
+
+/// Whether a character does something else than to show itself: controls, marks of direction, separators of lines.
+pub fn is_hidden(c: char) -> bool {
+    let is_mark =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_mark(c)
+}
+
+/// The operating system's reason for a message that is no [`Error`], with the limit that stands behind it.
+pub fn reason(source: &io::Error) -> String {
+    format!("{source}{}", limit_of(source))
+}
+
+/// The limit that stands behind the operating system's reason, where that does not say it, in brackets.
+fn limit_of(source: &io::Error) -> &'static str {
+    match (source.kind(), source.raw_os_error().map(Errno::from_raw_os_error)) {
+        (_, Some(Errno::MFILE)) => " (ulimit -n: raise the limit, or lower --threads or --num-workers)",
+        (_, Some(Errno::NFILE)) => " (sysctl fs.file-max: the machine's limit of open files)",
+        (io::ErrorKind::OutOfMemory, _) => {
+            " (out of memory, or of address space by ulimit -v: raise the limit, or lower --cache-size, --threads or \
+             --num-workers)"
+        }
+        (io::ErrorKind::FileTooLarge, _) => {
+            " (ulimit -f, or the file system's own limit: raise it, or write elsewhere)"
+        }
+        _ => "",
+    }
+}
+
 fn after_semicolon(remedy: Option<&'static str>) -> String {
     remedy.map_or_else(String::new, |remedy| format!("; {remedy}"))
 }
@@ -111,6 +163,28 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        let name = "a\nctwds-fs: error\u{1b}[2J\u{202e}\r\u{85}\t\u{2028}é漢.npz";
+        let text = shown(name);
+        assert_eq!(text, "a\\nctwds-fs: error\\u{1b}[2J\\u{202e}\\r\\u{85}\\t\\u{2028}é漢.npz");
+        let message = Error::malformed(Path::new(name), "damaged").to_string();
+        assert_eq!(message, format!("{text}: damaged"));
+        assert_eq!(shown_lines("a\nb\u{1b}"), "a\nb\\u{1b}");
+        assert!(matches!(shown(Path::new("plain é")), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_limit_is_named() {
+        let text = |code: i32| Error::io(Path::new("f"), "write", io::Error::from_raw_os_error(code)).to_string();
+        for (code, limit) in [(libc::EMFILE, "ulimit -n"), (libc::ENOMEM, "ulimit -v"), (libc::EFBIG, "ulimit -f")] {
+            assert!(text(code).contains(limit), "{}", text(code));
+        }
+        assert!(text(libc::ENOSPC).contains("No space left on device"));
+        assert!(!text(libc::EIO).contains("limit"));
+        assert!(Error::system("map", io::Error::from_raw_os_error(libc::ENOMEM)).to_string().contains("ulimit -v"));
+    }
 
     #[test]
     fn a_system_error_says_what_was_done_why_it_failed_and_the_remedy() {

@@ -4,6 +4,7 @@ pub mod beneath;
 pub mod durable;
 pub mod file_id;
 pub mod files;
+pub mod limits;
 pub mod lock;
 pub mod memory;
 pub mod num;

@@ -1,13 +1,46 @@
-//! A parallel map for work that waits on storage, for which more threads than cores are useful; and the number of
-//! cores.
+//! Threads: every one of the program is started here, by calls that return an error where the system gives no thread. A
+//! parallel map for work that waits on storage, for which more threads than cores are useful; and the number of cores.
 
 use crate::base::lock::{self, lock};
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self, Builder, JoinHandle, Scope, ScopedJoinHandle};
 
-/// Calls `work` for every item on up to `threads` threads, and returns the results in the items' order.
+/// Starts a thread. [`super::limits::not_started`] makes a message of the error.
+///
+/// # Errors
+/// The operating system's reason why it gives no thread.
+pub fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// Starts a thread that ends before the scope does. [`super::limits::not_started`] makes a message of the error.
+///
+/// # Errors
+/// The operating system's reason why it gives no thread.
+pub fn spawn_in<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().name(name.to_owned()).spawn_scoped(scope, work)
+}
+
+/// The results of two functions, which run at the same time, or one after the other where the system gives no thread.
+pub fn both<A: Send, B>(first: impl Fn() -> A + Send + Sync, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| match spawn_in(scope, "both", &first) {
+        Ok(thread) => {
+            let second = second();
+            (join(thread), second)
+        }
+        Err(_) => (first(), second()),
+    })
+}
+
+/// Calls `work` for every item on up to `threads` threads, and returns the results in the items' order. Where the
+/// system gives fewer threads, these do the work.
 ///
 /// # Errors
 /// The error of `work`. After the first one no further item is begun. Of several errors, that of the earliest item is
@@ -40,7 +73,7 @@ pub fn try_map<T: Sync, R: Send, E: Send>(
     };
     thread::scope(|scope| {
         let count = threads.min(items.len()).max(1);
-        let others: Vec<_> = (1..count).map(|_| scope.spawn(run)).collect();
+        let others: Vec<_> = (1..count).map_while(|_| spawn_in(scope, "map", run).ok()).collect();
         run();
         for other in others {
             join(other);

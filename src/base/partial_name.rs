@@ -18,7 +18,7 @@ pub struct Writer {
     /// Name of the host: letters, digits, `-` and `_`; other characters are replaced by `_`.
     host: String,
     /// Process id.
-    process: u32,
+    pub process: u32,
     /// When the process was started, in the kernel's clock ticks since boot; 0 if that is not known.
     started: u64,
 }

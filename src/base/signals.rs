@@ -2,8 +2,8 @@
 
 use std::fs;
 
-/// Whether whoever started this process made it ignore a signal, as `nohup` does with SIGHUP: then it must stay ignored.
-/// False where that cannot be found out.
+/// Whether whoever started this process made it ignore a signal, as `nohup` does with SIGHUP: then it must stay
+/// ignored. False where that cannot be found out.
 pub fn is_ignored(signal: i32) -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| ignored(&status).is_some_and(|mask| has(mask, signal)))
 }

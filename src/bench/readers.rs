@@ -4,14 +4,18 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Barrier;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
 use super::workload::FileRange;
+use crate::base::limits::not_started;
+use crate::base::lock::lock;
+use crate::base::parallel::{join, spawn_in};
 use crate::error::{Error, Result};
 
 /// The bytes of one read, as of a data loader with a large buffer.
@@ -43,28 +47,32 @@ pub(super) fn drop_cached<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Resul
 /// # Errors
 /// [`Error::Io`] if a file cannot be read, [`Error::Refused`] if `stop` was set.
 pub(super) fn read_files(shares: &[Vec<FileRange>], stop: &AtomicBool) -> Result<Duration> {
-    let ready = Barrier::new(shares.len() + 1);
+    // Held while the threads start and get ready; true if they are to read.
+    let gate = Mutex::new(false);
+    let (ready, inbox) = mpsc::channel();
     std::thread::scope(|scope| {
-        let readers: Vec<_> = shares
-            .iter()
-            .map(|share| {
-                let ready = &ready;
-                scope.spawn(move || {
-                    let buffer = MmapMut::map_anon(READ).map(|mut buffer| {
-                        buffer.fill(1); // touched before the clock starts
-                        buffer
-                    });
-                    ready.wait();
-                    let mut buffer = buffer.map_err(|error| Error::system("get memory to read into", error))?;
-                    share.iter().try_for_each(|file| read_range(file, &mut buffer, stop))
-                })
-            })
-            .collect();
-        ready.wait();
-        let begin = Instant::now();
-        for reader in readers {
-            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let mut may_read = lock(&gate);
+        let mut readers = Vec::new();
+        for share in shares {
+            let (gate, ready) = (&gate, ready.clone());
+            let read = move || {
+                let buffer = MmapMut::map_anon(READ).map(|mut buffer| {
+                    buffer.fill(1); // touched before the clock starts
+                    buffer
+                });
+                let _ = ready.send(()); // nobody listens if a thread could not be started
+                let is_begun = *lock(gate);
+                let mut buffer = buffer.map_err(|error| Error::system("get memory to read into", error))?;
+                if is_begun { share.iter().try_for_each(|file| read_range(file, &mut buffer, stop)) } else { Ok(()) }
+            };
+            let started = spawn_in(scope, "reader", read);
+            readers.push(started.map_err(|error| not_started(format!("start {} readers", shares.len()), error))?);
         }
+        inbox.iter().take(readers.len()).for_each(drop);
+        let begin = Instant::now();
+        *may_read = true;
+        drop(may_read);
+        readers.into_iter().try_for_each(join)?;
         Ok(begin.elapsed())
     })
 }
@@ -139,7 +147,7 @@ pub(super) fn read_npz(
 impl Python {
     /// Starts a process and sends the paths of its share.
     fn start(python: &Path, array: Option<&str>, share: &[PathBuf]) -> Result<Self> {
-        let failed = |error| Error::io(python, "start Python", error);
+        let failed = |error| not_started(format!("start {}", python.display()), error);
         let mut process = Command::new(python)
             .args(["-c", SCRIPT])
             .args(array)

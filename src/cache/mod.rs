@@ -15,6 +15,7 @@ mod sync;
 mod tests;
 
 use crate::base::lock::{self, lock};
+use crate::base::parallel;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,8 +125,7 @@ impl<S: VolumeSource> Cache<S> {
         let mut cache = Self { shared, workers: Vec::new() };
         for number in 0..threads.max(1) {
             let shared = cache.shared.clone();
-            let builder = std::thread::Builder::new().name(format!("decode-{number}"));
-            cache.workers.push(builder.spawn(move || shared.work())?);
+            cache.workers.push(parallel::spawn(&format!("decode-{number}"), move || shared.work())?);
         }
         Ok(cache)
     }

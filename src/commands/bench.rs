@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::progress::styled;
 use super::shared::{self, make_plan, stop_on_signals};
 use super::terminal::print;
+use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;
 use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
@@ -158,7 +159,7 @@ impl ShardProvider for OwnShards<'_> {
     type MountGuard = MountGuard;
 
     fn mount(&self, read_ahead: usize) -> Result<(Self::MountGuard, Vec<PathBuf>)> {
-        let failed = |error| Error::system("start the mount", error);
+        let failed = |error| not_started("start the mount", error);
         let mountpoint = mount_table::resolve_links(&self.folder.path().join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let cache = cli::cache_size(self.args.cache_size)?;

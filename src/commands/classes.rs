@@ -1,5 +1,6 @@
 //! The classes of a plan: how many samples are positive, and which values are neither 0 nor 1.
 
+use crate::error::shown;
 use crate::plan::Plan;
 
 /// The labels of one class over all samples.
@@ -23,7 +24,7 @@ pub(super) fn describe(plan: &Plan) -> String {
     text.push_str(&format!("Positives    of {samples} samples, by class\n"));
     for class in classes {
         let others = class.others().map_or_else(String::new, |others| format!(" ({others})"));
-        text.push_str(&format!("  {:9}  {}{others}\n", class.positive, class.name));
+        text.push_str(&format!("  {:9}  {}{others}\n", class.positive, shown(class.name)));
     }
     text
 }
@@ -36,7 +37,8 @@ fn warning(classes: &[Class<'_>]) -> Option<String> {
         "{} of {} classes have values other than 0 and 1 (for example '{name}': {others}); remove columns that are no \
          classes from the label table",
         found.len(),
-        classes.len()
+        classes.len(),
+        name = shown(name),
     ))
 }
 

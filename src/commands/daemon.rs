@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::shared::FAILED;
+use crate::base::limits::not_started;
 use crate::cli;
 use crate::error::{Error, Result};
 
@@ -35,7 +36,7 @@ pub(super) enum Start {
 /// # Errors
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if a signal killed it.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
-    let failed = |error| Error::system("start the daemon", error);
+    let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
@@ -96,9 +97,10 @@ pub(super) fn detach(log: File) -> Result<()> {
     let _ = rustix::process::setsid(); // fails only for a session leader, which is detached already
     rustix::process::chdir("/").map_err(failed)?; // do not keep the starting folder busy
     let null = File::open("/dev/null").map_err(|error| Error::io(Path::new("/dev/null"), "open the file", error))?;
+    let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
+    // From here on a message goes to the log, where the user does not look: descriptors are made before.
     rustix::stdio::dup2_stdout(&log).map_err(failed)?;
     rustix::stdio::dup2_stderr(&log).map_err(failed)?;
-    let report = rustix::io::dup(rustix::stdio::stdin()).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
     // A mount whose command was killed is ended: nobody would know of it.
     UnixStream::from(report)

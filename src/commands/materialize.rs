@@ -16,7 +16,7 @@ use super::terminal::{print, say};
 use crate::base::lock::lock;
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
-use crate::error::Result;
+use crate::error::{Error, Result, shown};
 use crate::materialize::{Observer, Outcome, Request, materialize};
 use crate::output::partition::Part;
 use crate::shard::{Serving, ShardSet};
@@ -66,13 +66,13 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> bool {
         let count = outcome.skipped.len();
         say(format_args!("ctwds-fs: warning: {count} samples could not be made; their slots are empty:"));
         for (shard, skipped) in &outcome.skipped {
-            say(format_args!("  {shard}: {}: {}", skipped.study_id, skipped.reason));
+            say(format_args!("  {shard}: {}: {}", shown(&skipped.study_id), shown(&skipped.reason)));
         }
     }
     if let Some(name) = &outcome.quarantine {
         say(format_args!("The samples that cannot be made are listed in {}", out.join(name).display()));
     }
-    outcome.remarks.iter().for_each(|remark| say(format_args!("ctwds-fs: note: {remark}")));
+    outcome.remarks.iter().for_each(|remark| say(format_args!("ctwds-fs: note: {}", shown(remark))));
     if outcome.failed.is_empty() {
         return true;
     }
@@ -83,8 +83,13 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> bool {
     for (shard, error) in &outcome.failed {
         say(format_args!("  {shard}: {error}"));
     }
-    say("Mend or move these volumes, then run the same command again: the finished shards are kept. \
-         --on-error skip leaves damaged ones out.");
+    say(if outcome.failed.iter().any(|(_, error)| matches!(error, Error::Malformed { .. })) {
+        "Mend or move these volumes, then run the same command again: the finished shards are kept. \
+         --on-error skip leaves damaged ones out."
+    } else {
+        "Nothing shows that these volumes are damaged: when the reason is gone, run the same command again; the \
+         finished shards are kept."
+    });
     false
 }
 

@@ -10,6 +10,7 @@ use super::daemon::{self, Start};
 use super::log_file;
 use super::shared::{make_plan, warn_left_out};
 use super::terminal::print;
+use crate::base::limits::check_address_space_for;
 use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
@@ -78,6 +79,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
     let log = args.log_file.as_deref().map(log_file::open).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
+    check_address_space_for(cache_size)?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let mut plan = make_plan(&args.dataset, stored)?;
     warn_left_out(&plan);

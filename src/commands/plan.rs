@@ -7,11 +7,11 @@ use bytesize::ByteSize;
 use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
-use super::terminal::{print, say};
+use super::terminal::{print_exactly, say};
 use super::{classes, estimate, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
-use crate::error::Result;
+use crate::error::{Result, shown, shown_lines};
 use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
@@ -30,10 +30,10 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
         (None, true) => manifest::render(&plan, |_| None),
         (report, false) => {
             let estimate = report.as_ref().map_or_else(String::new, estimate::EstimateReport::text);
-            (describe(&plan, &kind) + &estimate).into_bytes()
+            shown_lines(&(describe(&plan, &kind) + &estimate)).into_owned().into_bytes()
         }
     };
-    print(output, "print the plan")?;
+    print_exactly(&output, "print the plan")?;
     let is_complete = report.is_none_or(|report| report.is_complete());
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
@@ -75,7 +75,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     let unmatched = dataset.unmatched.iter().map(|(study, tables)| format!("{study}: not in {tables}"));
     list(&mut text, "Not in all three tables (others close up)", unmatched);
     if let Some(nearest) = &dataset.nearest {
-        text.push_str(&format!("  ({nearest})\n"));
+        text.push_str(&format!("  ({})\n", shown(nearest)));
     }
     text
 }

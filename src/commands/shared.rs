@@ -12,7 +12,7 @@ use super::value_check;
 use crate::base::signals::is_ignored;
 use crate::cli::DatasetArgs;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_hidden, shown};
 use crate::fs::mount_table::{self, MountEntry};
 use crate::output::archive;
 use crate::plan::Plan;
@@ -71,7 +71,7 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
 
 fn with_warnings(plan: Plan) -> Plan {
     for warning in &plan.dataset.warnings {
-        say(format_args!("ctwds-fs: warning: {warning}"));
+        say(format_args!("ctwds-fs: warning: {}", shown(warning)));
     }
     plan
 }
@@ -84,8 +84,8 @@ pub(super) fn warn_left_out(plan: &Plan) {
             "ctwds-fs: warning: {} of {} volumes are left out (for example {}: {}); `ctwds-fs plan` lists them",
             dataset.left_out.len(),
             dataset.slots,
-            first.study_id,
-            first.reason
+            shown(&first.study_id),
+            shown(&first.reason)
         ));
     }
 }
@@ -130,18 +130,25 @@ pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// A report as indented JSON, without a line end.
+/// A report as indented JSON, without a line end. What a terminal would obey is escaped as JSON does it.
 ///
 /// # Errors
 /// [`Error::Internal`] if the report cannot be written as JSON.
 pub(super) fn json(report: &impl Serialize) -> Result<String> {
-    serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))
+    let text = serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))?;
+    if !text.contains(|c| is_hidden(c) && c != '\n') {
+        return Ok(text);
+    }
+    // Outside of strings there are only line ends; the others are below U+10000.
+    let escaped = |c: char| if is_hidden(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Ok(text.chars().map(escaped).collect())
 }
 
-/// The first lines of a list, indented, and a last line that says how many more there are.
+/// The first lines of a list, indented, each on one line whatever names it has, and a last line that says how many more
+/// there are.
 pub(super) fn cut(lines: impl ExactSizeIterator<Item = String>) -> String {
     let more = lines.len().saturating_sub(LISTED);
-    let mut text: String = lines.take(LISTED).map(|line| format!("  {line}\n")).collect();
+    let mut text: String = lines.take(LISTED).map(|line| format!("  {}\n", shown(&line))).collect();
     if more > 0 {
         text.push_str(&format!("  … and {more} more (--json lists all)\n"));
     }

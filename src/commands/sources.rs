@@ -1,6 +1,8 @@
 //! `ctwds-fs verify --sources`: finds the volumes that cannot be read, before anything is made of them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use super::shared::{self, make_new_plan};
 use super::terminal::print;
 use crate::base::durable::publish_private;
 use crate::base::files::file_name;
+use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::dataset::{Dataset, LeftOut};
-use crate::error::{Error, Result};
-use crate::formats::npz;
+use crate::error::{Error, Result, shown};
+use crate::formats::npz::{self, ZipMember};
 use crate::plan::layout::Content;
 use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
@@ -148,10 +151,25 @@ fn check_left_out(
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
     try_map(&left_out, workers, |left_out| {
         let path = dataset.root.join(&left_out.path);
-        let result = npz::inspect(&path, array)
-            .and_then(|array| readable(&path, &array.member.name).map_err(|reason| Error::malformed(&path, reason)));
+        let result = npz::inspect(&path, array).and_then(|array| read_whole(&path, &array.member));
         let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
         Ok(VolumeCheck { study_id, path, error: result.err() })
+    })
+}
+
+/// Reads an array to its end by other code than that of the shards. Its content is at fault only where neither memory
+/// nor the file's bytes are hard to get.
+///
+/// # Errors
+/// [`Error::Malformed`] if the array is damaged, [`Error::Io`] if it could not be looked at.
+fn read_whole(path: &Path, member: &ZipMember) -> Result<()> {
+    let no_memory = |error| Error::io(path, "get memory to read the volume", error);
+    memory::zeros::<u8>(to_usize(member.len)).map_err(no_memory)?;
+    readable(path, &member.name).map_err(|reason| {
+        match File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+            Ok(_) => Error::malformed(path, reason),
+            Err(error) => Error::io(path, "read the volume", error),
+        }
     })
 }
 
@@ -173,7 +191,8 @@ fn describe(report: &SourcesReport) -> String {
             text.push_str(&format!("{} of {volumes} volumes {title}:\n", rows.len()));
         }
         for row in rows {
-            text.push_str(&format!("  {} ({}): {}\n", row.study_id, row.path, row.reason));
+            let (study, path, reason) = (shown(&row.study_id), shown(&row.path), shown(&row.reason));
+            text.push_str(&format!("  {study} ({path}): {reason}\n"));
         }
     }
     text + &match report.bad.len() {

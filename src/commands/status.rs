@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
-use super::shared::OwnMount;
+use super::shared::{self, OwnMount};
 use super::terminal::print;
+use crate::base::memory;
 use crate::cli::StatusArgs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::fs::mount_table;
 use crate::fs::tree::STATUS_FILES;
 use crate::output::journal::STATUS_DIR;
@@ -18,8 +19,12 @@ use crate::output::journal::STATUS_DIR;
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
     let gone = || {
+        let kills = match memory::kills() {
+            Some(kills) if kills > 0 => format!(" (the kernel has killed {kills} processes here for lack of memory)"),
+            _ => String::new(),
+        };
         Error::Refused(format!(
-            "{}: the mount's process {pid} is gone, and whoever reads there gets errors; \
+            "{}: the mount's process {pid} is gone{kills}, and whoever reads there gets errors; \
              `ctwds-fs unmount {}` clears it, and `ctwds-fs mount` mounts again",
             path.display(),
             path.display()
@@ -33,7 +38,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => return Err(gone()),
         other => other?,
     };
-    print(if args.json { format!("{status:#}\n") } else { describe(&status) }, "print the status")?;
+    print(if args.json { shared::json(&status)? + "\n" } else { describe(&status) }, "print the status")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,7 +48,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
 /// [`Error::Refused`] if the daemon does not answer, [`Error::Io`] if a status file cannot be read.
 pub(super) fn read_all(path: &Path, pid: u32) -> Result<Value> {
     let asked = path.to_owned();
-    let answer = mount_table::within(mount_table::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)));
+    let answer = mount_table::within(mount_table::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)))?;
     let [mount, stats, errors] = answer.ok_or_else(|| {
         Error::Refused(format!(
             "{}: process {pid} has not answered for {} s; is it stopped (kill -CONT {pid})? `ctwds-fs unmount --force {}` \
@@ -119,5 +124,5 @@ fn describe(status: &Value) -> String {
 pub(super) fn describe_error(error: &Value) -> String {
     let field = |name: &str| error[name].as_str();
     let what = field("study_id").or(field("shard")).unwrap_or_default();
-    format!("{what}: {}", field("error").unwrap_or_default())
+    format!("{}: {}", shown(what), shown(field("error").unwrap_or_default()))
 }

@@ -7,21 +7,27 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
-use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::shared::FAILED;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown_lines};
+
+/// Writes a result for people to standard output, as [`print_exactly`] does, with what a terminal would obey escaped.
+///
+/// # Errors
+/// As [`print_exactly`].
+pub(super) fn print(result: impl AsRef<str>, doing: &'static str) -> Result<()> {
+    print_exactly(shown_lines(result.as_ref()).as_bytes(), doing)
+}
 
 /// Writes a result to standard output; `doing` names it in the error, as a verb phrase ("print the plan"). A reader
 /// that stops early (`| head`) is no error. The caller has made its work safe before.
 ///
 /// # Errors
 /// [`Error::System`] if the result cannot be written.
-pub(super) fn print(result: impl AsRef<[u8]>, doing: &'static str) -> Result<()> {
-    match write_all(rustix::stdio::stdout(), result.as_ref()) {
+pub(super) fn print_exactly(result: &[u8], doing: &'static str) -> Result<()> {
+    match write_all(rustix::stdio::stdout(), result) {
         Ok(()) | Err(Errno::PIPE) => Ok(()),
         Err(error) => {
             let remedy = "what the command has done stays done; send standard output elsewhere";
@@ -38,22 +44,24 @@ pub(super) fn say(message: impl Display) {
 /// Writes a text to standard error without a line end, as far as that can be written: a question, or whole lines.
 pub(super) fn say_in_line(text: impl Display) {
     // In one piece, so that lines of several threads or processes do not mix.
-    let _ = write_all(rustix::stdio::stderr(), text.to_string().as_bytes());
+    let _ = write_all(rustix::stdio::stderr(), shown_lines(&text.to_string()).as_bytes());
 }
 
 /// Shows what the parser of the command line has to say: a fault on standard error, or the help or the version, which
-/// are results. Returns the exit code.
-pub(super) fn show_parsed(parsed: &clap::Error) -> ExitCode {
+/// are results.
+///
+/// # Errors
+/// [`Error::System`] if a result cannot be written.
+pub(super) fn show_parsed(parsed: &clap::Error) -> Result<()> {
     // The parser prints with colours where these can be seen, by streams that take what cannot be written to at all for
     // written to, so that is asked first.
     let can_write = rustix::io::write(rustix::stdio::stdout(), &[]).map_err(io::Error::from);
     let shown = parsed.print().and(can_write.map(drop)).and_then(|()| io::stdout().flush());
     match shown {
         Err(error) if !parsed.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
-            say(format_args!("ctwds-fs: error: {}", Error::system("print the help", error)));
-            ExitCode::from(FAILED)
+            Err(Error::system("print the help", error))
         }
-        _ => ExitCode::from(u8::try_from(parsed.exit_code()).unwrap_or(FAILED)),
+        _ => Ok(()),
     }
 }
 

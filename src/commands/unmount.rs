@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::shared::OwnMount;
 use super::terminal::{print, say};
 use crate::cli::UnmountArgs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::fs::mount_table::{self, MountEntry, Unmount};
 use crate::fs::processes;
 
@@ -65,9 +65,10 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
 
 /// Where else a file system is mounted: other folders, and processes that see it in namespaces of their own.
 fn elsewhere(mount: &MountEntry) -> String {
-    let folders = mount_table::folders(mount).into_iter().map(|folder| format!("at {}", folder.display()));
+    let folders = mount_table::folders(mount).into_iter().map(|folder| format!("at {}", shown(&folder)));
     let namespaces = mount_table::other_namespaces(mount).into_iter();
-    let namespaces = namespaces.map(|seen| format!("in the mount namespace of {} (process {})", seen.name, seen.pid));
+    let namespaces =
+        namespaces.map(|seen| format!("in the mount namespace of {} (process {})", shown(&seen.name), seen.pid));
     let places: Vec<String> = folders.chain(namespaces).take(NAMED).collect();
     if places.is_empty() { "in a mount namespace that cannot be seen from here".into() } else { places.join(", ") }
 }
@@ -78,13 +79,13 @@ fn busy(path: &Path) -> String {
         processes::busy_below(path).into_iter().partition(|process| process.pid == std::process::id());
     let mut text = format!("{}: files are open in the mount, or a process stands in it", path.display());
     for process in busy.iter().take(NAMED) {
-        text.push_str(&format!("\n  {} (process {}): {}", process.name, process.pid, process.path.display()));
+        text.push_str(&format!("\n  {} (process {}): {}", shown(&process.name), process.pid, shown(&process.path)));
     }
     if busy.len() > NAMED {
         text.push_str(&format!("\n  … and {} more", busy.len() - NAMED));
     }
     for process in &own {
-        text.push_str(&format!("\n  this command's own input or output: {}", process.path.display()));
+        text.push_str(&format!("\n  this command's own input or output: {}", shown(&process.path)));
     }
     if busy.is_empty() && own.is_empty() {
         text.push_str(" (of another user, or in a container: not to be seen from here)");

@@ -3,7 +3,7 @@
 
 use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::Dataset;
-use crate::error::Result;
+use crate::error::{Result, shown};
 use crate::plan::Plan;
 use crate::plan::values::{Found, ValueGroup, groups};
 use crate::volume::{Kind, KindOptions, Values, check_values};
@@ -84,5 +84,5 @@ fn who<'a>(mut found: impl Iterator<Item = &'a Found> + Clone, looked_at: usize)
 /// The first studies, and whether there are more.
 fn names(found: &Found) -> String {
     let more = if found.volumes > found.studies.len() { ", …" } else { "" };
-    format!("{}{more}", found.studies.join(", "))
+    format!("{}{more}", shown(&found.studies.join(", ")))
 }

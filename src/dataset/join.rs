@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use super::columns::Columns;
 use super::ids;
@@ -13,8 +12,8 @@ use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, Wanted, load, present};
 use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine, study_id};
 use crate::base::file_id::FileId;
-use crate::base::parallel::{self, available_cores, try_map};
-use crate::error::{Error, Result};
+use crate::base::parallel::{available_cores, both, try_map};
+use crate::error::{Error, Result, shown};
 use crate::volume::Kind;
 
 /// The outcome of a look-up of one study in all three tables.
@@ -58,14 +57,11 @@ struct Tables {
 /// [`Error::Io`] if a folder or table cannot be read, [`Error::Table`] if a table is unusable, [`Error::Refused`] if
 /// there is no volume, two volumes have one study id, or nothing is selected.
 pub(super) fn join(config: &Config) -> Result<Joined> {
-    let (tables, found) = thread::scope(|scope| {
-        let tables = scope.spawn(|| load_tables(config));
-        let found = match &config.volumes {
-            Some(files) => Ok(FoundVolumes::of(files)),
-            None => find_volumes(&config.data_folder, config.threads),
-        };
-        (parallel::join(tables), found)
-    });
+    let find = || match &config.volumes {
+        Some(files) => Ok(FoundVolumes::of(files)),
+        None => find_volumes(&config.data_folder, config.threads),
+    };
+    let (tables, found) = both(|| load_tables(config), find);
     let (tables, found) = (tables?, found?);
     refuse_repeated_studies(&found.files)?;
     let inputs =
@@ -134,16 +130,19 @@ fn load_tables(config: &Config) -> Result<Tables> {
     };
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
     let Columns { ids, texts, classes, meta: of_meta } = &config.columns;
-    thread::scope(|scope| {
-        let reports = scope.spawn(|| load(&config.reports_file, ids, &Wanted::Named(texts)));
-        let meta = scope.spawn(|| load(&config.meta_file, ids, &Wanted::Named(of_meta)));
-        let labels = load(&config.labels_file, ids, &Wanted::Classes(classes));
-        let (reports, meta) = (parallel::join(reports), parallel::join(meta));
-        let roles = Roles::of(config);
-        let (reports, meta, labels) = (roles.explain(reports)?, roles.explain(meta)?, roles.explain(labels)?);
-        roles.refuse_as_labels(&labels)?;
-        Ok(Tables { states, reports, meta, labels })
-    })
+    let (reports, (meta, labels)) = both(
+        || load(&config.reports_file, ids, &Wanted::Named(texts)),
+        || {
+            both(
+                || load(&config.meta_file, ids, &Wanted::Named(of_meta)),
+                || load(&config.labels_file, ids, &Wanted::Classes(classes)),
+            )
+        },
+    );
+    let roles = Roles::of(config);
+    let (reports, meta, labels) = (roles.explain(reports)?, roles.explain(meta)?, roles.explain(labels)?);
+    roles.refuse_as_labels(&labels)?;
+    Ok(Tables { states, reports, meta, labels })
 }
 
 fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
@@ -152,9 +151,10 @@ fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
         let Some(study) = study_id(path) else { continue };
         if let Some(earlier) = seen.insert(study, path) {
             return Err(Error::Refused(format!(
-                "two volumes have the study id '{study}': {} and {}; remove or rename one",
-                earlier.display(),
-                path.display()
+                "two volumes have the study id '{}': {} and {}; remove or rename one",
+                shown(study),
+                shown(earlier),
+                shown(path)
             )));
         }
     }

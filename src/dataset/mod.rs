@@ -31,7 +31,7 @@ pub use select::{Selected, Selection};
 use serde::{Deserialize, Serialize};
 
 use crate::base::file_id::FileId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember};
 use matched::MetaValues;
@@ -358,10 +358,10 @@ impl Dataset {
 
     fn nothing_left(&self, config: &Config) -> Error {
         let example = match (self.left_out.first(), self.unmatched.first()) {
-            (Some(left_out), _) => format!("{}: {}", left_out.study_id, left_out.reason),
+            (Some(left_out), _) => format!("{}: {}", shown(&left_out.study_id), shown(&left_out.reason)),
             (_, Some((study, tables))) => {
-                let nearest = self.nearest.as_ref().map_or_else(String::new, |nearest| format!("; {nearest}"));
-                format!("'{study}.nii.gz' is not in {tables}{nearest}")
+                let nearest = self.nearest.as_ref().map_or_else(String::new, |nearest| format!("; {}", shown(nearest)));
+                format!("'{}.nii.gz' is not in {tables}{nearest}", shown(study))
             }
             _ => "there is none".into(),
         };

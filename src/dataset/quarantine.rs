@@ -1,5 +1,8 @@
 //! `quarantine.csv`: samples that cannot be made, with the reasons. A command writes the list, and `--exclude` gives it
 //! to the next command; people edit it, too.
+//!
+//! A spreadsheet takes a field that begins like a formula for one, and runs it; names and reasons come from files that
+//! others wrote. Such a field gets an apostrophe in front, by which a spreadsheet knows text. Reading takes it away.
 
 use std::path::Path;
 
@@ -37,11 +40,27 @@ pub fn render(rows: &[Quarantined]) -> Vec<u8> {
         return b"study_id,path,reason\n".to_vec();
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in rows {
+    for Quarantined { study_id, path, reason } in rows {
+        let (study_id, path, reason) = (as_text(study_id), as_text(path), as_text(reason));
         // Into memory, and every row has the same three fields.
-        writer.serialize(row).expect("the row serialises");
+        writer.serialize(Quarantined { study_id, path, reason }).expect("the row serialises");
     }
     writer.into_inner().expect("memory does not fail")
+}
+
+/// Whether a field, after any apostrophes, begins as a formula does in a spreadsheet.
+fn is_formula(field: &str) -> bool {
+    field.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
+}
+
+/// A field as a spreadsheet takes it for text.
+fn as_text(field: &str) -> String {
+    if is_formula(field) { format!("'{field}") } else { field.to_owned() }
+}
+
+/// A field as it was before [`as_text`].
+fn as_written(field: &str) -> &str {
+    field.strip_prefix('\'').filter(|field| is_formula(field)).unwrap_or(field)
 }
 
 /// Reads a quarantine list. Only the column `study_id` must be there.
@@ -61,7 +80,7 @@ pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
     let mut rows = Vec::new();
     while let Some(line) = records.read(&mut record)? {
         check_length(path, &header, &record, line)?;
-        let text = |column: Option<usize>| column.map_or_else(String::new, |at| record[at].to_owned());
+        let text = |column: Option<usize>| column.map_or_else(String::new, |at| as_written(&record[at]).to_owned());
         rows.push(Quarantined { study_id: text(Some(study_id)), path: text(npz), reason: text(reason) });
     }
     Ok(rows)
@@ -73,17 +92,21 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let rows = [("a", "x/a.npz", "CRC, \"bad\"\nworse"), ("b", "b.npz", "")].map(|(a, b, c)| Quarantined {
-            study_id: a.into(),
-            path: b.into(),
-            reason: c.into(),
-        });
+        let row = |a: &str, b: &str, c: &str| Quarantined { study_id: a.into(), path: b.into(), reason: c.into() };
+        let mut rows = vec![row("a", "x/a.npz", "CRC, \"bad\"\nworse"), row("b", "b.npz", "")];
+        for begin in ["=", "+", "-", "@", "\t", "\r", "\n", " ", "'", "\"", ",", "\u{1b}[2J", "\u{202e}", "=\r\n", "#"]
+        {
+            let name = |quotes: usize| format!("{}{begin}1 \u{e9} ", "'".repeat(quotes));
+            rows.extend((0..3).map(|quotes| row(&name(quotes), &name(quotes), &name(quotes))));
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
         for rows in [&rows[..], &[]] {
             std::fs::write(&path, render(rows)).unwrap();
             assert_eq!(read(&path).unwrap(), rows);
         }
+        let text = String::from_utf8(render(&[row("=1+1", "@x", "-2")])).unwrap();
+        assert_eq!(text, "study_id,path,reason\n'=1+1,'@x,'-2\n");
         std::fs::write(&path, "study_id\nonly\n").unwrap();
         assert_eq!(read(&path).unwrap()[0].study_id, "only");
         std::fs::write(&path, "name\nx\n").unwrap();

@@ -1,7 +1,7 @@
 //! The life of a mount: checks before it, the session, readiness, signals, and the end.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -16,7 +16,9 @@ use super::fuse::{Adapter, BLOCK_SIZE, Event};
 use super::mount_table::{self, MountEntry, Unmount};
 use super::processes::PROGRAM;
 use super::tree::Tree;
-use crate::error::{Error, Result};
+use crate::base::limits::{is_no_descriptor, not_started};
+use crate::base::parallel;
+use crate::error::{Error, Result, shown};
 
 /// How long readers may finish what they read after a signal has ended the mount.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The time between two looks at the folder of materialised shards. An open that comes sooner uses a new file as well,
 /// but through the daemon; only after the look does the kernel read the file by itself.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// The number of threads that translate requests. None of them ever waits for a decode, and more were not faster.
+const SESSION_THREADS: usize = 2;
+/// What fuser names these threads, before their numbers.
+const FUSER: &str = "fuser-";
+/// How long fuser may take to start them; it takes microseconds.
+const THREADS_START: Duration = Duration::from_secs(1);
 
 /// Checks that `path` can become a mountpoint for volumes in `data_folder`, and returns the path without links.
 ///
@@ -43,7 +52,7 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
             }
             Some(pid) => return refuse(format!("a ctwds-fs mount is already here (process {pid}); unmount it first")),
             None => {
-                return refuse(format!("{} is already mounted here; choose another folder", entry.source.display()));
+                return refuse(format!("{} is already mounted here; choose another folder", shown(&entry.source)));
             }
         }
     }
@@ -88,17 +97,20 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let watched = Arc::downgrade(&tree);
     let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
+    wait_for_threads(&session.guard).map_err(failed)?;
+    let own = OwnMount::find(path)?; // while fuser still ends the mount if that fails
     let notifier = session.notifier();
     let served = keep_from_unmounting(session)?;
-    let own = OwnMount::find(path);
-    std::thread::spawn(move || {
+    own.widen_read_ahead();
+    let forward = move || {
         for signal in signals.forever() {
             let _ = events.send(Event::Signal(signal));
         }
-    });
-    own.widen_read_ahead();
-    std::thread::spawn(move || watch(&watched, &notifier));
-    if let Err(error) = ready() {
+    };
+    let started = parallel::spawn("signals", forward)
+        .and_then(|_| parallel::spawn("watch", move || watch(&watched, &notifier)))
+        .map_err(failed);
+    if let Err(error) = started.and_then(|_| ready()) {
         own.detach();
         return Err(error);
     }
@@ -110,7 +122,7 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
         Ok(Event::Ended) | Err(_) => log::info!("{} was unmounted", path.display()),
     }
     // The kernel has ended the session; joining reports how.
-    let result = served.join().unwrap_or_else(|_| Err(std::io::Error::other("the session panicked")));
+    let result = served.join().unwrap_or_else(|_| Err(io::Error::other("the session panicked")));
     own.detach(); // a connection that was aborted leaves its mount
     result.map_err(|error| Error::io(path, "serve the mount", error))
 }
@@ -120,12 +132,35 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
 ///
 /// # Errors
 /// [`Error::System`] if the operating system gives no thread; the mount is then ended.
-fn keep_from_unmounting(mut session: BackgroundSession) -> Result<JoinHandle<std::io::Result<()>>> {
-    let nothing = std::thread::Builder::new().spawn(|| Ok(()));
-    let nothing = nothing.map_err(|error| Error::system("start a thread of the mount", error))?;
+fn keep_from_unmounting(mut session: BackgroundSession) -> Result<JoinHandle<io::Result<()>>> {
+    let nothing = parallel::spawn("nothing", || Ok(()));
+    let nothing = nothing.map_err(|error| not_started("start a thread of the mount", error))?;
     let served = std::mem::replace(&mut session.guard, nothing);
     std::mem::forget(session); // its descriptor of /dev/fuse is closed with the process
     Ok(served)
+}
+
+/// Waits until fuser's threads that read requests are there. They are started by a thread of fuser's, which says
+/// nothing before the mount has ended: if one of two cannot be started, the other serves a mount whose end nobody
+/// notices.
+///
+/// # Errors
+/// The operating system's reason why it gives no thread.
+fn wait_for_threads(session: &JoinHandle<io::Result<()>>) -> io::Result<()> {
+    let deadline = Instant::now() + THREADS_START;
+    while Instant::now() < deadline && !session.is_finished() && !has_threads() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Fuser keeps the reason until the session is joined, and only a thread that was refused ends one that early.
+    if session.is_finished() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+/// Whether all threads that read requests are there.
+fn has_threads() -> bool {
+    let name = |number| format!("{FUSER}{number}\n");
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names: Vec<String> = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect();
+    (0..SESSION_THREADS).all(|number| names.contains(&name(number)))
 }
 
 /// Makes the kernel look names up again that lead to other inodes, because their shards have become files. This runs in
@@ -153,19 +188,21 @@ fn config(allow_other: bool) -> Config {
         MountOption::NoExec,
     ];
     config.acl = if allow_other { SessionACL::All } else { SessionACL::Owner };
-    // Two threads translate requests, and neither ever waits for a decode. More were not faster.
-    config.n_threads = Some(2);
+    config.n_threads = Some(SESSION_THREADS);
     config
 }
 
 /// The error of a mount that was refused. What `fusermount3` says stands for itself.
-fn mount_error(path: &Path, allow_other: bool, error: std::io::Error) -> Error {
+fn mount_error(path: &Path, allow_other: bool, error: io::Error) -> Error {
     let text = error.to_string();
+    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::OutOfMemory) {
+        return not_started(format!("mount at {}", path.display()), error);
+    }
     let doing = match error.kind() {
         _ if allow_other && text.contains("user_allow_other") => {
             "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
-        _ if text.contains("fusermount") => "mount here",
+        _ if text.contains("fusermount") || is_no_descriptor(&error) => "mount here",
         ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
         ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
         _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
@@ -181,9 +218,12 @@ struct OwnMount {
 
 impl OwnMount {
     /// The mount at `path`, if this process made it.
-    fn find(path: &Path) -> Self {
-        let entry = mount_table::at(path).ok().flatten();
-        Self { entry: entry.filter(|entry| entry.daemon() == Some(std::process::id())) }
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the mount table cannot be read.
+    fn find(path: &Path) -> Result<Self> {
+        let entry = mount_table::at(path)?;
+        Ok(Self { entry: entry.filter(|entry| entry.daemon() == Some(std::process::id())) })
     }
 
     /// Sets the kernel's read-ahead to 1 MiB instead of 128 KiB, which costs a third of the speed. Only root may do so.
@@ -195,7 +235,7 @@ impl OwnMount {
         }
     }
 
-    fn unmount(&self, how: Unmount) -> std::io::Result<()> {
+    fn unmount(&self, how: Unmount) -> io::Result<()> {
         self.entry.as_ref().map_or_else(|| Err(ErrorKind::NotFound.into()), |entry| mount_table::unmount(entry, how))
     }
 

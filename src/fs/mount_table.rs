@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::mount::UnmountFlags;
 
 use super::processes;
+use crate::base::limits::not_started;
+use crate::base::parallel;
 use crate::error::{Error, Result};
 
 /// The prefix of the source of this program's mounts in the mount table; the daemon's process id follows.
@@ -243,14 +245,18 @@ pub fn is_dead(entry: &MountEntry) -> bool {
     // A container that is started again gives its processes the numbers that they had, so this one may have that of the
     // daemon that was killed.
     let is_daemon = |pid| pid != std::process::id() && processes::is_daemon(pid);
-    !entry.daemon().is_some_and(is_daemon) && within(ANSWER, not_connected).unwrap_or(false)
+    !entry.daemon().is_some_and(is_daemon) && within(ANSWER, not_connected).ok().flatten().unwrap_or(false)
 }
 
 /// Runs `ask`, which may never return, in a thread, and returns its answer; `None` if there is none after `limit`.
-pub fn within<T: Send + 'static>(limit: Duration, ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+///
+/// # Errors
+/// [`Error::System`] if the operating system gives no thread.
+pub fn within<T: Send + 'static>(limit: Duration, ask: impl FnOnce() -> T + Send + 'static) -> Result<Option<T>> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    std::thread::spawn(move || drop(sender.send(ask())));
-    receiver.recv_timeout(limit).ok()
+    parallel::spawn("ask", move || drop(sender.send(ask())))
+        .map_err(|error| not_started("start a thread that asks the mount", error))?;
+    Ok(receiver.recv_timeout(limit).ok())
 }
 
 #[cfg(test)]

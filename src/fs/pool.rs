@@ -1,6 +1,7 @@
 //! Threads that may wait for a disk, so that the threads which translate requests never do.
 
 use crate::base::lock::lock;
+use crate::base::parallel;
 use std::io;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -32,7 +33,7 @@ impl DiskPool {
                     job();
                 }
             };
-            std::thread::Builder::new().name(format!("disk-{number}")).spawn(work)?;
+            parallel::spawn(&format!("disk-{number}"), work)?;
         }
         Ok(Self { jobs })
     }

@@ -19,6 +19,7 @@ use super::generations::Generations;
 use super::node::{Inode, Node};
 use super::pool::DiskPool;
 use super::shard_errors::{ShardError, ShardErrors};
+use crate::base::limits::not_started;
 use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
@@ -212,7 +213,7 @@ impl Tree {
         let finished = Arc::new(FinishedShards::open(folder, self.set.plan())?);
         self.set.use_copies(Box::new(finished.clone()));
         let pool =
-            DiskPool::new().map_err(|error| Error::system("start the threads that read materialised shards", error))?;
+            DiskPool::new().map_err(|error| not_started("start the threads that read materialised shards", error))?;
         let (generations, opened, errors) = Default::default();
         self.materialized = Some(Arc::new(Materialized { finished, generations, pool, opened, errors }));
         self.renew_inodes();

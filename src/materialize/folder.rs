@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::index_files;
-use super::leftovers;
+use super::leftovers::{self, Leftovers};
 use super::request::OnError;
 use crate::base::durable::{PartialFile, publish, sync_folder};
 use crate::base::files::{file_name, list, remove, size};
@@ -30,8 +30,8 @@ pub(super) struct OutputFolder {
     earlier: Journals,
     /// Shards whose files no run is known to have written: they stay if they turn out to be right.
     unrecorded: BTreeSet<ShardId>,
-    /// Names of the part's unfinished files that another process may be writing.
-    leftovers: Vec<String>,
+    /// The part's unfinished files of other runs.
+    leftovers: Leftovers,
 }
 
 impl OutputFolder {
@@ -64,14 +64,9 @@ impl OutputFolder {
         &self.path
     }
 
-    /// What is to be said of the part's unfinished files that stay, because a process of another host may be writing
-    /// them; `None` if there are none.
-    pub(super) fn remark_on_leftovers(&self) -> Option<String> {
-        let names = self.leftovers.join(", ");
-        (!names.is_empty()).then(|| {
-            let folder = self.path.display();
-            format!("{folder}: unfinished files of runs that may go on elsewhere stay (--clean removes them): {names}")
-        })
+    /// What is to be said of the unfinished files of other runs.
+    pub(super) fn remarks_on_leftovers(&self) -> Vec<String> {
+        self.leftovers.remarks(&self.path)
     }
 
     /// Whether the shard has a file that no run is known to have written.

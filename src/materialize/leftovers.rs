@@ -1,11 +1,12 @@
 //! Unfinished files that earlier runs left in an output folder.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::index_files;
 use crate::base::beneath::is_link;
 use crate::base::files::{file_name, list, remove as remove_file};
-use crate::base::partial_name::{PartialName, is_locked};
+use crate::base::partial_name::{PartialName, Writer, is_locked};
 use crate::dataset::quarantine;
 use crate::error::Result;
 use crate::output::indexes::{self, ENERGON_FOLDER};
@@ -13,18 +14,44 @@ use crate::output::manifest;
 use crate::output::partition::Part;
 use crate::plan::Plan;
 
+/// The unfinished files that a run found.
+#[derive(Default)]
+pub(super) struct Leftovers {
+    /// Names of those that stay, because a process may be writing them, in order.
+    stay: Vec<String>,
+    /// The processes whose files were removed.
+    ended: BTreeSet<u32>,
+}
+
+impl Leftovers {
+    /// What is to be said of them, a sentence each.
+    pub(super) fn remarks(&self, folder: &Path) -> Vec<String> {
+        let (folder, names) = (folder.display(), self.stay.join(", "));
+        let stay = (!names.is_empty()).then(|| {
+            format!("{folder}: unfinished files of runs that may go on elsewhere stay (--clean removes them): {names}")
+        });
+        let ended = self.ended.iter().map(|process| {
+            format!(
+                "{folder}: process {process} was ended in the middle of its work, by a signal or by the kernel for \
+                 lack of memory (dmesg tells); its unfinished files were removed"
+            )
+        });
+        ended.chain(stay).collect()
+    }
+}
+
 /// Removes the unfinished files of a part whose processes ran on this host and have ended. With `clean`, those of other
-/// hosts are removed as well. Returns the names of those that stay, in order.
+/// hosts are removed as well.
 ///
 /// # Errors
 /// [`crate::error::Error::Io`] if a folder cannot be listed, or a file not removed.
-pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Vec<String>> {
+pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Leftovers> {
     let mut paths = list(folder)?;
     let energon = folder.join(ENERGON_FOLDER);
     if energon.is_dir() && !is_link(&energon) {
         paths.extend(list(&energon)?);
     }
-    let mut stay = Vec::new();
+    let mut found = Leftovers::default();
     for path in paths {
         let name = file_name(&path);
         let Some(partial) = PartialName::parse(&name) else { continue };
@@ -37,12 +64,13 @@ pub(super) fn remove(folder: &Path, part: Part, clean: bool) -> Result<Vec<Strin
         }
         if partial.is_left(&path) || (clean && !is_locked(&path)) {
             remove_file(&path, "remove the unfinished file")?;
+            found.ended.extend(partial.writer.filter(Writer::is_gone).map(|writer| writer.process));
         } else {
-            stay.push(file_name(&path));
+            found.stay.push(name);
         }
     }
-    stay.sort();
-    Ok(stay)
+    found.stay.sort();
+    Ok(found)
 }
 
 /// Whether a run of the part writes the file of this name.

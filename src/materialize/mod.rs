@@ -177,7 +177,7 @@ impl Conversion<'_> {
         let skipped = left_out.iter().map(|(index, skipped)| (shard_name(index), skipped.clone())).collect();
         let failed: Vec<_> =
             failed.into_iter().map(|failure| (Plan::shard_name(failure.shard), failure.error)).collect();
-        let mut remarks: Vec<String> = folder.remark_on_leftovers().into_iter().collect();
+        let mut remarks: Vec<String> = folder.remarks_on_leftovers();
         if failed.is_empty() {
             let made = bad_samples::without(plan, &left_out);
             let manifest = match self.request.codec {

@@ -1,6 +1,7 @@
 //! One pass over shards: several workers make them, and each shard is written out while its worker makes the next one.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,10 @@ use super::hash_pair;
 use super::maker::ShardMaker;
 use super::target::Target;
 use super::writer::{ShardWriter, Written};
+use crate::base::limits::not_started;
 use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
+use crate::base::parallel::{self, spawn_in};
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::journal::FinishedShard;
@@ -106,12 +109,18 @@ impl<'a> Pass<'a> {
         }
         let (tasks, waiting) = mpsc::channel();
         let waiting = Mutex::new(waiting);
+        let start = |started: io::Result<ScopedJoinHandle<'_, ()>>| {
+            if let Err(error) = started {
+                queue.close();
+                lock(&broken).get_or_insert(not_started(format!("start {workers} workers"), error));
+            }
+        };
         thread::scope(|scope| {
             // These threads end when the last worker has dropped its sender of tasks.
             if let Some(codec) = self.codec {
                 for _ in 0..workers.max(1) {
                     let waiting = &waiting;
-                    scope.spawn(move || compress::encode(codec, waiting));
+                    start(spawn_in(scope, "compress", move || compress::encode(codec, waiting)));
                 }
             }
             for lane in hash_pair::lanes(workers.max(1).min(shards.len())) {
@@ -124,7 +133,7 @@ impl<'a> Pass<'a> {
                     control: self.control,
                 };
                 let work = &work;
-                scope.spawn(move || work(maker));
+                start(spawn_in(scope, "worker", move || work(maker)));
             }
             drop(tasks);
         });
@@ -156,18 +165,15 @@ fn make_all<'scope>(
         && let Some(id) = queue.take()
     {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let writing = scope.spawn(move || writer.write(id, receiver));
+        let writing = spawn_in(scope, "writer", move || writer.write(id, receiver))
+            .map_err(|error| not_started("start a thread that writes a shard", error))?;
         result.failed.extend(maker.make(id, sender)?);
         if let Some((id, writing)) = before.replace((id, writing)) {
-            result.add(id, join(writing)?);
+            result.add(id, parallel::join(writing)?);
         }
     }
     if let Some((id, writing)) = before {
-        result.add(id, join(writing)?);
+        result.add(id, parallel::join(writing)?);
     }
     Ok(result)
-}
-
-fn join(writing: ScopedJoinHandle<'_, Result<Written>>) -> Result<Written> {
-    writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -13,6 +13,7 @@ use super::sources::NpzState;
 use crate::base::beneath::Folder;
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
+use crate::error::reason;
 use crate::output::checksum;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
@@ -59,8 +60,8 @@ impl ShardComparer<'_> {
     /// # Errors
     /// How it differs.
     pub(super) fn check_unchanged(&self, id: ShardId) -> Result<(), String> {
-        let metadata =
-            std::fs::metadata(self.path(id)).map_err(|error| format!("its shard cannot be seen: {error}"))?;
+        let metadata = std::fs::metadata(self.path(id))
+            .map_err(|error| format!("its shard cannot be seen: {}", reason(&error)))?;
         self.check_planned(id, &FileId::of(&metadata))
     }
 
@@ -81,7 +82,7 @@ impl ShardComparer<'_> {
     /// advice.
     fn check_file(&self, id: ShardId) -> Result<(), String> {
         let path = self.path(id);
-        let failed = |error: std::io::Error| format!("the shard cannot be made durable: {error}");
+        let failed = |error: std::io::Error| format!("the shard cannot be made durable: {}", reason(&error));
         let folder = Folder::named(&self.inventory.folder).map_err(failed)?;
         let mut file = folder.open(Plan::shard_name(id), OFlags::RDONLY, 0).map_err(failed)?;
         file.sync_all().map_err(failed)?;

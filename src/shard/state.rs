@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use serde::Serialize;
 
 use super::volumes::Volumes;
+use crate::base::limits::not_started;
 use crate::base::num::to_usize;
 use crate::cache::Cache;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::Plan;
 
 /// How shards are served; changes no byte.
@@ -89,7 +90,7 @@ impl State {
         // A data set larger than the cache, read in order, never finds a volume again before it was displaced.
         let recycle = read_once || volumes.total_len() > cache_bytes;
         let cache = Cache::new(volumes, to_usize(cache_bytes), threads, recycle)
-            .map_err(|error| Error::system(format!("start {threads} decoder threads"), error))?;
+            .map_err(|error| not_started(format!("start {threads} decoder threads"), error))?;
         let [cursors, peeks, served] = [(); 3].map(|()| AtomicU64::new(0));
         Ok(Self { cache, serving, read_ahead: AtomicUsize::new(read_ahead), cursors, peeks, served })
     }

@@ -7,7 +7,7 @@ use super::copies::Copies;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{self, FillFailure, Key};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::volume::{Filled, Sink, Volume};
 
@@ -77,7 +77,7 @@ impl Volumes {
         };
         let message = format!("{error}{remedy}");
         if lock(&self.failed).insert(key, message.clone()).is_none() {
-            log::error!("{}: {message}", self.plan.dataset.samples[key as usize].study_id);
+            log::error!("{}: {message}", shown(&self.plan.dataset.samples[key as usize].study_id));
         }
     }
 }
@@ -101,9 +101,7 @@ impl cache::VolumeSource for Volumes {
     fn failure(&self, key: Key, cause: FillFailure) -> Error {
         let error = match cause {
             FillFailure::Panic(message) => Error::Internal(message),
-            FillFailure::NoMemory(error) => {
-                Error::system_with_remedy("get memory for the volume", error, "lower --cache-size")
-            }
+            FillFailure::NoMemory(error) => Error::system("get memory for the volume", error),
         };
         self.log_once(key, &error);
         error

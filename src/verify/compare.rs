@@ -15,6 +15,7 @@ use super::payload;
 use super::progress::Progress;
 use super::source::SourceArray;
 use super::walked::{Span, WalkedSample};
+use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::dataset::Study;
 use crate::plan::Plan;
@@ -226,7 +227,7 @@ fn unpack(file: &File, span: Span) -> io::Result<Vec<u8>> {
 
 /// Reads bytes of a shard.
 fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; to_usize(len)];
+    let mut bytes = zeros(to_usize(len))?;
     file.read_exact_at(&mut bytes, start)?;
     Ok(bytes)
 }

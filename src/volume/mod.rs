@@ -126,7 +126,7 @@ impl NpzVolume<'_> {
             self.check_headers(&file)?;
         }
         let verify_first = verify_first || state == FileState::CtimeDiffers;
-        let filled = Scratch::with(|scratch| {
+        let filled = Scratch::with(&self.path, |scratch| {
             let payload = Payload::open(&self.path, &file, self.array, &mut scratch.inflater)?;
             if let Some(planes) = self.planes() {
                 return planes.fill(self, &file, payload, &mut scratch.buffer, sink, verify_first);
@@ -180,7 +180,7 @@ impl NpzVolume<'_> {
         if state == FileState::CtimeDiffers {
             return Ok(false);
         }
-        let result = Scratch::with(|scratch| self.peek_from(&file, offset, out, scratch));
+        let result = Scratch::with(&self.path, |scratch| self.peek_from(&file, offset, out, scratch));
         if self.is_doubtful(&file)? { Ok(false) } else { result.map(|()| true) }
     }
 
@@ -244,16 +244,16 @@ impl NpzVolume<'_> {
     /// The error of a fill from a file whose ctime differs: that the file changed, unless its checksum shows that the
     /// content is the planned one, to which `error` then applies.
     fn explain(&self, file: &File, error: Error) -> Error {
-        let damage = Scratch::with(|scratch| {
-            let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater);
-            payload.map_or_else(Some, |payload| damage(payload, &mut scratch.chunk))
+        let checked = Scratch::with(&self.path, |scratch| {
+            let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater)?;
+            check_rest(payload, &mut scratch.chunk)
         });
-        match damage {
-            Some(Error::Malformed { .. }) => {
+        match checked {
+            Err(Error::Malformed { .. }) => {
                 self.planned_file().changed("its ctime and its checksum differ: it holds other data")
             }
-            Some(other) => other,
-            None => error,
+            Err(other) => other,
+            Ok(()) => error,
         }
     }
 
@@ -307,7 +307,7 @@ impl NpzVolume<'_> {
             if let Err(error) =
                 self.cast(source, bytemuck::cast_slice_mut(&mut spare[..count * to_usize(VOXEL)]), first)
             {
-                return Err(damage(payload, chunk).unwrap_or(error));
+                return Err(check_rest(payload, chunk).err().unwrap_or(error));
             }
             if count == left {
                 payload.finish()?;
@@ -345,7 +345,7 @@ impl NpzVolume<'_> {
                     let source = &mut chunk[..voxels.len() * element];
                     payload.read_exact(source)?;
                     if let Err(error) = self.cast(source, voxels, first) {
-                        return Err(damage(payload, chunk).unwrap_or(error));
+                        return Err(check_rest(payload, chunk).err().unwrap_or(error));
                     }
                     first += voxels.len();
                 }
@@ -358,8 +358,11 @@ impl NpzVolume<'_> {
 }
 
 /// Reads the rest of an array to find out whether it is damaged, which would explain a value that does not fit.
-fn damage(mut payload: Payload<'_>, chunk: &mut [u8]) -> Option<Error> {
-    payload.skip(payload.remaining(), chunk).and_then(|()| payload.finish()).err()
+///
+/// # Errors
+/// The damage, or why the rest cannot be read.
+fn check_rest(mut payload: Payload<'_>, chunk: &mut [u8]) -> Result<()> {
+    payload.skip(payload.remaining(), chunk).and_then(|()| payload.finish())
 }
 
 /// The end of the part of a fill that reads the source.

@@ -5,6 +5,8 @@
 //! height, each plane is the next part of the volume and is published at once; else the volume is put together in
 //! memory first.
 
+use std::io;
+
 use half::f16;
 
 use super::cast::{Linear, TooLarge, from_f32, widen};
@@ -12,6 +14,7 @@ use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
 use super::scratch::{CHUNK_LEN, VoxelBuffer};
 use super::{FillEnd, NpzVolume, Sink};
+use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayHeader, Payload};
@@ -68,7 +71,8 @@ impl PlaneSteps {
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
-        let mut source = PlaneReader::new(self, volume, payload);
+        let mut source = PlaneReader::new(self, volume, payload)
+            .map_err(|error| Error::io(&volume.path, "get memory for planes", error))?;
         let finished = match self.axes[0].1 {
             HEIGHT => self.by_height(&mut source, volume, file, sink, verify_first)?,
             DEPTH => self.by_depth(&mut source, volume, buffer, sink)?,
@@ -199,23 +203,27 @@ impl<'a> Plane<'a> {
 }
 
 impl<'a> PlaneReader<'a> {
-    fn new(planes: &'a PlaneSteps, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> Self {
+    /// A reader at the first plane.
+    ///
+    /// # Errors
+    /// There is no memory for the planes.
+    fn new(planes: &'a PlaneSteps, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self> {
         let [_, (middle, _), (fast, _)] = &planes.axes;
         let row_bytes = fast.source * volume.array.header.element.size();
         let rows = (CHUNK_LEN / row_bytes).clamp(1, middle.source);
         let plane = middle.neighbours.len() * fast.neighbours.len();
-        Self {
+        Ok(Self {
             planes,
             volume,
             payload,
             next: 0,
-            bytes: vec![0; row_bytes * rows],
-            row: vec![0.0; fast.source],
-            rows: vec![0.0; middle.source * fast.neighbours.len()],
-            pair: [vec![0.0; plane], vec![0.0; plane]],
-            between: vec![0.0; plane],
-            result: vec![f16::ZERO; plane],
-        }
+            bytes: zeros(row_bytes * rows)?,
+            row: zeros(fast.source)?,
+            rows: zeros(middle.source * fast.neighbours.len())?,
+            pair: [zeros(plane)?, zeros(plane)?],
+            between: zeros(plane)?,
+            result: zeros(plane)?,
+        })
     }
 
     /// Plane number `at` of the volume; no rows if it is padding. `None` if the fill was cancelled.

@@ -2,10 +2,12 @@
 //! (first touch was measured at 0.2 to 0.7 GB/s on virtual machines).
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use half::f16;
 use memmap2::{Advice, MmapMut};
 
+use crate::error::{Error, Result};
 use crate::formats::codec::{BLOCK, Decoder};
 use crate::formats::inflate::Inflater;
 
@@ -79,12 +81,20 @@ impl Scratch {
         }
     }
 
-    /// Runs `work` with this thread's buffers.
-    pub(super) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
+    /// Runs `work` with this thread's buffers, to decode the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no memory for the buffers; the error of `work`.
+    pub(super) fn with<R>(path: &Path, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
         thread_local! {
-            static SCRATCH: RefCell<Scratch> =
-                RefCell::new(Scratch::new().expect("half a megabyte of memory for a decoder"));
+            static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
         }
-        SCRATCH.with_borrow_mut(work)
+        SCRATCH.with_borrow_mut(|scratch| match scratch {
+            Some(scratch) => work(scratch),
+            none => {
+                let made = Self::new().map_err(|error| Error::io(path, "get memory to decode", error))?;
+                work(none.insert(made))
+            }
+        })
     }
 }

@@ -15,6 +15,7 @@ use super::planned_file::{FileState, PlannedFile};
 use super::scratch::{FrameDecoder, Scratch};
 use super::{Filled, Sink};
 use crate::base::file_id::FileId;
+use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::{BlockEntry, FOOTER, SeekTable};
@@ -107,7 +108,7 @@ impl ShardVolume<'_> {
         sink: &mut impl Sink,
     ) -> Result<Filled> {
         let table = self.table(file, packed_len, table_crc)?;
-        Scratch::with(|scratch| {
+        Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
                 if sink.cancelled() {
@@ -149,11 +150,12 @@ impl ShardVolume<'_> {
 
     fn peek_blocks(&self, file: &File, table: SeekTable, offset: u64, out: &mut [u8]) -> Result<()> {
         let wanted = offset..offset + out.len() as u64;
-        Scratch::with(|scratch| {
+        Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             let mut plain = Vec::new();
             for (number, block) in table.covering(&wanted) {
-                plain.resize(to_usize(block.plain.end - block.plain.start), 0);
+                let len = to_usize(block.plain.end - block.plain.start);
+                memory::resize(&mut plain, len).map_err(|error| self.no_memory(error))?;
                 self.unpack(file, packed, number, block, &mut plain)?;
                 let part = wanted.start.max(block.plain.start)..wanted.end.min(block.plain.end);
                 let within = |base: u64, part: &Range<u64>| to_usize(part.start - base)..to_usize(part.end - base);
@@ -186,7 +188,8 @@ impl ShardVolume<'_> {
             Storage::Plain => PIECE as u64,
             Storage::Blocks { largest, .. } => largest,
         };
-        let mut nowhere = Nowhere(vec![0; to_usize(largest)], 0);
+        let buffer = memory::zeros(to_usize(largest)).map_err(|error| self.no_memory(error))?;
+        let mut nowhere = Nowhere(buffer, 0);
         self.fill(&mut nowhere)?;
         Ok(nowhere.1)
     }
@@ -267,7 +270,8 @@ pub fn read_table(path: &Path, file: &File, offset: u64, packed_len: u64) -> Res
         return Err(wrong("it is too short for a seek table".into()));
     }
     read(&mut footer)?;
-    let mut table = vec![0; SeekTable::len_in(&footer, packed_len).map_err(wrong)?];
+    let table = memory::zeros(SeekTable::len_in(&footer, packed_len).map_err(wrong)?);
+    let mut table = table.map_err(|error| Error::io(path, "get memory for the seek table", error))?;
     read(&mut table)?;
     SeekTable::parse(&table, packed_len).map_err(wrong)
 }

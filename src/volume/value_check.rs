@@ -103,7 +103,7 @@ fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
     let element = array.header.element.size();
     let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;
-    Scratch::with(|scratch| {
+    Scratch::with(path, |scratch| {
         let mut payload = Payload::open(path, &file, array, &mut scratch.inflater)?;
         let mut values = [0.0; PIECE];
         let mut left = count;

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import reference
+from every_command import Place, noisy_dataset
 from harness import (
     PREFIX,
     READER_OPTIONS,
@@ -115,6 +116,21 @@ def base() -> Iterator[Path]:
     require_fuse()
     with mount_folder() as folder:
         yield folder
+
+
+@pytest.fixture(scope="module")
+def noisy(program: Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
+    """The data set of tests that disturb every command, and its shards as files."""
+    data = noisy_dataset(tmp_path_factory.mktemp("noisy"))
+    return data, program.materialize(data, tmp_path_factory.mktemp("shards"), *SMALL_FLAGS)
+
+
+@pytest.fixture
+def place(noisy: tuple[Dataset, Path], base: Path, tmp_path: Path) -> Place:
+    """Where a command is disturbed; a mount that is there at the end is ended with `base`."""
+    out = tmp_path / "out"
+    out.mkdir()
+    return Place(*noisy, out, base / "mount")
 
 
 @pytest.fixture

@@ -7,99 +7,14 @@ import os
 import pty
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from harness import SMALL_FLAGS, Program, daemon_of, files_in, is_mounted, is_running, require_fuse, wait_until
-from make_dataset import Dataset
-from small_datasets import noise_dataset, write_plain_tables
+from every_command import COMMANDS, Place
+from harness import SMALL_FLAGS, Program, require_fuse
 
 DEADLINE = 60  # seconds; a command takes less than one
-COMMAND_CODE = 7  # of what `run` runs
-
-
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Four volumes, and one that is left out, so that every command has something to say on standard error."""
-    data = noise_dataset(tmp_path_factory.mktemp("noisy"), 4)
-    (data.folder / "v99.npz").write_bytes(b"no zip file")
-    write_plain_tables(data, [f"v{n:02d}" for n in (0, 1, 2, 3, 99)])
-    return data
-
-
-@pytest.fixture(scope="module")
-def shards_of_noisy(program: Program, noisy: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their shards as files."""
-    return program.materialize(noisy, tmp_path_factory.mktemp("shards"), *SMALL_FLAGS)
-
-
-@dataclass
-class Place:
-    """Where one run of a command works."""
-
-    data: Dataset
-    shards: Path  # finished ones, for commands that only read them
-    out: Path  # an empty folder
-    mount: Path  # an empty folder
-    environment: dict[str, str] = field(default_factory=lambda: os.environ | {"RUST_LOG": "info"})
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command, what it returns when nobody disturbs it, and what must be true after each of its runs."""
-
-    arguments: Callable[[Place], list[object]]
-    code: int = 0
-    prints: bool = True  # a result, to standard output
-    made: Callable[[Place, int], bool] = lambda place, code: True
-    needs_mount: bool = False
-
-
-def is_complete(place: Place, code: int) -> bool:
-    """The shards and the manifest are there, and nothing else."""
-    return files_in(place.out) == files_in(place.shards)
-
-
-COMMANDS = {
-    "plan": Command(lambda p: ["plan", *p.data.flags()]),
-    "plan --json": Command(lambda p: ["plan", "--json", *p.data.flags()]),
-    "materialize": Command(
-        lambda p: ["materialize", *p.data.flags(), *SMALL_FLAGS, "--output-dir", p.out], made=is_complete
-    ),
-    "manifest": Command(
-        lambda p: ["manifest", "rebuild", *p.data.flags(), *SMALL_FLAGS, p.shards],
-        made=lambda p, _: (p.shards / "manifest.json").exists(),
-    ),
-    "verify": Command(lambda p: ["verify", *p.data.flags(), *SMALL_FLAGS, "--webdataset-dir", p.shards], code=4),
-    "verify --sources": Command(
-        lambda p: ["verify", "--sources", *p.data.flags(), "--quarantine", p.out / "list.csv"],
-        code=3,
-        made=lambda p, _: "v99" in (p.out / "list.csv").read_text(),
-    ),
-    "mount": Command(
-        lambda p: ["mount", *p.data.flags(), "--log-file", p.out / "log", p.mount],
-        made=lambda p, code: is_mounted(p.mount) == (code == 0),
-    ),
-    "status": Command(lambda p: ["status", p.mount], needs_mount=True),
-    "unmount": Command(lambda p: ["unmount", p.mount], needs_mount=True, made=lambda p, _: not is_mounted(p.mount)),
-    "run": Command(
-        lambda p: [
-            *("run", *p.data.flags(), "--log-file", p.out / "log", "--at", p.mount),
-            *("--", sys.executable, "-c", f"raise SystemExit({COMMAND_CODE})"),
-        ],
-        code=COMMAND_CODE,
-        prints=False,
-    ),
-    "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
-    "--help": Command(lambda p: ["materialize", "--help"]),
-    "--version": Command(lambda p: ["--version"]),
-    "a wrong option": Command(lambda p: ["plan", "--no-such-option"], code=2, prints=False),
-    "an error": Command(lambda p: ["plan", "--data-folder", p.out / "none", *p.data.flags()[2:]], code=1, prints=False),
-}
 
 
 @contextmanager
@@ -139,28 +54,15 @@ def lost_terminal() -> Iterator[int]:
 STREAMS = {"full": full, "read only": read_only, "closed pipe": closed_pipe, "lost terminal": lost_terminal}
 
 
-@pytest.fixture
-def place(noisy: Dataset, shards_of_noisy: Path, base: Path, tmp_path: Path) -> Iterator[Place]:
-    """A place whose mount, if there is one, ends with the test."""
-    out = tmp_path / "out"
-    out.mkdir()
-    place = Place(noisy, shards_of_noisy, out, base / "mount")
-    yield place
-    if is_mounted(place.mount):
-        pid = daemon_of(place.mount)
-        subprocess.run(["umount", str(place.mount)], check=True, timeout=DEADLINE)
-        wait_until(lambda: not is_running(pid), "the daemon has ended")
-
-
 def run(program: Program, place: Place, name: str, wrong: dict[str, int]) -> int:
     """The exit code of a command with these standard streams; the others are read."""
     command = COMMANDS[name]
-    if command.needs_mount:
-        program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount)
+    command.run_before(program, place)
     arguments = [str(program.path), *map(str, command.arguments(place))]
+    environment = os.environ | {"RUST_LOG": "info"}
     # Files, not pipes: a daemon that kept one open is another test's matter.
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL) | wrong
-    done = subprocess.run(arguments, check=False, timeout=DEADLINE, env=place.environment, **streams)  # type: ignore[call-overload] # names of streams
+    done = subprocess.run(arguments, check=False, timeout=DEADLINE, env=environment, **streams)  # type: ignore[call-overload] # names of streams
     return done.returncode
 
 
@@ -206,8 +108,7 @@ def test_both_streams_are_lost(program: Program, place: Place, name: str) -> Non
 def test_a_stream_that_is_closed_from_the_start(program: Program, place: Place, name: str, stream: str) -> None:
     """The work is done as if nobody listened; no file of the command takes the stream's number."""
     command = COMMANDS[name]
-    if command.needs_mount:
-        program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount)
+    command.run_before(program, place)
     number = {"stdout": 1, "stderr": 2}[stream]
     shell = ["sh", "-c", f'exec "$@" {number}>&-', "sh", str(program.path), *map(str, command.arguments(place))]
     nowhere = subprocess.DEVNULL

@@ -114,6 +114,52 @@ pub(crate) fn streams(tree: &Tree, files: &[&str]) -> Vec<String> {
     wrong
 }
 
+/// Threads are started, by the program, in these files only: the standard library's short ways panic where the system
+/// gives no thread.
+pub(crate) fn threads(tree: &Tree, files: &[&str]) -> Vec<String> {
+    struct Starts(BTreeSet<usize>);
+
+    impl<'ast> Visit<'ast> for Starts {
+        fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+            if !is_test(&module.attrs) {
+                visit::visit_item_mod(self, module);
+            }
+        }
+
+        fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+            // A process is started by a method of that name too, which takes nothing.
+            let is_start = call.method == "spawn" && !call.args.is_empty() || call.method == "spawn_scoped";
+            if is_start {
+                self.0.insert(call.method.span().start().line);
+            }
+            visit::visit_expr_method_call(self, call);
+        }
+
+        fn visit_path(&mut self, path: &'ast syn::Path) {
+            let names: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+            if matches!(&names[..], [.., kind, name] if kind == "thread" && name == "spawn") {
+                self.0.insert(path.span().start().line);
+            }
+            visit::visit_path(self, path);
+        }
+    }
+
+    let mut wrong = Vec::new();
+    let mut unused: BTreeSet<&str> = files.iter().copied().collect();
+    for (file, _) in tree.modules() {
+        let mut starts = Starts(BTreeSet::new());
+        starts.visit_file(&file.syntax);
+        let is_listed = files.contains(&&*file.path);
+        if is_listed && !starts.0.is_empty() {
+            unused.remove(&*file.path);
+        } else if !is_listed {
+            wrong.extend(starts.0.iter().map(|line| format!("{}:{line}: base/parallel.rs starts threads", file.path)));
+        }
+    }
+    wrong.extend(unused.into_iter().map(|path| format!("{path}: is listed, and starts no thread")));
+    wrong
+}
+
 /// Two errors of one answer, in `Result<Result<…>>`, have no names; an enum gives them names.
 pub(crate) fn nested_results(tree: &Tree) -> Vec<String> {
     struct Results(BTreeSet<usize>);

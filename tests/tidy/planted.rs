@@ -331,3 +331,21 @@ fn streams_beside_the_way_to_the_terminal() {
     let passing = "// println!\nfn f(c: Command) { c.stdout(x).stderr(y); let print = 1; print(\"println!\"); }";
     passes(rule, &[listed, ("src/b.rs", passing), ("tests/c.rs", "fn f() { println!(); }")]);
 }
+
+#[test]
+fn threads_that_panic_where_none_can_be_had() {
+    let rule = |tree: &Tree| code::threads(tree, &["src/a.rs"]);
+    let listed = ("src/a.rs", "fn f(b: Builder) { b.spawn(g); }");
+    for text in [
+        "fn f() { std::thread::spawn(g); }",
+        "use std::thread;\nfn f() { thread::spawn(|| 1); }",
+        "fn f() { thread::scope(|scope| { scope.spawn(g); }) }",
+        "fn f(s: S) { b.spawn_scoped(s, g); }",
+    ] {
+        refused(rule, &[listed, ("src/b.rs", text)], "base/parallel.rs starts threads");
+    }
+    refused(rule, &[("src/a.rs", "fn f() {}")], "starts no thread");
+    let passing = "fn f(c: Command) { c.spawn(); parallel::spawn(\"a\", g); }\n\
+                   #[cfg(test)]\nmod tests { fn f() { std::thread::spawn(g); } }";
+    passes(rule, &[listed, ("src/b.rs", passing)]);
+}

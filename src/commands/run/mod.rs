@@ -31,6 +31,8 @@ use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
 use super::terminal::say;
+use crate::base::limits::not_started;
+use crate::base::memory;
 use crate::cli::{self, RunArgs};
 use crate::error::{Error, Result};
 use crate::fs::mount_table;
@@ -69,6 +71,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let right = namespace::enter()?;
     let processes = NamespaceProcesses::in_own_namespace(&left)?;
     let hidden_flags = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
+    let kills = memory::kills();
     let daemon = match daemon::start(&hidden_flags, log.default_path())? {
         Start::Ready(daemon) => daemon,
         Start::Failed(code) => return Ok(code),
@@ -77,6 +80,13 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let mut mount = PrivateMount { path, log, daemon };
     let end = supervise(&mut mount, &processes, &hidden_flags)?;
     let is_sound = mount.finish()? && !end.mount_died;
+    if memory::kills() > kills {
+        let limit = ByteSize(memory::available());
+        say(format_args!(
+            "ctwds-fs: warning: the kernel has killed a process of this job for lack of memory: {limit} is all that \
+             its control group, or the machine, has; ask for more, or use a smaller --cache-size"
+        ));
+    }
     let code = match (end.status.code(), end.status.signal()) {
         _ if end.mount_died => FAILED,
         (Some(0), _) if !is_sound => FAILED,
@@ -132,8 +142,12 @@ fn supervise(
     let program = std::env::current_exe().map_err(failed)?;
     let mut arguments = cli::arguments().skip(1);
     // This program is started again: it makes the kernel end it with this process before it becomes the command.
-    let mut command =
-        Command::new(program).args(arguments.next()).args(hidden_flags).args(arguments).spawn().map_err(failed)?;
+    let mut command = Command::new(program)
+        .args(arguments.next())
+        .args(hidden_flags)
+        .args(arguments)
+        .spawn()
+        .map_err(|error| not_started("start the command", error))?;
     loop {
         if let Some(status) = command.try_wait().map_err(failed)? {
             return Ok(CommandEnd { status, mount_died: false });

@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 use rustix::process::set_parent_process_death_signal;
 
 use super::namespace;
+use crate::base::limits::not_started;
+use crate::base::parallel::spawn;
 use crate::commands::shared::FAILED;
 use crate::error::{Error, Result};
 
@@ -89,12 +91,13 @@ pub(super) fn end_all_with(parent: u32, left: &Path, ignored: SigSet) -> Result<
     let all = NamespaceProcesses::in_own_namespace(left)?;
     ignored.thread_block().map_err(|error| Error::system("block signals", error))?;
     send_at_end_of(parent, rustix::process::Signal::TERM)?; // one of the ignored
-    std::thread::spawn(move || {
+    let watch = move || {
         while is_parent(parent) && ignored.wait().is_ok() {}
         log::warn!("process {parent}, which this mount was made for, is gone: ending what it has started");
         all.end(Duration::ZERO);
         std::process::exit(FAILED.into());
-    });
+    };
+    spawn("parent", watch).map_err(|error| not_started("start a thread that watches the command", error))?;
     Ok(())
 }
 

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::{self, CParameter, Strategy};
 
+use crate::base::memory;
+
 pub use seek_table::{BlockEntry, FOOTER, SeekTable};
 
 /// The bytes of a block before compression. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a
@@ -102,7 +104,7 @@ impl Encoder {
     /// # Errors
     /// The error of zstd if there is no memory.
     pub fn encode(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
-        self.shuffled.resize(block.len(), 0);
+        memory::resize(&mut self.shuffled, block.len())?;
         let (low, high) = self.shuffled.split_at_mut(block.len() / 2);
         for ((value, low), high) in block.chunks_exact(2).zip(low).zip(high) {
             (*low, *high) = (value[0], value[1]);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, MemberHeader};
@@ -44,7 +45,8 @@ impl<'a> WindowReader<'a> {
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset + len as u64;
         if offset < self.start || end > self.start + self.bytes.len() as u64 {
-            self.bytes.resize(len.max(WINDOW), 0);
+            memory::resize(&mut self.bytes, len.max(WINDOW))
+                .map_err(|error| Error::io(self.path, "get memory for a member", error))?;
             self.start = offset;
             let mut filled = 0;
             while filled < len {

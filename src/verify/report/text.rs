@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytesize::ByteSize;
 
 use super::{Information, Integrity, Precision, Report, SourceCheck};
+use crate::error::shown;
 use crate::verify::finding::{Finding, Verdict};
 use crate::verify::manifest;
 
@@ -35,7 +36,7 @@ impl Report {
                 let _ = writeln!(text, "\n{title}: {}", found.len());
             }
             for finding in found.iter().take(LISTED) {
-                let _ = writeln!(text, "  {}: {}", finding.place, finding.what);
+                let _ = writeln!(text, "  {}: {}", shown(&finding.place), shown(&finding.what));
             }
             if found.len() > LISTED {
                 let _ = writeln!(text, "  … and {} more (--json lists all)", found.len() - LISTED);

@@ -1,0 +1,101 @@
+"""Every command, as a table: what it needs, what it returns when nobody disturbs it, and what must be true after it.
+For tests that disturb all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import SMALL_FLAGS, Program, files_in, is_mounted
+from make_dataset import Dataset
+from small_datasets import noise_dataset, write_plain_tables
+
+COMMAND_CODE = 7  # of what `run` runs
+BAD = "v99"  # the volume that is left out
+
+
+def noisy_dataset(out: Path) -> Dataset:
+    """Four volumes, and one that is left out, so that every command has something to say on standard error."""
+    data = noise_dataset(out, 4)
+    (data.folder / f"{BAD}.npz").write_bytes(b"no zip file")
+    write_plain_tables(data, ["v00", "v01", "v02", "v03", BAD])
+    return data
+
+
+@dataclass
+class Place:
+    """Where one run of a command works."""
+
+    data: Dataset
+    shards: Path  # finished ones, for commands that only read them
+    out: Path  # an empty folder
+    mount: Path  # an empty folder
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command."""
+
+    arguments: Callable[[Place], list[object]]
+    code: int = 0  # when nobody disturbs it
+    prints: bool = True  # a result, to standard output
+    made: Callable[[Place, int], bool] = lambda place, code: True  # whether its work is done, by its exit code
+    mounts: bool = False
+    needs_mount: bool = False
+
+    def run_before(self, program: Program, place: Place) -> None:
+        """Make what the command needs."""
+        if self.needs_mount:
+            program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount)
+
+
+def is_complete(place: Place, code: int) -> bool:
+    """The shards and the manifest are there, and nothing else."""
+    return files_in(place.out) == files_in(place.shards)
+
+
+COMMANDS = {
+    "plan": Command(lambda p: ["plan", *p.data.flags()]),
+    "plan --json": Command(lambda p: ["plan", "--json", "--rescan", *p.data.flags()]),
+    "materialize": Command(
+        lambda p: ["materialize", "--rescan", *p.data.flags(), *SMALL_FLAGS, "--output-dir", p.out], made=is_complete
+    ),
+    "materialize --compress": Command(
+        lambda p: ["materialize", "--compress", "zstd", *p.data.flags(), *SMALL_FLAGS, "--output-dir", p.out],
+        made=lambda p, _: (p.out / "manifest.json").exists(),
+    ),
+    "manifest": Command(
+        lambda p: ["manifest", "rebuild", *p.data.flags(), *SMALL_FLAGS, p.shards],
+        made=lambda p, _: (p.shards / "manifest.json").exists(),
+    ),
+    "verify": Command(lambda p: ["verify", *p.data.flags(), *SMALL_FLAGS, "--webdataset-dir", p.shards], code=4),
+    "verify --sources": Command(
+        lambda p: ["verify", "--sources", *p.data.flags(), "--quarantine", p.out / "list.csv"],
+        code=3,
+        made=lambda p, _: BAD in (p.out / "list.csv").read_text(),
+    ),
+    "mount": Command(
+        lambda p: ["mount", *p.data.flags(), "--log-file", p.out / "log", p.mount],
+        made=lambda p, code: is_mounted(p.mount) == (code == 0),
+        mounts=True,
+    ),
+    "status": Command(lambda p: ["status", p.mount], mounts=True, needs_mount=True),
+    "unmount": Command(
+        lambda p: ["unmount", p.mount], mounts=True, needs_mount=True, made=lambda p, _: not is_mounted(p.mount)
+    ),
+    "run": Command(
+        lambda p: [
+            *("run", *p.data.flags(), "--log-file", p.out / "log", "--at", p.mount),
+            *("--", "sh", "-c", f"exit {COMMAND_CODE}"),
+        ],
+        code=COMMAND_CODE,
+        prints=False,
+        mounts=True,
+    ),
+    "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
+    "--help": Command(lambda p: ["materialize", "--help"]),
+    "--version": Command(lambda p: ["--version"]),
+    "a wrong option": Command(lambda p: ["plan", "--no-such-option"], code=2, prints=False),
+    "an error": Command(lambda p: ["plan", "--data-folder", p.out / "none", *p.data.flags()[2:]], code=1, prints=False),
+}
