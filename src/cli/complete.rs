@@ -4,13 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory};
 
 use super::dataset_file::{DatasetFile, Flag, NAME};
 use super::{Cli, DatasetArgs, with_dashes};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
 const NEVER: [&str; 9] = ["delete", "yes", "force", "help", "version", "dataset", "command", "json", "rescan"];
@@ -93,13 +92,11 @@ fn check_keys(root: &Command, file: &DatasetFile) -> Result<()> {
         .flat_map(|command| command.get_arguments().filter(|arg| may_be_added(command, arg)))
         .filter_map(key)
         .collect();
-    for wrong in file.keys.iter().filter(|key| !known.contains(&&*key.name)) {
-        let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, &wrong.name));
-        let meant = nearest.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
-        let what = format!("line {}: there is no key '{}'{meant}", wrong.line, wrong.name);
-        return Err(Error::malformed(&file.path, what));
-    }
-    Ok(())
+    let Some(wrong) = file.keys.iter().find(|key| !known.contains(&&*key.name)) else { return Ok(()) };
+    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, &wrong.name));
+    let meant = nearest.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
+    let what = format!("line {}: there is no key '{}'{meant}", wrong.line, shown(&wrong.name));
+    Err(Error::malformed(&file.path, what))
 }
 
 /// A command, what was given of its arguments, and the environment.
@@ -200,6 +197,6 @@ fn of_variable(key: &str, flag: Flag<'_>, value: &OsStr) -> Result<Vec<OsString>
 }
 
 fn is_path(arg: &Arg) -> bool {
-    let of_paths = ValueParser::from(clap::value_parser!(PathBuf));
+    let of_paths = clap::value_parser!(PathBuf);
     arg.get_value_parser().type_id() == of_paths.type_id()
 }

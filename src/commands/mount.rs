@@ -44,10 +44,9 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let others = if args.allow_other { format!("{OTHERS}\n") } else { String::new() };
     let what = format!("mounted {point} (log: {log})\n{others}to end it: ctwds-fs unmount {point}\n");
     // Whoever gets an exit code of 1 does not look for a mount to end.
-    opened.and_then(|_| print(what, "print where the mount is, which is ended again")).map_err(|error| {
+    opened.and_then(|_| print(what, "print where the mount is, which is ended again")).inspect_err(|_| {
         let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
         let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
-        error
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -55,10 +55,10 @@ impl Plan {
         let (measured, digest) = Self::measure(&dataset, options)?;
         let values = look(&dataset)?;
         let made = CachedPlan { dataset, measured, digest, values };
-        if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled)) {
-            if user_cache::store(&file, &made) {
-                remove_old(file.parent().unwrap_or(Path::new(".")));
-            }
+        if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled))
+            && user_cache::store(&file, &made)
+        {
+            remove_old(file.parent().unwrap_or(Path::new(".")));
         }
         Ok(made.lay_out(options))
     }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 26] = [
+        let changes: [fn(&mut Config); 29] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_file = "/reports2.csv".into(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ctwds_fs::dataset::{Config, Dataset, MissingMeta, Selection};
+use ctwds_fs::dataset::{Columns, Config, Dataset, MissingLabel, MissingMeta, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::formats::tar;
 use ctwds_fs::plan::members::Profile;
@@ -92,6 +92,8 @@ impl Example {
             strict: true,
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
+            missing_label: MissingLabel::Error,
+            columns: Columns::default(),
             kind: KindOptions::default(),
             exclude: None,
             scan_cache: None,
