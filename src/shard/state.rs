@@ -83,7 +83,7 @@ impl State {
     /// Starts the filling threads for a plan's volumes.
     ///
     /// # Errors
-    /// [`Error::System`] if the operating system gives no thread.
+    /// [`crate::error::Error::System`] if the operating system gives no thread.
     pub(super) fn new(plan: Arc<Plan>, serving: Serving) -> Result<Self> {
         let Serving { cache_bytes, threads, read_ahead, read_once } = serving;
         let volumes = Volumes::new(plan);
