@@ -95,8 +95,9 @@
 //! # Invariants
 //!
 //! - **dataset**: the order is that of the relative paths' bytes, the same on every machine; study ids are unique. Only
-//!   malformed content leaves a sample out: an I/O error is fatal, because a plan must not depend on the weather. A
-//!   sample that is left out leaves its slot empty, so no other key or shard changes because of it.
+//!   malformed content, or a link that leads nowhere, leaves a sample out: an I/O error is fatal, because a plan must
+//!   not depend on the weather. A sample that is left out leaves its slot empty, so no other key or shard changes
+//!   because of it.
 //! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
@@ -118,11 +119,11 @@
 //!   more is handed on before the checksum was found right; without a checksum the source counts as changed. The last
 //!   chunk is handed on only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a
 //!   volume whose end was peeked at is checked as a whole before any of it is handed on.
-//! - **cache**: accounted bytes, fills in flight included, stay within the budget; a volume larger than that is filled
-//!   when it is alone, and not kept. One fill per key; its bytes or its error reach every waiter; errors are not kept.
-//!   A volume that a reader is in the middle of stays until it was read past, or its reader was idle while others wait:
-//!   for less time where the kernel may have given it the rest (`cache/patience.rs`).
-//!   Demands are served in order; what is read ahead gives way to them.
+//! - **cache**: accounted bytes, fills in flight and what they take beside their volumes included, stay within the
+//!   budget; a volume larger than that is filled when it is alone, and not kept. One fill per key; its bytes or its
+//!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read
+//!   past, or its reader was idle while others wait: for less time where the kernel may have given it the rest
+//!   (`cache/patience.rs`). Demands are served in order; what is read ahead gives way to them.
 //! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header
 //!   walks fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a
 //!   finished shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.

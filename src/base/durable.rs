@@ -54,7 +54,7 @@ impl PartialFile {
             Some(below) => folder.create_folder(below, beneath::FOR_ALL),
             None => Ok(folder),
         });
-        let folder = opened.map_err(|error| Error::io(&folder_path, "open the folder to write in", error))?;
+        let folder = opened.map_err(|error| Error::io(&folder_path.join(name), "create the file", error))?;
         let writer = Writer::this_process();
         let mut attempt = 0;
         let (partial, file) = loop {

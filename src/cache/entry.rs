@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::growing::{self, Growing};
-use super::region::Region;
+use super::region::{Region, capacity};
 
 /// A read that waits for bytes of a volume.
 pub trait Waiter<E>: Send + 'static {
@@ -28,9 +28,25 @@ pub(super) enum Taken<E, W> {
     Gone(Box<W>),
 }
 
+/// The memory of a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    /// The length of the volume.
+    pub(super) len: usize,
+    /// What its fill takes beside it, until it ends.
+    pub(super) scratch: usize,
+}
+
+impl Size {
+    /// What the volume counts while it is filled.
+    pub(super) fn while_filled(self) -> usize {
+        capacity(self.len).saturating_add(self.scratch)
+    }
+}
+
 /// One volume in the cache: its length, how far its fill is, and the reads that wait for it.
 pub(super) struct CacheEntry<E> {
-    len: usize,
+    size: Size,
     state: Mutex<State<E>>,
 }
 
@@ -50,14 +66,19 @@ enum Phase<E> {
 }
 
 impl<E: Clone + 'static> CacheEntry<E> {
-    /// An entry for a volume of `len` bytes whose fill has not begun.
-    pub(super) fn new(len: usize) -> Self {
-        Self { len, state: Mutex::new(State { phase: Phase::Queued, cancel: false, waiters: Vec::new() }) }
+    /// An entry for a volume whose fill has not begun.
+    pub(super) fn new(size: Size) -> Self {
+        Self { size, state: Mutex::new(State { phase: Phase::Queued, cancel: false, waiters: Vec::new() }) }
+    }
+
+    /// The memory of the volume.
+    pub(super) fn size(&self) -> Size {
+        self.size
     }
 
     /// The length of the volume in bytes.
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.size.len
     }
 
     fn lock(&self) -> MutexGuard<'_, State<E>> {

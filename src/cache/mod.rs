@@ -28,7 +28,7 @@ use memmap2::MmapMut;
 
 pub use entry::{VolumeWriter, Waiter};
 
-use entry::{CacheEntry, Taken};
+use entry::{CacheEntry, Size, Taken};
 use growing::Growing;
 use region::{MemoryOwner, Region};
 use schedule::{Schedule, Wanted, WorkerStep};
@@ -47,6 +47,10 @@ pub trait VolumeSource: Send + Sync + 'static {
 
     /// The length of a volume in bytes.
     fn len(&self, key: Key) -> usize;
+
+    /// The memory in bytes that making a volume takes beside the volume, beyond what each filling thread takes anyway.
+    /// It is counted like the volume, from the beginning of the fill to its end.
+    fn scratch(&self, key: Key) -> usize;
 
     /// Makes all bytes of a volume and publishes them through `writer`. Returns false if it stopped because
     /// [`VolumeWriter::cancelled`] was true.
@@ -147,9 +151,9 @@ impl<S: VolumeSource> Cache<S> {
         mut waiter: Box<W>,
     ) -> Poll<S::Error, W> {
         loop {
-            let len = self.shared.source.len(key);
+            let size = self.shared.size(key);
             let Wanted { entry, is_work, was_ahead } =
-                self.shared.lock().want(key, len, reader, range.len(), Instant::now());
+                self.shared.lock().want(key, size, reader, range.len(), Instant::now());
             if was_ahead {
                 self.shared.counters.ahead_hits.fetch_add(1, Ordering::Relaxed);
             }
@@ -182,7 +186,7 @@ impl<S: VolumeSource> Cache<S> {
     /// Fills `keys` ahead of `reader`, in this order, as far as the budget allows. The list replaces the one of the
     /// reader's last call; of that, only the volumes in `kept` stay wanted.
     pub fn read_ahead(&self, reader: ReaderId, keys: &[Key], kept: &[Key]) {
-        let keys: Vec<_> = keys.iter().map(|key| (*key, self.shared.source.len(*key))).collect();
+        let keys: Vec<_> = keys.iter().map(|key| (*key, self.shared.size(*key))).collect();
         self.shared.lock().read_ahead(reader, &keys, kept);
         self.shared.changed.notify_all();
     }
@@ -261,6 +265,10 @@ impl<S: VolumeSource> Shared<S> {
         lock(&self.schedule)
     }
 
+    fn size(&self, key: Key) -> Size {
+        Size { len: self.source.len(key), scratch: self.source.scratch(key) }
+    }
+
     fn work(self: Arc<Self>) {
         loop {
             match self.next() {
@@ -304,8 +312,10 @@ impl<S: VolumeSource> Shared<S> {
                 let (shared, buffer) = Growing::new(Region::new(map, entry.len(), self.clone()));
                 entry.start(shared);
                 let mut writer = VolumeWriter { entry, buffer };
-                catch_unwind(AssertUnwindSafe(|| self.source.fill(key, &mut writer)))
-                    .unwrap_or_else(|panic| Err(self.source.failure(key, FillFailure::Panic(panic_message(&*panic)))))
+                let result = catch_unwind(AssertUnwindSafe(|| self.source.fill(key, &mut writer)))
+                    .unwrap_or_else(|panic| Err(self.source.failure(key, FillFailure::Panic(panic_message(&*panic)))));
+                self.lock().budget.release(entry.size().scratch);
+                result
             }
             Err(error) => Err(self.source.failure(key, FillFailure::NoMemory(error))),
         };

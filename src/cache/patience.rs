@@ -72,6 +72,7 @@ mod tests {
 
     use memmap2::MmapMut;
 
+    use super::super::entry::Size;
     use super::super::schedule::{Schedule, WorkerStep};
     use super::*;
 
@@ -121,7 +122,7 @@ mod tests {
         /// Fills a volume of which a reader asks for so many bytes, and says how long the reader waits for room.
         fn read(&mut self, key: Key, reader: u64, bytes: usize) -> Duration {
             let begin = self.now;
-            self.schedule.want(key, LEN, Some(reader), bytes, self.now);
+            self.schedule.want(key, Size { len: LEN, scratch: 0 }, Some(reader), bytes, self.now);
             loop {
                 match self.schedule.next(self.now) {
                     WorkerStep::Wait(Some(until)) => self.now = until,

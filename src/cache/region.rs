@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut};
 
+use super::entry::Size;
 use super::growing::Memory;
 
 /// The unit in bytes that memory is counted in: a page.
@@ -67,7 +68,7 @@ impl MemoryBudget {
         Self { limit, used: 0, free: Vec::new(), leaving: Vec::new(), discarded: Vec::new() }
     }
 
-    /// The bytes of regions in use. They exceed the limit only while a single volume that is larger is held alone.
+    /// The bytes of regions in use, and what fills take beside them. They exceed the limit only while a single volume that is larger is held alone.
     pub(super) fn used(&self) -> usize {
         self.used
     }
@@ -77,10 +78,10 @@ impl MemoryBudget {
         self.limit
     }
 
-    /// Whether the fill of a volume of `len` bytes may begin now. A volume that is larger than the whole budget may be
-    /// filled when no other memory is in use.
-    pub(super) fn fits(&self, len: usize) -> bool {
-        self.used == 0 || self.used + capacity(len) <= self.limit
+    /// Whether a fill that takes `bytes` may begin now. One that takes more than the whole budget may begin when no
+    /// other memory is in use.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.used == 0 || self.used.saturating_add(bytes) <= self.limit
     }
 
     /// Whether there is free memory of a size that suits a volume of `len` bytes.
@@ -88,26 +89,32 @@ impl MemoryBudget {
         self.free.iter().any(|map| serves(map.len(), len))
     }
 
-    /// Returns memory for `len` bytes and counts it as used; the caller has asked [`Self::fits`] before.
+    /// Returns memory for a volume and counts it and what its fill takes beside it as used, the latter until
+    /// [`Self::release`]; the caller has asked [`Self::fits`] before.
     ///
     /// # Errors
     /// The error of `mmap` if the operating system has no memory left.
-    pub(super) fn take(&mut self, len: usize) -> std::io::Result<MmapMut> {
+    pub(super) fn take(&mut self, Size { len, scratch }: Size) -> std::io::Result<MmapMut> {
         let wanted = capacity(len);
-        let room = self.limit.saturating_sub(self.used).max(wanted);
+        let room = self.limit.saturating_sub(self.used.saturating_add(scratch)).max(wanted);
         let fitting = self.free.iter().enumerate().filter(|(_, map)| serves(map.len(), len) && map.len() <= room);
         let map = match fitting.min_by_key(|(_, map)| map.len()).map(|(at, _)| at) {
             Some(at) => self.free.swap_remove(at),
             None => {
-                self.trim(wanted);
+                self.trim(wanted.saturating_add(scratch));
                 let map = MmapMut::map_anon(wanted)?;
                 let _ = map.advise(Advice::HugePage); // saves page faults where the kernel grants it
                 map
             }
         };
-        self.used += map.len();
+        self.used += map.len() + scratch;
         self.trim(0);
         Ok(map)
+    }
+
+    /// Counts what a fill took beside its volume as free again.
+    pub(super) fn release(&mut self, scratch: usize) {
+        self.used -= scratch;
     }
 
     /// Notes that the memory at `address`, of a volume of `len` bytes, will be given back by [`Self::put`].
@@ -136,7 +143,7 @@ impl MemoryBudget {
     /// Unmaps free regions until `extra` more bytes keep the process within the limit.
     fn trim(&mut self, extra: usize) {
         let mut kept: usize = self.free.iter().map(|map| map.len()).sum();
-        while self.used + kept + extra > self.limit {
+        while self.used.saturating_add(kept).saturating_add(extra) > self.limit {
             let Some(map) = self.free.pop() else { break };
             kept -= map.len();
             self.discarded.push(map);

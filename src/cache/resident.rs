@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ReaderId;
-use super::entry::CacheEntry;
+use super::entry::{CacheEntry, Size};
+use super::region::capacity;
 
 /// The time after which a reader that asked for nothing may lose its volume to one that waits. A training step takes
 /// longer now and then, but then its loader has batches in store.
@@ -57,9 +58,9 @@ pub(super) struct ActiveReader {
 }
 
 impl<E: Clone + 'static> Resident<E> {
-    /// A volume of `len` bytes whose fill waits for its turn.
-    pub(super) fn queued(len: usize) -> Self {
-        let entry = Arc::new(CacheEntry::new(len));
+    /// A volume whose fill waits for its turn.
+    pub(super) fn queued(size: Size) -> Self {
+        let entry = Arc::new(CacheEntry::new(size));
         Self {
             entry,
             fill_state: FillState::Queued,
@@ -67,6 +68,15 @@ impl<E: Clone + 'static> Resident<E> {
             readers: Vec::new(),
             ahead_for: Vec::new(),
             read_past: false,
+        }
+    }
+
+    /// What the volume counts of the memory: less when its fill has ended.
+    pub(super) fn counted(&self) -> usize {
+        match self.fill_state {
+            FillState::Queued => 0,
+            FillState::Running { .. } => self.entry.size().while_filled(),
+            FillState::Full => capacity(self.entry.len()),
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
-use super::entry::CacheEntry;
+use super::entry::{CacheEntry, Size};
 use super::patience::Patience;
 use super::region::{self, MemoryBudget, capacity};
 use super::resident::{ActiveReader, FillState, Resident};
@@ -119,14 +119,15 @@ impl<E: Clone + 'static> Schedule<E> {
         let Some(resident) = self.entries.get_mut(&key) else { return WorkerStep::Wait(None) };
         resident.fill_state = FillState::Running { cancelling: false };
         let entry = resident.entry.clone();
-        let memory = self.budget.take(entry.len());
+        let memory = self.budget.take(entry.size());
         WorkerStep::Fill(key, entry, memory)
     }
 
     fn make_room(&mut self, wanted: Key, demanded: bool, now: Instant) -> Room<E> {
-        let len = self.entries[&wanted].entry.len();
-        if self.budget.fits(len) {
-            let past = self.recyclable(len, now).and_then(|key| self.give_up(key));
+        let size = self.entries[&wanted].entry.size();
+        let needed = size.while_filled();
+        if self.budget.fits(needed) {
+            let past = self.recyclable(size.len, now).and_then(|key| self.give_up(key));
             return past.map_or(Room::Fits, |entry| Room::Evicted(vec![entry]));
         }
         let mut going = self.budget.leaving();
@@ -134,16 +135,16 @@ impl<E: Clone + 'static> Schedule<E> {
             .entries
             .values()
             .filter(|r| r.fill_state == FillState::Running { cancelling: true })
-            .map(|r| capacity(r.entry.len()))
+            .map(Resident::counted)
             .sum::<usize>();
         let mut evicted = Vec::new();
         let enough = |going: usize, budget: &MemoryBudget| {
             let rest = budget.used().saturating_sub(going);
-            rest == 0 || rest + capacity(len) <= budget.limit()
+            rest == 0 || rest.saturating_add(needed) <= budget.limit()
         };
         while !enough(going, &self.budget) {
             let Some(key) = self.victim(demanded, now) else { break };
-            let size = capacity(self.entries[&key].entry.len());
+            let size = self.entries[&key].counted();
             match self.give_up(key) {
                 Some(entry) => evicted.push(entry),
                 None if self.is_cancelling(key) => {}
@@ -235,11 +236,11 @@ impl<E: Clone + 'static> Schedule<E> {
         }
     }
 
-    /// Notes that a reader asks for `bytes` of the volume `key` of `len` bytes: finds the volume, or queues its fill.
+    /// Notes that a reader asks for `bytes` of the volume `key`: finds the volume, or queues its fill.
     pub(super) fn want(
         &mut self,
         key: Key,
-        len: usize,
+        size: Size,
         reader: Option<ReaderId>,
         bytes: usize,
         now: Instant,
@@ -247,7 +248,7 @@ impl<E: Clone + 'static> Schedule<E> {
         self.uses += 1;
         let patience = reader.map(|reader| self.patience.with(reader, key));
         let is_new = !self.entries.contains_key(&key);
-        let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
+        let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(size));
         resident.last_used = self.uses;
         let expected = resident.ahead_for.len();
         resident.ahead_for.retain(|other| Some(*other) != reader);
@@ -259,7 +260,7 @@ impl<E: Clone + 'static> Schedule<E> {
         let asked = reader.zip(patience);
         let ended = asked.is_some_and(|(reader, patience)| resident.note(reader, bytes, patience, now));
         let entry = resident.entry.clone();
-        if capacity(len) > self.budget.limit() {
+        if capacity(size.len) > self.budget.limit() {
             self.retire_oversized();
         }
         let waiting_ahead = self.ahead.len();
@@ -295,18 +296,18 @@ impl<E: Clone + 'static> Schedule<E> {
         self.entries.contains_key(&key)
     }
 
-    /// Queues fills of `keys`, each with its length in bytes, ahead of `reader`; `kept` as in
+    /// Queues fills of `keys`, each with its memory, ahead of `reader`; `kept` as in
     /// [`super::Cache::read_ahead`].
-    pub(super) fn read_ahead(&mut self, reader: ReaderId, keys: &[(Key, usize)], kept: &[Key]) {
+    pub(super) fn read_ahead(&mut self, reader: ReaderId, keys: &[(Key, Size)], kept: &[Key]) {
         self.forget_ahead(reader, |key| kept.contains(&key) || keys.iter().any(|(wanted, _)| *wanted == key));
-        for &(key, len) in keys {
+        for &(key, size) in keys {
             // A volume larger than the budget would displace everything that is being read.
-            if capacity(len) > self.budget.limit() {
+            if size.while_filled() > self.budget.limit() {
                 continue;
             }
             self.uses += 1;
             let is_new = !self.entries.contains_key(&key);
-            let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(len));
+            let resident = self.entries.entry(key).or_insert_with(|| Resident::queued(size));
             let is_ahead = !resident.ahead_for.is_empty();
             if is_new || (is_ahead && !resident.ahead_for.contains(&reader)) {
                 resident.ahead_for.push(reader);

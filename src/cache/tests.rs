@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::entry::Size;
 use super::schedule::{Schedule, WorkerStep};
 use super::{Cache, FillFailure, Key, Poll, VolumeSource, VolumeWriter, Waiter};
 
 const LEN: usize = 16 * 4096;
+const SIZE: Size = Size { len: LEN, scratch: 0 };
 const CHUNK: usize = 4096;
 /// A test that waits longer has hung.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -18,6 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Volume `key` is `LEN` bytes of value `key`, in chunks; what else a fill does is up to the test.
 struct Fake<F> {
     len: usize,
+    scratch: usize,
     before_chunk: F,
 }
 
@@ -26,6 +29,10 @@ impl<F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static> VolumeSour
 
     fn len(&self, _key: Key) -> usize {
         self.len
+    }
+
+    fn scratch(&self, _key: Key) -> usize {
+        self.scratch
     }
 
     fn fill(&self, key: Key, writer: &mut VolumeWriter<'_, String>) -> Result<bool, String> {
@@ -53,7 +60,7 @@ fn cache<F>(volumes: usize, threads: usize, before_chunk: F) -> Cache<Fake<F>>
 where
     F: Fn(Key, usize) -> Result<(), String> + Send + Sync + 'static,
 {
-    Cache::new(Fake { len: LEN, before_chunk }, volumes * LEN, threads, false).unwrap()
+    Cache::new(Fake { len: LEN, scratch: 0, before_chunk }, volumes * LEN, threads, false).unwrap()
 }
 
 struct Answer(Sender<(usize, Result<Bytes, String>)>, usize);
@@ -211,20 +218,20 @@ fn an_idle_reader_gives_way_to_one_that_waits() {
 fn a_reader_that_waits_elsewhere_does_not_hold_up_the_queue() {
     let mut schedule: Schedule<String> = Schedule::new(LEN, false);
     let now = Instant::now();
-    schedule.want(2, LEN, Some(1), CHUNK, now);
+    schedule.want(2, SIZE, Some(1), CHUNK, now);
     let WorkerStep::Fill(2, entry, Ok(_)) = schedule.next(now) else { panic!("the only volume is not filled") };
     schedule.ended(2, &entry, true, now);
     // Reader 2 waits for room, which reader 1 holds in the middle of volume 2.
-    schedule.want(3, LEN, Some(2), LEN, now);
+    schedule.want(3, SIZE, Some(2), LEN, now);
     assert!(matches!(schedule.next(now), WorkerStep::Wait(Some(_))));
     // Now reader 1 waits too, behind it: nobody could go on.
-    schedule.want(1, LEN, Some(1), CHUNK, now);
+    schedule.want(1, SIZE, Some(1), CHUNK, now);
     assert!(matches!(schedule.next(now), WorkerStep::Drop(_)));
 }
 
 #[test]
 fn a_volume_larger_than_the_budget_is_served_and_not_kept() {
-    let source = Fake { len: 4 * LEN, before_chunk: |_, _| Ok(()) };
+    let source = Fake { len: 4 * LEN, scratch: 0, before_chunk: |_, _| Ok(()) };
     let cache = Cache::new(source, LEN, 2, false).unwrap();
     for key in [1, 2, 1] {
         for part in 0..4 {
@@ -342,4 +349,33 @@ fn random_traffic_keeps_every_byte_and_the_budget() {
         }
     });
     assert!(cache.counters().peak_bytes.load(Ordering::Relaxed) <= 4 * LEN as u64);
+}
+
+#[test]
+fn what_a_fill_takes_beside_its_volume_is_counted_until_it_ends() {
+    let (limit, scratch) = (4 * LEN, 2 * LEN);
+    for (scratch, most) in [(scratch, limit), (limit, limit + LEN)] {
+        let (running, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (fills, most_fills) = (running.clone(), at_once.clone());
+        let before_chunk = move |_, chunk| {
+            match chunk {
+                0 => drop(most_fills.fetch_max(fills.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst)),
+                _ if chunk == LEN / CHUNK - 1 => drop(fills.fetch_sub(1, Ordering::SeqCst)),
+                _ => std::thread::yield_now(),
+            }
+            Ok(())
+        };
+        let cache = Cache::new(Fake { len: LEN, scratch, before_chunk }, limit, 4, false).unwrap();
+        let (sender, answers) = mpsc::channel();
+        for key in 0..12 {
+            ask(&cache, key, 0..LEN, Some(key.into()), 0, &sender);
+        }
+        for _ in 0..12 {
+            answers.recv_timeout(DEADLINE).unwrap().1.unwrap();
+        }
+        assert_eq!(at_once.load(Ordering::SeqCst), 1, "two fills do not fit {limit} bytes");
+        let peak = cache.counters().peak_bytes.load(Ordering::Relaxed);
+        assert!(peak <= most as u64 && peak >= (LEN + scratch) as u64, "{peak} bytes of {most}");
+        wait_until("what the fills took is free", || cache.memory().0 <= limit);
+    }
 }

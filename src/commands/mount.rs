@@ -93,6 +93,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     // Stored shards that are plain are files already.
     let is_plain = stored.is_some() && plan.is_stored_plain();
     let set = ShardSet::new(plan, serving)?;
+    set.check_memory("--cache-size")?;
     let mut tree = Tree::new(set, about, page_cache);
     if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;

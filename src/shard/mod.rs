@@ -70,6 +70,27 @@ impl ShardSet {
         Self::new(plan, serving)
     }
 
+    /// Refuses a plan with a volume that takes more memory beside itself, while it is made, than the limit for volumes:
+    /// even alone it would exceed limit, volume and 32 MiB for each filling thread.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the study and the limit that `option` would have to set.
+    pub fn check_memory(&self, option: &str) -> Result<()> {
+        let limit = self.state.serving.cache_bytes;
+        match self.state.volumes().largest_scratch() {
+            Some((index, bytes)) if bytes > limit => {
+                let sample = &self.plan().dataset.samples[index];
+                Err(Error::Refused(format!(
+                    "{}: making the volume of {study_id} takes {bytes} bytes beside it, as its planes are large, and {option} \
+                     is {limit}: raise it to {bytes} or more, or leave the sample out with --exclude",
+                    self.plan().dataset.root.join(&sample.path).display(),
+                    study_id = sample.study_id
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Sets the number of volumes that are filled ahead of each reader from now on. Changes no byte.
     pub fn set_read_ahead(&self, volumes: usize) {
         self.state.read_ahead.store(volumes, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use crate::base::num::to_usize;
 use crate::cache::{self, FillFailure, Key};
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
-use crate::volume::{Filled, Sink, Volume};
+use crate::volume::{DECODER_SCRATCH, Filled, Sink, Volume};
 
 /// The volumes of a plan. The key of a volume is its sample's index in the data set.
 pub(super) struct Volumes {
@@ -37,6 +37,14 @@ impl Volumes {
     /// The lengths of all volumes together, in bytes.
     pub(super) fn total_len(&self) -> u64 {
         self.plan.dataset.samples.iter().map(|sample| self.plan.volume(sample).byte_len()).sum()
+    }
+
+    /// The volume that takes the most memory beside itself while it is made, beyond [`DECODER_SCRATCH`]: its sample's
+    /// index, and these bytes. `None` if no volume takes more.
+    pub(super) fn largest_scratch(&self) -> Option<(usize, u64)> {
+        let beyond = |sample| self.plan.volume(sample).scratch_bytes().saturating_sub(DECODER_SCRATCH);
+        let all = self.plan.dataset.samples.iter().map(beyond).enumerate();
+        all.filter(|(_, bytes)| *bytes > 0).max_by_key(|(_, bytes)| *bytes)
     }
 
     /// Whether a volume could not be read before.
@@ -87,6 +95,10 @@ impl cache::VolumeSource for Volumes {
 
     fn len(&self, key: Key) -> usize {
         to_usize(self.volume(key).byte_len())
+    }
+
+    fn scratch(&self, key: Key) -> usize {
+        to_usize(self.volume(key).scratch_bytes().saturating_sub(DECODER_SCRATCH))
     }
 
     fn fill(&self, key: Key, writer: &mut cache::VolumeWriter<'_, Error>) -> Result<bool> {

@@ -17,6 +17,7 @@ mod scratch;
 mod shard_file;
 mod source;
 mod spacing;
+mod steps;
 mod transpose;
 mod value_check;
 
@@ -37,6 +38,7 @@ use crate::formats::npz::{self, Array, Compression, Payload};
 use cast::{Linear, TooLarge, to_f16};
 use planes::PlaneSteps;
 use planned_file::{FileState, PlannedFile};
+pub use scratch::DECODER_SCRATCH;
 use scratch::{CHUNK_LEN, Scratch, VoxelBuffer};
 use transpose::{BlockSize, PlaneBlock};
 
@@ -81,34 +83,6 @@ impl NpzVolume<'_> {
         self.recipe.shape(self.array.shape())
     }
 
-    /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
-    fn planes(&self) -> Option<PlaneSteps> {
-        let header = &self.array.header;
-        if self.recipe.keeps_places() {
-            return None;
-        }
-        match self.recipe {
-            Recipe::Stored => None,
-            Recipe::Rescaled { slope, intercept, axes } => {
-                let (clip, shape) = ([f64::NEG_INFINITY, f64::INFINITY], self.shape());
-                let (slope, intercept, axes) = (*slope, *intercept, *axes);
-                let steps = Preprocess {
-                    slope,
-                    intercept,
-                    clip,
-                    resampled: shape,
-                    is_resampled: false,
-                    divisor: 1.0,
-                    shape,
-                    pad_value: 0.0,
-                    axes,
-                };
-                Some(PlaneSteps::new(header, &steps))
-            }
-            Recipe::Preprocessed(steps) => Some(PlaneSteps::new(header, steps)),
-        }
-    }
-
     /// The length of the volume in bytes, known without reading a voxel.
     pub fn byte_len(&self) -> u64 {
         self.shape().iter().product::<u64>() * VOXEL
@@ -127,16 +101,9 @@ impl NpzVolume<'_> {
         }
         let verify_first = verify_first || state == FileState::CtimeDiffers;
         let filled = Scratch::with(&self.path, |scratch| {
-            let payload = Payload::open(&self.path, &file, self.array, &mut scratch.inflater)?;
-            if let Some(planes) = self.planes() {
-                return planes.fill(self, &file, payload, &mut scratch.buffer, sink, verify_first);
-            }
-            let in_order = !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1;
-            if in_order {
-                self.fill_in_order(&file, payload, &mut scratch.chunk, sink, verify_first)
-            } else {
-                self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.buffer, sink)
-            }
+            let filled = self.fill_with(scratch, &file, sink, verify_first);
+            scratch.buffer.give_back();
+            filled
         });
         if matches!(filled, Ok(FillEnd::Cancelled)) {
             return Ok(Filled::Cancelled);
@@ -152,6 +119,24 @@ impl NpzVolume<'_> {
             return Ok(Filled::Complete);
         }
         Ok(Filled::Cancelled)
+    }
+
+    fn fill_with(
+        &self,
+        scratch: &mut Scratch,
+        file: &File,
+        sink: &mut impl Sink,
+        verify_first: bool,
+    ) -> Result<FillEnd> {
+        let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater)?;
+        match self.steps() {
+            Some(steps) => {
+                let planes = PlaneSteps::new(&self.array.header, &steps);
+                planes.fill(self, file, payload, &mut scratch.buffer, sink, verify_first)
+            }
+            None if self.is_in_order() => self.fill_in_order(file, payload, &mut scratch.chunk, sink, verify_first),
+            None => self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.buffer, sink),
+        }
     }
 
     /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating

@@ -13,7 +13,8 @@ use super::cast::{Linear, TooLarge, from_f32, widen};
 use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
 use super::scratch::{CHUNK_LEN, VoxelBuffer};
-use super::{FillEnd, NpzVolume, Sink};
+use super::transpose::BlockSize;
+use super::{FillEnd, NpzVolume, Sink, VOXEL};
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
@@ -40,20 +41,23 @@ impl PlaneSteps {
         let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
         let axis =
             |at: usize| (Axis::new(to_usize(source[at]), to_usize(steps.resampled[at]), to_usize(steps.shape[at])), at);
-        let axes = match (steps.axes, header.fortran_order) {
-            (Axes::Hwd, false) => [HEIGHT, WIDTH, DEPTH],
-            (Axes::Hwd, true) => [DEPTH, WIDTH, HEIGHT],
-            (Axes::Dhw, false) => [DEPTH, HEIGHT, WIDTH],
-            (Axes::Dhw, true) => [WIDTH, HEIGHT, DEPTH],
-        };
         #[expect(clippy::cast_possible_truncation, reason = "the steps are done in f32")]
         Self {
             linear: Linear { slope: steps.slope, intercept: steps.intercept },
             clip: steps.clip.map(|hu| hu as f32),
             divisor: steps.divisor as f32,
             pad: f16::from_f64(steps.pad_value),
-            axes: axes.map(axis),
+            axes: in_memory(steps.axes, header.fortran_order).map(axis),
         }
+    }
+
+    /// The memory in bytes that [`Self::fill`] takes for an array with this header, beside the volume.
+    pub(super) fn scratch_bytes(header: &ArrayHeader, steps: &Preprocess) -> u64 {
+        let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
+        let [slow, middle, fast] = in_memory(steps.axes, header.fortran_order);
+        let size = |at: usize| AxisSize::planned(source[at], steps.resampled[at], steps.shape[at]);
+        let block = if slow == DEPTH { BlockSize::new(steps.shape).scratch_len() as u64 * VOXEL } else { 0 };
+        block + Lengths::new(size(middle), size(fast), header.element.size()).in_bytes()
     }
 
     /// Makes all bytes of the volume in `sink`. The last plane is not published, and with `verify_first` nothing is:
@@ -170,6 +174,64 @@ impl PlaneSteps {
     }
 }
 
+/// The axes of an array, from the slowest in memory to the fastest, by their numbers in the volume.
+fn in_memory(axes: Axes, fortran_order: bool) -> [usize; 3] {
+    match (axes, fortran_order) {
+        (Axes::Hwd, false) => [HEIGHT, WIDTH, DEPTH],
+        (Axes::Hwd, true) => [DEPTH, WIDTH, HEIGHT],
+        (Axes::Dhw, false) => [DEPTH, HEIGHT, WIDTH],
+        (Axes::Dhw, true) => [WIDTH, HEIGHT, DEPTH],
+    }
+}
+
+/// The numbers of voxels along an axis.
+struct AxisSize {
+    /// In the array.
+    source: usize,
+    /// In the array, of those that have a weight.
+    window: usize,
+    /// In the volume, without padding.
+    result: usize,
+}
+
+impl AxisSize {
+    /// The sizes for an [`Axis`] of these arguments, without its voxels; the window is never smaller than its own.
+    fn planned(source: u64, resampled: u64, len: u64) -> Self {
+        let result = resampled.min(len);
+        // The neighbours of each voxel are within two of its place in the array.
+        let window = source.saturating_mul(result).div_ceil(resampled.max(1)).saturating_add(2).min(source);
+        Self { source: to_usize(source), window: to_usize(window), result: to_usize(result) }
+    }
+
+    /// The sizes of an axis.
+    fn of(axis: &Axis) -> Self {
+        Self { source: axis.source, window: axis.window().count(), result: axis.neighbours.len() }
+    }
+}
+
+/// The lengths of a [`PlaneReader`]'s buffers: bytes of the array, and else numbers of values.
+struct Lengths {
+    bytes: usize,
+    row: usize,
+    rows: usize,
+    plane: usize,
+}
+
+impl Lengths {
+    /// The lengths for the two faster axes; an element of the array has `element` bytes.
+    fn new(middle: AxisSize, fast: AxisSize, element: usize) -> Self {
+        let row_bytes = fast.source * element;
+        let bytes = row_bytes * (CHUNK_LEN / row_bytes.max(1)).clamp(1, middle.source.max(1));
+        let (rows, plane) = (middle.window * fast.result, middle.result * fast.result);
+        Self { bytes, row: fast.source, rows, plane }
+    }
+
+    fn in_bytes(&self) -> u64 {
+        let values = self.row + self.rows + 3 * self.plane;
+        (self.bytes + values * size_of::<f32>() + self.plane * size_of::<f16>()) as u64
+    }
+}
+
 /// A reader of the array's planes in order; it keeps the two between which the volume's next plane is interpolated.
 struct PlaneReader<'a> {
     planes: &'a PlaneSteps,
@@ -180,7 +242,7 @@ struct PlaneReader<'a> {
     /// Array bytes of some rows.
     bytes: Vec<u8>,
     row: Vec<f32>,
-    /// Rows of one plane, resampled along the fastest axis.
+    /// Rows of one plane that have a weight, resampled along the fastest axis.
     rows: Vec<f32>,
     /// The last two resampled planes: the one before the last, and the last.
     pair: [Vec<f32>; 2],
@@ -209,17 +271,16 @@ impl<'a> PlaneReader<'a> {
     /// There is no memory for the planes.
     fn new(planes: &'a PlaneSteps, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self> {
         let [_, (middle, _), (fast, _)] = &planes.axes;
-        let row_bytes = fast.source * volume.array.header.element.size();
-        let rows = (CHUNK_LEN / row_bytes).clamp(1, middle.source);
-        let plane = middle.neighbours.len() * fast.neighbours.len();
+        let element = volume.array.header.element.size();
+        let Lengths { bytes, row, rows, plane } = Lengths::new(AxisSize::of(middle), AxisSize::of(fast), element);
         Ok(Self {
             planes,
             volume,
             payload,
             next: 0,
-            bytes: zeros(row_bytes * rows)?,
-            row: zeros(fast.source)?,
-            rows: zeros(middle.source * fast.neighbours.len())?,
+            bytes: zeros(bytes)?,
+            row: zeros(row)?,
+            rows: zeros(rows)?,
             pair: [zeros(plane)?, zeros(plane)?],
             between: zeros(plane)?,
             result: zeros(plane)?,
@@ -279,6 +340,7 @@ impl<'a> PlaneReader<'a> {
                 }
                 widen(header.element, header.big_endian, bytes, self.planes.linear, &mut self.row);
                 self.row.iter_mut().for_each(|x| *x = x.clamp(low, high));
+                let row = row - window.start();
                 along(&self.row, &fast.neighbours, &mut self.rows[row * columns..(row + 1) * columns]);
             }
             at += count;
@@ -286,7 +348,7 @@ impl<'a> PlaneReader<'a> {
         self.pair.swap(0, 1);
         let out = self.pair[1].chunks_exact_mut(columns.max(1));
         for (out, voxel) in out.zip(&middle.neighbours) {
-            between(*voxel, |at| &self.rows[at * columns..(at + 1) * columns], out);
+            between(*voxel, |at| &self.rows[(at - window.start()) * columns..][..columns], out);
         }
         self.next += 1;
         Ok(())
@@ -301,5 +363,28 @@ impl<'a> PlaneReader<'a> {
             self.skip_plane()?;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_axis_takes_more_rows_than_are_counted_and_few_less() {
+        let sizes = [1, 2, 3, 7, 64, 500, 1001];
+        for (source, resampled, len) in sizes
+            .iter()
+            .flat_map(|s| sizes.iter().map(move |r| (s, r)))
+            .flat_map(|(s, r)| sizes.iter().map(move |l| (*s, *r, *l)))
+        {
+            let (made, planned) = (
+                AxisSize::of(&Axis::new(source, resampled, len)),
+                AxisSize::planned(source as u64, resampled as u64, len as u64),
+            );
+            assert_eq!((made.source, made.result), (planned.source, planned.result));
+            let fits = made.window <= planned.window && planned.window <= made.window + 4 + source.div_ceil(resampled);
+            assert!(fits, "{source} {resampled} {len}: {} rows, {} counted", made.window, planned.window);
+        }
     }
 }

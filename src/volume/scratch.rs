@@ -7,12 +7,17 @@ use std::path::Path;
 use half::f16;
 use memmap2::{Advice, MmapMut};
 
+use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::{BLOCK, Decoder};
 use crate::formats::inflate::Inflater;
 
 /// The source bytes that are unpacked, checked and cast at a time: chunk, window and result together stay in L2.
 pub(super) const CHUNK_LEN: usize = 128 * 1024;
+
+/// The memory in bytes that a decoding thread may take for planes and their transposition, and keep, whatever the limit
+/// for volumes is: 32 MiB, and the gaps between planes. What a volume takes beyond it is counted as the volume is.
+pub const DECODER_SCRATCH: u64 = (32 << 20) + (64 << 10);
 
 /// The buffers of a decoding thread. Page-aligned, because the kernel copies into a buffer at a page offset of 8 to 24
 /// five times slower.
@@ -61,6 +66,14 @@ impl VoxelBuffer {
             self.0 = Some(map);
         }
         Ok(self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map)))
+    }
+}
+
+impl VoxelBuffer {
+    /// Gives memory back that only a volume with unusually large planes needs: a thread keeps [`DECODER_SCRATCH`] bytes.
+    pub(super) fn give_back(&mut self) {
+        let most = to_usize(DECODER_SCRATCH);
+        self.0.take_if(|map| map.len() > most);
     }
 }
 

@@ -21,6 +21,14 @@ impl Volume<'_> {
         }
     }
 
+    /// The memory in bytes that [`Self::fill`] takes beside the volume, without what is the same for all volumes.
+    pub fn scratch_bytes(&self) -> u64 {
+        match self {
+            Self::Npz(volume) => volume.scratch_bytes(),
+            Self::Shard(_) => 0, // block by block, which all have one size
+        }
+    }
+
     /// Writes all bytes of the volume to `sink`, as [`NpzVolume::fill`] or [`ShardVolume::fill`] does.
     ///
     /// # Errors

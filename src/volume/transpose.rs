@@ -12,7 +12,8 @@ use crate::base::num::to_usize;
 
 /// Planes that are collected before they are written out: 32 voxels of float16 are one cache line of the result.
 const PLANES: usize = 32;
-/// The size of what is collected is bounded so that a decoder's scratch memory is: 1024² planes come 16 at a time.
+/// The size of what is collected is bounded so that a decoder's scratch memory is: 1024² planes come 16 at a time. A
+/// single plane may be larger.
 const MAX_BYTES: usize = 32 << 20;
 /// Voxels between two planes beyond their size. Planes of 2^n bytes would otherwise compete for the same few sets of
 /// L1 and L2 in the strided reads below.
