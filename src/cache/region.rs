@@ -68,7 +68,8 @@ impl MemoryBudget {
         Self { limit, used: 0, free: Vec::new(), leaving: Vec::new(), discarded: Vec::new() }
     }
 
-    /// The bytes of regions in use, and what fills take beside them. They exceed the limit only while a single volume that is larger is held alone.
+    /// The bytes of regions in use, and what fills take beside them. They exceed the limit only while a single volume
+    /// that takes more is filled or held alone.
     pub(super) fn used(&self) -> usize {
         self.used
     }

@@ -81,8 +81,8 @@ impl ShardSet {
             Some((index, bytes)) if bytes > limit => {
                 let sample = &self.plan().dataset.samples[index];
                 Err(Error::Refused(format!(
-                    "{}: making the volume of {study_id} takes {bytes} bytes beside it, as its planes are large, and {option} \
-                     is {limit}: raise it to {bytes} or more, or leave the sample out with --exclude",
+                    "{}: making the volume of {study_id} takes {bytes} bytes beside it, as its planes are large, and \
+                     {option} is {limit}: raise it to {bytes} or more, or leave the sample out with --exclude",
                     self.plan().dataset.root.join(&sample.path).display(),
                     study_id = sample.study_id
                 )))

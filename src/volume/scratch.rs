@@ -70,7 +70,8 @@ impl VoxelBuffer {
 }
 
 impl VoxelBuffer {
-    /// Gives memory back that only a volume with unusually large planes needs: a thread keeps [`DECODER_SCRATCH`] bytes.
+    /// Gives memory back that only a volume with unusually large planes needs: a thread keeps [`DECODER_SCRATCH`]
+    /// bytes.
     pub(super) fn give_back(&mut self) {
         let most = to_usize(DECODER_SCRATCH);
         self.0.take_if(|map| map.len() > most);
