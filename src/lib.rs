@@ -153,11 +153,11 @@
 //! - **terminal**: one file writes to standard output and standard error (`commands/terminal.rs`). What cannot be
 //!   written to standard error changes nothing; a result that cannot be written to standard output is an error, after
 //!   the work is safe.
-//! - **names** of files, columns and studies are shown by [`error::shown`], on one line; what still gets to the terminal
-//!   is escaped there.
+//! - **names** of files, columns and studies are shown by [`error::shown`], on one line; what still gets to the
+//!   terminal is escaped there.
 //! - **limits**: `base/parallel.rs` alone starts threads, by calls that can fail; buffers whose size the data choose
-//!   are had by calls that can fail ([`base::memory`]). Lack of memory, threads, descriptors or room is no damage, and its
-//!   message names the limit ([`error`], [`base::limits`]).
+//!   are had by calls that can fail ([`base::memory`]). Lack of memory, threads, descriptors or room is no damage, and
+//!   its message names the limit ([`error`], [`base::limits`]).
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
 //!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
 //!   (processor instructions, each beside a portable definition that the tests compare with), and one system call in

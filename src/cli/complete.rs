@@ -19,7 +19,7 @@ const NEVER: [&str; 9] = ["delete", "yes", "force", "help", "version", "dataset"
 pub struct Completed {
     /// All arguments, in an order that the parser takes.
     pub args: Vec<OsString>,
-    /// Those that were added.
+    /// The arguments that were added.
     pub added: Vec<OsString>,
 }
 

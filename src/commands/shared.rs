@@ -29,8 +29,8 @@ pub(super) const LISTED: usize = 20;
 /// Plans a data set, or the finished `shards`, and prints warnings.
 ///
 /// # Errors
-/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can be
-/// made.
+/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can
+/// be made.
 pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
     check_values(args, make_plan_unchecked(args, shards)?)
 }

@@ -1,7 +1,8 @@
 //! The one way to standard output and standard error; nothing else in the program writes there, besides the log and the
 //! progress bar, which ignore what goes wrong.
 //!
-//! A result goes to standard output ([`print()`]): a script relies on it, so that it is an error if it cannot be written.
+//! A result goes to standard output ([`print()`]): a script relies on it, so that it is an error if it cannot be
+//! written.
 //! Messages and progress go to standard error ([`say`]): nobody may be there to read them, and that changes nothing.
 
 use std::fmt::Display;

@@ -3,7 +3,7 @@
 
 use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::Dataset;
-use crate::error::{Result, shown};
+use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::values::{Found, ValueGroup, groups};
 use crate::volume::{Kind, KindOptions, Values, check_values};
@@ -19,13 +19,17 @@ pub(super) struct ValueProblem {
 /// Looks at the first values of some volumes of a data set.
 ///
 /// # Errors
-/// [`crate::error::Error::Io`] if a volume cannot be read.
+/// [`Error::Io`] if a volume cannot be read, for another reason than its disk.
 pub(super) fn look(dataset: &Dataset, asked: &KindOptions) -> Result<Vec<ValueGroup>> {
     groups(&dataset.samples, asked.rescale, |chosen| {
         try_map(chosen, available_cores(), |sample| match sample.study() {
             Some(study) => {
                 let path = dataset.root.join(&sample.path);
-                check_values(&path, &study.array, study.dialect, study.meta.geometry())
+                match check_values(&path, &study.array, study.dialect, study.meta.geometry()) {
+                    // As for a damaged volume: whoever reads all of it says which study it is.
+                    Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Ok(Values::Unclear),
+                    values => values,
+                }
             }
             None => Ok(Values::Unclear),
         })

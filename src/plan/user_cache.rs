@@ -33,8 +33,8 @@ struct CachedPlan {
 
 impl Plan {
     /// The plan of a data set: from the user's cache folder if no input has changed since it was written there, else a
-    /// new one, which is written there. Without [`Config::scan_cache`] always a new one. `look` says what the values of a
-    /// new plan's volumes show.
+    /// new one, which is written there. Without [`Config::scan_cache`] always a new one. `look` says what the values of
+    /// a new plan's volumes show.
     ///
     /// # Errors
     /// As [`Dataset::scan`] and [`Plan::new`], and the errors of `look`.

@@ -1,4 +1,5 @@
-//! What the first values of a data set's volumes show: whether the metadata table's slope and intercept make HU of them.
+//! What the first values of a data set's volumes show: whether the metadata table's slope and intercept make HU of
+//! them.
 //!
 //! Volumes of equal slope and intercept come from one way of exporting them, so that they are one group, of which a few
 //! volumes are looked at. Readers follow the group's verdict, which the manifest has: no byte of a shard depends on it.
@@ -29,11 +30,11 @@ pub struct ValueGroup {
     pub volumes: usize,
     /// The number of volumes that were looked at; 0 where the user said what makes HU of the values.
     pub looked_at: usize,
-    /// Those that hold HU, which the table would shift.
+    /// The volumes that hold HU, which the table would shift.
     pub already_hu: Found,
-    /// Those that hold stored values, of which the table makes HU.
+    /// The volumes that hold stored values, of which the table makes HU.
     pub stored: Found,
-    /// Those that are not HU / 1000, although their array's name and type say so.
+    /// The volumes that are not HU / 1000, although their array's name and type say so.
     pub not_normalized: Found,
     /// What makes HU of the group's values: the table, nothing, or the slope and intercept that the user gave.
     pub rescale: Rescale,

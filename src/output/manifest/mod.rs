@@ -264,7 +264,8 @@ pub fn render_view(plan: &Plan, view: View) -> Vec<u8> {
     Manifest::of_view(plan, view, Part::WHOLE, file).render()
 }
 
-/// What the values of a plan's volumes show. JSON has no NaN: volumes without a slope are nothing that a reader rescales.
+/// What the values of a plan's volumes show. JSON has no NaN, and volumes without a slope are nothing that a reader
+/// rescales.
 fn value_groups(plan: &Plan) -> Option<Vec<ValueGroup>> {
     let mut groups = plan.values.clone()?;
     groups.retain(|group| group.rescale_slope.is_finite() && group.rescale_intercept.is_finite());
