@@ -54,7 +54,7 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     }
     let patience = if args.force { FORCED } else { PATIENCE };
     if !is_dead && !processes::wait_for_exit(pid, patience) {
-        let killed = args.force && processes::kill_daemon(pid) && processes::wait_for_exit(pid, FORCED);
+        let killed = args.force && processes::kill_daemon(pid, &entry.device) && processes::wait_for_exit(pid, FORCED);
         let state = if killed { "did not end and was killed" } else { "has not ended yet" };
         say(format_args!(
             "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"

@@ -226,12 +226,11 @@ pub fn abort(entry: &MountEntry) -> std::io::Result<()> {
         return Ok(()); // root may
     }
     // Without its last reader, /dev/fuse is closed, unless a thread of the daemon cannot be ended.
-    let pid = entry.daemon().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
-    let pid = pid.ok_or(std::io::ErrorKind::NotFound)?;
-    match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
-        Err(rustix::io::Errno::SRCH) => Ok(()),
-        result => Ok(result?),
+    let pid = entry.daemon().filter(|pid| processes::is_daemon(*pid, &entry.device));
+    if pid.is_some_and(|pid| !processes::kill_daemon(pid, &entry.device) && processes::is_daemon(pid, &entry.device)) {
+        return Err(std::io::ErrorKind::PermissionDenied.into());
     }
+    Ok(())
 }
 
 /// Whether the daemon of a mount of this program is gone, so that the kernel answers ENOTCONN. The mount is asked only
@@ -242,10 +241,9 @@ pub fn is_dead(entry: &MountEntry) -> bool {
     // The kernel keeps names, attributes and lists of files, and answers from what it keeps whether the daemon is there
     // or not. It keeps no answer to this question.
     let not_connected = move || rustix::fs::statvfs(path).is_err_and(|error| error == rustix::io::Errno::NOTCONN);
-    // A container that is started again gives its processes the numbers that they had, so this one may have that of the
-    // daemon that was killed.
-    let is_daemon = |pid| pid != std::process::id() && processes::is_daemon(pid);
-    !entry.daemon().is_some_and(is_daemon) && within(ANSWER, not_connected).ok().flatten().unwrap_or(false)
+    // A container that is started again gives its processes the numbers that they had.
+    !entry.daemon().is_some_and(|pid| processes::is_daemon(pid, &entry.device))
+        && within(ANSWER, not_connected).ok().flatten().unwrap_or(false)
 }
 
 /// Runs `ask`, which may never return, in a thread, and returns its answer; `None` if there is none after `limit`.

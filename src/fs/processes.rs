@@ -73,14 +73,30 @@ pub fn is_running(pid: u32) -> bool {
     })
 }
 
-/// Whether a process runs and has the name of a daemon: the kernel may have given its number to another program.
-pub fn is_daemon(pid: u32) -> bool {
-    is_running(pid) && name(pid) == PROGRAM
+/// Whether a process runs and is the daemon of a mount with this device number ("major:minor"): the kernel may have
+/// given its number to another program, or to the daemon of another mount.
+pub fn is_daemon(pid: u32, device: &str) -> bool {
+    is_running(pid) && name(pid) == PROGRAM && serves(pid, device) != Some(false)
 }
 
-/// Kills a daemon that does not end; false if the process is no daemon, or if this user may not kill it.
-pub fn kill_daemon(pid: u32) -> bool {
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| is_daemon(pid));
+/// Whether a process has the FUSE connection of a device open; `None` if this user or this kernel does not tell.
+fn serves(pid: u32, device: &str) -> Option<bool> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let is_fuse = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|opened| opened.ends_with("fuse"));
+    let connections = fs::read_dir(process.join("fd")).ok()?.flatten().filter(is_fuse).map(|entry| {
+        let info = fs::read_to_string(process.join("fdinfo").join(entry.file_name())).ok()?;
+        Some(info.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?.trim().to_owned())
+    });
+    // The major number of file systems without a disk is 0.
+    let wanted = device.strip_prefix("0:")?;
+    let found: Option<Vec<String>> = connections.collect();
+    Some(found?.iter().any(|connection| connection == wanted))
+}
+
+/// Kills a daemon that does not end; false if the process is not the daemon of a mount with this device number, or if
+/// this user may not kill it.
+pub fn kill_daemon(pid: u32, device: &str) -> bool {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| is_daemon(pid, device));
     process.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import (
@@ -225,6 +226,38 @@ def test_a_dead_mount_of_a_process_with_the_same_number(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n1\n" in done.stdout, "the second daemon has another number"
     assert digest(right / "shard-000000.tar") in done.stdout
+
+
+@needs_root
+def test_the_daemon_of_another_mount_with_the_number_of_a_dead_one(
+    program: Program, small: Dataset, base: Path, right: Path, tmp_path: Path
+) -> None:
+    """It is not taken for the dead one's, and is never killed for it."""
+    (tmp_path / "other").mkdir()
+    script = """set -e
+    program=$1; point=$2; other=$3; shift 3
+    "$program" mount "$@" "$point"
+    daemon=$(sed -n "s|^ctwds-fs:\\([0-9]*\\) $point .*|\\1|p" /proc/mounts)
+    kill -KILL $daemon
+    while [ -e /proc/$daemon ]; do read -t 0.01 || true; done
+    echo $((daemon - 2)) > /proc/sys/kernel/ns_last_pid
+    "$program" mount "$@" "$other"
+    grep -c "^ctwds-fs:$daemon $other " /proc/mounts
+    grep -q "^fuse_connection:" /proc/$daemon/fdinfo/* || exit 77
+    if "$program" status "$point"; then exit 9; fi
+    "$program" unmount --force "$point"
+    sha256sum < "$other/shard-000000.tar"
+    "$program" unmount "$other"
+    """
+    isolated = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "bash", "-c", script, "bash", program.path]
+    line = [*isolated, base / "mount", tmp_path / "other", *small.flags(), *SMALL_FLAGS, "--log-file", base / "log"]
+    pipes: dict[str, Any] = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(list(map(str, line)), timeout=DEADLINE, check=False, **pipes)
+    if done.returncode == 77:
+        pytest.skip("this kernel does not tell which mount a process serves")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\n1\n" in done.stdout, "the second daemon has another number"
+    assert "is gone" in done.stderr and digest(right / "shard-000000.tar") in done.stdout
 
 
 def test_a_stopped_daemon(program: Program, begin: Begin, right: Path) -> None:
