@@ -4,6 +4,7 @@ had looked at their mount, or stopped, and mount tables with names that are no t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -35,10 +36,13 @@ Begin = Callable[..., Path]
 
 @pytest.fixture
 def begin(program: Program, small: Dataset, base: Path) -> Begin:
-    """Mounts the data set and returns the mountpoint; what a test leaves there is ended after it."""
+    """Mounts the data set and returns the mountpoint; what a test leaves there is ended after it. Each mount has a log
+    of its own, as an earlier one may go on elsewhere."""
+    count = itertools.count()
 
     def mount(*flags: object) -> Path:
-        program.run("mount", *small.flags(), *SMALL_FLAGS, "--log-file", base / "log", *flags, base / "mount")
+        log = base / f"log-{next(count)}"
+        program.run("mount", *small.flags(), *SMALL_FLAGS, "--log-file", log, *flags, base / "mount")
         return base / "mount"
 
     return mount
