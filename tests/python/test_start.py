@@ -35,8 +35,8 @@ def tables(dataset: Dataset) -> list[Path]:
 
 
 def planned(program: Program, dataset: Dataset, *flags: object) -> list[str]:
-    """The studies that are left out."""
-    plan = json.loads(program.run("plan", *dataset.flags(), "--json", *flags).stdout)
+    """The studies that are left out. With `--rescale`, a new plan has nothing to look at in the values."""
+    plan = json.loads(program.run("plan", *dataset.flags(), "--rescale", "table", "--json", *flags).stdout)
     return [left_out["study_id"] for left_out in plan["left_out"]]
 
 
