@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::growing::{self, Growing};
-use super::region::{Region, capacity};
+use super::region::{Region, Size};
 
 /// A read that waits for bytes of a volume.
 pub trait Waiter<E>: Send + 'static {
@@ -26,22 +26,6 @@ pub(super) enum Taken<E, W> {
     Parked,
     /// The fill was cancelled before this read asked: the key must be looked up again.
     Gone(Box<W>),
-}
-
-/// The memory of a volume, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    /// The length of the volume.
-    pub(super) len: usize,
-    /// What its fill takes beside it, until it ends.
-    pub(super) scratch: usize,
-}
-
-impl Size {
-    /// What the volume counts while it is filled.
-    pub(super) fn while_filled(self) -> usize {
-        capacity(self.len).saturating_add(self.scratch)
-    }
 }
 
 /// One volume in the cache: its length, how far its fill is, and the reads that wait for it.

@@ -28,8 +28,9 @@ use memmap2::MmapMut;
 
 pub use entry::{VolumeWriter, Waiter};
 
-use entry::{CacheEntry, Size, Taken};
+use entry::{CacheEntry, Taken};
 use growing::Growing;
+use region::Size;
 use region::{MemoryOwner, Region};
 use schedule::{Schedule, Wanted, WorkerStep};
 

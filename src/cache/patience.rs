@@ -72,7 +72,7 @@ mod tests {
 
     use memmap2::MmapMut;
 
-    use super::super::entry::Size;
+    use super::super::region::Size;
     use super::super::schedule::{Schedule, WorkerStep};
     use super::*;
 

@@ -5,8 +5,23 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut};
 
-use super::entry::Size;
 use super::growing::Memory;
+
+/// The memory of a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    /// The length of the volume.
+    pub(super) len: usize,
+    /// The memory that the fill takes beside the volume, until it ends.
+    pub(super) scratch: usize,
+}
+
+impl Size {
+    /// What the volume counts while it is filled.
+    pub(super) fn while_filled(self) -> usize {
+        capacity(self.len).saturating_add(self.scratch)
+    }
+}
 
 /// The unit in bytes that memory is counted in: a page.
 const PAGE: usize = 4096;

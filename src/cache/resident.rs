@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ReaderId;
-use super::entry::{CacheEntry, Size};
+use super::entry::CacheEntry;
+use super::region::Size;
 use super::region::capacity;
 
 /// The time after which a reader that asked for nothing may lose its volume to one that waits. A training step takes

@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
-use super::entry::{CacheEntry, Size};
+use super::entry::CacheEntry;
 use super::patience::Patience;
+use super::region::Size;
 use super::region::{self, MemoryBudget, capacity};
 use super::resident::{ActiveReader, FillState, Resident};
 use super::{Key, ReaderId, Task};

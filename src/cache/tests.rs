@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::entry::Size;
+use super::region::Size;
 use super::schedule::{Schedule, WorkerStep};
 use super::{Cache, FillFailure, Key, Poll, VolumeSource, VolumeWriter, Waiter};
 

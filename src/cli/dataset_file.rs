@@ -103,11 +103,11 @@ impl Key {
 pub(super) struct Flag<'a> {
     /// The flag with its dashes; empty for an argument that is known by its place.
     pub(super) name: &'a str,
-    /// Whether it has a value.
+    /// Whether the flag has a value.
     pub(super) takes_value: bool,
-    /// Whether it may be given several times.
+    /// Whether the flag may be given several times.
     pub(super) is_repeatable: bool,
-    /// Whether its value is a path.
+    /// Whether the value is a path.
     pub(super) is_path: bool,
 }
 

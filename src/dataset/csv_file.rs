@@ -6,7 +6,7 @@ use std::path::Path;
 
 use csv::{Reader, ReaderBuilder, StringRecord};
 
-use super::encoded;
+use super::encoded::{self, line_ends};
 use crate::error::{Error, Result};
 
 /// The bytes that stand between fields: a comma, and what other programs write.
@@ -125,14 +125,6 @@ impl Records<'_> {
         }
         at
     }
-}
-
-/// The number of line ends: `\n`, `\r\n`, or a single `\r`.
-pub(super) fn line_ends(bytes: &[u8]) -> u64 {
-    let count = |end: u8| bytes.iter().filter(|byte| **byte == end).count();
-    let returns = count(b'\r');
-    let pairs = if returns == 0 { 0 } else { bytes.windows(2).filter(|pair| *pair == b"\r\n").count() };
-    (count(b'\n') + returns - pairs) as u64
 }
 
 /// The place of the quote that is not closed at the end of the bytes, which begin with a record; `None` if all are.

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::csv_file::line_ends;
 use crate::error::{Error, Result};
 
 /// The first bytes of a gzip file.
@@ -90,4 +89,12 @@ fn of_utf16(path: &Path, bytes: &[u8], is_big_endian: bool) -> Result<String> {
         Ok(text) if rest.is_empty() => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
         _ => Err(Error::table(path, "damaged text in UTF-16; save it as UTF-8")),
     }
+}
+
+/// The number of line ends: `\n`, `\r\n`, or a single `\r`.
+pub(super) fn line_ends(bytes: &[u8]) -> u64 {
+    let count = |end: u8| bytes.iter().filter(|byte| **byte == end).count();
+    let returns = count(b'\r');
+    let pairs = if returns == 0 { 0 } else { bytes.windows(2).filter(|pair| *pair == b"\r\n").count() };
+    (count(b'\n') + returns - pairs) as u64
 }

@@ -116,9 +116,9 @@ impl Table {
 
 /// The columns to read of a table.
 pub(crate) enum Wanted<'a> {
-    /// Those of these names, in this order.
+    /// The columns of these names, in this order.
     Named(&'a [String]),
-    /// Those that are classes; all but the ids, if the list is empty.
+    /// The columns that are classes; all but the ids, if the list is empty.
     Classes(&'a [ClassColumns]),
 }
 
