@@ -96,8 +96,8 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     let tree = Arc::new(tree);
     let watched = Arc::downgrade(&tree);
     let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
-    let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn).map_err(failed)?;
-    wait_for_threads(&session.guard).map_err(failed)?;
+    let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn);
+    let session = session.and_then(wait_for_threads).map_err(failed)?;
     let own = OwnMount::find(path)?; // while fuser still ends the mount if that fails
     let notifier = session.notifier();
     let served = keep_from_unmounting(session)?;
@@ -145,14 +145,18 @@ fn keep_from_unmounting(mut session: BackgroundSession) -> Result<JoinHandle<io:
 /// notices.
 ///
 /// # Errors
-/// The operating system's reason why it gives no thread.
-fn wait_for_threads(session: &JoinHandle<io::Result<()>>) -> io::Result<()> {
+/// The reason why the session has ended already: mostly that the operating system gives no thread. The mount is then
+/// ended.
+fn wait_for_threads(session: BackgroundSession) -> io::Result<BackgroundSession> {
     let deadline = Instant::now() + THREADS_START;
-    while Instant::now() < deadline && !session.is_finished() && !has_threads() {
+    while Instant::now() < deadline && !session.guard.is_finished() && !has_threads() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Fuser keeps the reason until the session is joined, and only a thread that was refused ends one that early.
-    if session.is_finished() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    if !session.guard.is_finished() {
+        return Ok(session);
+    }
+    let ended = || io::Error::new(ErrorKind::NotConnected, "it was ended from outside as soon as it was made");
+    Err(session.join().err().unwrap_or_else(ended))
 }
 
 /// Whether all threads that read requests are there.
@@ -202,6 +206,7 @@ fn mount_error(path: &Path, allow_other: bool, error: io::Error) -> Error {
         _ if allow_other && text.contains("user_allow_other") => {
             "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
+        ErrorKind::NotConnected => "mount here",
         _ if text.contains("fusermount") || is_no_descriptor(&error) => "mount here",
         ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
         ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
