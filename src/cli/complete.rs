@@ -12,7 +12,8 @@ use super::{Cli, DatasetArgs, with_dashes};
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 9] = ["delete", "yes", "force", "help", "version", "dataset", "command", "json", "rescan"];
+const NEVER: [&str; 10] =
+    ["delete", "yes", "force", "clean", "help", "version", "dataset", "command", "json", "rescan"];
 
 /// The arguments of a command, and which of them were added.
 #[derive(Debug)]

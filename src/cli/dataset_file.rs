@@ -1,5 +1,6 @@
 //! `ctwds.toml`: the flags of a data set in a file, one key for each, and where it is found.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,14 +64,10 @@ impl DatasetFile {
         });
         let mut keys: Vec<Key> = keys.collect::<Result<_>>()?;
         keys.sort_by_key(|key| key.line);
-        match keys
-            .iter()
-            .zip(keys.iter().skip(1))
-            .find(|(_, later)| keys.iter().filter(|key| key.name == later.name).count() > 1)
-        {
-            Some((_, twice)) => {
-                Err(Error::malformed(path, format!("line {}: '{}' is there twice", twice.line, twice.name)))
-            }
+        // TOML itself refuses a key twice, but takes data-folder and data_folder for two.
+        let mut seen = HashSet::new();
+        match keys.iter().find(|key| !seen.insert(&key.name)) {
+            Some(twice) => Err(Error::malformed(path, format!("line {}: '{}' is there twice", twice.line, twice.name))),
             None => Ok(Self { path: path.to_owned(), keys }),
         }
     }

@@ -36,8 +36,10 @@ pub(super) fn look(dataset: &Dataset, asked: &KindOptions) -> Result<Vec<ValueGr
     })
 }
 
-/// What the volumes of a plan show that contradicts what they are taken for in a kind.
+/// What the volumes of a plan show that contradicts what they are taken for in a kind. Of finished shards it is decided
+/// already, and no flag could decide it again.
 pub(super) fn problem(plan: &Plan, asked: &KindOptions) -> Option<ValueProblem> {
+    plan.dataset.samples.first()?.study()?;
     let groups = plan.values.as_deref()?;
     let is_stored = asked.kind == Kind::Stored;
     if let Some(group) = groups.iter().find(|group| group.is_mixed()) {

@@ -102,6 +102,13 @@ def test_it_is_found_only_where_no_flag_names_a_data_set(program: Program, data:
     removal = environment(CTWDS_DELETE="1", CTWDS_YES="1")
     program.run(*named, env=removal)
     assert len(list(data.folder.rglob("*.npz"))) == 4, "no variable asks for it"
+    unfinished = out / "shard-000000.tar.elsewhere-77-1-0.partial"
+    unfinished.touch()
+    again = ["materialize", *data.flags(), "--output-dir", out]
+    program.run(*again, env=environment(CTWDS_CLEAN="1"))
+    assert unfinished.exists(), "nor for this"
+    program.run(*again, "--clean")
+    assert not unfinished.exists()
     file = write(tmp_path / "delete.toml", data, "delete = true")
     assert "no key 'delete'" in program.refuses("reclaim", "--shards", out, "--dataset", file)
 

@@ -132,6 +132,7 @@ def test_stored_hu_is_not_shifted_by_any_reader(program: Program, tmp_path: Path
     assert_same(volumes_of(from_shards(out)), right)
     with program.mounted(dataset) as point:
         assert_same(volumes_of(from_shards(point)), right)
+    assert program.run("plan", "--shards", out).stderr == "", "it is decided, and --rescale is no flag there"
     with program.mounted(Stored(out)) as point:
         assert groups(point) == groups(out)
         assert_same(volumes_of(from_shards(point)), right)
