@@ -160,8 +160,8 @@
 //!   its message names the limit ([`error`], [`base::limits`]).
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
 //!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
-//!   (processor instructions, each beside a portable definition that the tests compare with), and one system call in
-//!   `commands/daemon.rs`.
+//!   (processor instructions, each beside a portable definition that the tests compare with), one system call in
+//!   `commands/daemon.rs`, and one parameter of the C library's allocator in `base/limits.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
 //! knows the tar or JSON dialect, besides `verify`, on purpose.

@@ -72,6 +72,7 @@ fn run_arguments(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
 /// The limits leave too little to work with, or signals cannot be handled.
 fn prepare() -> Result<()> {
     limits::check_address_space()?;
+    limits::share_one_heap();
     let failed = |error| Error::system("handle signals", error);
     // A file that may not grow (`ulimit -f`) is then an error of the write. A handler, unlike ignoring the signal, is
     // not inherited by the command of `run`.

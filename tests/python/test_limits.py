@@ -42,11 +42,12 @@ class Limit:
 
 
 MIB = 1 << 20
+FLOOR = 256  # MiB of address space with which every command does its work, where the volumes are small
 LIMITS = {
     "ulimit -v": Limit(
         ("ulimit -v", "memory allocation"),
         resource.RLIMIT_AS,
-        tuple(mib * MIB for mib in (24, 128, 255, 256, 290, 400)),
+        tuple(mib * MIB for mib in (24, 128, 255, FLOOR, 260, 270, 280, 290, 320, 400)),
     ),
     "ulimit -n": Limit(("ulimit -n",), resource.RLIMIT_NOFILE, (4, 5, 6, 7, 8, 9, 10, 12, 16)),
     "ulimit -f": Limit(("ulimit -f",), resource.RLIMIT_FSIZE, (0, 1000, 100_000, 3_000_000)),
@@ -64,8 +65,8 @@ def check(
     command: Command,
     names: tuple[str, ...],
     **options: object,
-) -> None:
-    """Run a command under a limit, and check how it ends."""
+) -> int:
+    """Run a command under a limit, and check how it ends; return its exit code."""
     command.run_before(program, place)
     arguments = [str(program.path), *map(str, command.arguments(place))]
     done = subprocess.run(
@@ -85,6 +86,7 @@ def check(
     except AssertionError as error:
         error.add_note(f"exit code {done.returncode}: {' '.join(arguments)}\n{said}")
         raise
+    return done.returncode
 
 
 def clean(place: Place) -> None:
@@ -106,7 +108,8 @@ def test_limits_of_a_process(program: Program, place: Place, limit: str, name: s
     """Address space, descriptors, size of files: from far too little to nearly enough."""
     set_to, command = LIMITS[limit], LIMITED[name]
     for value in set_to.values:
-        check(program, place, command, set_to.names, preexec_fn=set_to.set(value))
+        code = check(program, place, command, set_to.names, preexec_fn=set_to.set(value))
+        assert limit != "ulimit -v" or value < FLOOR * MIB or code == command.code, "it is enough"
         clean(place)
 
 
@@ -122,7 +125,7 @@ def test_a_volume_that_is_larger_than_the_address_space(
     listed.parent.mkdir()
     flags = ["--quarantine", listed] if command != "materialize" else ["--output-dir", listed.parent]
     done = program.run(
-        *command.split(), *data.flags(), *flags, check=False, preexec_fn=LIMITS["ulimit -v"].set(290 * MIB)
+        *command.split(), *data.flags(), *flags, check=False, preexec_fn=LIMITS["ulimit -v"].set(FLOOR * MIB)
     )
     assert done.returncode == (1 if command == "materialize" else UNCHECKED)
     assert "ulimit -v" in done.stdout + done.stderr and "--on-error" not in done.stderr
