@@ -25,6 +25,7 @@
 //! | fill | making the bytes of one volume, once, for all its readers, by a filling thread ("decoder" for users) |
 //! | waist | the one function that makes shard bytes for every caller ([`shard::ShardSet`]) |
 //! | part | the shards that one run makes of an output folder: all, or one of several parts (`--partition`) |
+//! | group, split | studies of one patient; studies for training, validation or test (`plan --split-by`) |
 //! | journal | lines that say which shards of a part are finished, each durable before the next; `reclaim` has one |
 //! | manifest | the file that says what all shards of a folder hold; written after all shards and indexes |
 //!
@@ -86,11 +87,11 @@
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
-//!   list); `bench` (a temporary folder); `run` (the folders of `--at`); a mount's log (`commands/log_file.rs`); the
-//!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
-//!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
-//!   for the disk. Nothing is ever written into a data folder, or through a mount. Kernel settings are in
-//!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
+//!   list); `bench` (a temporary folder); `plan --split-by` (its lists); `run` (the folders of `--at`); a mount's log
+//!   (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists
+//!   appear whole, by [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place,
+//!   without waiting for the disk. Nothing is ever written into a data folder, or through a mount. Kernel settings are
+//!   in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!

@@ -12,8 +12,21 @@ use super::{Cli, DatasetArgs, with_dashes};
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 10] =
-    ["delete", "yes", "force", "clean", "help", "version", "dataset", "command", "json", "rescan"];
+const NEVER: [&str; 13] = [
+    "delete",
+    "yes",
+    "force",
+    "clean",
+    "help",
+    "version",
+    "dataset",
+    "command",
+    "json",
+    "rescan",
+    "split_by",
+    "split_dir",
+    "seed",
+];
 
 /// The arguments of a command, and which of them were added.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod reclaim;
 mod run;
 mod shared;
 mod sources;
+mod split;
 mod status;
 mod terminal;
 mod unmount;

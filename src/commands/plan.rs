@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
 use super::terminal::{print_exactly, say};
-use super::{classes, estimate, value_check};
+use super::{classes, estimate, split, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Result, shown, shown_lines};
@@ -25,12 +25,16 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
         say(format_args!("ctwds-fs: warning: {}{until}", problem.message));
     }
     let report = args.estimate.estimate.then(|| estimate::measure(&plan, &kind, &args.estimate)).transpose()?;
+    let splits = split::run(args, &plan)?;
+    if args.json {
+        splits.lines().for_each(|line| say(format_args!("ctwds-fs: {line}")));
+    }
     let output = match (&report, args.json) {
         (Some(report), true) => report.json()?,
         (None, true) => manifest::render(&plan, |_| None),
         (report, false) => {
             let estimate = report.as_ref().map_or_else(String::new, estimate::EstimateReport::text);
-            shown_lines(&(describe(&plan, &kind) + &estimate)).into_owned().into_bytes()
+            shown_lines(&(describe(&plan, &kind) + &estimate + &splits)).into_owned().into_bytes()
         }
     };
     print_exactly(&output, "print the plan")?;

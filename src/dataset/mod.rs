@@ -15,6 +15,7 @@ mod inputs;
 mod inspect;
 mod join;
 mod matched;
+mod other_column;
 pub mod quarantine;
 mod roles;
 mod scan;
@@ -27,7 +28,8 @@ use std::path::{Path, PathBuf};
 pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
 pub use inputs::Inputs;
-pub use select::{Selected, Selection};
+pub use other_column::other_column;
+pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
 
 use crate::base::file_id::FileId;

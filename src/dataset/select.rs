@@ -10,7 +10,7 @@ use super::Config;
 use super::condition::Condition;
 use super::csv_file::CsvFile;
 use super::matched::Matched;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// Columns of a table that name studies, in the order of preference.
 const COLUMNS: [&str; 2] = ["study_id", "VolumeName"];
@@ -114,6 +114,28 @@ impl Selection {
 
 const READ: &str = "read the list of studies";
 
+/// The text of a list of studies that [`Selection::studies`] reads: a table with the column `study_id`.
+///
+/// # Errors
+/// [`Error::Refused`] if a list cannot have one of the ids.
+pub fn list_of_studies(studies: &[&str]) -> Result<String> {
+    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+    for field in [COLUMNS[0]].iter().chain(studies) {
+        let is_read_otherwise = field.starts_with('#') || field.trim() != *field || without_ending(field) != *field;
+        if is_read_otherwise {
+            return Err(Error::Refused(format!("no list can have the study '{}'; rename its file", shown(field))));
+        }
+        writer.write_record([field]).map_err(|error| Error::Internal(error.to_string()))?;
+    }
+    let text = writer.into_inner().map_err(|error| Error::Internal(error.to_string()))?;
+    String::from_utf8(text).map_err(|error| Error::Internal(error.to_string()))
+}
+
+/// A field of a list without the ending of a file's name.
+fn without_ending(field: &str) -> &str {
+    [".nii.gz", ".npz"].iter().find_map(|ending| field.strip_suffix(ending)).unwrap_or(field)
+}
+
 /// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are
 /// comments.
 fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
@@ -141,7 +163,7 @@ fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
                 return Err(Error::table(file, reason));
             }
         };
-        let study = [".nii.gz", ".npz"].iter().find_map(|ending| field.strip_suffix(ending)).unwrap_or(field);
+        let study = without_ending(field);
         if !study.is_empty() && !study.starts_with('#') {
             studies.insert(study.to_owned());
         }

@@ -10,6 +10,7 @@
 //! | [`members`] | what the members of a sample are called, and what the small ones hold |
 //! | `views` | which shards a shuffled epoch has |
 //! | [`shuffle`] | in which order a shuffled epoch has the samples |
+//! | [`split`] | which studies are for training, and which for validation and test |
 //! | `digests`, `digest_text` | what the bytes depend on |
 //! | [`values`] | what the first values of some volumes showed |
 //! | `user_cache` | whether an earlier run made the same plan |
@@ -20,6 +21,7 @@ mod digests;
 pub mod layout;
 pub mod members;
 pub mod shuffle;
+pub mod split;
 mod user_cache;
 pub mod values;
 mod views;
