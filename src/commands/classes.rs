@@ -1,4 +1,4 @@
-//! The classes of a plan: how many samples are positive, and which values are neither 0 nor 1.
+//! The classes of a plan: how many samples are positive, missing and uncertain, and which have other values.
 
 use crate::error::shown;
 use crate::plan::Plan;
@@ -8,12 +8,16 @@ struct Class<'a> {
     name: &'a str,
     /// The number of samples whose label is 1.
     positive: usize,
-    /// The labels that are neither 0 nor 1.
+    /// The number of samples whose label is missing (NaN).
+    missing: usize,
+    /// The number of samples whose label is -1: uncertain, as CheXpert and others write it.
+    uncertain: usize,
+    /// The labels that are none of these, and not 0.
     others: Vec<f32>,
 }
 
 /// A list of all classes with their counts of positive samples, behind a warning if values are neither 0 nor 1. The
-/// list is empty for shards on disk, whose labels are not read.
+/// list is empty for shards on disk, whose labels are not read. -1 stands for uncertain.
 pub(super) fn describe(plan: &Plan) -> String {
     let classes = classes(plan);
     if classes.is_empty() {
@@ -23,8 +27,7 @@ pub(super) fn describe(plan: &Plan) -> String {
     let mut text = warning(&classes).map_or_else(String::new, |warning| format!("Warning      {warning}\n"));
     text.push_str(&format!("Positives    of {samples} samples, by class\n"));
     for class in classes {
-        let others = class.others().map_or_else(String::new, |others| format!(" ({others})"));
-        text.push_str(&format!("  {:9}  {}{others}\n", class.positive, shown(class.name)));
+        text.push_str(&format!("  {:9}  {}{}\n", class.positive, shown(class.name), class.besides()));
     }
     text
 }
@@ -34,7 +37,7 @@ fn warning(classes: &[Class<'_>]) -> Option<String> {
     let found: Vec<_> = classes.iter().filter_map(|class| Some((class.name, class.others()?))).collect();
     let (name, others) = found.first()?;
     Some(format!(
-        "{} of {} classes have values other than 0 and 1 (for example '{name}': {others}); remove columns that are no \
+        "{} of {} classes have values other than 0, 1 and -1 (for example '{name}': {others}); remove columns that are no \
          classes from the label table",
         found.len(),
         classes.len(),
@@ -43,6 +46,14 @@ fn warning(classes: &[Class<'_>]) -> Option<String> {
 }
 
 impl Class<'_> {
+    /// The counts of the samples that are neither positive nor negative, in parentheses; nothing where there is none.
+    fn besides(&self) -> String {
+        let count = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+        let counts = [count(self.missing, "missing"), count(self.uncertain, "uncertain"), self.others()];
+        let counts: Vec<String> = counts.into_iter().flatten().collect();
+        if counts.is_empty() { String::new() } else { format!(" ({})", counts.join(", ")) }
+    }
+
     /// The number and the range of the other values, in words; `None` if there are none.
     fn others(&self) -> Option<String> {
         let lowest = self.others.iter().copied().reduce(f32::min)?;
@@ -59,10 +70,16 @@ fn classes(plan: &Plan) -> Vec<Class<'_>> {
     }
     let names = plan.dataset.label_names.iter().enumerate();
     names
-        .map(|(at, name)| Class {
-            name,
-            positive: rows.iter().filter(|labels| labels[at] == 1.0).count(),
-            others: rows.iter().map(|labels| labels[at]).filter(|label| *label != 0.0 && *label != 1.0).collect(),
+        .map(|(at, name)| {
+            let labels = || rows.iter().map(|labels| labels[at]);
+            let is_other = |label: &f32| !label.is_nan() && ![0.0, 1.0, -1.0].contains(label);
+            Class {
+                name,
+                positive: labels().filter(|label| *label == 1.0).count(),
+                missing: labels().filter(|label| label.is_nan()).count(),
+                uncertain: labels().filter(|label| *label == -1.0).count(),
+                others: labels().filter(is_other).collect(),
+            }
         })
         .collect()
 }

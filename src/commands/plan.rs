@@ -1,5 +1,6 @@
 //! `ctwds-fs plan`: shows what would be built.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -16,6 +17,9 @@ use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
+
+/// The number of volumes that stand for all of one reason.
+const NAMED: usize = 3;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
@@ -74,10 +78,12 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     }
     text.push_str(&classes::describe(plan));
     kinds(&mut text, plan, asked);
-    let left_out = dataset.left_out.iter().map(|left_out| format!("{}: {}", left_out.path, left_out.reason));
-    list(&mut text, "Left out (their slots stay empty)", left_out);
-    let unmatched = dataset.unmatched.iter().map(|(study, tables)| format!("{study}: not in {tables}"));
-    list(&mut text, "Not in all three tables (others close up)", unmatched);
+    let left_out = dataset.left_out.iter().map(|left_out| (&*left_out.path, &*left_out.reason));
+    by_reason(&mut text, "Left out (their slots stay empty)", left_out);
+    let unmatched: Vec<_> =
+        dataset.unmatched.iter().map(|(study, tables)| (&**study, format!("not in {tables}"))).collect();
+    let unmatched = unmatched.iter().map(|(study, reason)| (*study, &**reason));
+    by_reason(&mut text, "Not in all three tables (others close up)", unmatched);
     if let Some(nearest) = &dataset.nearest {
         text.push_str(&format!("  ({})\n", shown(nearest)));
     }
@@ -152,12 +158,21 @@ fn recipe_in_words(recipe: &Recipe) -> Option<String> {
     }
 }
 
-/// Adds a list with a title, if there is anything in it.
-fn list(text: &mut String, title: &str, lines: impl ExactSizeIterator<Item = String>) {
-    let count = lines.len();
+/// Adds a list with a title, if there is anything in it: names with their reasons, those of one reason together, the
+/// most frequent reason first.
+fn by_reason<'a>(text: &mut String, title: &str, names: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
+    let count = names.len();
     if count == 0 {
         return;
     }
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    names.for_each(|(name, reason)| reasons.entry(reason).or_default().push(name));
+    let mut reasons: Vec<(&str, Vec<&str>)> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, names)| Reverse(names.len())); // stable: else by the reasons' text
+    let lines = reasons.iter().map(|(reason, names)| match names[..] {
+        [name] => format!("{name}: {reason}"),
+        _ => format!("{} volumes: {reason} (for example {})", names.len(), names[..names.len().min(NAMED)].join(", ")),
+    });
     text.push_str(&format!("\n{title}: {count}\n"));
     text.push_str(&shared::cut(lines));
 }

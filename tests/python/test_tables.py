@@ -18,7 +18,7 @@ from ctreport_webdataset import LoaderError
 from harness import Program
 from loading import from_npz
 from make_dataset import Dataset
-from small_datasets import write_csv, write_dataset
+from small_datasets import noise_dataset, write_csv, write_dataset
 
 TABLES = ("reports", "meta", "labels")
 SOUND = np.arange(24, dtype="f4").reshape(2, 3, 4)
@@ -270,14 +270,39 @@ def test_classes_and_their_positives(program: Program, data: Dataset) -> None:
     said = program.run("plan", *data.flags())
     for name, positive in zip(names, flags.sum(0), strict=True):
         assert f"  {positive:9}  {name}\n" in said.stdout, said.stdout
-    assert "other than 0 and 1" not in said.stdout
+    assert "have values other than" not in said.stdout
+    rows[1][3], rows[2][3], rows[1][4] = "-1", "", "nan"
+    write_csv(data.labels, rows)
+    said = program.run("plan", *data.flags(), "--missing-label", "nan")
+    positive = [sum(row[n] == "1" for row in rows[1:]) for n in range(31)]
+    assert f"  {positive[3]:9}  class 2 (1 missing, 1 uncertain)\n" in said.stdout, "-1 is kept, and counted"
+    assert f"  {positive[4]:9}  class 3 (1 missing)\n" in said.stdout and "have values other than" not in said.stdout
+    rows[1][3], rows[2][3], rows[1][4] = "0", "0", "0"
     rows[1][8], rows[2][8] = "7", "0.5"
     write_csv(data.labels, rows)
     said = program.run("plan", *data.flags())
     assert (
-        "1 of 30 classes have values other than 0 and 1 (for example 'class 7': 2 values from 0.5 to 7)" in said.stdout
+        "1 of 30 classes have values other than 0, 1 and -1 (for example 'class 7': 2 values from 0.5 to 7)"
+        in said.stdout
     )
     assert "  class 7 (2 values from 0.5 to 7)\n" in said.stdout
+
+
+def test_left_out_by_reason(program: Program, tmp_path: Path) -> None:
+    """The most frequent first, with three names; one alone keeps its name in front."""
+    data = noise_dataset(tmp_path, 9, (2, 3, 4))
+    (data.folder / "v00.npz").write_bytes(b"")
+    header, *rows = data.meta.read_text().splitlines()
+    rows = [row if int(row[1:3]) < 4 else ",".join([*row.split(",")[:-1], ""]) for row in rows]
+    data.meta.write_text("\n".join([header, *rows]) + "\n")
+    data.reports.write_text("".join(line for line in data.reports.open() if not line.startswith(("v01", "v02"))))
+    said = program.run("plan", *data.flags()).stdout
+    left_out, unmatched = said[said.index("\nLeft out") :].strip().split("\n\n")
+    title, first, second = left_out.splitlines()
+    assert title.endswith(": 6") and "no ZSpacing" in first
+    assert first.startswith("  5 volumes: ") and first.endswith("(for example v04.npz, v05.npz, v06.npz)"), first
+    assert second.startswith("  v00.npz: not a readable zip file")
+    assert "  2 volumes: not in reports (for example v01, v02)\n" in unmatched + "\n"
 
 
 @pytest.mark.parametrize("label", ["1e39", "-1e39", "3.4028236e38", "1e999", "nan", "inf", "", "1_0", "0x1", "often"])
