@@ -16,6 +16,7 @@ shards or NPZ files hold instead of volumes, as float32, and the volumes are emp
 
 Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
 steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
+The JSON tells the dtype as well (`volume_dtype`), and of `uint8` the values that 0 and 255 stand for (`volume_window`).
 
 HU. Some data sets hold HU already, which slope and intercept of their table would shift. By default (`rescale="auto"`)
 the verdict of `manifest.json` decides, which ctwds-fs finds by looking at some volumes; where there is none, and for
@@ -226,6 +227,8 @@ class Steps:
             volume = self._normalized(array, meta, unit.rescale)
         elif unit.dialect == "done":
             volume = torch.from_numpy(array).permute(2, 0, 1)
+            if meta.get("volume_dtype") in ("int16", "uint8"):  # HU, which floats hold divided
+                volume = volume.float().div_(1000)
         else:
             volume = torch.from_numpy(array.astype(np.float32))
             volume = (
@@ -277,7 +280,7 @@ class Steps:
         if array.ndim != 3:
             raise LoaderError(f"its volume has the shape {array.shape}; is it an embedding (use_embedding)?")
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
-        self.apply(array, meta, unit, volume)
+        self.apply(values_of(array, meta), meta, unit, volume)
         return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
 
 
@@ -418,6 +421,14 @@ class Buffer:
         return self._memory[:size]
 
 
+def values_of(voxels: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[Any]:
+    """The values that voxels stand for: those of `uint8` are places in a window, which the JSON names."""
+    if (window := meta.get("volume_window")) is None:
+        return voxels
+    low, high = (float(bound) for bound in window)
+    return (low + np.arange(256) * ((high - low) / 255)).astype(np.float32)[voxels]
+
+
 def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     """`.bin`: little-endian, C order, shape and type in the JSON."""
     return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
@@ -455,34 +466,51 @@ def seek_table(member: memoryview) -> NDArray[Any]:
     if magic != 0x8F92EAB1 or start < 0 or member[start : start + 8] != struct.pack("<II", 0x184D2A5E, count * 12 + 9):
         raise ValueError("it does not end with a seek table")
     table = np.frombuffer(member, "<u4", count * 3, start + 8).reshape(count, 3).astype(np.int64)
-    if descriptor != 0x80 or table[:, 0].sum() != start or (table[:, 0] < 9).any() or (table[:, 1] % 2).any():
+    if descriptor != 0x80 or table[:, 0].sum() != start or (table[:, 0] < 9).any():
         raise ValueError("its seek table is not that of its blocks, or has no checksums")
     return table
 
 
-def unpack(member: memoryview, table: NDArray[Any], out: memoryview) -> None:
-    """Fill `out` with the plain member: each block has first all low bytes of the 16-bit values, then the high ones."""
+def unpack(member: memoryview, table: NDArray[Any], width: int, out: memoryview) -> None:
+    """Fill `out` with the plain member, whose values have `width` bytes: each block has first the lowest bytes of all
+    its values, then the next higher ones."""
     zstd = zstd_module()
-    values = np.frombuffer(out, "<u2")
+    if (table[:, 1] % width).any():
+        raise ValueError("a block of it does not hold whole values")
+    values = np.frombuffer(out, np.uint8).reshape(-1, width)
     at = done = 0
     for number, (packed, plain, checksum) in enumerate(table.tolist()):
-        frame, block = member[at : at + packed], values[done : done + plain // 2]
+        frame, block = member[at : at + packed], values[done : done + plain // width]
         if not frame[4] & 4 or int.from_bytes(frame[-4:], "little") != checksum:
             raise ValueError(f"block {number}: it has not the checksum that the seek table says")
         try:
-            halves = np.frombuffer(zstd.decompress(frame), np.uint8)
+            planes = np.frombuffer(zstd.decompress(frame), np.uint8)
         except zstd.ZstdError as error:
             raise ValueError(f"block {number}: {error}") from error
-        if len(halves) != plain:
-            raise ValueError(f"block {number}: it holds {len(halves)} bytes, the seek table says {plain}")
-        block[:] = halves[plain // 2 :]
-        block <<= 8
-        block |= halves[: plain // 2]
-        at, done = at + packed, done + plain // 2
+        if len(planes) != plain:
+            raise ValueError(f"block {number}: it holds {len(planes)} bytes, the seek table says {plain}")
+        if width == 2:  # five times as fast as byte by byte
+            pairs = block.view("<u2")[:, 0]
+            pairs[:] = planes[plain // 2 :]
+            pairs <<= 8
+            pairs |= planes[: plain // 2]
+        else:
+            block[:] = planes.reshape(width, -1).T
+        at, done = at + packed, done + plain // width
 
 
-# What a compressed voxel member's suffix ends with.
-PACKED = ".shuffle.zst"
+# What a compressed voxel member's suffix ends with, and the bytes of a value of it.
+PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4}
+
+
+def plain_suffix(suffix: str) -> tuple[str, int | None]:
+    """The suffix without what compression added, and the bytes of a value; none of a plain member."""
+    for end, width in PACKED.items():
+        if suffix.endswith(end):
+            return suffix.removesuffix(end), width
+    return suffix, None
+
+
 # What makes an array of a voxel member, by its suffix: the one place for new encodings.
 VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], NDArray[Any]]] = {
     "bin": raw_voxels,
@@ -583,7 +611,7 @@ class RawSample:
         """Ask, where a volume looks as if it had been resampled before: no scanner makes volumes of the very shape that
         they are cropped to, and none measures between -1 and 1 only. A look at every 16th voxel of each axis takes
         1 ms."""
-        few = np.abs(self.voxels[::16, ::16, ::16]) if self.voxels.ndim == 3 else np.zeros(1)
+        few = np.abs(values_of(self.voxels[::16, ::16, ::16], self.meta)) if self.voxels.ndim == 3 else np.zeros(1)
         if tuple(shape) == SHAPE == self.voxels.shape:
             looks, likely = f"have the shape {SHAPE}", "hu"
         elif kind == "stored" and 0 < few.max() <= 1:
@@ -695,7 +723,7 @@ class ShardReader:
             name, size = found
             key, _, suffix = name.partition(".")
             room = -(-size // BLOCK) * BLOCK + BLOCK
-            buffer = (self._pool.pop() if self._pool else Buffer()) if suffix.removesuffix(PACKED) in VOXELS else None
+            buffer = (self._pool.pop() if self._pool else Buffer()) if plain_suffix(suffix)[0] in VOXELS else None
             view = buffer.view(room) if buffer else memoryview(bytearray(room))
             try:
                 self._read(view, offset + BLOCK, name)
@@ -724,13 +752,13 @@ class ShardReader:
         complain(failure, self._on_error, f"; {rest}")
         return start
 
-    def _unpack(self, packed: memoryview) -> tuple[memoryview, Buffer]:
+    def _unpack(self, packed: memoryview, width: int) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
         view = buffer.view(int(table[:, 1].sum()))
         try:
-            unpack(packed, table, view)
+            unpack(packed, table, width, view)
         except ValueError:
             self._pool.append(buffer)
             raise
@@ -742,10 +770,11 @@ class ShardReader:
             for member in members:
                 if isinstance(member.payload, LoaderError):
                     raise member.payload
-                if (plain := member.suffix.removesuffix(PACKED)) in VOXELS:
-                    if plain != member.suffix:
+                plain, width = plain_suffix(member.suffix)
+                if plain in VOXELS:
+                    if width is not None:
                         before = member.buffer
-                        member.payload, member.buffer = self._unpack(member.payload)
+                        member.payload, member.buffer = self._unpack(member.payload, width)
                         self._pool.extend([before] if before else [])
                     parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:
@@ -850,7 +879,7 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
             if key not in (None, name.partition(".")[0]):
                 break
             key, _, suffix = name.partition(".")
-            found[suffix] = file.read(min(size, LOOK // 2 + BLOCK))
+            found[suffix] = file.read(min(size, LOOK + BLOCK))
             offset += BLOCK + -(-size // BLOCK) * BLOCK
             file.seek(offset)
     meta = json.loads(next(found[suffix] for suffix in ("json", "meta.json") if suffix in found))
@@ -858,7 +887,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     if "volume.npy" in found:
         np.lib.format.read_magic(begin)
         np.lib.format.read_array_header_1_0(begin)
-    return meta, np.frombuffer(begin.read(LOOK // 2), "<f2")
+    dtype = np.dtype(meta["volume_dtype"]).newbyteorder("<")
+    return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)
 
 
 # --------------------------------------------------------------------------------------------------- epochs and loaders
@@ -1235,7 +1265,10 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             return Unit(dialect, self.steps.rescale)
         if raw.recorded and pair in raw.recorded.rescale:
             return Unit(dialect, raw.recorded.rescale[pair])
-        if pair not in self._decided and look_at(raw.voxels.reshape(-1)[: LOOK // 4], pair) == "hu":
+        if (
+            pair not in self._decided
+            and look_at(values_of(raw.voxels.reshape(-1)[: LOOK // 4], raw.meta), pair) == "hu"
+        ):
             return Unit(dialect, "none")
         return Unit(dialect, self._decided.get(pair, "table"))
 

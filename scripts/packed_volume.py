@@ -1,7 +1,8 @@
 """Reads the volume's member of a compressed shard (`.bin.shuffle.zst`, `.volume.npy.shuffle.zst`) as plain bytes.
 
 The member is in the zstd seekable format: frames, each with its checksum, and a table of their sizes at the end. The
-content of a frame is shuffled: the low bytes of its 16-bit values, then the high ones.
+content of a frame is shuffled: the lowest bytes of all its values, then the next higher ones. Values of 16 bits are
+`shuffle`; those of 8 and 32 bits have names of their own (`.bin.shuffle1.zst`, `.bin.shuffle4.zst`).
 """
 
 from __future__ import annotations
@@ -36,21 +37,26 @@ def seek_table(member: bytes | bytearray | memoryview) -> NDArray[Any]:
     return table[:, :2].astype(np.int64)
 
 
-def unpack(member: bytes | memoryview, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """The plain member as `uint8`, in `out` if that is given: for `.bin`, `.view("<f2").reshape(volume_shape)` are the
-    voxels. Raises ValueError or zstd.ZstdError if any frame is damaged."""
+def unpack(member: bytes | memoryview, out: NDArray[Any] | None = None, width: int = 2) -> NDArray[Any]:
+    """The plain member as `uint8`, in `out` if that is given: for `.bin`, `.view(volume_dtype).reshape(volume_shape)`
+    are the voxels, of `width` bytes. Raises ValueError or zstd.ZstdError if any frame is damaged."""
     member, table = memoryview(member), seek_table(member)
-    if (table[:, 1] % 2).any():
-        raise ValueError("a frame holds half a value")
-    values = np.empty(int(table[:, 1].sum()) // 2, "<u2") if out is None else out.view("<u2")
+    if (table[:, 1] % width).any():
+        raise ValueError("a frame holds a part of a value")
+    plain_bytes = np.empty(int(table[:, 1].sum()), np.uint8) if out is None else out
+    values = plain_bytes.reshape(-1, width)
     packed_end = plain_end = 0
     for packed, plain in table:
-        low_high = np.frombuffer(zstd.decompress(member[packed_end : packed_end + packed]), np.uint8)
-        if low_high.size != plain:
+        planes = np.frombuffer(zstd.decompress(member[packed_end : packed_end + packed]), np.uint8)
+        if planes.size != plain:
             raise ValueError("a frame is not as long as the seek table says")
-        block = values[plain_end : plain_end + plain // 2]
-        block[:] = low_high[plain // 2 :]
-        block <<= 8
-        block |= low_high[: plain // 2]
-        packed_end, plain_end = packed_end + packed, plain_end + plain // 2
-    return values.view(np.uint8)
+        block = values[plain_end : plain_end + plain // width]
+        if width == 2:  # five times as fast as byte by byte
+            pairs = block.view("<u2")[:, 0]
+            pairs[:] = planes[plain // 2 :]
+            pairs <<= 8
+            pairs |= planes[: plain // 2]
+        else:
+            block[:] = planes.reshape(width, -1).T
+        packed_end, plain_end = packed_end + packed, plain_end + plain // width
+    return plain_bytes

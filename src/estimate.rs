@@ -52,7 +52,8 @@ pub struct Estimate {
     /// The bytes that the arrays of all volumes would take as float32.
     pub f32_bytes: u64,
     /// The bytes of the members of all plain volumes; known without reading one.
-    pub f16_bytes: u64,
+    #[serde(rename = "f16_bytes")] // the name that version 0.1 gave it in --json
+    pub plain_bytes: u64,
     /// The estimates for plain volumes and for each codec.
     pub codecs: Vec<CodecEstimate>,
 }
@@ -75,9 +76,9 @@ pub struct CodecEstimate {
     pub saved_of_npz: f64,
     /// The percentage of the arrays' bytes as float32 that is saved.
     pub saved_of_f32: f64,
-    /// The speed of making volumes from their NPZ files, in MB of float16 per second of one core.
+    /// The speed of making volumes from their NPZ files, in MB of voxels per second of one core.
     pub make_mb_s: f64,
-    /// The speed of compressing volumes, in MB of float16 per second of one core; `None` for plain volumes.
+    /// The speed of compressing volumes, in MB of voxels per second of one core; `None` for plain volumes.
     pub encode_mb_s: Option<f64>,
     /// The hours of making and compressing all volumes on all cores. Storage that is slower adds to it.
     pub hours: f64,
@@ -153,18 +154,18 @@ pub fn estimate(plan: Plan, slots: &[u32], request: &Request, advance: impl Fn(u
     let (npz_bytes, f32_bytes) = source_bytes(&studies);
     let population = Population {
         voxels: studies.iter().map(|study| voxels(study)).sum(),
-        f16_bytes: (0..studies.len()).map(|index| volume_len(plan, index)).sum(),
+        plain_bytes: (0..studies.len()).map(|index| volume_len(plan, index)).sum(),
         shard_bytes: plan.shard_bytes(),
         volumes: studies.len(),
         npz_bytes,
         f32_bytes,
     };
-    let f16: Vec<f64> = taken.iter().map(|index| volume_len(plan, *index) as f64).collect();
-    let mut rows = vec![population.packed(None, &f16, &f16, [make, 0.0], cores)];
+    let plain: Vec<f64> = taken.iter().map(|index| volume_len(plan, *index) as f64).collect();
+    let mut rows = vec![population.packed(None, &plain, &plain, [make, 0.0], cores)];
     for (n, codec) in codecs.into_iter().enumerate() {
         let packed: Vec<f64> = measured.iter().map(|volume| volume[n].bytes as f64).collect();
         let seconds = measured.iter().map(|volume| volume[n].seconds).sum();
-        rows.push(population.packed(Some(codec), &f16, &packed, [make, seconds], cores));
+        rows.push(population.packed(Some(codec), &plain, &packed, [make, seconds], cores));
     }
     Ok(Estimate {
         kind: plan.kind(),
@@ -172,7 +173,7 @@ pub fn estimate(plan: Plan, slots: &[u32], request: &Request, advance: impl Fn(u
         sampled: taken.iter().map(|index| plan.dataset.samples[*index].study_id.clone()).collect(),
         npz_bytes,
         f32_bytes,
-        f16_bytes: population.f16_bytes,
+        plain_bytes: population.plain_bytes,
         codecs: rows,
     })
 }
@@ -212,6 +213,7 @@ fn measure(
     advance: &(impl Fn(u64) + Sync),
 ) -> Result<Vec<Measurement>> {
     let plan = set.plan();
+    let width = plan.voxel_format().voxel_len();
     let id = plan.shard_of(index);
     let is_wanted = |content| match content {
         Content::Payload(member) => member.member == Member::Volume && plan.sample_index(id, member) == index,
@@ -232,7 +234,7 @@ fn measure(
         for (encoder, table, one) in &mut encoders {
             let begin = cpu_seconds(ClockId::ThreadCPUTime);
             for block in bytes.chunks(BLOCK) {
-                let frame = encoder.encode(block).map_err(no_memory)?;
+                let frame = encoder.encode(block, width).map_err(no_memory)?;
                 table.push(&frame, block.len());
                 one.bytes += frame.len() as u64;
             }
@@ -258,27 +260,27 @@ fn cpu_seconds(clock: ClockId) -> f64 {
 struct Population {
     volumes: usize,
     voxels: u64,
-    f16_bytes: u64,
+    plain_bytes: u64,
     shard_bytes: u64,
     npz_bytes: u64,
     f32_bytes: u64,
 }
 
 impl Population {
-    /// Scales the figures of the sampled volumes up to all volumes: `f16` and `packed` are their bytes before and after
+    /// Scales the figures of the sampled volumes up to all volumes: `plain` and `packed` are their bytes before and after
     /// compression, `seconds` the CPU time of making and of compressing all of them.
     fn packed(
         &self,
         codec: Option<Codec>,
-        f16: &[f64],
+        plain: &[f64],
         packed: &[f64],
         seconds: [f64; 2],
         cores: usize,
     ) -> CodecEstimate {
-        let (total, half) = ratio_estimate(f16, packed, self.f16_bytes as f64, self.volumes);
-        let beside = (self.shard_bytes - self.f16_bytes) as f64;
+        let (total, half) = ratio_estimate(plain, packed, self.plain_bytes as f64, self.volumes);
+        let beside = (self.shard_bytes - self.plain_bytes) as f64;
         let saved = |of: u64| 100.0 * (1.0 - (beside + total) / of.max(1) as f64);
-        let read: f64 = f16.iter().sum();
+        let read: f64 = plain.iter().sum();
         let [make, encode] = seconds.map(|seconds| seconds.max(1e-9));
         CodecEstimate {
             codec,
@@ -290,7 +292,7 @@ impl Population {
             saved_of_f32: saved(self.f32_bytes),
             make_mb_s: read / make / 1e6,
             encode_mb_s: codec.map(|_| read / encode / 1e6),
-            hours: (make + encode) / read.max(1.0) * self.f16_bytes as f64 / cores.max(1) as f64 / 3600.0,
+            hours: (make + encode) / read.max(1.0) * self.plain_bytes as f64 / cores.max(1) as f64 / 3600.0,
         }
     }
 }

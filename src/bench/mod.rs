@@ -86,7 +86,7 @@ impl<S: ShardProvider> Bench<'_, S> {
             Target::Npz => {
                 let (python, array): (&Path, _) = (&self.config.python, self.config.array.as_deref());
                 let shares = readers::distribute(&self.workload.volumes, row.readers);
-                readers::read_npz(python, array, &shares, self.workload.voxels, self.stop)
+                readers::read_npz(python, self.config.dtype, array, &shares, self.workload.voxels, self.stop)
             }
             Target::Mount { read_ahead } => {
                 let (_mount, shards) = self.shards.mount(read_ahead)?;

@@ -112,19 +112,21 @@ pub(super) fn check_python(python: &Path) -> Result<(), String> {
     }
 }
 
-/// Runs `np.load(path)[array].astype(float16)` for all volumes with one process for each share, and returns the time
+/// Runs `np.load(path)[array].astype(dtype)` for all volumes with one process for each share, and returns the time
 /// until the last process is done.
 ///
 /// # Errors
 /// A process failed (the reason is on standard error), or not `voxels` were read in all, or `stop` was set.
 pub(super) fn read_npz(
     python: &Path,
+    dtype: &str,
     array: Option<&str>,
     shares: &[Vec<PathBuf>],
     voxels: u64,
     stop: &AtomicBool,
 ) -> Result<Duration> {
-    let mut readers = shares.iter().map(|share| Python::start(python, array, share)).collect::<Result<Vec<_>>>()?;
+    let mut readers =
+        shares.iter().map(|share| Python::start(python, dtype, array, share)).collect::<Result<Vec<_>>>()?;
     for reader in &mut readers {
         reader.answer(stop)?;
     }
@@ -146,10 +148,10 @@ pub(super) fn read_npz(
 
 impl Python {
     /// Starts a process and sends the paths of its share.
-    fn start(python: &Path, array: Option<&str>, share: &[PathBuf]) -> Result<Self> {
+    fn start(python: &Path, dtype: &str, array: Option<&str>, share: &[PathBuf]) -> Result<Self> {
         let failed = |error| not_started(format!("start {}", python.display()), error);
         let mut process = Command::new(python)
-            .args(["-c", SCRIPT])
+            .args(["-c", SCRIPT, dtype])
             .args(array)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -37,6 +37,8 @@ pub struct Config {
     pub warm: bool,
     /// The Python program with NumPy.
     pub python: PathBuf,
+    /// The dtype that Python makes of the array.
+    pub dtype: &'static str,
     /// The name of the array that Python reads; `None` leaves the choice to its script.
     pub array: Option<String>,
 }

@@ -10,11 +10,11 @@ use crate::dataset::{self, ClassColumns, Columns, Condition, MissingLabel, Missi
 use crate::error::{Error, Result};
 use crate::plan::Options;
 use crate::plan::members::Profile;
-use crate::volume::{Dialect, Kind, KindOptions, Overflow, Resample, Rescale, floats};
+use crate::volume::{Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, VoxelFormat, floats};
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 28] = [
+const ALL: [&str; 30] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -31,6 +31,8 @@ const ALL: [&str; 28] = [
     "test_mode",
     "array",
     "format",
+    "output_dtype",
+    "window",
     "overflow",
     "missing_text",
     "missing_meta",
@@ -111,7 +113,13 @@ pub struct DatasetArgs {
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
-    /// Values beyond float16 (±65504)
+    /// The voxels' dtype; int16 and uint8 hold HU, rounded (of stored volumes: integers)
+    #[arg(long, value_enum, default_value_t, value_name = "DTYPE")]
+    pub output_dtype: OutputDtype,
+    /// The values that become 0 and 255 with --output-dtype uint8, in HU (of stored volumes: in stored values)
+    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_hyphen_values = true)]
+    pub window: Option<[f64; 2]>,
+    /// Values beyond the voxels' dtype (float16: ±65504)
     #[arg(long, value_enum, default_value_t)]
     pub overflow: Overflow,
     /// Text in place of a missing report field ("nan" reproduces the original converter)
@@ -214,8 +222,11 @@ impl DatasetArgs {
     }
 
     /// The kind of the volumes, and how their values and shapes change.
-    pub fn kind(&self) -> KindOptions {
-        KindOptions {
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if options of the voxels contradict each other.
+    pub fn kind(&self) -> Result<KindOptions> {
+        Ok(KindOptions {
             kind: self.volume,
             dialect: self.dialect,
             rescale: self.rescale,
@@ -225,7 +236,26 @@ impl DatasetArgs {
             shape: self.shape.map(|n| n as u64),
             hu_range: self.hu_range,
             pad_value: self.pad_value,
+            format: self.voxel_format().map_err(Error::Usage)?,
+        })
+    }
+
+    /// The format of the voxels.
+    ///
+    /// # Errors
+    /// The flags that contradict each other, and the remedy.
+    fn voxel_format(&self) -> std::result::Result<VoxelFormat, String> {
+        let format = VoxelFormat::new(self.output_dtype, self.window)?;
+        if format.is_integer() && self.overflow == Overflow::Inf {
+            let name = format.name();
+            return Err(format!("--overflow inf: {name} has no infinity; choose --overflow saturate, or error"));
         }
+        if self.volume == Kind::Preprocessed {
+            format
+                .check_padding(self.pad_value * 1000.0, self.overflow)
+                .map_err(|what| format!("--pad-value {} (HU / 1000): {what}", self.pad_value))?;
+        }
+        Ok(format)
     }
 
     /// The columns of the tables.
@@ -267,7 +297,7 @@ impl DatasetArgs {
             strict: self.strict,
             missing_text: self.missing_text.clone(),
             missing_meta: self.missing_meta,
-            kind: self.kind(),
+            kind: self.kind()?,
             exclude: self.exclude.clone(),
             scan_cache: user_folders::cache(),
             rescan: self.rescan,

@@ -9,7 +9,7 @@ use super::dataset::DatasetArgs;
 const ABOUT: &str = "\
 Each NPZ file is decoded again and compared with what the shards hold. The shard is made durable and its SHA-256 is \
 checked. Only if all NPZ files of a shard are right, they are removed, one by one; a journal in DIR/.ctwds lists them. \
-It can be stopped and run again. What float16 and the kind of volume lost is lost for good then.
+It can be stopped and run again. What the dtype and the kind of volume lost is lost for good then.
 
 Exit codes:
   0  all NPZ files that the shards hold are removed (without --delete: can be removed)

@@ -42,7 +42,7 @@ pub struct VerifyArgs {
     /// Chooses the samples: the same seed, the same samples
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Say how far float16 is from the sources' values, in which samples most, and count NaN and infinity
+    /// Say how far the voxels are from the sources' values, in which samples most, and count NaN and infinity
     #[arg(long)]
     pub check_precision: bool,
     /// Also measure how fast the first samples are read from the NPZ files, through a mount, and from these shards

@@ -73,6 +73,7 @@ pub(super) fn measure(
         runs: args.runs,
         warm: args.warm,
         python: args.python.clone(),
+        dtype: args.dataset.output_dtype.name(),
         array: args.dataset.array.clone(),
     };
     with_progress(&config, workload, &provider, &stop)

@@ -22,6 +22,8 @@ const SAMPLES: u32 = 8;
 /// The estimates of all kinds and codecs; the fields are those of `--json`.
 #[derive(Serialize)]
 pub(super) struct EstimateReport {
+    /// The dtype of the voxels.
+    dtype: &'static str,
     seed: u64,
     cores: usize,
     volumes: usize,
@@ -52,7 +54,8 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let (npz_bytes, f32_bytes) = estimate::source_bytes(&studies);
     let (seed, cores, volumes) = (request.seed, request.cores, studies.len());
     let (kinds, mismatches, failed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut report = EstimateReport { seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, failed };
+    let dtype = asked.format.name();
+    let mut report = EstimateReport { dtype, seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, failed };
     let bar = Bar::new();
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
@@ -90,9 +93,10 @@ impl EstimateReport {
     /// The report for people.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "\nEstimate     seed {}; ± is a 95 % confidence interval; MB of float16 a second of one core; hours of {} \
+            "\nEstimate     seed {}; ± is a 95 % confidence interval; MB of {} a second of one core; hours of {} \
              cores, if storage keeps up\n  {:13} {:8} {:>7} {:>12} {:>12} {:>9} {:>8} {:>7} {:>7} {:>7}  {}\n",
             self.seed,
+            self.dtype,
             self.cores,
             "kind",
             "codec",

@@ -16,14 +16,14 @@ use crate::error::{Result, shown, shown_lines};
 use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
-use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe, VOXEL};
+use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe};
 
 /// The number of volumes that stand for all of one reason.
 const NAMED: usize = 3;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
-    let kind = args.dataset.kind();
+    let kind = args.dataset.kind()?;
     if let Some(problem) = value_check::problem(&plan, &kind) {
         let until = if problem.is_fatal { "; mount and materialize refuse these volumes until then" } else { "" };
         say(format_args!("ctwds-fs: warning: {}{until}", problem.message));
@@ -99,7 +99,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     let (npz_bytes, f32_bytes) = source_bytes(&samples);
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
-    text.push_str("Volumes      in float16, C order, of each kind of --volume\n");
+    text.push_str(&format!("Volumes      in {}, C order, of each kind of --volume\n", asked.format.name()));
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         let made: Vec<_> = samples.iter().map(|sample| volume_bytes(&options, sample)).collect();
@@ -138,7 +138,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
 fn volume_bytes(options: &KindOptions, sample: &Study) -> Result<u64, String> {
     let recipe = Recipe::new(options, &sample.array, sample.meta.geometry())?;
     let shape = &sample.array.header.shape;
-    Ok(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * VOXEL)
+    Ok(recipe.shape([shape[0], shape[1], shape[2]]).iter().product::<u64>() * options.format.voxel_len() as u64)
 }
 
 /// A recipe in words, which many volumes may share; `None` if the array is taken as stored.

@@ -12,7 +12,7 @@ use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
 use crate::reclaim::{Reclaim, ReclaimOutcome, Survey};
-use crate::volume::Kind;
+use crate::volume::{Kind, VoxelFormat};
 
 /// The word that the user has to type before anything is removed.
 const WORD: &str = "delete";
@@ -48,14 +48,20 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     if survey.files == 0 {
         return;
     }
-    let what = match reclaim.shards().kind() {
-        Kind::Stored => "the arrays as float16",
-        Kind::Rescaled => "HU as float16",
-        Kind::Preprocessed => "preprocessed volumes as float16: clipped, resampled, cropped and padded",
+    let format = reclaim.shards().voxel_format();
+    let (name, steps) = match reclaim.shards().kind() {
+        Kind::Stored => ("the arrays", ""),
+        Kind::Rescaled => ("HU", ""),
+        Kind::Preprocessed => ("preprocessed volumes", ": clipped, resampled, cropped and padded"),
     };
+    let window = format.window().map_or_else(String::new, |[low, high]| {
+        format!(", and of values below {low} or above {high} that they are outside of this window")
+    });
     say(format_args!(
-        "Removing NPZ files cannot be undone. The shards hold {what}. The float32 values, and shards of other options, \
-         cannot be made from them again."
+        "Removing NPZ files cannot be undone. The shards hold {name} as {}{steps}{window}. The {} values, and shards of \
+         other options, cannot be made from them again.",
+        format.name(),
+        if format == VoxelFormat::Float32 { "original" } else { "float32" },
     ));
     if !args.delete {
         say("This is a dry run: everything is compared, and nothing is removed without --delete.");

@@ -36,7 +36,7 @@ pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Pla
 }
 
 fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
-    match value_check::problem(&plan, &args.kind()) {
+    match value_check::problem(&plan, &args.kind()?) {
         Some(problem) if problem.is_fatal => return Err(Error::Refused(problem.message)),
         Some(problem) => say(format_args!("ctwds-fs: warning: {}", problem.message)),
         None => {}
@@ -52,7 +52,7 @@ fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
 pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
     let (config, options) = args.resolve()?;
     let dataset = Dataset::scan(&config)?;
-    let values = value_check::look(&dataset, &args.kind())?;
+    let values = value_check::look(&dataset, &args.kind()?)?;
     check_values(args, with_warnings(Plan::new(dataset, options)?.with_values(Some(values))))
 }
 
@@ -66,7 +66,8 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
         return archive::plan(folder, SCANNERS);
     }
     let (config, options) = args.resolve()?;
-    Ok(with_warnings(Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &args.kind()))?))
+    let kind = config.kind;
+    Ok(with_warnings(Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?))
 }
 
 fn with_warnings(plan: Plan) -> Plan {

@@ -14,6 +14,7 @@ mod ids;
 mod inputs;
 mod inspect;
 mod join;
+mod left_out;
 mod matched;
 mod other_column;
 pub mod quarantine;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
 pub use inputs::Inputs;
+pub use left_out::LeftOut;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
@@ -35,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result, shown};
 use crate::formats::npz;
-use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember};
+use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use matched::MetaValues;
 use scan_cache::Finding;
 
@@ -168,8 +170,10 @@ pub struct Study {
     pub meta: Meta,
     /// The dialect of the array; `None` if its name and type stand for none, and the user named none.
     pub dialect: Option<Dialect>,
-    /// The steps from the array to the voxels.
+    /// The steps from the array to the values of the voxels.
     pub recipe: Recipe,
+    /// The format of the voxels.
+    pub format: VoxelFormat,
     /// The report: findings, a newline, impressions.
     pub text: String,
     /// The labels, one value for each class of [`Dataset::label_names`].
@@ -183,6 +187,8 @@ pub struct FinishedMembers {
     pub volume: VolumeMember,
     /// The kind of the volume.
     pub kind: Kind,
+    /// The format of the voxels.
+    pub format: VoxelFormat,
     /// The dialect of the array that the volume was made from; `None` if it is not known.
     pub dialect: Option<Dialect>,
     /// The bytes of the other three members.
@@ -218,6 +224,14 @@ impl Sample {
         }
     }
 
+    /// The format of the sample's voxels.
+    pub fn format(&self) -> VoxelFormat {
+        match &self.origin {
+            Origin::Study(study) => study.format,
+            Origin::Finished(finished) => finished.format,
+        }
+    }
+
     /// The dialect of the sample's array; `None` if it is not known.
     pub fn dialect(&self) -> Option<Dialect> {
         match &self.origin {
@@ -239,19 +253,6 @@ impl Sample {
         let path = self.path.to_string_lossy().into_owned();
         LeftOut { slot: self.slot, study_id: self.study_id.clone(), path, reason }
     }
-}
-
-/// A volume that all tables know and that is left out of the data set; its slot stays empty.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LeftOut {
-    /// The volume's position in the data set.
-    pub slot: u32,
-    /// The study id: the stem of the NPZ file's name.
-    pub study_id: String,
-    /// The NPZ file, relative to the data folder.
-    pub path: String,
-    /// The reason why the volume is left out.
-    pub reason: String,
 }
 
 /// The ordered data set.
@@ -315,7 +316,8 @@ impl Dataset {
             match recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     let dialect = config.kind.dialect_of(&array);
-                    let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, text, labels }));
+                    let format = config.kind.format;
+                    let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels }));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(reason) if config.strict && !excluded => {

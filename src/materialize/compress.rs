@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
-use crate::formats::codec::{BLOCK, Codec, EXTENSION, Encoder, SeekTable};
+use crate::formats::codec::{BLOCK, Codec, Encoder, SeekTable, extension as packed_extension};
 use crate::formats::tar::{self, MemberHeader};
 use crate::plan::members::{Member, Profile, with_codec};
 
@@ -24,6 +24,8 @@ type FrameResult = io::Result<Vec<u8>>;
 /// A block to compress, and the way to the thread that waits for its frame.
 pub(super) struct CompressTask {
     block: Bytes,
+    /// The bytes of a value.
+    width: usize,
     done: Sender<FrameResult>,
 }
 
@@ -37,22 +39,23 @@ struct PendingFrame {
 pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
     let mut encoder = Encoder::new(codec);
     loop {
-        let Ok(CompressTask { block, done }) = lock(tasks).recv() else { return };
+        let Ok(CompressTask { block, width, done }) = lock(tasks).recv() else { return };
         let frame = match &mut encoder {
-            Ok(encoder) => encoder.encode(&block),
+            Ok(encoder) => encoder.encode(&block, width),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         let _ = done.send(frame); // no thread waits for it once its shard was given up
     }
 }
 
-/// Compresses one shard. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up;
+/// Compresses one shard, whose voxels have `width` bytes. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up;
 /// `write` takes bytes of the compressed shard, and returns false to give up. False if one of them gave up.
 ///
 /// # Errors
 /// There is no memory, or a thread that compresses has died.
 pub(super) fn shard(
     format: Profile,
+    width: usize,
     tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     mut write: impl FnMut(&[u8]) -> io::Result<bool>,
@@ -65,15 +68,15 @@ pub(super) fn shard(
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
         let is_volume = extension == format.extension(Member::Volume);
         let pieces = if is_volume {
-            let Some(pieces) = compress_volume(tasks, |from, len| read(offset + from, len), size)? else {
+            let Some(pieces) = compress_volume(tasks, width, |from, len| read(offset + from, len), size)? else {
                 return Ok(false);
             };
             pieces
         } else {
             let Some(payload) = read(offset, to_usize(size)) else { return Ok(false) };
-            vec![if extension == format.extension(Member::Json) { with_codec(&payload) } else { payload.into() }]
+            vec![if extension == format.extension(Member::Json) { with_codec(&payload, width) } else { payload.into() }]
         };
-        let name = if is_volume { format!("{name}.{EXTENSION}") } else { name };
+        let name = if is_volume { format!("{name}.{}", packed_extension(width)) } else { name };
         offset += size + tar::padding(size);
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         let padding = vec![0; to_usize(tar::padding(len))];
@@ -93,6 +96,7 @@ pub(super) fn shard(
 /// kept until the last one is there: the member's length stands in front of them.
 fn compress_volume(
     tasks: &Sender<CompressTask>,
+    width: usize,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
     size: u64,
 ) -> io::Result<Option<Vec<Vec<u8>>>> {
@@ -115,7 +119,7 @@ fn compress_volume(
             let block = bytes.slice(start..len.min(start + BLOCK));
             let (done, frame) = mpsc::channel();
             pending.push_back(PendingFrame { plain_len: block.len(), frame });
-            tasks.send(CompressTask { block, done }).map_err(|_| died(()))?;
+            tasks.send(CompressTask { block, width, done }).map_err(|_| died(()))?;
         }
         offset += len as u64;
     }
@@ -133,6 +137,6 @@ mod tests {
         let (tasks, queue) = mpsc::channel();
         drop(queue);
         let read = |_, len| Some(Bytes::from(vec![0; len]));
-        assert!(compress_volume(&tasks, read, 1000).unwrap_err().to_string().contains("died"));
+        assert!(compress_volume(&tasks, 2, read, 1000).unwrap_err().to_string().contains("died"));
     }
 }

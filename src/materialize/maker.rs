@@ -109,8 +109,9 @@ impl ShardMaker<'_> {
                 }
             }
         };
-        let format = self.set.plan().options.format;
-        let is_complete = compress::shard(format, tasks, read, |bytes| filler.write(bytes))?;
+        let plan = self.set.plan();
+        let (format, width) = (plan.options.format, plan.voxel_format().voxel_len());
+        let is_complete = compress::shard(format, width, tasks, read, |bytes| filler.write(bytes))?;
         Ok(match failed {
             Some((offset, error)) => {
                 drop(filler); // its lane is free while the samples are tried

@@ -73,14 +73,14 @@ impl Plan {
 }
 
 fn npz_volume(path: PathBuf, study: &Study, overflow: Overflow) -> NpzVolume<'_> {
-    NpzVolume { path, array: &study.array, recipe: &study.recipe, overflow }
+    NpzVolume { path, array: &study.array, recipe: &study.recipe, format: study.format, overflow }
 }
 
 /// The bytes before the voxels in the volume's member: an NPY header, or none. Where the sample is read from a shard on
 /// disk, the whole member counts as the volume, and nothing is before it.
 fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
     sample.study().map_or_else(Vec::new, |study| {
-        options.format.volume_prefix(npz_volume(PathBuf::new(), study, options.overflow).shape())
+        options.format.volume_prefix(study.format, npz_volume(PathBuf::new(), study, options.overflow).shape())
     })
 }
 

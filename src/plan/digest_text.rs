@@ -14,6 +14,7 @@
 //! | `f64` | see below |
 //! | list | `[512, 512, 300]`; `[]` for an empty one |
 //! | [`Recipe`] | `Stored`; `Rescaled { slope: 1.0, … }`; `Preprocessed(Preprocess { slope: 1.0, … })` |
+//! | [`VoxelFormat`] | `Voxels Float16`, `Voxels Float32`, `Voxels Int16`, `Voxels Uint8 [-160.0, 240.0]` |
 //!
 //! A float is the shortest decimal number that reads back as the same `f64`. If it is 0 or its magnitude is from 1e-4
 //! to below 1e16, it is written without an exponent and with at least one digit behind the point: `1.0`, `-0.0`,
@@ -21,7 +22,7 @@
 //! `-1.5e-7`. Not a number is `NaN`, whatever its sign; infinities are `inf` and `-inf`.
 
 use crate::plan::members::Profile;
-use crate::volume::{Axes, Overflow, Preprocess, Recipe};
+use crate::volume::{Axes, Overflow, Preprocess, Recipe, VoxelFormat};
 
 /// A value that is part of a digest.
 pub(super) trait DigestText {
@@ -103,6 +104,17 @@ impl DigestText for Recipe {
                 format!("Rescaled {}", named(&fields))
             }
             Self::Preprocessed(steps) => format!("Preprocessed({})", steps.digest_text()),
+        }
+    }
+}
+
+impl DigestText for VoxelFormat {
+    fn digest_text(&self) -> String {
+        match self {
+            Self::Float16 => "Voxels Float16".to_owned(),
+            Self::Float32 => "Voxels Float32".to_owned(),
+            Self::Int16 => "Voxels Int16".to_owned(),
+            Self::Uint8 { window } => format!("Voxels Uint8 {}", window.digest_text()),
         }
     }
 }
@@ -190,6 +202,14 @@ mod tests {
             "Preprocessed(Preprocess { slope: 0.5, intercept: -1e-7, clip: [-1000.0, 1e16], resampled: [1, 2, 3], \
              is_resampled: true, divisor: 1000.0, shape: [480, 481, 240], pad_value: -1.0, axes: Dhw })",
         );
+    }
+
+    #[test]
+    fn voxel_formats_are_pinned() {
+        check(&VoxelFormat::Float16, "Voxels Float16");
+        check(&VoxelFormat::Float32, "Voxels Float32");
+        check(&VoxelFormat::Int16, "Voxels Int16");
+        check(&VoxelFormat::Uint8 { window: [-160.0, 240.5] }, "Voxels Uint8 [-160.0, 240.5]");
     }
 
     #[test]

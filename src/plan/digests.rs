@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::digest_text::DigestText;
 use super::{Options, ShardId};
 use crate::dataset::{Dataset, Sample, Study};
-use crate::volume::Recipe;
+use crate::volume::{Recipe, VoxelFormat};
 
 /// SHA-256 of all that determines a sample's members and key.
 pub type SampleDigest = [u8; 32];
@@ -43,12 +43,12 @@ impl FieldHasher {
 }
 
 /// The digest of a sample: its slot, its path relative to the data folder, the NPZ's size, its array's name, CRC-32 and
-/// header, the recipe, and the payloads of the small members in their order.
+/// header, the recipe, the voxels' format if it is not float16, and the payloads of the small members in their order.
 pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = &'a [u8]>) -> SampleDigest {
     let mut fields = FieldHasher::new();
     fields.add(&sample.slot.to_le_bytes());
     fields.add(sample.path.as_os_str().as_bytes());
-    if let Some(Study { array, recipe, .. }) = sample.study() {
+    if let Some(Study { array, recipe, format, .. }) = sample.study() {
         let header = &array.header;
         fields.add(&array.file_id.size.to_le_bytes());
         fields.add(array.member.name.as_bytes());
@@ -57,6 +57,9 @@ pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = 
         fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
         if *recipe != Recipe::Stored {
             fields.add(recipe.digest_text().as_bytes());
+        }
+        if *format != VoxelFormat::Float16 {
+            fields.add(format.digest_text().as_bytes());
         }
     }
     payloads.for_each(|payload| fields.add(payload));

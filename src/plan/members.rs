@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Origin, Sample, Study};
-use crate::formats::codec::{CODEC, FILTER};
+use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
-use crate::volume::Kind;
+use crate::volume::{Kind, VoxelFormat};
 
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -62,11 +62,12 @@ impl Profile {
         self.extensions()[member.index()]
     }
 
-    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels: an NPY header, or none.
-    pub fn volume_prefix(self, shape: [u64; 3]) -> Vec<u8> {
+    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels of a format: an NPY header, or
+    /// none.
+    pub fn volume_prefix(self, format: VoxelFormat, shape: [u64; 3]) -> Vec<u8> {
         match self {
             Self::Ctclip => Vec::new(),
-            Self::Npy => npy_header("<f2", &shape),
+            Self::Npy => npy_header(format.descr(), &shape),
         }
     }
 
@@ -98,20 +99,22 @@ impl Profile {
     }
 }
 
-/// The end of a sample's JSON in a compressed shard. In a plain shard the JSON ends with `}` instead.
-fn codec_fields() -> String {
-    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{FILTER}\"}}")
+/// The end of a sample's JSON in a compressed shard, for voxels of `width` bytes. In a plain shard the JSON ends with
+/// `}` instead.
+fn codec_fields(width: usize) -> String {
+    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{}\"}}", filter(width))
 }
 
-/// The JSON of a sample in a compressed shard, from that in a plain one: with codec and filter at the end.
-pub fn with_codec(json: &[u8]) -> Vec<u8> {
-    [json.strip_suffix(b"}").unwrap_or(json), codec_fields().as_bytes()].concat()
+/// The JSON of a sample in a compressed shard, from that in a plain one: with codec and filter at the end. The voxels
+/// have `width` bytes.
+pub fn with_codec(json: &[u8], width: usize) -> Vec<u8> {
+    [json.strip_suffix(b"}").unwrap_or(json), codec_fields(width).as_bytes()].concat()
 }
 
 /// The JSON of a sample in a plain shard, from that in a compressed one; `None` if that does not end with the codec and
-/// filter that this program writes.
-pub fn without_codec(json: &[u8]) -> Option<Vec<u8>> {
-    json.strip_suffix(codec_fields().as_bytes()).map(|plain| [plain, b"}"].concat())
+/// filter that this program writes for voxels of `width` bytes.
+pub fn without_codec(json: &[u8], width: usize) -> Option<Vec<u8>> {
+    json.strip_suffix(codec_fields(width).as_bytes()).map(|plain| [plain, b"}"].concat())
 }
 
 /// The JSON of a stored or rescaled volume. Fields and their order are those of the CT-CLIP converter.
@@ -127,6 +130,8 @@ struct StoredJson<'a> {
     volume_shape: &'a [u64],
     volume_dtype: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    volume_window: Option<[f64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     volume_kind: Option<Kind>,
 }
 
@@ -136,22 +141,30 @@ struct PreprocessedJson<'a> {
     study_id: &'a str,
     volume_shape: &'a [u64],
     volume_dtype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_window: Option<[f64; 2]>,
     volume_kind: Kind,
 }
 
 /// The JSON of a sample in a plain shard.
 fn json(study_id: &str, study: &Study) -> String {
-    let Study { array, meta, recipe, .. } = study;
+    let Study { array, meta, recipe, format, .. } = study;
     let source = &array.header.shape;
     let shape = recipe.shape([source[0], source[1], source[2]]);
-    let volume_dtype = "float16";
+    let (volume_dtype, volume_window) = (format.name(), format.window());
     // A loader that rescales what it reads gets HU from both kinds.
     let (slope, intercept, volume_kind) = match recipe.kind() {
         Kind::Stored => (meta.rescale_slope, meta.rescale_intercept, None),
         Kind::Rescaled => (1.0, 0.0, Some(Kind::Rescaled)),
         Kind::Preprocessed => {
             let volume_kind = Kind::Preprocessed;
-            return pyjson::dumps(&PreprocessedJson { study_id, volume_shape: &shape, volume_dtype, volume_kind });
+            return pyjson::dumps(&PreprocessedJson {
+                study_id,
+                volume_shape: &shape,
+                volume_dtype,
+                volume_window,
+                volume_kind,
+            });
         }
     };
     pyjson::dumps(&StoredJson {
@@ -163,6 +176,7 @@ fn json(study_id: &str, study: &Study) -> String {
         original_shape: source,
         volume_shape: &shape,
         volume_dtype,
+        volume_window,
         volume_kind,
     })
 }
@@ -187,12 +201,13 @@ mod tests {
 
     #[test]
     fn codec_and_filter_come_last() {
-        let packed = with_codec(br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        let packed = with_codec(br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#, 2);
         let expected: &[u8] =
             br#"{"study_id": "a", "volume_shape": [1, 2, 3], "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
         assert_eq!(packed, expected);
-        assert_eq!(without_codec(&packed).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
-        assert_eq!(without_codec(br#"{"study_id": "a"}"#), None);
+        assert_eq!(without_codec(&packed, 2).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
+        assert_eq!(without_codec(&packed, 4), None);
+        assert_eq!(without_codec(br#"{"study_id": "a"}"#, 2), None);
     }
 
     #[test]

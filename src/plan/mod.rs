@@ -32,7 +32,7 @@ use std::ops::Range;
 use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::{Dataset, Origin, Sample};
 use crate::error::{Error, Result};
-use crate::volume::{Kind, Overflow, Storage};
+use crate::volume::{Kind, Overflow, Storage, VoxelFormat};
 use content::MeasuredSample;
 pub use digests::SampleDigest;
 use layout::ShardLayout;
@@ -48,7 +48,7 @@ pub struct Options {
     pub samples_per_shard: u32,
     /// The members' names and encodings.
     pub format: Profile,
-    /// What becomes of values that float16 cannot hold.
+    /// What becomes of values that the voxels cannot hold.
     pub overflow: Overflow,
 }
 
@@ -228,6 +228,11 @@ impl Plan {
     /// The kind of all volumes; that of stored values if there is no sample.
     pub fn kind(&self) -> Kind {
         self.dataset.samples.first().map_or(Kind::Stored, Sample::kind)
+    }
+
+    /// The format of all voxels; float16 if there is no sample.
+    pub fn voxel_format(&self) -> VoxelFormat {
+        self.dataset.samples.first().map_or(VoxelFormat::Float16, Sample::format)
     }
 
     /// Whether all volumes are plain members of shards on disk.

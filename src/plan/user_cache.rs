@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::content::MeasuredSample;
+use super::digest_text::DigestText;
 use super::digests::{FieldHasher, options_text};
 use super::values::ValueGroup;
 use super::{Options, Plan};
@@ -95,7 +96,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         strict,
         missing_text,
         missing_meta,
-        kind: KindOptions { kind, dialect, rescale, resample, spacing, shape, hu_range, pad_value },
+        kind: KindOptions { kind, dialect, rescale, resample, spacing, shape, hu_range, pad_value, format },
         exclude,
         // These change no plan.
         scan_cache: _,
@@ -119,6 +120,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
     fields.add(format!("{columns:?}").as_bytes());
+    fields.add(format.digest_text().as_bytes());
     let dialect = dialect.map_or(u8::MAX, |dialect| dialect as u8);
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, dialect, *resample as u8]);
     let (rescale, slope_and_intercept) = match rescale {
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
     use crate::dataset::{Columns, MissingLabel, MissingMeta};
     use crate::plan::members::Profile;
-    use crate::volume::{Dialect, Kind, Overflow, Resample};
+    use crate::volume::{Dialect, Kind, Overflow, Resample, VoxelFormat};
 
     const OPTIONS: Options = Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error };
 
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 29] = [
+        let changes: [fn(&mut Config); 33] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_file = "/reports2.csv".into(),
@@ -226,6 +228,10 @@ mod tests {
             |config| config.kind.shape[0] = 512,
             |config| config.kind.hu_range[0] = -1024.0,
             |config| config.kind.pad_value = 0.0,
+            |config| config.kind.format = VoxelFormat::Float32,
+            |config| config.kind.format = VoxelFormat::Int16,
+            |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 1.0] },
+            |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 2.0] },
         ];
         let changed = |change: &fn(&mut Config)| {
             let mut config = config();

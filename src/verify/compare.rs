@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use half::f16;
 use serde_json::Value;
 
+use super::dtype::{Dtype, Rounding};
 use super::expected::{Expected, ExpectedVoxel};
 use super::finding::{Finding, Verdict};
 use super::packed;
@@ -23,10 +23,8 @@ use crate::volume::{Dialect, Recipe};
 
 /// Bytes of voxels that are read at a time.
 const READ: usize = 1 << 20;
-/// Smallest share of a resampled volume's voxels without padding that must be right to the bit.
+/// Smallest share of a resampled float16 volume's voxels without padding that must be right to the bit.
 const EXACT: f64 = 0.99;
-/// Largest error of the other voxels, where a unit in the last place of float16 is less.
-const NEAR: f64 = 1e-6;
 
 /// A sample of a shard, and the source with which it is compared.
 pub(super) struct Comparison<'a> {
@@ -84,9 +82,9 @@ pub(super) struct Difference {
 
 impl Difference {
     /// Counts one voxel of the shard, `found`, against the value that it should have.
-    fn count(&mut self, found: f16, voxel: &ExpectedVoxel, place: [usize; 3], must_be_exact: bool) {
+    fn count(&mut self, found: f64, voxel: &ExpectedVoxel, place: [usize; 3], expected: &Expected<'_>) {
         // Any NaN is the NaN of the source: its payload means nothing to a reader.
-        let same = |right: f16| found.to_bits() == right.to_bits() || found.is_nan() && right.is_nan();
+        let same = |right: f64| found.to_bits() == right.to_bits() || found.is_nan() && right.is_nan();
         let exact = same(voxel.rounded) || same(voxel.in_f32);
         self.voxels += 1;
         self.exact += u64::from(exact);
@@ -94,26 +92,19 @@ impl Difference {
         self.inside_exact += u64::from(exact && !voxel.is_padding);
         self.nan += u64::from(found.is_nan());
         self.infinite += u64::from(found.is_infinite());
-        if !exact && (must_be_exact || voxel.is_padding || !is_near(found, voxel.rounded)) {
+        if !exact && (expected.is_exact() || voxel.is_padding || !expected.is_near(found, voxel)) {
             self.different += 1;
             if self.first.is_none() {
                 self.first = Some(format!("voxel {place:?} is {found}, and {} by its source", voxel.rounded));
             }
         }
-        let error = (found.to_f64() - voxel.value).abs();
+        let error = (expected.rounding().value_of(found) - voxel.value).abs();
         if error.is_finite() {
             self.max_error = self.max_error.max(error);
             self.squares += error * error;
             self.finite += 1;
         }
     }
-}
-
-/// Whether two values differ by at most a unit in the last place of the larger one, or by at most [`NEAR`].
-fn is_near(found: f16, right: f16) -> bool {
-    let larger = found.to_f64().abs().max(right.to_f64().abs());
-    let exponent = larger.max(f16::MIN_POSITIVE.to_f64()).log2().floor();
-    (found.to_f64() - right.to_f64()).abs() <= (exponent - 10.0).exp2().max(NEAR)
 }
 
 /// Compares all members of a sample with its source.
@@ -133,9 +124,18 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         Err(error) => return unchecked(format!("{}: {error}", shard.display())),
     };
     let mut wrong = small_members(&file, plan, comparison, &array);
-    let expected = Expected::new(&array, &study.recipe, plan.options.overflow);
+    let expected =
+        Expected::new(&array, &study.recipe, Rounding { format: study.format, overflow: plan.options.overflow });
     let mut difference = None;
-    if expected.shape() != sample.shape.map(to_usize) {
+    if (sample.dtype, sample.window) != (Dtype::planned(study.format), study.format.window()) {
+        wrong.push(format!(
+            "its voxels are {}{}, and the flags ask for {}{}",
+            sample.dtype.name(),
+            window(sample.window),
+            study.format.name(),
+            window(study.format.window())
+        ));
+    } else if expected.shape() != sample.shape.map(to_usize) {
         wrong.push(format!("its shape is {:?}, and {:?} by its source", sample.shape, expected.shape()));
     } else {
         match voxels(&file, comparison, &expected, progress) {
@@ -150,6 +150,11 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     Compared { difference, findings }
 }
 
+/// What to add to the name of a dtype for its window.
+fn window(window: Option<[f64; 2]>) -> String {
+    window.map_or_else(String::new, |[low, high]| format!(" of the window {low},{high}"))
+}
+
 /// A sentence that says what is wrong with the voxels; none if nothing is.
 fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
     let Difference { voxels, different, inside, inside_exact, first, .. } = difference;
@@ -157,7 +162,8 @@ fn judge(difference: &Difference, expected: &Expected<'_>) -> Option<String> {
         return Some(format!("{different} of {voxels} voxels are wrong; {first}"));
     }
     let share = *inside_exact as f64 / (*inside).max(1) as f64;
-    (!expected.is_exact() && *inside > 0 && share < EXACT)
+    let is_half = Dtype::planned(expected.rounding().format) == Dtype::Float16;
+    (!expected.is_exact() && is_half && *inside > 0 && share < EXACT)
         .then(|| format!("only {:.2} % of its voxels are right to the bit", 100.0 * share))
 }
 
@@ -166,6 +172,7 @@ fn hu_per_unit(study: &Study) -> f64 {
     let dialect = Dialect::of(&study.array);
     match (&study.recipe, dialect) {
         (Recipe::Rescaled { .. }, _) | (Recipe::Stored, Some(Dialect::Hu)) => 1.0,
+        (Recipe::Preprocessed(_), _) if study.format.is_integer() => 1.0,
         (Recipe::Preprocessed(_), _) | (Recipe::Stored, Some(Dialect::Normalized)) => 1000.0,
         (Recipe::Stored, _) => study.meta.rescale_slope.abs(),
     }
@@ -184,13 +191,14 @@ fn voxels(
     let Comparison { sample, study, .. } = *comparison;
     let Span { start, len } = sample.members.voxels;
     let [_, width, depth] = expected.shape();
+    let dtype = Dtype::planned(study.format);
     let mut difference = Difference {
         key: sample.key.clone(),
         study_id: sample.study_id.clone(),
         hu_per_unit: hu_per_unit(study),
         ..Difference::default()
     };
-    let unpacked = sample.members.packed.map(|packed| unpack(file, packed)).transpose()?;
+    let unpacked = sample.members.packed.map(|packed| unpack(file, packed, dtype)).transpose()?;
     let mut buffer = vec![0; READ];
     let mut place = [0, 0, 0];
     let mut at = 0;
@@ -200,9 +208,8 @@ fn voxels(
             Some(volume) => (&volume[to_usize(start + at)..]).read_exact(&mut buffer[..n])?,
             None => file.read_exact_at(&mut buffer[..n], start + at)?,
         }
-        for bytes in buffer[..n].chunks_exact(2) {
-            let found = f16::from_le_bytes([bytes[0], bytes[1]]);
-            difference.count(found, &expected.voxel(place), place, expected.is_exact());
+        for bytes in buffer[..n].chunks_exact(dtype.size()) {
+            difference.count(dtype.read(bytes), &expected.voxel(place), place, expected);
             place[2] += 1;
             if place[2] == depth {
                 (place[1], place[2]) = (place[1] + 1, 0);
@@ -212,16 +219,17 @@ fn voxels(
             }
         }
         at += n as u64;
-        progress.advance(n as u64 / 2);
+        progress.advance((n / dtype.size()) as u64);
     }
     Ok(difference)
 }
 
 /// Reads a compressed volume member, and unpacks it.
-fn unpack(file: &File, span: Span) -> io::Result<Vec<u8>> {
+fn unpack(file: &File, span: Span, dtype: Dtype) -> io::Result<Vec<u8>> {
     let member = read(file, span)?;
     let mut volume = Vec::new();
-    packed::unpack(&member, |block| volume.extend(block)).map_err(|wrong| io::Error::other(wrong.join("; ")))?;
+    packed::unpack(&member, dtype.size(), |block| volume.extend(block))
+        .map_err(|wrong| io::Error::other(wrong.join("; ")))?;
     Ok(volume)
 }
 

@@ -1,35 +1,39 @@
 //! The value that every voxel should have, from the definition of the volume's kind. Voxels are computed one at a time,
 //! in f64, by code that is plain rather than fast.
 
-use half::f16;
-
+use super::dtype::{Dtype, Rounding};
 use super::source::SourceArray;
 use crate::base::num::to_usize;
-use crate::volume::{Axes, Overflow, Preprocess, Recipe};
+use crate::volume::{Axes, Preprocess, Recipe};
 
 /// The value that a voxel should have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExpectedVoxel {
-    /// The value before rounding to float16.
+    /// The value before rounding, in the unit of the volume.
     pub value: f64,
-    /// The value rounded to float16.
-    pub rounded: f16,
-    /// The value rounded to float16 if the steps before are done in f32, as NumPy does them for arrays of f32.
-    pub in_f32: f16,
+    /// The number that the voxel should be.
+    pub rounded: f64,
+    /// The number that it should be if the steps before are done in f32, as NumPy does them for arrays of f32.
+    pub in_f32: f64,
     /// Whether the voxel is padding around the volume.
     pub is_padding: bool,
 }
+
+/// Largest error of a resampled float16, where a unit in the last place is less.
+const NEAR: f64 = 1e-6;
 
 /// The voxels that one volume should have.
 pub(super) struct Expected<'a> {
     source: &'a SourceArray,
     recipe: &'a Recipe,
-    overflow: Overflow,
+    rounding: Rounding,
     /// Interpolation along height, width and depth, for each position of the result; none at padding. Empty unless the
     /// volume is preprocessed.
     weights: [Vec<Option<AxisWeights>>; 3],
-    /// The value of padding.
-    pad: f16,
+    /// The padding.
+    pad: ExpectedVoxel,
+    /// Largest error, before rounding, of a resampled number that is not float16: the steps are done in f32.
+    slack: f64,
 }
 
 /// Linear interpolation along one axis: two positions of the source and the weight of the upper one.
@@ -43,18 +47,23 @@ struct AxisWeights {
 
 impl<'a> Expected<'a> {
     /// The voxels that `recipe` makes of `source`.
-    pub(super) fn new(source: &'a SourceArray, recipe: &'a Recipe, overflow: Overflow) -> Self {
-        let (weights, pad) = match recipe {
+    pub(super) fn new(source: &'a SourceArray, recipe: &'a Recipe, rounding: Rounding) -> Self {
+        let (weights, pad_value, largest) = match recipe {
             Recipe::Preprocessed(steps) => {
                 let from = hwd(steps.axes, source.shape());
                 let axis = |axis: usize| {
                     axis_weights(from[axis], to_usize(steps.resampled[axis]), to_usize(steps.shape[axis]))
                 };
-                ([axis(0), axis(1), axis(2)], nearest(steps.pad_value))
+                let [low, high] = steps.clip.map(f64::abs);
+                ([axis(0), axis(1), axis(2)], steps.pad_value, low.max(high) / steps.divisor)
             }
-            _ => (Default::default(), f16::ZERO),
+            _ => (Default::default(), 0.0, 0.0),
         };
-        Self { source, recipe, overflow, weights, pad }
+        let pad = ExpectedVoxel { is_padding: true, ..rounded(rounding, pad_value, pad_value) };
+        // Some dozens of roundings, and what a number of the shard stands for.
+        let step = rounding.value_of(1.0) - rounding.value_of(0.0);
+        let slack = 32.0 * f64::from(f32::EPSILON) * largest / step;
+        Self { source, recipe, rounding, weights, pad, slack }
     }
 
     /// Shape of the result: height, width and depth; of a stored volume, the axes of the source.
@@ -66,9 +75,29 @@ impl<'a> Expected<'a> {
         }
     }
 
-    /// Whether each voxel must be right to the bit. A resampled voxel may be off by a unit in the last place.
+    /// Whether each voxel must be right to the bit. A resampled one may be off by as much as [`Self::is_near`] says.
     pub(super) fn is_exact(&self) -> bool {
         !matches!(self.recipe, Recipe::Preprocessed(_))
+    }
+
+    /// The rounding of the voxels.
+    pub(super) fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+
+    /// Whether a number that was found is near what it should be: of float16, off by at most a unit in the last place
+    /// of the larger one, or by [`NEAR`]; else by what the arithmetic in f32 is off before it is rounded.
+    pub(super) fn is_near(&self, found: f64, voxel: &ExpectedVoxel) -> bool {
+        let distance = (found - self.rounding.unrounded(voxel.value)).abs();
+        match Dtype::planned(self.rounding.format) {
+            Dtype::Float16 => {
+                const SMALLEST: f64 = 1.0 / 16_384.0; // of those that are not subnormal
+                let exponent = found.abs().max(voxel.rounded.abs()).max(SMALLEST).log2().floor();
+                (found - voxel.rounded).abs() <= (exponent - 10.0).exp2().max(NEAR)
+            }
+            Dtype::Float32 => distance <= self.slack,
+            Dtype::Int16 | Dtype::Uint8 => distance <= 0.5 + self.slack,
+        }
     }
 
     /// The voxel at a position of the result.
@@ -76,38 +105,27 @@ impl<'a> Expected<'a> {
         match self.recipe {
             Recipe::Stored => {
                 let value = self.source.at(place);
-                self.rounded(value, value)
+                // f64 cannot hold every integer of 64 bits, so that float32 would be rounded twice.
+                let in_f32 = match Dtype::planned(self.rounding.format) {
+                    Dtype::Float16 => value,
+                    _ => f64::from(self.source.in_f32(place)),
+                };
+                rounded(self.rounding, value, in_f32)
             }
             Recipe::Rescaled { slope, intercept, axes } => {
                 let place = source_place(*axes, place);
                 #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
                 let in_f32 = self.source.in_f32(place) * *slope as f32 + *intercept as f32;
-                self.rounded(slope * self.source.at(place) + intercept, f64::from(in_f32))
+                rounded(self.rounding, slope * self.source.at(place) + intercept, f64::from(in_f32))
             }
             Recipe::Preprocessed(steps) => self.preprocessed(steps, place),
         }
     }
 
-    /// A voxel of the volume from its value in f64 and its value in f32.
-    fn rounded(&self, value: f64, in_f32: f64) -> ExpectedVoxel {
-        let rounded = self.round(value);
-        let in_f32 = if value.to_bits() == in_f32.to_bits() { rounded } else { self.round(in_f32) };
-        ExpectedVoxel { value, rounded, in_f32, is_padding: false }
-    }
-
-    /// Rounds to float16, and treats overflow as the options say.
-    fn round(&self, value: f64) -> f16 {
-        let rounded = nearest(value);
-        if self.overflow == Overflow::Saturate && rounded.is_infinite() && value.is_finite() {
-            return if value > 0.0 { f16::MAX } else { f16::MIN };
-        }
-        rounded
-    }
-
     /// Trilinear interpolation between eight values in HU that were clipped; the result is divided.
     fn preprocessed(&self, steps: &Preprocess, place: [usize; 3]) -> ExpectedVoxel {
         let [Some(h), Some(w), Some(d)] = [0, 1, 2].map(|axis| self.weights[axis][place[axis]]) else {
-            return ExpectedVoxel { value: self.pad.to_f64(), rounded: self.pad, in_f32: self.pad, is_padding: true };
+            return self.pad;
         };
         let [low, high] = steps.clip;
         let at = |h, w, d| {
@@ -123,8 +141,14 @@ impl<'a> Expected<'a> {
             }
         }
         let value = sum / steps.divisor;
-        self.rounded(value, value)
+        rounded(self.rounding, value, value)
     }
+}
+
+/// A voxel of the volume from its value in f64 and its value in f32.
+fn rounded(rounding: Rounding, value: f64, in_f32: f64) -> ExpectedVoxel {
+    let (rounded, in_f32) = (rounding.round(value), rounding.round_f32(in_f32));
+    ExpectedVoxel { value, rounded, in_f32, is_padding: false }
 }
 
 impl AxisWeights {
@@ -173,41 +197,4 @@ fn axis_weights(source: usize, resampled: usize, len: usize) -> Vec<Option<AxisW
         })
     };
     (0..len).map(weights).collect()
-}
-
-/// The float16 nearest to a value, ties to even; infinite beyond the largest float16. Computed from the definition: two
-/// neighbours are 2⁻¹⁰ of the power of two below them apart, and 2⁻²⁴ near 0.
-pub(super) fn nearest(value: f64) -> f16 {
-    if !value.is_finite() {
-        return f16::from_f64(value);
-    }
-    let exponent = (value.to_bits() >> 52 & 0x7ff).max(1023 - 14);
-    let apart = f64::from_bits((exponent - 10) << 52);
-    // A multiple of `apart` of eleven bits or a power of two: this conversion cannot round.
-    f16::from_f64((value / apart).round_ties_even() * apart)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_half_is_its_own_nearest_and_so_is_what_lies_closer_to_it() {
-        let halves: Vec<f16> = (0..=f16::MAX.to_bits()).map(f16::from_bits).collect();
-        for pair in halves.windows(2) {
-            let [low, high] = [pair[0].to_f64(), pair[1].to_f64()];
-            let middle = (low + high) / 2.0;
-            let even = if pair[0].to_bits() % 2 == 0 { pair[0] } else { pair[1] };
-            for sign in [1.0, -1.0] {
-                let near = |value: f64| nearest(sign * value).to_f64() * sign;
-                assert_eq!(near(low), low);
-                assert_eq!(near(middle), even.to_f64());
-                assert_eq!((near(middle.next_down()), near(middle.next_up())), (low, high));
-            }
-        }
-        assert_eq!(nearest(65_519.999), f16::MAX);
-        assert_eq!((nearest(65_520.0), nearest(-1e9)), (f16::INFINITY, f16::NEG_INFINITY));
-        assert!(nearest(f64::NAN).is_nan());
-        assert_eq!(nearest(-0.0).to_bits(), 0x8000);
-    }
 }

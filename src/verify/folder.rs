@@ -13,6 +13,7 @@ use crate::plan::Plan;
 pub(super) fn check(manifest: Option<&Manifest>, walks: &mut [WalkedShard], findings: &mut Vec<Finding>) {
     check_unique(walks, findings);
     check_labels(manifest, walks);
+    check_dtypes(manifest, walks);
     match manifest {
         None => check_numbers(walks, walks.last().map_or(0, |walk| walk.number + 1), findings),
         Some(manifest) => {
@@ -54,6 +55,18 @@ fn check_labels(manifest: Option<&Manifest>, walks: &mut [WalkedShard]) {
     for walk in walks {
         for sample in walk.samples.iter().filter(|sample| sample.label_count != right) {
             let what = format!("it has {} labels, and {right} are right", sample.label_count);
+            walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
+        }
+    }
+}
+
+/// Finds samples whose voxels have another dtype than the manifest says.
+fn check_dtypes(manifest: Option<&Manifest>, walks: &mut [WalkedShard]) {
+    let Some(manifest) = manifest.filter(|manifest| manifest.tool.is_some()) else { return };
+    let right = manifest.volume_dtype.as_deref().unwrap_or("float16");
+    for walk in walks {
+        for sample in walk.samples.iter().filter(|sample| sample.dtype.name() != right) {
+            let what = format!("its voxels are {}, and {right} by the manifest", sample.dtype.name());
             walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
         }
     }

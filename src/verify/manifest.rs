@@ -33,6 +33,8 @@ pub(super) struct Manifest {
     pub tool: Option<String>,
     /// Digest of the plan that the shards were made from.
     pub plan_digest: Option<String>,
+    /// Dtype of all volumes; none for float16.
+    pub volume_dtype: Option<String>,
     /// What makes HU of the values of each slope and intercept; none in manifests of version 0.1.
     pub value_groups: Option<Vec<ValueGroup>>,
     /// Names of the classes, in the order of the labels.

@@ -6,11 +6,12 @@
 //! volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six numbers
 //! and no digest.
 //!
-//! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`payload`, `packed`,
-//! `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and
+//! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
+//! `packed`, `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and
 //! `report` is above all of them.
 
 mod compare;
+mod dtype;
 mod expected;
 mod finding;
 mod folder;
@@ -84,7 +85,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     folder::check(manifest.as_ref(), &mut walks, &mut findings);
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {
-        refuse_other_kind(plan, &walks)?;
+        refuse_other_volumes(plan, &walks)?;
         manifest.iter().for_each(|manifest| values::check(manifest, plan, &mut findings));
         report.information.npz_bytes = npz_bytes(plan, &walks);
         report.source = Some(compare_all(config, plan, &walks, progress, &mut findings)?);
@@ -116,18 +117,25 @@ fn by_study(plan: &Plan) -> HashMap<&str, &dataset::Sample> {
     plan.dataset.samples.iter().map(|sample| (&*sample.study_id, sample)).collect()
 }
 
-/// Refuses a plan of another kind of volume than the shards hold: every voxel would differ, and nothing be learnt.
-fn refuse_other_kind(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
+/// Refuses a plan of another kind of volume, or of another dtype, than the shards hold: every voxel would differ, and nothing be learnt.
+fn refuse_other_volumes(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
     let name = match plan.kind() {
         Kind::Stored => "stored",
         Kind::Rescaled => "rescaled",
         Kind::Preprocessed => "preprocessed",
     };
+    let asked = plan.voxel_format().name();
+    let is_made_so = walks.iter().flat_map(|walk| &walk.samples).any(|sample| sample.dtype.name() == asked);
     match walks.iter().flat_map(|walk| &walk.samples).next() {
         Some(sample) if sample.kind != name => Err(Error::Refused(format!(
             "the shards hold volumes of the kind {0}, and the flags ask for {name}: add --volume {0}, and the options \
              that the shards were made with",
             sample.kind
+        ))),
+        Some(sample) if !is_made_so => Err(Error::Refused(format!(
+            "the shards hold voxels of {0}, and the flags ask for {asked}: add --output-dtype {0}, and the options that \
+             the shards were made with",
+            sample.dtype.name()
         ))),
         _ => Ok(()),
     }
@@ -172,7 +180,7 @@ fn compare_all(
         try_map(&comparisons, workers, |comparison| Ok::<_, Error>(compare::compare(plan, comparison, progress)))?;
     compared.iter_mut().for_each(|compared| findings.append(&mut compared.findings));
     let differences = compared.iter().filter_map(|Compared { difference, .. }| difference.as_ref());
-    Ok(SourceCheck::new(count, differences, WORST))
+    Ok(SourceCheck::new(count, plan.voxel_format().name(), differences, WORST))
 }
 
 /// Chooses as many samples as were asked for, at random: those whose keys, hashed together with the seed, come first.

@@ -1,4 +1,5 @@
-//! Compressed members of volumes: the zstd seekable format with shuffled blocks. The code follows the format's
+//! Compressed members of volumes: the zstd seekable format with shuffled blocks, in which the lowest bytes of all values
+//! stand first, the highest last. The code follows the format's
 //! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
 //! nothing with the code that compresses but the `zstd` crate.
 
@@ -6,14 +7,10 @@ use std::io::{BufRead, Cursor, Read};
 
 use crate::base::num::to_usize;
 
-/// End of the name of a compressed member.
-pub(super) const SUFFIX: &str = ".shuffle.zst";
+/// Bytes of a value, and the filter of such values, by which a member's name ends and which the JSON names.
+const FILTERS: [(usize, &str); 4] = [(1, "shuffle1"), (2, "shuffle"), (4, "shuffle4"), (8, "shuffle8")];
 /// Value of `volume_codec` in the JSON of a sample whose volume is compressed.
 pub(super) const CODEC: &str = "zstd";
-/// Value of `volume_filter` in the JSON of a sample whose volume is compressed.
-pub(super) const FILTER: &str = "shuffle";
-/// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.
-pub(super) const JSON_END: &str = r#", "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
 
 /// Bytes of the largest block that a mount reads.
 const MAX_BLOCK: u32 = 16 << 20;
@@ -35,16 +32,37 @@ struct SeekTableRow {
     checksum: Option<u32>,
 }
 
-/// Unpacks a member: passes each block to `each`, in order, and returns the bytes of the plain member.
+/// Splits what compression adds off the end of a member's name or extension, and returns the bytes of a value.
+pub(super) fn split_suffix(name: &str) -> Option<(&str, usize)> {
+    let name = name.strip_suffix(".zst")?;
+    FILTERS.into_iter().find_map(|(width, filter)| Some((name.strip_suffix(filter)?.strip_suffix('.')?, width)))
+}
+
+/// Bytes of a value whose filter has this name; none if there is no such filter.
+pub(super) fn width_of(filter: &str) -> Option<usize> {
+    FILTERS.into_iter().find(|(_, name)| *name == filter).map(|(width, _)| width)
+}
+
+/// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.
+fn json_ends() -> [String; 4] {
+    FILTERS.map(|(_, filter)| format!(r#", "volume_codec": "{CODEC}", "volume_filter": "{filter}"}}"#))
+}
+
+/// Whether codec and filter stand at the end of a sample's JSON.
+pub(super) fn is_at_end(json: &[u8]) -> bool {
+    added_to_json(json) > 0
+}
+
+/// Unpacks a member whose values have `width` bytes: passes each block to `each`, in order, and returns the bytes of the plain member.
 ///
 /// # Errors
 /// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.
-pub(super) fn unpack(member: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64, Vec<String>> {
+pub(super) fn unpack(member: &[u8], width: usize, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<String>> {
     let rows = seek_table(member).map_err(|what| vec![what])?;
     let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
     for (number, row) in rows.iter().enumerate() {
         let end = at + to_usize(u64::from(row.packed));
-        match block(&member[at..end], row) {
+        match block(&member[at..end], row, width) {
             Ok(plain) => each(&plain),
             Err(what) => wrong.push(format!("block {number}: {what}")),
         }
@@ -56,7 +74,7 @@ pub(super) fn unpack(member: &[u8], mut each: impl FnMut(&[u8])) -> Result<u64, 
 
 /// Bytes by which a sample's JSON is longer than in a plain shard.
 pub(super) fn added_to_json(json: &[u8]) -> u64 {
-    if json.ends_with(JSON_END.as_bytes()) { JSON_END.len() as u64 - 1 } else { 0 }
+    json_ends().iter().find(|end| json.ends_with(end.as_bytes())).map_or(0, |end| end.len() as u64 - 1)
 }
 
 /// The little-endian number of four bytes at `at`; 0 where there are fewer.
@@ -98,10 +116,10 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
     Ok(rows)
 }
 
-/// Unpacks one block, and puts the low and high bytes of each voxel together again.
-fn block(frame: &[u8], row: &SeekTableRow) -> Result<Vec<u8>, String> {
+/// Unpacks one block, and puts the bytes of each value together again.
+fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, String> {
     let SeekTableRow { plain, checksum, .. } = *row;
-    if plain > MAX_BLOCK || !plain.is_multiple_of(2) {
+    if plain > MAX_BLOCK || !to_usize(u64::from(plain)).is_multiple_of(width) {
         return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes"));
     }
     if word(frame, 0) != FRAME_MAGIC {
@@ -126,6 +144,6 @@ fn block(frame: &[u8], row: &SeekTableRow) -> Result<Vec<u8>, String> {
     if rest.fill_buf().is_ok_and(|behind| !behind.is_empty()) {
         return Err("there is something behind its frame".into());
     }
-    let (low, high) = shuffled.split_at(shuffled.len() / 2);
-    Ok(low.iter().zip(high).flat_map(|(low, high)| [*low, *high]).collect())
+    let count = shuffled.len() / width;
+    Ok((0..shuffled.len()).map(|at| shuffled[at % width * count + at / width]).collect())
 }

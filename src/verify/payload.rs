@@ -4,6 +4,7 @@ use ndarray::Array1;
 use ndarray_npy::ReadNpyExt;
 use serde_json::Value;
 
+use super::dtype::Dtype;
 use super::packed;
 
 /// A member of a sample.
@@ -64,11 +65,12 @@ impl Profile {
     }
 }
 
-/// Removes from a member's extension what compression adds to it; the flag says whether the member is compressed.
-pub(super) fn plain_extension(extension: &str) -> (&str, bool) {
-    match extension.strip_suffix(packed::SUFFIX) {
-        Some(plain) if Profile::of(plain).is_some() => (plain, true),
-        _ => (extension, false),
+/// Removes from a member's extension what compression adds to it; the number is that of the bytes of a value, if the
+/// member is compressed.
+pub(super) fn plain_extension(extension: &str) -> (&str, Option<usize>) {
+    match packed::split_suffix(extension) {
+        Some((plain, width)) if Profile::of(plain).is_some() => (plain, Some(width)),
+        _ => (extension, None),
     }
 }
 
@@ -81,8 +83,12 @@ pub(super) struct JsonFields {
     pub shape: [u64; 3],
     /// Kind of the volume: `stored`, `rescaled` or `preprocessed`.
     pub kind: String,
-    /// Whether the JSON says that the volume is compressed with zstd and shuffled.
-    pub is_packed: bool,
+    /// Dtype of the voxels.
+    pub dtype: Dtype,
+    /// Values that 0 and 255 stand for, of uint8.
+    pub window: Option<[f64; 2]>,
+    /// Bytes of a value, if the JSON says that the volume is compressed with zstd and shuffled.
+    pub packed: Option<usize>,
 }
 
 /// Parses a JSON member. Python's bare `NaN` becomes null.
@@ -117,9 +123,9 @@ pub(super) fn json_fields(bytes: &[u8]) -> Result<JsonFields, String> {
     let json = json(bytes)?;
     let study_id = json["study_id"].as_str().filter(|id| !id.is_empty()).ok_or("it has no study_id")?.to_owned();
     let shape = shape(&json, "volume_shape")?;
-    if json["volume_dtype"] != "float16" {
-        return Err(format!("volume_dtype is {}, not \"float16\"", json["volume_dtype"]));
-    }
+    let dtype = json["volume_dtype"].as_str().and_then(Dtype::of);
+    let dtype = dtype.ok_or_else(|| format!("volume_dtype is {}, which no reader knows", json["volume_dtype"]))?;
+    let window = window(&json, dtype)?;
     let kind = match &json["volume_kind"] {
         Value::Null => "stored",
         Value::String(kind) if ["rescaled", "preprocessed"].contains(&&**kind) => kind,
@@ -145,21 +151,48 @@ pub(super) fn json_fields(bytes: &[u8]) -> Result<JsonFields, String> {
             return Err(format!("XYSpacing is {}, not a text", json["XYSpacing"]));
         }
     }
-    let is_packed = match (json.get("volume_codec"), json.get("volume_filter")) {
-        (None, None) => false,
-        (Some(codec), Some(filter)) if codec == packed::CODEC && filter == packed::FILTER => {
-            if !bytes.ends_with(packed::JSON_END.as_bytes()) {
+    let packed = packed_width(&json, bytes)?;
+    if packed.is_some_and(|width| width != dtype.size()) {
+        return Err(format!("volume_filter is {}, which is not that of {}", json["volume_filter"], dtype.name()));
+    }
+    Ok(JsonFields { study_id, shape, kind: kind.to_owned(), dtype, window, packed })
+}
+
+/// Reads the values that 0 and 255 stand for, which uint8 alone has.
+///
+/// # Errors
+/// The field is missing, or there although the dtype has none, or no ascending pair of numbers.
+fn window(json: &Value, dtype: Dtype) -> Result<Option<[f64; 2]>, String> {
+    let field = &json["volume_window"];
+    if dtype != Dtype::Uint8 {
+        return if field.is_null() { Ok(None) } else { Err(format!("volume_window is {field} for {}", dtype.name())) };
+    }
+    let numbers = field.as_array().map(|list| list.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+    match numbers.as_deref() {
+        Some(&[low, high]) if low < high => Ok(Some([low, high])),
+        _ => Err(format!("volume_window is {field}, which is no window")),
+    }
+}
+
+/// The bytes of a value of a compressed volume, by the fields of the JSON; none if the volume is plain.
+///
+/// # Errors
+/// Codec or filter are unknown, or do not stand at the end.
+fn packed_width(json: &Value, bytes: &[u8]) -> Result<Option<usize>, String> {
+    let (codec, filter) = (json.get("volume_codec"), json.get("volume_filter"));
+    let width = filter.and_then(Value::as_str).and_then(packed::width_of);
+    match (codec, filter, width) {
+        (None, None, _) => Ok(None),
+        (Some(codec), _, Some(width)) if codec == packed::CODEC => {
+            if !packed::is_at_end(bytes) {
                 return Err(
                     "volume_codec and volume_filter do not stand at its end, so no mount can take them off".into()
                 );
             }
-            true
+            Ok(Some(width))
         }
-        (codec, filter) => {
-            return Err(format!("volume_codec is {codec:?}, volume_filter {filter:?}; nothing reads that"));
-        }
-    };
-    Ok(JsonFields { study_id, shape, kind: kind.to_owned(), is_packed })
+        _ => Err(format!("volume_codec is {codec:?}, volume_filter {filter:?}; nothing reads that")),
+    }
 }
 
 /// Reads the labels of a sample, one a class.
@@ -195,12 +228,14 @@ pub(super) struct NpyHeader {
     pub len: u64,
     /// Shape of the volume, in voxels.
     pub shape: [u64; 3],
+    /// Dtype of the voxels.
+    pub dtype: Dtype,
 }
 
 /// Reads the header of a volume in NPY from the first 128 bytes of the member.
 ///
 /// # Errors
-/// The header is not that of a little-endian float16 array of three axes in C order, of NPY version 1.0.
+/// The header is not that of a little-endian array of a known dtype and three axes in C order, of NPY version 1.0.
 pub(super) fn npy_header(head: &[u8]) -> Result<NpyHeader, String> {
     let wrong = |what: &str| format!("the NPY header {what}");
     let (magic, rest) = head.split_at_checked(10).ok_or_else(|| wrong("is cut short"))?;
@@ -210,13 +245,14 @@ pub(super) fn npy_header(head: &[u8]) -> Result<NpyHeader, String> {
     let len = u16::from_le_bytes([magic[8], magic[9]]);
     let text = rest.get(..usize::from(len)).ok_or_else(|| wrong("is too long"))?;
     let text = std::str::from_utf8(text).map_err(|_| wrong("is no text"))?;
-    if !text.contains("'descr': '<f2'") || !text.contains("'fortran_order': False") {
-        return Err(wrong("does not say little-endian float16 in C order"));
-    }
+    let descr = text.split_once("'descr': '").and_then(|(_, rest)| rest.split_once('\'')).map(|(descr, _)| descr);
+    let Some(dtype) = descr.and_then(Dtype::of_descr).filter(|_| text.contains("'fortran_order': False")) else {
+        return Err(wrong("does not say little-endian voxels of a known dtype in C order"));
+    };
     let inside = text.split_once("'shape': (").and_then(|(_, rest)| rest.split_once(')')).map(|(inside, _)| inside);
     let numbers: Option<Vec<u64>> = inside.and_then(|text| text.split(", ").map(|n| n.parse().ok()).collect());
     match numbers.and_then(|numbers| <[u64; 3]>::try_from(numbers).ok()) {
-        Some(shape) => Ok(NpyHeader { len: 10 + u64::from(len), shape }),
+        Some(shape) => Ok(NpyHeader { len: 10 + u64::from(len), shape, dtype }),
         None => Err(wrong("has no shape of three axes")),
     }
 }

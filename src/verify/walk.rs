@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use sha2::Digest;
 
+use super::dtype::Dtype;
 use super::finding::{Finding, Verdict};
 use super::hashing_reader::{HashingReader, ReadState};
 use super::listing::ShardFile;
@@ -77,8 +78,10 @@ struct PendingSample {
     /// Extensions of the members so far, without what compression adds.
     extensions: Vec<String>,
     members: MemberSpans,
-    /// Shape in the header of a volume in NPY.
-    npy_shape: Option<[u64; 3]>,
+    /// Shape and dtype in the header of a volume in NPY.
+    npy: Option<([u64; 3], Dtype)>,
+    /// Bytes of a value, by the name of a compressed volume.
+    packed_width: Option<usize>,
     fields: Option<JsonFields>,
     label_count: Option<usize>,
     /// Bytes of the shard so far.
@@ -158,7 +161,7 @@ impl Walker<'_, '_> {
     /// Reads a member; a key that is another one than before begins the next sample.
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
-        let (extension, is_packed) = payload::plain_extension(extension);
+        let (extension, packed_width) = payload::plain_extension(extension);
         if self.pending.as_ref().is_none_or(|pending| pending.key != key) {
             self.close();
             self.open(key, span.start - BLOCK);
@@ -174,11 +177,13 @@ impl Walker<'_, '_> {
             Some((member, OpenMember { name, profile, span }))
         });
         match known {
-            Some((SampleMember::Volume, open)) if is_packed => self.unpack(open, entry),
-            Some((SampleMember::Volume, open)) => {
-                self.count(span.len);
-                self.pass_voxels(open, entry)
-            }
+            Some((SampleMember::Volume, open)) => match packed_width {
+                Some(width) => self.unpack(open, width, entry),
+                None => {
+                    self.count(span.len);
+                    self.pass_voxels(open, entry)
+                }
+            },
             Some((member, open)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
@@ -215,7 +220,8 @@ impl Walker<'_, '_> {
             index: numbers.map(|(_, index)| index),
             extensions: Vec::new(),
             members: MemberSpans::default(),
-            npy_shape: None,
+            npy: None,
+            packed_width: None,
             fields: None,
             label_count: None,
             range: start..start,
@@ -260,7 +266,7 @@ impl Walker<'_, '_> {
         match payload::npy_header(head) {
             Ok(header) if header.len <= len => {
                 if let Some(pending) = &mut self.pending {
-                    pending.npy_shape = Some(header.shape);
+                    pending.npy = Some((header.shape, header.dtype));
                 }
                 return header.len;
             }
@@ -272,16 +278,17 @@ impl Walker<'_, '_> {
 
     /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at
     /// the end.
-    fn unpack(&mut self, open: OpenMember<'_>, entry: &mut impl Read) -> io::Result<()> {
+    fn unpack(&mut self, open: OpenMember<'_>, width: usize, entry: &mut impl Read) -> io::Result<()> {
         self.shard.has_packed = true;
         if let Some(pending) = &mut self.pending {
             pending.members.packed = Some(open.span);
+            pending.packed_width = Some(width);
         }
         let mut member = Vec::new();
         entry.read_to_end(&mut member)?;
         check_complete(open.span, member.len() as u64)?;
         let mut head = Vec::new();
-        let len = packed::unpack(&member, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
+        let len = packed::unpack(&member, width, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
         let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(open.name, what))) else {
             return Ok(());
         };
@@ -327,8 +334,9 @@ impl Walker<'_, '_> {
         let profile = pending.profile();
         let PendingSample { key, index, members, fields, label_count, range, .. } = pending;
         let (Some(fields), Some(label_count), Some(index)) = (fields, label_count, index) else { return };
-        let JsonFields { study_id, shape, kind, .. } = fields;
-        let sample = WalkedSample { key, index, study_id, kind, shape, label_count, profile, members, range };
+        let JsonFields { study_id, shape, kind, dtype, window, .. } = fields;
+        let sample =
+            WalkedSample { key, index, study_id, kind, shape, dtype, window, label_count, profile, members, range };
         self.shard.samples.push(sample);
     }
 }
@@ -341,25 +349,31 @@ impl PendingSample {
 
     /// Sentences that name missing members, a wrong order, and members that contradict each other.
     fn contradictions(&self) -> Vec<String> {
-        let Self { extensions, members: MemberSpans { voxels, packed, .. }, npy_shape, .. } = self;
+        let Self { extensions, members: MemberSpans { voxels, packed, .. }, npy, packed_width, .. } = self;
         let profile = self.profile();
         let mut wrong = Vec::new();
         if *extensions != profile.extensions() {
             let expected = profile.extensions().join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
-        if let Some(JsonFields { shape, is_packed, .. }) = &self.fields {
-            if *is_packed != packed.is_some() {
+        if let Some(JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {
+            if packed_in_json != packed_width {
                 wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
             }
-            let len: u64 = 2 * shape.iter().product::<u64>();
+            let (name, len) = (dtype.name(), dtype.size() as u64 * shape.iter().product::<u64>());
             let is_known = packed.is_none() || voxels.len > 0; // else it could not be unpacked
             let has_volume = extensions.iter().any(|extension| extension == profile.extension(SampleMember::Volume));
             if is_known && has_volume && voxels.len != len {
-                wrong.push(format!("{shape:?} voxels of float16 are {len} bytes, the volume has {}", voxels.len));
+                wrong.push(format!(
+                    "{shape:?} voxels of {name} (its volume_dtype) are {len} bytes, the volume has {}",
+                    voxels.len
+                ));
             }
-            if npy_shape.is_some_and(|npy| npy != *shape) {
+            if npy.is_some_and(|(own, _)| own != *shape) {
                 wrong.push(format!("the volume's own shape is not the {shape:?} of its JSON"));
+            }
+            if let Some((_, own)) = npy.filter(|(_, own)| own != dtype) {
+                wrong.push(format!("the volume's own dtype is {}, and its JSON says {name}", own.name()));
             }
         }
         wrong

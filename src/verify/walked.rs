@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::dtype::Dtype;
 use super::finding::Finding;
 use super::listing::ShardFile;
 use super::payload::Profile;
@@ -93,6 +94,10 @@ pub(super) struct WalkedSample {
     pub kind: String,
     /// Shape of the volume by the JSON member, in voxels.
     pub shape: [u64; 3],
+    /// Dtype of the voxels by the JSON member.
+    pub dtype: Dtype,
+    /// Values that 0 and 255 stand for, of uint8.
+    pub window: Option<[f64; 2]>,
     /// Number of labels.
     pub label_count: usize,
     /// How the members are named and encoded.

@@ -8,15 +8,16 @@ use half::f16;
 use super::narrow::{LinearF32, narrow};
 use crate::formats::npz::Element;
 
-/// The treatment of a finite value that rounds beyond float16's largest, ±65504.
+/// The treatment of a finite value that rounds beyond the largest voxel: ±65504 for float16. For integers, infinities
+/// are such values too; NaN is an error whatever the treatment is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Overflow {
     /// The volume is refused, with the voxel's place and value.
     #[default]
     Error,
-    /// The value becomes ±65504.
+    /// The value becomes the largest or smallest voxel: ±65504 for float16.
     Saturate,
-    /// The value becomes ±infinity, as with NumPy.
+    /// The value becomes ±infinity, as with NumPy; only for floats.
     Inf,
 }
 
@@ -32,23 +33,23 @@ pub(super) struct Linear {
 impl Linear {
     /// The map in f32, as NumPy computes it for an array of f32 and Python floats.
     #[expect(clippy::cast_possible_truncation, reason = "meant")]
-    fn in_f32(self) -> LinearF32 {
+    pub(super) fn in_f32(self) -> LinearF32 {
         LinearF32 { slope: self.slope as f32, intercept: self.intercept as f32 }
     }
 }
 
-/// A value that float16 cannot hold, under [`Overflow::Error`].
+/// A value that a voxel cannot hold: too large, under [`Overflow::Error`], or NaN for integers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct TooLarge {
+pub(super) struct Unfit {
     /// The index of the value in the converted slice.
     pub index: usize,
     /// The value, after the linear map.
     pub value: f64,
 }
 
-impl TooLarge {
+impl Unfit {
     /// The value with an index that is `count` larger.
-    fn after(self, count: usize) -> Self {
+    pub(super) fn after(self, count: usize) -> Self {
         Self { index: self.index + count, ..self }
     }
 }
@@ -60,7 +61,7 @@ const LIMIT: f64 = 65_520.0;
 /// one. Both have the same number of elements, and `source` is aligned to 8 bytes.
 ///
 /// # Errors
-/// [`TooLarge`] under [`Overflow::Error`]; `voxels` is then unspecified.
+/// [`Unfit`] under [`Overflow::Error`]; `voxels` is then unspecified.
 pub(super) fn to_f16(
     element: Element,
     big_endian: bool,
@@ -68,7 +69,7 @@ pub(super) fn to_f16(
     voxels: &mut [f16],
     overflow: Overflow,
     linear: Option<Linear>,
-) -> Result<(), TooLarge> {
+) -> Result<(), Unfit> {
     debug_assert_eq!(source.len(), voxels.len() * element.size());
     if let Some(linear) = linear {
         return mapped(element, big_endian, source, voxels, overflow, linear);
@@ -102,7 +103,7 @@ fn mapped(
     voxels: &mut [f16],
     overflow: Overflow,
     linear: Linear,
-) -> Result<(), TooLarge> {
+) -> Result<(), Unfit> {
     match element {
         Element::F32 => {
             if big_endian {
@@ -125,7 +126,7 @@ fn mapped(
             let blocks = source.chunks_mut(BLOCK * element.size()).zip(voxels.chunks_mut(BLOCK));
             for (block, (source, voxels)) in blocks.enumerate() {
                 let wide = &mut wide[..voxels.len()];
-                widen(element, big_endian, source, linear, wide);
+                widen(element, big_endian, source, Some(linear), wide);
                 from_f32(wide, voxels, overflow).map_err(|error| error.after(block * BLOCK))?;
             }
             Ok(())
@@ -133,8 +134,9 @@ fn mapped(
     }
 }
 
-/// Converts the elements in `source` (whose bytes it may swap in place) to f32 values in `out`, after the map `linear`.
-pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linear: Linear, out: &mut [f32]) {
+/// Converts the elements in `source` (whose bytes it may swap in place) to f32 values in `out`, after the map `linear`
+/// if there is one.
+pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linear: Option<Linear>, out: &mut [f32]) {
     if big_endian {
         swap_bytes(element.size(), source);
     }
@@ -157,8 +159,9 @@ pub(super) fn widen(element: Element, big_endian: bool, source: &mut [u8], linea
         Element::U64 => each(source, out, |x: u64| x as f32),
         Element::Bool => each(source, out, truth),
     }
-    let map = linear.in_f32();
-    out.iter_mut().for_each(|x| *x = map.apply(*x));
+    if let Some(map) = linear.map(Linear::in_f32) {
+        out.iter_mut().for_each(|x| *x = map.apply(*x));
+    }
 }
 
 /// A boolean of NumPy, of which every byte but 0 is true.
@@ -166,7 +169,8 @@ fn truth(byte: u8) -> f32 {
     f32::from(u8::from(byte != 0))
 }
 
-fn swap_bytes(size: usize, bytes: &mut [u8]) {
+/// Turns values of `size` bytes from one byte order to the other.
+pub(super) fn swap_bytes(size: usize, bytes: &mut [u8]) {
     match size {
         2 => bytemuck::cast_slice_mut::<_, u16>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
         4 => bytemuck::cast_slice_mut::<_, u32>(bytes).iter_mut().for_each(|x| *x = x.swap_bytes()),
@@ -178,8 +182,8 @@ fn swap_bytes(size: usize, bytes: &mut [u8]) {
 /// Converts f32 values to float16.
 ///
 /// # Errors
-/// [`TooLarge`] under [`Overflow::Error`]; `voxels` is then unspecified.
-pub(super) fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+/// [`Unfit`] under [`Overflow::Error`]; `voxels` is then unspecified.
+pub(super) fn from_f32(source: &[f32], voxels: &mut [f16], overflow: Overflow) -> Result<(), Unfit> {
     from_mapped_f32(source, None, voxels, overflow)
 }
 
@@ -188,7 +192,7 @@ fn from_mapped_f32(
     map: Option<LinearF32>,
     voxels: &mut [f16],
     overflow: Overflow,
-) -> Result<(), TooLarge> {
+) -> Result<(), Unfit> {
     const BLOCK: usize = 4096; // of which one value that does not fit makes a slow one
     for (block, (source, voxels)) in source.chunks(BLOCK).zip(voxels.chunks_mut(BLOCK)).enumerate() {
         if narrow(source, map, voxels) {
@@ -196,7 +200,7 @@ fn from_mapped_f32(
         }
         for (index, (x, voxel)) in source.iter().zip(voxels).enumerate() {
             let x = map.map_or(*x, |map| map.apply(*x));
-            let too_large = TooLarge { index: block * BLOCK + index, value: f64::from(x) };
+            let too_large = Unfit { index: block * BLOCK + index, value: f64::from(x) };
             *voxel = one_f32(x, overflow).ok_or(too_large)?;
         }
     }
@@ -210,14 +214,14 @@ fn one_f32(x: f32, overflow: Overflow) -> Option<f16> {
     if x.is_infinite() || f64::from(x.abs()) < LIMIT { Some(f16::from_f32(x)) } else { beyond(x < 0.0, overflow) }
 }
 
-fn from_f64(source: &[f64], voxels: &mut [f16], overflow: Overflow) -> Result<(), TooLarge> {
+fn from_f64(source: &[f64], voxels: &mut [f16], overflow: Overflow) -> Result<(), Unfit> {
     for (index, (&x, voxel)) in source.iter().zip(voxels).enumerate() {
         *voxel = if x.is_nan() {
             nan(x.is_sign_negative(), x.to_bits() >> 42)
         } else if x.is_infinite() || x.abs() < LIMIT {
             f16::from_f32(round_to_odd(x))
         } else {
-            beyond(x < 0.0, overflow).ok_or(TooLarge { index, value: x })?
+            beyond(x < 0.0, overflow).ok_or(Unfit { index, value: x })?
         };
     }
     Ok(())
@@ -255,7 +259,7 @@ fn through_f32<T: Copy>(
     voxels: &mut [f16],
     overflow: Overflow,
     widen: impl Fn(T) -> f32,
-) -> Result<(), TooLarge> {
+) -> Result<(), Unfit> {
     let mut wide = [0f32; 2048];
     for (block, (source, voxels)) in source.chunks(2048).zip(voxels.chunks_mut(2048)).enumerate() {
         let wide = &mut wide[..source.len()];
@@ -269,7 +273,7 @@ fn through_f32<T: Copy>(
 mod tests {
     use super::*;
 
-    fn f64_to_f16(x: f64, overflow: Overflow) -> Result<u16, TooLarge> {
+    fn f64_to_f16(x: f64, overflow: Overflow) -> Result<u16, Unfit> {
         let mut voxel = [f16::ZERO];
         from_f64(&[x], &mut voxel, overflow).map(|()| voxel[0].to_bits())
     }
@@ -288,14 +292,14 @@ mod tests {
 
     #[test]
     fn overflow_is_what_was_asked_for() {
-        assert_eq!(f64_to_f16(65_520.0, Overflow::Error), Err(TooLarge { index: 0, value: 65_520.0 }));
+        assert_eq!(f64_to_f16(65_520.0, Overflow::Error), Err(Unfit { index: 0, value: 65_520.0 }));
         assert_eq!(f64_to_f16(-1e300, Overflow::Saturate), Ok(0xfbff));
         assert_eq!(f64_to_f16(1e300, Overflow::Inf), Ok(0x7c00));
         assert_eq!(f64_to_f16(f64::INFINITY, Overflow::Error), Ok(0x7c00));
         let mut source = vec![0f32; 5000];
         source[4100] = -65_520.0;
         let mut voxels = vec![f16::ZERO; 5000];
-        assert_eq!(from_f32(&source, &mut voxels, Overflow::Error), Err(TooLarge { index: 4100, value: -65_520.0 }));
+        assert_eq!(from_f32(&source, &mut voxels, Overflow::Error), Err(Unfit { index: 4100, value: -65_520.0 }));
         from_f32(&source, &mut voxels, Overflow::Saturate).unwrap();
         assert_eq!(voxels[4100].to_bits(), 0xfbff);
     }

@@ -1,10 +1,10 @@
 //! The treatment of values and shapes: the kinds of volume, the dialects of the arrays, and the recipe of one volume.
 //! Pure: decided from headers and tables alone.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
+use super::rescale::{Rescale, check_linear};
+use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};
 
 /// The kind of the volumes: the unit and the shape of their voxels.
@@ -30,58 +30,6 @@ pub enum Dialect {
     Hu,
     /// HU / 1000, resampled, axes depth, height, width (`arr_0`, floats).
     Normalized,
-}
-
-/// The source of slope and intercept. As text, also in files, it is the value of `--rescale`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Rescale {
-    /// The metadata table, unless the values contradict it.
-    #[default]
-    Auto,
-    /// The metadata table, whatever the values are.
-    Table,
-    /// No rescaling: the values are HU already.
-    None,
-    /// A slope and an intercept that the user gives.
-    Values(f64, f64),
-}
-
-impl From<Rescale> for String {
-    fn from(rescale: Rescale) -> Self {
-        match rescale {
-            Rescale::Auto => "auto".into(),
-            Rescale::Table => "table".into(),
-            Rescale::None => "none".into(),
-            Rescale::Values(slope, intercept) => format!("{slope},{intercept}"),
-        }
-    }
-}
-
-impl TryFrom<String> for Rescale {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl FromStr for Rescale {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "table" => Ok(Self::Table),
-            "none" => Ok(Self::None),
-            values => {
-                let [slope, intercept] = floats(values)
-                    .map_err(|_| "expected auto, table, none, or SLOPE,INTERCEPT such as 1,-1024".to_owned())?;
-                check_linear(slope, intercept).map_err(|what| format!("{what}; give another slope, or none"))?;
-                Ok(Self::Values(slope, intercept))
-            }
-        }
-    }
 }
 
 /// The choice of the volumes that are resampled.
@@ -115,6 +63,8 @@ pub struct KindOptions {
     pub hu_range: [f64; 2],
     /// The voxel value around a volume that is smaller than the shape, in HU / 1000.
     pub pad_value: f64,
+    /// The format of the voxels.
+    pub format: VoxelFormat,
 }
 
 impl Default for KindOptions {
@@ -129,19 +79,9 @@ impl Default for KindOptions {
             shape: [480, 480, 240],
             hu_range: [-1000.0, 1000.0],
             pad_value: -1.0,
+            format: VoxelFormat::Float16,
         }
     }
-}
-
-/// Reads `N` numbers with commas between them.
-///
-/// # Errors
-/// A message if the text is not `N` finite numbers.
-pub fn floats<const N: usize>(text: &str) -> Result<[f64; N], String> {
-    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse::<f64>()).collect();
-    let numbers = numbers.ok().filter(|numbers| numbers.iter().all(|number| number.is_finite()));
-    let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
-    numbers.ok_or_else(|| format!("expected {N} numbers with commas between them"))
 }
 
 /// The order of a source array's axes.
@@ -166,9 +106,9 @@ impl Axes {
 /// The steps from an array to one volume.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Recipe {
-    /// A cast to float16.
+    /// A cast to the voxels' dtype.
     Stored,
-    /// x becomes slope · x + intercept, then a cast to float16.
+    /// x becomes slope · x + intercept, then a cast to the voxels' dtype.
     Rescaled {
         /// The slope, in HU per stored unit.
         slope: f64,
@@ -249,7 +189,7 @@ impl Recipe {
     /// The reason why the volume cannot be of this kind, for the list of left-out samples.
     pub fn new(options: &KindOptions, array: &Array, geometry: Geometry<'_>) -> Result<Self, String> {
         if options.kind == Kind::Stored {
-            return Ok(Self::Stored);
+            return check_stored(options.format, array).map(|()| Self::Stored);
         }
         let dialect = options.dialect_of(array).ok_or_else(|| {
             format!(
@@ -265,9 +205,14 @@ impl Recipe {
             let slope = if dialect == Dialect::Normalized { 1000.0 } else { slope };
             return Ok(Self::Rescaled { slope, intercept, axes });
         }
-        // Values that are divided already are not multiplied first: it would cost a rounding.
-        let divisor = if dialect == Dialect::Normalized { 1.0 } else { 1000.0 };
-        let clip = options.hu_range.map(|hu| hu / 1000.0 * divisor);
+        // Integers hold HU. Values that are divided already are not multiplied first: it would cost a rounding.
+        let in_hu = options.format.is_integer();
+        let (slope, divisor) = match dialect {
+            Dialect::Normalized if in_hu => (1000.0, 1.0),
+            Dialect::Normalized => (slope, 1.0),
+            _ => (slope, if in_hu { 1.0 } else { 1000.0 }),
+        };
+        let clip = if in_hu { options.hu_range } else { options.hu_range.map(|hu| hu / 1000.0 * divisor) };
         let source = axes.hwd(array.shape());
         let is_resampled = match options.resample {
             Resample::Auto => dialect == Dialect::Native,
@@ -275,7 +220,7 @@ impl Recipe {
             Resample::Never => false,
         };
         let resampled = if is_resampled { resampled(options, source, geometry)? } else { source };
-        let (shape, pad_value) = (options.shape, options.pad_value);
+        let (shape, pad_value) = (options.shape, options.pad_value * if in_hu { 1000.0 } else { 1.0 });
         Ok(Self::Preprocessed(Preprocess {
             slope,
             intercept,
@@ -343,20 +288,23 @@ fn linear(rescale: Rescale, dialect: Dialect, geometry: Geometry<'_>) -> Result<
     }
 }
 
-/// Checks that a slope and an intercept keep voxels apart. NaN, which stands for a missing value, passes.
+/// Checks that a stored volume can have this format: whole numbers are made of whole numbers alone, because no rounding
+/// of stored values is known to be harmless before they are HU.
 ///
 /// # Errors
-/// A message without a remedy if the slope is 0 or either is infinite, both in float32, in which volumes are computed.
-fn check_linear(slope: f64, intercept: f64) -> Result<(), String> {
-    #[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
-    let (in_f32, intercept_in_f32) = (slope as f32, intercept as f32);
-    if in_f32 == 0.0 {
-        return Err(format!("slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled)"));
+/// The reason why not, and the remedy.
+fn check_stored(format: VoxelFormat, array: &Array) -> Result<(), String> {
+    let element = array.header.element;
+    if !format.is_integer() || !element.is_float() {
+        return Ok(());
     }
-    if in_f32.is_infinite() || intercept_in_f32.is_infinite() {
-        return Err(format!("slope {slope} and intercept {intercept} are beyond float32"));
-    }
-    Ok(())
+    Err(format!(
+        "array '{}' of dtype {} holds floats, which {} would round before they are HU; --volume rescaled makes HU of \
+         them, --output-dtype float16 or float32 keeps them",
+        array.member.name,
+        array.header.descr(),
+        format.name()
+    ))
 }
 
 /// The reason why a sample is left out whose slope or intercept of the metadata table cannot be used.

@@ -1,5 +1,5 @@
-//! A source array as the final voxel bytes: little-endian float16, C order, exactly the planned length, of one kind
-//! (`kind`): as stored, in HU, or preprocessed (`planes`, `resample`).
+//! A source array as the final voxel bytes: little-endian, C order, exactly the planned length, of one kind (`kind`):
+//! as stored, in HU, or preprocessed (`planes`, `resample`); and of one dtype (`voxel_format`, `voxel`).
 //!
 //! A C-order source streams: each chunk is unpacked, cast while it is hot, and handed on. A Fortran-order source is
 //! transposed in blocks of planes as it arrives and handed on as a whole, because its first output row needs every
@@ -8,11 +8,14 @@
 //! nothing is handed on before the checksum of the whole array was found right.
 
 mod cast;
+mod fill;
 mod kind;
 mod narrow;
 mod planes;
 mod planned_file;
 mod resample;
+mod rescale;
+mod rounding;
 mod scratch;
 mod shard_file;
 mod source;
@@ -20,30 +23,27 @@ mod spacing;
 mod steps;
 mod transpose;
 mod value_check;
+mod voxel;
+mod voxel_format;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use half::f16;
 
 pub use cast::Overflow;
-pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
+pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
+pub use rescale::{Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
 pub use value_check::{Values, check_values};
+pub use voxel_format::{OutputDtype, VoxelFormat};
 
-use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{self, Array, Compression, Payload};
-use cast::{Linear, TooLarge, to_f16};
-use planes::PlaneSteps;
 use planned_file::{FileState, PlannedFile};
 pub use scratch::DECODER_SCRATCH;
-use scratch::{CHUNK_LEN, Scratch, VoxelBuffer};
-use transpose::{BlockSize, PlaneBlock};
-
-/// The bytes of a float16 voxel.
-pub const VOXEL: u64 = 2;
+use scratch::{CHUNK_LEN, Scratch};
 
 /// The destination of a volume's bytes, which come in order, from the first to the last.
 pub trait Sink {
@@ -73,7 +73,9 @@ pub struct NpzVolume<'a> {
     pub array: &'a Array,
     /// The steps from the array's values and shape to those of the volume.
     pub recipe: &'a Recipe,
-    /// The treatment of values that float16 cannot hold.
+    /// The format of the voxels.
+    pub format: VoxelFormat,
+    /// The treatment of values that the voxels cannot hold.
     pub overflow: Overflow,
 }
 
@@ -85,7 +87,7 @@ impl NpzVolume<'_> {
 
     /// The length of the volume in bytes, known without reading a voxel.
     pub fn byte_len(&self) -> u64 {
-        self.shape().iter().product::<u64>() * VOXEL
+        self.shape().iter().product::<u64>() * self.format.voxel_len() as u64
     }
 
     /// Writes all voxels to `sink`: as they are made, the last ones when the checksum was found right; or, with
@@ -128,14 +130,11 @@ impl NpzVolume<'_> {
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
-        let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater)?;
-        match self.steps() {
-            Some(steps) => {
-                let planes = PlaneSteps::new(&self.array.header, &steps);
-                planes.fill(self, file, payload, &mut scratch.buffer, sink, verify_first)
-            }
-            None if self.is_in_order() => self.fill_in_order(file, payload, &mut scratch.chunk, sink, verify_first),
-            None => self.fill_transposed(payload, &mut scratch.chunk, &mut scratch.buffer, sink),
+        match self.format {
+            VoxelFormat::Float16 => self.fill_as::<f16>(scratch, file, sink, verify_first),
+            VoxelFormat::Float32 => self.fill_as::<f32>(scratch, file, sink, verify_first),
+            VoxelFormat::Int16 => self.fill_as::<i16>(scratch, file, sink, verify_first),
+            VoxelFormat::Uint8 { .. } => self.fill_as::<u8>(scratch, file, sink, verify_first),
         }
     }
 
@@ -145,7 +144,8 @@ impl NpzVolume<'_> {
         if !self.recipe.keeps_places() {
             return None;
         }
-        let ratio = self.array.header.element.size() as u64 / VOXEL.min(self.array.header.element.size() as u64);
+        let element = self.array.header.element.size();
+        let ratio = (element / self.format.voxel_len().min(element)) as u64;
         match (self.array.header.fortran_order, self.array.member.compression) {
             (true, _) => None,
             (false, Compression::Stored) => Some(len * ratio),
@@ -165,38 +165,13 @@ impl NpzVolume<'_> {
         if state == FileState::CtimeDiffers {
             return Ok(false);
         }
-        let result = Scratch::with(&self.path, |scratch| self.peek_from(&file, offset, out, scratch));
+        let result = Scratch::with(&self.path, |scratch| match self.format {
+            VoxelFormat::Float16 => self.peek_as::<f16>(&file, offset, out, scratch),
+            VoxelFormat::Float32 => self.peek_as::<f32>(&file, offset, out, scratch),
+            VoxelFormat::Int16 => self.peek_as::<i16>(&file, offset, out, scratch),
+            VoxelFormat::Uint8 { .. } => self.peek_as::<u8>(&file, offset, out, scratch),
+        });
         if self.is_doubtful(&file)? { Ok(false) } else { result.map(|()| true) }
-    }
-
-    fn peek_from(&self, file: &File, offset: u64, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
-        let element = self.array.header.element.size();
-        // Whole elements around the wanted bytes.
-        let mut at = to_usize(offset / VOXEL);
-        let mut skip = to_usize(offset % VOXEL);
-        let mut payload = match self.array.member.compression {
-            Compression::Stored => None,
-            Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.inflater)?),
-        };
-        if let Some(payload) = &mut payload {
-            payload.skip((at * element) as u64, &mut scratch.chunk)?;
-        }
-        let mut voxels = [f16::ZERO; 8192];
-        let mut done = 0;
-        while done < out.len() {
-            let count = (skip + out.len() - done).div_ceil(to_usize(VOXEL)).min(voxels.len());
-            let source = &mut scratch.chunk[..count * element];
-            match &mut payload {
-                Some(payload) => payload.read_exact(source)?,
-                None => npz::read_stored(&self.path, file, self.array, (at * element) as u64, source)?,
-            }
-            self.cast(source, &mut voxels[..count], at)?;
-            let bytes: &[u8] = &bytemuck::cast_slice(&voxels[..count])[skip..];
-            let n = bytes.len().min(out.len() - done);
-            out[done..done + n].copy_from_slice(&bytes[..n]);
-            (done, at, skip) = (done + n, at + count, 0);
-        }
-        Ok(())
     }
 
     fn planned_file(&self) -> PlannedFile<'_> {
@@ -242,103 +217,10 @@ impl NpzVolume<'_> {
         }
     }
 
-    /// The block in which the volume's planes are transposed, in `buffer`.
-    fn plane_block<'b>(&self, buffer: &'b mut VoxelBuffer) -> Result<PlaneBlock<'b>> {
-        let size = BlockSize::new(self.shape());
-        let scratch = buffer.with_len(size.scratch_len());
-        let scratch = scratch.map_err(|error| Error::io(&self.path, "get memory to transpose", error))?;
-        Ok(PlaneBlock::new(scratch, size))
-    }
-
-    fn cast(&self, source: &mut [u8], voxels: &mut [f16], first: usize) -> Result<()> {
-        let header = &self.array.header;
-        let linear = match *self.recipe {
-            Recipe::Rescaled { slope, intercept, .. } if (slope, intercept) != (1.0, 0.0) => {
-                Some(Linear { slope, intercept })
-            }
-            _ => None,
-        };
-        to_f16(header.element, header.big_endian, source, voxels, self.overflow, linear)
-            .map_err(|TooLarge { index, value }| too_large(&self.path, header, first + index, value))
-    }
-
     /// Whether a part of the volume that ends at byte `end` may reach into the last chunk, which a fill publishes only
     /// when the checksum was found right: so a reader of the whole volume cannot miss that it is damaged.
     pub fn reaches_last_chunk(&self, end: u64) -> bool {
-        end + (CHUNK_LEN as u64) * VOXEL > self.byte_len()
-    }
-
-    /// All but the last chunk is published as it comes; the last one waits for the checksum.
-    fn fill_in_order(
-        &self,
-        file: &File,
-        mut payload: Payload<'_>,
-        chunk: &mut [u8],
-        sink: &mut impl Sink,
-        mut verify_first: bool,
-    ) -> Result<FillEnd> {
-        let element = self.array.header.element.size();
-        let mut first = 0;
-        let mut withheld = 0;
-        loop {
-            if sink.cancelled() {
-                return Ok(FillEnd::Cancelled);
-            }
-            let spare = &mut sink.spare()[withheld..];
-            let left = spare.len() / to_usize(VOXEL);
-            let count = left.min(CHUNK_LEN / element);
-            let source = &mut chunk[..count * element];
-            payload.read_exact(source)?;
-            if let Err(error) =
-                self.cast(source, bytemuck::cast_slice_mut(&mut spare[..count * to_usize(VOXEL)]), first)
-            {
-                return Err(check_rest(payload, chunk).err().unwrap_or(error));
-            }
-            if count == left {
-                payload.finish()?;
-                return Ok(FillEnd::Withheld);
-            }
-            // An fstat a chunk, 0.1 % of the time: what was published stays.
-            verify_first = verify_first || self.is_doubtful(file)?;
-            if verify_first {
-                withheld += count * to_usize(VOXEL);
-            } else {
-                sink.publish(count * to_usize(VOXEL));
-            }
-            first += count;
-        }
-    }
-
-    fn fill_transposed(
-        &self,
-        mut payload: Payload<'_>,
-        chunk: &mut [u8],
-        buffer: &mut VoxelBuffer,
-        sink: &mut impl Sink,
-    ) -> Result<FillEnd> {
-        let mut block = self.plane_block(buffer)?;
-        let depth = to_usize(self.shape()[2]);
-        let element = self.array.header.element.size();
-        let mut first = 0;
-        for start in (0..depth).step_by(block.step()) {
-            let range = start..depth.min(start + block.step());
-            for plane in range.clone() {
-                if sink.cancelled() {
-                    return Ok(FillEnd::Cancelled);
-                }
-                for voxels in block.plane(plane).chunks_mut(CHUNK_LEN / element) {
-                    let source = &mut chunk[..voxels.len() * element];
-                    payload.read_exact(source)?;
-                    if let Err(error) = self.cast(source, voxels, first) {
-                        return Err(check_rest(payload, chunk).err().unwrap_or(error));
-                    }
-                    first += voxels.len();
-                }
-            }
-            block.scatter(range, bytemuck::cast_slice_mut(sink.spare()));
-        }
-        payload.finish()?;
-        Ok(FillEnd::Withheld)
+        end + (CHUNK_LEN * self.format.voxel_len()) as u64 > self.byte_len()
     }
 }
 
@@ -357,20 +239,4 @@ enum FillEnd {
     Withheld,
     /// The sink was cancelled.
     Cancelled,
-}
-
-fn too_large(path: &Path, header: &npz::ArrayHeader, index: usize, value: f64) -> Error {
-    let mut rest = index as u64;
-    let mut place = [0; 3];
-    let axes: [usize; 3] = if header.fortran_order { [0, 1, 2] } else { [2, 1, 0] };
-    for axis in axes {
-        place[axis] = rest % header.shape[axis];
-        rest /= header.shape[axis];
-    }
-    Error::malformed(
-        path,
-        format!(
-            "voxel {place:?} is {value}, which float16 cannot hold (at most 65504); choose --overflow saturate or inf"
-        ),
-    )
 }

@@ -7,14 +7,13 @@
 
 use std::io;
 
-use half::f16;
-
-use super::cast::{Linear, TooLarge, from_f32, widen};
+use super::cast::{Linear, Unfit, widen};
 use super::kind::{Axes, Preprocess};
 use super::resample::{Axis, along, between};
 use super::scratch::{CHUNK_LEN, VoxelBuffer};
 use super::transpose::BlockSize;
-use super::{FillEnd, NpzVolume, Sink, VOXEL};
+use super::voxel::{Rules, Voxel};
+use super::{FillEnd, NpzVolume, Sink};
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
@@ -25,39 +24,45 @@ const WIDTH: usize = 1;
 const DEPTH: usize = 2;
 
 /// The steps from an array to one volume, plane by plane.
-pub(super) struct PlaneSteps {
+pub(super) struct PlaneSteps<T> {
     linear: Linear,
     clip: [f32; 2],
     divisor: f32,
-    pad: f16,
+    rules: Rules,
+    pad: T,
     /// The axes, from the slowest in memory to the fastest, each with its number in the volume (`HEIGHT`, `WIDTH`,
     /// `DEPTH`).
     axes: [(Axis, usize); 3],
 }
 
-impl PlaneSteps {
-    /// The steps `steps` for an array with this header.
-    pub(super) fn new(header: &ArrayHeader, steps: &Preprocess) -> Self {
+impl<T: Voxel> PlaneSteps<T> {
+    /// The steps `steps` for an array with this header; `rules` for what becomes of the computed values.
+    ///
+    /// # Errors
+    /// The value of the padding, if the voxels cannot hold it.
+    pub(super) fn new(header: &ArrayHeader, steps: &Preprocess, rules: Rules) -> Result<Self, f64> {
         let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
         let axis =
             |at: usize| (Axis::new(to_usize(source[at]), to_usize(steps.resampled[at]), to_usize(steps.shape[at])), at);
         #[expect(clippy::cast_possible_truncation, reason = "the steps are done in f32")]
-        Self {
+        Ok(Self {
             linear: Linear { slope: steps.slope, intercept: steps.intercept },
             clip: steps.clip.map(|hu| hu as f32),
             divisor: steps.divisor as f32,
-            pad: f16::from_f64(steps.pad_value),
+            rules,
+            pad: T::of_f64(steps.pad_value, rules).ok_or(steps.pad_value)?,
             axes: in_memory(steps.axes, header.fortran_order).map(axis),
-        }
+        })
     }
 
     /// The memory in bytes that [`Self::fill`] takes for an array with this header, beside the volume.
     pub(super) fn scratch_bytes(header: &ArrayHeader, steps: &Preprocess) -> u64 {
+        let voxel = size_of::<T>();
         let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
         let [slow, middle, fast] = in_memory(steps.axes, header.fortran_order);
         let size = |at: usize| AxisSize::planned(source[at], steps.resampled[at], steps.shape[at]);
-        let block = if slow == DEPTH { BlockSize::new(steps.shape).scratch_len() as u64 * VOXEL } else { 0 };
-        block + Lengths::new(size(middle), size(fast), header.element.size()).in_bytes()
+        let block = if slow == DEPTH { (BlockSize::new(steps.shape, voxel).scratch_len() * voxel) as u64 } else { 0 };
+        block + Lengths::new(size(middle), size(fast), header.element.size()).in_bytes(voxel)
     }
 
     /// Makes all bytes of the volume in `sink`. The last plane is not published, and with `verify_first` nothing is:
@@ -92,7 +97,7 @@ impl PlaneSteps {
     /// Makes the volume in order, plane by plane along the height; false if the fill was cancelled.
     fn by_height<S: Sink>(
         &self,
-        source: &mut PlaneReader<'_>,
+        source: &mut PlaneReader<'_, T>,
         volume: &NpzVolume<'_>,
         file: &std::fs::File,
         sink: &mut S,
@@ -107,8 +112,8 @@ impl PlaneSteps {
             }
             let plane = source.plane(at, &mut || sink.cancelled())?;
             let Some(plane) = plane else { return Ok(false) };
-            let bytes = rows * columns * size_of::<f16>();
-            let out: &mut [f16] = bytemuck::cast_slice_mut(&mut sink.spare()[withheld..withheld + bytes]);
+            let bytes = rows * columns * size_of::<T>();
+            let out: &mut [T] = bytemuck::cast_slice_mut(&mut sink.spare()[withheld..withheld + bytes]);
             out.fill(self.pad);
             for (row, values) in plane.rows() {
                 let start = row * columns + self.axes[2].0.before;
@@ -127,12 +132,12 @@ impl PlaneSteps {
     /// Makes the volume of planes along the depth, transposed in blocks; false if the fill was cancelled.
     fn by_depth<S: Sink>(
         &self,
-        source: &mut PlaneReader<'_>,
+        source: &mut PlaneReader<'_, T>,
         volume: &NpzVolume<'_>,
         buffer: &mut VoxelBuffer,
         sink: &mut S,
     ) -> Result<bool> {
-        let mut block = volume.plane_block(buffer)?;
+        let mut block = volume.plane_block::<T>(buffer)?;
         let [height, _, depth] = volume.shape().map(to_usize);
         // A plane of the block has the height as its fastest axis.
         let is_transposed = self.axes[1].1 == HEIGHT;
@@ -159,12 +164,12 @@ impl PlaneSteps {
     }
 
     /// Makes the volume of planes along the width, whose rows lie along the depth; false if the fill was cancelled.
-    fn by_width<S: Sink>(&self, source: &mut PlaneReader<'_>, sink: &mut S) -> Result<bool> {
+    fn by_width<S: Sink>(&self, source: &mut PlaneReader<'_, T>, sink: &mut S) -> Result<bool> {
         let (width, depth) = (self.axes[0].0.len, self.axes[2].0.len);
-        bytemuck::cast_slice_mut::<_, f16>(sink.spare()).fill(self.pad);
+        bytemuck::cast_slice_mut::<_, T>(sink.spare()).fill(self.pad);
         for at in 0..width {
             let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
-            let out: &mut [f16] = bytemuck::cast_slice_mut(sink.spare());
+            let out: &mut [T] = bytemuck::cast_slice_mut(sink.spare());
             for (row, values) in plane.rows() {
                 let first = (row * width + at) * depth + self.axes[2].0.before;
                 out[first..first + values.len()].copy_from_slice(values);
@@ -226,15 +231,16 @@ impl Lengths {
         Self { bytes, row: fast.source, rows, plane }
     }
 
-    fn in_bytes(&self) -> u64 {
+    /// The bytes of all buffers, for voxels of `voxel` bytes.
+    fn in_bytes(&self, voxel: usize) -> u64 {
         let values = self.row + self.rows + 3 * self.plane;
-        (self.bytes + values * size_of::<f32>() + self.plane * size_of::<f16>()) as u64
+        (self.bytes + values * size_of::<f32>() + self.plane * voxel) as u64
     }
 }
 
 /// A reader of the array's planes in order; it keeps the two between which the volume's next plane is interpolated.
-struct PlaneReader<'a> {
-    planes: &'a PlaneSteps,
+struct PlaneReader<'a, T> {
+    planes: &'a PlaneSteps<T>,
     volume: &'a NpzVolume<'a>,
     payload: Payload<'a>,
     /// The number of the plane that is read next.
@@ -247,29 +253,29 @@ struct PlaneReader<'a> {
     /// The last two resampled planes: the one before the last, and the last.
     pair: [Vec<f32>; 2],
     between: Vec<f32>,
-    result: Vec<f16>,
+    result: Vec<T>,
 }
 
 /// A plane of the volume without its padding.
-struct Plane<'a> {
-    values: &'a [f16],
+struct Plane<'a, T> {
+    values: &'a [T],
     columns: usize,
     before: usize,
 }
 
-impl<'a> Plane<'a> {
+impl<'a, T> Plane<'a, T> {
     /// The rows, each with its number in the volume's plane.
-    fn rows(&self) -> impl Iterator<Item = (usize, &'a [f16])> {
+    fn rows(&self) -> impl Iterator<Item = (usize, &'a [T])> {
         (self.before..).zip(self.values.chunks_exact(self.columns.max(1)))
     }
 }
 
-impl<'a> PlaneReader<'a> {
+impl<'a, T: Voxel> PlaneReader<'a, T> {
     /// A reader at the first plane.
     ///
     /// # Errors
     /// There is no memory for the planes.
-    fn new(planes: &'a PlaneSteps, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self> {
+    fn new(planes: &'a PlaneSteps<T>, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self> {
         let [_, (middle, _), (fast, _)] = &planes.axes;
         let element = volume.array.header.element.size();
         let Lengths { bytes, row, rows, plane } = Lengths::new(AxisSize::of(middle), AxisSize::of(fast), element);
@@ -288,7 +294,7 @@ impl<'a> PlaneReader<'a> {
     }
 
     /// Plane number `at` of the volume; no rows if it is padding. `None` if the fill was cancelled.
-    fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_>>> {
+    fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_, T>>> {
         let [(slow, _), (middle, _), (fast, _)] = &self.planes.axes;
         let columns = fast.neighbours.len();
         let Some(voxel) = at.checked_sub(slow.before).and_then(|at| slow.neighbours.get(at)).copied() else {
@@ -308,8 +314,8 @@ impl<'a> PlaneReader<'a> {
         if divisor != 1.0 {
             self.between.iter_mut().for_each(|x| *x /= divisor);
         }
-        from_f32(&self.between, &mut self.result, self.volume.overflow).map_err(|TooLarge { value, .. }| {
-            let reason = format!("a voxel is {value}, which float16 cannot hold; choose --overflow saturate or inf");
+        T::of_f32(&self.between, &mut self.result, self.planes.rules).map_err(|Unfit { value, .. }| {
+            let reason = format!("a voxel is {}", self.volume.format.refusal(value));
             Error::malformed(&self.volume.path, reason)
         })?;
         Ok(Some(Plane { values: &self.result, columns, before: middle.before }))
@@ -338,7 +344,7 @@ impl<'a> PlaneReader<'a> {
                 if !window.contains(&row) {
                     continue;
                 }
-                widen(header.element, header.big_endian, bytes, self.planes.linear, &mut self.row);
+                widen(header.element, header.big_endian, bytes, Some(self.planes.linear), &mut self.row);
                 self.row.iter_mut().for_each(|x| *x = x.clamp(low, high));
                 let row = row - window.start();
                 along(&self.row, &fast.neighbours, &mut self.rows[row * columns..(row + 1) * columns]);

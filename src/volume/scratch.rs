@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use half::f16;
+use bytemuck::Pod;
 use memmap2::{Advice, MmapMut};
 
 use crate::base::num::to_usize;
@@ -54,18 +54,18 @@ impl FrameDecoder {
 pub(super) struct VoxelBuffer(Option<MmapMut>);
 
 impl VoxelBuffer {
-    /// The memory, of at least `len` voxels.
+    /// The memory, of `len` voxels.
     ///
     /// # Errors
     /// The error of `mmap` if the operating system has no memory left.
-    pub(super) fn with_len(&mut self, len: usize) -> std::io::Result<&mut [f16]> {
-        let bytes = len * size_of::<f16>();
+    pub(super) fn with_len<T: Pod>(&mut self, len: usize) -> std::io::Result<&mut [T]> {
+        let bytes = len * size_of::<T>();
         if self.0.as_ref().is_none_or(|map| map.len() < bytes) {
             let map = MmapMut::map_anon(bytes)?;
             let _ = map.advise(Advice::HugePage); // its strided reads would miss the TLB on small pages
             self.0 = Some(map);
         }
-        Ok(self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map)))
+        Ok(self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(&mut map[..bytes])))
     }
 }
 

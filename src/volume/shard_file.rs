@@ -50,6 +50,8 @@ pub enum Storage {
         packed_len: u64,
         /// The plain bytes of the largest block.
         largest: u64,
+        /// The bytes of a value, by which blocks are shuffled.
+        width: usize,
         /// The CRC-32 of the seek table; `None` if it has not the checksum of every block.
         table_crc: Option<u32>,
     },
@@ -79,7 +81,10 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let filled = match self.member.storage {
             Storage::Plain => self.fill_plain(&file, sink),
-            Storage::Blocks { packed_len, table_crc, .. } => self.fill_blocks(&file, packed_len, table_crc, sink),
+            Storage::Blocks { packed_len, table_crc, width, .. } => {
+                let table = self.table(&file, packed_len, table_crc);
+                table.and_then(|table| self.fill_blocks(&file, &table, width, sink))
+            }
         };
         self.check_unchanged(&file)?; // first: a changed file explains every other failure
         filled
@@ -100,14 +105,7 @@ impl ShardVolume<'_> {
         Ok(Filled::Complete)
     }
 
-    fn fill_blocks(
-        &self,
-        file: &File,
-        packed_len: u64,
-        table_crc: Option<u32>,
-        sink: &mut impl Sink,
-    ) -> Result<Filled> {
-        let table = self.table(file, packed_len, table_crc)?;
+    fn fill_blocks(&self, file: &File, table: &SeekTable, width: usize, sink: &mut impl Sink) -> Result<Filled> {
         Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
@@ -115,7 +113,7 @@ impl ShardVolume<'_> {
                     return Ok(Filled::Cancelled);
                 }
                 let len = to_usize(block.plain.end - block.plain.start);
-                self.unpack(file, packed, number, block, &mut sink.spare()[..len])?;
+                self.unpack(file, packed, (number, block), width, &mut sink.spare()[..len])?;
                 self.check_unchanged(file)?; // an fstat a block: what was published stays
                 sink.publish(len);
             }
@@ -140,15 +138,15 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let result = match self.member.storage {
             Storage::Plain => self.read(&file, offset, out),
-            Storage::Blocks { packed_len, table_crc, .. } => {
-                self.peek_blocks(&file, self.table(&file, packed_len, table_crc)?, offset, out)
+            Storage::Blocks { packed_len, table_crc, width, .. } => {
+                self.peek_blocks(&file, &self.table(&file, packed_len, table_crc)?, width, offset, out)
             }
         };
         self.check_unchanged(&file)?;
         result
     }
 
-    fn peek_blocks(&self, file: &File, table: SeekTable, offset: u64, out: &mut [u8]) -> Result<()> {
+    fn peek_blocks(&self, file: &File, table: &SeekTable, width: usize, offset: u64, out: &mut [u8]) -> Result<()> {
         let wanted = offset..offset + out.len() as u64;
         Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
@@ -156,7 +154,7 @@ impl ShardVolume<'_> {
             for (number, block) in table.covering(&wanted) {
                 let len = to_usize(block.plain.end - block.plain.start);
                 memory::resize(&mut plain, len).map_err(|error| self.no_memory(error))?;
-                self.unpack(file, packed, number, block, &mut plain)?;
+                self.unpack(file, packed, (number, block), width, &mut plain)?;
                 let part = wanted.start.max(block.plain.start)..wanted.end.min(block.plain.end);
                 let within = |base: u64, part: &Range<u64>| to_usize(part.start - base)..to_usize(part.end - base);
                 out[within(offset, &part)].copy_from_slice(&plain[within(block.plain.start, &part)]);
@@ -198,14 +196,14 @@ impl ShardVolume<'_> {
         &self,
         file: &File,
         packed: &mut FrameDecoder,
-        number: usize,
-        block: &BlockEntry,
+        (number, block): (usize, &BlockEntry),
+        width: usize,
         out: &mut [u8],
     ) -> Result<()> {
         let len = to_usize(block.packed.end - block.packed.start);
         let (frame, decoder) = packed.parts(len).map_err(|error| self.no_memory(error))?;
         self.read(file, block.packed.start, frame)?;
-        decoder.decode(block, frame, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
+        decoder.decode(block, frame, width, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
     }
 
     fn table(&self, file: &File, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {

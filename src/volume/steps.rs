@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
+use half::f16;
+
+use super::NpzVolume;
 use super::kind::{Preprocess, Recipe};
 use super::planes::PlaneSteps;
 use super::transpose::BlockSize;
-use super::{NpzVolume, VOXEL};
+use super::voxel::Voxel;
+use super::voxel_format::VoxelFormat;
 
 impl NpzVolume<'_> {
     /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
@@ -42,10 +46,19 @@ impl NpzVolume<'_> {
 
     /// The memory in bytes that [`Self::fill`] takes for planes and their transposition, beside the volume.
     pub fn scratch_bytes(&self) -> u64 {
+        match self.format {
+            VoxelFormat::Float16 => self.scratch_bytes_of::<f16>(),
+            VoxelFormat::Float32 => self.scratch_bytes_of::<f32>(),
+            VoxelFormat::Int16 => self.scratch_bytes_of::<i16>(),
+            VoxelFormat::Uint8 { .. } => self.scratch_bytes_of::<u8>(),
+        }
+    }
+
+    fn scratch_bytes_of<T: Voxel>(&self) -> u64 {
         match self.steps() {
-            Some(steps) => PlaneSteps::scratch_bytes(&self.array.header, &steps),
+            Some(steps) => PlaneSteps::<T>::scratch_bytes(&self.array.header, &steps),
             None if self.is_in_order() => 0,
-            None => BlockSize::new(self.shape()).scratch_len() as u64 * VOXEL,
+            None => (BlockSize::new(self.shape(), size_of::<T>()).scratch_len() * size_of::<T>()) as u64,
         }
     }
 }

@@ -6,24 +6,30 @@
 
 use std::ops::Range;
 
-use half::f16;
+use bytemuck::Pod;
 
 use crate::base::num::to_usize;
 
-/// Planes that are collected before they are written out: 32 voxels of float16 are one cache line of the result.
-const PLANES: usize = 32;
+/// The bytes of a cache line. The planes that are collected before they are written out make one line of a row: 32 of
+/// float16.
+const LINE: usize = 64;
+/// The planes of voxels of two bytes, which are the ones that are written in whole lines.
+#[cfg(target_arch = "x86_64")]
+const PLANES: usize = LINE / 2;
 /// The size of what is collected is bounded so that a decoder's scratch memory is: 1024² planes come 16 at a time. A
 /// single plane may be larger.
 const MAX_BYTES: usize = 32 << 20;
-/// Voxels between two planes beyond their size. Planes of 2^n bytes would otherwise compete for the same few sets of
-/// L1 and L2 in the strided reads below.
-const SKEW: usize = 32;
+/// Bytes between two planes beyond their size. Planes of 2^n bytes would otherwise compete for the same few sets of L1
+/// and L2 in the strided reads below.
+const SKEW: usize = LINE;
 
 /// The number and the size of the planes that are collected for one volume.
 #[derive(Clone, Copy)]
 pub(super) struct BlockSize {
     /// Height, width, depth.
     shape: [usize; 3],
+    /// The bytes of a voxel.
+    voxel_len: usize,
     /// The planes from one [`PlaneBlock::scatter`] to the next.
     step: usize,
     /// Planes that are kept: twice as many where a line may begin in the block before.
@@ -34,19 +40,21 @@ pub(super) struct BlockSize {
 }
 
 impl BlockSize {
-    /// The size of the block for a volume of this height, width and depth.
-    pub(super) fn new(shape: [u64; 3]) -> Self {
+    /// The size of the block for a volume of this height, width and depth, whose voxels have `voxel_len` bytes.
+    pub(super) fn new(shape: [u64; 3], voxel_len: usize) -> Self {
         let shape = shape.map(to_usize);
         let [rows, columns, depth] = shape;
-        let plane_bytes = (rows * columns * size_of::<f16>()).max(1);
-        let step = (MAX_BYTES / plane_bytes).clamp(1, PLANES).min(depth.max(1));
-        let kept = if depth.is_multiple_of(PLANES) { step } else { 2 * step };
+        let plane_bytes = (rows * columns * voxel_len).max(1);
+        let planes = LINE / voxel_len;
+        let step = (MAX_BYTES / plane_bytes).clamp(1, planes).min(depth.max(1));
+        let kept = if depth.is_multiple_of(planes) { step } else { 2 * step };
         let in_lines = cfg!(target_arch = "x86_64")
-            && step == PLANES
+            && voxel_len == 2
+            && step == planes
             && rows.is_multiple_of(8)
-            && (columns * depth).is_multiple_of(PLANES)
+            && (columns * depth).is_multiple_of(planes)
             && kept * plane_bytes <= MAX_BYTES;
-        Self { shape, step, kept: if in_lines { kept } else { step }, in_lines }
+        Self { shape, voxel_len, step, kept: if in_lines { kept } else { step }, in_lines }
     }
 
     /// The scratch memory that a block takes, in voxels.
@@ -56,19 +64,20 @@ impl BlockSize {
 
     /// The voxels from the start of one plane to that of the next.
     fn stride(&self) -> usize {
-        self.shape[0] * self.shape[1] + SKEW
+        self.shape[0] * self.shape[1] + SKEW / self.voxel_len
     }
 }
 
 /// The planes (third axis) that were collected last, in which the first axis varies fastest.
-pub(super) struct PlaneBlock<'a> {
-    voxels: &'a mut [f16],
+pub(super) struct PlaneBlock<'a, T> {
+    voxels: &'a mut [T],
     size: BlockSize,
 }
 
-impl<'a> PlaneBlock<'a> {
-    /// A block in `scratch`, which has [`BlockSize::scratch_len`] voxels.
-    pub(super) fn new(scratch: &'a mut [f16], size: BlockSize) -> Self {
+impl<'a, T: Pod> PlaneBlock<'a, T> {
+    /// A block in `scratch`, which has [`BlockSize::scratch_len`] voxels; `size` was made for voxels of this type.
+    pub(super) fn new(scratch: &'a mut [T], size: BlockSize) -> Self {
+        debug_assert_eq!(size.voxel_len, size_of::<T>());
         Self { voxels: scratch, size }
     }
 
@@ -78,7 +87,7 @@ impl<'a> PlaneBlock<'a> {
     }
 
     /// The memory for the voxels of plane number `at` of the volume.
-    pub(super) fn plane(&mut self, at: usize) -> &mut [f16] {
+    pub(super) fn plane(&mut self, at: usize) -> &mut [T] {
         let start = self.place(at);
         &mut self.voxels[start..start + self.size.shape[0] * self.size.shape[1]]
     }
@@ -89,7 +98,7 @@ impl<'a> PlaneBlock<'a> {
 
     /// The rows of one column of a plane.
     #[cfg(target_arch = "x86_64")]
-    fn column(&self, column: usize, plane: usize) -> &[f16] {
+    fn column(&self, column: usize, plane: usize) -> &[T] {
         let rows = self.size.shape[0];
         let start = self.place(plane) + column * rows;
         &self.voxels[start..start + rows]
@@ -97,7 +106,7 @@ impl<'a> PlaneBlock<'a> {
 
     /// Writes the planes `new`, which were filled since the last call, into `volume`, the whole volume in C order.
     /// Voxels of a cache line that is not complete yet are written by the next call.
-    pub(super) fn scatter(&self, new: Range<usize>, volume: &mut [f16]) {
+    pub(super) fn scatter(&self, new: Range<usize>, volume: &mut [T]) {
         let columns = self.size.shape[1];
         #[cfg(target_arch = "x86_64")]
         if self.size.in_lines
@@ -137,8 +146,8 @@ impl<'a> PlaneBlock<'a> {
         /// itself. Without this, a cold read takes 15 % longer; four lines ahead are no better than none.
         const AHEAD: usize = 8;
         let [rows, columns, depth] = self.size.shape;
-        let planes: [&[[f16; 8]]; PLANES] =
-            std::array::from_fn(|plane| self.column(column, first + plane).as_chunks::<8>().0);
+        let column_of = |plane| bytemuck::cast_slice(self.column(column, first + plane));
+        let planes: [&[[u16; 8]]; PLANES] = std::array::from_fn(|plane| column_of(plane).as_chunks::<8>().0);
         for group in 0..rows / 8 {
             if group % lines::GROUPS == 0 {
                 planes.iter().for_each(|plane| lines::prefetch(plane, group + AHEAD));
@@ -153,7 +162,7 @@ impl<'a> PlaneBlock<'a> {
     }
 
     /// Writes some planes of a column, voxel by voxel.
-    fn scatter_column(&self, column: usize, planes: Range<usize>, volume: &mut [f16]) {
+    fn scatter_column(&self, column: usize, planes: Range<usize>, volume: &mut [T]) {
         const TILE: usize = 32;
         let [rows, columns, depth] = self.size.shape;
         // Those that lie behind each other in memory.
@@ -185,13 +194,13 @@ mod lines {
         _mm_unpackhi_epi64, _mm_unpacklo_epi16, _mm_unpacklo_epi32, _mm_unpacklo_epi64,
     };
 
-    use half::f16;
+    use bytemuck::Pod;
 
     /// The groups of eight voxels in a cache line.
     pub(super) const GROUPS: usize = 4;
 
     /// Begins to fetch the line of group number `at`, which may lie behind the end of the column.
-    pub(super) fn prefetch(groups: &[[f16; 8]], at: usize) {
+    pub(super) fn prefetch(groups: &[[u16; 8]], at: usize) {
         // SAFETY: the instruction is part of x86-64, and only a hint: it accesses nothing, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(groups.as_ptr().wrapping_add(at).cast()) };
     }
@@ -201,11 +210,11 @@ mod lines {
 
     impl Lines<'_> {
         /// The voxels of the volume, for writes of less than a line.
-        pub(super) fn voxels(&mut self) -> &mut [f16] {
+        pub(super) fn voxels<T: Pod>(&mut self) -> &mut [T] {
             bytemuck::cast_slice_mut(self.0)
         }
 
-        /// Writes 32 voxels from voxel number `to` on, a multiple of 8.
+        /// Writes 32 voxels of two bytes from voxel number `to` on, a multiple of 8.
         pub(super) fn put(&mut self, to: usize, line: [__m128i; 4]) {
             for (unit, value) in self.0[to / 8..to / 8 + 4].iter_mut().zip(line) {
                 // SAFETY: the reference is valid for writes and aligned to 16 bytes. The store is not ordered with
@@ -246,32 +255,45 @@ mod tests {
 
     use super::*;
 
-    /// Transposes planes of which every voxel is known, into memory that begins `before` voxels behind a page, and
-    /// looks at every voxel.
+    /// Transposes planes of which every voxel is known, of every size, into memory that begins `before` voxels behind a
+    /// page, and looks at every voxel.
     fn check(shape: [usize; 3], before: usize) {
+        // Of a prime number of values, so that no two that could be mistaken for each other are the same; none is 0.
+        check_voxels(shape, before, |at| u8::try_from(at % 251 + 1).unwrap_or_default());
+        check_voxels(shape, before, |at| u16::try_from(at % 65_521 + 1).unwrap_or_default());
+        check_voxels(shape, before, |at| at as u32 + 1);
+        check_voxels(shape, before, |at| at as u64 + 1);
+    }
+
+    fn check_voxels<T: Pod + Default + PartialEq + std::fmt::Debug>(
+        shape: [usize; 3],
+        before: usize,
+        value: impl Fn(usize) -> T,
+    ) {
         let [rows, columns, depth] = shape;
         let len = rows * columns * depth;
-        let size = BlockSize::new(shape.map(|n| n as u64));
-        let mut scratch = vec![f16::ZERO; size.scratch_len()];
-        let mut memory = memmap2::MmapMut::map_anon((before + len + 1) * 2).unwrap();
-        let memory: &mut [f16] = bytemuck::cast_slice_mut(&mut memory);
+        let size = BlockSize::new(shape.map(|n| n as u64), size_of::<T>());
+        let mut scratch = vec![T::default(); size.scratch_len()];
+        let mut memory = memmap2::MmapMut::map_anon((before + len + 1) * size_of::<T>()).unwrap();
+        let memory: &mut [T] = bytemuck::cast_slice_mut(&mut memory);
         let volume = &mut memory[before..before + len];
-        // Of a prime number of values, so that no two that could be mistaken for each other are the same; none is 0.
-        let value = |at: usize| u16::try_from(at % 65_521 + 1).unwrap_or_default();
         let mut block = PlaneBlock::new(&mut scratch, size);
         for start in (0..depth).step_by(size.step) {
             let new = start..depth.min(start + size.step);
             for k in new.clone() {
                 for (at, voxel) in block.plane(k).iter_mut().enumerate() {
-                    *voxel = f16::from_bits(value((at % rows * columns + at / rows) * depth + k));
+                    *voxel = value((at % rows * columns + at / rows) * depth + k);
                 }
             }
             block.scatter(new, volume);
         }
         for (at, voxel) in volume.iter().enumerate() {
-            assert_eq!(voxel.to_bits(), value(at), "{shape:?} at {at}, {before} voxels behind a page");
+            assert_eq!(*voxel, value(at), "{shape:?} at {at}, {before} voxels behind a page");
         }
-        assert!(memory[..before].iter().chain(&memory[before + len..]).all(|voxel| voxel.to_bits() == 0), "{shape:?}");
+        assert!(
+            memory[..before].iter().chain(&memory[before + len..]).all(|voxel| *voxel == T::default()),
+            "{shape:?}"
+        );
     }
 
     #[test]
@@ -308,12 +330,12 @@ mod tests {
             ([1024, 1024, 70], 16, false),
             ([8192, 4096, 2], 1, false),
         ] {
-            let size = BlockSize::new(shape);
+            let size = BlockSize::new(shape, 2);
             if cfg!(target_arch = "x86_64") {
                 assert_eq!((size.kept, size.in_lines), (kept, in_lines), "{shape:?}");
             }
-            let bytes = size.scratch_len() * size_of::<f16>();
-            let skews = kept * SKEW * size_of::<f16>();
+            let bytes = size.scratch_len() * 2;
+            let skews = kept * SKEW;
             assert!(bytes <= MAX_BYTES + skews || kept == 1, "{shape:?}: {bytes}");
         }
         check([520, 512, 33], 0);

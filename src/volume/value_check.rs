@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cast::{Linear, widen};
+use super::cast::widen;
 use super::kind::{Dialect, Geometry};
 use super::scratch::Scratch;
 use crate::base::num::to_usize;
@@ -111,8 +111,7 @@ fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
             let values = &mut values[..left.min(PIECE)];
             let bytes = &mut scratch.chunk[..values.len() * element]; // at most 8 a value: it has as many
             payload.read_exact(bytes)?;
-            let identity = Linear { slope: 1.0, intercept: 0.0 };
-            widen(array.header.element, array.header.big_endian, bytes, identity, values);
+            widen(array.header.element, array.header.big_endian, bytes, None, values);
             values.iter().for_each(|x| see(*x));
             left -= values.len();
         }

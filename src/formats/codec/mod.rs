@@ -1,11 +1,11 @@
 //! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each shuffled before it is
 //! packed.
 //!
-//! A block is 256 KiB of the voxels' bytes. *Shuffled*, the low bytes of its 16-bit values stand before the high ones:
-//! the low bytes are noise, the high ones repeat, and zstd finds repetitions faster where they are not mixed with
-//! noise; this makes noisy volumes 12 % smaller than zstd alone does (`scripts/codec_table.py` measures all of these
-//! numbers). Each block is one zstd frame that ends with its checksum, so every implementation of zstd reads it. Knows
-//! no files.
+//! A block is 256 KiB of the voxels' bytes. *Shuffled*, the lowest bytes of all its values stand first, then the next
+//! higher ones, the highest last: the low bytes are noise, the high ones repeat, and zstd finds repetitions faster
+//! where they are not mixed with noise; this makes noisy volumes of float16 12 % smaller than zstd alone does
+//! (`scripts/codec_table.py` measures all of these numbers). Each block is one zstd frame that ends with its checksum,
+//! so every implementation of zstd reads it. Knows no files.
 
 mod seek_table;
 
@@ -28,11 +28,26 @@ pub const BLOCK: usize = 256 << 10;
 const MAX_BLOCK: usize = 16 << 20;
 /// The codec's name, as JSON and manifest give it.
 pub const CODEC: &str = "zstd";
-/// The filter's name, as JSON and manifest give it.
-pub const FILTER: &str = "shuffle";
-/// The extension that is added to the name of a compressed file of voxels. It names filter and codec, so that no reader
-/// takes the file for plain voxels.
-pub const EXTENSION: &str = "shuffle.zst";
+/// The bytes of a value, for which there is a filter.
+const WIDTHS: [usize; 4] = [1, 2, 4, 8];
+
+/// The name of the filter for values of `width` bytes, as JSON and manifest give it: `shuffle` for two, which was the
+/// only one once; `shuffle1`, `shuffle4`, `shuffle8`. Each has a name of its own, so that no reader takes one for
+/// another.
+pub fn filter(width: usize) -> String {
+    if width == 2 { "shuffle".into() } else { format!("shuffle{width}") }
+}
+
+/// The extension that is added to the name of a compressed file of values of `width` bytes. It names filter and codec,
+/// so that no reader takes the file for plain values.
+pub fn extension(width: usize) -> String {
+    format!("{}.zst", filter(width))
+}
+
+/// The bytes of a value in a file to whose name `extension` is added; `None` if [`extension`] makes no such one.
+pub fn width_of(extension: &str) -> Option<usize> {
+    WIDTHS.into_iter().find(|width| self::extension(*width) == extension)
+}
 
 /// The codec of compressed volumes: `zstd` or `zstd:LEVEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,17 +114,29 @@ impl Encoder {
         Ok(Self { context, shuffled: Vec::new() })
     }
 
-    /// Compresses a block of an even number of bytes to a zstd frame.
+    /// Compresses a block of whole values of `width` bytes to a zstd frame.
     ///
     /// # Errors
     /// The error of zstd if there is no memory.
-    pub fn encode(&mut self, block: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn encode(&mut self, block: &[u8], width: usize) -> io::Result<Vec<u8>> {
+        if width == 1 {
+            return self.context.compress(block);
+        }
         memory::resize(&mut self.shuffled, block.len())?;
-        let (low, high) = self.shuffled.split_at_mut(block.len() / 2);
-        for ((value, low), high) in block.chunks_exact(2).zip(low).zip(high) {
-            (*low, *high) = (value[0], value[1]);
+        match width {
+            2 => shuffle::<2>(block, &mut self.shuffled),
+            4 => shuffle::<4>(block, &mut self.shuffled),
+            _ => shuffle::<8>(block, &mut self.shuffled),
         }
         self.context.compress(&self.shuffled)
+    }
+}
+
+/// Writes the bytes of values of `N` bytes into `out` as `N` planes, that of the lowest bytes first.
+fn shuffle<const N: usize>(block: &[u8], out: &mut [u8]) {
+    let values = block.as_chunks::<N>().0;
+    for (place, plane) in out.chunks_exact_mut(values.len().max(1)).enumerate() {
+        plane.iter_mut().zip(values).for_each(|(byte, value)| *byte = value[place]);
     }
 }
 
@@ -129,13 +156,13 @@ impl Decoder {
     }
 
     /// Decompresses the frame that `block` describes into `out`, which has the length that the seek table gives, and
-    /// checks both.
+    /// checks both; its values have `width` bytes.
     ///
     /// # Errors
     /// The damage as a phrase for a message; `out` then holds nothing of use.
-    pub fn decode(&mut self, block: &BlockEntry, frame: &[u8], out: &mut [u8]) -> Result<(), String> {
-        if !out.len().is_multiple_of(2) {
-            return Err("it holds half a value".into());
+    pub fn decode(&mut self, block: &BlockEntry, frame: &[u8], width: usize, out: &mut [u8]) -> Result<(), String> {
+        if !out.len().is_multiple_of(width) {
+            return Err("it holds a part of a value".into());
         }
         // Magic number, then the descriptor, whose bit 2 says that the frame ends with a checksum: zstd checks that.
         let has_checksum = frame.get(4).is_some_and(|descriptor| descriptor & 4 != 0);
@@ -147,30 +174,41 @@ impl Decoder {
             return Err("its checksum is not that of the seek table".into());
         }
         self.shuffled.resize(self.shuffled.len().max(out.len()), 0);
-        let shuffled = &mut self.shuffled[..out.len()];
+        let shuffled = if width == 1 { &mut *out } else { &mut self.shuffled[..out.len()] };
         let len = self.context.decompress_to_buffer(frame, shuffled).map_err(|error| error.to_string())?;
         if len != out.len() {
             return Err(format!("it holds {len} bytes, the seek table says {}", out.len()));
         }
-        let (low, high) = shuffled.split_at(len / 2);
-        unshuffle(low, high, out);
+        match width {
+            1 => {}
+            2 => unshuffle::<2>(&self.shuffled[..len], out),
+            4 => unshuffle::<4>(&self.shuffled[..len], out),
+            _ => unshuffle::<8>(&self.shuffled[..len], out),
+        }
         Ok(())
     }
 }
 
-/// Interleaves low and high bytes, in pieces of a register's size, which the compiler turns into two instructions; byte
-/// by byte, this took a tenth of a cold read.
-fn unshuffle(low: &[u8], high: &[u8], out: &mut [u8]) {
+/// Interleaves planes of bytes, in pieces of a register's size, which the compiler turns into few instructions; byte by
+/// byte, this took a tenth of a cold read.
+fn unshuffle<const N: usize>(shuffled: &[u8], out: &mut [u8]) {
     const PIECE: usize = 16;
-    let ((low, low_rest), (high, high_rest)) = (low.as_chunks::<PIECE>(), high.as_chunks::<PIECE>());
-    let (values, rest) = out.split_at_mut(low.len() * 2 * PIECE);
-    for ((values, low), high) in values.as_chunks_mut::<{ 2 * PIECE }>().0.iter_mut().zip(low).zip(high) {
+    let values = out.as_chunks_mut::<N>().0;
+    let planes: [&[u8]; N] = std::array::from_fn(|place| &shuffled[place * values.len()..][..values.len()]);
+    let pieces = planes.map(|plane| plane.as_chunks::<PIECE>());
+    let (whole, rest) = values.as_chunks_mut::<PIECE>();
+    for (number, whole) in whole.iter_mut().enumerate() {
+        let bytes: [[u8; PIECE]; N] = std::array::from_fn(|place| pieces[place].0[number]);
         for at in 0..PIECE {
-            (values[2 * at], values[2 * at + 1]) = (low[at], high[at]);
+            for place in 0..N {
+                whole[at][place] = bytes[place][at];
+            }
         }
     }
-    for ((value, low), high) in rest.as_chunks_mut::<2>().0.iter_mut().zip(low_rest).zip(high_rest) {
-        *value = [*low, *high];
+    for (number, value) in rest.iter_mut().enumerate() {
+        for place in 0..N {
+            value[place] = pieces[place].1[number];
+        }
     }
 }
 
@@ -178,8 +216,8 @@ fn unshuffle(low: &[u8], high: &[u8], out: &mut [u8]) {
 mod tests {
     use super::*;
 
-    fn packed(plain: &[u8]) -> (BlockEntry, Vec<u8>) {
-        let frame = Encoder::new(Codec { level: 1 }).unwrap().encode(plain).unwrap();
+    fn packed(plain: &[u8], width: usize) -> (BlockEntry, Vec<u8>) {
+        let frame = Encoder::new(Codec { level: 1 }).unwrap().encode(plain, width).unwrap();
         let mut table = SeekTable::default();
         table.push(&frame, plain.len());
         let block = table.covering(&(0..1)).next().unwrap().1.clone();
@@ -189,39 +227,55 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_frame_is_noticed() {
         let plain: Vec<u8> = (0..1200u32).flat_map(|n| u16::try_from(n * n % 991).unwrap().to_le_bytes()).collect();
-        let (block, right) = packed(&plain);
+        let (block, right) = packed(&plain, 2);
         let mut decoder = Decoder::new().unwrap();
         let mut out = vec![0; plain.len()];
-        decoder.decode(&block, &right, &mut out).unwrap();
+        decoder.decode(&block, &right, 2, &mut out).unwrap();
         assert!(out == plain);
         for at in 0..right.len() {
             let mut wrong = right.clone();
             wrong[at] ^= 0x10;
             // A bit that zstd does not use may change nothing; then the content is still right.
-            assert!(decoder.decode(&block, &wrong, &mut out).is_err() || out == plain, "byte {at}");
-            assert!(decoder.decode(&block, &right[..at], &mut out).is_err(), "cut at {at}");
+            assert!(decoder.decode(&block, &wrong, 2, &mut out).is_err() || out == plain, "byte {at}");
+            assert!(decoder.decode(&block, &right[..at], 2, &mut out).is_err(), "cut at {at}");
         }
     }
 
     #[test]
     fn a_block_of_any_length_comes_back() {
         let mut decoder = Decoder::new().unwrap();
-        for values in (1..=70).chain([BLOCK / 2 - 17, BLOCK / 2 - 1, BLOCK / 2]) {
-            let value = |n: usize| u16::try_from(n * 40_503 % 65_521).unwrap().to_le_bytes();
-            let plain: Vec<u8> = (0..values).flat_map(value).collect();
-            let (block, frame) = packed(&plain);
-            let mut out = vec![0xaa; plain.len()];
-            decoder.decode(&block, &frame, &mut out).unwrap();
-            assert!(out == plain, "{values} values");
+        for width in WIDTHS {
+            for values in (1..=70).chain([BLOCK / width - 17, BLOCK / width - 1, BLOCK / width]) {
+                let plain: Vec<u8> = (0..values * width).map(|n| (n * 40_503 % 65_521 % 256) as u8).collect();
+                let (block, frame) = packed(&plain, width);
+                let mut out = vec![0xaa; plain.len()];
+                decoder.decode(&block, &frame, width, &mut out).unwrap();
+                assert!(out == plain, "{values} values of {width} bytes");
+                if values > 1 && width > 1 {
+                    let other = if width == 2 { 1 } else { 2 };
+                    decoder.decode(&block, &frame, other, &mut out).unwrap();
+                    assert!(out != plain, "{values} values of {width} bytes look like those of {other}");
+                }
+            }
         }
     }
 
     #[test]
     fn a_block_in_the_place_of_another_is_noticed() {
-        let (block, _) = packed(&[1; 64]);
-        let (_, other) = packed(&[2; 64]);
-        let error = Decoder::new().unwrap().decode(&block, &other, &mut [0; 64]).unwrap_err();
+        let (block, _) = packed(&[1; 64], 2);
+        let (_, other) = packed(&[2; 64], 2);
+        let error = Decoder::new().unwrap().decode(&block, &other, 2, &mut [0; 64]).unwrap_err();
         assert!(error.contains("checksum"), "{error}");
+    }
+
+    #[test]
+    fn lowest_bytes_stand_first() {
+        let mut out = [0; 8];
+        shuffle::<4>(&[1, 2, 3, 4, 11, 12, 13, 14], &mut out);
+        assert_eq!(out, [1, 11, 2, 12, 3, 13, 4, 14]);
+        assert_eq!(WIDTHS.map(extension), ["shuffle1.zst", "shuffle.zst", "shuffle4.zst", "shuffle8.zst"]);
+        assert!(WIDTHS.into_iter().all(|width| width_of(&extension(width)) == Some(width)));
+        assert_eq!(["shuffle2.zst", "zst", "shuffle16.zst", ""].map(width_of), [None; 4]);
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl Element {
             Self::F64 | Self::I64 | Self::U64 => 8,
         }
     }
+
+    /// Whether the elements are floats; else they are integers or booleans.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
 }
 
 /// The content of an array's header.

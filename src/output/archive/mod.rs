@@ -11,11 +11,11 @@ use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, FinishedMembers, Inputs, Origin, Sample};
 use crate::error::{Error, Result};
-use crate::formats::codec::EXTENSION;
+use crate::formats::codec::width_of;
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{Member, without_codec};
 use crate::plan::{Options, Plan, ShardId};
-use crate::volume::{Overflow, Storage, VolumeMember, read_table};
+use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_table};
 use walk::{TarMember, WindowReader};
 
 /// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
@@ -29,14 +29,15 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let manifest = manifest::read(&root)?;
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
-    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, *id, shard))?;
+    let voxels = manifest.voxel_format().map_err(|reason| Error::malformed(&root.join(manifest::NAME), reason))?;
+    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, voxels, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
     let slots = slots.max().map_or(0, |last| last + 1);
     let options = Options {
         samples_per_shard: manifest.samples_per_shard,
         format: manifest.format,
-        overflow: Overflow::default(), // the voxels are float16 already
+        overflow: Overflow::default(), // the voxels are made already
     };
     let sizes: Vec<u64> = manifest.shards.iter().map(|shard| shard.plain_size.unwrap_or(shard.size)).collect();
     let digests: Option<Vec<String>> = manifest.shards.iter().map(|shard| shard.plan_digest.clone()).collect();
@@ -66,7 +67,13 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
 }
 
 /// Reads the samples of one shard from its headers and small members.
-fn read_samples(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::ShardEntry) -> Result<Vec<Sample>> {
+fn read_samples(
+    root: &Path,
+    manifest: &Manifest,
+    voxels: VoxelFormat,
+    id: ShardId,
+    shard: &manifest::ShardEntry,
+) -> Result<Vec<Sample>> {
     // A name from a file must not lead out of the folder.
     if shard.name != Plan::shard_name(id) {
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
@@ -80,7 +87,7 @@ fn read_samples(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest:
         return Err(Error::malformed(&path, reason));
     }
     let reader = WindowReader::new(&path, &file);
-    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, file_id };
+    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, voxels, file_id };
     let members = walk::members(&mut opened.reader, file_id.size)?;
     if members.len() != shard.samples.len() * Member::COUNT {
         let reason =
@@ -100,6 +107,7 @@ struct OpenShard<'a> {
     file: &'a File,
     reader: WindowReader<'a>,
     manifest: &'a Manifest,
+    voxels: VoxelFormat,
     file_id: FileId,
 }
 
@@ -114,9 +122,14 @@ impl OpenShard<'_> {
         };
         let extensions = self.manifest.format.extensions();
         let plain_name = format!("{key}.{}", self.manifest.format.extension(Member::Volume));
-        let is_packed = members[Member::Volume.index()].name == format!("{plain_name}.{EXTENSION}");
+        let added =
+            members[Member::Volume.index()].name.strip_prefix(&plain_name).and_then(|name| name.strip_prefix('.'));
+        let width = added.and_then(width_of);
+        if width.is_some_and(|width| width != self.voxels.voxel_len()) {
+            return Err(other(format!("{key}: its volume is not shuffled as voxels of {} are", self.voxels.name())));
+        }
         for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
-            if !(number == Member::Volume.index() && is_packed) && member.name != format!("{key}.{extension}") {
+            if !(number == Member::Volume.index() && width.is_some()) && member.name != format!("{key}.{extension}") {
                 return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
             }
         }
@@ -124,16 +137,18 @@ impl OpenShard<'_> {
         for (bytes, member) in small.iter_mut().zip(&members[1..]) {
             *bytes = self.reader.read(member.offset, to_usize(member.len))?.to_vec();
         }
-        if is_packed {
-            small[Member::Json.index() - 1] = without_codec(&small[Member::Json.index() - 1]).ok_or_else(|| {
-                Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
-            })?;
+        if let Some(width) = width {
+            small[Member::Json.index() - 1] =
+                without_codec(&small[Member::Json.index() - 1], width).ok_or_else(|| {
+                    Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
+                })?;
         }
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let finished = FinishedMembers {
-            volume: self.volume_member(&members[Member::Volume.index()], is_packed)?,
+            volume: self.volume_member(&members[Member::Volume.index()], width)?,
             kind: self.manifest.volume_kind,
+            format: self.voxels,
             dialect: self.manifest.value_groups.as_ref().and_then(|_| listed.dialect()),
             small,
             npz_size: listed.source_size,
@@ -147,14 +162,15 @@ impl OpenShard<'_> {
         })
     }
 
-    fn volume_member(&self, member: &TarMember, is_packed: bool) -> Result<VolumeMember> {
+    fn volume_member(&self, member: &TarMember, width: Option<usize>) -> Result<VolumeMember> {
         let (offset, file_id) = (member.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
-        if !is_packed {
+        let Some(width) = width else {
             return Ok(VolumeMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
-        }
+        };
         let table = read_table(self.path, self.file, offset, member.len)?;
-        let storage = Storage::Blocks { packed_len: member.len, largest: table.largest(), table_crc: table.crc() };
+        let (packed_len, largest, table_crc) = (member.len, table.largest(), table.crc());
+        let storage = Storage::Blocks { packed_len, largest, width, table_crc };
         Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }

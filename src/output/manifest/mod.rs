@@ -13,14 +13,14 @@ pub use merge::{Merged, merge};
 pub use read::read;
 
 use crate::dataset::{LeftOut, Sample, Selected};
-use crate::formats::codec::{BLOCK, CODEC, Codec, FILTER};
+use crate::formats::codec::{BLOCK, CODEC, Codec, filter};
 use crate::output::indexes::ListedShard;
 use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
 use crate::plan::members::Profile;
 use crate::plan::values::ValueGroup;
 use crate::plan::{Plan, ShardId, View};
-use crate::volume::{Dialect, Kind};
+use crate::volume::{Dialect, Kind, OutputDtype, VoxelFormat};
 
 /// File name of the manifest.
 pub const NAME: &str = "manifest.json";
@@ -50,6 +50,12 @@ pub struct Manifest {
     pub format: Profile,
     /// Kind of all volumes.
     pub volume_kind: Kind,
+    /// Dtype of all volumes; not there for float16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_dtype: Option<OutputDtype>,
+    /// Values that became 0 and 255; there for uint8 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_window: Option<[f64; 2]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     compression: Option<CompressionEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,7 +179,8 @@ impl Manifest {
                 sha256: finished.map(|file| file.sha256.clone()),
             }
         };
-        let (name, filter, level) = (CODEC.to_owned(), FILTER.to_owned(), codec.level);
+        let (name, level) = (CODEC.to_owned(), codec.level);
+        let filter = filter(plan.voxel_format().voxel_len());
         let compression = Some(CompressionEntry { codec: name, level, filter, block_bytes: BLOCK });
         Self { compression, ..Self::of_view(plan, View::Plain, part, file) }
     }
@@ -205,6 +212,8 @@ impl Manifest {
             }),
             format: plan.options.format,
             volume_kind: plan.kind(),
+            volume_dtype: Some(plan.voxel_format().dtype()).filter(|dtype| *dtype != OutputDtype::Float16),
+            volume_window: plan.voxel_format().window(),
             compression: None,
             shuffle,
             value_groups: value_groups(plan),
@@ -226,6 +235,15 @@ impl Manifest {
             bytes: shard.size,
         };
         self.shards.iter().map(listed).collect()
+    }
+
+    /// The format of the shards' voxels.
+    ///
+    /// # Errors
+    /// The dtype and the window do not belong together.
+    pub fn voxel_format(&self) -> Result<VoxelFormat, String> {
+        let format = VoxelFormat::new(self.volume_dtype.unwrap_or_default(), self.volume_window);
+        format.map_err(|_| "its volume_dtype and volume_window contradict each other".into())
     }
 
     /// Whether the shards' volumes are compressed.

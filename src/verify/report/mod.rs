@@ -70,13 +70,15 @@ pub struct SourceCheck {
     pub exact: u64,
     /// Voxels that differ by more than their kind allows.
     pub different: u64,
+    /// Dtype of the voxels.
+    pub dtype: &'static str,
     /// Precision over all voxels that were compared.
     pub precision: Precision,
     /// The samples with the largest errors in HU, the largest first.
     pub worst: Vec<WorstSample>,
 }
 
-/// Errors of float16: distances between the voxels of the shards and the values from which they were rounded.
+/// Errors of rounding: distances between the voxels of the shards and the values from which they were rounded.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Precision {
     /// Largest error, in the unit of the shards' values.
@@ -154,14 +156,20 @@ impl Precision {
 }
 
 impl SourceCheck {
-    /// Sums up the comparisons of a folder of `samples` samples. The `named` samples with the largest errors are named.
-    pub(super) fn new<'a>(samples: usize, compared: impl Iterator<Item = &'a Difference>, named: usize) -> Self {
+    /// Sums up the comparisons of a folder of `samples` samples with voxels of a dtype. The `named` samples with the largest errors are named.
+    pub(super) fn new<'a>(
+        samples: usize,
+        dtype: &'static str,
+        compared: impl Iterator<Item = &'a Difference>,
+        named: usize,
+    ) -> Self {
         let mut check = Self {
             samples,
             compared: 0,
             voxels: 0,
             exact: 0,
             different: 0,
+            dtype,
             precision: Precision::default(),
             worst: Vec::new(),
         };

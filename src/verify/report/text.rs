@@ -13,7 +13,7 @@ use crate::verify::manifest;
 const LISTED: usize = 20;
 
 impl Report {
-    /// The report as text for people, of several lines; with the errors of float16 where `precision` is set.
+    /// The report as text for people, of several lines; with the errors of rounding where `precision` is set.
     pub fn text(&self, precision: bool) -> String {
         let mut text = self.information.text(&self.folder);
         let Integrity { read, sound, digests } = self.integrity;
@@ -125,7 +125,7 @@ impl SourceCheck {
                 precision.infinite
             )
         };
-        let _ = writeln!(text, "Precision    of float16: {}", line(&self.precision));
+        let _ = writeln!(text, "Precision    of {}: {}", self.dtype, line(&self.precision));
         for worst in &self.worst {
             let _ = writeln!(text, "  {} {}: {}", worst.key, worst.study_id, line(&worst.precision));
         }
