@@ -12,7 +12,8 @@
 //! | study | a volume and its rows of the tables; its id is the NPZ file's name without the suffix |
 //! | kind | what is made of a volume: `stored`, `rescaled` (HU) or `preprocessed` (resampled, cropped, HU / 1000) |
 //! | dialect | which values an NPZ file holds: those of the scanner, HU, or HU / 1000 |
-//! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into voxels |
+//! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into values |
+//! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text and labels |
 //! | member | one file of a shard: a sample has four; an NPZ file, which is a zip, has members too |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
@@ -82,7 +83,9 @@
 //!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
 //!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
 //!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
-//! - A dtype or a container of volumes: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
+//! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
+//!   `plan/digest_text.rs`, and its definition anew in `verify/dtype.rs`; the loader's `values_of`.
+//! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and

@@ -17,6 +17,7 @@ use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::verify::{self, Config, Report, SampleLocation, Verdict};
+use crate::volume::VoxelFormat;
 
 /// Number of samples that `--benchmark` reads unless the user names one; the default of `bench`.
 const SAMPLES: usize = 16;
@@ -130,6 +131,7 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         runs: RUNS,
         warm: false,
         python: args.python.clone(),
+        dtype: VoxelFormat::Float16.name(), // no NPZ is read
         array: None,
     };
     let stop = stop_on_signals()?;
