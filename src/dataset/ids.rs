@@ -1,5 +1,7 @@
 //! Ids of volumes as tables and files spell them.
 
+use std::path::Path;
+
 /// What tables and files write behind an id.
 const SUFFIXES: [&str; 5] = [".nii.gz", ".nii", ".npz", ".npy", ".dcm"];
 
@@ -7,6 +9,11 @@ const SUFFIXES: [&str; 5] = [".nii.gz", ".nii", ".npz", ".npy", ".dcm"];
 pub(super) fn bare(id: &str) -> &str {
     let name = id.rsplit(['/', '\\']).next().unwrap_or(id);
     SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+/// The study id in a volume's path: the stem of its file name. `None` if that is not UTF-8, which no table can name.
+pub(super) fn study_id(path: &Path) -> Option<&str> {
+    path.file_stem()?.to_str()
 }
 
 #[cfg(test)]

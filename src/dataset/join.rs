@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::columns::Columns;
-use super::ids;
+use super::ids::{self, study_id};
 use super::matched::{Matched, MetaValues, Row};
 use super::roles::Roles;
 use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, Wanted, load, present};
-use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine, study_id};
+use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine};
 use crate::base::file_id::FileId;
 use crate::base::parallel::{available_cores, both, try_map};
 use crate::error::{Error, Result, shown};

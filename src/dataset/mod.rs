@@ -24,7 +24,7 @@ mod scan_cache;
 mod select;
 pub(crate) mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
@@ -393,9 +393,4 @@ fn recipe(
             Err(reason)
         }
     }
-}
-
-/// The study id in a volume's path: the stem of its file name. `None` if that is not UTF-8, which no table can name.
-fn study_id(path: &Path) -> Option<&str> {
-    path.file_stem()?.to_str()
 }

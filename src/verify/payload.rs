@@ -91,6 +91,17 @@ pub(super) struct JsonFields {
     pub packed: Option<usize>,
 }
 
+impl JsonFields {
+    /// What the header of the volume's NPY says otherwise, as a sentence.
+    pub(super) fn contradiction(&self, header: &NpyHeader) -> Option<String> {
+        if header.shape != self.shape {
+            return Some(format!("the volume's own shape is not the {:?} of its JSON", self.shape));
+        }
+        let (own, said) = (header.dtype.name(), self.dtype.name());
+        (own != said).then(|| format!("the volume's own dtype is {own}, and its JSON says {said}"))
+    }
+}
+
 /// Parses a JSON member. Python's bare `NaN` becomes null.
 ///
 /// # Errors
@@ -223,6 +234,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 /// The header of a volume in NPY.
+#[derive(Clone, Copy)]
 pub(super) struct NpyHeader {
     /// Bytes before the voxels.
     pub len: u64,

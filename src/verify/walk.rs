@@ -9,12 +9,11 @@ use std::ops::Range;
 
 use sha2::Digest;
 
-use super::dtype::Dtype;
 use super::finding::{Finding, Verdict};
 use super::hashing_reader::{HashingReader, ReadState};
 use super::listing::ShardFile;
 use super::packed;
-use super::payload::{self, JsonFields, Profile, SampleMember};
+use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
 use super::walked::{MemberSpans, Span, WalkedSample, WalkedShard};
 
@@ -78,8 +77,8 @@ struct PendingSample {
     /// Extensions of the members so far, without what compression adds.
     extensions: Vec<String>,
     members: MemberSpans,
-    /// Shape and dtype in the header of a volume in NPY.
-    npy: Option<([u64; 3], Dtype)>,
+    /// Header of a volume in NPY.
+    npy: Option<NpyHeader>,
     /// Bytes of a value, by the name of a compressed volume.
     packed_width: Option<usize>,
     fields: Option<JsonFields>,
@@ -178,11 +177,8 @@ impl Walker<'_, '_> {
         });
         match known {
             Some((SampleMember::Volume, open)) => match packed_width {
+                None => self.pass_voxels(open, entry),
                 Some(width) => self.unpack(open, width, entry),
-                None => {
-                    self.count(span.len);
-                    self.pass_voxels(open, entry)
-                }
             },
             Some((member, open)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
@@ -244,6 +240,7 @@ impl Walker<'_, '_> {
     /// Reads a plain volume member; the voxels are not looked at, and those in NPY have a header before them.
     fn pass_voxels(&mut self, open: OpenMember<'_>, entry: &mut impl Read) -> io::Result<()> {
         let OpenMember { profile, span, .. } = open;
+        self.count(span.len);
         let mut head = Vec::new();
         let mut read = 0;
         if profile == Profile::Npy {
@@ -266,7 +263,7 @@ impl Walker<'_, '_> {
         match payload::npy_header(head) {
             Ok(header) if header.len <= len => {
                 if let Some(pending) = &mut self.pending {
-                    pending.npy = Some((header.shape, header.dtype));
+                    pending.npy = Some(header);
                 }
                 return header.len;
             }
@@ -356,7 +353,7 @@ impl PendingSample {
             let expected = profile.extensions().join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
-        if let Some(JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {
+        if let Some(fields @ JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {
             if packed_in_json != packed_width {
                 wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
             }
@@ -369,12 +366,7 @@ impl PendingSample {
                     voxels.len
                 ));
             }
-            if npy.is_some_and(|(own, _)| own != *shape) {
-                wrong.push(format!("the volume's own shape is not the {shape:?} of its JSON"));
-            }
-            if let Some((_, own)) = npy.filter(|(_, own)| own != dtype) {
-                wrong.push(format!("the volume's own dtype is {}, and its JSON says {name}", own.name()));
-            }
+            wrong.extend(npy.as_ref().and_then(|header| fields.contradiction(header)));
         }
         wrong
     }
