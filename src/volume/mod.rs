@@ -30,7 +30,7 @@ pub use cast::Overflow;
 pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample, Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
-pub use value_check::{Values, check_values};
+pub use value_check::{Span, Values, check_values, span};
 
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
