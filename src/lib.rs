@@ -101,8 +101,8 @@
 //!   malformed content, or a link that leads nowhere, leaves a sample out: an I/O error is fatal, because a plan must
 //!   not depend on the weather. A sample that is left out leaves its slot empty, so no other key or shard changes
 //!   because of it.
-//! - **guess**: nothing is guessed silently: what is found has its reason, what is not sure is left to the user. No plan
-//!   depends on a guess but through the file that the user has seen.
+//! - **guess**: nothing is guessed silently: what is found has its reason, what is not sure is left to the user. No
+//!   plan depends on a guess but through the file that the user has seen.
 //! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error

@@ -52,7 +52,7 @@ pub enum Decision {
 pub struct Guess {
     /// The name of the key.
     pub key: &'static str,
-    /// How it was decided.
+    /// The decision.
     pub decision: Decision,
     /// The reason: a sentence without a full stop.
     pub reason: String,

@@ -67,7 +67,7 @@ pub(super) enum Part {
     Findings,
     /// The impression.
     Impression,
-    /// All of it.
+    /// The whole report.
     Whole,
 }
 
