@@ -62,7 +62,7 @@
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
 //! | [`formats`] | others' formats: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
-//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples | plans, tar |
+//! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
@@ -87,14 +87,16 @@
 //!   `plan/digest_text.rs`, and its definition anew in `verify/dtype.rs`; the loader's `values_of`.
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
+//! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
-//!   list); `bench` (a temporary folder); `plan --split-by` (its lists); `run` (the folders of `--at`); a mount's log
-//!   (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists
-//!   appear whole, by [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place,
-//!   without waiting for the disk. Nothing is ever written into a data folder, or through a mount. Kernel settings are
-//!   in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
+//!   list); `init` (`ctwds.toml`); `bench` (a temporary folder); `plan --split-by` (its lists); `run` (the folders of
+//!   `--at`); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
+//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; the user cache's
+//!   files are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
+//!   user did not name for it, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
+//!   `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!
@@ -102,6 +104,8 @@
 //!   malformed content, or a link that leads nowhere, leaves a sample out: an I/O error is fatal, because a plan must
 //!   not depend on the weather. A sample that is left out leaves its slot empty, so no other key or shard changes
 //!   because of it.
+//! - **guess**: nothing is guessed silently: what is found has its reason, what is not sure is left to the user. No
+//!   plan depends on a guess but through the file that the user has seen.
 //! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error

@@ -6,6 +6,7 @@ mod config;
 mod dataset;
 mod dataset_file;
 mod estimate;
+mod init;
 mod manifest;
 mod materialize;
 mod mount;
@@ -25,6 +26,7 @@ pub use complete::{Completed, complete};
 pub use dataset::{DatasetArgs, ShardsArgs};
 pub use dataset_file::NAME as DATASET_FILE;
 pub use estimate::EstimateArgs;
+pub use init::InitArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
 pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
@@ -45,6 +47,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at a folder of volumes and the tables beside it, and write ctwds.toml
+    Init(InitArgs),
     /// Show what would be built: samples, shards, bytes, and who is left out and why
     Plan(PlanArgs),
     /// Show the shards as a folder, made on demand; returns when they can be opened

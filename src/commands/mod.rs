@@ -4,6 +4,7 @@ mod bench;
 mod classes;
 mod daemon;
 mod estimate;
+mod init;
 mod log_file;
 mod manifest;
 mod materialize;
@@ -88,6 +89,7 @@ fn prepare() -> Result<()> {
 
 fn run_command(cli: Cli) -> Result<ExitCode> {
     match cli.command {
+        Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Mount(args) => mount::run(&args),
         Command::Run(args) => run::run(&args),

@@ -49,12 +49,29 @@ impl<'a> CsvFile<'a> {
         Ok(file)
     }
 
+    /// Reads a file as [`Self::read`] does, with the delimiter that makes the most fields of the first record: for who
+    /// knows no column yet.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn sniff(path: &'a Path, doing: &'static str) -> Result<Self> {
+        let mut file = Self::read(path, doing, &[])?;
+        let fields = |delimiter: &u8| file.first(*delimiter).map_or(0, |first| first.len());
+        // Of several that make as many, the first: `max_by_key` takes the last.
+        file.delimiter = DELIMITERS.into_iter().rev().max_by_key(fields).unwrap_or(DELIMITERS[0]);
+        Ok(file)
+    }
+
     /// Whether the first record has one of the columns, if this is the delimiter.
     fn has(&self, delimiter: u8, keys: &[&str]) -> bool {
+        self.first(delimiter).is_some_and(|first| first.iter().any(|field| keys.contains(&field)))
+    }
+
+    /// The first record, if this is the delimiter.
+    fn first(&self, delimiter: u8) -> Option<StringRecord> {
         let mut builder = ReaderBuilder::new();
         let reader = builder.has_headers(false).flexible(true).delimiter(delimiter).from_reader(self.text.as_bytes());
-        let first = reader.into_records().next().and_then(|record| record.ok());
-        first.is_some_and(|first| first.iter().any(|field| keys.contains(&field)))
+        reader.into_records().next().and_then(|record| record.ok())
     }
 
     /// The records of a table.

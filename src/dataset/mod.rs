@@ -10,6 +10,7 @@ mod columns;
 mod condition;
 mod csv_file;
 mod encoded;
+pub mod guess;
 mod ids;
 mod inputs;
 mod inspect;

@@ -186,7 +186,7 @@ fn kept(path: &Path, header: &StringRecord, key: usize, wanted: &Wanted<'_>) -> 
 }
 
 /// Whether a column has no name. pandas writes row numbers so, and names them `Unnamed: 0` when it reads them.
-fn is_nameless(name: &str) -> bool {
+pub(super) fn is_nameless(name: &str) -> bool {
     let number = name.trim().strip_prefix("Unnamed:").map(str::trim_start);
     name.trim().is_empty() || number.is_some_and(|number| number.starts_with(|first: char| first.is_ascii_digit()))
 }

@@ -36,7 +36,7 @@ pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, R
 pub use rescale::{Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
-pub use value_check::{Values, check_values};
+pub use value_check::{Span, Values, check_values, span};
 pub use voxel_format::{OutputDtype, VoxelFormat};
 
 use crate::error::{Error, Result};

@@ -60,6 +60,39 @@ pub fn check_values(path: &Path, array: &Array, dialect: Option<Dialect>, geomet
     }
 }
 
+/// The range of the first values of an array.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// The lowest value.
+    pub low: f32,
+    /// The highest value.
+    pub high: f32,
+    /// Whether all of them are whole numbers.
+    pub is_whole: bool,
+}
+
+impl Span {
+    /// The range that holds both.
+    pub fn and(self, other: Self) -> Self {
+        let is_whole = self.is_whole && other.is_whole;
+        Self { low: self.low.min(other.low), high: self.high.max(other.high), is_whole }
+    }
+}
+
+/// Looks at the range of the first values of an array; `None` where they cannot be unpacked.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read.
+pub fn span(path: &Path, array: &Array) -> Result<Option<Span>> {
+    let mut found = Span { low: f32::INFINITY, high: f32::NEG_INFINITY, is_whole: true };
+    let seen = look(path, array, |x| found = found.and(Span { low: x, high: x, is_whole: x.fract() == 0.0 }));
+    match seen {
+        Ok(_) => Ok((found.low <= found.high).then_some(found)),
+        Err(Error::Malformed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn normalized(path: &Path, array: &Array) -> Result<Values> {
     let mut large = 0;
     let count = look(path, array, |x| large += usize::from(x.abs() > NORMALIZED))?;

@@ -4,6 +4,7 @@
 //! allocated; what is not supported is an error that names it.
 
 mod directory;
+mod listing;
 mod literal;
 pub(crate) mod npy;
 mod payload;
@@ -15,6 +16,7 @@ use std::path::Path;
 use flate2::{Decompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
+pub use listing::{NamedArray, arrays};
 pub use npy::{ArrayHeader, Element};
 pub use payload::Payload;
 

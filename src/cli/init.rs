@@ -1,0 +1,30 @@
+//! The command line of `init`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+const ABOUT: &str = "\
+Volumes are found at any depth, tables below FOLDER and beside it by what their columns hold, not by their names. What \
+is guessed stands in the file with its reason; what cannot be decided stands there as a comment to fill in. Nothing but \
+the file is written, and no file is overwritten.
+
+Exit codes:
+  0  the file is written
+  1  it is not, with the reason: there is one already, there is no volume, or the answer was no
+  2  wrong usage";
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(after_help = ABOUT)]
+pub struct InitArgs {
+    /// Folder of the volumes, or one above it
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// File to write [default: ctwds.toml here, where commands find it]
+    #[arg(long, value_name = "TOML")]
+    pub output: Option<PathBuf>,
+    /// Write the file without asking
+    #[arg(long)]
+    pub yes: bool,
+}

@@ -1,0 +1,139 @@
+//! What a folder of volumes and the tables below and beside it may be as a data set, with the reason of each guess.
+//!
+//! Nothing is guessed silently: what is found is a key with its reason, what cannot be decided is a key for the user to
+//! fill in. Values of tables (ids, dates, texts) never appear in either.
+
+mod arrays;
+mod keys;
+mod names;
+mod places;
+mod profile;
+mod roles;
+mod volumes;
+
+use std::path::{Path, PathBuf};
+
+use crate::base::parallel::try_map;
+use crate::error::{Error, Result, shown};
+use profile::{Profile, Studies};
+use roles::Roles;
+
+/// The threads that list folders and read tables; the work waits on storage.
+const THREADS: usize = 32;
+/// Of so many volumes, a table that knows fewer than one is of another data set.
+const FEW: usize = 20;
+/// The header of a list of excluded samples, which this program writes; it has ids and texts, but is no report.
+const QUARANTINE: [&str; 3] = ["study_id", "path", "reason"];
+
+/// The value of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The path of a file or folder, absolute.
+    Path(PathBuf),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    Texts(Vec<String>),
+}
+
+/// How a key was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The value that was found.
+    Found(Value),
+    /// The key is not needed: what holds without it is right.
+    Unneeded,
+    /// The user must decide; the value is an example of what to fill in.
+    Open(Value),
+}
+
+/// A key of the file of a data set, with the reason of its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// The name of the key.
+    pub key: &'static str,
+    /// The decision.
+    pub decision: Decision,
+    /// The reason: a sentence without a full stop.
+    pub reason: String,
+}
+
+/// What was found in a folder.
+#[derive(Debug)]
+pub struct Guesses {
+    /// The keys, in the order of the file.
+    pub keys: Vec<Guess>,
+    /// What else was seen and is not part of the data set, as sentences.
+    pub notes: Vec<String>,
+}
+
+impl Guess {
+    fn found(key: &'static str, value: Value, reason: impl Into<String>) -> Self {
+        Self { key, decision: Decision::Found(value), reason: reason.into() }
+    }
+
+    fn unneeded(key: &'static str, reason: impl Into<String>) -> Self {
+        Self { key, decision: Decision::Unneeded, reason: reason.into() }
+    }
+
+    fn open(key: &'static str, example: Value, reason: impl Into<String>) -> Self {
+        Self { key, decision: Decision::Open(example), reason: reason.into() }
+    }
+}
+
+/// Looks at what lies in a folder, below it and beside it. Reads headers and first values of some volumes, and the
+/// tables whole; writes nothing.
+///
+/// # Errors
+/// [`Error::Io`] if something cannot be read, [`Error::Refused`] if there is no volume.
+pub fn look(folder: &Path) -> Result<Guesses> {
+    let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
+    let places = places::find(&root, THREADS)?;
+    let mut notes = places.notes;
+    let volumes = volumes::choose(&root, &places.volumes, &mut notes)?;
+    let studies = Studies::new(volumes.ids());
+    let tables = read_tables(&places.tables, &studies, &mut notes)?;
+    let roles = Roles::of(&tables);
+    let mut keys = volumes.keys.clone();
+    let array = arrays::key(&volumes)?;
+    let values = match &array.decision {
+        Decision::Found(Value::Text(name)) => arrays::values(&volumes, &tables, &roles, Some(name))?,
+        Decision::Unneeded => arrays::values(&volumes, &tables, &roles, None)?,
+        _ => Vec::new(),
+    };
+    keys.push(array);
+    keys.extend(keys::of_tables(&tables, &roles, &studies, &mut notes));
+    keys.extend(values);
+    Ok(Guesses { keys, notes })
+}
+
+/// The tables that know some of the volumes, in the order of the paths.
+fn read_tables(paths: &[PathBuf], studies: &Studies, notes: &mut Vec<String>) -> Result<Vec<Profile>> {
+    let read = try_map(paths, THREADS, |path| match profile::read(path, studies) {
+        Ok(table) => Ok(Ok(table)),
+        Err(Error::Table { path, reason }) => Ok(Err(format!("{}: {reason}", path.display()))),
+        Err(error) => Err(error),
+    })?;
+    let mut tables = Vec::new();
+    for table in read {
+        let table = match table {
+            Ok(table) if table.columns.iter().map(|column| &*column.name).eq(QUARANTINE) => continue,
+            Ok(table) => table,
+            Err(note) => {
+                notes.push(note);
+                continue;
+            }
+        };
+        match table.count() {
+            0 => notes.push(format!("{}: no column has ids of the volumes", table.path.display())),
+            few if few * FEW < studies.count => notes.push(format!(
+                "{}: only {few} of {} volumes are in its column '{}'",
+                table.path.display(),
+                studies.count,
+                shown(&table.id().name)
+            )),
+            _ => tables.push(table),
+        }
+    }
+    Ok(tables)
+}
