@@ -13,7 +13,7 @@ use crate::dataset::{Dataset, FinishedMembers, Inputs, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::EXTENSION;
 use crate::output::manifest::{self, Manifest};
-use crate::plan::members::{Member, without_codec};
+use crate::plan::members::{Member, Members, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, Storage, VolumeMember, read_table};
 use walk::{TarMember, WindowReader};
@@ -29,7 +29,8 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let manifest = manifest::read(&root)?;
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
-    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, *id, shard))?;
+    let members = Members::new(manifest.format);
+    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, &members, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
     let slots = slots.max().map_or(0, |last| last + 1);
@@ -66,7 +67,13 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
 }
 
 /// Reads the samples of one shard from its headers and small members.
-fn read_samples(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest::ShardEntry) -> Result<Vec<Sample>> {
+fn read_samples(
+    root: &Path,
+    manifest: &Manifest,
+    members: &Members,
+    id: ShardId,
+    shard: &manifest::ShardEntry,
+) -> Result<Vec<Sample>> {
     // A name from a file must not lead out of the folder.
     if shard.name != Plan::shard_name(id) {
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
@@ -80,17 +87,16 @@ fn read_samples(root: &Path, manifest: &Manifest, id: ShardId, shard: &manifest:
         return Err(Error::malformed(&path, reason));
     }
     let reader = WindowReader::new(&path, &file);
-    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, file_id };
-    let members = walk::members(&mut opened.reader, file_id.size)?;
-    if members.len() != shard.samples.len() * Member::COUNT {
-        let reason =
-            format!("it has {} members, {} has {} samples", members.len(), manifest::NAME, shard.samples.len());
+    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, members, file_id };
+    let found = walk::members(&mut opened.reader, file_id.size)?;
+    if found.len() != shard.samples.len() * members.count() {
+        let reason = format!("it has {} members, {} has {} samples", found.len(), manifest::NAME, shard.samples.len());
         return Err(Error::malformed(&path, reason));
     }
-    members
-        .chunks_exact(Member::COUNT)
+    found
+        .chunks_exact(members.count())
         .zip(&shard.samples)
-        .map(|(members, listed)| opened.sample(id, members, listed))
+        .map(|(found, listed)| opened.sample(id, found, listed))
         .collect()
 }
 
@@ -100,11 +106,14 @@ struct OpenShard<'a> {
     file: &'a File,
     reader: WindowReader<'a>,
     manifest: &'a Manifest,
+    /// The members that each sample has.
+    members: &'a Members,
     file_id: FileId,
 }
 
 impl OpenShard<'_> {
-    fn sample(&mut self, shard: ShardId, members: &[TarMember], listed: &manifest::SampleEntry) -> Result<Sample> {
+    /// The sample whose members were found, as the manifest lists it.
+    fn sample(&mut self, shard: ShardId, found: &[TarMember], listed: &manifest::SampleEntry) -> Result<Sample> {
         let (key, path) = (&listed.key, self.path);
         let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
         let per_shard = self.manifest.samples_per_shard;
@@ -112,27 +121,31 @@ impl OpenShard<'_> {
         let Some(index) = index.filter(|index: &u32| *index < per_shard) else {
             return Err(other(format!("a sample of key {key}")));
         };
-        let extensions = self.manifest.format.extensions();
-        let plain_name = format!("{key}.{}", self.manifest.format.extension(Member::Volume));
-        let is_packed = members[Member::Volume.index()].name == format!("{plain_name}.{EXTENSION}");
-        for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
-            if !(number == Member::Volume.index() && is_packed) && member.name != format!("{key}.{extension}") {
-                return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
+        let (mut volume, mut small, mut is_packed) = (None, Vec::with_capacity(found.len()), false);
+        for (member, tar_member) in self.members.list().iter().zip(found) {
+            let name = format!("{key}.{}", self.members.extension(*member));
+            let is_packed_volume = member.is_volume() && tar_member.name == format!("{name}.{EXTENSION}");
+            if !is_packed_volume && tar_member.name != name {
+                return Err(other(format!("member {} stands where {name} belongs", tar_member.name)));
             }
+            is_packed |= is_packed_volume;
+            if member.is_volume() {
+                volume = Some(self.volume_member(tar_member, is_packed_volume)?);
+                continue;
+            }
+            let bytes = self.reader.read(tar_member.offset, to_usize(tar_member.len))?;
+            small.push(match member {
+                Member::Json if is_packed => without_codec(bytes).ok_or_else(|| {
+                    Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
+                })?,
+                _ => bytes.to_vec(),
+            });
         }
-        let mut small: [Vec<u8>; Member::COUNT - 1] = Default::default();
-        for (bytes, member) in small.iter_mut().zip(&members[1..]) {
-            *bytes = self.reader.read(member.offset, to_usize(member.len))?.to_vec();
-        }
-        if is_packed {
-            small[Member::Json.index() - 1] = without_codec(&small[Member::Json.index() - 1]).ok_or_else(|| {
-                Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
-            })?;
-        }
+        let volume = volume.ok_or_else(|| other(format!("{key}: it has no volume")))?;
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let finished = FinishedMembers {
-            volume: self.volume_member(&members[Member::Volume.index()], is_packed)?,
+            volume,
             kind: self.manifest.volume_kind,
             dialect: self.manifest.value_groups.as_ref().and_then(|_| listed.dialect()),
             small,
