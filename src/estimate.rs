@@ -184,7 +184,7 @@ fn taken(plan: &Plan, slots: &[u32]) -> Vec<usize> {
 }
 
 fn volume_len(plan: &Plan, index: usize) -> u64 {
-    plan.member_sizes(index)[Member::Volume.index()]
+    plan.member_size(index, Member::Volume)
 }
 
 /// The bytes of the NPZ files, and the bytes that their arrays would take as float32.

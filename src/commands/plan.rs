@@ -66,7 +66,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         plan.options.samples_per_shard,
         Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0)),
         ByteSize(plan.shard_bytes()),
-        plan.options.format.extensions().map(|extension| format!(".{extension}")).join(" "),
+        plan.members.extensions().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(" "),
         plan.digest,
     );
     if let Some(Selected { condition, studies_listed, selected, of }) = &dataset.selected {

@@ -23,7 +23,6 @@ use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result, shown};
 use crate::formats::npz::{self, ZipMember};
 use crate::plan::layout::Content;
-use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
 use crate::verify::{Verdict, readable};
@@ -106,7 +105,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<VolumeCheck>> {
     for shard in plan.shard_ids() {
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
-                && member.member == Member::Volume
+                && member.member.is_volume()
             {
                 let sample = plan.sample_index(shard, member);
                 volumes.push(VolumeRange { shard, sample, range: extent.start..extent.start + extent.len });

@@ -192,8 +192,8 @@ pub struct FinishedMembers {
     pub format: VoxelFormat,
     /// The dialect of the array that the volume was made from; `None` if it is not known.
     pub dialect: Option<Dialect>,
-    /// The bytes of the other three members.
-    pub small: [Vec<u8>; 3],
+    /// The bytes of the members without voxels, in their order in the shard.
+    pub small: Vec<Vec<u8>>,
     /// The size in bytes of the NPZ file that the members were made from.
     pub npz_size: u64,
     /// The CRC-32 of the NPZ file's array.

@@ -13,7 +13,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, Encoder, SeekTable, extension as packed_extension};
 use crate::formats::tar::{self, MemberHeader};
-use crate::plan::members::{Member, Profile, with_codec};
+use crate::plan::members::{Member, Members, with_codec};
 
 /// Plain bytes of a volume that are read at a time.
 const READ: usize = 4 << 20;
@@ -54,7 +54,7 @@ pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
 /// # Errors
 /// There is no memory, or a thread that compresses has died.
 pub(super) fn shard(
-    format: Profile,
+    members: &Members,
     width: usize,
     tasks: &Sender<CompressTask>,
     mut read: impl FnMut(u64, usize) -> Option<Bytes>,
@@ -66,7 +66,8 @@ pub(super) fn shard(
         let Some(MemberHeader { name, size }) = tar::parse(&header) else { break };
         offset += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
-        let is_volume = extension == format.extension(Member::Volume);
+        let member = members.of_extension(extension);
+        let is_volume = member.is_some_and(Member::is_volume);
         let pieces = if is_volume {
             let Some(pieces) = compress_volume(tasks, width, |from, len| read(offset + from, len), size)? else {
                 return Ok(false);
@@ -74,7 +75,7 @@ pub(super) fn shard(
             pieces
         } else {
             let Some(payload) = read(offset, to_usize(size)) else { return Ok(false) };
-            vec![if extension == format.extension(Member::Json) { with_codec(&payload, width) } else { payload.into() }]
+            vec![if member == Some(Member::Json) { with_codec(&payload, width) } else { payload.into() }]
         };
         let name = if is_volume { format!("{name}.{}", packed_extension(width)) } else { name };
         offset += size + tar::padding(size);

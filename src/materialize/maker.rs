@@ -16,7 +16,6 @@ use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
-use crate::plan::members::Member;
 use crate::shard::{Cursor, ShardSet};
 
 /// Bytes that are read at a time where samples are tried again.
@@ -110,8 +109,8 @@ impl ShardMaker<'_> {
             }
         };
         let plan = self.set.plan();
-        let (format, width) = (plan.options.format, plan.voxel_format().voxel_len());
-        let is_complete = compress::shard(format, width, tasks, read, |bytes| filler.write(bytes))?;
+        let (members, width) = (&plan.members, plan.voxel_format().voxel_len());
+        let is_complete = compress::shard(members, width, tasks, read, |bytes| filler.write(bytes))?;
         Ok(match failed {
             Some((offset, error)) => {
                 drop(filler); // its lane is free while the samples are tried
@@ -130,7 +129,7 @@ impl ShardMaker<'_> {
         let mut failures = Vec::new();
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             let (Content::Payload(member), end) = (extent.content, extent.start + extent.len) else { continue };
-            if member.member != Member::Volume || end <= offset {
+            if !member.member.is_volume() || end <= offset {
                 continue;
             }
             let mut at = extent.start;

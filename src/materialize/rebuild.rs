@@ -25,7 +25,6 @@ use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::layout::Content;
-use crate::plan::members::Member;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
 
@@ -150,7 +149,7 @@ impl Rebuild<'_> {
         }
         let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
         for (extent, _) in set.plan().locate(id, 0, u64::MAX) {
-            if matches!(extent.content, Content::Payload(member) if member.member == Member::Volume) {
+            if matches!(extent.content, Content::Payload(member) if member.member.is_volume()) {
                 continue;
             }
             let planned = set.read(id, extent.start, to_usize(extent.len))?;

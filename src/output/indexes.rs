@@ -136,10 +136,9 @@ impl ShardIndex {
 /// The line of a sample in the index for DALI: extension, offset, size and name of each member.
 fn dali_line(plan: &Plan, start: u64, index: usize) -> String {
     let key = plan.key(&plan.dataset.samples[index]);
-    let extensions = plan.options.format.extensions();
     let mut line = String::new();
     let mut offset = start;
-    for (extension, size) in extensions.iter().zip(plan.member_sizes(index)) {
+    for (extension, size) in plan.members.extensions().zip(plan.member_sizes(index)) {
         offset += tar::BLOCK;
         let space = if line.is_empty() { "" } else { " " };
         let _ = write!(line, "{space}{extension} {offset} {size} {key}.{extension}");

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digests::{self, SampleDigest};
 use super::layout::MemberId;
-use super::members::{Member, MemberSizes};
+use super::members::{Member, Members};
 use super::{Options, Plan, ShardId};
 use crate::dataset::{Origin, Sample, Study};
 use crate::error::{Error, Result};
@@ -38,8 +38,8 @@ impl Plan {
     pub fn header(&self, shard: ShardId, member: MemberId) -> [u8; 512] {
         let index = self.sample_index(shard, member);
         let key = self.key(&self.dataset.samples[index]);
-        let extension = self.options.format.extension(member.member);
-        tar::header(&format!("{key}.{extension}"), self.member_sizes(index)[member.member.index()])
+        let extension = self.members.extension(member.member);
+        tar::header(&format!("{key}.{extension}"), self.member_size(index, member.member))
     }
 
     /// The payload of a member of a shard, without voxels: of the volume's member, only the bytes before the voxels.
@@ -50,14 +50,20 @@ impl Plan {
         let sample = &self.dataset.samples[self.sample_index(shard, member)];
         match member.member {
             Member::Volume => volume_prefix(self.options, sample),
-            small => self.options.format.payload(small, sample),
+            small => self.members.payload(small, sample),
         }
         .into()
     }
 
-    /// The payload sizes of a sample's members in bytes; the sample is an index into the samples of the data set.
-    pub fn member_sizes(&self, sample: usize) -> &MemberSizes {
+    /// The payload sizes of a sample's members in bytes, in the order of [`Plan::members`]; the sample is an index into
+    /// the samples of the data set.
+    pub fn member_sizes(&self, sample: usize) -> &[u64] {
         &self.measured[sample].sizes
+    }
+
+    /// The payload size of one member of a sample in bytes; 0 if samples have no such member.
+    pub fn member_size(&self, sample: usize, member: Member) -> u64 {
+        self.members.place(member).map_or(0, |place| self.member_sizes(sample)[place])
     }
 
     /// The volume that makes the voxels of a sample.
@@ -97,7 +103,7 @@ fn volume_member_len(options: Options, sample: &Sample) -> u64 {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct MeasuredSample {
     /// The payload sizes of all members in bytes.
-    pub(super) sizes: MemberSizes,
+    pub(super) sizes: Box<[u64]>,
     /// The digest of the sample.
     pub(super) digest: SampleDigest,
 }
@@ -107,10 +113,14 @@ impl MeasuredSample {
     ///
     /// # Errors
     /// [`Error::Refused`] if a member is too large for a tar file of the USTAR format.
-    pub(super) fn new(options: Options, sample: &Sample) -> Result<Self> {
-        let small = Member::SMALL.map(|member| options.format.payload(member, sample));
-        let [json, text, labels] = small.each_ref().map(|payload| payload.len() as u64);
-        let sizes = [volume_member_len(options, sample), json, text, labels];
+    pub(super) fn new(options: Options, members: &Members, sample: &Sample) -> Result<Self> {
+        let small: Vec<Vec<u8>> = members.small().map(|member| members.payload(member, sample)).collect();
+        let mut small_sizes = small.iter().map(|payload| payload.len() as u64);
+        let size = |member: &Member| match member {
+            Member::Volume => volume_member_len(options, sample),
+            Member::Json | Member::Text | Member::Labels => small_sizes.next().unwrap_or(0),
+        };
+        let sizes: Box<[u64]> = members.list().iter().map(size).collect();
         match sizes.iter().max() {
             Some(&largest) if largest > tar::MAX_PAYLOAD => Err(Error::Refused(format!(
                 "{}: a member of {largest} bytes does not fit a tar file of the USTAR format (8 GiB at most); \

@@ -50,7 +50,8 @@ pub struct ShardLayout {
 }
 
 impl ShardLayout {
-    /// Lays out samples. Each is given as the payload sizes of its members in bytes, in the order of [`Member::ALL`].
+    /// Lays out samples. Each is given as the payload sizes of its members in bytes, in the order of the
+    /// members.
     pub fn new<S: AsRef<[u64]>>(samples: impl IntoIterator<Item = S>) -> Self {
         let samples = samples.into_iter();
         let mut starts = Vec::with_capacity(samples.size_hint().0 + 1);
@@ -84,18 +85,20 @@ impl ShardLayout {
     }
 
     /// The extents that cover `len` bytes from `offset` on, in order, each with the range of it that is covered. The
-    /// last extent ends with the shard, whatever `len` is. `sizes` gives the payload sizes that the sample at a place
-    /// of the shard was laid out with.
+    /// last extent ends with the shard, whatever `len` is. `members` are those of each sample; `sizes` gives the payload
+    /// sizes that the sample at a place of the shard was laid out with.
     pub fn locate<'a>(
         &'a self,
         offset: u64,
         len: u64,
+        members: &'a [Member],
         sizes: impl Fn(usize) -> &'a [u64] + 'a,
     ) -> impl Iterator<Item = (Extent, Range<u64>)> + 'a {
         let end = offset.saturating_add(len).min(self.len());
         let samples = self.sample_starts();
         let first = samples.partition_point(|start| *start <= offset).saturating_sub(1);
-        let members = (first..samples.len()).flat_map(move |sample| extents(samples[sample], sample, sizes(sample)));
+        let extents = move |sample: usize| extents(samples[sample], sample, members, sizes(sample));
+        let members = (first..samples.len()).flat_map(extents);
         let trailer = Extent { start: self.end(), len: tar::trailer(self.end()), content: Content::Zeros };
         members
             .chain([trailer])
@@ -109,13 +112,18 @@ impl ShardLayout {
 }
 
 /// The extents of one sample: for each member the header, the payload and the padding. An empty one is left out.
-fn extents(mut start: u64, sample: usize, sizes: &[u64]) -> impl Iterator<Item = Extent> + '_ {
+fn extents<'a>(
+    mut start: u64,
+    sample: usize,
+    members: &'a [Member],
+    sizes: &'a [u64],
+) -> impl Iterator<Item = Extent> + 'a {
     let sample = u32::try_from(sample).unwrap_or(u32::MAX);
-    let member = move |(member, &size): (Member, &u64)| {
+    let member = move |(&member, &size): (&Member, &u64)| {
         let id = MemberId { sample, member };
         [(tar::BLOCK, Content::Header(id)), (size, Content::Payload(id)), (tar::padding(size), Content::Zeros)]
     };
-    Member::ALL.into_iter().zip(sizes).flat_map(member).filter(|(len, _)| *len > 0).map(move |(len, content)| {
+    members.iter().zip(sizes).flat_map(member).filter(|(len, _)| *len > 0).map(move |(len, content)| {
         start += len;
         Extent { start: start - len, len, content }
     })
@@ -125,6 +133,7 @@ fn extents(mut start: u64, sample: usize, sizes: &[u64]) -> impl Iterator<Item =
 mod tests {
     use super::*;
 
+    const MEMBERS: [Member; 4] = [Member::Volume, Member::Json, Member::Text, Member::Labels];
     const SIZES: [[u64; 4]; 2] = [[1024, 10, 0, 72], [512, 513, 1, 72]];
 
     fn example() -> ShardLayout {
@@ -132,7 +141,7 @@ mod tests {
     }
 
     fn locate(layout: &ShardLayout, offset: u64, len: u64) -> Vec<(Extent, Range<u64>)> {
-        layout.locate(offset, len, |sample| &SIZES[sample]).collect()
+        layout.locate(offset, len, &MEMBERS, |sample| &SIZES[sample]).collect()
     }
 
     #[test]

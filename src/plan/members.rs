@@ -18,7 +18,7 @@ pub enum Profile {
     Npy,
 }
 
-/// A member of a sample, by what it holds. The order is that in the shard, and the same in all profiles.
+/// A member of a sample, by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
     /// The voxels, behind an NPY header in [`Profile::Npy`].
@@ -32,34 +32,90 @@ pub enum Member {
 }
 
 impl Member {
-    /// All members, in their order in the shard.
-    pub const ALL: [Self; 4] = [Self::Volume, Self::Json, Self::Text, Self::Labels];
-    /// All members but the volume, in their order in the shard.
-    pub const SMALL: [Self; 3] = [Self::Json, Self::Text, Self::Labels];
-    /// The number of members of a sample.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The place of the member in [`Member::ALL`], and so among the members of each sample.
-    pub const fn index(self) -> usize {
-        self as usize
+    /// Whether the member's bytes are voxels, which are made from an array and take most of a shard.
+    pub const fn is_volume(self) -> bool {
+        matches!(self, Self::Volume)
     }
 }
 
-/// The payload sizes of a sample's members in bytes, in the order of [`Member::ALL`].
-pub type MemberSizes = [u64; Member::COUNT];
+/// The members that each sample of a plan has, in their order in the shard: the same for all samples of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    profile: Profile,
+    list: Vec<Member>,
+}
 
-impl Profile {
-    /// The extensions of all members, in their order in the shard.
-    pub const fn extensions(self) -> [&'static str; Member::COUNT] {
-        match self {
-            Self::Ctclip => ["bin", "json", "txt", "labels"],
-            Self::Npy => ["volume.npy", "meta.json", "report.txt", "labels.npy"],
-        }
+impl Members {
+    /// The members of samples that are named and encoded by a profile.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, list: vec![Member::Volume, Member::Json, Member::Text, Member::Labels] }
     }
 
-    /// The extension of one member, without the dot before it.
+    /// All members, in their order in the shard.
+    pub fn list(&self) -> &[Member] {
+        &self.list
+    }
+
+    /// The number of members of a sample.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The members that are kept in memory as a whole: all without voxels, in their order in the shard.
+    pub fn small(&self) -> impl Iterator<Item = Member> + '_ {
+        self.list.iter().copied().filter(|member| !member.is_volume())
+    }
+
+    /// The place of a member among those of a sample; `None` if samples have no such member.
+    pub fn place(&self, member: Member) -> Option<usize> {
+        self.list.iter().position(|other| *other == member)
+    }
+
+    /// The extension of a member, without the dot before it.
+    pub fn extension(&self, member: Member) -> &'static str {
+        self.profile.extension(member)
+    }
+
+    /// The extensions of all members, in their order in the shard.
+    pub fn extensions(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.list.iter().map(|member| self.extension(*member))
+    }
+
+    /// The member of this extension; `None` if samples have none.
+    pub fn of_extension(&self, extension: &str) -> Option<Member> {
+        self.list.iter().copied().find(|member| self.extension(*member) == extension)
+    }
+
+    /// The payload of a member; empty for a volume, whose bytes are made from its array.
+    pub fn payload(&self, member: Member, sample: &Sample) -> Vec<u8> {
+        match &sample.origin {
+            Origin::Study(study) => match member {
+                Member::Volume => Vec::new(),
+                Member::Json => json(&sample.study_id, study).into_bytes(),
+                Member::Text => study.text.clone().into_bytes(),
+                Member::Labels => self.profile.labels(&study.labels),
+            },
+            Origin::Finished(stored) => {
+                let place = self.small().position(|small| small == member);
+                place.and_then(|place| stored.small.get(place)).cloned().unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl Profile {
+    /// The extension of a member, without the dot before it.
     pub const fn extension(self, member: Member) -> &'static str {
-        self.extensions()[member.index()]
+        match (self, member) {
+            (Self::Ctclip, Member::Volume) => "bin",
+            (Self::Ctclip, Member::Json) => "json",
+            (Self::Ctclip, Member::Text) => "txt",
+            (Self::Ctclip, Member::Labels) => "labels",
+            (Self::Npy, Member::Volume) => "volume.npy",
+            (Self::Npy, Member::Json) => "meta.json",
+            (Self::Npy, Member::Text) => "report.txt",
+            (Self::Npy, Member::Labels) => "labels.npy",
+        }
     }
 
     /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels of a format: an NPY header, or
@@ -68,23 +124,6 @@ impl Profile {
         match self {
             Self::Ctclip => Vec::new(),
             Self::Npy => npy_header(format.descr(), &shape),
-        }
-    }
-
-    /// The payload of a member; empty for [`Member::Volume`], whose bytes come from the volume.
-    pub fn payload(self, member: Member, sample: &Sample) -> Vec<u8> {
-        match &sample.origin {
-            Origin::Study(study) => match member {
-                Member::Volume => Vec::new(),
-                Member::Json => json(&sample.study_id, study).into_bytes(),
-                Member::Text => study.text.clone().into_bytes(),
-                Member::Labels => self.labels(&study.labels),
-            },
-            // The three small members of a shard on disk, without the volume before them.
-            Origin::Finished(stored) => match member {
-                Member::Volume => Vec::new(),
-                Member::Json | Member::Text | Member::Labels => stored.small[member.index() - 1].clone(),
-            },
         }
     }
 

@@ -36,7 +36,7 @@ use crate::volume::{Kind, Overflow, Storage, VoxelFormat};
 use content::MeasuredSample;
 pub use digests::SampleDigest;
 use layout::ShardLayout;
-use members::Profile;
+use members::{Members, Profile};
 use values::ValueGroup;
 use views::Epochs;
 pub use views::{ShardSamples, View};
@@ -77,6 +77,8 @@ pub struct Plan {
     pub dataset: Dataset,
     /// The options that the plan was made with.
     pub options: Options,
+    /// The members of each sample.
+    pub members: Members,
     /// The plain shards, by number. A shard whose samples are all left out is an empty tar file.
     pub shards: Vec<Shard>,
     /// SHA-256 of all that determines the bytes of each plain shard, in hexadecimal.
@@ -142,7 +144,9 @@ impl Plan {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
-        let measured = try_map(&dataset.samples, available_cores(), |sample| MeasuredSample::new(options, sample))?;
+        let members = Members::new(options.format);
+        let measure = |sample: &Sample| MeasuredSample::new(options, &members, sample);
+        let measured = try_map(&dataset.samples, available_cores(), measure)?;
         let digest = digests::plan_digest(options, dataset, measured.iter().map(|sample| &sample.digest));
         Ok((measured, digest))
     }
@@ -159,12 +163,24 @@ impl Plan {
                 next += 1;
             }
             let samples = &measured[first..next];
-            let layout = ShardLayout::new(samples.iter().map(|sample| sample.sizes));
+            let layout = ShardLayout::new(samples.iter().map(|sample| &sample.sizes));
             shards.push(Shard { samples: first..next, layout });
             shard_digests.push(digests::shard_digest(options, number, samples.iter().map(|sample| &sample.digest)));
         }
-        let payload_bytes = measured.iter().flat_map(|sample| sample.sizes).sum();
-        Self { dataset, options, shards, shard_digests, measured, epochs: None, payload_bytes, digest, values: None }
+        let payload_bytes = measured.iter().flat_map(|sample| &sample.sizes).sum();
+        let members = Members::new(options.format);
+        Self {
+            dataset,
+            options,
+            members,
+            shards,
+            shard_digests,
+            measured,
+            epochs: None,
+            payload_bytes,
+            digest,
+            values: None,
+        }
     }
 
     /// The plan, with what the values of its volumes show.

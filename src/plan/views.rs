@@ -153,7 +153,9 @@ impl Plan {
     pub fn locate(&self, id: ShardId, offset: u64, len: u64) -> impl Iterator<Item = (Extent, Range<u64>)> + '_ {
         let samples = self.samples(id);
         let sizes = move |place: usize| samples.get(place).map_or(&[][..], |index| self.member_sizes(index));
-        self.shard(id).into_iter().flat_map(move |shard| shard.layout.locate(offset, len, sizes.clone()))
+        self.shard(id)
+            .into_iter()
+            .flat_map(move |shard| shard.layout.locate(offset, len, self.members.list(), sizes.clone()))
     }
 
     /// The view of an epoch, laid out now if it was not before.
@@ -171,7 +173,7 @@ impl Epoch {
         let order = shuffle::order(seed, epoch.into(), u32::try_from(measured.len()).unwrap_or(u32::MAX));
         let shard = |(number, samples): (usize, &[u32])| {
             let first = number * per_shard;
-            let sizes = samples.iter().map(|index| measured[to_usize((*index).into())].sizes);
+            let sizes = samples.iter().map(|index| &measured[to_usize((*index).into())].sizes);
             Shard { samples: first..first + samples.len(), layout: ShardLayout::new(sizes) }
         };
         let shards = order.chunks(per_shard).enumerate().map(shard).collect();

@@ -136,7 +136,7 @@ impl ShardComparer<'_> {
     fn difference(&self, id: ShardId, at: u64) -> String {
         let plan = self.shards.plan();
         let what = match plan.locate(id, at, 1).next().map(|(extent, _)| extent.content) {
-            Some(Content::Payload(member)) => format!("its .{}", plan.options.format.extension(member.member)),
+            Some(Content::Payload(member)) => format!("its .{}", plan.members.extension(member.member)),
             _ => "its headers".into(),
         };
         format!("{what} in the shard is not what is made from the NPZ file (byte {at} of the plain shard)")

@@ -102,7 +102,7 @@ impl Copies {
         let start = shard.layout.sample_starts().get(index.checked_sub(shard.samples.start)?)?;
         let len = plan.volume(&plan.dataset.samples[index]).byte_len();
         // The bytes before the voxels in the member are not part of the volume.
-        let before_voxels = plan.member_sizes(index)[Member::Volume.index()] - len;
+        let before_voxels = plan.member_size(index, Member::Volume) - len;
         let member = VolumeMember {
             file: path.clone(),
             file_id,

@@ -13,7 +13,7 @@ use crate::dataset::{Dataset, FinishedMembers, Inputs, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::width_of;
 use crate::output::manifest::{self, Manifest};
-use crate::plan::members::{Member, without_codec};
+use crate::plan::members::{Member, Members, without_codec};
 use crate::plan::{Options, Plan, ShardId};
 use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_table};
 use walk::{TarMember, WindowReader};
@@ -30,7 +30,9 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     let manifest = manifest::read(&root)?;
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
     let voxels = manifest.voxel_format().map_err(|reason| Error::malformed(&root.join(manifest::NAME), reason))?;
-    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, &manifest, voxels, *id, shard))?;
+    let members = Members::new(manifest.format);
+    let made_of = (&manifest, voxels, &members);
+    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, made_of, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
     let slots = slots.max().map_or(0, |last| last + 1);
@@ -69,8 +71,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
 /// Reads the samples of one shard from its headers and small members.
 fn read_samples(
     root: &Path,
-    manifest: &Manifest,
-    voxels: VoxelFormat,
+    (manifest, voxels, members): (&Manifest, VoxelFormat, &Members),
     id: ShardId,
     shard: &manifest::ShardEntry,
 ) -> Result<Vec<Sample>> {
@@ -87,17 +88,16 @@ fn read_samples(
         return Err(Error::malformed(&path, reason));
     }
     let reader = WindowReader::new(&path, &file);
-    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, voxels, file_id };
-    let members = walk::members(&mut opened.reader, file_id.size)?;
-    if members.len() != shard.samples.len() * Member::COUNT {
-        let reason =
-            format!("it has {} members, {} has {} samples", members.len(), manifest::NAME, shard.samples.len());
+    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, voxels, members, file_id };
+    let found = walk::members(&mut opened.reader, file_id.size)?;
+    if found.len() != shard.samples.len() * members.count() {
+        let reason = format!("it has {} members, {} has {} samples", found.len(), manifest::NAME, shard.samples.len());
         return Err(Error::malformed(&path, reason));
     }
-    members
-        .chunks_exact(Member::COUNT)
+    found
+        .chunks_exact(members.count())
         .zip(&shard.samples)
-        .map(|(members, listed)| opened.sample(id, members, listed))
+        .map(|(found, listed)| opened.sample(id, found, listed))
         .collect()
 }
 
@@ -108,11 +108,14 @@ struct OpenShard<'a> {
     reader: WindowReader<'a>,
     manifest: &'a Manifest,
     voxels: VoxelFormat,
+    /// The members that each sample has.
+    members: &'a Members,
     file_id: FileId,
 }
 
 impl OpenShard<'_> {
-    fn sample(&mut self, shard: ShardId, members: &[TarMember], listed: &manifest::SampleEntry) -> Result<Sample> {
+    /// The sample whose members were found, as the manifest lists it.
+    fn sample(&mut self, shard: ShardId, found: &[TarMember], listed: &manifest::SampleEntry) -> Result<Sample> {
         let (key, path) = (&listed.key, self.path);
         let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
         let per_shard = self.manifest.samples_per_shard;
@@ -120,33 +123,39 @@ impl OpenShard<'_> {
         let Some(index) = index.filter(|index: &u32| *index < per_shard) else {
             return Err(other(format!("a sample of key {key}")));
         };
-        let extensions = self.manifest.format.extensions();
-        let plain_name = format!("{key}.{}", self.manifest.format.extension(Member::Volume));
-        let added =
-            members[Member::Volume.index()].name.strip_prefix(&plain_name).and_then(|name| name.strip_prefix('.'));
-        let width = added.and_then(width_of);
-        if width.is_some_and(|width| width != self.voxels.voxel_len()) {
-            return Err(other(format!("{key}: its volume is not shuffled as voxels of {} are", self.voxels.name())));
-        }
-        for (number, (member, extension)) in members.iter().zip(extensions).enumerate() {
-            if !(number == Member::Volume.index() && width.is_some()) && member.name != format!("{key}.{extension}") {
-                return Err(other(format!("member {} stands where {key}.{extension} belongs", member.name)));
+        let (mut volume, mut small, mut width) = (None, Vec::with_capacity(found.len()), None);
+        for (member, tar_member) in self.members.list().iter().zip(found) {
+            let name = format!("{key}.{}", self.members.extension(*member));
+            if member.is_volume() {
+                width = tar_member.name.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')).and_then(width_of);
             }
-        }
-        let mut small: [Vec<u8>; Member::COUNT - 1] = Default::default();
-        for (bytes, member) in small.iter_mut().zip(&members[1..]) {
-            *bytes = self.reader.read(member.offset, to_usize(member.len))?.to_vec();
-        }
-        if let Some(width) = width {
-            small[Member::Json.index() - 1] =
-                without_codec(&small[Member::Json.index() - 1], width).ok_or_else(|| {
+            if width.is_some_and(|width| width != self.voxels.voxel_len()) {
+                return Err(other(format!(
+                    "{key}: its volume is not shuffled as voxels of {} are",
+                    self.voxels.name()
+                )));
+            }
+            let is_packed_volume = member.is_volume() && width.is_some();
+            if !is_packed_volume && tar_member.name != name {
+                return Err(other(format!("member {} stands where {name} belongs", tar_member.name)));
+            }
+            if member.is_volume() {
+                volume = Some(self.volume_member(tar_member, width)?);
+                continue;
+            }
+            let bytes = self.reader.read(tar_member.offset, to_usize(tar_member.len))?;
+            small.push(match (member, width) {
+                (Member::Json, Some(width)) => without_codec(bytes, width).ok_or_else(|| {
                     Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
-                })?;
+                })?,
+                _ => bytes.to_vec(),
+            });
         }
+        let volume = volume.ok_or_else(|| other(format!("{key}: it has no volume")))?;
         let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
             .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
         let finished = FinishedMembers {
-            volume: self.volume_member(&members[Member::Volume.index()], width)?,
+            volume,
             kind: self.manifest.volume_kind,
             format: self.voxels,
             dialect: self.manifest.value_groups.as_ref().and_then(|_| listed.dialect()),
