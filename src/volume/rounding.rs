@@ -36,8 +36,8 @@ impl WindowF32 {
     }
 }
 
-/// Rounds `source` to `voxels`, after `map` if there is one. False if a value is NaN or rounds beyond int16; `voxels` is
-/// then unspecified.
+/// Rounds `source` to `voxels`, after `map` if there is one. False if a value is NaN or rounds beyond int16; `voxels`
+/// is then unspecified.
 pub(super) fn to_i16(source: &[f32], map: Option<LinearF32>, voxels: &mut [i16]) -> bool {
     match map {
         None => rounded(source, voxels, |x| x),
