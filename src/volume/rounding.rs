@@ -9,7 +9,7 @@ use super::narrow::LinearF32;
 /// 1.5 · 2²³.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The whole number nearest to `x`, whose magnitude is below 2²².
+/// The whole number nearest to `x`, if its magnitude is below 2²²; else one that int16 cannot hold.
 fn whole(x: f32) -> i32 {
     (x + MAGIC).to_bits().cast_signed().wrapping_sub(MAGIC.to_bits().cast_signed())
 }
@@ -46,16 +46,15 @@ pub(super) fn to_i16(source: &[f32], map: Option<LinearF32>, voxels: &mut [i16])
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "in range, or the result is thrown away")]
-#[inline(always)]
 fn rounded(source: &[f32], voxels: &mut [i16], map: impl Fn(f32) -> f32) -> bool {
-    let mut all_fit = true;
+    let mut excess = 0;
     for (x, voxel) in source.iter().zip(voxels) {
-        let x = map(*x);
-        // 32767.5 is a tie, and rounds to 32768. NaN is in no range.
-        all_fit &= (-32_768.5..32_767.5).contains(&x);
-        *voxel = whole(x) as i16;
+        let whole = whole(map(*x));
+        // Of values that are too large for `whole`, of infinities and of NaN, too, the bits give nothing in range.
+        excess |= whole.wrapping_add(1 << 15) & !0xffff;
+        *voxel = whole as i16;
     }
-    all_fit
+    excess == 0
 }
 
 /// Maps a window of `source` to `voxels`, after `map` if there is one. False if a value is NaN; `voxels` is then
@@ -68,7 +67,6 @@ pub(super) fn to_u8(source: &[f32], map: Option<LinearF32>, window: WindowF32, v
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255, or thrown away")]
-#[inline(always)]
 fn windowed(source: &[f32], voxels: &mut [u8], map: impl Fn(f32) -> f32) -> bool {
     let mut all_fit = true;
     for (x, voxel) in source.iter().zip(voxels) {
@@ -106,7 +104,22 @@ mod tests {
                 let mut values = vec![32_767.49; len];
                 let mut voxels = vec![0; len];
                 assert!(to_i16(&values, None, &mut voxels) && voxels[at] == 32_767);
-                for bad in [32_767.5, -32_768.51, 1e9, -1e30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                for bad in [
+                    32_767.5,
+                    -32_768.51,
+                    4e6,
+                    -5e6,
+                    1e7,
+                    -1.3e7,
+                    1e9,
+                    -1e30,
+                    f32::MAX,
+                    f32::MIN,
+                    f32::INFINITY,
+                    f32::NEG_INFINITY,
+                    f32::NAN,
+                    -f32::NAN,
+                ] {
                     values[at] = bad;
                     assert!(!to_i16(&values, None, &mut voxels), "{bad} at {at} of {len}");
                 }
