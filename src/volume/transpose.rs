@@ -261,7 +261,7 @@ mod tests {
         // Of a prime number of values, so that no two that could be mistaken for each other are the same; none is 0.
         check_voxels(shape, before, |at| u8::try_from(at % 251 + 1).unwrap_or_default());
         check_voxels(shape, before, |at| u16::try_from(at % 65_521 + 1).unwrap_or_default());
-        check_voxels(shape, before, |at| at as u32 + 1);
+        check_voxels(shape, before, |at| u32::try_from(at).unwrap_or_default() + 1);
         check_voxels(shape, before, |at| at as u64 + 1);
     }
 

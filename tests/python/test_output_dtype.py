@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import replace
@@ -388,6 +389,43 @@ def test_epochs_and_indexes_have_the_sizes(program: Program, tmp_path: Path) -> 
             with tarfile.open(shard) as tar:
                 shuffled |= {info.name: payload(tar, info) for info in tar}
         assert shuffled == plain and len(plain) == 12
+
+
+@pytest.mark.parametrize("dtype", FLAGS)
+def test_a_few_bytes_anywhere(program: Program, tmp_path: Path, dtype: str) -> None:
+    """Whoever walks the headers reads some bytes of a volume, in the middle of voxels; no whole volume is decoded for
+    them where the array is plain."""
+    array = np.random.default_rng(0).integers(0, 2000, (256, 256, 128), "i2")
+    dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": array}})
+    asked = flags(dtype, "rescaled")
+    right = shards(program.materialize(dataset, tmp_path / "out", *asked))[0].read_bytes()
+    end = 512 + array.size * np.dtype(dtype).itemsize
+    with program.mounted(dataset, *asked) as point:
+        file = os.open(shards(point)[0], os.O_RDONLY)
+        try:
+            assert os.pread(file, 3, end - 1) == right[end - 1 : end + 2]
+            decoded = json.loads((point / ".ctwds" / "stats.json").read_text())["volumes_decoded"]
+            assert decoded == 0
+            for start, count in [(end - 7, 5), (777, 1001), (end - 70_001, 70_003)]:
+                assert os.pread(file, count, start) == right[start : start + count]
+        finally:
+            os.close(file)
+
+
+def test_estimates_are_those_of_the_dtype(program: Program, tmp_path: Path) -> None:
+    """Bytes a voxel, and the kind of which no volume of the dtype can be made."""
+    array = np.random.default_rng(0).normal(0, 50, (32, 32, 32)).astype("f4")
+    dataset = write_dataset(tmp_path / "data", {"v.npz": {"data": array}})
+    asked = [*FLAGS["uint8"], *STEPS.flags(), "--rescale", "none", "--volume", "rescaled"]
+    done = program.run("plan", *dataset.flags(), *asked, "--estimate", "--json", check=False)
+    found = json.loads(done.stdout)
+    plain = {kind["kind"]: kind["codecs"][0]["bytes_per_voxel"] for kind in found["kinds"]}
+    assert found["dtype"] == "uint8" and plain == {"rescaled": 1.0, "preprocessed": 1.0}
+    assert done.returncode == 1 and [kind for kind, _ in found["failed"]] == ["stored"]
+    text = program.run("plan", *dataset.flags(), *asked).stdout
+    assert (
+        "in uint8, C order" in text and "* rescaled     32.0 KiB a sample" in text and "stored       no sample" in text
+    )
 
 
 # --- verify and reclaim ----------------------------------------------------------------------------------------------

@@ -246,7 +246,8 @@ mod tests {
         let mut decoder = Decoder::new().unwrap();
         for width in WIDTHS {
             for values in (1..=70).chain([BLOCK / width - 17, BLOCK / width - 1, BLOCK / width]) {
-                let plain: Vec<u8> = (0..values * width).map(|n| (n * 40_503 % 65_521 % 256) as u8).collect();
+                let value = |n: usize| u8::try_from(n * 40_503 % 65_521 % 256).unwrap();
+                let plain: Vec<u8> = (0..values * width).map(value).collect();
                 let (block, frame) = packed(&plain, width);
                 let mut out = vec![0xaa; plain.len()];
                 decoder.decode(&block, &frame, width, &mut out).unwrap();
