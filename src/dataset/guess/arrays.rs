@@ -55,7 +55,7 @@ pub(super) fn key(volumes: &Volumes) -> Result<Guess> {
     let candidates: Vec<&NamedArray> = first.iter().filter(may_be).collect();
     let shapes = candidates.iter().map(|array| described(array)).collect::<Vec<_>>().join(", ");
     let files_and_shapes = format!("in {of}: {shapes}");
-    let by_default = npz::inspect(&files[0], None).ok().map(|array| array.member.name);
+    let by_default = npz::inspect(&files[0], &npz::ArrayChoice::default()).ok().map(|array| array.member.name);
     Ok(match &candidates[..] {
         [] => {
             let found: Vec<String> = first.iter().map(described).collect();
@@ -103,7 +103,8 @@ fn image<'a>(candidates: &[&'a NamedArray]) -> Option<(&'a NamedArray, &'static 
 /// [`Error::Io`] if a volume cannot be read.
 pub(super) fn values(volumes: &Volumes, tables: &[Profile], roles: &Roles, array: Option<&str>) -> Result<Vec<Guess>> {
     let files = some(volumes);
-    let found = try_map(&files, LOOKED_AT, |file| match npz::inspect(file, array) {
+    let choice = npz::ArrayChoice { name: array.map(str::to_owned), ..npz::ArrayChoice::default() };
+    let found = try_map(&files, LOOKED_AT, |file| match npz::inspect(file, &choice) {
         Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
         Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),
         Err(error) => Err(error),
