@@ -1720,9 +1720,56 @@ KNOWN_ARRAYS = ("data", "volume", "arr_0")
 ZIP_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 20: "zstd", 93: "zstd", 95: "xz"}
 
 
-def read_volume(path: str, wanted: str | None, any_shape: bool, look: int | None) -> tuple[str, NDArray[Any]]:
-    """The array of an NPZ file that ctwds-fs takes (with `any_shape` the first one, if none has a known name), and its
-    name; with `look` only the values in its first bytes."""
+@dataclass(frozen=True)
+class ArrayChoice:
+    """What is taken of a file: the array of a name, and a channel of it. `any_shape` takes arrays as they are."""
+
+    name: str | None = None
+    channel: str | None = None
+    any_shape: bool = False
+
+    def part(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, int] | None]:
+        """The three axes of the volume in an array of this shape; and if it is one channel, whether the channels are
+        along the last axis, and its number. As src/formats/npz/part.rs does."""
+        axes = list(shape)
+        if self.any_shape:
+            return tuple(axes), None
+        while len(axes) > 3 and 1 in axes:
+            axes.remove(1)
+        found = re.fullmatch("(?:(first|last):)?([0-9]+)", self.channel or "0")
+        if not found:
+            raise ValueError(f"channel is {self.channel!r}; it must be N, first:N or last:N with N from 0 on")
+        named, number = found[1], int(found[2])
+        if len(axes) == 3 and number > 0:
+            raise ValueError(f"its shape is {tuple(shape)}: it has one channel, not number {number}; they count from 0")
+        if len(axes) == 4 and self.channel is not None:
+            if not named and axes[3] < axes[0]:
+                raise ValueError(
+                    f"its shape is {tuple(shape)}: the channels may be along its last axis; channel last:{number} or "
+                    f"first:{number} says where they are"
+                )
+            count = axes.pop(-1 if named == "last" else 0)
+            if number >= count:
+                raise ValueError(f"its shape is {tuple(shape)}: it has {count} channels, not number {number}")
+            return tuple(axes), (named == "last", number)
+        if len(axes) != 3:
+            hint = "; channel N takes one of the first axis, last:N of the last" if len(axes) == 4 else ""
+            raise ValueError(f"its shape is {tuple(shape)}: a volume has three dimensions{hint}")
+        return tuple(axes), None
+
+    def volume(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The volume in an array."""
+        axes, channel = self.part(array.shape)
+        if channel is None:
+            return array.reshape(axes, order="A")
+        is_last, number = channel
+        return array.squeeze()[..., number] if is_last else array.squeeze()[number]
+
+
+def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
+    """The volume that ctwds-fs takes of an NPZ file (with `any_shape` the first array, if none has a known name), and
+    its array's name; with `look` only the values in its first bytes."""
+    wanted = choice.name
     try:
         with zipfile.ZipFile(path) as archive:
             # By the names of the arrays; NumPy reads those without .npy as well.
@@ -1733,35 +1780,46 @@ def read_volume(path: str, wanted: str | None, any_shape: bool, look: int | None
                 raise ValueError(f"there is no array '{wanted}', but {', '.join(listed)}")
             names = (wanted,) if wanted is not None else KNOWN_ARRAYS
             name = next((name for name in names if name in listed), None)
-            if name is None and any_shape:
+            if name is None and choice.any_shape:
                 name = next(iter(listed), None)
             if name is None:
-                name = only_volume(archive, listed)
+                name = only_volume(archive, listed, choice)
             if len(listed[name]) > 1:
                 raise ValueError(f"the file has array '{name}' more than once; write it again with one of them")
-            return name, read_array(archive, listed[name][0], name, look)
+            return name, read_array(archive, listed[name][0], name, choice, look)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
 
 
-def only_volume(archive: zipfile.ZipFile, listed: Mapping[str, list[zipfile.ZipInfo]]) -> str:
-    """The name of the only array of three dimensions or more."""
-    found: list[str] = []
+def only_volume(archive: zipfile.ZipFile, listed: Mapping[str, list[zipfile.ZipInfo]], choice: ArrayChoice) -> str:
+    """The name of the only array of numbers of three dimensions; where there is none, of the only larger one."""
+    found: list[tuple[str, tuple[int, ...], bool]] = []
     for name, info in ((name, info) for name, infos in listed.items() for info in infos):
         is_npy = info.filename.endswith(".npy")
         try:
             if is_npy or not unreadable(info, name):
                 with open_array(archive, info, name) as file:
-                    found += [name] if len(npy_header(file)[0]) >= 3 else []
+                    shape, dtype = npy_header(file)
+                    found += [(name, shape, fits(shape, dtype, choice))] if len(shape) >= 3 else []
         except Unreadable:
             raise
         except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             continue  # a note, say
     if not found:
         raise ValueError(f"none of its arrays ({', '.join(listed)}) is data, volume, arr_0 or of three dimensions")
-    if len(set(found)) > 1:
-        raise ValueError(f"several arrays could be the volume ({', '.join(found)}); choose one with array")
-    return found[0]
+    found = [one for one in found if one[2]] or found
+    if len({name for name, *_ in found}) > 1:
+        shown = ", ".join(f"{name} {shape}" for name, shape, _ in found)
+        raise ValueError(f"several arrays could be the volume ({shown}); choose one with array")
+    return found[0][0]
+
+
+def fits(shape: Sequence[int], dtype: np.dtype[Any], choice: ArrayChoice) -> bool:
+    """Whether it is an array of numbers that has three dimensions."""
+    try:
+        return dtype.kind in "biufc" and bool(choice.part(shape))
+    except ValueError:
+        return False
 
 
 class Unreadable(ValueError):
@@ -1800,9 +1858,11 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, look: int | None) -> NDArray[Any]:
-    """An array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the values in its
-    first bytes, in a row and in the file's order."""
+def read_array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, choice: ArrayChoice, look: int | None
+) -> NDArray[Any]:
+    """The volume in an array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the
+    values in its first bytes, in a row and in the file's order."""
     with open_array(archive, info, name) as file:
         shape, dtype = npy_header(file)
         if dtype.hasobject:
@@ -1819,15 +1879,20 @@ def read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, look:
             raise ValueError(
                 f"array '{name}' of shape {shape} and dtype {dtype} does not fit its {info.file_size} bytes"
             )
-        if look is not None:
+        if look is not None and choice.part(shape)[1] is None:
             return np.frombuffer(file.read(look // dtype.itemsize * dtype.itemsize), dtype)
     with open_array(archive, info, name) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    volume = choice.volume(array)
+    if look is not None:
+        return volume.ravel("C" if array.flags.c_contiguous else "F")[: look // dtype.itemsize]
+    return volume
 
 
 class CTReportDataset(_Epochs):
     """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
-    A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions.
+    A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
+    length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
@@ -1851,10 +1916,12 @@ class CTReportDataset(_Epochs):
         uneven: str = "pad",
         dialect: str | None = None,
         array: str | None = None,
+        channel: int | str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
-        self.dialect, self.array = choice("dialect", dialect, (None, *DIALECTS)), array
+        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
+        self.choice = ArrayChoice(array, None if channel is None else str(channel), use_embedding)
         reports, metas, rows = read_tables(reports_file, meta_file, labels)
         self.studies: list[Study] = []
         unusable: list[str] = []
@@ -1920,7 +1987,7 @@ class CTReportDataset(_Epochs):
     def _load(self, path: str, look: int | None = None) -> tuple[NDArray[Any], str]:
         """The array of voxels, or its first values in a row if `look` says how many bytes of it to read, and its
         dialect."""
-        name, array = read_volume(path, self.array, self.steps.use_embedding, look)
+        name, array = read_volume(path, self.choice, look)
         kind, size = array.dtype.kind, array.dtype.itemsize
         known = {"data": "native"}
         if (kind, size) == ("i", 2):
@@ -2010,7 +2077,7 @@ NPZ_KEYS = {
 LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
 COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
-ARRAY_KEYS = ("array",)  # of NPZ files
+ARRAY_KEYS = ("array", "channel")  # of NPZ files
 KNOWN_KEYS = (
     "dataset_format",
     "webdataset_shards_train",

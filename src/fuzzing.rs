@@ -50,7 +50,7 @@ pub fn npy_header(bytes: &[u8]) {
 /// reading it panics nowhere.
 pub fn npz(bytes: &[u8]) {
     with_file(bytes, |path, file| {
-        let Ok(array) = npz::inspect(path, None) else { return };
+        let Ok(array) = npz::inspect(path, &npz::ArrayChoice::default()) else { return };
         let member = &array.member;
         assert!(member.offset.checked_add(member.packed_len).is_some_and(|end| end <= bytes.len() as u64));
         assert_eq!(array.header.payload_len().map(|len| len + array.header.header_len), Some(member.len));

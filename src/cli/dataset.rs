@@ -8,13 +8,14 @@ use super::config::{Configured, Split};
 use crate::base::user_folders;
 use crate::dataset::{self, ClassColumns, Columns, Condition, MissingLabel, MissingMeta, Names, Selection};
 use crate::error::{Error, Result};
+use crate::formats::npz::{ArrayChoice, Channel};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, VoxelFormat, floats};
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 30] = [
+const ALL: [&str; 31] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -30,6 +31,7 @@ const ALL: [&str; 30] = [
     "limit",
     "test_mode",
     "array",
+    "channel",
     "format",
     "output_dtype",
     "window",
@@ -110,6 +112,10 @@ pub struct DatasetArgs {
     /// The array in the NPZ files [default: data, volume, arr_0, or the only one of three dimensions]
     #[arg(long, value_name = "NAME")]
     pub array: Option<String>,
+    /// The channel of arrays with four axes longer than 1: number N (from 0 on) of the first axis, or of the axis that
+    /// first:N or last:N names
+    #[arg(long, value_name = "N")]
+    pub channel: Option<Channel>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
@@ -258,6 +264,11 @@ impl DatasetArgs {
         Ok(format)
     }
 
+    /// The array to take of each NPZ file.
+    pub fn array_choice(&self) -> ArrayChoice {
+        ArrayChoice { name: self.array.clone(), channel: self.channel }
+    }
+
     /// The columns of the tables.
     ///
     /// # Errors
@@ -290,7 +301,7 @@ impl DatasetArgs {
             labels_file,
             columns: self.columns()?,
             missing_label: self.missing_label,
-            array: self.array.clone(),
+            array: self.array_choice(),
             volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },

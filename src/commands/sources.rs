@@ -21,11 +21,11 @@ use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result, shown};
-use crate::formats::npz::{self, ZipMember};
+use crate::formats::npz::{self, Array, ArrayChoice};
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
-use crate::verify::{Verdict, readable};
+use crate::verify::{SourceVolume, Verdict, readable};
 
 /// Bytes of a volume that are read at a time.
 const READ: u64 = 4 << 20;
@@ -53,7 +53,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     let plan = make_new_plan(&args.dataset)?;
     let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
-    let mut checked = check_left_out(&plan.dataset, args.dataset.array.as_deref(), &excluded, workers)?;
+    let mut checked = check_left_out(&plan.dataset, &args.dataset.array_choice(), &excluded, workers)?;
     let volumes = plan.dataset.samples.len() + checked.len();
     checked.extend(read_all(plan, workers)?);
     let (mut bad, mut unread) = (Vec::new(), Vec::new());
@@ -142,7 +142,7 @@ fn read(set: &ShardSet, volume: &VolumeRange, bar: &Bar) -> Result<()> {
 /// is no fault of the volume. Volumes that the user excluded are not read.
 fn check_left_out(
     dataset: &Dataset,
-    array: Option<&str>,
+    array: &ArrayChoice,
     excluded: &[Quarantined],
     workers: usize,
 ) -> Result<Vec<VolumeCheck>> {
@@ -150,7 +150,7 @@ fn check_left_out(
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
     try_map(&left_out, workers, |left_out| {
         let path = dataset.root.join(&left_out.path);
-        let result = npz::inspect(&path, array).and_then(|array| read_whole(&path, &array.member));
+        let result = npz::inspect(&path, array).and_then(|array| read_whole(&path, &array));
         let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
         Ok(VolumeCheck { study_id, path, error: result.err() })
     })
@@ -161,15 +161,21 @@ fn check_left_out(
 ///
 /// # Errors
 /// [`Error::Malformed`] if the array is damaged, [`Error::Io`] if it could not be looked at.
-fn read_whole(path: &Path, member: &ZipMember) -> Result<()> {
+fn read_whole(path: &Path, array: &Array) -> Result<()> {
     let no_memory = |error| Error::io(path, "get memory to read the volume", error);
-    memory::zeros::<u8>(to_usize(member.len)).map_err(no_memory)?;
-    readable(path, &member.name).map_err(|reason| {
+    memory::zeros::<u8>(to_usize(array.member.len)).map_err(no_memory)?;
+    readable(path, &source_volume(array)).map_err(|reason| {
         match File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
             Ok(_) => Error::malformed(path, reason),
             Err(error) => Error::io(path, "read the volume", error),
         }
     })
+}
+
+/// The volume of an array, for other code than that of the shards.
+fn source_volume(array: &Array) -> SourceVolume<'_> {
+    let channel = array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
+    SourceVolume { array: &array.member.name, channel }
 }
 
 /// Writes the list whole or not at all, readable for the user only.

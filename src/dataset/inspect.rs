@@ -23,7 +23,7 @@ use crate::formats::npz;
 /// # Errors
 /// [`Error::Io`] if a file cannot be read; with `config.strict`, [`Error::Malformed`] if it holds no volume.
 pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {
-    let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, root, config.array.as_deref()));
+    let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, root, &config.array));
     let cache = file.as_deref().filter(|_| !config.rescan).map(ScanCache::load).unwrap_or_default();
     let folder = Folder::open(&config.data_folder)?;
     let findings = try_map(matched, config.threads, |matched| match &matched.excluded {
@@ -65,7 +65,7 @@ fn one(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path)
 
 /// What an earlier scan found in a file that is as it was then, or what is in it now.
 fn found(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path) -> Result<Finding> {
-    let look = || folder.inspect(relative, config.array.as_deref());
+    let look = || folder.inspect(relative, &config.array);
     match cache.get(relative) {
         Some(finding) if *finding.file_id() == folder.state(relative)? => return Ok(finding.clone()),
         _ => {}
@@ -97,7 +97,7 @@ impl<'a> Folder<'a> {
         Ok(Self { path, open })
     }
 
-    fn inspect(&self, relative: &Path, array: Option<&str>) -> Result<npz::Array> {
+    fn inspect(&self, relative: &Path, array: &npz::ArrayChoice) -> Result<npz::Array> {
         let path = self.path.join(relative);
         let file = retry_on_intr(|| openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
         let file = file.map_err(|error| Error::io(&path, "open the file", error.into()))?;

@@ -82,8 +82,8 @@ pub struct Config {
     pub columns: Columns,
     /// The treatment of a label that is missing.
     pub missing_label: MissingLabel,
-    /// The name of the array to take instead of the usual ones.
-    pub array: Option<String>,
+    /// The array to take of each NPZ file, and what of it.
+    pub array: npz::ArrayChoice,
     /// The NPZ files to take, relative to the data folder; by default the data folder is listed.
     pub volumes: Option<Vec<PathBuf>>,
     /// The volumes to take of those that all tables know; the others take no slot.

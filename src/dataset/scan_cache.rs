@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::file_id::FileId;
 use crate::base::user_cache;
-use crate::formats::npz::Array;
+use crate::formats::npz::{Array, ArrayChoice};
 
 /// The result of looking into one NPZ file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,12 +93,12 @@ impl Serialize for AsMap<'_> {
     }
 }
 
-/// The path of the file for a data folder and array option, in the cache folder `cache`.
-pub(super) fn file(cache: &Path, data_folder: &Path, array: Option<&str>) -> PathBuf {
+/// The path of the file for a data folder and choice of arrays, in the cache folder `cache`.
+pub(super) fn file(cache: &Path, data_folder: &Path, array: &ArrayChoice) -> PathBuf {
     let mut hasher = Sha256::new();
     hasher.update(data_folder.as_os_str().as_bytes());
     hasher.update([0]);
-    hasher.update(array.unwrap_or_default());
+    hasher.update(format!("{array:?}"));
     cache.join(format!("scan-{:x}.bin", hasher.finalize()))
 }
 
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn only_what_has_settled_is_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let file = file(&folder.path().join("cache"), Path::new("/data"), None);
+        let file = file(&folder.path().join("cache"), Path::new("/data"), &ArrayChoice::default());
         let fresh = user_cache::settled_before() + 1_000_000_000;
         let (old, new, other) = (malformed(1), malformed(fresh), malformed(2));
         let findings = [found("a.npz", &old), found("b.npz", &new)];
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn what_changed_in_a_part_replaces_what_was_found_before() {
         let folder = tempfile::tempdir().unwrap();
-        let file = file(&folder.path().join("cache"), Path::new("/data"), None);
+        let file = file(&folder.path().join("cache"), Path::new("/data"), &ArrayChoice::default());
         let (old, new) = (malformed(1), malformed(2));
         // In the order of a scan, that of the bytes: as paths, component by component, these compare the other way.
         let paths = ["a b/1.npz", "a-b/1.npz", "a/1.npz", "a0/1.npz", "b.c/1.npz", "b/1.npz", "c.npz"];

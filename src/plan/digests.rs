@@ -55,6 +55,9 @@ pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = 
         fields.add(&array.member.crc.to_le_bytes());
         let (descr, shape) = (header.descr(), header.shape.digest_text());
         fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
+        if let Some(part) = array.part {
+            fields.add(format!("channel {}", part.channel()).as_bytes());
+        }
         if *recipe != Recipe::Stored {
             fields.add(recipe.digest_text().as_bytes());
         }

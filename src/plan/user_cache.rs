@@ -111,7 +111,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         let path = path.as_deref().map(absolute).transpose()?;
         add_list(&mut fields, path.as_deref().map(|path| path.as_os_str().as_bytes()).as_slice());
     }
-    add_list(&mut fields, array.as_deref().map(str::as_bytes).as_slice());
+    fields.add(format!("{array:?}").as_bytes());
     let volumes = volumes.as_ref().map(|volumes| volumes.iter().map(|path| path.as_os_str().as_bytes()));
     fields.add(&[u8::from(volumes.is_some())]);
     add_list(&mut fields, &volumes.into_iter().flatten().collect::<Vec<_>>());
@@ -168,6 +168,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::{Columns, MissingLabel, MissingMeta};
+    use crate::formats::npz::ArrayChoice;
     use crate::plan::members::Profile;
     use crate::volume::{Dialect, Kind, Overflow, Resample, VoxelFormat};
 
@@ -181,7 +182,7 @@ mod tests {
             labels_file: "/labels.csv".into(),
             columns: Columns::default(),
             missing_label: MissingLabel::Error,
-            array: None,
+            array: ArrayChoice::default(),
             volumes: None,
             selection: Selection::default(),
             limit: None,
@@ -198,14 +199,16 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 33] = [
+        let changes: [fn(&mut Config); 35] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_file = "/reports2.csv".into(),
             |config| config.meta_file = "/meta2.csv".into(),
             |config| config.labels_file = "/labels2.csv".into(),
-            |config| config.array = Some(String::new()),
-            |config| config.array = Some("data".into()),
+            |config| config.array.name = Some(String::new()),
+            |config| config.array.name = Some("data".into()),
+            |config| config.array.channel = Some("1".parse().unwrap()),
+            |config| config.array.channel = Some("last:1".parse().unwrap()),
             |config| config.volumes = Some(vec![]),
             |config| config.volumes = Some(vec!["a".into(), "b".into()]),
             |config| config.volumes = Some(vec!["ab".into()]),

@@ -13,7 +13,7 @@ use super::finding::{Finding, Verdict};
 use super::packed;
 use super::payload;
 use super::progress::Progress;
-use super::source::SourceArray;
+use super::source::{SourceArray, SourceVolume};
 use super::walked::{Span, WalkedSample};
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
@@ -107,6 +107,12 @@ impl Difference {
     }
 }
 
+/// The volume of a study in its NPZ file.
+fn source_volume(study: &Study) -> SourceVolume<'_> {
+    let channel = study.array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
+    SourceVolume { array: &study.array.member.name, channel }
+}
+
 /// Compares all members of a sample with its source.
 pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn Progress) -> Compared {
     let Comparison { sample, shard, npz, study } = *comparison;
@@ -115,7 +121,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         let what = format!("it cannot be compared with its source: {reason}");
         Compared { difference: None, findings: vec![Finding::new(Verdict::Unchecked, &place, what)] }
     };
-    let array = match SourceArray::read(&plan.dataset.root.join(npz), &study.array.member.name) {
+    let array = match SourceArray::read(&plan.dataset.root.join(npz), &source_volume(study)) {
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };

@@ -36,7 +36,7 @@ use sha2::{Digest, Sha256};
 pub use finding::{Finding, Verdict};
 pub use progress::Progress;
 pub use report::{Information, Integrity, Precision, Report, SampleLocation, SourceCheck, WorstSample};
-pub use source::readable;
+pub use source::{SourceVolume, readable};
 
 use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};

@@ -15,7 +15,7 @@ pub(super) enum ElementType {
     Truth,
 }
 
-/// The header of an array of three axes.
+/// The header of an array.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SourceHeader {
     /// The type of the elements.
@@ -25,7 +25,7 @@ pub(super) struct SourceHeader {
     /// Whether the first axis varies fastest.
     pub is_fortran: bool,
     /// Lengths of the axes, in voxels.
-    pub shape: [usize; 3],
+    pub shape: Vec<usize>,
 }
 
 /// A piece of a header's text.
@@ -148,8 +148,8 @@ fn joined(tokens: &[Token]) -> Option<String> {
     pieces.map(|token| if let Token::Text(text) = token { Some(&**text) } else { None }).collect()
 }
 
-/// The three numbers of a shape; those of Python 2 end with `L`.
-fn lengths(tokens: &[Token]) -> Option<[usize; 3]> {
+/// The numbers of a shape; those of Python 2 end with `L`.
+fn lengths(tokens: &[Token]) -> Option<Vec<usize>> {
     let mut lengths = Vec::new();
     for token in tokens {
         match token {
@@ -165,7 +165,7 @@ fn lengths(tokens: &[Token]) -> Option<[usize; 3]> {
             _ => return None,
         }
     }
-    lengths.try_into().ok()
+    Some(lengths)
 }
 
 /// The type of elements that a dtype's text stands for, and whether it says big-endian.
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn headers_in_many_spellings() {
         let expected =
-            |element, is_big_endian| SourceHeader { element, is_big_endian, is_fortran: false, shape: [2, 30, 4] };
+            |element, is_big_endian| SourceHeader { element, is_big_endian, is_fortran: false, shape: vec![2, 30, 4] };
         for (descr, shape, element, is_big_endian) in [
             ("'<f4'", "(2, 30, 4)", ElementType::Float(4), false),
             ("u'>f8'", "(2L, 30L, 4L,)", ElementType::Float(8), true),

@@ -16,6 +16,16 @@ use zip::ZipArchive;
 
 use super::npy_header::{self, ElementType, SourceHeader};
 
+/// The volume in an NPZ file that is read.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceVolume<'a> {
+    /// The name of the array.
+    pub array: &'a str,
+    /// The channel of an array of four axes that is the volume: whether the channels are along the last axis (else
+    /// along the first), and its number, from 0 on.
+    pub channel: Option<(bool, usize)>,
+}
+
 /// The values of a source's volume.
 pub(super) struct SourceArray {
     elements: Elements,
@@ -23,6 +33,8 @@ pub(super) struct SourceArray {
     shape: [usize; 3],
     /// The elements from one voxel to the next along each axis.
     strides: [usize; 3],
+    /// The elements before the first voxel.
+    first: usize,
 }
 
 /// Elements in the type of the file, in its order.
@@ -48,7 +60,8 @@ impl SourceArray {
     ///
     /// # Errors
     /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
-    pub(super) fn read(path: &Path, array: &str) -> Result<Self, String> {
+    pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, String> {
+        let &SourceVolume { array, channel } = volume;
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(|error| failed(&error))?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
@@ -57,7 +70,7 @@ impl SourceArray {
         let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
         let header = npy_header::read(&mut member).map_err(|reason| failed(&reason))?;
-        let found = Self::of_elements(&header, &mut member).map_err(|reason| failed(&reason))?;
+        let found = Self::of_elements(&header, channel, &mut member).map_err(|reason| failed(&reason))?;
         match member.read(&mut [0]) {
             Ok(0) => Ok(found),
             Ok(_) => Err(failed(&format!("array '{array}' goes on behind its last voxel"))),
@@ -66,13 +79,32 @@ impl SourceArray {
     }
 
     /// An array whose elements come next in a file.
-    fn of_elements(header: &SourceHeader, file: &mut dyn Read) -> Result<Self, String> {
-        let &SourceHeader { element, is_big_endian, is_fortran, shape } = header;
-        let (mut strides, mut count) = ([0; 3], 1usize);
-        for axis in if is_fortran { [0, 1, 2] } else { [2, 1, 0] } {
-            strides[axis] = count;
-            count = count.checked_mul(shape[axis]).ok_or_else(|| format!("{shape:?} is no shape of a volume"))?;
+    fn of_elements(header: &SourceHeader, channel: Option<(bool, usize)>, file: &mut dyn Read) -> Result<Self, String> {
+        let &SourceHeader { element, is_big_endian, is_fortran, ref shape } = header;
+        let no_volume = || format!("{shape:?} is no shape of a volume");
+        // Length and stride of each axis.
+        let (mut axes, mut count) = (vec![(0, 0); shape.len()], 1usize);
+        for at in 0..shape.len() {
+            let axis = if is_fortran { at } else { shape.len() - 1 - at };
+            axes[axis] = (shape[axis], count);
+            count = count.checked_mul(shape[axis]).ok_or_else(no_volume)?;
         }
+        let mut too_many = axes.len().saturating_sub(3);
+        axes.retain(|(length, _)| {
+            let goes = *length == 1 && too_many > 0;
+            too_many -= usize::from(goes);
+            !goes
+        });
+        let mut first = 0;
+        if let (4, Some((is_last, number))) = (axes.len(), channel) {
+            let (length, stride) = axes.remove(if is_last { 3 } else { 0 });
+            if number >= length {
+                return Err(format!("{shape:?} has no channel {number}"));
+            }
+            first = number * stride;
+        }
+        let [a, b, c]: [(usize, usize); 3] = axes.try_into().map_err(|_| no_volume())?;
+        let (shape, strides) = ([a.0, b.0, c.0], [a.1, b.1, c.1]);
         let elements = match element {
             ElementType::Float(2) => Elements::F16(read_elements(file, count, is_big_endian)?),
             ElementType::Float(4) => Elements::F32(read_elements(file, count, is_big_endian)?),
@@ -87,7 +119,7 @@ impl SourceArray {
             ElementType::Unsigned(_) => Elements::U64(read_elements(file, count, is_big_endian)?),
             ElementType::Truth => Elements::Truth(read_elements(file, count, is_big_endian)?),
         };
-        Ok(Self { elements, shape, strides })
+        Ok(Self { elements, shape, strides, first })
     }
 
     /// Lengths of the three axes, in voxels.
@@ -125,7 +157,7 @@ impl SourceArray {
     }
 
     fn index(&self, place: [usize; 3]) -> usize {
-        place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
+        self.first + place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
     }
 }
 
@@ -146,6 +178,6 @@ fn read_elements<T: Pod>(file: &mut dyn Read, count: usize, is_big_endian: bool)
 ///
 /// # Errors
 /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
-pub fn readable(path: &Path, array: &str) -> Result<(), String> {
-    SourceArray::read(path, array).map(|_| ())
+pub fn readable(path: &Path, volume: &SourceVolume<'_>) -> Result<(), String> {
+    SourceArray::read(path, volume).map(|_| ())
 }

@@ -139,17 +139,19 @@ impl NpzVolume<'_> {
     }
 
     /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating
-    /// a byte costs four times that. `None` where a whole fill is needed (Fortran order, preprocessed).
+    /// a byte costs four times that. `None` where a whole fill is needed (Fortran order, channels that take turns,
+    /// preprocessed).
     pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
         if !self.recipe.keeps_places() {
             return None;
         }
         let element = self.array.header.element.size();
         let ratio = (element / self.format.voxel_len().min(element)) as u64;
-        match (self.array.header.fortran_order, self.array.member.compression) {
+        let takes_turns = self.array.part.is_some_and(|part| part.is_interleaved);
+        match (self.array.header.fortran_order || takes_turns, self.array.member.compression) {
             (true, _) => None,
             (false, Compression::Stored) => Some(len * ratio),
-            (false, Compression::Deflated) => Some((offset + len) * ratio * 4),
+            (false, Compression::Deflated) => Some((self.array.bytes_before() + (offset + len) * ratio) * 4),
         }
     }
 
@@ -192,8 +194,8 @@ impl NpzVolume<'_> {
     /// # Errors
     /// [`Error::Changed`] if they are not, [`Error::Io`] if reading failed.
     fn check_headers(&self, file: &File) -> Result<()> {
-        match npz::inspect_file(&self.path, file, Some(&self.array.member.name)) {
-            Ok(Array { member, header, .. }) if member == self.array.member && header == self.array.header => Ok(()),
+        match npz::inspect_file(&self.path, file, &self.array.choice()) {
+            Ok(found) if found == (Array { file_id: found.file_id, ..self.array.clone() }) => Ok(()),
             Ok(_) | Err(Error::Malformed { .. }) => {
                 Err(self.planned_file().changed("its ctime and its headers differ: it holds other data"))
             }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ctwds_fs::dataset::{Columns, Config, Dataset, MissingLabel, MissingMeta, Selection};
 use ctwds_fs::error::Result;
+use ctwds_fs::formats::npz::ArrayChoice;
 use ctwds_fs::formats::tar;
 use ctwds_fs::plan::members::Profile;
 use ctwds_fs::plan::{Options, Plan};
@@ -85,7 +86,7 @@ impl Example {
             reports_file: self.path("reports.csv"),
             meta_file: self.path("meta.csv"),
             labels_file: self.path("labels.csv"),
-            array: None,
+            array: ArrayChoice::default(),
             volumes: None,
             selection: Selection::default(),
             limit: None,

@@ -124,6 +124,8 @@ def load_array(path: Path, name: str | None) -> NDArray[Any]:
         raise Unusable(f"{path}: {error}") from error
     if array.dtype.str[1:] not in DTYPES:
         raise Unusable(f"{path}: dtype {array.dtype}")
+    while array.ndim > 3 and 1 in array.shape:
+        array = np.squeeze(array, axis=array.shape.index(1))
     if array.ndim != 3:
         raise Unusable(f"{path}: shape {array.shape}")
     return array

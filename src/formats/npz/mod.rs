@@ -3,10 +3,12 @@
 //! Knows nothing of samples, float16 or caches. Every length read from a file is checked before anything is
 //! allocated; what is not supported is an error that names it.
 
+mod choose;
 mod directory;
 mod listing;
 mod literal;
 pub(crate) mod npy;
+mod part;
 mod payload;
 
 use std::fs::File;
@@ -16,14 +18,16 @@ use std::path::Path;
 use flate2::{Decompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
+pub use choose::ArrayChoice;
 pub use listing::{NamedArray, arrays};
 pub use npy::{ArrayHeader, Element};
+pub use part::{Channel, End, Part};
 pub use payload::Payload;
 
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use directory::{Listed, WindowedFile};
+use directory::WindowedFile;
 use npy::HeaderError;
 
 /// The compression of a zip member.
@@ -57,22 +61,35 @@ pub struct ZipMember {
 pub struct Array {
     /// The zip member that holds the array.
     pub member: ZipMember,
-    /// The array's dtype, order and shape (three axes).
+    /// The array's dtype and order, and the volume's shape in it: three axes, in the array's order.
     pub header: ArrayHeader,
+    /// The part of the array that is the volume; `None` if it is the whole array.
+    pub part: Option<Part>,
     /// The state of the file that member and header were read from.
     pub file_id: FileId,
 }
 
 impl Array {
-    /// The extents of the three axes, in NumPy's order.
+    /// The extents of the volume's three axes, in NumPy's order.
     pub fn shape(&self) -> [u64; 3] {
         let shape = &self.header.shape;
         [shape[0], shape[1], shape[2]] // `inspect` admits three axes only
     }
-}
 
-/// The names that the known NPZ dialects give to the volume, in the order of preference.
-const KNOWN_NAMES: [&str; 3] = ["data", "volume", "arr_0"];
+    /// The choice that finds this array in its file again.
+    pub fn choice(&self) -> ArrayChoice {
+        ArrayChoice { name: Some(self.member.name.clone()), channel: self.part.map(|part| part.asked) }
+    }
+
+    /// The bytes of the array's payload before the first one of the volume, whose bytes follow each other from there
+    /// unless channels take turns.
+    pub fn bytes_before(&self) -> u64 {
+        let element = self.header.element.size() as u64;
+        self.part.map_or(0, |part| {
+            part.asked.index * if part.is_interleaved { element } else { self.header.payload_len().unwrap_or(0) }
+        })
+    }
+}
 
 /// More voxels than any scanner makes, and few enough that no later arithmetic overflows (2 TiB of float16).
 const MAX_VOXELS: u64 = 1 << 40;
@@ -81,12 +98,12 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 /// The packed bytes that are read at a time where the first ones do not hold an array's whole header.
 const MORE_OF_A_HEADER: usize = 64 << 10;
 
-/// Opens an NPZ file and finds its volume: the array called `choice`, or by default `data`, `volume`, `arr_0`, or the
-/// only array of at least three dimensions. Reads headers only.
+/// Opens an NPZ file and finds its volume: the array that `choice` names, or by default `data`, `volume`, `arr_0`, or
+/// the only array of numbers that has three dimensions. Reads headers only.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
-pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
+pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
     inspect_file(path, &file, choice)
 }
@@ -95,7 +112,7 @@ pub fn inspect(path: &Path, choice: Option<&str>) -> Result<Array> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
-pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Array> {
+pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Array> {
     let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
     if !metadata.is_file() {
         return Err(Error::malformed(path, "not a regular file"));
@@ -103,112 +120,17 @@ pub fn inspect_file(path: &Path, file: &File, choice: Option<&str>) -> Result<Ar
     let file_id = FileId::of(&metadata);
     let windows = WindowedFile::new(file, file_id.size);
     let listed = directory::members(path, &windows)?;
-    let (member, header) = choose(path, &windows, &listed, choice)?;
+    let (member, mut header) = choose::volume(path, &windows, &listed, choice)?;
     check_shape(path, &member, &header)?;
-    Ok(Array { member, header, file_id })
-}
-
-/// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.
-fn named<'a>(path: &Path, listed: &'a [Listed], name: &str) -> Result<Option<&'a ZipMember>> {
-    let mut found = listed.iter().filter(|listed| listed.name == name);
-    match (found.next(), found.next()) {
-        (Some(_), Some(_)) => Err(Error::malformed(path, twice(name))),
-        (Some(Listed { member: Err(reason), .. }), _) => Err(Error::malformed(path, reason)),
-        (Some(Listed { member: Ok(member), .. }), _) => Ok(Some(member)),
-        (None, _) => Ok(None),
-    }
-}
-
-fn twice(name: &str) -> String {
-    format!("the zip directory lists array '{name}' more than once; write the file again with one of them")
-}
-
-fn choose(
-    path: &Path,
-    windows: &WindowedFile<'_>,
-    listed: &[Listed],
-    choice: Option<&str>,
-) -> Result<(ZipMember, ArrayHeader)> {
-    let wanted = match choice {
-        Some(name) => Some(named(path, listed, name)?.ok_or_else(|| {
-            let names = names(listed);
-            Error::malformed(
-                path,
-                format!("there is no array '{name}' (arrays found: {names}); --array chooses another"),
-            )
-        })?),
-        None => {
-            // The first one that is there decides; one behind it may be unreadable.
-            let known = KNOWN_NAMES.iter().find_map(|name| named(path, listed, name).transpose());
-            known.transpose()?
-        }
-    };
-    match wanted {
-        Some(member) => {
-            let header = read_header(path, windows, member).map_err(|unread| unread.of(path, member))?;
-            Ok((member.clone(), header))
-        }
-        None => only_volume(path, windows, listed),
-    }
-}
-
-/// The names of the arrays, for messages.
-fn names(listed: &[Listed]) -> String {
-    listed
-        .iter()
-        .filter(|listed| listed.is_npy)
-        .map(|listed| format!("'{}'", listed.name))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// The only array of at least three dimensions.
-fn only_volume(path: &Path, windows: &WindowedFile<'_>, listed: &[Listed]) -> Result<(ZipMember, ArrayHeader)> {
-    let mut volumes = Vec::new();
-    for Listed { is_npy, member, .. } in listed {
-        let member = match member {
-            Ok(member) => member,
-            Err(reason) if *is_npy => return Err(Error::malformed(path, reason)), // it may be the volume
-            Err(_) => continue,
-        };
-        // What has no readable header (a note, say) is no candidate; it does not spoil the others.
-        match read_header(path, windows, member) {
-            Ok(header) if header.shape.len() >= 3 => volumes.push((member, Ok(header))),
-            Err(Unread::Header(error @ HeaderError::Dtype(3.., _))) => volumes.push((member, Err(error))),
-            Ok(_) | Err(Unread::Header(_) | Unread::File(Error::Malformed { .. })) => {}
-            Err(Unread::File(error)) => return Err(error),
-        }
-    }
-    match <[_; 1]>::try_from(volumes) {
-        Ok([(member, Ok(header))]) => Ok((member.clone(), header)),
-        Ok([(member, Err(error))]) => Err(Unread::Header(error).of(path, member)),
-        Err(several) if several.is_empty() => {
-            let names = names(listed);
-            let found = if names.is_empty() { "it holds no array".into() } else { format!("arrays found: {names}") };
-            Err(Error::malformed(
-                path,
-                format!("no array 'data', 'volume' or 'arr_0' and none of three dimensions ({found})"),
-            ))
-        }
-        Err(several) if several.iter().all(|(member, _)| member.name == several[0].0.name) => {
-            Err(Error::malformed(path, twice(&several[0].0.name)))
-        }
-        Err(several) => {
-            let names: Vec<_> = several.iter().map(|(member, _)| format!("'{}'", member.name)).collect();
-            Err(Error::malformed(
-                path,
-                format!("several arrays could be the volume ({}); choose one with --array", names.join(", ")),
-            ))
-        }
-    }
+    let shape = &header.shape;
+    let (axes, part) = part::of_shape(shape, header.fortran_order, choice.channel)
+        .map_err(|reason| Error::malformed(path, format!("array '{}' has shape {shape:?}: {reason}", member.name)))?;
+    header.shape = axes;
+    Ok(Array { member, header, part, file_id })
 }
 
 fn check_shape(path: &Path, member: &ZipMember, header: &ArrayHeader) -> Result<()> {
     let shape = &header.shape;
-    if shape.len() != 3 {
-        let reason = format!("array '{}' has shape {shape:?}: a volume has three dimensions", member.name);
-        return Err(Error::malformed(path, reason));
-    }
     if shape.contains(&0) {
         return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is empty", member.name)));
     }
@@ -222,12 +144,7 @@ fn check_shape(path: &Path, member: &ZipMember, header: &ArrayHeader) -> Result<
         );
         return Err(Error::malformed(path, reason));
     }
-    if header
-        .shape
-        .iter()
-        .try_fold(1, |product: u64, n| product.checked_mul(*n))
-        .is_none_or(|voxels| voxels > MAX_VOXELS)
-    {
+    if shape.iter().try_fold(1, |product: u64, n| product.checked_mul(*n)).is_none_or(|voxels| voxels > MAX_VOXELS) {
         return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is no volume", member.name)));
     }
     if member.compression == Compression::Deflated && member.len / MAX_DEFLATE_RATIO > member.packed_len {
@@ -298,14 +215,14 @@ fn unpacked_head(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember, wa
     Ok(bytes)
 }
 
-/// Fills `out` with payload bytes of a *stored* member, from byte `offset` of the payload on, without a look at the
-/// rest.
+/// Fills `out` with the volume's bytes of a *stored* member whose bytes follow each other, from byte `offset` of the
+/// volume on, without a look at the rest.
 ///
 /// # Errors
 /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the file ends too early.
 pub fn read_stored(path: &Path, file: &File, array: &Array, offset: u64, out: &mut [u8]) -> Result<()> {
     debug_assert_eq!(array.member.compression, Compression::Stored);
-    let at = array.member.offset + array.header.header_len + offset;
+    let at = array.member.offset + array.header.header_len + array.bytes_before() + offset;
     file.read_exact_at(out, at).map_err(|error| read_error(path, error))
 }
 

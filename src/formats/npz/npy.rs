@@ -101,15 +101,22 @@ pub(crate) enum HeaderError {
     Short(usize),
     /// The bytes are no NPY header: the reason.
     Bad(String),
-    /// The header of an array that cannot be a volume because of its dtype: its number of axes, and the reason.
-    Dtype(usize, String),
+    /// The header of an array that cannot be a volume because of its dtype.
+    Dtype {
+        /// The extents of the array's axes.
+        shape: Vec<u64>,
+        /// Whether the dtype is one of numbers, as far as its text tells.
+        is_number: bool,
+        /// The reason why no volume has this dtype.
+        reason: String,
+    },
 }
 
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Short(needed) => write!(f, "the array's header is cut short ({needed} bytes are needed)"),
-            Self::Bad(reason) | Self::Dtype(_, reason) => f.write_str(reason),
+            Self::Bad(reason) | Self::Dtype { reason, .. } => f.write_str(reason),
         }
     }
 }
@@ -156,7 +163,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ArrayHeader, HeaderError> {
         Value::Text(descr) => element(descr),
         _ => Err("a structured array cannot be a volume; save one of its fields".into()),
     };
-    let (element, big_endian) = found.map_err(|reason| HeaderError::Dtype(shape.len(), reason))?;
+    let (element, big_endian) = match found {
+        Ok(found) => found,
+        Err(reason) => return Err(HeaderError::Dtype { shape, is_number: is_number(&descr), reason }),
+    };
     Ok(ArrayHeader { element, big_endian, fortran_order, shape, header_len: (start + len) as u64 })
 }
 
@@ -187,6 +197,14 @@ fn fields(header: Value) -> Option<Fields> {
     };
     let shape: Vec<u64> = axes.into_iter().map(length).collect::<Option<_>>()?;
     (shape.len() <= 32).then_some(Fields { descr: descr?, fortran_order, shape })
+}
+
+/// Whether a dtype that no volume has is one of numbers (complex ones, say), for all that its text tells.
+fn is_number(descr: &Value) -> bool {
+    const OTHERS: [&str; 6] = ["object", "str", "bytes", "void", "datetime", "timedelta"];
+    let Value::Text(descr) = descr else { return false };
+    let code = descr.trim_start_matches(['<', '>', '=', '|']);
+    !code.starts_with(['O', 'S', 'U', 'V', 'M', 'm', 'a']) && !OTHERS.iter().any(|name| code.starts_with(name))
 }
 
 /// The element type and the byte order (big-endian or not) that a dtype's text stands for: an optional byte order, then
@@ -316,7 +334,13 @@ mod tests {
         assert!(reason("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}").contains("cannot be read"));
         assert!(reason("{'descr': '<f4', 'fortran_order': __import__('os'), 'shape': ()}").contains("cannot be read"));
         let two_axes = parse(&npy(1, "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 2)}"));
-        assert!(matches!(two_axes, Err(HeaderError::Dtype(2, _))));
+        assert!(matches!(two_axes, Err(HeaderError::Dtype { shape, is_number: true, .. }) if shape == [1, 2]));
+        for (descr, is_number) in [("<c8", true), ("<f16", true), ("<U3", false), ("|O", false), ("<M8[s]", false)] {
+            let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (3,)}}");
+            let expected =
+                matches!(parse(&npy(1, &text)), Err(HeaderError::Dtype { is_number: found, .. }) if found == is_number);
+            assert!(expected, "{descr}");
+        }
         assert_eq!(parse(&npy(1, "{}")[..11]), Err(HeaderError::Short(12)));
         assert!(matches!(parse(&npy(4, "{}")), Err(HeaderError::Bad(_))));
     }

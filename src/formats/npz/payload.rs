@@ -12,13 +12,20 @@ use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::inflate::{InflateError, Inflater};
 
-/// The payload of an array as a stream. [`Payload::finish`] must be called after the last byte: only then is the CRC
-/// known.
+/// The bytes that are unpacked at a time where channels take turns, and of those that are no part of the volume.
+const PIECE: usize = 64 << 10;
+
+/// The volume's bytes in an array as a stream. [`Payload::finish`] must be called after the last one: only then is the
+/// CRC known, which is that of the whole array.
 pub struct Payload<'a> {
     path: &'a Path,
     array: &'a Array,
-    /// The unpacked bytes so far, header included.
+    /// The unpacked bytes of the array so far, header included.
     produced: u64,
+    /// The volume's bytes that were not read yet.
+    left: u64,
+    /// The number of channels that take turns in the array.
+    turns: u64,
     packed: PackedBytes<'a>,
     inflater: &'a mut Inflater,
     crc: Hasher,
@@ -49,22 +56,65 @@ impl<'a> Payload<'a> {
         inflater.reset();
         let ZipMember { offset, packed_len, .. } = array.member;
         let packed = PackedBytes { file, at: offset, left: packed_len };
-        let mut payload = Self { path, array, produced: 0, packed, inflater, crc: Hasher::new() };
-        let mut header = vec![0; to_usize(array.header.header_len)];
-        payload.read_exact(&mut header)?;
+        let turns = array.part.map_or(1, |part| if part.is_interleaved { part.count } else { 1 });
+        let left = array.header.payload_len().unwrap_or(0);
+        let mut payload = Self { path, array, produced: 0, left, turns, packed, inflater, crc: Hasher::new() };
+        let before = if turns == 1 { array.bytes_before() } else { 0 };
+        payload.drop_raw(array.header.header_len + before)?;
         Ok(payload)
     }
 
-    /// The number of payload bytes that were not read yet.
+    /// The number of the volume's bytes that were not read yet.
     pub fn remaining(&self) -> u64 {
-        self.array.member.len - self.produced
+        self.left
     }
 
-    /// Fills `out` with the next bytes of the payload.
+    /// Fills `out`, which holds whole elements, with the next bytes of the volume.
     ///
     /// # Errors
     /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends too early.
     pub fn read_exact(&mut self, out: &mut [u8]) -> Result<()> {
+        if out.len() as u64 > self.left {
+            return Err(Error::malformed(self.path, "the array is shorter than its header says"));
+        }
+        if self.turns == 1 {
+            self.read_raw(out)?
+        } else {
+            self.read_turns(out)?
+        }
+        self.left -= out.len() as u64;
+        Ok(())
+    }
+
+    /// Fills `out` with the elements of one channel, of those that take turns.
+    fn read_turns(&mut self, out: &mut [u8]) -> Result<()> {
+        let (element, turns) = (self.array.header.element.size(), to_usize(self.turns));
+        let at = to_usize(self.array.bytes_before());
+        let mut raw = vec![0; PIECE.max(element * turns)];
+        let most = raw.len() / (element * turns) * element;
+        for out in out.chunks_mut(most) {
+            let raw = &mut raw[..out.len() * turns];
+            self.read_raw(raw)?;
+            for (out, turn) in out.chunks_exact_mut(element).zip(raw.chunks_exact(element * turns)) {
+                out.copy_from_slice(&turn[at..at + element]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and drops the next bytes of the array; they count for the checksum.
+    fn drop_raw(&mut self, mut len: u64) -> Result<()> {
+        let mut buffer = vec![0; PIECE.min(to_usize(len))];
+        while len > 0 {
+            let piece = buffer.len().min(to_usize(len));
+            self.read_raw(&mut buffer[..piece])?;
+            len -= piece as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills `out` with the next bytes of the array.
+    fn read_raw(&mut self, out: &mut [u8]) -> Result<()> {
         if self.produced + out.len() as u64 > self.array.member.len {
             return Err(Error::malformed(self.path, "the array is shorter than its header says"));
         }
@@ -83,7 +133,7 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    /// Reads and drops the next `len` bytes, a piece of `buffer`'s length at a time; they count for the checksum.
+    /// Reads and drops the next `len` bytes of the volume, a piece of `buffer`'s length at a time; they count for the checksum.
     ///
     /// # Errors
     /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends too early.
@@ -104,14 +154,15 @@ impl<'a> Payload<'a> {
         })
     }
 
-    /// Checks that the data ends here, and that its CRC is the one in the zip directory.
+    /// Checks that the volume was read, that the data ends behind the array, and that its CRC is the one in the zip directory.
     ///
     /// # Errors
     /// [`Error::Malformed`] if one of them is wrong, [`Error::Io`] if reading failed.
     pub fn finish(mut self) -> Result<()> {
-        if self.produced != self.array.member.len {
+        if self.left > 0 {
             return Err(Error::malformed(self.path, "the array is longer than its header says"));
         }
+        self.drop_raw(self.array.member.len - self.produced)?; // of other channels
         // The end marker may still be in the input; a byte of output would be one too many.
         if self.array.member.compression == Compression::Deflated && self.inflate(&mut [0])? > 0 {
             return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
