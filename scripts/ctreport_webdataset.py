@@ -591,10 +591,15 @@ class RawSample:
     buffer: Buffer
     recorded: Recorded | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of its volume."""
+        return str(self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed"))
+
     def dialect(self, source: str | None, shape: Sequence[int]) -> str:
         """What its array holds, as it comes from one of the dialect `source`; by default the recorded one. Shards of
         the original converter do not tell their kind: those of preprocessed volumes have no slope."""
-        kind = self.meta.get("volume_kind", "stored" if "RescaleSlope" in self.meta else "preprocessed")
+        kind = self.kind
         if kind == "preprocessed":
             return "done"
         if source is None and self.recorded:
@@ -1200,7 +1205,7 @@ class Task:
 
 class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of."""
+    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones."""
 
     def __init__(
         self,
@@ -1222,9 +1227,11 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         epoch_length: int | None = None,
         on_error: str = "raise",
         dialect: str | None = None,
+        axes: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
+        self.axes = axes_option(axes)
         self.resampled, self.epoch_length = resampled, epoch_length
         if epoch_length is not None and epoch_length < 1:
             raise LoaderError(
@@ -1448,7 +1455,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             out = None if self.steps.use_embedding else batch[place]
             unit = Unit() if self.steps.use_embedding else self._unit(raw)
             try:
-                sample = self.steps.sample(raw.voxels, raw.meta, unit, raw.text, raw.labels, out)
+                axes = self.axes if raw.kind == "stored" else None
+                voxels = oriented(raw.voxels, axes, unit.dialect)
+                sample = self.steps.sample(voxels, raw.meta, unit, raw.text, raw.labels, out)
             except LoaderError as error:
                 complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
                 continue
@@ -1517,16 +1526,44 @@ NOT_CSV = (
 DELIMITERS = ",;\t|"
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
 SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
-DEPTHS = ("*/*/*.npz", "*/*.npz", "*.npz")  # of equals the deepest
+DEPTHS = ("*/*/*", "*/*", "*")  # of equals the deepest
+DEEPER = tuple("/".join("*" * depth) for depth in range(8, 3, -1))  # where those have no volume
+SOURCES = {"auto": (".npz", ".npy"), "npz": (".npz",), "npy": (".npy",)}
+AXES = ("HWD", "HDW", "WHD", "WDH", "DHW", "DWH")  # height, width, depth
 
 
-def find_volumes(folder: AnyPath) -> list[str]:
-    """The NPZ files of the folder depth that has the most, by the bytes of their relative paths."""
-    most = max((glob.glob(pattern, root_dir=folder) for pattern in DEPTHS), key=len)
+def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[str]:
+    """The volumes of the folder depth that has the most, or those that match a pattern, by the bytes of their relative
+    paths."""
+
+    def found(pattern: str) -> list[str]:
+        paths = glob.glob(pattern, root_dir=folder, recursive=True)
+        return [
+            path
+            for path in (os.path.normpath(path) for path in paths)
+            if path.endswith(SOURCES[source]) and not any(part.startswith(".") for part in path.split("/"))
+        ]
+
+    for pattern in patterns:
+        if not found(pattern):
+            raise LoaderError(f"{os.fspath(folder)}: no volume matches pattern {pattern!r} (relative to that folder)")
+    if patterns:
+        most = sorted({path for pattern in patterns for path in found(pattern)}, key=os.fsencode)
+    else:
+        most = max((found(depth) for depth in DEPTHS), key=len) or max((found(depth) for depth in DEEPER), key=len)
     if not most:
+        formats = " or ".join(suffix[1:].upper() for suffix in SOURCES[source])
         raise LoaderError(
-            f"{os.fspath(folder)}: no NPZ file ({', '.join(DEPTHS)}): is it the folder that holds the volumes?"
+            f"{os.fspath(folder)}: no {formats} file in it, nor down to {len(DEPTHS + DEEPER)} "
+            "levels below: is it the folder that holds the volumes?"
         )
+    studies: dict[str, str] = {}
+    for path in most:
+        if (earlier := studies.setdefault(Path(path).stem, path)) != path:
+            raise LoaderError(
+                f"{os.fspath(folder)}: two volumes have the study id {Path(path).stem!r}: {earlier} and {path}; remove "
+                "or rename one, or leave one out by source or pattern"
+            )
     return sorted(most, key=os.fsencode)
 
 
@@ -1666,9 +1703,16 @@ def absent(name: str, header: Sequence[str]) -> str:
     return f"column '{name}' is missing; the columns are: {', '.join(header)}{blanks}"
 
 
-def read_tables(reports: AnyPath, meta: AnyPath, labels: AnyPath) -> tuple[Table, Table, Table]:
+def axes_option(axes: str | None) -> str | None:
+    """The order of axes, in capitals."""
+    return axes if axes is None else str(choice("axes", axes.upper(), AXES))
+
+
+def read_tables(
+    reports: AnyPath, meta: AnyPath, labels: AnyPath, of_meta: Sequence[str] = META_COLUMNS
+) -> tuple[Table, Table, Table]:
     """The three tables; if one does not fit, the message says which of the files does."""
-    given = {"reports_file": (reports, REPORT_COLUMNS), "meta_file": (meta, META_COLUMNS), "labels": (labels, ())}
+    given = {"reports_file": (reports, REPORT_COLUMNS), "meta_file": (meta, of_meta), "labels": (labels, ())}
 
     def fits(role: str, path: AnyPath) -> bool:
         header = next(iter(table_rows(path)), (1, []))[1]
@@ -1766,12 +1810,61 @@ class ArrayChoice:
         return array.squeeze()[..., number] if is_last else array.squeeze()[number]
 
 
-def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
-    """The volume that ctwds-fs takes of an NPZ file (with `any_shape` the first array, if none has a known name), and
-    its array's name; with `look` only the values in its first bytes."""
-    wanted = choice.name
+def oriented(array: NDArray[Any], axes: str | None, dialect: str) -> NDArray[Any]:
+    """An array with the axes of its dialect: height, width, depth; of normalized ones depth, height, width."""
+    if axes is None or array.ndim != 3:
+        return array
+    return array.transpose([axes.index(axis) for axis in ("DHW" if dialect == "normalized" else "HWD")])
+
+
+class NpyFile:
+    """An NPY file, in place of an NPZ file with one array that has no name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.info = zipfile.ZipInfo(".npy")
+        self.info.file_size = os.stat(path).st_size
+
+    def infolist(self) -> list[zipfile.ZipInfo]:
+        """The one array."""
+        return [self.info]
+
+    def open(self, _: zipfile.ZipInfo) -> IO[bytes]:
+        """The file."""
+        return open(self.path, "rb")
+
+
+Archive = zipfile.ZipFile | NpyFile
+
+
+def open_archive(path: str) -> contextlib.AbstractContextManager[Archive]:
+    """The arrays of an NPZ file, or the one of an NPY file."""
+    return contextlib.nullcontext(NpyFile(path)) if path.endswith(".npy") else zipfile.ZipFile(path)
+
+
+def read_spacing(path: str, name: str) -> tuple[float, ...]:
+    """The three numbers of an array of an NPZ file that gives the spacing, in their order."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        if path.endswith(".npy"):
+            raise ValueError(f"there is no array {name!r} beside the volume")
+        with np.load(path, allow_pickle=False) as arrays:
+            if name not in arrays.files:
+                raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
+            array = arrays[name]
+        numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
+        if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
+            raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
+        return numbers
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise LoaderError(f"{path}: no spacing in it ({error}): spacing_array names its array") from error
+
+
+def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
+    """The volume that ctwds-fs takes of an NPZ or NPY file (with `any_shape` the first array, if none has a known
+    name), and its array's name; with `look` only the values in its first bytes."""
+    wanted = None if path.endswith(".npy") else choice.name
+    try:
+        with open_archive(path) as archive:
             # By the names of the arrays; NumPy reads those without .npy as well.
             listed: dict[str, list[zipfile.ZipInfo]] = {}
             for info in archive.infolist():
@@ -1780,7 +1873,7 @@ def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, 
                 raise ValueError(f"there is no array '{wanted}', but {', '.join(listed)}")
             names = (wanted,) if wanted is not None else KNOWN_ARRAYS
             name = next((name for name in names if name in listed), None)
-            if name is None and choice.any_shape:
+            if name is None and (choice.any_shape or path.endswith(".npy")):
                 name = next(iter(listed), None)
             if name is None:
                 name = only_volume(archive, listed, choice)
@@ -1791,7 +1884,7 @@ def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, 
         raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
 
 
-def only_volume(archive: zipfile.ZipFile, listed: Mapping[str, list[zipfile.ZipInfo]], choice: ArrayChoice) -> str:
+def only_volume(archive: Archive, listed: Mapping[str, list[zipfile.ZipInfo]], choice: ArrayChoice) -> str:
     """The name of the only array of numbers of three dimensions; where there is none, of the only larger one."""
     found: list[tuple[str, tuple[int, ...], bool]] = []
     for name, info in ((name, info) for name, infos in listed.items() for info in infos):
@@ -1839,7 +1932,7 @@ def unreadable(info: zipfile.ZipInfo, name: str) -> str:
     )
 
 
-def open_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
+def open_array(archive: Archive, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
     """The bytes of an array's member."""
     if reason := unreadable(info, name):
         raise Unreadable(reason)
@@ -1859,7 +1952,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def read_array(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, choice: ArrayChoice, look: int | None
+    archive: Archive, info: zipfile.ZipInfo, name: str, choice: ArrayChoice, look: int | None
 ) -> NDArray[Any]:
     """The volume in an array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the
     values in its first bytes, in a row and in the file's order."""
@@ -1893,6 +1986,9 @@ class CTReportDataset(_Epochs):
     """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
     A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
     length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
+    `source` ("npz", "npy") and `pattern` (one or several, relative to the folder) choose the files. `axes` is the order
+    of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes in mm,
+    or of others ("spacing:WHD"), in place of the table's columns.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
@@ -1917,16 +2013,25 @@ class CTReportDataset(_Epochs):
         dialect: str | None = None,
         array: str | None = None,
         channel: int | str | None = None,
+        source: str = "auto",
+        pattern: str | Sequence[str] = (),
+        axes: str | None = None,
+        spacing_array: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
         self.choice = ArrayChoice(array, None if channel is None else str(channel), use_embedding)
-        reports, metas, rows = read_tables(reports_file, meta_file, labels)
+        self.axes = axes_option(axes)
+        name, _, order = (spacing_array or "").rpartition(":")
+        self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
+        columns = META_COLUMNS if spacing_array is None else META_COLUMNS[:2]
+        reports, metas, rows = read_tables(reports_file, meta_file, labels, columns)
+        patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
         unusable: list[str] = []
         of_line: dict[int, str] = {}  # of the labels
-        for name in find_volumes(data_folder):
+        for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
             study, path = Path(name).stem, os.path.join(data_folder, name)
             report, known, label = reports.find(study), metas.find(study), rows.find(study)
             if not (report and known and label):
@@ -1937,12 +2042,18 @@ class CTReportDataset(_Epochs):
                     "rename one"
                 )
             line, fields = known
-            for column, field in zip(META_COLUMNS, fields, strict=True):
+            for column, field in zip(columns, fields, strict=True):
                 if column != "XYSpacing" and field not in MISSING and decimal(field) is None:
                     raise LoaderError(
                         f"{os.fspath(meta_file)}: line {line}, column '{column}': {field!r} is not a number"
                     )
-            meta: dict[str, Any] = {"study_id": study} | dict(zip(META_COLUMNS, fields, strict=True))
+            meta: dict[str, Any] = {"study_id": study} | dict(zip(columns, fields, strict=True))
+            if spacing_array is not None:
+                try:
+                    meta |= self._spacing_of(path)
+                except LoaderError as error:
+                    unusable.append(f"{study}: {error}")
+                    continue
             values = label_row(rows, *label)
             if any(field in MISSING for field in fields) and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
@@ -1981,6 +2092,15 @@ class CTReportDataset(_Epochs):
                 shown.setdefault(pair, []).append((study.meta["study_id"], what))
         return decide(shown)
 
+    def _spacing_of(self, path: str) -> dict[str, Any]:
+        """The spacing that an array of the file gives, as the table spells it."""
+        name, order = self._spacing
+        numbers = read_spacing(path, name or "")
+        if order is None:
+            order = self.axes or ("DHW" if self._load(path, 8)[1] == "normalized" else "HWD")
+        height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
+        return {"XYSpacing": str([height, width]), "ZSpacing": depth}
+
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
 
@@ -2010,7 +2130,7 @@ class CTReportDataset(_Epochs):
         array, dialect = self._load(study.path)
         try:
             rescale = self._decided.get(table_pair(study.meta), self.steps.rescale)
-            unit, array = Unit(dialect, rescale), np.asarray(array, np.float32)
+            unit, array = Unit(dialect, rescale), oriented(np.asarray(array, np.float32), self.axes, dialect)
             return self.steps.sample(array, study.meta, unit, study.text, study.labels)
         except (LoaderError, ValueError) as error:
             raise LoaderError(f"{study.path}: {error}") from error
@@ -2075,9 +2195,19 @@ NPZ_KEYS = {
     "val": ("valid_dir", "reports_valid", "valid_meta", "labels_valid"),
 }
 LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
-COMMON_KEYS = ("use_embedding", "dtype", "shape", "spacing", "rescale", "dialect", "seed", "uneven")  # as the arguments
+COMMON_KEYS = (
+    "use_embedding",
+    "dtype",
+    "shape",
+    "spacing",
+    "rescale",
+    "dialect",
+    "axes",
+    "seed",
+    "uneven",
+)  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
-ARRAY_KEYS = ("array", "channel")  # of NPZ files
+ARRAY_KEYS = ("array", "channel", "source", "pattern", "spacing_array")  # of NPZ and NPY files
 KNOWN_KEYS = (
     "dataset_format",
     "webdataset_shards_train",

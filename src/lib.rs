@@ -8,8 +8,9 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | volume | the three-dimensional array of one CT scan, in one NPZ file |
-//! | study | a volume and its rows of the tables; its id is the NPZ file's name without the suffix |
+//! | volume | the three-dimensional array of one CT scan, in one NPZ or NPY file |
+//! | channel | one volume of several in an array of four axes |
+//! | study | a volume and its rows of the tables; its id is the file's name without the suffix |
 //! | kind | what is made of a volume: `stored`, `rescaled` (HU) or `preprocessed` (resampled, cropped, HU / 1000) |
 //! | dialect | which values an NPZ file holds: those of the scanner, HU, or HU / 1000 |
 //! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into values |
@@ -60,7 +61,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
-//! | [`formats`] | others' formats: NPZ, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`formats`] | others' formats: NPZ and NPY, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
@@ -71,7 +72,7 @@
 //! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
 //! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
-//! | [`reclaim`] | which NPZ files finished shards make superfluous, and their removal | how bytes are made |
+//! | [`reclaim`] | which NPZ and NPY files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
@@ -100,7 +101,8 @@
 //!
 //! # Invariants
 //!
-//! - **dataset**: the order is that of the relative paths' bytes, the same on every machine; study ids are unique. Only
+//! - **dataset**: which files are taken depends on their paths alone. The order is that of the relative paths' bytes, the
+//!   same on every machine; study ids are unique. Only
 //!   malformed content, or a link that leads nowhere, leaves a sample out: an I/O error is fatal, because a plan must
 //!   not depend on the weather. A sample that is left out leaves its slot empty, so no other key or shard changes
 //!   because of it.
@@ -110,13 +112,14 @@
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
-//!   in any spelling; of names that are there twice, none.
+//!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC: its
+//!   length is checked when planning, and its state at every chunk; nothing else tells that its values are others.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
 //!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
-//! - **plan**: its digest covers relative paths, file sizes, array CRCs and headers, the table values used, and every
-//!   option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ files) and headers, the channel, the table
+//!   values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is
@@ -149,7 +152,7 @@
 //!   file that a user has changed stays.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
-//! - **reclaim**: an NPZ is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
+//! - **reclaim**: an NPZ or NPY is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
 //!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt,
 //!   is a link, or is in memory alone.
 //! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is

@@ -10,6 +10,9 @@ print("ready", flush=True)
 sys.stdin.readline()
 voxels = 0
 for path in paths:
+    if path.endswith(".npy"):
+        voxels += np.load(path).astype(np.float16).size
+        continue
     with np.load(path) as arrays:
         names = [array] if array else [name for name in ("data", "volume", "arr_0") if name in arrays] or arrays.files
         voxels += arrays[names[0]].astype(dtype).size

@@ -6,16 +6,21 @@ use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use crate::base::user_folders;
-use crate::dataset::{self, ClassColumns, Columns, Condition, MissingLabel, MissingMeta, Names, Selection};
+use crate::dataset::{
+    self, ClassColumns, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection,
+    Source,
+};
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel};
 use crate::plan::Options;
 use crate::plan::members::Profile;
-use crate::volume::{Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, VoxelFormat, floats};
+use crate::volume::{
+    Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat, floats,
+};
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 31] = [
+const ALL: [&str; 35] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -32,6 +37,10 @@ const ALL: [&str; 31] = [
     "test_mode",
     "array",
     "channel",
+    "spacing_array",
+    "axes",
+    "source",
+    "pattern",
     "format",
     "output_dtype",
     "window",
@@ -58,9 +67,15 @@ pub struct DatasetArgs {
     /// data set is given]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the NPZ volumes (*.npz, */*.npz or */*/*.npz)
+    /// Folder of the volumes (*.npz or *.npy at one depth of folders: that which has the most)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
+    /// Format of the files that are volumes
+    #[arg(long, value_enum, default_value_t)]
+    pub source: Source,
+    /// Only the volumes that match a pattern, from the data folder on: 'images/*.npz' or '**/ct.npy'; may be repeated
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
+    pub pattern: Vec<FilePattern>,
     /// CSV with VolumeName, Findings_EN, Impressions_EN
     #[arg(long, value_name = "CSV")]
     pub reports_file: Option<PathBuf>,
@@ -116,6 +131,14 @@ pub struct DatasetArgs {
     /// first:N or last:N names
     #[arg(long, value_name = "N")]
     pub channel: Option<Channel>,
+    /// The order of the arrays' axes: height, width, depth; stored volumes keep it [default: HWD, of normalized arrays
+    /// DHW]
+    #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
+    pub axes: Option<Axes>,
+    /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another: spacing:WHD
+    /// (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
+    #[arg(long, value_name = "NAME[:ORDER]")]
+    pub spacing_array: Option<SpacingArray>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
@@ -235,6 +258,8 @@ impl DatasetArgs {
         Ok(KindOptions {
             kind: self.volume,
             dialect: self.dialect,
+            axes: self.axes,
+            spacing_axes: self.spacing_array.as_ref().and_then(|array| array.axes),
             rescale: self.rescale,
             resample: self.resample,
             spacing: self.spacing,
@@ -266,7 +291,8 @@ impl DatasetArgs {
 
     /// The array to take of each NPZ file.
     pub fn array_choice(&self) -> ArrayChoice {
-        ArrayChoice { name: self.array.clone(), channel: self.channel }
+        let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
+        ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
     }
 
     /// The columns of the tables.
@@ -302,6 +328,7 @@ impl DatasetArgs {
             columns: self.columns()?,
             missing_label: self.missing_label,
             array: self.array_choice(),
+            files: FileChoice { source: self.source, patterns: self.pattern.clone() },
             volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },

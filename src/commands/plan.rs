@@ -143,9 +143,9 @@ fn volume_bytes(options: &KindOptions, sample: &Study) -> Result<u64, String> {
 
 /// A recipe in words, which many volumes may share; `None` if the array is taken as stored.
 fn recipe_in_words(recipe: &Recipe) -> Option<String> {
-    let source = |axes| match axes {
-        Axes::Hwd => "axes height, width, depth",
-        Axes::Dhw => "axes depth, height, width",
+    let source = |axes: Axes| {
+        let [first, second, third] = axes.order().map(|axis| ["height", "width", "depth"][axis]);
+        format!("axes {first}, {second}, {third}")
     };
     match recipe {
         Recipe::Stored => None,

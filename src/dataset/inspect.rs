@@ -34,7 +34,7 @@ pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<V
         None => one(config, &folder, &cache, &matched.path),
     })?;
     if let Some(file) = file {
-        let is_part = config.limit.is_some() || config.selection.is_any();
+        let is_part = config.limit.is_some() || config.selection.is_any() || config.files.is_part();
         // An excluded file was not opened: what an earlier scan found in it stays.
         let found = |(matched, finding)| {
             let matched: &Matched = matched;

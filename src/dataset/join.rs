@@ -59,7 +59,7 @@ struct Tables {
 pub(super) fn join(config: &Config) -> Result<Joined> {
     let find = || match &config.volumes {
         Some(files) => Ok(FoundVolumes::of(files)),
-        None => find_volumes(&config.data_folder, config.threads),
+        None => find_volumes(&config.data_folder, &config.files, config.threads),
     };
     let (tables, found) = both(|| load_tables(config), find);
     let (tables, found) = (tables?, found?);
@@ -134,7 +134,7 @@ fn load_tables(config: &Config) -> Result<Tables> {
         || load(&config.reports_file, ids, &Wanted::Named(texts)),
         || {
             both(
-                || load(&config.meta_file, ids, &Wanted::Named(of_meta)),
+                || load(&config.meta_file, ids, &Wanted::Named(&of_meta[..columns_of_meta(config)])),
                 || load(&config.labels_file, ids, &Wanted::Classes(classes)),
             )
         },
@@ -151,7 +151,8 @@ fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
         let Some(study) = study_id(path) else { continue };
         if let Some(earlier) = seen.insert(study, path) {
             return Err(Error::Refused(format!(
-                "two volumes have the study id '{}': {} and {}; remove or rename one",
+                "two volumes have the study id '{}': {} and {}; remove or rename one, or leave one out by --source or \
+                 --pattern",
                 shown(study),
                 shown(earlier),
                 shown(path)
@@ -173,7 +174,7 @@ impl Tables {
         let mut warnings: Vec<String> = tables.iter().flat_map(|table| table.warnings.iter().cloned()).collect();
         if elsewhere > 0 {
             let folder = config.data_folder.display();
-            warnings.push(format!("{folder}: {elsewhere} NPZ files lie at another depth than most and are ignored"));
+            warnings.push(format!("{folder}: {elsewhere} volumes lie at another depth than most and are ignored"));
         }
         warnings
     }
@@ -265,6 +266,11 @@ fn number(field: &str) -> Option<f64> {
     field.trim().parse().ok().filter(|value: &f64| value.is_finite())
 }
 
+/// The number of columns that are read of the metadata table: not those of the spacing, if the NPZ files have it.
+fn columns_of_meta(config: &Config) -> usize {
+    if config.array.spacing.is_some() { 2 } else { 4 }
+}
+
 /// Reads the values of a row of the metadata table.
 ///
 /// # Errors
@@ -282,12 +288,15 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
             Error::table(&config.meta_file, reason)
         }),
     };
-    let (rescale_slope, rescale_intercept, z_spacing) = (value(0)?, value(1)?, value(3)?);
+    let (rescale_slope, rescale_intercept) = (value(0)?, value(1)?);
+    let has_spacing = columns_of_meta(config) == 4;
+    let z_spacing = if has_spacing { value(3)? } else { f64::NAN };
     // The original converter writes str() of pandas' NaN where the spacing is missing.
-    let xy_spacing = present(fields.get(2)).unwrap_or("nan").to_owned();
-    if present(fields.get(2)).is_none() {
+    let xy_spacing = if has_spacing { present(fields.get(2)) } else { None };
+    if has_spacing && xy_spacing.is_none() {
         missing.push(&*names[2]);
     }
+    let xy_spacing = xy_spacing.unwrap_or("nan").to_owned();
     // A preprocessed sample shows no metadata; its recipe says which values it needs.
     let shown = config.kind.kind != Kind::Preprocessed;
     if !missing.is_empty() && shown && config.missing_meta == MissingMeta::Exclude {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::Meta;
+use super::scan_cache::Finding;
+use super::{Config, Meta};
+use crate::formats::{npz, pyjson};
+use crate::volume::Recipe;
 
 /// A volume that has a row in all three tables.
 pub(super) struct Matched {
@@ -34,4 +37,34 @@ pub(super) enum MetaValues {
     Complete(Meta),
     /// A value is missing: the reason why the sample is left out.
     Missing(String),
+}
+
+impl Meta {
+    /// The same values with another spacing of height, width and depth in mm, if there is one; spelled as Python does.
+    pub(super) fn with_spacing(self, spacing: Option<[f64; 3]>) -> Self {
+        match spacing {
+            Some([height, width, depth]) => {
+                Self { xy_spacing: pyjson::dumps(&[height, width]), z_spacing: depth, ..self }
+            }
+            None => self,
+        }
+    }
+}
+
+/// The array, metadata and recipe that the volume is made from, or the reason why it is left out.
+pub(super) fn recipe(
+    config: &Config,
+    finding: Finding,
+    meta: MetaValues,
+) -> Result<(npz::Array, Meta, Recipe), String> {
+    match (finding, meta) {
+        (Finding::Volume(array), MetaValues::Complete(meta)) => {
+            let meta = meta.with_spacing(config.kind.spacing_in(&array));
+            let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
+            Ok((array, meta, recipe))
+        }
+        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, MetaValues::Missing(reason)) => {
+            Err(reason)
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod columns;
 mod condition;
 mod csv_file;
 mod encoded;
+mod files;
 pub mod guess;
 mod ids;
 mod inputs;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
+pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
 pub use left_out::LeftOut;
 pub use other_column::other_column;
@@ -39,8 +41,6 @@ use crate::base::file_id::FileId;
 use crate::error::{Error, Result, shown};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
-use matched::MetaValues;
-use scan_cache::Finding;
 
 /// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +84,9 @@ pub struct Config {
     pub missing_label: MissingLabel,
     /// The array to take of each NPZ file, and what of it.
     pub array: npz::ArrayChoice,
-    /// The NPZ files to take, relative to the data folder; by default the data folder is listed.
+    /// The choice of the files that are volumes.
+    pub files: FileChoice,
+    /// The files to take, relative to the data folder; by default the data folder is listed.
     pub volumes: Option<Vec<PathBuf>>,
     /// The volumes to take of those that all tables know; the others take no slot.
     pub selection: Selection,
@@ -196,8 +198,8 @@ pub struct FinishedMembers {
     pub small: Vec<Vec<u8>>,
     /// The size in bytes of the NPZ file that the members were made from.
     pub npz_size: u64,
-    /// The CRC-32 of the NPZ file's array.
-    pub npz_crc: u32,
+    /// The CRC-32 of the NPZ file's array; `None` for an NPY file, which has none.
+    pub npz_crc: Option<u32>,
 }
 
 impl Sample {
@@ -241,8 +243,8 @@ impl Sample {
         }
     }
 
-    /// The size in bytes of the sample's NPZ file, and the CRC-32 of its array.
-    pub fn npz_size_and_crc(&self) -> (u64, u32) {
+    /// The size in bytes of the sample's file, and the CRC-32 of its array; an NPY file has none.
+    pub fn npz_size_and_crc(&self) -> (u64, Option<u32>) {
         match &self.origin {
             Origin::Study(study) => (study.array.file_id.size, study.array.member.crc),
             Origin::Finished(finished) => (finished.npz_size, finished.npz_crc),
@@ -314,7 +316,7 @@ impl Dataset {
             let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
             let excluded = excluded.is_some();
             let file_id = *finding.file_id();
-            match recipe(config, finding, meta) {
+            match matched::recipe(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
@@ -376,22 +378,5 @@ impl Dataset {
             self.unmatched.len(),
             self.left_out.len()
         ))
-    }
-}
-
-/// The array, metadata and recipe that the volume is made from, or the reason why it is left out.
-fn recipe(
-    config: &Config,
-    finding: Finding,
-    meta: MetaValues,
-) -> std::result::Result<(npz::Array, Meta, Recipe), String> {
-    match (finding, meta) {
-        (Finding::Volume(array), MetaValues::Complete(meta)) => {
-            let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
-            Ok((array, meta, recipe))
-        }
-        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, MetaValues::Missing(reason)) => {
-            Err(reason)
-        }
     }
 }

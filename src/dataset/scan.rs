@@ -1,4 +1,4 @@
-//! The NPZ files of a data folder, in an order that is the same on every machine.
+//! The volumes of a data folder, in an order that is the same on every machine.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,21 +10,26 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
+use super::files::{FileChoice, Source};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// The number of folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
 const DEPTHS: usize = 3;
+/// The number of folder depths that are looked at where these have no volume.
+const MORE_DEPTHS: usize = 8;
+/// The number of folder depths in which a pattern is looked for: links that lead in circles end somewhere.
+const PATTERN_DEPTHS: usize = 32;
 /// The bytes of names that one system call returns at most.
 const NAMES: usize = 32 << 10;
 
 /// The volumes that were found in a data folder.
 #[derive(Debug)]
 pub(super) struct FoundVolumes {
-    /// The paths of the NPZ files relative to the data folder, sorted by their bytes.
+    /// The paths of the files relative to the data folder, sorted by their bytes.
     pub files: Vec<PathBuf>,
-    /// The number of NPZ files at the depths that were not chosen.
+    /// The number of volumes at the depths that were not chosen.
     pub elsewhere: usize,
     /// The folders that were listed, relative to the data folder, and their states before.
     pub folders: Vec<(PathBuf, FileId)>,
@@ -44,7 +49,7 @@ fn sorted(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files
 }
 
-/// The NPZ files and folders directly in a folder.
+/// The volumes and folders directly in a folder.
 struct Listing {
     state: FileId,
     files: Vec<PathBuf>,
@@ -52,48 +57,119 @@ struct Listing {
     certain: bool,
 }
 
-/// Lists `*.npz` below `root` at all three depths and takes the depth that has the most, the deepest of equals. Follows
-/// symbolic links; leaves out names that begin with a dot, as a shell's (and Python's) glob does.
+/// Lists the volumes below `root`: those of the three depths that data sets use, or where these have none, down to the
+/// eighth; and takes the depth that has the most, the deepest of equals. With patterns, takes the files that match one.
+/// Follows symbolic links; leaves out names that begin with a dot, as a shell's (and Python's) glob does.
 ///
 /// # Errors
-/// [`Error::Io`] if a folder cannot be read, [`Error::Refused`] if there is no volume, or a cycle of links.
-pub(super) fn find_volumes(root: &Path, threads: usize) -> Result<FoundVolumes> {
+/// [`Error::Io`] if a folder cannot be read, [`Error::Refused`] if there is no volume, nothing matches a pattern, or a
+/// cycle of links.
+pub(super) fn find_volumes(root: &Path, choice: &FileChoice, threads: usize) -> Result<FoundVolumes> {
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
     let open = File::open(root).map_err(|error| Error::io(root, "open the data folder", error))?;
-    let mut folders = vec![PathBuf::new()];
-    let mut by_depth: Vec<Vec<PathBuf>> = Vec::new();
-    let (mut listed, mut certain) = (Vec::new(), true);
-    for depth in 1..=DEPTHS {
-        let listings = try_map(&folders, threads, |folder| list(root, &open, folder, depth < DEPTHS))?;
-        by_depth.push(Vec::new());
-        let here = std::mem::take(&mut folders);
-        for (folder, listing) in here.into_iter().zip(listings) {
-            by_depth[depth - 1].extend(listing.files);
-            folders.extend(listing.folders);
-            listed.push((folder, listing.state));
-            certain &= listing.certain;
-        }
-    }
-    let counts: Vec<usize> = by_depth.iter().map(Vec::len).collect();
-    let chosen = (0..DEPTHS).max_by_key(|depth| counts[*depth]).unwrap_or(0); // the last of equals
-    if counts[chosen] == 0 {
-        return Err(Error::Refused(format!(
-            "--data-folder {}: no NPZ file found; looked for *.npz ({}), */*.npz ({}) and */*/*.npz ({}). \
-             Is this the folder that holds the volumes?",
-            root.display(),
-            counts[0],
-            counts[1],
-            counts[2]
-        )));
-    }
-    let files = sorted(std::mem::take(&mut by_depth[chosen]));
-    Ok(FoundVolumes { files, elsewhere: by_depth.iter().map(Vec::len).sum(), folders: listed, certain })
+    let level = vec![PathBuf::new()];
+    let (by_depth, listed) = (Vec::new(), Vec::new());
+    let walk = Walk { root, open, source: choice.source, threads, level, by_depth, listed, certain: true };
+    if choice.patterns.is_empty() { walk.fullest_depth() } else { walk.matching(choice) }
 }
 
-/// The NPZ files and (if wanted) the folders directly in `folder`, which is relative to `root`.
-fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Result<Listing> {
+/// A walk through the folders below the data folder, depth by depth.
+struct Walk<'a> {
+    root: &'a Path,
+    open: File,
+    source: Source,
+    threads: usize,
+    /// The folders that are listed next.
+    level: Vec<PathBuf>,
+    /// The volumes of each depth so far.
+    by_depth: Vec<Vec<PathBuf>>,
+    /// The folders that were listed, and their states before.
+    listed: Vec<(PathBuf, FileId)>,
+    certain: bool,
+}
+
+impl Walk<'_> {
+    /// Lists the folders of the next depth; those in them that `enters` wants are listed after.
+    fn step(&mut self, enters: impl Fn(&Path) -> bool + Sync) -> Result<()> {
+        let here = std::mem::take(&mut self.level);
+        let list = |folder: &PathBuf| list(self.root, &self.open, folder, self.source, &enters);
+        let listings = try_map(&here, self.threads, list)?;
+        let mut files = Vec::new();
+        for (folder, listing) in here.into_iter().zip(listings) {
+            files.extend(listing.files);
+            self.level.extend(listing.folders);
+            self.listed.push((folder, listing.state));
+            self.certain &= listing.certain;
+        }
+        self.by_depth.push(files);
+        Ok(())
+    }
+
+    fn fullest_depth(mut self) -> Result<FoundVolumes> {
+        let mut before = 0;
+        for depth in 1..=DEPTHS {
+            before = self.listed.len();
+            self.step(|_| depth < DEPTHS)?;
+        }
+        if self.by_depth.iter().all(Vec::is_empty) {
+            // The last depth once more, for the folders in it.
+            self.level = self.listed.split_off(before).into_iter().map(|(folder, _)| folder).collect();
+            self.by_depth.pop();
+            for depth in DEPTHS..=MORE_DEPTHS {
+                self.step(|_| depth < MORE_DEPTHS)?;
+            }
+        }
+        let chosen = (0..self.by_depth.len()).max_by_key(|depth| self.by_depth[*depth].len()); // the last of equals
+        let files = chosen.map(|depth| sorted(std::mem::take(&mut self.by_depth[depth]))).unwrap_or_default();
+        if files.is_empty() {
+            return Err(Error::Refused(format!(
+                "--data-folder {}: no {} found; looked for *.npz and *.npy in the folder and in those below it, down \
+                 to {MORE_DEPTHS} levels (without names that begin with a dot). Is this the folder that holds the \
+                 volumes?",
+                self.root.display(),
+                self.source.files()
+            )));
+        }
+        Ok(self.found(files))
+    }
+
+    fn matching(mut self, choice: &FileChoice) -> Result<FoundVolumes> {
+        while !self.level.is_empty() && self.by_depth.len() < PATTERN_DEPTHS {
+            self.step(|folder| choice.enters(folder))?;
+        }
+        let mut files: Vec<PathBuf> = std::mem::take(&mut self.by_depth).into_iter().flatten().collect();
+        for pattern in &choice.patterns {
+            if !files.iter().any(|file| pattern.matches(file)) {
+                return Err(Error::Refused(format!(
+                    "--pattern '{}': no {} below {} matches; a pattern is relative to that folder, * stays within a \
+                     name, and ** stands for any folders",
+                    shown(&pattern.to_string()),
+                    self.source.files(),
+                    self.root.display()
+                )));
+            }
+        }
+        files.retain(|file| choice.patterns.iter().any(|pattern| pattern.matches(file)));
+        let files = sorted(files);
+        Ok(self.found(files))
+    }
+
+    fn found(self, files: Vec<PathBuf>) -> FoundVolumes {
+        let elsewhere = self.by_depth.iter().map(Vec::len).sum();
+        FoundVolumes { files, elsewhere, folders: self.listed, certain: self.certain }
+    }
+}
+
+/// The volumes directly in `folder`, which is relative to `root`, and the folders that `enters` wants.
+fn list(
+    root: &Path,
+    open_root: &File,
+    folder: &Path,
+    source: Source,
+    enters: &impl Fn(&Path) -> bool,
+) -> Result<Listing> {
     let here = || root.join(folder);
     let failed = |error: rustix::io::Errno| Error::io(&here(), "list the folder", error.into());
     // By system calls: the standard library looks each folder up and stats it once more, and there are 23,000 of them.
@@ -112,15 +188,16 @@ fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Res
         if name.as_bytes().starts_with(b".") {
             continue;
         }
-        let is_npz = name.as_bytes().ends_with(b".npz");
+        let is_volume = source.is_volume(name);
         let kind = match entry.file_type() {
-            FileType::Symlink if !is_npz && !want_folders => continue,
-            FileType::Symlink | FileType::Unknown => listing.look_at(&here(), name, is_npz)?,
+            FileType::Symlink if !is_volume && !enters(&folder.join(name)) => continue,
+            FileType::Symlink | FileType::Unknown => listing.look_at(&here(), name, is_volume)?,
             kind => Some(kind),
         };
+        let path = || folder.join(name);
         match kind {
-            Some(FileType::RegularFile) if is_npz => listing.files.push(folder.join(name)),
-            Some(FileType::Directory) if want_folders => listing.folders.push(folder.join(name)),
+            Some(FileType::RegularFile) if is_volume => listing.files.push(path()),
+            Some(FileType::Directory) if enters(&path()) => listing.folders.push(path()),
             _ => {}
         }
     }
@@ -130,24 +207,24 @@ fn list(root: &Path, open_root: &File, folder: &Path, want_folders: bool) -> Res
 impl Listing {
     /// The type of an entry, or of what a symbolic link leads to. A broken link that has the name of a volume counts as
     /// a file, so that the volume keeps its slot until it is there; `None` for any other broken link.
-    fn look_at(&mut self, folder: &Path, name: &OsStr, is_npz: bool) -> Result<Option<FileType>> {
+    fn look_at(&mut self, folder: &Path, name: &OsStr, is_volume: bool) -> Result<Option<FileType>> {
         let path = folder.join(name);
         let entry = fs::symlink_metadata(&path).map_err(|error| Error::io(&path, "stat the entry", error))?;
         if !entry.is_symlink() {
             return Ok(Some(FileType::from_raw_mode(entry.mode())));
         }
         match fs::metadata(&path) {
-            Ok(target) if target.is_dir() && !is_npz => {
+            Ok(target) if target.is_dir() && !is_volume => {
                 refuse_cycle(folder, &path)?;
                 Ok(Some(FileType::Directory))
             }
             Ok(target) => {
-                self.certain &= is_npz && target.is_file(); // anything else may become a folder or a volume
+                self.certain &= is_volume && target.is_file(); // anything else may become a folder or a volume
                 Ok(Some(FileType::from_raw_mode(target.mode())))
             }
             Err(error) if leads_nowhere(&error) => {
                 self.certain = false;
-                Ok(is_npz.then_some(FileType::RegularFile))
+                Ok(is_volume.then_some(FileType::RegularFile))
             }
             Err(error) => Err(Error::io(&path, "follow the symbolic link", error)),
         }
@@ -189,7 +266,7 @@ mod tests {
     }
 
     fn names(dir: &tempfile::TempDir) -> Vec<String> {
-        let found = find_volumes(dir.path(), 4).unwrap();
+        let found = find_volumes(dir.path(), &FileChoice::default(), 4).unwrap();
         found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
     }
 
@@ -216,13 +293,42 @@ mod tests {
         symlink("../nowhere", dir.path().join("real/dangling")).unwrap();
         assert_eq!(names(&dir), ["linked/a.npz", "linked/b.npz", "real/a.npz", "real/b.npz"]);
         symlink("..", dir.path().join("real/up")).unwrap();
-        let error = find_volumes(dir.path(), 4).unwrap_err().to_string();
+        let error = find_volumes(dir.path(), &FileChoice::default(), 4).unwrap_err().to_string();
         assert!(error.contains("real/up") && error.contains("cycle"), "{error}");
     }
 
     #[test]
     fn nothing_found_says_where_it_looked() {
-        let error = find_volumes(tree(&["x/y/readme"]).path(), 1).unwrap_err().to_string();
-        assert!(error.contains("*.npz (0), */*.npz (0) and */*/*.npz (0)"), "{error}");
+        let choice = FileChoice::default();
+        let error = find_volumes(tree(&["x/y/readme"]).path(), &choice, 1).unwrap_err().to_string();
+        assert!(error.contains("no NPZ or NPY file found") && error.contains("8 levels"), "{error}");
+    }
+
+    #[test]
+    fn deeper_levels_count_where_the_first_three_have_none() {
+        assert_eq!(names(&tree(&["a/b/c/d.npz", "a/b/c/d/e.npz", "x"])), ["a/b/c/d/e.npz"]);
+        assert_eq!(
+            names(&tree(&["a/b/c/1.npy", "a/b/c/2.npz", "a/b/c/d/e/f/g/3.npz"])),
+            ["a/b/c/1.npy", "a/b/c/2.npz"]
+        );
+        assert!(find_volumes(tree(&["1/2/3/4/5/6/7/8/a.npz"]).path(), &FileChoice::default(), 1).is_err());
+    }
+
+    #[test]
+    fn patterns_take_what_matches_and_enter_nothing_else() {
+        let dir = tree(&["images/a.npz", "images/b.npy", "masks/a.npz", "deep/1/2/3/4/c.npz", ".x/d.npz"]);
+        symlink("..", dir.path().join("masks/up")).unwrap();
+        let find = |patterns: &[&str], source| {
+            let patterns = patterns.iter().map(|text| text.parse().unwrap()).collect();
+            let found = find_volumes(dir.path(), &FileChoice { source, patterns }, 2)?;
+            Ok::<_, Error>(found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(find(&["images/*"], Source::Auto).unwrap(), ["images/a.npz", "images/b.npy"]);
+        assert_eq!(find(&["images/*"], Source::Npy).unwrap(), ["images/b.npy"]);
+        let both = find(&["deep/**/*.npz", "images/a.*"], Source::Auto).unwrap();
+        assert_eq!(both, ["deep/1/2/3/4/c.npz", "images/a.npz"]);
+        let error = find(&["images/a.npz", "imges/*"], Source::Auto).unwrap_err().to_string();
+        assert!(error.contains("'imges/*': no NPZ or NPY file"), "{error}");
+        assert!(find(&["**/*.npz"], Source::Auto).unwrap_err().to_string().contains("cycle"));
     }
 }

@@ -36,7 +36,7 @@ pub struct RemovedNpz {
     pub path: PathBuf,
     /// Size of the file in bytes.
     pub size: u64,
-    /// CRC-32 of the array, in hexadecimal.
+    /// CRC-32 of the array, in hexadecimal; empty for an NPY file, which has none.
     pub crc32: String,
     /// File name of the shard that holds the volume.
     pub shard: String,

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`Profile`] | `Ctclip`, `Npy` |
 //! | [`Overflow`] | `Error`, `Saturate`, `Inf` |
-//! | [`Axes`] | `Hwd`, `Dhw` |
+//! | [`Axes`] | `Hwd`, `Hdw`, `Whd`, `Wdh`, `Dhw`, `Dwh` |
 //! | `bool` | `true`, `false` |
 //! | `u64` | decimal digits |
 //! | `f64` | see below |
@@ -55,7 +55,11 @@ impl DigestText for Axes {
     fn digest_text(&self) -> String {
         match self {
             Self::Hwd => "Hwd",
+            Self::Hdw => "Hdw",
+            Self::Whd => "Whd",
+            Self::Wdh => "Wdh",
             Self::Dhw => "Dhw",
+            Self::Dwh => "Dwh",
         }
         .to_owned()
     }
@@ -159,6 +163,9 @@ mod tests {
         check(&Overflow::Error, "Error");
         check(&Overflow::Saturate, "Saturate");
         check(&Overflow::Inf, "Inf");
+        for (axes, text) in [(Axes::Hdw, "Hdw"), (Axes::Whd, "Whd"), (Axes::Wdh, "Wdh"), (Axes::Dwh, "Dwh")] {
+            check(&axes, text);
+        }
     }
 
     #[test]

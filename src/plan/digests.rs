@@ -52,7 +52,7 @@ pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = 
         let header = &array.header;
         fields.add(&array.file_id.size.to_le_bytes());
         fields.add(array.member.name.as_bytes());
-        fields.add(&array.member.crc.to_le_bytes());
+        fields.add(array.member.crc.map(u32::to_le_bytes).as_ref().map_or(&[], |crc| &crc[..]));
         let (descr, shape) = (header.descr(), header.shape.digest_text());
         fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
         if let Some(part) = array.part {

@@ -90,13 +90,27 @@ fn key(config: &Config, options: Options) -> Result<String> {
         columns,
         missing_label,
         array,
+        files,
         volumes,
         selection: Selection { condition, studies },
         limit,
         strict,
         missing_text,
         missing_meta,
-        kind: KindOptions { kind, dialect, rescale, resample, spacing, shape, hu_range, pad_value, format },
+        kind:
+            KindOptions {
+                kind,
+                dialect,
+                axes,
+                spacing_axes,
+                rescale,
+                resample,
+                spacing,
+                shape,
+                hu_range,
+                pad_value,
+                format,
+            },
         exclude,
         // These change no plan.
         scan_cache: _,
@@ -111,7 +125,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         let path = path.as_deref().map(absolute).transpose()?;
         add_list(&mut fields, path.as_deref().map(|path| path.as_os_str().as_bytes()).as_slice());
     }
-    fields.add(format!("{array:?}").as_bytes());
+    fields.add(format!("{array:?} {files:?}").as_bytes());
     let volumes = volumes.as_ref().map(|volumes| volumes.iter().map(|path| path.as_os_str().as_bytes()));
     fields.add(&[u8::from(volumes.is_some())]);
     add_list(&mut fields, &volumes.into_iter().flatten().collect::<Vec<_>>());
@@ -122,6 +136,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
     fields.add(format!("{columns:?}").as_bytes());
     fields.add(format.digest_text().as_bytes());
     let dialect = dialect.map_or(u8::MAX, |dialect| dialect as u8);
+    fields.add(&[axes, spacing_axes].map(|axes| axes.map_or(u8::MAX, |axes| axes as u8)));
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, dialect, *resample as u8]);
     let (rescale, slope_and_intercept) = match rescale {
         Rescale::Auto => (0, [0.0; 2]),
@@ -167,10 +182,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::dataset::{Columns, MissingLabel, MissingMeta};
+    use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, Source};
     use crate::formats::npz::ArrayChoice;
     use crate::plan::members::Profile;
-    use crate::volume::{Dialect, Kind, Overflow, Resample, VoxelFormat};
+    use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, VoxelFormat};
 
     const OPTIONS: Options = Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error };
 
@@ -183,6 +198,7 @@ mod tests {
             columns: Columns::default(),
             missing_label: MissingLabel::Error,
             array: ArrayChoice::default(),
+            files: FileChoice::default(),
             volumes: None,
             selection: Selection::default(),
             limit: None,
@@ -199,7 +215,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 35] = [
+        let changes: [fn(&mut Config); 41] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_file = "/reports2.csv".into(),
@@ -209,6 +225,12 @@ mod tests {
             |config| config.array.name = Some("data".into()),
             |config| config.array.channel = Some("1".parse().unwrap()),
             |config| config.array.channel = Some("last:1".parse().unwrap()),
+            |config| config.array.spacing = Some("spacing".into()),
+            |config| config.kind.axes = Some(Axes::Dhw),
+            |config| config.kind.spacing_axes = Some(Axes::Dhw),
+            |config| config.files.source = Source::Npy,
+            |config| config.files.patterns = vec!["a/*".parse().unwrap(), "b".parse().unwrap()],
+            |config| config.files.patterns = vec!["a/*".parse().unwrap()],
             |config| config.volumes = Some(vec![]),
             |config| config.volumes = Some(vec!["a".into(), "b".into()]),
             |config| config.volumes = Some(vec!["ab".into()]),

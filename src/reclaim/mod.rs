@@ -292,7 +292,7 @@ impl Remover<'_> {
             study_id: sample.study_id.clone(),
             path: path.clone(),
             size,
-            crc32: format!("{crc:08x}"),
+            crc32: crc.map_or_else(String::new, |crc| format!("{crc:08x}")),
             shard: Plan::shard_name(id),
             shard_sha256: inventory.sha256[id as usize].clone(),
             sample_digest: *plan.sample_digest(npz),
@@ -305,8 +305,11 @@ impl Remover<'_> {
     }
 }
 
-/// Refuses an NPZ that holds more than its volume.
+/// Refuses an NPZ that holds more than its volume. An NPY file holds one array.
 fn only_array(path: &Path) -> Result<(), String> {
+    if path.extension().is_some_and(|suffix| suffix == "npy") {
+        return Ok(());
+    }
     let failed = |error: &dyn std::fmt::Display| format!("it cannot be looked into: {error}");
     let file = File::open(path).map_err(|error| failed(&error))?;
     let archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| failed(&error))?;

@@ -161,9 +161,14 @@ impl AxisWeights {
 
 /// The shape of a source as height, width and depth.
 fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
+    let [a, b, c] = shape;
     match axes {
-        Axes::Hwd => shape,
-        Axes::Dhw => [shape[1], shape[2], shape[0]],
+        Axes::Hwd => [a, b, c],
+        Axes::Hdw => [a, c, b],
+        Axes::Whd => [b, a, c],
+        Axes::Wdh => [c, a, b],
+        Axes::Dhw => [b, c, a],
+        Axes::Dwh => [c, b, a],
     }
 }
 
@@ -171,7 +176,11 @@ fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
 fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
     match axes {
         Axes::Hwd => [h, w, d],
+        Axes::Hdw => [h, d, w],
+        Axes::Whd => [w, h, d],
+        Axes::Wdh => [w, d, h],
         Axes::Dhw => [d, h, w],
+        Axes::Dwh => [d, w, h],
     }
 }
 

@@ -1,4 +1,4 @@
-//! The volume of an NPZ file as an array, read by the `zip` crate and a header reader of its own (`npy_header`).
+//! The volume of an NPZ or NPY file as an array, read by the `zip` crate and a header reader of its own (`npy_header`).
 //!
 //! The program's own decoder (`formats::npz`, `formats::inflate`) is not used. Two libraries are below both:
 //! `crc32fast` computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates
@@ -19,7 +19,7 @@ use super::npy_header::{self, ElementType, SourceHeader};
 /// The volume in an NPZ file that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceVolume<'a> {
-    /// The name of the array.
+    /// The name of the array; of no meaning for an NPY file.
     pub array: &'a str,
     /// The channel of an array of four axes that is the volume: whether the channels are along the last axis (else
     /// along the first), and its number, from 0 on.
@@ -64,17 +64,25 @@ impl SourceArray {
         let &SourceVolume { array, channel } = volume;
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(|error| failed(&error))?;
+        if path.extension().is_some_and(|suffix| suffix == "npy") {
+            return Self::to_end(&mut BufReader::new(file), channel).map_err(|reason| failed(&reason));
+        }
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
         // NumPy ends the names of arrays with `.npy`, and reads others too.
         let with_suffix = format!("{array}.npy");
         let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
-        let header = npy_header::read(&mut member).map_err(|reason| failed(&reason))?;
-        let found = Self::of_elements(&header, channel, &mut member).map_err(|reason| failed(&reason))?;
-        match member.read(&mut [0]) {
+        Self::to_end(&mut member, channel).map_err(|reason| failed(&reason))
+    }
+
+    /// The array in NPY that comes next in a file, and is the last thing in it.
+    fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
+        let header = npy_header::read(file)?;
+        let found = Self::of_elements(&header, channel, file)?;
+        match file.read(&mut [0]) {
             Ok(0) => Ok(found),
-            Ok(_) => Err(failed(&format!("array '{array}' goes on behind its last voxel"))),
-            Err(error) => Err(failed(&error)),
+            Ok(_) => Err("the array goes on behind its last voxel".into()),
+            Err(error) => Err(error.to_string()),
         }
     }
 

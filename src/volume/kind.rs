@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::axes::Axes;
 use super::rescale::{Rescale, check_linear};
 use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};
@@ -51,6 +52,10 @@ pub struct KindOptions {
     pub kind: Kind,
     /// The dialect of the arrays; by default that of the array's name and type.
     pub dialect: Option<Dialect>,
+    /// The order of the arrays' axes; by default that of the dialect.
+    pub axes: Option<Axes>,
+    /// The order of the numbers of a spacing array; by default that of the array's axes.
+    pub spacing_axes: Option<Axes>,
     /// The source of slope and intercept.
     pub rescale: Rescale,
     /// The choice of the volumes that are resampled.
@@ -73,6 +78,8 @@ impl Default for KindOptions {
         Self {
             kind: Kind::Stored,
             dialect: None,
+            axes: None,
+            spacing_axes: None,
             rescale: Rescale::Auto,
             resample: Resample::Auto,
             spacing: [0.75, 0.75, 1.5],
@@ -80,25 +87,6 @@ impl Default for KindOptions {
             hu_range: [-1000.0, 1000.0],
             pad_value: -1.0,
             format: VoxelFormat::Float16,
-        }
-    }
-}
-
-/// The order of a source array's axes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Axes {
-    /// Height, width, depth.
-    Hwd,
-    /// Depth, height, width.
-    Dhw,
-}
-
-impl Axes {
-    /// The height, width and depth of an array of this shape.
-    pub fn hwd(self, shape: [u64; 3]) -> [u64; 3] {
-        match self {
-            Self::Hwd => shape,
-            Self::Dhw => [shape[1], shape[2], shape[0]],
         }
     }
 }
@@ -175,6 +163,17 @@ impl KindOptions {
         self.dialect.or_else(|| Dialect::of(array))
     }
 
+    /// The order of an array's axes.
+    fn axes_of(&self, array: &Array) -> Axes {
+        self.axes.unwrap_or_else(|| self.dialect_of(array).map_or(Axes::Hwd, Dialect::axes))
+    }
+
+    /// The spacing of height, width and depth in mm that another array of the file gives, if it does.
+    pub fn spacing_in(&self, array: &Array) -> Option<[f64; 3]> {
+        let order = self.spacing_axes.unwrap_or_else(|| self.axes_of(array));
+        array.spacing.as_ref().map(|spacing| order.hwd(spacing.mm))
+    }
+
     /// Whether the array counts as one of stored values at the scanner's spacing: a reader needs slope, intercept and
     /// spacing for it. An array of unknown dialect does.
     pub fn is_native(&self, array: &Array) -> bool {
@@ -192,15 +191,17 @@ impl Recipe {
             return check_stored(options.format, array).map(|()| Self::Stored);
         }
         let dialect = options.dialect_of(array).ok_or_else(|| {
+            let grey =
+                "; 8 bits hold grey values of a window rather than HU: --rescale SLOPE,INTERCEPT makes HU of them";
             format!(
-                "array '{}' of dtype {} is of no known dialect, so that its values' unit is unknown; \
-                 --dialect names it",
-                array.member.name,
-                array.header.descr()
+                "{} of dtype {} is of no known dialect, so that its values' unit is unknown; --dialect names it{}",
+                array.member.shown(),
+                array.header.descr(),
+                if array.header.element.size() == 1 { grey } else { "" }
             )
         })?;
         let (slope, intercept) = linear(options.rescale, dialect, geometry)?;
-        let axes = dialect.axes();
+        let axes = options.axes_of(array);
         if options.kind == Kind::Rescaled {
             let slope = if dialect == Dialect::Normalized { 1000.0 } else { slope };
             return Ok(Self::Rescaled { slope, intercept, axes });

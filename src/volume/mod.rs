@@ -7,10 +7,12 @@
 //! Where only its ctime differs, the zip directory and the array's header are compared with the planned ones, and
 //! nothing is handed on before the checksum of the whole array was found right.
 
+mod axes;
 mod cast;
 mod fill;
 mod kind;
 mod narrow;
+mod plane_size;
 mod planes;
 mod planned_file;
 mod resample;
@@ -31,8 +33,9 @@ use std::path::PathBuf;
 
 use half::f16;
 
+pub use axes::{Axes, SpacingArray};
 pub use cast::Overflow;
-pub use kind::{Axes, Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
+pub use kind::{Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
 pub use rescale::{Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
@@ -64,7 +67,7 @@ pub enum Filled {
     Cancelled,
 }
 
-/// A volume that is made from an NPZ file: the array, and the steps from it to the voxels.
+/// A volume that is made from an NPZ or NPY file: the array, and the steps from it to the voxels.
 #[derive(Clone, Debug)]
 pub struct NpzVolume<'a> {
     /// The NPZ file.
@@ -97,7 +100,7 @@ impl NpzVolume<'_> {
     /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
     /// does not fit, [`Error::Io`] if reading failed.
     pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
-        let (file, state) = self.planned_file().open()?;
+        let (file, state) = self.open()?;
         if state == FileState::CtimeDiffers {
             self.check_headers(&file)?;
         }
@@ -163,7 +166,7 @@ impl NpzVolume<'_> {
     /// [`Error::Changed`] if the file is not the planned one, [`Error::Malformed`] if its data is damaged or a value
     /// does not fit, [`Error::Io`] if reading failed.
     pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<bool> {
-        let (file, state) = self.planned_file().open()?;
+        let (file, state) = self.open()?;
         if state == FileState::CtimeDiffers {
             return Ok(false);
         }
@@ -181,12 +184,31 @@ impl NpzVolume<'_> {
         PlannedFile { path, file_id, opening: "open the file", stating: "stat the file" }
     }
 
+    fn open(&self) -> Result<(File, FileState)> {
+        let (file, state) = self.planned_file().open()?;
+        self.check_state(state)?;
+        Ok((file, state))
+    }
+
+    /// Checks that a checksum tells whether the content is the planned one, if the metadata do not.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] for an NPY file whose ctime differs.
+    fn check_state(&self, state: FileState) -> Result<()> {
+        if state == FileState::CtimeDiffers && self.array.member.crc.is_none() {
+            return Err(self.planned_file().changed(planned_file::NO_CHECKSUM));
+        }
+        Ok(())
+    }
+
     /// Whether the open file's ctime differs, so that nothing may be handed on before the checksum was found right.
     ///
     /// # Errors
-    /// [`Error::Changed`] if more than that differs, [`Error::Io`] if `stat` failed.
+    /// [`Error::Changed`] if more than that differs or there is no checksum, [`Error::Io`] if `stat` failed.
     fn is_doubtful(&self, file: &File) -> Result<bool> {
-        Ok(self.planned_file().state(file)? == FileState::CtimeDiffers)
+        let state = self.planned_file().state(file)?;
+        self.check_state(state)?;
+        Ok(state == FileState::CtimeDiffers)
     }
 
     /// Checks that the file's zip directory and the array's header are the planned ones.

@@ -7,10 +7,12 @@
 
 use std::io;
 
+use super::axes::Axes;
 use super::cast::{Linear, Unfit, widen};
-use super::kind::{Axes, Preprocess};
+use super::kind::Preprocess;
+use super::plane_size::{AxisSize, Lengths};
 use super::resample::{Axis, along, between};
-use super::scratch::{CHUNK_LEN, VoxelBuffer};
+use super::scratch::VoxelBuffer;
 use super::transpose::BlockSize;
 use super::voxel::{Rules, Voxel};
 use super::{FillEnd, NpzVolume, Sink};
@@ -84,8 +86,8 @@ impl<T: Voxel> PlaneSteps<T> {
             .map_err(|error| Error::io(&volume.path, "get memory for planes", error))?;
         let finished = match self.axes[0].1 {
             HEIGHT => self.by_height(&mut source, volume, file, sink, verify_first)?,
-            DEPTH => self.by_depth(&mut source, volume, buffer, sink)?,
-            _ => self.by_width(&mut source, sink)?,
+            WIDTH => self.by_width(&mut source, sink)?,
+            _ => self.by_depth(&mut source, volume, buffer, sink)?,
         };
         if !finished || !source.skip_rest(|| sink.cancelled())? {
             return Ok(FillEnd::Cancelled);
@@ -115,9 +117,15 @@ impl<T: Voxel> PlaneSteps<T> {
             let bytes = rows * columns * size_of::<T>();
             let out: &mut [T] = bytemuck::cast_slice_mut(&mut sink.spare()[withheld..withheld + bytes]);
             out.fill(self.pad);
+            let before = self.axes[2].0.before;
             for (row, values) in plane.rows() {
-                let start = row * columns + self.axes[2].0.before;
-                out[start..start + values.len()].copy_from_slice(values);
+                if self.axes[2].1 == DEPTH {
+                    let start = row * columns + before;
+                    out[start..start + values.len()].copy_from_slice(values);
+                } else {
+                    let column = out[before * rows + row..].iter_mut().step_by(rows);
+                    column.zip(values).for_each(|(out, value)| *out = *value);
+                }
             }
             verify_first = verify_first || volume.is_doubtful(file)?;
             if verify_first {
@@ -163,16 +171,23 @@ impl<T: Voxel> PlaneSteps<T> {
         Ok(true)
     }
 
-    /// Makes the volume of planes along the width, whose rows lie along the depth; false if the fill was cancelled.
+    /// Makes the volume of planes along the width; false if the fill was cancelled.
     fn by_width<S: Sink>(&self, source: &mut PlaneReader<'_, T>, sink: &mut S) -> Result<bool> {
-        let (width, depth) = (self.axes[0].0.len, self.axes[2].0.len);
+        let rows_along_depth = self.axes[2].1 == DEPTH;
+        let (width, depth) = (self.axes[0].0.len, self.axes[if rows_along_depth { 2 } else { 1 }].0.len);
         bytemuck::cast_slice_mut::<_, T>(sink.spare()).fill(self.pad);
         for at in 0..width {
             let Some(plane) = source.plane(at, &mut || sink.cancelled())? else { return Ok(false) };
             let out: &mut [T] = bytemuck::cast_slice_mut(sink.spare());
             for (row, values) in plane.rows() {
-                let first = (row * width + at) * depth + self.axes[2].0.before;
-                out[first..first + values.len()].copy_from_slice(values);
+                let before = self.axes[2].0.before;
+                if rows_along_depth {
+                    let first = (row * width + at) * depth + before;
+                    out[first..first + values.len()].copy_from_slice(values);
+                } else {
+                    let column = out[(before * width + at) * depth + row..].iter_mut().step_by(width * depth);
+                    column.zip(values).for_each(|(out, value)| *out = *value);
+                }
             }
         }
         Ok(true)
@@ -181,61 +196,8 @@ impl<T: Voxel> PlaneSteps<T> {
 
 /// The axes of an array, from the slowest in memory to the fastest, by their numbers in the volume.
 fn in_memory(axes: Axes, fortran_order: bool) -> [usize; 3] {
-    match (axes, fortran_order) {
-        (Axes::Hwd, false) => [HEIGHT, WIDTH, DEPTH],
-        (Axes::Hwd, true) => [DEPTH, WIDTH, HEIGHT],
-        (Axes::Dhw, false) => [DEPTH, HEIGHT, WIDTH],
-        (Axes::Dhw, true) => [WIDTH, HEIGHT, DEPTH],
-    }
-}
-
-/// The numbers of voxels along an axis.
-struct AxisSize {
-    /// In the array.
-    source: usize,
-    /// In the array, of those that have a weight.
-    window: usize,
-    /// In the volume, without padding.
-    result: usize,
-}
-
-impl AxisSize {
-    /// The sizes for an [`Axis`] of these arguments, without its voxels; the window is never smaller than its own.
-    fn planned(source: u64, resampled: u64, len: u64) -> Self {
-        let result = resampled.min(len);
-        // The neighbours of each voxel are within two of its place in the array.
-        let window = source.saturating_mul(result).div_ceil(resampled.max(1)).saturating_add(2).min(source);
-        Self { source: to_usize(source), window: to_usize(window), result: to_usize(result) }
-    }
-
-    /// The sizes of an axis.
-    fn of(axis: &Axis) -> Self {
-        Self { source: axis.source, window: axis.window().count(), result: axis.neighbours.len() }
-    }
-}
-
-/// The lengths of a [`PlaneReader`]'s buffers: bytes of the array, and else numbers of values.
-struct Lengths {
-    bytes: usize,
-    row: usize,
-    rows: usize,
-    plane: usize,
-}
-
-impl Lengths {
-    /// The lengths for the two faster axes; an element of the array has `element` bytes.
-    fn new(middle: AxisSize, fast: AxisSize, element: usize) -> Self {
-        let row_bytes = fast.source * element;
-        let bytes = row_bytes * (CHUNK_LEN / row_bytes.max(1)).clamp(1, middle.source.max(1));
-        let (rows, plane) = (middle.window * fast.result, middle.result * fast.result);
-        Self { bytes, row: fast.source, rows, plane }
-    }
-
-    /// The bytes of all buffers, for voxels of `voxel` bytes.
-    fn in_bytes(&self, voxel: usize) -> u64 {
-        let values = self.row + self.rows + 3 * self.plane;
-        (self.bytes + values * size_of::<f32>() + self.plane * voxel) as u64
-    }
+    let [first, second, third] = axes.order();
+    if fortran_order { [third, second, first] } else { [first, second, third] }
 }
 
 /// A reader of the array's planes in order; it keeps the two between which the volume's next plane is interpolated.
@@ -369,28 +331,5 @@ impl<'a, T: Voxel> PlaneReader<'a, T> {
             self.skip_plane()?;
         }
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_axis_takes_more_rows_than_are_counted_and_few_less() {
-        let sizes = [1, 2, 3, 7, 64, 500, 1001];
-        for (source, resampled, len) in sizes
-            .iter()
-            .flat_map(|s| sizes.iter().map(move |r| (s, r)))
-            .flat_map(|(s, r)| sizes.iter().map(move |l| (*s, *r, *l)))
-        {
-            let (made, planned) = (
-                AxisSize::of(&Axis::new(source, resampled, len)),
-                AxisSize::planned(source as u64, resampled as u64, len as u64),
-            );
-            assert_eq!((made.source, made.result), (planned.source, planned.result));
-            let fits = made.window <= planned.window && planned.window <= made.window + 4 + source.div_ceil(resampled);
-            assert!(fits, "{source} {resampled} {len}: {} rows, {} counted", made.window, planned.window);
-        }
     }
 }

@@ -7,6 +7,10 @@ use std::path::Path;
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 
+/// The change of a file of which only the ctime differs, and which has no checksum to compare.
+pub(super) const NO_CHECKSUM: &str =
+    "its ctime differs: its content, permissions or links were changed, and it has no checksum to tell";
+
 /// The state of an open file, as far as its metadata tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileState {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::planned_file::{FileState, PlannedFile};
+use super::planned_file::{FileState, NO_CHECKSUM, PlannedFile};
 use super::scratch::{FrameDecoder, Scratch};
 use super::{Filled, Sink};
 use crate::base::file_id::FileId;
@@ -232,9 +232,7 @@ impl ShardVolume<'_> {
         match (state, &self.member.storage) {
             (FileState::Planned, _) | (FileState::CtimeDiffers, Storage::Blocks { table_crc: Some(_), .. }) => Ok(()),
             (FileState::CtimeDiffers, Storage::Plain | Storage::Blocks { table_crc: None, .. }) => {
-                Err(self.planned_file().changed(
-                    "its ctime differs: its content, permissions or links were changed, and it has no checksum to tell",
-                ))
+                Err(self.planned_file().changed(NO_CHECKSUM))
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ctwds_fs::dataset::{Columns, Config, Dataset, MissingLabel, MissingMeta, Selection};
+use ctwds_fs::dataset::{Columns, Config, Dataset, FileChoice, MissingLabel, MissingMeta, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::formats::npz::ArrayChoice;
 use ctwds_fs::formats::tar;
@@ -87,6 +87,7 @@ impl Example {
             meta_file: self.path("meta.csv"),
             labels_file: self.path("labels.csv"),
             array: ArrayChoice::default(),
+            files: FileChoice::default(),
             volumes: None,
             selection: Selection::default(),
             limit: None,

@@ -300,7 +300,7 @@ def test_npz_and_tables(tmp_path: Path) -> None:
     empty.folder.mkdir(parents=True)
     write_plain = write_dataset(tmp_path / "full", {"v.npz": {"data": hu}})
     said = message(lambda: CTReportDataset(empty.folder, write_plain.reports, write_plain.meta, write_plain.labels))
-    assert "no NPZ file" in said
+    assert "no NPZ or NPY file" in said
 
 
 def test_folder_depths(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ pub struct ArrayChoice {
     pub name: Option<String>,
     /// The channel to take of arrays that have several.
     pub channel: Option<Channel>,
+    /// The name of the array with the spacing, if it is not in the metadata table.
+    pub spacing: Option<String>,
 }
 
 /// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.
-fn named<'a>(path: &Path, listed: &'a [Listed], name: &str) -> Result<Option<&'a ZipMember>> {
+pub(super) fn named<'a>(path: &Path, listed: &'a [Listed], name: &str) -> Result<Option<&'a ZipMember>> {
     let mut found = listed.iter().filter(|listed| listed.name == name);
     match (found.next(), found.next()) {
         (Some(_), Some(_)) => Err(Error::malformed(path, twice(name))),
@@ -70,7 +72,7 @@ pub(super) fn volume(
 }
 
 /// The names of the arrays, for messages.
-fn names(listed: &[Listed]) -> String {
+pub(super) fn names(listed: &[Listed]) -> String {
     listed
         .iter()
         .filter(|listed| listed.is_npy)

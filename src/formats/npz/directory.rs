@@ -209,5 +209,5 @@ fn member(
             format!("the zip directory contradicts itself about the length of '{array}'"),
         ));
     }
-    Ok(ZipMember { name: array.into(), compression, offset: start, packed_len: end - start, len, crc })
+    Ok(ZipMember { name: array.into(), compression, offset: start, packed_len: end - start, len, crc: Some(crc) })
 }

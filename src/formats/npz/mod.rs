@@ -1,4 +1,5 @@
-//! NPZ files: the zip directory, the array's header, and the payload as a stream of checked bytes.
+//! NPZ and NPY files: the zip directory, the array's header, and the payload as a stream of checked bytes. An NPY file
+//! counts as an array that is stored at the beginning of the file, without a name and without a checksum.
 //!
 //! Knows nothing of samples, float16 or caches. Every length read from a file is checked before anything is
 //! allocated; what is not supported is an error that names it.
@@ -10,6 +11,7 @@ mod literal;
 pub(crate) mod npy;
 mod part;
 mod payload;
+mod spacing;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -23,6 +25,7 @@ pub use listing::{NamedArray, arrays};
 pub use npy::{ArrayHeader, Element};
 pub use part::{Channel, End, Part};
 pub use payload::Payload;
+pub use spacing::Spacing;
 
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
@@ -39,10 +42,10 @@ pub enum Compression {
     Deflated,
 }
 
-/// A zip member that holds an array: its place in the file, and the checksum of its bytes.
+/// A zip member that holds an array: its place in the file, and the checksum of its bytes; or a whole NPY file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZipMember {
-    /// The array's name: that of the member, without `.npy` if it ends so.
+    /// The array's name: that of the member, without `.npy` if it ends so; empty for an NPY file.
     pub name: String,
     /// The compression of the member's bytes.
     pub compression: Compression,
@@ -52,12 +55,19 @@ pub struct ZipMember {
     pub packed_len: u64,
     /// The number of unpacked bytes: NPY header and payload.
     pub len: u64,
-    /// The CRC-32 of the unpacked bytes, as the zip directory gives it.
-    pub crc: u32,
+    /// The CRC-32 of the unpacked bytes, as the zip directory gives it; `None` for an NPY file.
+    pub crc: Option<u32>,
 }
 
-/// The one array of an NPZ that becomes a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl ZipMember {
+    /// The array in messages: `array 'data'`, or `the array` of an NPY file.
+    pub fn shown(&self) -> String {
+        if self.crc.is_none() { "the array".into() } else { format!("array '{}'", self.name) }
+    }
+}
+
+/// The one array of a file that becomes a volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Array {
     /// The zip member that holds the array.
     pub member: ZipMember,
@@ -65,6 +75,8 @@ pub struct Array {
     pub header: ArrayHeader,
     /// The part of the array that is the volume; `None` if it is the whole array.
     pub part: Option<Part>,
+    /// The spacing that another array of the file gives; `None` if the user named none.
+    pub spacing: Option<Spacing>,
     /// The state of the file that member and header were read from.
     pub file_id: FileId,
 }
@@ -78,7 +90,8 @@ impl Array {
 
     /// The choice that finds this array in its file again.
     pub fn choice(&self) -> ArrayChoice {
-        ArrayChoice { name: Some(self.member.name.clone()), channel: self.part.map(|part| part.asked) }
+        let spacing = self.spacing.as_ref().map(|spacing| spacing.array.clone());
+        ArrayChoice { name: Some(self.member.name.clone()), channel: self.part.map(|part| part.asked), spacing }
     }
 
     /// The bytes of the array's payload before the first one of the volume, whose bytes follow each other from there
@@ -98,8 +111,9 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 /// The packed bytes that are read at a time where the first ones do not hold an array's whole header.
 const MORE_OF_A_HEADER: usize = 64 << 10;
 
-/// Opens an NPZ file and finds its volume: the array that `choice` names, or by default `data`, `volume`, `arr_0`, or
-/// the only array of numbers that has three dimensions. Reads headers only.
+/// Opens an NPZ or NPY file, by its suffix, and finds its volume: the array of an NPY file; of an NPZ file the one that
+/// `choice` names, or by default `data`, `volume`, `arr_0`, or the only array of numbers that has three dimensions. Reads
+/// headers only, and the spacing if `choice` asks for it.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
@@ -108,7 +122,7 @@ pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
     inspect_file(path, &file, choice)
 }
 
-/// Finds the volume of an open NPZ file as [`inspect`] does; messages call the file `path`.
+/// Finds the volume of an open NPZ or NPY file as [`inspect`] does; messages call the file `path`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
@@ -119,33 +133,46 @@ pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Ar
     }
     let file_id = FileId::of(&metadata);
     let windows = WindowedFile::new(file, file_id.size);
-    let listed = directory::members(path, &windows)?;
-    let (member, mut header) = choose::volume(path, &windows, &listed, choice)?;
+    let is_npy = path.extension().is_some_and(|suffix| suffix == "npy");
+    let listed = if is_npy { Vec::new() } else { directory::members(path, &windows)? };
+    let (member, mut header) = if is_npy {
+        let member = whole_file(file_id.size);
+        let header = read_header(path, &windows, &member).map_err(|unread| unread.of(path, &member))?;
+        (member, header)
+    } else {
+        choose::volume(path, &windows, &listed, choice)?
+    };
     check_shape(path, &member, &header)?;
     let shape = &header.shape;
     let (axes, part) = part::of_shape(shape, header.fortran_order, choice.channel)
-        .map_err(|reason| Error::malformed(path, format!("array '{}' has shape {shape:?}: {reason}", member.name)))?;
+        .map_err(|reason| Error::malformed(path, format!("{} has shape {shape:?}: {reason}", member.shown())))?;
     header.shape = axes;
-    Ok(Array { member, header, part, file_id })
+    let spacing = choice.spacing.as_deref().map(|name| spacing::read(path, &windows, &listed, name)).transpose()?;
+    Ok(Array { member, header, part, spacing, file_id })
+}
+
+/// The array of an NPY file of `len` bytes.
+fn whole_file(len: u64) -> ZipMember {
+    ZipMember { name: String::new(), compression: Compression::Stored, offset: 0, packed_len: len, len, crc: None }
 }
 
 fn check_shape(path: &Path, member: &ZipMember, header: &ArrayHeader) -> Result<()> {
     let shape = &header.shape;
     if shape.contains(&0) {
-        return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is empty", member.name)));
+        return Err(Error::malformed(path, format!("{} has shape {shape:?}, which is empty", member.shown())));
     }
     let expected = header.payload_len().and_then(|len| len.checked_add(header.header_len));
     if expected != Some(member.len) {
         let reason = format!(
-            "array '{}' of shape {shape:?} and dtype {} does not fit the {} bytes that the file has for it",
-            member.name,
+            "{} of shape {shape:?} and dtype {} does not fit the {} bytes that the file has for it",
+            member.shown(),
             header.descr(),
             member.len
         );
         return Err(Error::malformed(path, reason));
     }
     if shape.iter().try_fold(1, |product: u64, n| product.checked_mul(*n)).is_none_or(|voxels| voxels > MAX_VOXELS) {
-        return Err(Error::malformed(path, format!("array '{}' has shape {shape:?}, which is no volume", member.name)));
+        return Err(Error::malformed(path, format!("{} has shape {shape:?}, which is no volume", member.shown())));
     }
     if member.compression == Compression::Deflated && member.len / MAX_DEFLATE_RATIO > member.packed_len {
         let reason = format!(
@@ -170,7 +197,7 @@ impl Unread {
     fn of(self, path: &Path, member: &ZipMember) -> Error {
         match self {
             Self::File(error) => error,
-            Self::Header(error) => Error::malformed(path, format!("array '{}': {error}", member.name)),
+            Self::Header(error) => Error::malformed(path, format!("{}: {error}", member.shown())),
         }
     }
 }

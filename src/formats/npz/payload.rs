@@ -128,12 +128,15 @@ impl<'a> Payload<'a> {
                 }
             }
         }
-        self.crc.update(out);
+        if self.array.member.crc.is_some() {
+            self.crc.update(out);
+        }
         self.produced += out.len() as u64;
         Ok(())
     }
 
-    /// Reads and drops the next `len` bytes of the volume, a piece of `buffer`'s length at a time; they count for the checksum.
+    /// Reads and drops the next `len` bytes of the volume, a piece of `buffer`'s length at a time; they count for the
+    /// checksum.
     ///
     /// # Errors
     /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends too early.
@@ -154,7 +157,8 @@ impl<'a> Payload<'a> {
         })
     }
 
-    /// Checks that the volume was read, that the data ends behind the array, and that its CRC is the one in the zip directory.
+    /// Checks that the volume was read, that the data ends behind the array, and that its CRC is the one in the zip
+    /// directory.
     ///
     /// # Errors
     /// [`Error::Malformed`] if one of them is wrong, [`Error::Io`] if reading failed.
@@ -168,13 +172,13 @@ impl<'a> Payload<'a> {
             return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
         }
         let found = self.crc.finalize();
-        if found != self.array.member.crc {
-            let reason = format!(
-                "CRC-32 is {found:08x}, the zip directory says {:08x}: the file is damaged",
-                self.array.member.crc
-            );
-            return Err(Error::malformed(self.path, reason));
+        match self.array.member.crc {
+            Some(planned) if planned != found => {
+                let reason =
+                    format!("CRC-32 is {found:08x}, the zip directory says {planned:08x}: the file is damaged");
+                Err(Error::malformed(self.path, reason))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -152,8 +152,11 @@ impl OpenShard<'_> {
             });
         }
         let volume = volume.ok_or_else(|| other(format!("{key}: it has no volume")))?;
-        let npz_crc = u32::from_str_radix(&listed.source_crc32, 16)
-            .map_err(|_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32)))?;
+        let no_crc = |_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32));
+        let npz_crc = match &*listed.source_crc32 {
+            "" => None, // an NPY file
+            crc => Some(u32::from_str_radix(crc, 16).map_err(no_crc)?),
+        };
         let finished = FinishedMembers {
             volume,
             kind: self.manifest.volume_kind,

@@ -313,7 +313,7 @@ fn sample_entry(plan: &Plan, sample: &Sample) -> SampleEntry {
         study_id: sample.study_id.clone(),
         source: sample.path.to_string_lossy().into_owned(),
         source_size,
-        source_crc32: format!("{crc:08x}"),
+        source_crc32: crc.map_or_else(String::new, |crc| format!("{crc:08x}")),
         dialect: plan.values.as_ref().and_then(|_| dialect_name(sample.dialect())),
     }
 }
