@@ -6,7 +6,10 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::values::{Found, ValueGroup, groups};
-use crate::volume::{Kind, KindOptions, Values, check_values};
+use crate::volume::{Kind, KindOptions, Recipe, Values, check_values};
+
+/// The HU between the lowest and the highest value below which 8 bits hold no CT: a window of soft tissue has 400.
+const LEAST_SPAN: f64 = 300.0;
 
 /// Something that the values show and that the user should know.
 pub(super) struct ValueProblem {
@@ -60,9 +63,31 @@ pub(super) fn problem(plan: &Plan, asked: &KindOptions) -> Option<ValueProblem> 
         };
         return Some(ValueProblem { message, is_fatal: !is_stored });
     }
-    let who = who(groups.iter().map(|group| &group.not_normalized), looked_at).filter(|_| asked.dialect.is_none())?;
+    let who = who(groups.iter().map(|group| &group.not_normalized), looked_at).filter(|_| asked.dialect.is_none());
     let what = "hold values beyond ±1.5, which are not HU / 1000; --dialect hu or native says what they are";
-    Some(ValueProblem { message: format!("{who} {what}"), is_fatal: !is_stored })
+    who.map(|who| ValueProblem { message: format!("{who} {what}"), is_fatal: !is_stored }).or_else(|| grey_values(plan))
+}
+
+/// The warning about volumes of 8 bits that are taken for HU: these are mostly grey values of a window.
+fn grey_values(plan: &Plan) -> Option<ValueProblem> {
+    let slope_of = |recipe: &Recipe| match recipe {
+        Recipe::Stored => None,
+        Recipe::Rescaled { slope, .. } => Some(*slope),
+        Recipe::Preprocessed(steps) => Some(steps.slope),
+    };
+    let mut grey = plan.dataset.samples.iter().filter(|sample| {
+        let study = sample.study().filter(|study| study.array.header.element.size() == 1);
+        let slope = study.and_then(|study| slope_of(&study.recipe));
+        slope.is_some_and(|slope| slope.abs() * 255.0 < LEAST_SPAN)
+    });
+    let first = grey.next()?;
+    let message = format!(
+        "{} volumes have 8 bits a voxel ({}), which span less than {LEAST_SPAN} HU: they may be grey values of a \
+         window; --rescale SLOPE,INTERCEPT makes HU of these",
+        grey.count() + 1,
+        shown(&first.study_id)
+    );
+    Some(ValueProblem { message, is_fatal: false })
 }
 
 /// The message about a group that holds both.

@@ -11,7 +11,7 @@ use crate::base::parallel::try_map;
 use crate::dataset::ids::study_id;
 use crate::dataset::tables::{self, Table, Wanted};
 use crate::error::{Error, Result, shown};
-use crate::formats::npz::{self, Array, NamedArray};
+use crate::formats::npz::{self, Array, ArrayChoice, NamedArray};
 use crate::volume::{Dialect, Geometry, Span, Values, check_values, span};
 
 /// The volumes that are looked at.
@@ -51,11 +51,15 @@ pub(super) fn key(volumes: &Volumes) -> Result<Guess> {
     };
     let of = format!("{} of {} NPZ files that were looked at", listed.len(), files.len());
     let in_all = |name: &str| listed.iter().all(|arrays| arrays.iter().any(|array| array.name == name));
-    let may_be = |array: &&NamedArray| array.header.shape.len() == AXES && in_all(&array.name);
+    let may_be = |array: &&NamedArray| {
+        let shape = &array.header.shape;
+        let single = shape.iter().filter(|length| **length == 1).count(); // these are taken away down to three
+        (AXES..=AXES + single).contains(&shape.len()) && in_all(&array.name)
+    };
     let candidates: Vec<&NamedArray> = first.iter().filter(may_be).collect();
     let shapes = candidates.iter().map(|array| described(array)).collect::<Vec<_>>().join(", ");
     let files_and_shapes = format!("in {of}: {shapes}");
-    let by_default = npz::inspect(&files[0], &npz::ArrayChoice::default()).ok().map(|array| array.member.name);
+    let by_default = npz::inspect(&files[0], &ArrayChoice::default()).ok().map(|array| array.member.name);
     Ok(match &candidates[..] {
         [] => {
             let found: Vec<String> = first.iter().map(described).collect();
@@ -103,7 +107,7 @@ fn image<'a>(candidates: &[&'a NamedArray]) -> Option<(&'a NamedArray, &'static 
 /// [`Error::Io`] if a volume cannot be read.
 pub(super) fn values(volumes: &Volumes, tables: &[Profile], roles: &Roles, array: Option<&str>) -> Result<Vec<Guess>> {
     let files = some(volumes);
-    let choice = npz::ArrayChoice { name: array.map(str::to_owned), ..npz::ArrayChoice::default() };
+    let choice = ArrayChoice { name: array.map(str::to_owned), ..ArrayChoice::default() };
     let found = try_map(&files, LOOKED_AT, |file| match npz::inspect(file, &choice) {
         Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
         Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),

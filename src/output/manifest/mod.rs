@@ -139,11 +139,11 @@ pub struct SampleEntry {
     pub key: String,
     /// Study of the sample.
     pub study_id: String,
-    /// Path of the NPZ, relative to the data folder.
+    /// Path of the NPZ or NPY, relative to the data folder.
     pub source: String,
-    /// Size of the NPZ in bytes.
+    /// Size of the file in bytes.
     pub source_size: u64,
-    /// CRC-32 of the array in the NPZ, in hexadecimal.
+    /// CRC-32 of the array in the NPZ, in hexadecimal; empty for an NPY, which has none.
     pub source_crc32: String,
     /// Dialect of the array in the NPZ, or "unknown"; where it is native, the field is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
