@@ -111,7 +111,8 @@ pub fn look(folder: &Path) -> Result<Guesses> {
 fn read_tables(paths: &[PathBuf], studies: &Studies, notes: &mut Vec<String>) -> Result<Vec<Profile>> {
     let read = try_map(paths, THREADS, |path| match profile::read(path, studies) {
         Ok(table) => Ok(Ok(table)),
-        Err(Error::Table { path, reason }) => Ok(Err(format!("{}: {reason}", path.display()))),
+        // What cannot be read beside a data set is not part of it, until the user mends it.
+        Err(error @ (Error::Table { .. } | Error::Io { .. })) => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     })?;
     let mut tables = Vec::new();
