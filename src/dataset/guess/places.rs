@@ -110,7 +110,7 @@ fn list(folder: &Path) -> Result<Listing> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let (path, name) = (entry.path(), entry.file_name());
-        let is_volume = name.as_bytes().ends_with(b".npz");
+        let is_volume = [".npz", ".npy"].iter().any(|suffix| name.as_bytes().ends_with(suffix.as_bytes()));
         if name.as_bytes().starts_with(b".") {
             continue;
         }
