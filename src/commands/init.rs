@@ -20,15 +20,23 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     refuse_existing(&output)?;
     let guesses = guess::look(&args.folder)?;
     let text = render(&guesses, &output)?;
-    print(&text, "print what was found")?;
+    let show = || print(&text, "print what was found");
     let open = guesses.keys.iter().filter(|guess| matches!(guess.decision, Decision::Open(_))).count();
-    if open > 0 {
-        say(format_args!("Not decided: {open}. Such keys stand there as comments to fill in."));
-    }
-    if !args.yes {
+    let say_open = || {
+        if open > 0 {
+            say(format_args!("Not decided: {open}. Such keys stand there as comments to fill in."));
+        }
+    };
+    if args.yes {
+        write(&output, &text)?;
+        show()?;
+        say_open();
+    } else {
+        show()?;
+        say_open();
         ask(&output)?;
+        write(&output, &text)?;
     }
-    write(&output, &text)?;
     say(format_args!("{} is written.", shown(&output)));
     let is_found = args.output.is_none();
     let file = if is_found { String::new() } else { format!(" --dataset {}", shown(&output)) };

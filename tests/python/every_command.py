@@ -56,6 +56,10 @@ def is_complete(place: Place, code: int) -> bool:
 
 
 COMMANDS = {
+    "init": Command(
+        lambda p: ["init", p.data.folder, "--yes", "--output", p.out / "ctwds.toml"],
+        made=lambda p, _: "data_folder = " in (p.out / "ctwds.toml").read_text(),
+    ),
     "plan": Command(lambda p: ["plan", *p.data.flags()]),
     "plan --json": Command(lambda p: ["plan", "--json", "--rescan", *p.data.flags()]),
     "materialize": Command(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import COMMAND_DEADLINE, Program
+from harness import COMMAND_DEADLINE, NOBODY, Program
 from make_dataset import Dataset
 from npzfiles import write_npz
 from small_datasets import set_meta, write_csv, write_dataset
@@ -288,6 +288,21 @@ def test_hostile_names(program: Program, data: Dataset, tmp_path: Path) -> None:
     assert keys["labels_file"] == f"data/{evil}.csv" and "strict" not in keys
     assert "\x1b" not in done.stdout + done.stderr
     assert json.loads(program.run("plan", "--json", cwd=tmp_path).stdout)["label_names"][1] == "b"
+
+
+def test_what_cannot_be_read_is_named(program: Program, data: Dataset, open_folder: Path) -> None:
+    """A folder of somebody else, such as `lost+found`, and a table: the rest is found all the same."""
+    base = open_folder / "data"
+    data.folder.parent.rename(base)
+    (base / "lost").mkdir(mode=0o000)
+    (base / "secret.csv").write_text("a,b\n1,2\n")
+    (base / "secret.csv").chmod(0o000)
+    options: dict[str, Any] = {} if os.geteuid() else {"user": NOBODY, "group": NOBODY}
+    open_folder.chmod(0o777)
+    text = program.run("init", base, "--yes", cwd=open_folder, **options).stdout.replace("\n# ", " ")
+    (base / "lost").chmod(0o700)
+    assert "lost: cannot list the folder" in text and "secret.csv: cannot read the table" in text
+    assert 'data_folder = "data/volumes"' in text
 
 
 def test_no_volume_and_no_table(program: Program, tmp_path: Path) -> None:

@@ -1,92 +1,211 @@
-//! Which array of the NPZ files is the volume, and what its values are.
+//! Which array of the files is the volume, in which order its axes are, and where its spacing stands.
 
 use std::path::PathBuf;
 
 use super::names;
-use super::profile::Profile;
-use super::roles::Roles;
 use super::volumes::Volumes;
 use super::{Guess, Value};
 use crate::base::parallel::try_map;
-use crate::dataset::ids::study_id;
-use crate::dataset::tables::{self, Table, Wanted};
 use crate::error::{Error, Result, shown};
 use crate::formats::npz::{self, Array, ArrayChoice, NamedArray};
-use crate::volume::{Dialect, Geometry, Span, Values, check_values, span};
+use crate::volume::{Dialect, Span, span};
 
 /// The volumes that are looked at.
 const LOOKED_AT: usize = 8;
 /// The axes of a volume.
 const AXES: usize = 3;
+/// The largest relative difference of two spacings that count as equal: that of the same number in float32.
+const EQUAL: f64 = 1e-6;
 
-/// The volumes that are looked at, spread over all.
-fn some(volumes: &Volumes) -> Vec<PathBuf> {
-    let count = volumes.files.len().min(LOOKED_AT);
-    (0..count).map(|n| volumes.files[n * volumes.files.len() / count].clone()).collect()
+/// A volume that was looked at.
+pub(super) struct Seen {
+    /// The file.
+    pub(super) file: PathBuf,
+    /// The array in it.
+    pub(super) array: Array,
+    /// The range of its first values.
+    pub(super) span: Span,
 }
 
-/// The arrays of the files that are looked at; files that cannot be read are left out.
-fn listed(files: &[PathBuf]) -> Result<Vec<Vec<NamedArray>>> {
-    let arrays = try_map(files, LOOKED_AT, |file| match npz::arrays(file) {
-        Ok(arrays) => Ok(Some(arrays)),
-        Err(Error::Malformed { .. }) => Ok(None),
-        // A link that leads nowhere is a volume that is left out, as in a scan.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    })?;
-    Ok(arrays.into_iter().flatten().collect())
+/// The arrays of some of the volumes, spread over all.
+pub(super) struct Looked {
+    files: Vec<PathBuf>,
+    /// The arrays of each file that can be read.
+    listed: Vec<Vec<NamedArray>>,
 }
 
-/// The key of the array.
-///
-/// # Errors
-/// [`Error::Io`] if a volume cannot be read.
-pub(super) fn key(volumes: &Volumes) -> Result<Guess> {
-    let files = some(volumes);
-    let listed = listed(&files)?;
-    let example = Value::Text("data".into());
-    let Some(first) = listed.first() else {
-        let reason = format!("none of {} NPZ files that were looked at can be read", files.len());
-        return Ok(Guess::open("array", example, reason));
-    };
-    let of = format!("{} of {} NPZ files that were looked at", listed.len(), files.len());
-    let in_all = |name: &str| listed.iter().all(|arrays| arrays.iter().any(|array| array.name == name));
-    let may_be = |array: &&NamedArray| {
-        let shape = &array.header.shape;
-        let single = shape.iter().filter(|length| **length == 1).count(); // these are taken away down to three
-        (AXES..=AXES + single).contains(&shape.len()) && in_all(&array.name)
-    };
-    let candidates: Vec<&NamedArray> = first.iter().filter(may_be).collect();
-    let shapes = candidates.iter().map(|array| described(array)).collect::<Vec<_>>().join(", ");
-    let files_and_shapes = format!("in {of}: {shapes}");
-    let by_default = npz::inspect(&files[0], &ArrayChoice::default()).ok().map(|array| array.member.name);
-    Ok(match &candidates[..] {
-        [] => {
-            let found: Vec<String> = first.iter().map(described).collect();
-            let reason =
-                format!("no array of three axes has one name in all of {of}; the first has {}", found.join(", "));
-            Guess::open("array", example, reason)
+impl Looked {
+    /// Looks into some of the volumes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a volume cannot be read.
+    pub(super) fn at(volumes: &Volumes) -> Result<Self> {
+        let count = volumes.files.len().min(LOOKED_AT);
+        let files: Vec<PathBuf> = (0..count).map(|n| volumes.files[n * volumes.files.len() / count].clone()).collect();
+        let listed = try_map(&files, LOOKED_AT, |file| match npz::arrays(file) {
+            Ok(arrays) => Ok(Some(arrays)),
+            Err(Error::Malformed { .. }) => Ok(None),
+            // A link that leads nowhere is a volume that is left out, as in a scan.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        Ok(Self { files, listed: listed.into_iter().flatten().collect() })
+    }
+
+    fn count(&self) -> String {
+        format!("{} of {} files that were looked at", self.listed.len(), self.files.len())
+    }
+
+    /// Whether an array of this name is in every file besides NPY files, whose array has no name.
+    fn has_in_all(&self, name: &str) -> bool {
+        let is_npy = |arrays: &[NamedArray]| arrays.iter().any(|array| array.name.is_empty());
+        self.listed.iter().all(|arrays| is_npy(arrays) || arrays.iter().any(|array| array.name == name))
+    }
+
+    /// The arrays of the first file that may be volumes.
+    fn candidates(&self) -> Vec<&NamedArray> {
+        let may_be = |array: &&NamedArray| array.header.shape.len() >= AXES && self.has_in_all(&array.name);
+        // An NPY file says nothing of the names in the others.
+        let named = self.listed.iter().find(|arrays| arrays.iter().any(|array| !array.name.is_empty()));
+        named.or(self.listed.first()).into_iter().flatten().filter(may_be).collect()
+    }
+
+    /// The key of the array, and the choice that it makes; no choice where the user must decide.
+    pub(super) fn array(&self) -> (Guess, Option<ArrayChoice>) {
+        let (of, candidates) = (self.count(), self.candidates());
+        let shapes = format!("in {of}: {}", list(&candidates));
+        let default = self.files.iter().find_map(|file| npz::inspect(file, &ArrayChoice::default()).ok());
+        let is_default = |array: &&&NamedArray| default.as_ref().is_some_and(|found| found.member.name == array.name);
+        if let Some(array) = candidates.iter().find(is_default) {
+            let name = if array.name.is_empty() { "that of an NPY file".into() } else { quoted(&array.name) };
+            let guess = Guess::unneeded("array", format!("{name} is taken without this key, {shapes}"));
+            return (guess, Some(ArrayChoice::default()));
         }
-        _ if by_default.as_ref().is_some_and(|name| candidates.iter().any(|array| array.name == *name)) => {
-            let name = by_default.unwrap_or_default();
-            Guess::unneeded("array", format!("'{}' is taken without this key, {files_and_shapes}", shown(&name)))
-        }
-        candidates => match image(candidates) {
+        let example = Value::Text(candidates.first().map_or_else(|| "data".into(), |array| array.name.clone()));
+        match image(&candidates) {
             Some((array, why)) => {
-                Guess::found("array", Value::Text(array.name.clone()), format!("{why}, {files_and_shapes}"))
+                let choice = ArrayChoice { name: Some(array.name.clone()), ..ArrayChoice::default() };
+                let name = Value::Text(array.name.clone());
+                (Guess::found("array", name, format!("{why}, {shapes}")), Some(choice))
             }
-            None => Guess::open(
-                "array",
-                Value::Text(candidates[0].name.clone()),
-                format!("several may be it, {files_and_shapes}"),
+            None if candidates.is_empty() => {
+                let found =
+                    self.listed.first().map_or_else(String::new, |first| list(&first.iter().collect::<Vec<_>>()));
+                let reason = format!("no array of three axes has one name in all of {of}; the first has: {found}");
+                (Guess::open("array", example, reason), None)
+            }
+            None => (Guess::open("array", example, format!("several may be it, {shapes}")), None),
+        }
+    }
+
+    /// The key of the channel, where the arrays have more than three axes that are longer than 1.
+    pub(super) fn channel(&self, choice: &ArrayChoice) -> Option<Guess> {
+        let candidates = self.candidates();
+        let is_it = |array: &&&NamedArray| choice.name.as_ref().is_none_or(|name| *name == array.name);
+        let array = candidates.iter().find(is_it)?;
+        let longer = array.header.shape.iter().filter(|n| **n > 1).count();
+        let reason = format!("{} has {longer} axes longer than 1: say which channel is the volume", described(array));
+        (longer > AXES).then(|| Guess::open("channel", Value::Text("first:0".into()), reason))
+    }
+
+    /// The volumes that can be read with this choice, with the range of their first values.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a volume cannot be read.
+    pub(super) fn values(&self, choice: &ArrayChoice) -> Result<Vec<Seen>> {
+        let found = try_map(&self.files, LOOKED_AT, |file| match npz::inspect(file, choice) {
+            Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
+            Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The key of the array with the spacing, if the files have such: three numbers, by a well-known name.
+    pub(super) fn spacing(&self, choice: &ArrayChoice, are_slices_first: Option<bool>) -> Option<Guess> {
+        let is_spacing = |array: &&NamedArray| {
+            names::is_one(&array.name, names::SPACING) && array.header.shape.iter().product::<u64>() == AXES as u64
+        };
+        let array = self.listed.iter().flatten().find(is_spacing).filter(|array| self.has_in_all(&array.name))?;
+        let choice = ArrayChoice { spacing: Some(array.name.clone()), ..choice.clone() };
+        let all: Vec<[f64; 3]> = self
+            .files
+            .iter()
+            .filter_map(|file| npz::inspect(file, &choice).ok()?.spacing.map(|spacing| spacing.mm))
+            .collect();
+        let equal = |a: f64, b: f64| (a - b).abs() <= EQUAL * a;
+        let of = format!("array '{}' of three numbers, in {}", shown(&array.name), self.count());
+        // What two equal numbers and a third one show of the order: the slices' is the third.
+        let slices_last = all.iter().any(|mm| equal(mm[0], mm[1]) && !equal(mm[1], mm[2]));
+        let slices_first = all.iter().any(|mm| equal(mm[1], mm[2]) && !equal(mm[0], mm[1]));
+        let value = |order: &str| Value::Text(format!("{}{order}", array.name));
+        Some(match (slices_first, slices_last, are_slices_first) {
+            (false, false, _) if !all.is_empty() => {
+                Guess::found("spacing_array", value(""), format!("{of}, which are equal in each"))
+            }
+            (true, false, Some(true)) | (false, true, Some(false)) => Guess::found(
+                "spacing_array",
+                value(""),
+                format!("{of}; the one that differs belongs to the slices' axis"),
             ),
-        },
-    })
+            (false, true, Some(true)) => {
+                let reason = format!("{of}; the last differs, and so is the slices', as SimpleITK's GetSpacing has it");
+                Guess::found("spacing_array", value(":WHD"), reason)
+            }
+            _ => {
+                let reason =
+                    format!("{of}; they do not show which belongs to which axis: \":WHD\" is SimpleITK's order");
+                Guess::open("spacing_array", value(":WHD"), reason)
+            }
+        })
+    }
+}
+
+/// The key of the order of the axes: two equal axes are those of the slices. `None` where the array's name and type
+/// say it.
+pub(super) fn axes(seen: &[Seen]) -> Option<Guess> {
+    let slices_first = |seen: &Seen| match seen.array.shape() {
+        [depth, height, width] if height == width && depth != height => Some(true),
+        [height, width, depth] if height == width && depth != height => Some(false),
+        _ => None,
+    };
+    let shown: Vec<bool> = seen.iter().filter_map(slices_first).collect();
+    let first = shown.iter().filter(|first| **first).count();
+    let is_known = seen.iter().all(|seen| Dialect::of(&seen.array).is_some());
+    let value = || Value::Text("DHW".into());
+    match (first, shown.len() - first) {
+        _ if seen.iter().all(|seen| Dialect::of(&seen.array) == Some(Dialect::Normalized)) => None,
+        (0, 0) if is_known => None,
+        (0, 0) => {
+            let reason = "the shapes do not show which axis the slices are along: \"HWD\" (the default), \"DHW\", …";
+            Some(Guess::open("axes", value(), reason))
+        }
+        (0, _) => Some(Guess::unneeded(
+            "axes",
+            "the first two axes are equal, so that slices are along the last: HWD, the default",
+        )),
+        (_, 0) => {
+            Some(Guess::found("axes", value(), "the last two axes are equal, so that slices are along the first"))
+        }
+        _ => Some(Guess::open(
+            "axes",
+            value(),
+            "slices are along the first axis in some files, and along the last in others",
+        )),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("'{}'", shown(name))
 }
 
 fn described(array: &NamedArray) -> String {
     let shape: Vec<String> = array.header.shape.iter().map(u64::to_string).collect();
-    format!("'{}' {} ({})", shown(&array.name), array.header.descr(), shape.join(", "))
+    format!("{} {} ({})", quoted(&array.name), array.header.descr(), shape.join(", "))
+}
+
+fn list(arrays: &[&NamedArray]) -> String {
+    arrays.iter().map(|array| described(array)).collect::<Vec<_>>().join(", ")
 }
 
 /// The image among arrays of three axes, and why: by its name, or as the others are masks by theirs.
@@ -99,92 +218,4 @@ fn image<'a>(candidates: &[&'a NamedArray]) -> Option<(&'a NamedArray, &'static 
         (_, [image]) => Some((image, "the others are masks by their names")),
         _ => None,
     }
-}
-
-/// The keys that say what the values of the volumes are.
-///
-/// # Errors
-/// [`Error::Io`] if a volume cannot be read.
-pub(super) fn values(volumes: &Volumes, tables: &[Profile], roles: &Roles, array: Option<&str>) -> Result<Vec<Guess>> {
-    let files = some(volumes);
-    let choice = ArrayChoice { name: array.map(str::to_owned), ..ArrayChoice::default() };
-    let found = try_map(&files, LOOKED_AT, |file| match npz::inspect(file, &choice) {
-        Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
-        Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),
-        Err(error) => Err(error),
-    })?;
-    let seen: Vec<Seen> = found.into_iter().flatten().collect();
-    let Some(range) = seen.iter().map(|seen| seen.span).reduce(Span::and) else { return Ok(Vec::new()) };
-    let mut keys = vec![];
-    keys.extend(dialect(&seen, range));
-    keys.extend(rescale(&seen, tables, roles)?);
-    Ok(keys)
-}
-
-/// A volume that was looked at.
-struct Seen {
-    file: PathBuf,
-    array: Array,
-    span: Span,
-}
-
-/// The key of the dialect, where the array's name and type stand for none.
-fn dialect(seen: &[Seen], range: Span) -> Option<Guess> {
-    if seen.iter().all(|seen| Dialect::of(&seen.array).is_some()) {
-        return None;
-    }
-    let Span { low, high, is_whole } = range;
-    let values = format!("the first values of {} volumes are {low} to {high}", seen.len());
-    let native = Value::Text("native".into());
-    Some(match range {
-        _ if low <= -850.0 && high > 100.0 || is_whole && low >= 0.0 && high > 1000.0 => {
-            Guess::found("dialect", native, format!("{values}: HU or a scanner's values, at the scanner's spacing"))
-        }
-        _ if !is_whole && low >= -1.5 && high <= 1.5 => {
-            let reason =
-                format!("{values}: HU / 1000 with axes depth, height, width (\"normalized\"), or something else");
-            Guess::open("dialect", Value::Text("normalized".into()), reason)
-        }
-        _ => Guess::open("dialect", native, format!("{values}: no HU by their range; say what the arrays hold")),
-    })
-}
-
-/// The key of the source of slope and intercept, as the values fit the metadata table.
-fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Result<Option<Guess>> {
-    let [Some(slope), Some(intercept), ..] = roles.meta_columns else { return Ok(None) };
-    let Some(table) = roles.meta.as_ref().map(|chosen| &tables[chosen.table]) else { return Ok(None) };
-    let names = [slope, intercept].map(|at| table.columns[at].name.clone());
-    let Ok(table) = tables::load(&table.path, &[table.id().name.clone()], &Wanted::Named(&names)) else {
-        return Ok(None); // loading it says why, when the data set is planned
-    };
-    let shown = try_map(seen, LOOKED_AT, |seen| match geometry(&table, seen) {
-        Some(geometry) => check_values(&seen.file, &seen.array, Dialect::of(&seen.array), geometry),
-        None => Ok(Values::Unclear),
-    })?;
-    let count = |values: Values| shown.iter().filter(|shown| **shown == values).count();
-    let (hu, stored, all) = (count(Values::AlreadyHu), count(Values::Stored), shown.len());
-    Ok(match (hu, stored) {
-        (0, 0) => None,
-        (0, _) => Some(Guess::unneeded(
-            "rescale",
-            format!("slope and intercept of the table make HU of the values of {stored} of {all} volumes"),
-        )),
-        (_, 0) => Some(Guess::found(
-            "rescale",
-            Value::Text("none".into()),
-            format!("{hu} of {all} volumes hold HU already, which slope and intercept of the table would shift"),
-        )),
-        _ => Some(Guess::open(
-            "rescale",
-            Value::Text("none".into()),
-            format!("{hu} volumes hold HU already and {stored} stored values: one table is wrong for some of them"),
-        )),
-    })
-}
-
-/// The slope and the intercept of a volume.
-fn geometry(table: &Table, seen: &Seen) -> Option<Geometry<'static>> {
-    let fields = table.find(study_id(&seen.file)?).ok()??;
-    let number = |at: usize| fields.get(at).trim().parse::<f64>().ok();
-    Some(Geometry { slope: number(0)?, intercept: number(1)?, xy_spacing: "1", z_spacing: 1.0 })
 }

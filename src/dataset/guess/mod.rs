@@ -9,12 +9,14 @@ mod names;
 mod places;
 mod profile;
 mod roles;
+mod values;
 mod volumes;
 
 use std::path::{Path, PathBuf};
 
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
+use arrays::Looked;
 use profile::{Profile, Studies};
 use roles::Roles;
 
@@ -90,20 +92,32 @@ pub fn look(folder: &Path) -> Result<Guesses> {
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let places = places::find(&root, THREADS)?;
     let mut notes = places.notes;
-    let volumes = volumes::choose(&root, &places.volumes, &mut notes)?;
+    let volumes = volumes::choose(&root, places.volumes, &mut notes)?;
     let studies = Studies::new(volumes.ids());
     let tables = read_tables(&places.tables, &studies, &mut notes)?;
     let roles = Roles::of(&tables);
-    let mut keys = volumes.keys.clone();
-    let array = arrays::key(&volumes)?;
-    let values = match &array.decision {
-        Decision::Found(Value::Text(name)) => arrays::values(&volumes, &tables, &roles, Some(name))?,
-        Decision::Unneeded => arrays::values(&volumes, &tables, &roles, None)?,
-        _ => Vec::new(),
-    };
+    let looked = Looked::at(&volumes)?;
+    let (array, choice) = looked.array();
+    let mut keys = volumes.keys;
     keys.push(array);
+    let seen = choice.as_ref().map(|choice| looked.values(choice)).transpose()?.unwrap_or_default();
+    if let Some(choice) = &choice {
+        let axes = arrays::axes(&seen);
+        let are_slices_first = axes.as_ref().and_then(|axes| match axes.decision {
+            Decision::Found(_) => Some(true),
+            Decision::Unneeded => Some(false),
+            Decision::Open(_) => None,
+        });
+        keys.extend(looked.channel(choice));
+        keys.extend(axes);
+        // A table's spacing is known to be right where it has one; the file's is read in its place.
+        if roles.meta_columns[2..].iter().any(Option::is_none) {
+            keys.extend(looked.spacing(choice, are_slices_first));
+        }
+    }
     keys.extend(keys::of_tables(&tables, &roles, &studies, &mut notes));
-    keys.extend(values);
+    keys.extend(values::dialect(&seen));
+    keys.extend(values::rescale(&seen, &tables, &roles)?);
     Ok(Guesses { keys, notes })
 }
 
@@ -111,7 +125,8 @@ pub fn look(folder: &Path) -> Result<Guesses> {
 fn read_tables(paths: &[PathBuf], studies: &Studies, notes: &mut Vec<String>) -> Result<Vec<Profile>> {
     let read = try_map(paths, THREADS, |path| match profile::read(path, studies) {
         Ok(table) => Ok(Ok(table)),
-        Err(Error::Table { path, reason }) => Ok(Err(format!("{}: {reason}", path.display()))),
+        // What cannot be read beside a data set is not part of it, until the user mends it.
+        Err(error @ (Error::Table { .. } | Error::Io { .. })) => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     })?;
     let mut tables = Vec::new();

@@ -40,6 +40,8 @@ pub(super) const NO_CLASS: &[&str] = &[
     "fewshot",
     "zdiffsallequal",
 ];
+/// Arrays with the spacing of the volume.
+pub(super) const SPACING: &[&str] = &["spacing", "spacings", "voxelspacing", "pixelspacing", "voxelsize"];
 /// Arrays that are images.
 pub(super) const IMAGE: &[&str] =
     &["data", "volume", "ct", "image", "images", "img", "imgs", "vol", "scan", "hu", "pixels", "x"];

@@ -45,15 +45,26 @@ struct Listing {
 /// folders. Names that begin with a dot do not count.
 ///
 /// # Errors
-/// [`Error::Io`] if a folder below `root` cannot be listed, or `root` is none.
+/// [`Error::Io`] if `root` cannot be listed. Folders below it that cannot are named in the notes.
 pub(super) fn find(root: &Path, threads: usize) -> Result<Places> {
     let mut places = Places::default();
     let mut folders = vec![root.to_owned()];
     let mut seen = HashSet::new();
     for _ in 0..DEPTHS {
-        let listings = try_map(&folders, threads, |folder| list(folder))?;
+        let listings = try_map(&folders, threads, |folder| match list(folder) {
+            // As `lost+found` of a disk, which its owner alone may read.
+            Err(error @ Error::Io { .. }) if folder != root => Ok(Err(format!("{error}"))),
+            listing => listing.map(Ok),
+        })?;
         folders.clear();
         for listing in listings {
+            let listing = match listing {
+                Ok(listing) => listing,
+                Err(note) => {
+                    places.notes.push(note);
+                    continue;
+                }
+            };
             places.volumes.extend(listing.volumes);
             places.tables.extend(listing.tables);
             folders.extend(listing.folders.into_iter().filter(|(_, id)| seen.insert(*id)).map(|(path, _)| path));
@@ -99,7 +110,7 @@ fn list(folder: &Path) -> Result<Listing> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let (path, name) = (entry.path(), entry.file_name());
-        let is_volume = name.as_bytes().ends_with(b".npz");
+        let is_volume = [".npz", ".npy"].iter().any(|suffix| name.as_bytes().ends_with(suffix.as_bytes()));
         if name.as_bytes().starts_with(b".") {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The data folder: the folder that holds the volumes.
+//! The data folder: the folder that holds the volumes, and which of the files in it are volumes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,21 @@ use super::names;
 use super::{Guess, Value};
 use crate::dataset::ids::study_id;
 use crate::error::{Error, Result};
+use crate::formats::npz;
 
-/// The levels of folders that a scan reads.
-const LEVELS: usize = 3;
+/// The axes of a volume.
+const AXES: usize = 3;
+/// The levels of folders that a scan looks at first.
+const FIRST_LEVELS: usize = 3;
+/// The levels of folders that a scan looks at where the first ones have no volume.
+const LEVELS: usize = 8;
 
 /// The volumes of the data set.
 #[derive(Debug)]
 pub(super) struct Volumes {
     /// The volumes that a scan of the data folder takes, by their paths.
     pub(super) files: Vec<PathBuf>,
-    /// The keys of the data folder.
+    /// The keys of the data folder and of the files in it.
     pub(super) keys: Vec<Guess>,
 }
 
@@ -27,69 +32,112 @@ impl Volumes {
     }
 }
 
-/// Chooses the data folder among the folders that hold volumes.
+/// Chooses the data folder among the folders that hold volumes, and the format of the volumes.
 ///
 /// # Errors
 /// [`Error::Refused`] if there is no volume.
-pub(super) fn choose(root: &Path, volumes: &[PathBuf], notes: &mut Vec<String>) -> Result<Volumes> {
-    let Some(folder) = common_folder(volumes) else {
+pub(super) fn choose(root: &Path, files: Vec<PathBuf>, notes: &mut Vec<String>) -> Result<Volumes> {
+    let (files, source) = of_one_format(files);
+    let Some(folder) = common_folder(&files) else {
         return Err(Error::Refused(format!(
-            "{}: there is no NPZ file in it or below it; name the folder that holds the volumes",
+            "{}: there is no NPZ file and no NPY file in it or below it; name the folder that holds the volumes",
             root.display()
         )));
     };
-    let twice = repeated(volumes);
-    if twice == 0 {
-        return Ok(of_folder(folder, volumes, notes, ""));
+    let mut volumes = match repeated(&files) {
+        0 => of_folder(folder, files, notes, ""),
+        twice => of_parts(folder, files, twice, notes),
+    };
+    volumes.keys.extend(source);
+    Ok(volumes)
+}
+
+/// The files of the format in which the volumes are, and the key that says so. A file of another format that has the
+/// name of a volume would be a second volume of the study.
+fn of_one_format(files: Vec<PathBuf>) -> (Vec<PathBuf>, Option<Guess>) {
+    let is_npz = |file: &PathBuf| file.extension().is_some_and(|suffix| suffix == "npz");
+    let (npz, npy): (Vec<PathBuf>, Vec<PathBuf>) = files.iter().cloned().partition(is_npz);
+    let (Some(first_npz), Some(first_npy)) = (npz.first(), npy.first()) else { return (files, None) };
+    let is_volume =
+        |file: &Path| npz::arrays(file).is_ok_and(|arrays| arrays.iter().any(|array| array.header.shape.len() >= AXES));
+    let found = |format: &str, other: &str| {
+        let reason = format!("the {other} files have no array of three axes");
+        Some(Guess::found("source", Value::Text(format.into()), reason))
+    };
+    match (is_volume(first_npz), is_volume(first_npy)) {
+        (true, false) => (npz, found("npz", "NPY")),
+        (false, true) => (npy, found("npy", "NPZ")),
+        _ if repeated(&files) > repeated(&npz).max(repeated(&npy)) => {
+            let reason = "there are NPZ and NPY files of one name, and a study has one volume: \"npz\" or \"npy\"";
+            (npz, Some(Guess::open("source", Value::Text("npz".into()), reason)))
+        }
+        _ => (files, None),
     }
-    // The folders in the data folder, each with its volumes: images beside masks, say.
+}
+
+/// The volumes where several have one name: those of one folder in the data folder, if the others hold masks.
+fn of_parts(folder: PathBuf, files: Vec<PathBuf>, twice: usize, notes: &mut Vec<String>) -> Volumes {
     let mut parts: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
-    for volume in volumes {
-        let below = volume.strip_prefix(&folder).unwrap_or(volume);
+    for file in &files {
+        let below = file.strip_prefix(&folder).unwrap_or(file);
         let first = below.components().next().map_or_else(|| folder.clone(), |first| folder.join(first));
         match parts.last_mut() {
-            Some((part, files)) if *part == first => files.push(volume.clone()),
-            _ => parts.push((first, vec![volume.clone()])),
+            Some((part, files)) if *part == first => files.push(file.clone()),
+            _ => parts.push((first, vec![file.clone()])),
         }
     }
     let is_mask =
         |part: &Path| part.file_name().is_some_and(|name| names::is_one(&name.to_string_lossy(), names::MASK));
     let (masks, images): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(part, _)| is_mask(part));
-    if let ([(image, files)], false) = (&images[..], masks.is_empty()) {
-        for (mask, files) in &masks {
-            notes.push(format!("{}: {} NPZ files that by the folder's name are masks", mask.display(), files.len()));
+    match <[_; 1]>::try_from(images) {
+        Ok([(image, files)]) if !masks.is_empty() => {
+            for (mask, files) in &masks {
+                let (mask, count) = (mask.display(), files.len());
+                notes.push(format!("{mask}: {count} {} that by the folder's name are masks", formats(files)));
+            }
+            let folder = common_folder(&files).unwrap_or(image);
+            of_folder(folder, files, notes, "; the folders beside it hold masks, by their names")
         }
-        let folder = common_folder(files).unwrap_or_else(|| image.clone());
-        return Ok(of_folder(folder, files, notes, "; the folders beside it hold masks, by their names"));
+        _ => {
+            let reason = format!(
+                "{twice} names of files are there more than once below this folder, and a study has one volume: name \
+                 the folder with the images"
+            );
+            Volumes { files, keys: vec![Guess::open("data_folder", Value::Path(folder), reason)] }
+        }
     }
-    let reason = format!(
-        "{twice} names of NPZ files are there more than once below this folder, and a study has one volume: name the \
-         folder with the images"
-    );
-    let keys = vec![Guess::open("data_folder", Value::Path(folder.clone()), reason)];
-    Ok(Volumes { files: volumes.to_vec(), keys })
 }
 
-/// The volumes of a data folder: those of the level that has the most.
-fn of_folder(folder: PathBuf, volumes: &[PathBuf], notes: &mut Vec<String>, why: &str) -> Volumes {
+/// The volumes of a data folder: those of the level that has the most, as a scan chooses it.
+fn of_folder(folder: PathBuf, files: Vec<PathBuf>, notes: &mut Vec<String>, why: &str) -> Volumes {
     let level = |file: &PathBuf| file.strip_prefix(&folder).unwrap_or(file).components().count();
-    let at = |wanted: usize| volumes.iter().filter(|file| level(file) == wanted).count();
-    let chosen = (1..=LEVELS).max_by_key(|level| at(*level)).unwrap_or(1); // the last of equals, as a scan does it
-    let files: Vec<PathBuf> = volumes.iter().filter(|file| level(file) == chosen).cloned().collect();
-    let (count, others) = (files.len(), volumes.len() - files.len());
-    if count == 0 {
-        let reason =
-            format!("{others} NPZ files lie more than {LEVELS} levels below this folder: name a folder nearer to them");
-        let keys = vec![Guess::open("data_folder", Value::Path(folder.clone()), reason)];
-        return Volumes { files: volumes.to_vec(), keys };
+    let mut counts = [0; LEVELS + 1];
+    files.iter().map(level).filter(|level| *level <= LEVELS).for_each(|level| counts[level] += 1);
+    let most = |levels: std::ops::RangeInclusive<usize>| {
+        levels.filter(|level| counts[*level] > 0).max_by_key(|level| counts[*level]) // the last of equals
+    };
+    let Some(chosen) = most(1..=FIRST_LEVELS).or_else(|| most(FIRST_LEVELS + 1..=LEVELS)) else {
+        let reason = format!("the files lie more than {LEVELS} levels below this folder: name a folder nearer to them");
+        return Volumes { files, keys: vec![Guess::open("data_folder", Value::Path(folder), reason)] };
+    };
+    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|file| level(file) == chosen);
+    if !others.is_empty() {
+        let (folder, count, formats) = (folder.display(), others.len(), formats(&others));
+        notes.push(format!("{folder}: {count} {formats} lie at another depth than most and are ignored"));
     }
-    if others > 0 {
-        notes.push(format!("{}: {others} NPZ files lie at another depth than most and are ignored", folder.display()));
+    let (count, formats, depth) = (files.len(), formats(&files), "*/".repeat(chosen - 1));
+    let reason = format!("{count} {formats} ({depth}*) lie in this folder{why}");
+    Volumes { files, keys: vec![Guess::found("data_folder", Value::Path(folder), reason)] }
+}
+
+/// The formats of files, in words.
+fn formats(files: &[PathBuf]) -> &'static str {
+    let has = |wanted: &str| files.iter().any(|file| file.extension().is_some_and(|suffix| suffix == wanted));
+    match (has("npz"), has("npy")) {
+        (true, true) => "NPZ and NPY files",
+        (false, _) => "NPY files",
+        (true, false) => "NPZ files",
     }
-    let depth = "*/".repeat(chosen - 1);
-    let reason = format!("{count} NPZ files ({depth}*.npz) lie in this folder{why}");
-    let keys = vec![Guess::found("data_folder", Value::Path(folder.clone()), reason)];
-    Volumes { files, keys }
 }
 
 /// The deepest folder that holds all of the files.
