@@ -38,7 +38,7 @@ impl FromStr for SplitBy {
         };
         for (at, (name, share)) in shares.iter().enumerate() {
             check_name(name)?;
-            if !(*share > 0.0) {
+            if share.is_nan() || *share <= 0.0 {
                 return Err(format!("the share of '{name}' must be above 0"));
             }
             if shares[..at].iter().any(|(earlier, _)| earlier == name) {

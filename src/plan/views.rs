@@ -192,7 +192,7 @@ mod tests {
     fn a_view_of_a_whole_data_set_is_small_and_quick() {
         let sizes = |n: u64| [110_592_000, 300 + n % 50, 1000 + n % 700, 72];
         let all: Vec<MeasuredSample> =
-            (0..47_149).map(|n| MeasuredSample { sizes: sizes(n), digest: [0; 32] }).collect();
+            (0..47_149).map(|n| MeasuredSample { sizes: sizes(n).into(), digest: [0; 32] }).collect();
         let begun = Instant::now();
         let epochs: Vec<Epoch> = (0..10).map(|epoch| Epoch::new(1, epoch, &all, 100)).collect();
         // 0.03 s where nothing else runs, without optimisation.
