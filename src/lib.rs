@@ -61,7 +61,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
-//! | [`formats`] | others' formats: NPZ and NPY, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`formats`] | others' formats: NPZ, NPY, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
@@ -101,25 +101,24 @@
 //!
 //! # Invariants
 //!
-//! - **dataset**: which files are taken depends on their paths alone. The order is that of the relative paths' bytes, the
-//!   same on every machine; study ids are unique. Only
-//!   malformed content, or a link that leads nowhere, leaves a sample out: an I/O error is fatal, because a plan must
-//!   not depend on the weather. A sample that is left out leaves its slot empty, so no other key or shard changes
-//!   because of it.
+//! - **dataset**: which files are taken depends on their paths alone. The order is that of the relative paths' bytes,
+//!   the same on every machine; study ids are unique. Only malformed content, or a link that leads nowhere, leaves a
+//!   sample out: an I/O error is fatal, because a plan must not depend on the weather. A sample that is left out leaves
+//!   its slot empty, so no other key or shard changes because of it.
 //! - **guess**: nothing is guessed silently: what is found has its reason, what is not sure is left to the user. No
 //!   plan depends on a guess but through the file that the user has seen.
 //! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
-//!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC: its
-//!   length is checked when planning, and its state at every chunk; nothing else tells that its values are others.
+//!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC:
+//!   its length is checked when planning, and its state at every chunk; nothing else tells that its values are others.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
 //!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
-//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ files) and headers, the channel, the table
-//!   values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ files) and headers, the channel, the
+//!   table values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is
@@ -152,8 +151,8 @@
 //!   file that a user has changed stays.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
-//! - **reclaim**: an NPZ or NPY is removed only when a durable shard of the recorded SHA-256 was found to hold, to the byte,
-//!   what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt,
+//! - **reclaim**: an NPZ or NPY is removed only when a durable shard of the recorded SHA-256 was found to hold, to the
+//!   byte, what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt,
 //!   is a link, or is in memory alone.
 //! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is
 //!   to be made (table values, texts, the recipe of each volume) it takes from the plan; a fault in reading a table is

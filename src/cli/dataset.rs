@@ -135,8 +135,8 @@ pub struct DatasetArgs {
     /// DHW]
     #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
     pub axes: Option<Axes>,
-    /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another: spacing:WHD
-    /// (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
+    /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
+    /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
     pub spacing_array: Option<SpacingArray>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy

@@ -40,7 +40,7 @@ pub(super) enum MetaValues {
 }
 
 impl Meta {
-    /// The same values with another spacing of height, width and depth in mm, if there is one; spelled as Python does.
+    /// Metadata with another spacing of height, width and depth in mm, if there is one, spelled as Python does.
     pub(super) fn with_spacing(self, spacing: Option<[f64; 3]>) -> Self {
         match spacing {
             Some([height, width, depth]) => {

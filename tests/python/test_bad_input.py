@@ -197,6 +197,7 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
     "text_array": (of_array(np.full((2, 2, 2), "abc")), "<U3"),
     "two_dimensions": (of_array(SOUND[0]), "[3, 4]"),
     "four_dimensions": (of_array(np.stack([SOUND] * 2)), "--channel N"),
+    "five_dimensions": (of_array(np.stack([[SOUND] * 2] * 2)), "5 of its axes"),
     "zero_dimensions": (of_array(np.array(1, np.float32)), "[]"),
     "no_voxel": (of_array(SOUND[:, :0]), "[2, 0, 4]"),
     "shape_too_large": (of_header("(2, 3, 5)"), "[2, 3, 5]"),

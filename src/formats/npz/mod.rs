@@ -112,8 +112,8 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 const MORE_OF_A_HEADER: usize = 64 << 10;
 
 /// Opens an NPZ or NPY file, by its suffix, and finds its volume: the array of an NPY file; of an NPZ file the one that
-/// `choice` names, or by default `data`, `volume`, `arr_0`, or the only array of numbers that has three dimensions. Reads
-/// headers only, and the spacing if `choice` asks for it.
+/// `choice` names, or by default `data`, `volume`, `arr_0`, or the only array of numbers that has three dimensions.
+/// Reads headers only, and the spacing if `choice` asks for it.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
