@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ctreport_webdataset import LoaderError
-from harness import Program
+from harness import Program, shards
 from loading import from_npz
 from make_dataset import Dataset
 from npzfiles import write_npz
@@ -192,3 +193,18 @@ def test_several_arrays_are_listed_with_their_shapes(program: Program, tmp_path:
     with pytest.raises(LoaderError, match="several") as caught:
         from_npz(dataset, dialect="native")[0]
     assert "imgs (5, 6, 7)" in str(caught.value) and "gts (5, 6, 7)" in str(caught.value)
+
+
+@pytest.mark.parametrize("packing", ["stored", "deflated"])
+def test_parts_of_a_mounted_shard(program: Program, tmp_path: Path, packing: str) -> None:
+    """Small reads from the end to the beginning, most of them made without a whole volume, are those of the file."""
+    arrays, _ = channels(False, 1)
+    dataset = write(tmp_path / "data", arrays, packing == "deflated")
+    right = shards(program.materialize(dataset, tmp_path / "made", "--channel", "1"))[0].read_bytes()
+    with program.mounted(dataset, "--channel", "1", "--page-cache", "off", "--read-ahead", 0) as point:
+        file = os.open(shards(point)[0], os.O_RDONLY)
+        try:
+            for at in range(len(right) // 512 * 512, -1, -512):
+                assert os.pread(file, 100, at + 7) == right[at + 7 : at + 107], at
+        finally:
+            os.close(file)
