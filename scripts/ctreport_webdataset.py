@@ -1793,8 +1793,8 @@ class ArrayChoice:
                     f"first:{number} says where they are"
                 )
             count = axes.pop(-1 if named == "last" else 0)
-            if number >= count:
-                raise ValueError(f"its shape is {tuple(shape)}: it has {count} channels, not number {number}")
+            if number >= count or count > 1024:
+                raise ValueError(f"its shape is {tuple(shape)}: no channel {number} (at most 1024 are read) of {count}")
             return tuple(axes), (named == "last", number)
         if len(axes) != 3:
             hint = "; channel N takes one of the first axis, last:N of the last" if len(axes) == 4 else ""

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// The most channels of an array: more are no channels, and a turn of them would not fit the memory for reading.
+const MOST_CHANNELS: u64 = 1024;
+
 /// An end of an array's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
@@ -121,6 +124,9 @@ fn one_channel(mut axes: Vec<u64>, is_fortran: bool, asked: Channel) -> Result<(
         let index = asked.index;
         return Err(format!("it has {count} channels, and --channel asks for number {index}; they count from 0"));
     }
+    if count > MOST_CHANNELS {
+        return Err(format!("its axis of channels has length {count}, and at most {MOST_CHANNELS} channels are read"));
+    }
     let is_interleaved = (axis == End::First) == is_fortran;
     Ok((axes, Some(Part { asked, axis, count, is_interleaved })))
 }
@@ -156,6 +162,7 @@ mod tests {
             (&[5, 6, 7, 2][..], "1", "--channel last:1"),
             (&[2, 5, 6, 7], "2", "2 channels"),
             (&[1, 5, 6, 7], "1", "one channel"),
+            (&[1025, 5, 6, 7], "first:1", "at most 1024"),
         ] {
             assert!(take(shape, false, text).unwrap_err().contains(says), "{shape:?} {text}");
         }
