@@ -61,7 +61,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
-//! | [`formats`] | others' formats: NPZ, NPY, deflate, tar, Python's JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`formats`] | others' formats: NPZ, NPY, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
@@ -152,8 +152,8 @@
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
 //! - **reclaim**: an NPZ or NPY is removed only when a durable shard of the recorded SHA-256 was found to hold, to the
-//!   byte, what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in doubt,
-//!   is a link, or is in memory alone.
+//!   byte, what the plan makes of it, as long as both are the files that were compared; nothing of a shard that is in
+//!   doubt, is a link, or is in memory alone.
 //! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is
 //!   to be made (table values, texts, the recipe of each volume) it takes from the plan; a fault in reading a table is
 //!   seen by tests against pandas and Python's `csv` alone. What could not be looked at is said, and never counts as
