@@ -125,7 +125,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         let path = path.as_deref().map(absolute).transpose()?;
         add_list(&mut fields, path.as_deref().map(|path| path.as_os_str().as_bytes()).as_slice());
     }
-    fields.add(format!("{array:?} {files:?}").as_bytes());
+    fields.add(format!("{array:?} {files:?} {columns:?} {}", format.digest_text()).as_bytes());
     let volumes = volumes.as_ref().map(|volumes| volumes.iter().map(|path| path.as_os_str().as_bytes()));
     fields.add(&[u8::from(volumes.is_some())]);
     add_list(&mut fields, &volumes.into_iter().flatten().collect::<Vec<_>>());
@@ -133,8 +133,6 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, condition.as_deref().map(str::as_bytes).as_slice());
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
-    fields.add(format!("{columns:?}").as_bytes());
-    fields.add(format.digest_text().as_bytes());
     let dialect = dialect.map_or(u8::MAX, |dialect| dialect as u8);
     fields.add(&[axes, spacing_axes].map(|axes| axes.map_or(u8::MAX, |axes| axes as u8)));
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, dialect, *resample as u8]);
