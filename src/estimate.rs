@@ -267,8 +267,8 @@ struct Population {
 }
 
 impl Population {
-    /// Scales the figures of the sampled volumes up to all volumes: `plain` and `packed` are their bytes before and after
-    /// compression, `seconds` the CPU time of making and of compressing all of them.
+    /// Scales the figures of the sampled volumes up to all volumes: `plain` and `packed` are their bytes before and
+    /// after compression, `seconds` the CPU time of making and of compressing all of them.
     fn packed(
         &self,
         codec: Option<Codec>,

@@ -48,8 +48,9 @@ pub(super) fn encode(codec: Codec, tasks: &Mutex<Receiver<CompressTask>>) {
     }
 }
 
-/// Compresses one shard, whose voxels have `width` bytes. `read` returns the plain bytes at an offset, of a length in bytes, or `None` to give up;
-/// `write` takes bytes of the compressed shard, and returns false to give up. False if one of them gave up.
+/// Compresses one shard, whose voxels have `width` bytes. `read` returns the plain bytes at an offset, of a length in
+/// bytes, or `None` to give up; `write` takes bytes of the compressed shard, and returns false to give up. False if one
+/// of them gave up.
 ///
 /// # Errors
 /// There is no memory, or a thread that compresses has died.

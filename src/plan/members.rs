@@ -118,8 +118,8 @@ impl Profile {
         }
     }
 
-    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels of a format: an NPY header, or
-    /// none.
+    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels of a format: an NPY header,
+    /// or none.
     pub fn volume_prefix(self, format: VoxelFormat, shape: [u64; 3]) -> Vec<u8> {
         match self {
             Self::Ctclip => Vec::new(),

@@ -7,8 +7,8 @@
 //! and no digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
-//! `packed`, `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`, `compare`), and
-//! `report` is above all of them.
+//! `packed`, `npy_header`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
+//! `compare`), and `report` is above all of them.
 
 mod compare;
 mod dtype;
@@ -117,7 +117,8 @@ fn by_study(plan: &Plan) -> HashMap<&str, &dataset::Sample> {
     plan.dataset.samples.iter().map(|sample| (&*sample.study_id, sample)).collect()
 }
 
-/// Refuses a plan of another kind of volume, or of another dtype, than the shards hold: every voxel would differ, and nothing be learnt.
+/// Refuses a plan of another kind of volume, or of another dtype, than the shards hold: every voxel would differ, and
+/// nothing be learnt.
 fn refuse_other_volumes(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
     let name = match plan.kind() {
         Kind::Stored => "stored",

@@ -1,5 +1,5 @@
-//! Compressed members of volumes: the zstd seekable format with shuffled blocks, in which the lowest bytes of all values
-//! stand first, the highest last. The code follows the format's
+//! Compressed members of volumes: the zstd seekable format with shuffled blocks, in which the lowest bytes of all
+//! values stand first, the highest last. The code follows the format's
 //! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
 //! nothing with the code that compresses but the `zstd` crate.
 
@@ -53,7 +53,8 @@ pub(super) fn is_at_end(json: &[u8]) -> bool {
     added_to_json(json) > 0
 }
 
-/// Unpacks a member whose values have `width` bytes: passes each block to `each`, in order, and returns the bytes of the plain member.
+/// Unpacks a member whose values have `width` bytes: passes each block to `each`, in order, and returns the bytes of
+/// the plain member.
 ///
 /// # Errors
 /// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.

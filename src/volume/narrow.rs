@@ -14,6 +14,7 @@ pub(super) struct LinearF32 {
 
 impl LinearF32 {
     /// The mapped value, rounded as by NumPy: twice, never fused.
+    #[inline] // else loops of other modules call it for each value, ten times as slow
     pub(super) fn apply(self, x: f32) -> f32 {
         x * self.slope + self.intercept
     }

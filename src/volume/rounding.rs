@@ -10,6 +10,7 @@ use super::narrow::LinearF32;
 const MAGIC: f32 = 12_582_912.0;
 
 /// The whole number nearest to `x`, if its magnitude is below 2²²; else one that int16 cannot hold.
+#[inline]
 fn whole(x: f32) -> i32 {
     (x + MAGIC).to_bits().cast_signed().wrapping_sub(MAGIC.to_bits().cast_signed())
 }
@@ -31,6 +32,7 @@ impl WindowF32 {
     }
 
     /// The voxel of a value before rounding; NaN of NaN.
+    #[inline]
     pub(super) fn apply(self, x: f32) -> f32 {
         (x.clamp(self.low, self.high) - self.low) / self.width * 255.0
     }

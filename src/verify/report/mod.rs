@@ -156,7 +156,8 @@ impl Precision {
 }
 
 impl SourceCheck {
-    /// Sums up the comparisons of a folder of `samples` samples with voxels of a dtype. The `named` samples with the largest errors are named.
+    /// Sums up the comparisons of a folder of `samples` samples with voxels of a dtype. The `named` samples with the
+    /// largest errors are named.
     pub(super) fn new<'a>(
         samples: usize,
         dtype: &'static str,
