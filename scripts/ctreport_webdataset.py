@@ -654,8 +654,8 @@ class ShardReader:
     would have to decode first. Where a header cannot be read, it goes on at the next sample that the index beside the
     shard knows."""
 
-    def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise") -> None:
-        self.path, self._pool, self._on_error = path, pool, on_error
+    def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise", has_labels: bool | None = None) -> None:
+        self.path, self._pool, self._on_error, self._has_labels = path, pool, on_error, has_labels
 
     def __iter__(self) -> Iterator[RawSample]:
         try:
@@ -785,9 +785,12 @@ class ShardReader:
                 elif member.suffix in OTHERS:
                     field, decode = OTHERS[member.suffix]
                     parts[field] = decode(member.payload)
-            missing = [part for part in ("voxels", "meta", "text", "labels") if part not in parts]
+            missing = [part for part in ("voxels", "meta", "text") if part not in parts]
+            if "labels" not in parts and self._has_labels:
+                missing += ["labels"]
             if missing:
                 raise ValueError(f"no {' and no '.join(missing)} among its members {[m.suffix for m in members]}")
+            parts.setdefault("labels", np.zeros(0, np.float32))
             decode_voxels, payload = parts.pop("voxels")
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
         except (LoaderError, ValueError, KeyError, TypeError) as error:
@@ -800,11 +803,12 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard, how many samples it has, and what their values are, if a manifest says so."""
+    """A shard, how many samples it has, what their values are, and whether they have labels, if a manifest says so."""
 
     path: str
     samples: int | None
     recorded: Recorded | None = None
+    has_labels: bool | None = None  # None: no manifest says it
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -844,20 +848,22 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
     return paths
 
 
-def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None]:
-    """How many samples the shards of a folder have, by name, and what their values are, as `manifest.json` says;
-    nothing where there is no such file."""
+def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | None]:
+    """How many samples the shards of a folder have, by name, what their values are, and whether they have labels, as
+    `manifest.json` says; nothing where there is no such file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
             manifest = json.load(file)
         if "shards" in manifest:
-            return {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}, Recorded.of(manifest)
+            has_labels = any(member.startswith("labels") for member in manifest.get("members") or ["labels"])
+            counts_of = {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
+            return counts_of, Recorded.of(manifest), has_labels
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
-        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None
+        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True
     except FileNotFoundError:
-        return {}, None
+        return {}, None, None
     except (ValueError, KeyError, TypeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 
@@ -868,8 +874,8 @@ def with_manifests(paths: Iterable[str]) -> list[Shard]:
     manifests = {folder: read_manifest(folder) for folder in {folder for folder, _ in parts}}
     shards = []
     for folder, name in parts:
-        counts, recorded = manifests[folder]
-        shards.append(Shard(os.path.join(folder, name), counts.get(name), recorded if name in counts else None))
+        counts, *known = manifests[folder]
+        shards.append(Shard(os.path.join(folder, name), counts.get(name), *(known if name in counts else ())))
     return shards
 
 
@@ -1482,7 +1488,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             found = False
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
-                for raw in ShardReader(shard.path, pool, self.on_error):
+                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels):
                     found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:
@@ -1568,16 +1574,24 @@ def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[
 
 
 @dataclass(frozen=True)
-class Table:
-    """Columns of a CSV file; the rows by VolumeName, each with its line."""
+class Row:
+    """A row of a table: its file, its line in it, and its fields."""
 
     path: AnyPath
-    columns: list[str]
-    rows: dict[str, tuple[int, list[str]]]
-    bare: dict[str, list[tuple[int, list[str]]]]  # by ids without folders and suffixes
+    line: int
+    fields: list[str]
 
-    def find(self, study: str) -> tuple[int, list[str]] | None:
-        """Line and fields of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one CSV file or several; the rows by VolumeName."""
+
+    columns: list[str]
+    rows: dict[str, Row]
+    bare: dict[str, list[Row]]  # by ids without folders and suffixes
+
+    def find(self, study: str) -> Row | None:
+        """The row of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
         suffix."""
         if row := self.rows.get(f"{study}.nii.gz") or self.rows.get(study):
             return row
@@ -1586,9 +1600,12 @@ class Table:
                 self.bare.setdefault(bare_id(name), []).append(row)
         rows = self.bare.get(bare_id(study), [])
         if len(rows) > 1:
-            lines = " and ".join(str(line) for line, _ in sorted(rows))
+            first = rows[0].path
+            lines = " and ".join(
+                str(row.line) + ("" if row.path == first else f" of {os.fspath(row.path)}") for row in rows
+            )
             raise LoaderError(
-                f"{os.fspath(self.path)}: lines {lines}: VolumeName is '{bare_id(study)}' on each, but for folder and "
+                f"{os.fspath(first)}: lines {lines}: VolumeName is '{bare_id(study)}' on each, but for folder and "
                 "suffix; remove one"
             )
         return rows[0] if rows else None
@@ -1663,9 +1680,19 @@ def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def read_table(path: AnyPath, columns: Sequence[str] = ()) -> Table:
-    """Some columns of a table; if none are named, all that have a name but VolumeName."""
+def read_table(paths: Sequence[AnyPath], columns: Sequence[str] = ()) -> Table:
+    """Some columns of a table; if none are named, all that have a name but VolumeName. The rows of several files are
+    appended; the columns are those of the first one."""
+    table = Table([], {}, {})
+    for path in paths:
+        append_file(table, path, columns)
+    return table
+
+
+def append_file(table: Table, path: AnyPath, columns: Sequence[str]) -> None:
+    """Read a file of a table, and add its rows."""
     (_, header), *rows = table_rows(path) or [(1, [""])]
+    columns = table.columns or columns
     for name in ("VolumeName", *columns):
         if name not in header:
             raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
@@ -1677,24 +1704,29 @@ def read_table(path: AnyPath, columns: Sequence[str] = ()) -> Table:
                 warnings.warn(
                     f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
                     "writes: it is left out, and is no class",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
     if not kept:
         raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides VolumeName")
-    table = Table(path, [header[at] for at in kept], {}, {})
+    table.columns[:] = [header[at] for at in kept]
+    before = set(table.rows)
     for line, row in rows:
         if len(row) != len(header):
             raise LoaderError(
                 f"{os.fspath(path)}: line {line}: {len(row)} fields, the header has {len(header)}; is a quote missing?"
             )
-        values = [row[at] for at in kept]
-        first, earlier = table.rows.setdefault(row[key], (line, values))
-        if earlier != values:
+        found = Row(path, line, [row[at] for at in kept])
+        first = table.rows.setdefault(row[key], found)
+        if row[key] in before:
             raise LoaderError(
-                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first} with other values; "
-                "remove one"
+                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first.line} of "
+                f"{os.fspath(first.path)} already; remove one of the two"
             )
-    return table
+        if first.fields != found.fields:
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first.line} with other "
+                "values; remove one"
+            )
 
 
 def absent(name: str, header: Sequence[str]) -> str:
@@ -1708,51 +1740,70 @@ def axes_option(axes: str | None) -> str | None:
     return axes if axes is None else str(choice("axes", axes.upper(), AXES))
 
 
+Tables = AnyPath | Sequence[AnyPath] | None
+
+
+def files_of(table: Tables) -> list[AnyPath]:
+    """The files of a table: one, several, or none."""
+    if table is None:
+        return []
+    return [table] if isinstance(table, (str, os.PathLike)) else list(table)
+
+
 def read_tables(
-    reports: AnyPath, meta: AnyPath, labels: AnyPath, of_meta: Sequence[str] = META_COLUMNS
-) -> tuple[Table, Table, Table]:
-    """The three tables; if one does not fit, the message says which of the files does."""
-    given = {"reports_file": (reports, REPORT_COLUMNS), "meta_file": (meta, of_meta), "labels": (labels, ())}
+    reports: Tables, meta: Tables, labels: Tables, of_meta: Sequence[str] = META_COLUMNS
+) -> tuple[Table | None, Table | None, Table | None]:
+    """The tables that there are; if one does not fit, the message says which of the files does."""
+    given = {
+        "reports_file": (files_of(reports), REPORT_COLUMNS),
+        "meta_file": (files_of(meta), of_meta),
+        "labels": (files_of(labels), ()),
+    }
 
     def fits(role: str, path: AnyPath) -> bool:
         header = next(iter(table_rows(path)), (1, []))[1]
         others = any(set(names) <= set(header) for _, names in given.values() if names)
         return "VolumeName" in header and (set(given[role][1]) <= set(header) if given[role][1] else not others)
 
-    def read(role: str) -> Table:
-        path, columns = given[role]
+    def read(role: str) -> Table | None:
+        paths, columns = given[role]
+        if not paths:
+            return None
         try:
-            table = read_table(path, columns)
-            if not columns and not fits(role, path):
-                raise LoaderError(f"{os.fspath(path)}: it has the columns of another table, which are no classes")
+            table = read_table(paths, columns)
+            if not columns and not fits(role, paths[0]):
+                raise LoaderError(f"{os.fspath(paths[0])}: it has the columns of another table, which are no classes")
             return table
         except LoaderError as error:
-            for other, (file, _) in given.items():
-                if other != role and not fits(role, path) and fits(role, file):
-                    raise LoaderError(
-                        f"{error}; the file was given as {role}: {os.fspath(file)}, given as {other}, fits; "
-                        "are they swapped?"
-                    ) from error
+            for other, (files, _) in given.items():
+                for file in files:
+                    if other != role and not all(fits(role, path) for path in paths) and fits(role, file):
+                        raise LoaderError(
+                            f"{error}; the file was given as {role}: {os.fspath(file)}, given as {other}, fits; "
+                            "are they swapped?"
+                        ) from error
             raise
 
     return read("reports_file"), read("meta_file"), read("labels")
 
 
-def label_row(table: Table, line: int, fields: Sequence[str]) -> NDArray[Any]:
+def label_row(table: Table, row: Row) -> NDArray[Any]:
     """The labels of a row."""
     values: list[float] = []
-    for column, field in zip(table.columns, fields, strict=True):
+    for column, field in zip(table.columns, row.fields, strict=True):
         value = SWITCHES.get(field.strip().lower(), decimal(field))
         if value is None or not math.isfinite(in_float32(value)):
             what = "not a number" if value is None else "beyond float32, as which labels are stored"
-            raise LoaderError(f"{os.fspath(table.path)}: line {line}, column '{column}': the label {field!r} is {what}")
+            raise LoaderError(
+                f"{os.fspath(row.path)}: line {row.line}, column '{column}': the label {field!r} is {what}"
+            )
         values.append(value)
     return np.array(values, np.float32)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A volume that all three tables know."""
+    """A volume that all tables know."""
 
     path: str
     meta: dict[str, Any]
@@ -1983,7 +2034,9 @@ def read_array(
 
 
 class CTReportDataset(_Epochs):
-    """The samples of NPZ files and three tables (reports, metadata, labels), in the order of the files' paths.
+    """The samples of NPZ files and of tables of reports, metadata and labels, in the order of the files' paths. A table
+    is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels have no class
+    without theirs, and without metadata arrays must hold HU at their spacing already.
     A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
     length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
     `source` ("npz", "npy") and `pattern` (one or several, relative to the folder) choose the files. `axes` is the order
@@ -1995,9 +2048,9 @@ class CTReportDataset(_Epochs):
     def __init__(
         self,
         data_folder: AnyPath,
-        reports_file: AnyPath,
-        meta_file: AnyPath,
-        labels: AnyPath,
+        reports_file: Tables = None,
+        meta_file: Tables = None,
+        labels: Tables = None,
         mode: str = "train",
         use_embedding: bool = False,
         *,
@@ -2028,53 +2081,65 @@ class CTReportDataset(_Epochs):
         columns = META_COLUMNS if spacing_array is None else META_COLUMNS[:2]
         reports, metas, rows = read_tables(reports_file, meta_file, labels, columns)
         patterns = [pattern] if isinstance(pattern, str) else pattern
+        tables = [table for table in (rows, metas, reports) if table]
         self.studies: list[Study] = []
         unusable: list[str] = []
-        of_line: dict[int, str] = {}  # of the labels
+        of_row: dict[tuple[AnyPath, int], str] = {}  # of the first table
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
             study, path = Path(name).stem, os.path.join(data_folder, name)
-            report, known, label = reports.find(study), metas.find(study), rows.find(study)
-            if not (report and known and label):
+            found = [table.find(study) for table in tables]
+            if None in found:
                 continue
-            if (earlier := of_line.setdefault(label[0], name)) != name:
+            if found and found[0] and (earlier := of_row.setdefault((found[0].path, found[0].line), name)) != name:
                 raise LoaderError(
-                    f"{os.fspath(labels)}: line {label[0]} is the row of two volumes, {earlier} and {name}; remove or "
-                    "rename one"
+                    f"{os.fspath(found[0].path)}: line {found[0].line} is the row of two volumes, {earlier} and "
+                    f"{name}; remove or rename one"
                 )
-            line, fields = known
-            for column, field in zip(columns, fields, strict=True):
-                if column != "XYSpacing" and field not in MISSING and decimal(field) is None:
-                    raise LoaderError(
-                        f"{os.fspath(meta_file)}: line {line}, column '{column}': {field!r} is not a number"
-                    )
-            meta: dict[str, Any] = {"study_id": study} | dict(zip(columns, fields, strict=True))
+            meta = {"study_id": study} | self._metadata(columns, metas.find(study) if metas else None)
             if spacing_array is not None:
                 try:
                     meta |= self._spacing_of(path)
                 except LoaderError as error:
                     unusable.append(f"{study}: {error}")
                     continue
-            values = label_row(rows, *label)
-            if any(field in MISSING for field in fields) and self._needs_meta(path):
+            values = np.zeros(0, np.float32)
+            if rows and (label := rows.find(study)):
+                values = label_row(rows, label)
+            is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
+            if is_incomplete and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
             try:
                 slope_and_intercept(meta, self.steps.rescale), voxel_spacing(meta)
             except LoaderError as error:
                 if self._needs_meta(path):
+                    if metas is None:
+                        raise LoaderError(f"{path}: its array is to be resampled, and there is no meta_file") from error
                     unusable.append(f"{study}: {error}")
                     continue
-            text = "\n".join("" if field in MISSING else field for field in report[1])
+            report = reports.find(study) if reports else None
+            text = "\n".join("" if field in MISSING else field for field in report.fields) if report else ""
             self.studies.append(Study(path, meta, text, values))
         if unusable:
+            files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(
-                f"{os.fspath(meta_file)}: {len(unusable)} volumes are left out (for example {unusable[0]})",
+                f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})",
                 stacklevel=2,
             )
         if not self.studies:
             raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all three tables; compare their VolumeName with the files"
+                f"{os.fspath(data_folder)}: no volume is in all tables; compare their VolumeName with the files"
             )
         self._decided = self._look_at_volumes()
+
+    def _metadata(self, columns: Sequence[str], row: Row | None) -> dict[str, Any]:
+        """The fields of a row of the metadata table; all are missing without one."""
+        fields = row.fields if row else ["nan"] * len(columns)
+        for column, field in zip(columns, fields, strict=True):
+            if row and column != "XYSpacing" and field not in MISSING and decimal(field) is None:
+                raise LoaderError(
+                    f"{os.fspath(row.path)}: line {row.line}, column '{column}': {field!r} is not a number"
+                )
+        return dict(zip(columns, fields, strict=True))
 
     def _look_at_volumes(self) -> dict[Pair, Rescale]:
         """What makes HU of the values, by a look at the volumes that ctwds-fs looks at."""
@@ -2278,10 +2343,10 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
-    folder, reports, meta, labels = (
-        required(data_cfg, key) for key in NPZ_KEYS[choice("mode", mode, ("train", "val"))]
-    )
-    return CTReportDataset(folder, reports, meta, labels, mode, **arguments(data_cfg, (*COMMON_KEYS, *ARRAY_KEYS)))
+    folder, *tables = NPZ_KEYS[choice("mode", mode, ("train", "val"))]
+    reports, meta, labels = (data_cfg.get(key) for key in tables)
+    more = arguments(data_cfg, (*COMMON_KEYS, *ARRAY_KEYS))
+    return CTReportDataset(required(data_cfg, folder), reports, meta, labels, mode, **more)
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:

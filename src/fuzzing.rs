@@ -95,7 +95,7 @@ pub fn tables(bytes: &[u8]) {
         let Columns { ids, texts, meta, .. } = Columns::default();
         for names in [&[][..], &texts, &meta[..1]] {
             let wanted = if names.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(names) };
-            let Ok(table) = tables::load(path, &ids, &wanted) else { continue };
+            let Ok(table) = tables::load(&[path], &ids, &wanted) else { continue };
             assert!(names.is_empty() || table.columns == names);
             assert!(!table.columns.is_empty());
         }

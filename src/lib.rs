@@ -16,7 +16,7 @@
 //! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into values |
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text and labels |
-//! | member | one file of a shard: a sample has four; an NPZ file, which is a zip, has members too |
+//! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
@@ -107,7 +107,8 @@
 //!   its slot empty, so no other key or shard changes because of it.
 //! - **guess**: nothing is guessed silently: what is found has its reason, what is not sure is left to the user. No
 //!   plan depends on a guess but through the file that the user has seen.
-//! - **tables**: a table is read whole or refused. A column without a name is no class, and every label is finite. One
+//! - **tables**: a table is read whole or refused; one that is not given leaves every volume in, and no value is made
+//!   up in its place. A column without a name is no class; a label is finite, or NaN where the user asked for that. One
 //!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header

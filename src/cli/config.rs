@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
+use super::input_paths::InputPaths;
 use crate::error::{Error, Result};
 
 /// One of the two data sets of a configuration.
@@ -95,26 +96,21 @@ impl Configured {
         Ok(Self { file: file.to_owned(), keys, values })
     }
 
-    /// The paths of data folder, reports, metadata and labels, relative to the current folder, as in the training. A
-    /// path that is `given` on the command line wins, and its key is not looked at.
+    /// The data folder and the tables of reports, metadata and labels, relative to the current folder, as in the
+    /// training. What is `given` on the command line wins, and its key is not looked at. A table whose key is not set is
+    /// none.
     ///
     /// # Errors
-    /// [`Error::Malformed`] if a key is missing, or its value is no path.
-    pub fn input_paths(&self, given: [Option<PathBuf>; 4]) -> Result<[PathBuf; 4]> {
-        let mut found = [const { None }; 4];
-        for (index, given) in given.into_iter().enumerate() {
-            found[index] = match given {
-                Some(path) => Some(path),
-                None => self.text(index)?.map(PathBuf::from),
-            };
+    /// [`Error::Malformed`] if the key of the data folder is missing, or a value is no path.
+    pub fn input_paths(&self, data_folder: Option<PathBuf>, mut tables: [Vec<PathBuf>; 3]) -> Result<InputPaths> {
+        let data_folder = match data_folder {
+            Some(folder) => folder,
+            None => self.text(0)?.map(PathBuf::from).ok_or_else(|| self.missing(self.keys[0]))?,
+        };
+        for (files, index) in tables.iter_mut().zip(1..).filter(|(files, _)| files.is_empty()) {
+            files.extend(self.text(index)?.map(PathBuf::from));
         }
-        match found {
-            [Some(folder), Some(reports), Some(meta), Some(labels)] => Ok([folder, reports, meta, labels]),
-            found => {
-                let missing = found.iter().zip(&self.keys).filter(|(path, _)| path.is_none());
-                Err(self.missing(&missing.map(|(_, key)| *key).collect::<Vec<_>>()))
-            }
-        }
+        Ok(InputPaths::new(data_folder, tables))
     }
 
     /// The mountpoint: the folder of the pattern of the shards' paths, without the folders of an epoch.
@@ -123,7 +119,7 @@ impl Configured {
     /// [`Error::Malformed`] if the key is missing, or its value is not a pattern of files in one folder.
     pub fn mountpoint(&self) -> Result<PathBuf> {
         let index = self.keys.len() - 1;
-        let pattern = self.text(index)?.ok_or_else(|| self.missing(&[self.keys[index]]))?;
+        let pattern = self.text(index)?.ok_or_else(|| self.missing(self.keys[index]))?;
         let refuse = |reason| Err(self.wrong(index, &format!("{reason}; name the mountpoint on the command line")));
         let path = Path::new(pattern.strip_prefix("file:").unwrap_or(pattern));
         let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
@@ -155,11 +151,9 @@ impl Configured {
         Error::malformed(&self.file, format!("line {line}, data.{}: {reason}", self.keys[index]))
     }
 
-    /// The error of keys that are not set.
-    fn missing(&self, keys: &[&str]) -> Error {
-        let keys: Vec<String> = keys.iter().map(|key| format!("data.{key}")).collect();
-        let reason = format!("{} not set there, nor is the flag in its stead", keys.join(", "));
-        Error::malformed(&self.file, reason)
+    /// The error of a key that is not set.
+    fn missing(&self, key: &str) -> Error {
+        Error::malformed(&self.file, format!("data.{key} not set there, nor is the flag in its stead"))
     }
 }
 
@@ -200,20 +194,23 @@ mod tests {
     #[test]
     fn paths_of_a_split() {
         let train = read(TRAIN, Split::Train).unwrap();
-        let expected = ["/data/npz", "reports with spaces.csv", "m.csv", "l.csv"].map(PathBuf::from);
-        assert_eq!(train.input_paths([const { None }; 4]).unwrap(), expected);
-        let given = [None, Some("r.csv".into()), None, None];
-        assert_eq!(train.input_paths(given).unwrap()[1], Path::new("r.csv"));
+        let tables = ["reports with spaces.csv", "m.csv", "l.csv"].map(|name| vec![PathBuf::from(name)]);
+        assert_eq!(train.input_paths(None, Default::default()).unwrap(), InputPaths::new("/data/npz".into(), tables));
+        let given = [vec!["r.csv".into(), "s.csv".into()], vec![], vec![]];
+        let found = train.input_paths(Some("d".into()), given.clone()).unwrap();
+        assert_eq!((found.data_folder, found.reports_files), ("d".into(), given[0].clone()));
         assert_eq!(train.mountpoint().unwrap(), Path::new("/data/shards/train"));
     }
 
     #[test]
     fn problems_name_key_and_line() {
         let valid = read(TRAIN, Split::Valid).unwrap();
-        let no_path = message(valid.input_paths([const { None }; 4]));
+        let no_path = message(valid.input_paths(None, Default::default()));
         assert!(no_path.contains("line 11, data.valid_dir: it should be one path"), "{no_path}");
-        let missing = message(valid.input_paths([Some("d".into()), None, None, None]));
-        assert!(missing.contains("data.reports_valid, data.valid_meta, data.labels_valid not set"), "{missing}");
+        let no_tables = valid.input_paths(Some("d".into()), Default::default()).unwrap();
+        assert_eq!(no_tables, InputPaths::new("d".into(), Default::default()));
+        let nothing = read("data: {batch_size: 1}\n", Split::Valid).unwrap();
+        assert!(message(nothing.input_paths(None, Default::default())).contains("data.valid_dir not set"));
         assert!(message(valid.mountpoint()).contains("data.webdataset_shards_val not set"));
         assert!(message(read("model: 1\n", Split::Train)).contains("no section 'data:'"));
         let broken = message(read("data:\n  train_dir: 'x\n", Split::Train));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
+use super::input_paths::InputPaths;
 use crate::base::user_folders;
 use crate::dataset::{
     self, ClassColumns, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection,
@@ -20,7 +21,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 35] = [
+const ALL: [&str; 36] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -30,6 +31,7 @@ const ALL: [&str; 35] = [
     "label_columns",
     "meta_columns",
     "missing_label",
+    "labels_empty",
     "samples_per_shard",
     "condition",
     "studies",
@@ -76,15 +78,15 @@ pub struct DatasetArgs {
     /// Only the volumes that match a pattern, from the data folder on: 'images/*.npz' or '**/ct.npy'; may be repeated
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub pattern: Vec<FilePattern>,
-    /// CSV with VolumeName, Findings_EN, Impressions_EN
-    #[arg(long, value_name = "CSV")]
-    pub reports_file: Option<PathBuf>,
-    /// CSV with VolumeName, RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing
-    #[arg(long, value_name = "CSV")]
-    pub meta_file: Option<PathBuf>,
-    /// CSV with VolumeName and one column a class
-    #[arg(long, value_name = "CSV")]
-    pub labels_file: Option<PathBuf>,
+    /// CSV with VolumeName, Findings_EN, Impressions_EN; of several, the rows are appended [default: none, empty texts]
+    #[arg(long, value_name = "CSV", action = ArgAction::Append)]
+    pub reports_file: Vec<PathBuf>,
+    /// CSV with VolumeName, RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing; may be repeated [default: none]
+    #[arg(long, value_name = "CSV", action = ArgAction::Append)]
+    pub meta_file: Vec<PathBuf>,
+    /// CSV with VolumeName and one column a class; may be repeated [default: none, no labels]
+    #[arg(long, value_name = "CSV", action = ArgAction::Append)]
+    pub labels_file: Vec<PathBuf>,
     /// The column with the ids of the volumes; of several, the first that a table has [default: VolumeName]
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub id_column: Vec<String>,
@@ -102,8 +104,11 @@ pub struct DatasetArgs {
     /// A label that is missing: refused, 0, NaN, or the sample is left out
     #[arg(long, value_enum, default_value_t)]
     pub missing_label: MissingLabel,
-    /// The training's configuration (YAML): its section `data` names the four inputs, and the mountpoint as the folder
-    /// of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the training
+    /// Without --labels-file: a labels member of no class in each sample, for readers that need one
+    #[arg(long)]
+    pub labels_empty: bool,
+    /// The training's configuration (YAML): its section `data` names the folder and the tables, and the mountpoint as
+    /// the folder of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the training
     #[arg(long, value_name = "YAML", requires = "split")]
     pub config: Option<PathBuf>,
     /// Which data set of the configuration
@@ -201,44 +206,22 @@ pub struct ShardsArgs {
     pub shards: Option<PathBuf>,
 }
 
-/// The files and folders of a data set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InputPaths {
-    /// The folder of the NPZ files.
-    pub data_folder: PathBuf,
-    /// The table with the texts.
-    pub reports_file: PathBuf,
-    /// The table with rescaling and spacing.
-    pub meta_file: PathBuf,
-    /// The table with a column for each class.
-    pub labels_file: PathBuf,
-}
-
 impl DatasetArgs {
     /// The paths of the data set, of the flags or else of the configuration. No other function decides them.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the flags that are missing, if there is no configuration; the errors of reading the
+    /// [`Error::Usage`] if neither a flag nor a configuration names the data folder; the errors of reading the
     /// configuration.
     pub fn input_paths(&self) -> Result<InputPaths> {
-        let given = [
-            ("--data-folder", &self.data_folder),
-            ("--reports-file", &self.reports_file),
-            ("--meta-file", &self.meta_file),
-            ("--labels-file", &self.labels_file),
-        ];
-        let paths = given.map(|(_, path)| path.clone());
-        let paths = match (paths, self.configured()?) {
-            ([Some(folder), Some(reports), Some(meta), Some(labels)], _) => [folder, reports, meta, labels],
-            (paths, Some(configured)) => configured.input_paths(paths)?,
-            _ => {
-                let missing = given.iter().filter(|(_, path)| path.is_none()).map(|(flag, _)| *flag);
-                let missing = missing.collect::<Vec<_>>().join(", ");
-                return Err(Error::Usage(format!("missing: {missing}; or --dataset FILE, or --config and --split")));
+        let Self { reports_file, meta_file, labels_file, .. } = self;
+        let tables = [reports_file, meta_file, labels_file].map(Clone::clone);
+        match (self.data_folder.clone(), self.configured()?) {
+            (data_folder, Some(configured)) => configured.input_paths(data_folder, tables),
+            (Some(data_folder), None) => Ok(InputPaths::new(data_folder, tables)),
+            (None, None) => {
+                Err(Error::Usage("missing: --data-folder; or --dataset FILE, or --config and --split".into()))
             }
-        };
-        let [data_folder, reports_file, meta_file, labels_file] = paths;
-        Ok(InputPaths { data_folder, reports_file, meta_file, labels_file })
+        }
     }
 
     /// The data set's keys in the configuration; `None` if the user named no configuration.
@@ -319,12 +302,25 @@ impl DatasetArgs {
     /// # Errors
     /// The errors of [`Self::input_paths`].
     pub fn resolve(&self) -> Result<(dataset::Config, Options)> {
-        let InputPaths { data_folder, reports_file, meta_file, labels_file } = self.input_paths()?;
+        let InputPaths { data_folder, reports_files, meta_files, labels_files } = self.input_paths()?;
+        let flags = [
+            (self.text_columns.is_empty(), reports_files.is_empty(), "--text-columns", "--reports-file"),
+            (self.meta_columns.is_empty(), meta_files.is_empty(), "--meta-columns", "--meta-file"),
+            (self.label_columns.is_empty(), labels_files.is_empty(), "--label-columns", "--labels-file"),
+        ];
+        if let Some((.., flag, table)) = flags.iter().find(|(is_unused, has_none, ..)| !is_unused && *has_none) {
+            return Err(Error::Usage(format!("{flag} names columns of a table that is not given; add {table}")));
+        }
+        if self.labels_empty && !labels_files.is_empty() {
+            return Err(Error::Usage(
+                "--labels-empty is for samples without labels; leave it out, or --labels-file".into(),
+            ));
+        }
         let config = dataset::Config {
             data_folder,
-            reports_file,
-            meta_file,
-            labels_file,
+            reports_files,
+            meta_files,
+            labels_files,
             columns: self.columns()?,
             missing_label: self.missing_label,
             array: self.array_choice(),
@@ -342,8 +338,12 @@ impl DatasetArgs {
             // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
             threads: 32,
         };
-        let options =
-            Options { samples_per_shard: self.samples_per_shard, format: self.format, overflow: self.overflow };
+        let options = Options {
+            samples_per_shard: self.samples_per_shard,
+            format: self.format,
+            overflow: self.overflow,
+            labels_empty: self.labels_empty,
+        };
         Ok((config, options))
     }
 }

@@ -7,6 +7,7 @@ mod dataset;
 mod dataset_file;
 mod estimate;
 mod init;
+mod input_paths;
 mod manifest;
 mod materialize;
 mod mount;
@@ -178,7 +179,7 @@ mod tests {
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
         let config = args.dataset.resolve().unwrap().0;
         assert_eq!(config.data_folder.to_str(), Some("a_b"));
-        assert_eq!(config.reports_file.to_str(), Some("r_1.csv"));
+        assert_eq!(config.reports_files, [PathBuf::from("r_1.csv")]);
         assert_eq!((args.num_workers, config.limit), (Some(8), Some(100)));
     }
 

@@ -69,7 +69,7 @@ impl VerifyArgs {
     /// The flags of the data set; none if the user gave none of them.
     ///
     /// # Errors
-    /// Some of the data folder and the three tables were given, but not all.
+    /// Flags of the data set were given, but not its folder.
     pub fn dataset(&self) -> Result<Option<&DatasetArgs>> {
         if !self.sources && dataset_flags(super::arguments(), &[]).is_empty() {
             return Ok(None);

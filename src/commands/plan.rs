@@ -51,7 +51,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     let dataset = &plan.dataset;
     let mut text = format!(
         "Data set     {}\n\
-         Samples      {} ({} volumes not in all three tables, {} left out; {} table rows without a volume)\n\
+         Samples      {} ({} volumes not in all tables, {} left out; {} table rows without a volume)\n\
          Classes      {}\n\
          Shards       {} of up to {} samples, shard-000000.tar to {}, {} in all\n\
          Members      {}\n\
@@ -74,7 +74,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         let listed = studies_listed.map(|listed| format!("--studies, which lists {listed}"));
         let by: Vec<String> = condition.into_iter().chain(listed).collect();
         let by = by.join(" and ");
-        text.push_str(&format!("Selected     {selected} of the {of} volumes in all three tables, by {by}\n"));
+        text.push_str(&format!("Selected     {selected} of the {of} volumes in all tables, by {by}\n"));
     }
     text.push_str(&classes::describe(plan));
     kinds(&mut text, plan, asked);
@@ -83,7 +83,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
     let unmatched: Vec<_> =
         dataset.unmatched.iter().map(|(study, tables)| (&**study, format!("not in {tables}"))).collect();
     let unmatched = unmatched.iter().map(|(study, reason)| (*study, &**reason));
-    by_reason(&mut text, "Not in all three tables (others close up)", unmatched);
+    by_reason(&mut text, "Not in all tables (others close up)", unmatched);
     if let Some(nearest) = &dataset.nearest {
         text.push_str(&format!("  ({})\n", shown(nearest)));
     }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use wildmatch::WildMatch;
 
-/// The columns of the three tables.
+/// The columns of the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
     /// Names of the column with the volumes' ids: the first that a table has counts.

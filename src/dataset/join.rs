@@ -1,4 +1,5 @@
-//! Volumes and tables joined by study id: the volumes that are in all tables, and the values of their rows.
+//! Volumes and tables joined by study id: the volumes that are in all tables that there are, and the values of their
+//! rows. Without a table, every volume counts.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::columns::Columns;
 use super::ids::{self, study_id};
 use super::matched::{Matched, MetaValues, Row};
-use super::roles::Roles;
+use super::roles::{LABELS, META, REPORTS, Roles};
 use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, Wanted, load, present};
 use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine};
@@ -16,7 +17,7 @@ use crate::base::parallel::{available_cores, both, try_map};
 use crate::error::{Error, Result, shown};
 use crate::volume::Kind;
 
-/// The outcome of a look-up of one study in all three tables.
+/// The outcome of a look-up of one study in all tables.
 enum TableRow {
     /// Every table has a row of the study.
     Complete(Row),
@@ -34,9 +35,9 @@ pub(super) struct Joined {
     pub(super) selected: Option<Selected>,
     /// The first of these ids, and the nearest one of a table that does not know it, as a sentence.
     pub(super) nearest: Option<String>,
-    /// The number of rows of the label table that have no volume.
+    /// The number of rows of the first table (see [`Tables::first`]) that have no volume.
     pub(super) rows_without_volume: usize,
-    /// The class columns of the label table.
+    /// The class columns of the label table; none without one.
     pub(super) label_names: Vec<String>,
     /// Messages for the user about what is no error.
     pub(super) warnings: Vec<String>,
@@ -44,11 +45,12 @@ pub(super) struct Joined {
     pub(super) inputs: Inputs,
 }
 
+/// The tables that there are.
 struct Tables {
     states: Vec<FileId>,
-    reports: Table,
-    meta: Table,
-    labels: Table,
+    reports: Option<Table>,
+    meta: Option<Table>,
+    labels: Option<Table>,
 }
 
 /// Finds the volumes, reads the tables, and joins them.
@@ -72,12 +74,12 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         selected: None,
         nearest: None,
         rows_without_volume: 0,
-        label_names: tables.labels.columns.clone(),
+        label_names: tables.labels.as_ref().map_or_else(Vec::new, |labels| labels.columns.clone()),
         warnings: tables.warnings(config, found.elsewhere),
         inputs,
     };
     let mut excluded = excluded(config)?;
-    let mut by_line: HashMap<u64, PathBuf> = HashMap::with_capacity(found.files.len());
+    let mut by_row: HashMap<usize, PathBuf> = HashMap::with_capacity(found.files.len());
     let find = |path: &PathBuf| study_id(path).map(|study| tables.find(config, study)).transpose();
     let rows = try_map(&found.files, available_cores(), find)?;
     for (path, row) in found.files.into_iter().zip(rows) {
@@ -90,8 +92,12 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         let study_id = study.to_owned();
         match row {
             TableRow::Complete(row) => {
-                if let Some(earlier) = by_line.insert(row.label_line, path.clone()) {
-                    return Err(repeated(&config.labels_file, row.label_line, &earlier, &path));
+                if let (Some(table), Some(place)) = (tables.first(), row.place)
+                    && let Some(earlier) = by_row.insert(place, path.clone())
+                {
+                    let (earlier, path) = (earlier.display(), path.display());
+                    let what = format!(" is the row of two volumes, {earlier} and {path}; remove or rename one");
+                    return Err(table.error(place, what));
                 }
                 let excluded = excluded.remove(&study_id);
                 joined.matched.push(Matched { study_id, path, row, excluded });
@@ -104,7 +110,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         joined.warnings.push(format!("{list}: {count} of its studies are not in the data set (for example '{study}')"));
     }
     joined.nearest = tables.nearest(&joined);
-    joined.rows_without_volume = tables.labels.len().saturating_sub(joined.matched.len());
+    joined.rows_without_volume = tables.first().map_or(0, |table| table.len().saturating_sub(joined.matched.len()));
     let Joined { matched, label_names, warnings, .. } = &mut joined;
     joined.selected = config.selection.apply(config, label_names, matched, warnings)?;
     if let Some(limit) = config.limit {
@@ -130,19 +136,22 @@ fn load_tables(config: &Config) -> Result<Tables> {
     };
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
     let Columns { ids, texts, classes, meta: of_meta } = &config.columns;
+    let roles = Roles::of(config);
+    let load = |flag, files: &[PathBuf], wanted: Wanted<'_>| {
+        (!files.is_empty()).then(|| roles.explain(flag, load(files, ids, &wanted))).transpose()
+    };
     let (reports, (meta, labels)) = both(
-        || load(&config.reports_file, ids, &Wanted::Named(texts)),
+        || load(REPORTS, &config.reports_files, Wanted::Named(texts)),
         || {
             both(
-                || load(&config.meta_file, ids, &Wanted::Named(&of_meta[..columns_of_meta(config)])),
-                || load(&config.labels_file, ids, &Wanted::Classes(classes)),
+                || load(META, &config.meta_files, Wanted::Named(&of_meta[..columns_of_meta(config)])),
+                || load(LABELS, &config.labels_files, Wanted::Classes(classes)),
             )
         },
     );
-    let roles = Roles::of(config);
-    let (reports, meta, labels) = (roles.explain(reports)?, roles.explain(meta)?, roles.explain(labels)?);
-    roles.refuse_as_labels(&labels)?;
-    Ok(Tables { states, reports, meta, labels })
+    let tables = Tables { states, reports: reports?, meta: meta?, labels: labels? };
+    tables.labels.as_ref().map_or(Ok(()), |labels| roles.refuse_as_labels(labels))?;
+    Ok(tables)
 }
 
 fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
@@ -162,16 +171,20 @@ fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// The error about two volumes whose ids are one in a table.
-fn repeated(table: &Path, line: u64, earlier: &Path, path: &Path) -> Error {
-    let (earlier, path) = (earlier.display(), path.display());
-    Error::table(table, format!("line {line} is the row of two volumes, {earlier} and {path}; remove or rename one"))
-}
-
 impl Tables {
+    /// The tables that there are, with their names.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Table)> {
+        let tables = [("reports", &self.reports), ("metadata", &self.meta), ("labels", &self.labels)];
+        tables.into_iter().filter_map(|(name, table)| Some((name, table.as_ref()?)))
+    }
+
+    /// The table by whose rows volumes are told apart: that of the labels if there is one.
+    fn first(&self) -> Option<&Table> {
+        self.labels.as_ref().or(self.meta.as_ref()).or(self.reports.as_ref())
+    }
+
     fn warnings(&self, config: &Config, elsewhere: usize) -> Vec<String> {
-        let tables = [&self.reports, &self.meta, &self.labels];
-        let mut warnings: Vec<String> = tables.iter().flat_map(|table| table.warnings.iter().cloned()).collect();
+        let mut warnings: Vec<String> = self.named().flat_map(|(_, table)| table.warnings.iter().cloned()).collect();
         if elsewhere > 0 {
             let folder = config.data_folder.display();
             warnings.push(format!("{folder}: {elsewhere} volumes lie at another depth than most and are ignored"));
@@ -186,52 +199,56 @@ impl Tables {
         let matched = joined.matched.iter().map(|matched| matched.study_id.as_str());
         let studies = matched.chain(joined.unmatched.iter().map(|(study, _)| study.as_str()));
         let studies: HashSet<&str> = studies.map(ids::bare).collect();
-        let tables = [("reports", &self.reports), ("metadata", &self.meta), ("labels", &self.labels)];
-        let (name, table) = tables.into_iter().find(|(_, table)| matches!(table.find(study), Ok(None)))?;
+        let (name, table) = self.named().find(|(_, table)| matches!(table.find(study), Ok(None)))?;
         let nearest = table.nearest(study, &studies)?;
         Some(format!("the folder has '{study}', and the nearest id in the table of {name} is '{nearest}'"))
     }
 
     /// The values of a study's rows, or the tables that do not know the study.
     fn find(&self, config: &Config, study: &str) -> Result<TableRow> {
-        let report = row(&self.reports, &config.reports_file, study)?;
-        let meta = row(&self.meta, &config.meta_file, study)?;
-        let labels = row(&self.labels, &config.labels_file, study)?;
-        let (Some(report), Some(meta), Some(labels)) = (report, meta, labels) else {
-            let known = [("reports", report.is_some()), ("metadata", meta.is_some()), ("labels", labels.is_some())];
-            let absent: Vec<&str> = known.iter().filter(|(_, known)| !known).map(|(name, _)| *name).collect();
-            return Ok(TableRow::NotIn(absent.join(" and ")));
-        };
-        let texts: Vec<&str> = report.iter().map(|text| present(text).unwrap_or(&config.missing_text)).collect();
-        let label_line = labels.line();
-        let (labels, missing) = self.parse_labels(config, labels)?;
-        let meta = parse_meta(config, meta)?;
-        let meta = missing.map_or(meta, MetaValues::Missing);
-        Ok(TableRow::Complete(Row { meta, text: texts.join("\n"), labels, label_line }))
-    }
-
-    /// The labels of a row, and the reason why the sample is left out, if one is missing and the user wants that.
-    fn parse_labels(&self, config: &Config, fields: Fields<'_>) -> Result<(Vec<f32>, Option<String>)> {
-        let mut labels = Vec::with_capacity(self.labels.columns.len());
-        let mut left_out = None;
-        for (field, column) in fields.iter().zip(&self.labels.columns) {
-            let missing = present(field.trim()).is_none().then_some(config.missing_label);
-            labels.push(match (missing, label(field)) {
-                (Some(MissingLabel::Zero), _) => 0.0,
-                (Some(MissingLabel::Nan), _) => f32::NAN,
-                (Some(MissingLabel::Exclude), _) => {
-                    left_out = Some(format!("the label table has no value of '{column}' for it"));
-                    f32::NAN
-                }
-                (_, Ok(value)) => value,
-                (_, Err(what)) => {
-                    let reason = format!("line {}, column '{column}': the label {field:?} is {what}", fields.line());
-                    return Err(Error::table(&config.labels_file, reason));
-                }
-            });
+        let (mut rows, mut absent) = ([None; 3], Vec::new());
+        let tables = [("reports", &self.reports), ("metadata", &self.meta), ("labels", &self.labels)];
+        for (row, (name, table)) in rows.iter_mut().zip(tables) {
+            let Some(table) = table else { continue };
+            *row = table.find(study)?;
+            if row.is_none() {
+                absent.push(name);
+            }
         }
-        Ok((labels, left_out))
+        if !absent.is_empty() {
+            return Ok(TableRow::NotIn(absent.join(" and ")));
+        }
+        let [report, meta, labels] = rows;
+        let texts = report.into_iter().flat_map(Fields::iter).map(|text| present(text).unwrap_or(&config.missing_text));
+        let text = texts.collect::<Vec<_>>().join("\n");
+        let place = labels.or(meta).or(report).map(Fields::row);
+        let meta = meta.map_or(Ok(MetaValues::NoTable), |fields| parse_meta(config, fields))?;
+        let (labels, missing) = labels.map_or(Ok((Vec::new(), None)), |fields| parse_labels(config, fields))?;
+        let meta = missing.map_or(meta, MetaValues::Missing);
+        Ok(TableRow::Complete(Row { meta, text, labels, place }))
     }
+}
+
+/// The labels of a row, and the reason why the sample is left out, if one is missing and the user wants that.
+fn parse_labels(config: &Config, fields: Fields<'_>) -> Result<(Vec<f32>, Option<String>)> {
+    let mut labels = Vec::with_capacity(fields.columns().len());
+    let mut left_out = None;
+    for (field, column) in fields.iter().zip(fields.columns()) {
+        let missing = present(field.trim()).is_none().then_some(config.missing_label);
+        labels.push(match (missing, label(field)) {
+            (Some(MissingLabel::Zero), _) => 0.0,
+            (Some(MissingLabel::Nan), _) => f32::NAN,
+            (Some(MissingLabel::Exclude), _) => {
+                left_out = Some(format!("the label table has no value of '{column}' for it"));
+                f32::NAN
+            }
+            (_, Ok(value)) => value,
+            (_, Err(what)) => {
+                return Err(fields.error(format!(", column '{column}': the label {field:?} is {what}")));
+            }
+        });
+    }
+    Ok((labels, left_out))
 }
 
 /// The value of a label, as pandas does it: parsed as f64, stored as f32.
@@ -251,10 +268,6 @@ fn label(field: &str) -> std::result::Result<f32, &'static str> {
             _ => Err("not a number; --label-columns chooses the columns that are classes"),
         },
     }
-}
-
-fn row<'a>(table: &'a Table, path: &Path, study: &str) -> Result<Option<Fields<'a>>> {
-    table.find(study).map_err(|reason| Error::table(path, reason))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "labels are stored as f32")]
@@ -283,10 +296,9 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
             missing.push(&*names[at]);
             Ok(f64::NAN)
         }
-        Some(field) => number(field).ok_or_else(|| {
-            let reason = format!("line {}, column '{}': {field:?} is not a number", fields.line(), names[at]);
-            Error::table(&config.meta_file, reason)
-        }),
+        Some(field) => {
+            number(field).ok_or_else(|| fields.error(format!(", column '{}': {field:?} is not a number", names[at])))
+        }
     };
     let (rescale_slope, rescale_intercept) = (value(0)?, value(1)?);
     let has_spacing = columns_of_meta(config) == 4;

@@ -1,34 +1,32 @@
-//! A volume with its rows of the three tables, before its NPZ file was looked into.
+//! A volume with its rows of the tables, before its NPZ file was looked into.
 
 use std::path::PathBuf;
 
-use super::scan_cache::Finding;
-use super::{Config, Meta};
-use crate::formats::{npz, pyjson};
-use crate::volume::Recipe;
+use super::Meta;
+use crate::formats::pyjson;
 
-/// A volume that has a row in all three tables.
+/// A volume that has a row in all tables.
 pub(super) struct Matched {
     /// The study id: the stem of the file's name.
     pub(super) study_id: String,
     /// The NPZ file, relative to the data folder.
     pub(super) path: PathBuf,
-    /// The volume's rows in the three tables.
+    /// The volume's rows in the tables.
     pub(super) row: Row,
     /// The reason why the user leaves the volume out, if so.
     pub(super) excluded: Option<String>,
 }
 
-/// The values of one study's rows in the three tables.
+/// The values of one study's rows in the tables.
 pub(super) struct Row {
     /// The metadata table's values.
     pub(super) meta: MetaValues,
-    /// The report: findings, a newline, impressions.
+    /// The report: findings, a newline, impressions; empty without a table of reports.
     pub(super) text: String,
     /// The labels, one value for each class.
     pub(super) labels: Vec<f32>,
-    /// The line of the label table that has them.
-    pub(super) label_line: u64,
+    /// The place of the study's row in [`super::join`]'s first table; `None` if there is no table.
+    pub(super) place: Option<usize>,
 }
 
 /// The values of a row of the metadata table.
@@ -37,6 +35,8 @@ pub(super) enum MetaValues {
     Complete(Meta),
     /// A value is missing: the reason why the sample is left out.
     Missing(String),
+    /// There is no table of metadata.
+    NoTable,
 }
 
 impl Meta {
@@ -47,24 +47,6 @@ impl Meta {
                 Self { xy_spacing: pyjson::dumps(&[height, width]), z_spacing: depth, ..self }
             }
             None => self,
-        }
-    }
-}
-
-/// The array, metadata and recipe that the volume is made from, or the reason why it is left out.
-pub(super) fn recipe(
-    config: &Config,
-    finding: Finding,
-    meta: MetaValues,
-) -> Result<(npz::Array, Meta, Recipe), String> {
-    match (finding, meta) {
-        (Finding::Volume(array), MetaValues::Complete(meta)) => {
-            let meta = meta.with_spacing(config.kind.spacing_in(&array));
-            let recipe = Recipe::new(&config.kind, &array, meta.geometry())?;
-            Ok((array, meta, recipe))
-        }
-        (Finding::Excluded(_, reason) | Finding::Malformed(_, reason), _) | (_, MetaValues::Missing(reason)) => {
-            Err(reason)
         }
     }
 }

@@ -18,8 +18,10 @@ mod inspect;
 mod join;
 mod left_out;
 mod matched;
+mod messages;
 mod other_column;
 pub mod quarantine;
+mod recipes;
 mod roles;
 mod scan;
 mod scan_cache;
@@ -38,9 +40,10 @@ pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
 
 use crate::base::file_id::FileId;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -72,12 +75,12 @@ pub enum MissingLabel {
 pub struct Config {
     /// The folder of the NPZ files.
     pub data_folder: PathBuf,
-    /// The table with `Findings_EN` and `Impressions_EN`.
-    pub reports_file: PathBuf,
-    /// The table with the rescale and spacing columns.
-    pub meta_file: PathBuf,
-    /// The table with a column for each class.
-    pub labels_file: PathBuf,
+    /// The files of the table with `Findings_EN` and `Impressions_EN`; none for empty texts.
+    pub reports_files: Vec<PathBuf>,
+    /// The files of the table with the rescale and spacing columns; none for values that are not known.
+    pub meta_files: Vec<PathBuf>,
+    /// The files of the table with a column for each class; none for samples without labels.
+    pub labels_files: Vec<PathBuf>,
     /// The columns of the tables.
     pub columns: Columns,
     /// The treatment of a label that is missing.
@@ -113,8 +116,9 @@ pub struct Config {
 impl Config {
     /// The paths of the tables, and of the lists of excluded and of selected samples if there are any.
     fn tables(&self) -> Vec<&PathBuf> {
-        [&self.reports_file, &self.meta_file, &self.labels_file]
+        [&self.reports_files, &self.meta_files, &self.labels_files]
             .into_iter()
+            .flatten()
             .chain(&self.exclude)
             .chain(&self.selection.studies)
             .collect()
@@ -177,7 +181,7 @@ pub struct Study {
     pub recipe: Recipe,
     /// The format of the voxels.
     pub format: VoxelFormat,
-    /// The report: findings, a newline, impressions.
+    /// The report: findings, a newline, impressions; empty without a table of reports.
     pub text: String,
     /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
@@ -275,10 +279,12 @@ pub struct Dataset {
     pub nearest: Option<String>,
     /// The counts of the selection, if the user asked for one.
     pub selected: Option<Selected>,
-    /// The number of rows of the label table that have no volume.
+    /// The number of rows of the label table (without one, of that of metadata or reports) that have no volume.
     pub rows_without_volume: usize,
-    /// The class columns of the label table, in its order.
+    /// The class columns of the label table, in its order; none without such a table.
     pub label_names: Vec<String>,
+    /// The number of columns that each text is made of, with newlines between them; 0 without a table of reports.
+    pub text_columns: usize,
     /// Messages for the user about what is no error.
     pub warnings: Vec<String>,
     /// The states of the tables, folders and files that the data set was read from.
@@ -309,6 +315,7 @@ impl Dataset {
             selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
+            text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
             warnings: joined.warnings,
             inputs: joined.inputs,
         };
@@ -316,18 +323,22 @@ impl Dataset {
             let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
             let excluded = excluded.is_some();
             let file_id = *finding.file_id();
-            match matched::recipe(config, finding, meta) {
+            match recipes::of(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
                     let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels }));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
-                Err(reason) if config.strict && !excluded => {
+                Err(Unusable::NoTable(what)) => {
+                    let path = config.data_folder.join(path);
+                    return Err(Error::Refused(format!("{}: {what}", path.display())));
+                }
+                Err(Unusable::LeftOut(reason)) if config.strict && !excluded => {
                     let path = config.data_folder.join(path);
                     return Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") });
                 }
-                Err(reason) => {
+                Err(Unusable::LeftOut(reason)) => {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(file_id);
@@ -337,46 +348,8 @@ impl Dataset {
         if dataset.samples.is_empty() {
             return Err(dataset.nothing_left(config));
         }
-        let warning = dataset.unusable_metadata(config);
-        dataset.warnings.extend(warning);
+        let warnings = dataset.about_tables(config);
+        dataset.warnings.extend(warnings);
         Ok(dataset)
-    }
-
-    /// The message about samples whose metadata a reader cannot use, for kinds that leave rescaling or resampling to
-    /// the reader.
-    fn unusable_metadata(&self, config: &Config) -> Option<String> {
-        if config.kind.kind == Kind::Preprocessed {
-            return None; // these are left out, with the reason
-        }
-        let reason = |sample: &Sample| {
-            let study = sample.study().filter(|study| config.kind.is_native(&study.array))?;
-            let reason = study.meta.geometry().check(config.kind.rescale).err()?;
-            Some(format!("{}: {reason}", sample.study_id))
-        };
-        let mut found = self.samples.iter().filter_map(reason);
-        let first = found.next()?;
-        Some(format!(
-            "{} of {} samples have metadata that a reader cannot rescale or resample by (for example, {first}); \
-             --volume preprocessed leaves them out, and the loader refuses them; correct the metadata table",
-            found.count() + 1,
-            self.samples.len(),
-        ))
-    }
-
-    fn nothing_left(&self, config: &Config) -> Error {
-        let example = match (self.left_out.first(), self.unmatched.first()) {
-            (Some(left_out), _) => format!("{}: {}", shown(&left_out.study_id), shown(&left_out.reason)),
-            (_, Some((study, tables))) => {
-                let nearest = self.nearest.as_ref().map_or_else(String::new, |nearest| format!("; {}", shown(nearest)));
-                format!("'{}.nii.gz' is not in {tables}{nearest}", shown(study))
-            }
-            _ => "there is none".into(),
-        };
-        Error::Refused(format!(
-            "no usable volume in {}: {} not in all three tables, {} left out (for example, {example})",
-            config.data_folder.display(),
-            self.unmatched.len(),
-            self.left_out.len()
-        ))
     }
 }

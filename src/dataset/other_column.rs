@@ -17,26 +17,28 @@ use crate::error::{Error, Result, shown};
 /// table.
 pub fn other_column(config: &Config, column: &str, studies: &[&str]) -> Result<Vec<String>> {
     let mut tables = BTreeSet::new();
-    for path in [&config.reports_file, &config.meta_file, &config.labels_file] {
-        if has(path, &config.columns.ids, column)? {
-            tables.insert(path);
+    for files in [&config.reports_files, &config.meta_files, &config.labels_files] {
+        if let Some(first) = files.first()
+            && has(first, &config.columns.ids, column)?
+        {
+            tables.insert(files);
         }
     }
     let shown_column = shown(column);
-    let table: &PathBuf = match tables.iter().collect::<Vec<_>>()[..] {
-        [table] => table,
+    let files: &Vec<PathBuf> = match tables.iter().collect::<Vec<_>>()[..] {
+        [files] => files,
         [] => return Err(Error::Refused(format!("no table has the column '{shown_column}'"))),
         [one, other, ..] => {
-            let (one, other) = (one.display(), other.display());
+            let (one, other) = (one[0].display(), other[0].display());
             let reason = format!("{one} and {other} have the column '{shown_column}' both; rename it in one");
             return Err(Error::Refused(reason));
         }
     };
-    let rows = load(table, &config.columns.ids, &Wanted::Named(&[column.to_owned()]))?;
+    let rows = load(files, &config.columns.ids, &Wanted::Named(&[column.to_owned()]))?;
     let value = |study: &&str| {
-        let row = rows.find(study).map_err(|reason| Error::table(table, reason))?;
+        let row = rows.find(study)?;
         let value = row.and_then(|row| present(row.get(0).trim()));
-        let absent = || Error::table(table, format!("column '{shown_column}' has no value for '{}'", shown(study)));
+        let absent = || Error::table(&files[0], format!("column '{shown_column}' has no value for '{}'", shown(study)));
         value.map(str::to_owned).ok_or_else(absent)
     };
     studies.iter().map(value).collect()

@@ -1,4 +1,4 @@
-//! The columns that each of the three tables must have, and which of the given files fits where one does not.
+//! The columns that each of the tables must have, and which of the given files fits where one does not.
 
 use std::path::Path;
 
@@ -10,6 +10,13 @@ use super::csv_file::CsvFile;
 use super::tables::Table;
 use crate::error::{Error, Result};
 
+/// The flag of a table of reports.
+pub(super) const REPORTS: &str = "--reports-file";
+/// The flag of a table of metadata.
+pub(super) const META: &str = "--meta-file";
+/// The flag of a table of labels.
+pub(super) const LABELS: &str = "--labels-file";
+
 /// A table's flag, and the columns that tell it from the other tables; none for the labels, whose columns are any.
 #[derive(Clone, Copy, PartialEq)]
 struct Role<'a> {
@@ -17,9 +24,11 @@ struct Role<'a> {
     needed: &'a [String],
 }
 
-/// The three files with the roles in which the user gives them.
+/// The files with the roles in which the user gives them.
 pub(super) struct Roles<'a> {
-    files: [(Role<'a>, &'a Path); 3],
+    files: Vec<(Role<'a>, &'a Path)>,
+    /// The roles whose columns are known.
+    roles: [Role<'a>; 2],
     columns: &'a Columns,
 }
 
@@ -28,23 +37,29 @@ impl<'a> Roles<'a> {
     pub(super) fn of(config: &'a Config) -> Self {
         let columns = &config.columns;
         let [reports, meta, labels] = [
-            Role { flag: "--reports-file", needed: &columns.texts },
-            Role { flag: "--meta-file", needed: &columns.meta },
-            Role { flag: "--labels-file", needed: &[] },
+            Role { flag: REPORTS, needed: &columns.texts },
+            Role { flag: META, needed: &columns.meta },
+            Role { flag: LABELS, needed: &[] },
         ];
-        let (reports_file, meta_file) = (&*config.reports_file, &*config.meta_file);
-        Self { files: [(reports, reports_file), (meta, meta_file), (labels, &config.labels_file)], columns }
+        let mut files = Vec::new();
+        for (role, paths) in
+            [(reports, &config.reports_files), (meta, &config.meta_files), (labels, &config.labels_files)]
+        {
+            files.extend(paths.iter().map(|path| (role, &**path)));
+        }
+        Self { files, roles: [reports, meta], columns }
     }
 
-    /// The table, or its error with the flag that the file was given by and the file that fits it.
+    /// The table that was given by `flag`, or its error with that flag and the file that fits it.
     ///
     /// # Errors
     /// The error of `loaded`.
-    pub(super) fn explain(&self, loaded: Result<Table>) -> Result<Table> {
+    pub(super) fn explain(&self, flag: &str, loaded: Result<Table>) -> Result<Table> {
         loaded.map_err(|error| match error {
             Error::Table { path, reason } => {
-                let hint =
-                    self.files.iter().find(|(_, given)| *given == path).and_then(|(role, path)| self.hint(*role, path));
+                let mut files = self.files.iter();
+                let given = files.find(|(role, given)| role.flag == flag && *given == path);
+                let hint = given.and_then(|(role, path)| self.hint(*role, path));
                 Error::table(&path, reason + &hint.unwrap_or_default())
             }
             error => error,
@@ -57,8 +72,10 @@ impl<'a> Roles<'a> {
     /// # Errors
     /// [`Error::Table`], if so.
     pub(super) fn refuse_as_labels(&self, labels: &Table) -> Result<()> {
-        let (labels_role, path) = self.files[2];
-        for (Role { flag, needed }, _) in &self.files[..2] {
+        let Some((labels_role, path)) = self.files.iter().find(|(role, _)| role.needed.is_empty()).copied() else {
+            return Ok(());
+        };
+        for Role { flag, needed } in &self.roles {
             if self.columns.classes.is_empty() && needed.iter().all(|name| labels.columns.contains(name)) {
                 let hint = self.hint(labels_role, path).unwrap_or_default();
                 let what = "which are no classes; --label-columns names the columns that are";
@@ -94,7 +111,7 @@ impl<'a> Roles<'a> {
         let Ok(Some(_)) = file.records().read(&mut header) else { return false };
         let has = |name: &str| header.iter().any(|found| found == name);
         let has_all = |names: &[String]| names.iter().all(|name| has(name));
-        let is_other = self.files[..2].iter().any(|(other, _)| has_all(other.needed));
+        let is_other = self.roles.iter().any(|other| has_all(other.needed));
         let is_any = role.needed.is_empty();
         ids.iter().any(|id| has(id)) && if is_any { header.len() > 1 && !is_other } else { has_all(role.needed) }
     }

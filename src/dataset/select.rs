@@ -64,10 +64,14 @@ impl Selection {
         }
         let of = matched.len();
         if let Some(condition) = &self.condition {
+            let Some(file) = config.labels_files.first() else {
+                return Err(Error::Refused(format!(
+                    "--where '{condition}' needs labels: --labels-file names their table"
+                )));
+            };
             let condition = condition.bind(classes);
-            let condition = condition.map_err(|what| {
-                Error::Refused(format!("--where does not fit {}: {what}", config.labels_file.display()))
-            })?;
+            let condition =
+                condition.map_err(|what| Error::Refused(format!("--where does not fit {}: {what}", file.display())))?;
             matched.retain(|matched| condition.holds(&matched.row.labels));
         }
         let mut listed = None;

@@ -1,7 +1,7 @@
-//! The three CSV tables, keyed by the ids of volumes.
+//! The CSV tables, keyed by the ids of volumes. A table may stand in several files, whose rows are one after the other.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use csv::StringRecord;
@@ -24,22 +24,32 @@ pub(super) fn present(field: &str) -> Option<&str> {
 
 /// Columns of a table, by volume. The fields stand one after the other in one text: a string of its own for each
 /// field would take a million allocations.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Table {
     /// The names of the columns that were kept, in the order of the fields.
     pub columns: Vec<String>,
-    /// The name of the column with the ids.
-    key: String,
+    /// The files, in the order of their rows.
+    files: Vec<TableFile>,
     text: String,
     /// The end of each field in the text, row by row.
     ends: Vec<usize>,
-    /// The rows' lines in the file.
+    /// The rows' lines in their files.
     lines: Vec<u64>,
     rows: HashMap<String, usize>,
     /// The rows by ids without folders and suffixes; two rows where these have become equal.
     bare: OnceLock<HashMap<String, Vec<usize>>>,
     /// A message for each row that repeats an earlier one.
     pub warnings: Vec<String>,
+}
+
+/// A file of a table.
+#[derive(Debug)]
+struct TableFile {
+    path: PathBuf,
+    /// The name of the column with the ids.
+    key: String,
+    /// The first row of the file among all rows of the table.
+    first: usize,
 }
 
 /// The fields of a row, in the order of [`Table::columns`].
@@ -57,14 +67,24 @@ impl<'a> Fields<'a> {
         &self.table.text[start..self.table.ends[at]]
     }
 
+    /// The names of the columns.
+    pub(super) fn columns(self) -> &'a [String] {
+        &self.table.columns
+    }
+
     /// The fields of all columns.
     pub(super) fn iter(self) -> impl Iterator<Item = &'a str> {
         (0..self.table.columns.len()).map(move |column| self.get(column))
     }
 
-    /// The line of the row in the file, from 1 on.
-    pub(super) fn line(&self) -> u64 {
-        self.table.lines[self.row]
+    /// The place of the row among all rows of the table.
+    pub(super) fn row(self) -> usize {
+        self.row
+    }
+
+    /// The error that something is wrong with the row; `what` follows the number of its line.
+    pub(super) fn error(self, what: impl std::fmt::Display) -> Error {
+        self.table.error(self.row, what)
     }
 }
 
@@ -73,8 +93,8 @@ impl Table {
     /// itself, else that of the same name without folders and suffix. `None` if there is no such row.
     ///
     /// # Errors
-    /// The reason, if two rows are meant.
-    pub(super) fn find(&self, study: &str) -> std::result::Result<Option<Fields<'_>>, String> {
+    /// [`Error::Table`], if two rows are meant.
+    pub(super) fn find(&self, study: &str) -> Result<Option<Fields<'_>>> {
         let fields = |row: &usize| Fields { table: self, row: *row };
         if let Some(row) = self.rows.get(&format!("{study}.nii.gz")).or_else(|| self.rows.get(study)) {
             return Ok(Some(fields(row)));
@@ -88,16 +108,29 @@ impl Table {
             None => Ok(None),
             Some([row]) => Ok(Some(fields(row))),
             Some(rows) => {
-                let mut lines: Vec<u64> = rows.iter().map(|row| self.lines[*row]).collect();
-                lines.sort_unstable();
-                let lines: Vec<String> = lines.iter().map(u64::to_string).collect();
-                let (key, lines) = (&self.key, lines.join(" and "));
-                Err(format!(
-                    "lines {lines}: {key} is '{}' on each, but for folder and suffix; remove one",
-                    ids::bare(study)
-                ))
+                let mut rows = rows.to_vec();
+                rows.sort_unstable();
+                let first = self.file(rows[0]);
+                let place = |row: &usize| match self.file(*row) {
+                    file if file.path == first.path => self.lines[*row].to_string(),
+                    file => format!("{} of {}", self.lines[*row], file.path.display()),
+                };
+                let (key, lines) = (&first.key, rows.iter().map(place).collect::<Vec<_>>().join(" and "));
+                let id = ids::bare(study);
+                let what = format!("lines {lines}: {key} is '{id}' on each, but for folder and suffix; remove one");
+                Err(Error::table(&first.path, what))
             }
         }
+    }
+
+    /// The file of a row.
+    fn file(&self, row: usize) -> &TableFile {
+        &self.files[self.files.partition_point(|file| file.first <= row).saturating_sub(1)]
+    }
+
+    /// The error that something is wrong with a row; `what` follows the number of its line.
+    pub(super) fn error(&self, row: usize, what: impl std::fmt::Display) -> Error {
+        Error::table(&self.file(row).path, format!("line {}{what}", self.lines[row]))
     }
 
     /// The id of the table that is nearest to a study's, which the table does not know; `None` if every row is that of
@@ -122,39 +155,15 @@ pub(crate) enum Wanted<'a> {
     Classes(&'a [ClassColumns]),
 }
 
-/// Reads columns of a table, whose ids are in the first of the columns `ids` that it has.
+/// Reads columns of a table, whose ids are in the first of the columns `ids` that a file has. The rows of several files
+/// are appended; the columns are those of the first file, and the others' are matched by name.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a
-/// column is missing, a row has too few or too many fields, or two rows of one volume differ.
-pub(crate) fn load(path: &Path, ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
-    let names: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let file = CsvFile::read(path, "read the table", &names)?;
-    let mut records = file.records();
-    let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
-    records.read(&mut header)?;
-    let key = names.iter().find_map(|name| header.iter().position(|found| found == *name));
-    let key = key.map_or_else(|| column(path, &header, names.first().copied().unwrap_or_default(), ID_FLAG), Ok)?;
-    let (kept, warnings) = kept(path, &header, key, wanted)?;
-    if kept.is_empty() {
-        return Err(Error::table(path, format!("there is no column with a name besides {}", &header[key])));
-    }
-    let columns = kept.iter().map(|at| header[*at].to_owned()).collect();
-    let (text, ends, lines, rows, bare) = Default::default();
-    let mut table = Table { columns, key: header[key].to_owned(), text, ends, lines, rows, bare, warnings };
-    let mut has_blanks = false;
-    while let Some(line) = records.read(&mut record)? {
-        check_length(path, &header, &record, line)?;
-        let name = &record[key];
-        if name.trim() != name && !has_blanks {
-            has_blanks = true;
-            let key = &table.key;
-            let warning =
-                format!("line {line}: {key} {name:?} has blanks around it, and so names no volume; remove them");
-            table.warnings.push(format!("{}: {warning}", path.display()));
-        }
-        table.insert(path, name, line, kept.iter().map(|at| &record[*at]))?;
-    }
+/// [`Error::Io`] if a file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a column
+/// is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two files.
+pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
+    let mut table = Table::default();
+    paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted))?;
     Ok(table)
 }
 
@@ -214,6 +223,56 @@ pub(super) fn check_length(path: &Path, header: &StringRecord, record: &StringRe
 }
 
 impl Table {
+    /// Reads a file, and adds its rows.
+    fn append(&mut self, path: &Path, ids: &[String], wanted: &Wanted<'_>) -> Result<()> {
+        let names: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let file = CsvFile::read(path, "read the table", &names)?;
+        let mut records = file.records();
+        let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
+        records.read(&mut header)?;
+        let key = names.iter().find_map(|name| header.iter().position(|found| found == *name));
+        let key = key.map_or_else(|| column(path, &header, names.first().copied().unwrap_or_default(), ID_FLAG), Ok)?;
+        let kept = self.columns_of(path, &header, key, wanted)?;
+        let key_name = header[key].to_owned();
+        self.files.push(TableFile { path: path.to_owned(), key: key_name.clone(), first: self.lines.len() });
+        let mut has_blanks = false;
+        while let Some(line) = records.read(&mut record)? {
+            check_length(path, &header, &record, line)?;
+            let name = &record[key];
+            if name.trim() != name && !has_blanks {
+                has_blanks = true;
+                self.warnings.push(format!(
+                    "{}: line {line}: {key_name} {name:?} has blanks around it, and so names no volume; remove them",
+                    path.display()
+                ));
+            }
+            self.insert(path, name, line, kept.iter().map(|at| &record[*at]))?;
+        }
+        Ok(())
+    }
+
+    /// The places of the columns to read of a file: those that are wanted of the first file, and of another those of
+    /// the same names.
+    fn columns_of(
+        &mut self,
+        path: &Path,
+        header: &StringRecord,
+        key: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<Vec<usize>> {
+        if let Some(first) = self.files.first() {
+            let remedy = format!("; it is one of {}, to which the file belongs", first.path.display());
+            return self.columns.iter().map(|name| column(path, header, name, &remedy)).collect();
+        }
+        let (kept, warnings) = kept(path, header, key, wanted)?;
+        if kept.is_empty() {
+            return Err(Error::table(path, format!("there is no column with a name besides {}", &header[key])));
+        }
+        self.columns = kept.iter().map(|at| header[*at].to_owned()).collect();
+        self.warnings = warnings;
+        Ok(kept)
+    }
+
     fn insert<'a>(
         &mut self,
         path: &Path,
@@ -230,15 +289,21 @@ impl Table {
             }
             return Ok(());
         };
-        let first = earlier.line();
-        if !earlier.iter().eq(fields) {
+        let (row, same) = (earlier.row, earlier.iter().eq(fields));
+        let (first, key) = (self.lines[row], &self.file(row).key);
+        let files = (row < self.files.last().map_or(0, |file| file.first)).then(|| self.file(row).path.display());
+        if let Some(other) = files {
             let reason = format!(
-                "{} '{volume}' stands on line {first} and, with other values, on line {line}; remove one",
-                self.key
+                "line {line}: {key} '{volume}' stands on line {first} of {other} already; remove one of the two"
             );
             return Err(Error::table(path, reason));
         }
-        self.warnings.push(format!("{}: line {line} repeats line {first} ({} '{volume}')", path.display(), self.key));
+        if !same {
+            let reason =
+                format!("{key} '{volume}' stands on line {first} and, with other values, on line {line}; remove one");
+            return Err(Error::table(path, reason));
+        }
+        self.warnings.push(format!("{}: line {line} repeats line {first} ({key} '{volume}')", path.display()));
         Ok(())
     }
 }
@@ -266,7 +331,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let columns: Vec<String> = columns.iter().copied().map(String::from).collect();
         let wanted = if columns.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(&columns) };
-        load(&path, &["VolumeName".to_owned()], &wanted)
+        load(&[path], &["VolumeName".to_owned()], &wanted)
     }
 
     #[test]

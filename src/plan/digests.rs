@@ -99,6 +99,7 @@ pub(super) fn plan_digest<'a>(
 
 /// The options that change a shard's bytes, with spaces between them: `Ctclip Error 100`.
 pub(super) fn options_text(options: Options) -> String {
-    let Options { samples_per_shard, format, overflow } = options;
-    format!("{} {} {samples_per_shard}", format.digest_text(), overflow.digest_text())
+    let Options { samples_per_shard, format, overflow, labels_empty } = options;
+    let labels = if labels_empty { " labels-empty" } else { "" };
+    format!("{} {} {samples_per_shard}{labels}", format.digest_text(), overflow.digest_text())
 }

@@ -46,9 +46,22 @@ pub struct Members {
 }
 
 impl Members {
-    /// The members of samples that are named and encoded by a profile.
-    pub fn new(profile: Profile) -> Self {
-        Self { profile, list: vec![Member::Volume, Member::Json, Member::Text, Member::Labels] }
+    /// The members of samples that are named and encoded by a profile, with labels or without.
+    pub fn new(profile: Profile, has_labels: bool) -> Self {
+        let mut list = vec![Member::Volume, Member::Json, Member::Text];
+        list.extend(has_labels.then_some(Member::Labels));
+        Self { profile, list }
+    }
+
+    /// The members of these extensions, in their order in the shard; `None` if no plan has such.
+    pub fn of_extensions(profile: Profile, extensions: &[String]) -> Option<Self> {
+        let mut known = [true, false].map(|has_labels| Self::new(profile, has_labels)).into_iter();
+        known.find(|members| members.extensions().eq(extensions.iter().map(String::as_str)))
+    }
+
+    /// Whether the members are those of samples of which nothing is left away.
+    pub fn are_usual(&self) -> bool {
+        self.place(Member::Labels).is_some()
     }
 
     /// All members, in their order in the shard.

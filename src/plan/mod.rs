@@ -50,6 +50,15 @@ pub struct Options {
     pub format: Profile,
     /// What becomes of values that the voxels cannot hold.
     pub overflow: Overflow,
+    /// Whether samples without labels have an empty member for them.
+    pub labels_empty: bool,
+}
+
+impl Options {
+    /// The members of the samples of a data set.
+    fn members(self, dataset: &Dataset) -> Members {
+        Members::new(self.format, !dataset.label_names.is_empty() || self.labels_empty)
+    }
 }
 
 /// Names a shard of a plan: its number. The plain shards come first, then those of the epochs, epoch by epoch.
@@ -144,7 +153,7 @@ impl Plan {
         if options.samples_per_shard == 0 {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
-        let members = Members::new(options.format);
+        let members = options.members(dataset);
         let measure = |sample: &Sample| MeasuredSample::new(options, &members, sample);
         let measured = try_map(&dataset.samples, available_cores(), measure)?;
         let digest = digests::plan_digest(options, dataset, measured.iter().map(|sample| &sample.digest));
@@ -168,7 +177,7 @@ impl Plan {
             shard_digests.push(digests::shard_digest(options, number, samples.iter().map(|sample| &sample.digest)));
         }
         let payload_bytes = measured.iter().flat_map(|sample| &sample.sizes).sum();
-        let members = Members::new(options.format);
+        let members = options.members(&dataset);
         Self {
             dataset,
             options,

@@ -84,9 +84,9 @@ fn key(config: &Config, options: Options) -> Result<String> {
     // Every field is named, so that one which is added cannot be forgotten here.
     let Config {
         data_folder,
-        reports_file,
-        meta_file,
-        labels_file,
+        reports_files,
+        meta_files,
+        labels_files,
         columns,
         missing_label,
         array,
@@ -118,8 +118,10 @@ fn key(config: &Config, options: Options) -> Result<String> {
         threads: _,
     } = config;
     let mut fields = FieldHasher::new();
-    for path in [data_folder, reports_file, meta_file, labels_file] {
-        fields.add(absolute(path)?.as_os_str().as_bytes());
+    fields.add(absolute(data_folder)?.as_os_str().as_bytes());
+    for paths in [reports_files, meta_files, labels_files] {
+        let paths = paths.iter().map(|path| absolute(path)).collect::<Result<Vec<_>>>()?;
+        add_list(&mut fields, &paths.iter().map(|path| path.as_os_str().as_bytes()).collect::<Vec<_>>());
     }
     for path in [exclude, studies] {
         let path = path.as_deref().map(absolute).transpose()?;
@@ -184,14 +186,15 @@ mod tests {
     use crate::plan::members::Profile;
     use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, VoxelFormat};
 
-    const OPTIONS: Options = Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error };
+    const OPTIONS: Options =
+        Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error, labels_empty: false };
 
     fn config() -> Config {
         Config {
             data_folder: "/data".into(),
-            reports_file: "/reports.csv".into(),
-            meta_file: "/meta.csv".into(),
-            labels_file: "/labels.csv".into(),
+            reports_files: vec!["/reports.csv".into()],
+            meta_files: vec!["/meta.csv".into()],
+            labels_files: vec!["/labels.csv".into()],
             columns: Columns::default(),
             missing_label: MissingLabel::Error,
             array: ArrayChoice::default(),
@@ -212,12 +215,15 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 41] = [
+        let changes: [fn(&mut Config); 44] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
-            |config| config.reports_file = "/reports2.csv".into(),
-            |config| config.meta_file = "/meta2.csv".into(),
-            |config| config.labels_file = "/labels2.csv".into(),
+            |config| config.reports_files = vec!["/reports2.csv".into()],
+            |config| config.meta_files = vec!["/meta2.csv".into()],
+            |config| config.labels_files = vec!["/labels2.csv".into()],
+            |config| config.labels_files.push("/labels2.csv".into()),
+            |config| config.reports_files.clear(),
+            |config| config.labels_files.clear(),
             |config| config.array.name = Some(String::new()),
             |config| config.array.name = Some("data".into()),
             |config| config.array.channel = Some("1".parse().unwrap()),
@@ -265,10 +271,11 @@ mod tests {
             Options { samples_per_shard: 10, ..OPTIONS },
             Options { format: Profile::Npy, ..OPTIONS },
             Options { overflow: Overflow::Inf, ..OPTIONS },
+            Options { labels_empty: true, ..OPTIONS },
         ] {
             keys.insert(key(&config(), options).unwrap());
         }
-        assert_eq!(keys.len(), changes.len() + 3);
+        assert_eq!(keys.len(), changes.len() + 4);
     }
 
     #[test]

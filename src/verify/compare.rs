@@ -260,9 +260,12 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
         Ok(_) => {}
         Err(reason) => wrong.push(reason),
     }
-    match member(sample.members.labels).and_then(|bytes| payload::labels(sample.profile, &bytes)) {
-        Ok(labels) if labels != study.labels => {
-            let place = labels.iter().zip(&study.labels).position(|(a, b)| a != b).unwrap_or(0);
+    let labels = sample.members.labels.map(|span| payload::labels(sample.profile, &member(span)?)).transpose();
+    let are_same = |(found, right): (&f32, &f32)| found == right || found.is_nan() && right.is_nan();
+    match labels.map(Option::unwrap_or_default) {
+        Ok(labels) if labels.len() != study.labels.len() || !labels.iter().zip(&study.labels).all(are_same) => {
+            let pairs = labels.iter().zip(&study.labels);
+            let place = pairs.take_while(|pair| are_same(*pair)).count();
             let name = plan.dataset.label_names.get(place).map_or("", String::as_str);
             wrong.push(format!("its labels are not those of the table, from '{name}' on"));
         }
@@ -286,7 +289,9 @@ fn fields(json: &Value, study: &Study, array: &SourceArray, wrong: &mut Vec<Stri
         None => right.is_nan(),
     };
     for (field, right) in [("RescaleSlope", slope), ("RescaleIntercept", intercept), ("ZSpacing", meta.z_spacing)] {
-        if !same(&json[field], right) {
+        if right.is_nan() && json[field].is_number() {
+            wrong.push(format!("{field} is {}, and the metadata table (--meta-file) does not say it", json[field]));
+        } else if !same(&json[field], right) {
             wrong.push(format!("{field} is {}, and {right} by the metadata table", json[field]));
         }
     }

@@ -39,6 +39,10 @@ pub(super) struct Manifest {
     pub value_groups: Option<Vec<ValueGroup>>,
     /// Names of the classes, in the order of the labels.
     pub label_names: Option<Vec<String>>,
+    /// Extensions of the members of each sample; none for the four that most have.
+    pub members: Option<Vec<String>>,
+    /// Number of columns that each text is made of; none for findings and impressions.
+    pub text_columns: Option<usize>,
     /// Samples of the data set that are in no shard.
     #[serde(default)]
     pub left_out: Vec<LeftOutEntry>,
@@ -101,6 +105,11 @@ pub(super) struct SampleEntry {
 }
 
 impl Manifest {
+    /// Whether samples have a member of labels.
+    pub(super) fn has_labels(&self) -> bool {
+        self.members.as_ref().is_none_or(|members| members.iter().any(|member| member.starts_with("labels")))
+    }
+
     /// The entry of the shard whose file has this name.
     pub(super) fn shard(&self, name: &str) -> Option<&ShardEntry> {
         self.shards.as_ref()?.get(*self.by_name.get(name)?)

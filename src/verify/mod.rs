@@ -42,12 +42,15 @@ use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::plan::members::Member;
 use crate::volume::Kind;
 use compare::{Compared, Comparison};
-use walked::{WalkedSample, WalkedShard};
+use walked::{SampleRules, WalkedSample, WalkedShard};
 
 /// Samples with the least precision that a report names.
 const WORST: usize = 10;
+/// Columns that a text is made of where nothing says it: findings and impressions.
+const TEXT_COLUMNS: usize = 2;
 
 /// Settings of a run: the folder to check, and the sources to compare it with.
 #[derive(Debug)]
@@ -79,13 +82,14 @@ struct SampleIndex {
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let (manifest, mut findings) = manifest::read(config.folder)?;
     let files = listing::shard_files(config.folder, &mut findings)?;
-    let is_shuffled = manifest.as_ref().is_some_and(|manifest| manifest.shuffle.is_some());
+    let rules = rules(manifest.as_ref(), config.plan);
     progress.begin("shards", files.iter().map(|file| file.len).sum());
-    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, is_shuffled, progress)))?;
+    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, rules, progress)))?;
     folder::check(manifest.as_ref(), &mut walks, &mut findings);
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {
         refuse_other_volumes(plan, &walks)?;
+        refuse_other_tables(plan, manifest.as_ref())?;
         manifest.iter().for_each(|manifest| values::check(manifest, plan, &mut findings));
         report.information.npz_bytes = npz_bytes(plan, &walks);
         report.source = Some(compare_all(config, plan, &walks, progress, &mut findings)?);
@@ -96,13 +100,29 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
             config.folder.display(),
             format!(
                 "the voxels of {count} shards were compared with nothing, because the manifest has no digest of them; \
-                 --data-folder and the three tables compare them with the NPZ files"
+                 --data-folder and the tables compare them with the NPZ files"
             ),
         ));
     }
     findings.extend(walks.iter_mut().flat_map(|walk| std::mem::take(&mut walk.findings)));
     report.finish(findings);
     Ok(report)
+}
+
+/// What samples should have: as the manifest says, else by the plan.
+fn rules(manifest: Option<&manifest::Manifest>, plan: Option<&Plan>) -> SampleRules {
+    let Some(manifest) = manifest else {
+        return SampleRules {
+            has_labels: plan.map(|plan| plan.members.place(Member::Labels).is_some()),
+            text_columns: plan.map_or(TEXT_COLUMNS, |plan| plan.dataset.text_columns),
+            is_shuffled: false,
+        };
+    };
+    SampleRules {
+        has_labels: Some(manifest.has_labels()),
+        text_columns: manifest.text_columns.unwrap_or(TEXT_COLUMNS),
+        is_shuffled: manifest.shuffle.is_some(),
+    }
 }
 
 /// Bytes of the NPZ files of all samples in the shards; none unless the plan has every one of them.
@@ -140,6 +160,26 @@ fn refuse_other_volumes(plan: &Plan, walks: &[WalkedShard]) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses a plan without the tables that the shards were made with: every text or label would differ.
+fn refuse_other_tables(plan: &Plan, manifest: Option<&manifest::Manifest>) -> Result<()> {
+    let Some(manifest) = manifest.filter(|manifest| manifest.shards.is_some()) else { return Ok(()) };
+    let (columns, asked) = (manifest.text_columns.unwrap_or(TEXT_COLUMNS), plan.dataset.text_columns);
+    if columns != asked {
+        return Err(Error::Refused(format!(
+            "each text of the shards is made of {columns} columns, and of {asked} by the flags: --reports-file and \
+             --text-columns must be those that the shards were made with"
+        )));
+    }
+    let (classes, asked) = (manifest.label_names.as_ref().map_or(0, Vec::len), plan.dataset.label_names.len());
+    if (classes == 0) != (asked == 0) {
+        return Err(Error::Refused(format!(
+            "each sample of the shards has {classes} classes, and {asked} by the flags: --labels-file must be that \
+             which the shards were made with"
+        )));
+    }
+    Ok(())
 }
 
 /// Compares the chosen samples with their sources. Samples that cannot be compared, and what is wrong with the others,

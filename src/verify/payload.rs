@@ -55,8 +55,9 @@ impl Profile {
     }
 
     /// The extensions of all members, in the order of a sample.
-    pub(super) fn extensions(self) -> [&'static str; 4] {
-        SampleMember::ALL.map(|member| self.extension(member))
+    pub(super) fn extensions(self, has_labels: bool) -> Vec<&'static str> {
+        let members = SampleMember::ALL.into_iter().filter(|member| has_labels || *member != SampleMember::Labels);
+        members.map(|member| self.extension(member)).collect()
     }
 
     /// The member with this extension, if the profile has one.
@@ -209,7 +210,7 @@ fn packed_width(json: &Value, bytes: &[u8]) -> Result<Option<usize>, String> {
 /// Reads the labels of a sample, one a class.
 ///
 /// # Errors
-/// The bytes are no float32 values, or a value is not finite.
+/// The bytes are no float32 values, or a value is infinite. NaN is a label that is missing.
 pub(super) fn labels(profile: Profile, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let labels = match profile {
         Profile::Npy => Array1::<f32>::read_npy(bytes).map_err(|error| error.to_string())?.to_vec(),
@@ -218,19 +219,28 @@ pub(super) fn labels(profile: Profile, bytes: &[u8]) -> Result<Vec<f32>, String>
         }
         Profile::Ctclip => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
     };
-    match labels.iter().find(|label| !label.is_finite()) {
+    match labels.iter().find(|label| label.is_infinite()) {
         Some(label) => Err(format!("a label is {label}")),
         None => Ok(labels),
     }
 }
 
-/// Reads the text of a sample.
+/// Reads the text of a sample, which is made of so many columns of a table.
 ///
 /// # Errors
-/// The bytes are not UTF-8, or have no line break, which separates findings from impressions.
-pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
+/// The bytes are not UTF-8, have too few line breaks, which separate the columns, or are there without a column.
+pub(super) fn text(bytes: &[u8], columns: usize) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    if text.contains('\n') { Ok(text) } else { Err("there is no line break between findings and impressions".into()) }
+    let breaks = text.matches('\n').count();
+    match columns {
+        0 if text.is_empty() => Ok(text),
+        0 => Err("there is a text, and no table of reports".into()),
+        2 if breaks == 0 => Err("there is no line break between findings and impressions".into()),
+        _ if breaks + 1 < columns => {
+            Err(format!("{breaks} line breaks are too few for a text that is made of {columns} columns"))
+        }
+        _ => Ok(text),
+    }
 }
 
 /// The header of a volume in NPY.

@@ -15,7 +15,7 @@ use super::listing::ShardFile;
 use super::packed;
 use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
-use super::walked::{MemberSpans, Span, WalkedSample, WalkedShard};
+use super::walked::{MemberSpans, SampleRules, Span, WalkedSample, WalkedShard};
 
 /// Bytes of voxels that are read at a time.
 const READ: usize = 1 << 20;
@@ -28,9 +28,8 @@ const BLOCK: u64 = 512;
 /// Bytes of the NPY header of a volume, as NumPy writes it: the most that a header may have.
 const NPY_HEAD: usize = 128;
 
-/// Reads a shard to its end. Faults are in the findings of the result. `is_shuffled` says that samples of any
-/// shard may be in it, in any order.
-pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress) -> WalkedShard {
+/// Reads a shard to its end. Faults are in the findings of the result.
+pub(super) fn walk(file: &ShardFile, rules: SampleRules, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
     let source = match File::open(&file.path) {
         Ok(source) => source,
@@ -41,7 +40,7 @@ pub(super) fn walk(file: &ShardFile, is_shuffled: bool, progress: &dyn Progress)
         }
     };
     let reader = HashingReader { file: source, state: RefCell::default(), progress };
-    let mut walker = Walker { shard: &mut walk, reader: &reader, is_shuffled, pending: None, last_index: None };
+    let mut walker = Walker { shard: &mut walk, reader: &reader, rules, pending: None, last_index: None };
     let result = walker.members().and_then(|end| walker.end(end));
     let position = reader.state.borrow().position;
     if result.is_err() {
@@ -103,8 +102,8 @@ struct OpenMember<'a> {
 struct Walker<'a, 'b> {
     shard: &'a mut WalkedShard,
     reader: &'a HashingReader<'b>,
-    /// Whether samples of any shard may come, in any order.
-    is_shuffled: bool,
+    /// What samples should have.
+    rules: SampleRules,
     pending: Option<PendingSample>,
     /// Index of the sample before the pending one.
     last_index: Option<u64>,
@@ -226,7 +225,7 @@ impl Walker<'_, '_> {
         self.shard.keys.push(key.to_owned());
         match numbers {
             None => self.damaged(key, "the key is not SHARD_INDEX of six digits each"),
-            Some(_) if self.is_shuffled => {}
+            Some(_) if self.rules.is_shuffled => {}
             Some((shard, _)) if shard != self.shard.number => {
                 self.damaged(key, "the key is one of another shard; was the file renamed?");
             }
@@ -308,10 +307,10 @@ impl Walker<'_, '_> {
             }
             SampleMember::Text => {
                 pending.members.text = open.span;
-                payload::text(bytes).map(|_| ())
+                payload::text(bytes, self.rules.text_columns).map(|_| ())
             }
             SampleMember::Labels => {
-                pending.members.labels = open.span;
+                pending.members.labels = Some(open.span);
                 payload::labels(open.profile, bytes).map(|labels| pending.label_count = Some(labels.len()))
             }
         };
@@ -324,13 +323,14 @@ impl Walker<'_, '_> {
     fn close(&mut self) {
         let Some(pending) = &self.pending else { return };
         let key = pending.key.clone();
-        pending.contradictions().into_iter().for_each(|what| self.damaged(&key, what));
+        pending.contradictions(self.rules).into_iter().for_each(|what| self.damaged(&key, what));
         let Some(pending) = self.pending.take().filter(|pending| !pending.is_broken) else {
             return;
         };
         let profile = pending.profile();
         let PendingSample { key, index, members, fields, label_count, range, .. } = pending;
-        let (Some(fields), Some(label_count), Some(index)) = (fields, label_count, index) else { return };
+        let (Some(fields), Some(index)) = (fields, index) else { return };
+        let label_count = label_count.unwrap_or(0);
         let JsonFields { study_id, shape, kind, dtype, window, .. } = fields;
         let sample =
             WalkedSample { key, index, study_id, kind, shape, dtype, window, label_count, profile, members, range };
@@ -345,12 +345,15 @@ impl PendingSample {
     }
 
     /// Sentences that name missing members, a wrong order, and members that contradict each other.
-    fn contradictions(&self) -> Vec<String> {
-        let Self { extensions, members: MemberSpans { voxels, packed, .. }, npy, packed_width, .. } = self;
+    fn contradictions(&self, rules: SampleRules) -> Vec<String> {
+        let Self { extensions, members, npy, packed_width, .. } = self;
+        let MemberSpans { voxels, packed, .. } = members;
         let profile = self.profile();
         let mut wrong = Vec::new();
-        if *extensions != profile.extensions() {
-            let expected = profile.extensions().join(" ");
+        // Where nobody says whether there are labels, the samples of a folder are compared with each other.
+        let has_labels = rules.has_labels.unwrap_or(members.labels.is_some());
+        if *extensions != profile.extensions(has_labels) {
+            let expected = profile.extensions(has_labels).join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
         if let Some(fields @ JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {

@@ -8,6 +8,17 @@ use super::finding::Finding;
 use super::listing::ShardFile;
 use super::payload::Profile;
 
+/// What samples should have, as far as somebody says it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SampleRules {
+    /// Whether samples have a member of labels; none if nobody says it.
+    pub has_labels: Option<bool>,
+    /// Number of columns of a table that each text is made of.
+    pub text_columns: usize,
+    /// Whether samples of any shard may be in a shard, in any order.
+    pub is_shuffled: bool,
+}
+
 /// A shard as a walk found it.
 pub(super) struct WalkedShard {
     /// File name.
@@ -77,8 +88,9 @@ pub(super) struct MemberSpans {
     pub json: Span,
     /// The text member in the shard.
     pub text: Span,
-    /// The member of the labels in the shard; with its NPY header, where the profile has one.
-    pub labels: Span,
+    /// The member of the labels in the shard; with its NPY header, where the profile has one. None if samples have no
+    /// labels.
+    pub labels: Option<Span>,
 }
 
 /// A sample with all members, as a walk found it.
@@ -98,7 +110,7 @@ pub(super) struct WalkedSample {
     pub dtype: Dtype,
     /// Values that 0 and 255 stand for, of uint8.
     pub window: Option<[f64; 2]>,
-    /// Number of labels.
+    /// Number of labels; 0 without a member of them.
     pub label_count: usize,
     /// How the members are named and encoded.
     pub profile: Profile,

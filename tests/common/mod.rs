@@ -83,9 +83,9 @@ impl Example {
     pub(crate) fn try_plan(&self) -> Result<Plan> {
         let config = Config {
             data_folder: self.path("volumes"),
-            reports_file: self.path("reports.csv"),
-            meta_file: self.path("meta.csv"),
-            labels_file: self.path("labels.csv"),
+            reports_files: vec![self.path("reports.csv")],
+            meta_files: vec![self.path("meta.csv")],
+            labels_files: vec![self.path("labels.csv")],
             array: ArrayChoice::default(),
             files: FileChoice::default(),
             volumes: None,
@@ -102,7 +102,12 @@ impl Example {
             rescan: false,
             threads: 2,
         };
-        let options = Options { samples_per_shard: self.per_shard, format: Profile::Ctclip, overflow: Overflow::Error };
+        let options = Options {
+            samples_per_shard: self.per_shard,
+            format: Profile::Ctclip,
+            overflow: Overflow::Error,
+            labels_empty: false,
+        };
         Plan::new(Dataset::scan(&config)?, options)
     }
 

@@ -327,8 +327,8 @@ def test_configuration(right: Path) -> None:
     assert "data.webdataset_shards_train is missing" in refused(create_webdataset_from_config, {}, "train")
     assert "'test'" in refused(create_webdataset_from_config, good, "test")
     assert "'tfrecord'" in refused(create_loader_from_config, {"data": good | {"dataset_format": "tfrecord"}})
-    npz = {"dataset_format": "npz", "train_dir": "x", "reports_train": "x", "train_meta": "x"}
-    assert "data.labels_train is missing" in refused(create_dataset_from_config, {"data": npz})
+    npz = {"dataset_format": "npz", "train_dir": "x"}
+    assert "x: no NPZ file" in refused(create_dataset_from_config, {"data": npz})
     assert "data.valid_dir is missing" in refused(create_dataset_from_config, {"data": npz}, "val")
     assert "no section 'data'" in refused(create_loader_from_config, {"model": {}})
     assert "dtype" in refused(create_dataset_from_config, {"data": good | {"dtype": "int8"}})

@@ -260,7 +260,6 @@ def test_wrong_use(program: Program, data: Dataset, sound: Callable[..., Path], 
         [],
         ["--webdataset_dir", "x", "--sources"],
         ["--webdataset_dir", "x", "--quarantine", "y"],
-        ["--webdataset_dir", sound("ctclip"), "--data-folder", data.folder],
         ["--webdataset_dir", sound("ctclip"), "--format", "npy"],
         ["--webdataset_dir", "x", "--num_samples", 0],
     ):
@@ -270,6 +269,11 @@ def test_wrong_use(program: Program, data: Dataset, sound: Callable[..., Path], 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "manifest.json").write_bytes((sound("ctclip") / "manifest.json").read_bytes())
     assert "there is no shard" in program.refuses("verify", "--webdataset_dir", tmp_path / "empty")
+    for left_away, words in {"--reports-file": "2 columns", "--labels-file": "has 3 classes"}.items():
+        at = data.flags().index(left_away)
+        few = [*data.flags()[:at], *data.flags()[at + 2 :]]
+        message = program.refuses("verify", "--webdataset_dir", sound("ctclip"), *few)
+        assert words in message and left_away in message, message
     wanted = [*data.flags(), *flags("ctclip", "stored")]
     assert "--volume rescaled" in program.refuses("verify", "--webdataset_dir", sound("ctclip", "rescaled"), *wanted)
     help_text = program.run("verify", "--help").stdout

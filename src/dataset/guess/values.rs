@@ -59,7 +59,7 @@ pub(super) fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Resul
     let [Some(slope), Some(intercept), ..] = roles.meta_columns else { return Ok(None) };
     let Some(table) = roles.meta.as_ref().map(|chosen| &tables[chosen.table]) else { return Ok(None) };
     let names = [slope, intercept].map(|at| table.columns[at].name.clone());
-    let Ok(table) = tables::load(&table.path, &[table.id().name.clone()], &Wanted::Named(&names)) else {
+    let Ok(table) = tables::load(&[&table.path], &[table.id().name.clone()], &Wanted::Named(&names)) else {
         return Ok(None); // loading it says why, when the data set is planned
     };
     let shown = try_map(seen, THREADS, |seen| match geometry(&table, seen) {

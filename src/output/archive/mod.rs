@@ -30,7 +30,13 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     let manifest = manifest::read(&root)?;
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
     let voxels = manifest.voxel_format().map_err(|reason| Error::malformed(&root.join(manifest::NAME), reason))?;
-    let members = Members::new(manifest.format);
+    let members = match &manifest.members {
+        None => Members::new(manifest.format, true),
+        Some(named) => Members::of_extensions(manifest.format, named).ok_or_else(|| {
+            let reason = format!("its samples have the members {}, which only another version reads", named.join(" "));
+            Error::malformed(&root.join(manifest::NAME), reason)
+        })?,
+    };
     let made_of = (&manifest, voxels, &members);
     let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, made_of, *id, shard))?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
@@ -40,6 +46,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         samples_per_shard: manifest.samples_per_shard,
         format: manifest.format,
         overflow: Overflow::default(), // the voxels are made already
+        labels_empty: manifest.label_names.is_empty() && members.place(Member::Labels).is_some(),
     };
     let sizes: Vec<u64> = manifest.shards.iter().map(|shard| shard.plain_size.unwrap_or(shard.size)).collect();
     let digests: Option<Vec<String>> = manifest.shards.iter().map(|shard| shard.plan_digest.clone()).collect();
@@ -55,6 +62,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         nearest: None,
         rows_without_volume: 0,
         label_names: manifest.label_names,
+        text_columns: manifest.text_columns,
         warnings: Vec::new(),
         inputs: Inputs::default(),
     };

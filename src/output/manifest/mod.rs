@@ -48,6 +48,12 @@ pub struct Manifest {
     part: Option<PartEntry>,
     /// Format of the shards: the names of a sample's members.
     pub format: Profile,
+    /// Extensions of the members of each sample, where these are not the usual four.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
+    /// Number of columns that each text is made of, where these are not the usual two.
+    #[serde(default = "usual_text_columns", skip_serializing_if = "are_usual_text_columns")]
+    pub text_columns: usize,
     /// Kind of all volumes.
     pub volume_kind: Kind,
     /// Dtype of all volumes; not there for float16.
@@ -211,6 +217,8 @@ impl Manifest {
                 num_shards: plan.shards.len(),
             }),
             format: plan.options.format,
+            members: (!plan.members.are_usual()).then(|| plan.members.extensions().map(str::to_owned).collect()),
+            text_columns: plan.dataset.text_columns,
             volume_kind: plan.kind(),
             volume_dtype: Some(plan.voxel_format().dtype()).filter(|dtype| *dtype != OutputDtype::Float16),
             volume_window: plan.voxel_format().window(),
@@ -288,6 +296,16 @@ fn value_groups(plan: &Plan) -> Option<Vec<ValueGroup>> {
     let mut groups = plan.values.clone()?;
     groups.retain(|group| group.rescale_slope.is_finite() && group.rescale_intercept.is_finite());
     Some(groups)
+}
+
+/// Findings and impressions: what each text is made of in manifests that do not say it.
+fn usual_text_columns() -> usize {
+    2
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on a reference")]
+fn are_usual_text_columns(columns: &usize) -> bool {
+    *columns == usual_text_columns()
 }
 
 fn shard_entry(plan: &Plan, id: ShardId, file: &impl Fn(ShardId, u64) -> ShardFileInfo) -> Option<ShardEntry> {

@@ -1,0 +1,58 @@
+//! The recipe of one volume from its array and its metadata, or why there is none.
+
+use clap::ValueEnum;
+
+use super::matched::MetaValues;
+use super::scan_cache::Finding;
+use super::{Config, Meta};
+use crate::formats::npz;
+use crate::volume::{Dialect, Geometry, KindOptions, Recipe, Rescale};
+
+/// Why there is no recipe of a volume.
+pub(super) enum Unusable {
+    /// The reason why this volume is left out.
+    LeftOut(String),
+    /// The kind needs what only a table of metadata says, and there is none: the reason, and the options that say it.
+    NoTable(String),
+}
+
+/// The array, metadata and recipe that a volume is made from.
+///
+/// # Errors
+/// Why the volume cannot be made.
+pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<(npz::Array, Meta, Recipe), Unusable> {
+    let array = match finding {
+        Finding::Volume(array) => array,
+        Finding::Excluded(_, reason) | Finding::Malformed(_, reason) => return Err(Unusable::LeftOut(reason)),
+    };
+    let (meta, has_table) = match meta {
+        MetaValues::Complete(meta) => (meta, true),
+        MetaValues::Missing(reason) => return Err(Unusable::LeftOut(reason)),
+        MetaValues::NoTable => (without_table(&config.kind, &array), false),
+    };
+    let meta = meta.with_spacing(config.kind.spacing_in(&array));
+    match Recipe::new(&config.kind, &array, meta.geometry()) {
+        Ok(recipe) => Ok((array, meta, recipe)),
+        Err(reason) if !has_table && Recipe::new(&config.kind, &array, ANY).is_ok() => {
+            let kind = config.kind.kind.to_possible_value();
+            let kind = kind.map_or_else(String::new, |kind| kind.get_name().to_owned());
+            Err(Unusable::NoTable(format!("--volume {kind} needs a table of metadata (--meta-file): {reason}")))
+        }
+        Err(reason) => Err(Unusable::LeftOut(reason)),
+    }
+}
+
+/// Values with which a recipe can be made, to tell what a table would change.
+const ANY: Geometry<'_> = Geometry { slope: 1.0, intercept: 0.0, xy_spacing: "1", z_spacing: 1.0 };
+
+/// The metadata of a volume where no table says it: slope and intercept as far as the dialect or the user tells them,
+/// and nothing of the spacing. None is made up: what is not known is NaN, as where a table lacks it.
+fn without_table(options: &KindOptions, array: &npz::Array) -> Meta {
+    let (rescale_slope, rescale_intercept) = match (options.dialect_of(array), options.rescale) {
+        (Some(Dialect::Normalized), _) => (1000.0, 0.0),
+        (Some(Dialect::Hu), _) | (_, Rescale::None) => (1.0, 0.0),
+        (_, Rescale::Values(slope, intercept)) => (slope, intercept),
+        (_, Rescale::Auto | Rescale::Table) => (f64::NAN, f64::NAN),
+    };
+    Meta { rescale_slope, rescale_intercept, xy_spacing: "nan".to_owned(), z_spacing: f64::NAN }
+}
