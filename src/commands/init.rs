@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use toml_writer::ToTomlValue;
@@ -136,15 +136,21 @@ fn written(value: &Value, folder: &Path) -> Result<String> {
             let texts: Vec<String> = texts.iter().map(ToTomlValue::to_toml_value).collect();
             format!("[{}]", texts.join(", "))
         }
-        Value::Path(path) => {
-            let below = path.strip_prefix(folder).unwrap_or(path);
-            let below = if below.as_os_str().is_empty() { PathBuf::from(".") } else { below.to_owned() };
-            let text = below.to_str().ok_or_else(|| {
-                Error::Refused(format!("{}: its name is not UTF-8, which TOML needs; rename it", shown(path)))
-            })?;
-            text.to_toml_value()
+        Value::Path(path) => written_path(path, folder)?,
+        Value::Paths(paths) => {
+            let paths: Vec<String> = paths.iter().map(|path| written_path(path, folder)).collect::<Result<_>>()?;
+            format!("[{}]", paths.join(", "))
         }
     })
+}
+
+fn written_path(path: &Path, folder: &Path) -> Result<String> {
+    let below = path.strip_prefix(folder).unwrap_or(path);
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let text = below.to_str().ok_or_else(|| {
+        Error::Refused(format!("{}: its name is not UTF-8, which TOML needs; rename it", shown(path)))
+    })?;
+    Ok(text.to_toml_value())
 }
 
 /// A comment of lines that are not too wide.

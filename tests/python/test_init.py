@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from harness import COMMAND_DEADLINE, NOBODY, Program
 from make_dataset import Dataset
 from npzfiles import write_npz
+from numpy.typing import NDArray
 from small_datasets import set_meta, write_csv, write_dataset
 
 NAME = "ctwds.toml"
@@ -245,6 +247,77 @@ def test_which_array(
         program.run("plan", cwd=tmp_path)
 
 
+def rewrite(data: Dataset, write: Callable[[Path, NDArray[Any]], object]) -> None:
+    """Write each volume anew; its values are random."""
+    for at, path in enumerate(sorted(data.folder.glob("*.npz"))):
+        path.unlink()
+        write(path, np.random.default_rng(at).integers(0, 2000, (9, 8, 8)).astype("i2"))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "key"),
+    [((0.7, 0.7, 2.5), "spacing:WHD"), ((2.5, 0.7, 0.7), "spacing"), ((1, 1, 1), "spacing"), ((1, 2, 3), None)],
+)
+def test_axes_and_spacing(
+    program: Program, data: Dataset, tmp_path: Path, spacing: tuple[float, ...], key: str | None
+) -> None:
+    """Two equal axes are those of the slices; so are two equal spacings."""
+    data.meta.unlink()
+    rewrite(data, lambda path, voxels: np.savez(path, voxels=voxels[None], Spacing=np.array(spacing)))
+    keys, text = init(program, data.folder, tmp_path)
+    assert keys["axes"] == "DHW" and keys["dialect"] == "native" and "array" not in keys
+    assert keys.get("spacing_array", "").lower() == (key or "").lower()
+    assert ("spacing_array" in undecided(text)) == (key is None)
+    program.run("plan", cwd=tmp_path)
+
+
+def test_npy_files_and_deep_folders(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Whatever depth they are at; NPY files of other things beside NPZ volumes are none."""
+    deep = data.folder / "a" / "b" / "c" / "d"
+    deep.mkdir(parents=True)
+    for path in list(data.folder.glob("*.npz")):
+        np.save(deep / f"{path.stem}.feature.npy", np.zeros(5))
+        path.rename(deep / path.name)
+    (data.folder / "other").mkdir()
+    np.save(data.folder / "other" / "x.npy", np.zeros(5))
+    keys, _ = init(program, data.folder, tmp_path)
+    assert keys["source"] == "npz" and keys["data_folder"] == "data/volumes/a/b/c/d"
+    assert json.loads(program.run("plan", "--json", cwd=tmp_path).stdout)["total_samples"] == COUNT
+    (tmp_path / NAME).unlink()
+    for path in list(deep.glob("*")):
+        path.unlink()
+    for name in ids():
+        np.save(deep / f"{name}.npy", np.zeros((8, 8, 9), "f4"))
+    keys, text = init(program, data.folder, tmp_path)
+    assert keys["source"] == "npy" or "source" not in keys
+    assert json.loads(program.run("plan", "--json", cwd=tmp_path).stdout)["total_samples"] == COUNT
+    (tmp_path / NAME).unlink()
+    np.savez(deep / "scan000.npz", data=np.zeros((8, 8, 9), "f4"))
+    _, text = init(program, data.folder, tmp_path)
+    assert "source" in undecided(text)
+
+
+def test_channels_are_the_users_to_choose(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """An axis of one is no channel."""
+    rewrite(data, lambda path, voxels: np.savez(path, data=np.stack([voxels, voxels])))
+    _, text = init(program, data.folder, tmp_path)
+    assert undecided(text) == ["channel"]
+    (tmp_path / NAME).write_text(text.replace("# channel", "channel"))
+    program.run("plan", cwd=tmp_path)
+
+
+def test_a_table_in_several_files(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Files with the same columns for different volumes are one table; for the same volumes, one is taken."""
+    lines = data.labels.read_text().splitlines(keepends=True)
+    data.labels.write_text("".join(lines[:3]))
+    (data.folder.parent / "more.csv").write_text("".join([lines[0], *lines[3:]]))
+    (data.folder.parent / "again.csv").write_text("".join(lines[:2]))
+    keys, text = init(program, data.folder, tmp_path)
+    assert sorted(keys["labels_file"]) == ["data/labels.csv", "data/more.csv"]
+    assert "again.csv: it has such columns as" in text.replace("\n# ", " ")
+    assert json.loads(program.run("plan", "--json", cwd=tmp_path).stdout)["total_samples"] == COUNT
+
+
 def test_values_that_are_hu_already(program: Program, data: Dataset, tmp_path: Path) -> None:
     """Slope and intercept of the table would shift them."""
     _, text = init(program, data.folder, tmp_path)
@@ -313,4 +386,5 @@ def test_no_volume_and_no_table(program: Program, tmp_path: Path) -> None:
     write_npz(tmp_path / "x" / "deep" / "er" / "v.npz", {"data": np.zeros((2, 3, 4), "f4")})
     (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")
     keys, text = init(program, tmp_path / "x", tmp_path)
-    assert keys["data_folder"] == "x/deep/er" and "id_column" in undecided(text)
+    assert keys == {"data_folder": "x/deep/er"} and "labels_file: no table" in text
+    program.run("plan", cwd=tmp_path)

@@ -149,3 +149,91 @@ def test_semicolons_and_utf_16(program: Program, tmp_path: Path) -> None:
     assert found.keys["labels_file"] == "CT/Befund ja nein.txt"
     with program.mounted(found) as point:
         assert "größter" in train_a_step(point, 2)[0]
+
+
+def test_rad_chestct(program: Program, tmp_path: Path) -> None:
+    """Arrays `ct` of HU with slices first, ids without a suffix, names of classes with a star, no reports."""
+    names = [f"trn{n:05d}" for n in range(COUNT)]
+    hu = {name: np.moveaxis(np.clip(scan(n)[:, :10], -1000, 1000), 2, 0).astype("i2") for n, name in enumerate(names)}
+    write_volumes(tmp_path / "RAD-ChestCT" / "npz", {name: {"ct": np.resize(hu[name], (8, 10, 10))} for name in names})
+    tables = tmp_path / "RAD-ChestCT"
+    classes = [f"{finding}*{place}" for finding in ("nodule", "opacity") for place in ("left_lung", "right_lung")]
+    labels = {"NoteAcc_DEID": names} | {name: [(n + at) % 2 for n in range(COUNT)] for at, name in enumerate(classes)}
+    pd.DataFrame(labels).to_csv(tables / "imgtrain_Abnormality_and_Location_Labels.csv", index=False)
+    pd.DataFrame(
+        {
+            "VolumeAcc_DEID": [f"{name}.npz" for name in names],
+            "NoteAcc_DEID": names,
+            "MRN_DEID": [f"pt{n:05d}" for n in range(COUNT)],
+            "Set_Assigned": ["train"] * COUNT,
+            "orig_slope": [1.0] * COUNT,
+            "orig_inter": [-1024.0] * COUNT,
+            "orig_yxspacing": [0.7] * COUNT,
+            "orig_zdiff": [0.625] * COUNT,
+            "final_spacing": [0.8] * COUNT,
+            "PatientSex": ["F", "M"] * 3,
+        }
+    ).to_csv(tables / "CT_Scan_Metadata_Complete_35747.csv", index=False)
+    found = init(program, tmp_path, "RAD-ChestCT")
+    assert "reports_file" not in found.keys and "labels_file" in found.keys
+    assert found.keys["meta_columns"] == [
+        "slope=orig_slope",
+        "intercept=orig_inter",
+        "xy=final_spacing",
+        "z=final_spacing",
+    ]
+    assert (found.keys["rescale"], found.keys["dialect"], found.keys["axes"]) == ("none", "native", "DHW")
+    with program.mounted(found) as point:
+        assert train_a_step(point, 4, axes="DHW") == [""] * COUNT
+
+
+def test_merlin(program: Program, tmp_path: Path) -> None:
+    """One table of reports, labels of 0, 1 and -1, ids of NIfTI files, no metadata."""
+    names = [f"AC{n:06x}" for n in range(4000, 4000 + COUNT)]
+    base = tmp_path / "merlinabdominalctdataset"
+    write_volumes(base / "merlin_data", {f"{name}.nii": {"data": scan(n).astype("i2")} for n, name in enumerate(names)})
+    reports = {"study id": names, "Findings": [TEXT] * COUNT, "Split": ["train"] * COUNT, "Few Shot": [0, 1] * 3}
+    pd.DataFrame(reports).to_csv(base / "reports_final.csv", index=False)
+    labels = {"study id": names, "hepatomegaly": [0, 1, -1] * 2, "renal_cyst": [-1] * COUNT}
+    pd.DataFrame(labels).to_csv(base / "zero_shot_findings_disease_cls.csv", index=False)
+    found = init(program, tmp_path, base.name)
+    assert found.keys["id_column"] == "study id" and "meta_file" not in found.keys
+    assert found.keys["text_columns"] == ["Findings"] and "label_columns" not in found.keys
+    # Without a table of slopes and spacings, the user says that the values are HU, and that nothing is resampled.
+    flags = ("--volume", "preprocessed", "--rescale", "none", "--resample", "never", "--shape", "8,8,8")
+    with program.mounted(found, *flags) as point:
+        assert train_a_step(point, 2) == [TEXT] * COUNT
+
+
+def test_medsam(program: Program, tmp_path: Path) -> None:
+    """Image, mask and spacing in one NPZ, and no table; 8 bits hold the window of -160 to 240 HU."""
+    volumes = {}
+    for n in range(COUNT):
+        window = ((np.clip(scan(n), -160, 240) + 160) / 400 * 255).astype("u1")
+        image = np.resize(np.moveaxis(window, 2, 0), (8, 10, 10))
+        volumes[f"CT_Abd_case{n}"] = {"imgs": image, "gts": image // 100, "spacing": np.array([0.8, 0.8, 2.5])}
+    write_volumes(tmp_path / "npz", volumes)
+    found = init(program, tmp_path, "npz")
+    assert (found.keys["array"], found.keys["axes"], found.keys["spacing_array"]) == ("imgs", "DHW", "spacing:WHD")
+    text = found.file.read_text()
+    assert "# rescale = " in text, "what 8 bits stand for is the user's to say"
+    found.file.write_text(text.replace("# rescale = ", "rescale = "))
+    with program.mounted(found, "--volume", "rescaled") as point:
+        assert train_a_step(point, 0) == [""] * COUNT
+
+
+def test_an_export_without_labels(program: Program, tmp_path: Path) -> None:
+    """Reports and metadata alone."""
+    names = [f"case_{n}" for n in range(COUNT)]
+    write_volumes(
+        tmp_path / "export" / "a" / "b", {n: {"data": (scan(at) + 1024).astype("i2")} for at, n in enumerate(names)}
+    )
+    pd.DataFrame({"case": names, "impression": [TEXT] * COUNT, "findings": [TEXT[::-1]] * COUNT}).to_csv(
+        tmp_path / "export" / "report.csv.gz", index=False
+    )
+    meta = {"case": names, "slope": [1] * COUNT, "intercept": [-1024] * COUNT, "xy_spacing": ["(0.7, 0.7)"] * COUNT}
+    pd.DataFrame(meta | {"z_spacing": [1.5] * COUNT}).to_csv(tmp_path / "export" / "m.tsv", sep="\t", index=False)
+    found = init(program, tmp_path, "export")
+    assert found.keys["text_columns"] == ["findings", "impression"] and "labels_file" not in found.keys
+    with program.mounted(found) as point:
+        assert train_a_step(point, 0) == [f"{TEXT[::-1]}\n{TEXT}"] * COUNT

@@ -30,18 +30,22 @@ pub(super) fn of_tables(tables: &[Profile], roles: &Roles, studies: &Studies, no
     keys
 }
 
-/// The reason for a table: how many of the volumes it knows.
-fn knows(table: &Profile, studies: &Studies) -> String {
-    let (matched, all) = (table.count(), studies.count);
-    let repeated = match table.repeated {
-        0 => String::new(),
-        repeated => format!("; {repeated} of its rows are of a volume that has one already"),
-    };
-    format!("{matched} of {all} volumes have a row ({} rows){repeated}", table.rows)
-}
-
-fn path(table: &Profile) -> Value {
-    Value::Path(table.path.clone())
+/// The files of a role, and the reason: how many of the volumes they know.
+fn files(tables: &[Profile], chosen: &Chosen, studies: &Studies) -> (Value, String) {
+    let files: Vec<&Profile> = chosen.files.iter().map(|at| &tables[*at]).collect();
+    let sum = |count: fn(&Profile) -> usize| files.iter().map(|table| count(table)).sum::<usize>();
+    let (matched, all, rows) = (sum(Profile::count), studies.count, sum(|table| table.rows));
+    let mut reason = format!("{matched} of {all} volumes have a row ({rows} rows)");
+    let repeated = sum(|table| table.repeated);
+    if repeated > 0 {
+        reason.push_str(&format!("; {repeated} of its rows are of a volume that has one already"));
+    }
+    if files.len() > 1 {
+        reason.push_str("; the files have the same columns, for different volumes");
+    }
+    let paths: Vec<_> = files.iter().map(|table| table.path.clone()).collect();
+    let value = <[_; 1]>::try_from(paths).map_or_else(Value::Paths, |[path]| Value::Path(path));
+    (value, reason)
 }
 
 /// The key of the column with the ids, or of one column for each table where they differ.
@@ -63,8 +67,10 @@ fn id_column(tables: &[Profile], roles: &Roles, studies: &Studies) -> Guess {
         }
     }
     if names.is_empty() {
-        let reason = "no table has a column with ids of the volumes (their names without .npz)";
-        return Guess::open("id_column", Value::Text("VolumeName".into()), reason);
+        return Guess::unneeded(
+            "id_column",
+            "no table has a column with ids of the volumes (their names without suffix)",
+        );
     }
     // The first of these that a table has counts: it must be that table's own.
     names.sort_by_key(|name| chosen.iter().filter(|table| has(table, name) && table.id().name != *name).count());
@@ -89,8 +95,9 @@ fn one_or_list(mut names: Vec<String>) -> Value {
 
 fn reports(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
     let Some(chosen) = &roles.reports else {
-        let reason = "no table beside the volumes has a column with texts, such as findings and impressions";
-        return vec![Guess::open("reports_file", Value::Path("reports.csv".into()), reason)];
+        let reason =
+            "no table has a column with texts, such as findings and impressions; the texts of samples are empty";
+        return vec![Guess::unneeded("reports_file", reason)];
     };
     let table = &tables[chosen.table];
     let columns = || chosen.columns.iter().map(|at| &table.columns[*at]);
@@ -101,8 +108,9 @@ fn reports(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
     let others =
         if others.is_empty() { String::new() } else { format!("; texts, too, but not taken: {}", list(&others)) };
     let names = columns().map(|column| quoted(&text_name(&column.name))).collect();
+    let (file, knows) = files(tables, chosen, studies);
     vec![
-        Guess::found("reports_file", path(table), knows(table, studies)),
+        Guess::found("reports_file", file, knows),
         Guess::found("text_columns", Value::Texts(names), format!("{why}{others}")),
     ]
 }
@@ -114,8 +122,9 @@ fn text_name(name: &str) -> String {
 
 fn meta(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
     let Some(chosen) = &roles.meta else {
-        let reason = "no table beside the volumes has columns with slope, intercept or spacing by a well-known name";
-        return vec![Guess::open("meta_file", Value::Path("metadata.csv".into()), reason)];
+        let reason =
+            "no table has columns with slope, intercept or spacing by a well-known name; what needs them says so";
+        return vec![Guess::unneeded("meta_file", reason)];
     };
     let table = &tables[chosen.table];
     let (mut names, mut ranges, mut missing) = (Vec::new(), Vec::new(), Vec::new());
@@ -131,26 +140,29 @@ fn meta(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
         ranges.push(format!("{role} {range}"));
     }
     let reason = format!("known by their names; values: {}", ranges.join(", "));
-    let columns = if missing.is_empty() {
-        Guess::found("meta_columns", Value::Texts(names), reason)
-    } else {
-        let reason = format!("{reason}; no column was found for {}", missing.join(", "));
-        Guess::open("meta_columns", Value::Texts(names), reason)
-    };
-    vec![Guess::found("meta_file", path(table), knows(table, studies)), columns]
+    let (file, knows) = files(tables, chosen, studies);
+    if missing.is_empty() {
+        let columns = Guess::found("meta_columns", Value::Texts(names), reason);
+        return vec![Guess::found("meta_file", file, knows), columns];
+    }
+    let missing =
+        format!("no column was found for {}: name it, and take the marks of both keys away", missing.join(", "));
+    let columns = Guess::open("meta_columns", Value::Texts(names), format!("{reason}; {missing}"));
+    vec![Guess::open("meta_file", file, format!("{knows}; but {missing}")), columns]
 }
 
 fn labels(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
     let Some(chosen) = &roles.labels else {
-        let reason = "no table beside the volumes has columns of labels (0, 1, -1, true, false, yes or no)";
-        return vec![Guess::open("labels_file", Value::Path("labels.csv".into()), reason)];
+        let reason = "no table has columns of labels (0, 1, -1, true, false, yes or no); samples have no labels";
+        return vec![Guess::unneeded("labels_file", reason)];
     };
     let table = &tables[chosen.table];
     let columns: Vec<&Column> = chosen.columns.iter().map(|at| &table.columns[*at]).collect();
     let others: Vec<&Column> =
         table.others().filter(|(at, _)| !chosen.columns.contains(at)).map(|(_, column)| column).collect();
-    let mut reason =
-        format!("{} columns have only 0, 1, -1, true, false, yes or no: {}", columns.len(), list(&columns));
+    let are_labels = columns.iter().all(|column| column.is_label());
+    let values = if are_labels { "0, 1, -1, true, false, yes or no" } else { "numbers from 0 to 1, or -1" };
+    let mut reason = format!("{} columns have only {values}: {}", columns.len(), list(&columns));
     let uncertain: usize = columns.iter().map(|column| column.uncertain).sum();
     if uncertain > 0 {
         reason.push_str(&format!("; {uncertain} values are -1, which stays"));
@@ -169,8 +181,13 @@ fn labels(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
             }
         }
     };
-    let mut keys = vec![Guess::found("labels_file", path(table), knows(table, studies)), classes];
-    let blanks: usize = columns.iter().map(|column| column.missing).sum();
+    let (file, knows) = files(tables, chosen, studies);
+    let mut keys = vec![Guess::found("labels_file", file, knows), classes];
+    let of_classes = |table: &Profile| -> usize {
+        let is_class = |column: &&Column| columns.iter().any(|class| class.name == column.name);
+        table.columns.iter().filter(is_class).map(|column| column.missing).sum()
+    };
+    let blanks: usize = chosen.files.iter().map(|at| of_classes(&tables[*at])).sum();
     if blanks > 0 {
         let reason = format!(
             "{blanks} labels are missing, and only you know what that means: \"0\" (not there), \"nan\" (not known), \

@@ -32,6 +32,8 @@ const QUARANTINE: [&str; 3] = ["study_id", "path", "reason"];
 pub enum Value {
     /// The path of a file or folder, absolute.
     Path(PathBuf),
+    /// The paths of several files, absolute.
+    Paths(Vec<PathBuf>),
     /// A text.
     Text(String),
     /// A list of texts.

@@ -15,6 +15,8 @@ pub(super) const META: [&str; 4] = ["slope", "intercept", "xy", "z"];
 pub(super) struct Chosen {
     /// The place of the table.
     pub(super) table: usize,
+    /// The places of its files: the table itself, then those with the same columns for other volumes.
+    pub(super) files: Vec<usize>,
     /// The places of the columns.
     pub(super) columns: Vec<usize>,
     /// The places of other tables that have such columns, too.
@@ -60,7 +62,7 @@ impl Roles {
     /// The places of the tables that have a role.
     pub(super) fn tables(&self) -> Vec<usize> {
         let roles = [&self.reports, &self.meta, &self.labels];
-        let mut tables: Vec<usize> = roles.into_iter().flatten().map(|chosen| chosen.table).collect();
+        let mut tables: Vec<usize> = roles.into_iter().flatten().flat_map(|chosen| chosen.files.clone()).collect();
         tables.sort_unstable();
         tables.dedup();
         tables
@@ -77,8 +79,23 @@ fn best(tables: &[Profile], columns: impl Fn(&Profile) -> (usize, Vec<usize>)) -
         (*score, tables[*at].count(), columns.len(), std::cmp::Reverse(*at))
     };
     let table = (0..tables.len()).filter(has).max_by_key(rank)?;
-    let others = (0..tables.len()).filter(|at| has(at) && *at != table && scored[*at].0 == scored[table].0).collect();
-    Some(Chosen { table, columns: scored[table].1.clone(), others })
+    let mut files = vec![table];
+    let mut known = tables[table].matched.clone();
+    let mut parts: Vec<usize> = (0..tables.len()).filter(|at| has(at) && *at != table).collect();
+    parts.sort_by_key(|at| std::cmp::Reverse(tables[*at].count())); // else a part of one would keep it out
+    for at in parts {
+        let (one, other) = (&tables[table], &tables[at]);
+        let has_column =
+            |column: &usize| scored[at].1.iter().any(|place| other.columns[*place].name == one.columns[*column].name);
+        let is_part = scored[table].1.iter().all(has_column) && one.id().name == other.id().name;
+        if is_part && !known.iter().zip(&other.matched).any(|(one, other)| *one && *other) {
+            files.push(at);
+            known.iter_mut().zip(&other.matched).for_each(|(known, other)| *known |= other);
+        }
+    }
+    let is_other = |at: &usize| has(at) && !files.contains(at) && scored[*at].0 == scored[table].0;
+    let others = (0..tables.len()).filter(is_other).collect();
+    Some(Chosen { table, columns: scored[table].1.clone(), files, others })
 }
 
 /// The columns of slope, intercept, spacing in the plane and of the slices, by well-known names, where the values are

@@ -57,9 +57,11 @@ pub(super) fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Resul
         return Ok(Some(Guess::open("rescale", Value::Text(WINDOW.into()), reason)));
     }
     let [Some(slope), Some(intercept), ..] = roles.meta_columns else { return Ok(None) };
-    let Some(table) = roles.meta.as_ref().map(|chosen| &tables[chosen.table]) else { return Ok(None) };
+    let Some(chosen) = roles.meta.as_ref() else { return Ok(None) };
+    let table = &tables[chosen.table];
     let names = [slope, intercept].map(|at| table.columns[at].name.clone());
-    let Ok(table) = tables::load(&[&table.path], &[table.id().name.clone()], &Wanted::Named(&names)) else {
+    let files: Vec<_> = chosen.files.iter().map(|at| &tables[*at].path).collect();
+    let Ok(table) = tables::load(&files, &[table.id().name.clone()], &Wanted::Named(&names)) else {
         return Ok(None); // loading it says why, when the data set is planned
     };
     let shown = try_map(seen, THREADS, |seen| match geometry(&table, seen) {
