@@ -140,7 +140,7 @@ impl Looked {
         let slices_first = all.iter().any(|mm| equal(mm[1], mm[2]) && !equal(mm[0], mm[1]));
         let value = |order: &str| Value::Text(format!("{}{order}", array.name));
         Some(match (slices_first, slices_last, are_slices_first) {
-            (false, false, _) if !all.is_empty() => {
+            (false, false, _) if !all.is_empty() && all.iter().all(|mm| equal(mm[0], mm[1])) => {
                 Guess::found("spacing_array", value(""), format!("{of}, which are equal in each"))
             }
             (true, false, Some(true)) | (false, true, Some(false)) => Guess::found(
