@@ -97,8 +97,8 @@ impl Configured {
     }
 
     /// The data folder and the tables of reports, metadata and labels, relative to the current folder, as in the
-    /// training. What is `given` on the command line wins, and its key is not looked at. A table whose key is not set is
-    /// none.
+    /// training. What is `given` on the command line wins, and its key is not looked at. A table whose key is not set
+    /// is none.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the key of the data folder is missing, or a value is no path.

@@ -108,7 +108,8 @@ pub struct DatasetArgs {
     #[arg(long)]
     pub labels_empty: bool,
     /// The training's configuration (YAML): its section `data` names the folder and the tables, and the mountpoint as
-    /// the folder of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the training
+    /// the folder of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the
+    /// training
     #[arg(long, value_name = "YAML", requires = "split")]
     pub config: Option<PathBuf>,
     /// Which data set of the configuration

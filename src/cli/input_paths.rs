@@ -9,9 +9,9 @@ pub struct InputPaths {
     pub data_folder: PathBuf,
     /// The files of the tables with the texts; the rows of several are appended, and there may be none.
     pub reports_files: Vec<PathBuf>,
-    /// The same with rescaling and spacing.
+    /// The files of the tables with rescaling and spacing.
     pub meta_files: Vec<PathBuf>,
-    /// The same with a column for each class.
+    /// The files of the tables with a column for each class.
     pub labels_files: Vec<PathBuf>,
 }
 

@@ -159,8 +159,9 @@ pub(crate) enum Wanted<'a> {
 /// are appended; the columns are those of the first file, and the others' are matched by name.
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a column
-/// is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two files.
+/// [`Error::Io`] if a file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a
+/// column is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two
+/// files.
 pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
     let mut table = Table::default();
     paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted))?;

@@ -85,8 +85,8 @@ impl ShardLayout {
     }
 
     /// The extents that cover `len` bytes from `offset` on, in order, each with the range of it that is covered. The
-    /// last extent ends with the shard, whatever `len` is. `members` are those of each sample; `sizes` gives the payload
-    /// sizes that the sample at a place of the shard was laid out with.
+    /// last extent ends with the shard, whatever `len` is. `members` are those of each sample; `sizes` gives the
+    /// payload sizes that the sample at a place of the shard was laid out with.
     pub fn locate<'a>(
         &'a self,
         offset: u64,

@@ -15,7 +15,7 @@ use super::{Options, Plan};
 use crate::base::user_cache;
 use crate::dataset::{Config, Dataset, Selection};
 use crate::error::{Error, Result};
-use crate::volume::{KindOptions, Rescale};
+use crate::volume::KindOptions;
 
 /// The number of plans that are kept, one for each choice of inputs and options. A plan of 47,149 volumes takes some
 /// 72 MB with reports of CT-RATE's length.
@@ -134,17 +134,10 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, condition.as_deref().map(str::as_bytes).as_slice());
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
-    fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?}").as_bytes());
+    fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?} {rescale:?}").as_bytes());
     fields.add(format.digest_text().as_bytes());
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, *resample as u8]);
-    let (rescale, slope_and_intercept) = match rescale {
-        Rescale::Auto => (0, [0.0; 2]),
-        Rescale::Table => (1, [0.0; 2]),
-        Rescale::None => (2, [0.0; 2]),
-        Rescale::Values(slope, intercept) => (3, [*slope, *intercept]),
-    };
-    fields.add(&[rescale]);
-    for number in slope_and_intercept.iter().chain(spacing).chain(hu_range).chain([pad_value]) {
+    for number in spacing.iter().chain(hu_range).chain([pad_value]) {
         fields.add(&number.to_bits().to_le_bytes());
     }
     shape.iter().for_each(|size| fields.add(&size.to_le_bytes()));
@@ -184,7 +177,7 @@ mod tests {
     use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, Source};
     use crate::formats::npz::ArrayChoice;
     use crate::plan::members::Profile;
-    use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, VoxelFormat};
+    use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, Rescale, VoxelFormat};
 
     const OPTIONS: Options =
         Options { samples_per_shard: 100, format: Profile::Ctclip, overflow: Overflow::Error, labels_empty: false };

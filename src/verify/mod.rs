@@ -42,7 +42,6 @@ use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::plan::members::Member;
 use crate::volume::Kind;
 use compare::{Compared, Comparison};
 use walked::{SampleRules, WalkedSample, WalkedShard};
@@ -113,7 +112,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
 fn rules(manifest: Option<&manifest::Manifest>, plan: Option<&Plan>) -> SampleRules {
     let Some(manifest) = manifest else {
         return SampleRules {
-            has_labels: plan.map(|plan| plan.members.place(Member::Labels).is_some()),
+            has_labels: plan.map(Plan::has_labels),
             text_columns: plan.map_or(TEXT_COLUMNS, |plan| plan.dataset.text_columns),
             is_shuffled: false,
         };
