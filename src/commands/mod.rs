@@ -2,6 +2,7 @@
 
 mod bench;
 mod classes;
+mod columns;
 mod daemon;
 mod estimate;
 mod init;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
 use super::terminal::{print_exactly, say};
-use super::{classes, estimate, split, value_check};
+use super::{classes, columns, estimate, split, value_check};
 use crate::cli::PlanArgs;
 use crate::dataset::{Sample, Selected, Study};
 use crate::error::{Result, shown, shown_lines};
@@ -38,7 +38,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
         (None, true) => manifest::render(&plan, |_| None),
         (report, false) => {
             let estimate = report.as_ref().map_or_else(String::new, estimate::EstimateReport::text);
-            shown_lines(&(describe(&plan, &kind) + &estimate + &splits)).into_owned().into_bytes()
+            let columns = columns::describe(args, plan.dataset.label_names.len())?;
+            shown_lines(&(describe(&plan, &kind, &columns) + &estimate + &splits)).into_owned().into_bytes()
         }
     };
     print_exactly(&output, "print the plan")?;
@@ -46,8 +47,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// The plan for people.
-fn describe(plan: &Plan, asked: &KindOptions) -> String {
+/// The plan for people; `columns` says what the columns of the tables are for.
+fn describe(plan: &Plan, asked: &KindOptions, columns: &str) -> String {
     let dataset = &plan.dataset;
     let mut text = format!(
         "Data set     {}\n\
@@ -76,6 +77,7 @@ fn describe(plan: &Plan, asked: &KindOptions) -> String {
         let by = by.join(" and ");
         text.push_str(&format!("Selected     {selected} of the {of} volumes in all tables, by {by}\n"));
     }
+    text.push_str(columns);
     text.push_str(&classes::describe(plan));
     kinds(&mut text, plan, asked);
     let left_out = dataset.left_out.iter().map(|left_out| (&*left_out.path, &*left_out.reason));

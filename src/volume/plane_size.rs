@@ -29,7 +29,7 @@ impl AxisSize {
     }
 }
 
-/// The lengths of a [`PlaneReader`]'s buffers: bytes of the array, and else numbers of values.
+/// The lengths of a `PlaneReader`'s buffers: bytes of the array, and else numbers of values.
 pub(super) struct Lengths {
     /// Bytes of the array.
     pub(super) bytes: usize,

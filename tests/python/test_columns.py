@@ -13,7 +13,7 @@ from harness import Program, digest
 from kinds import samples
 from loading import collected, from_npz, from_shards
 from make_dataset import Dataset
-from small_datasets import write_csv, write_dataset
+from small_datasets import noise_dataset, write_csv, write_dataset
 
 SUFFIXES = ["", ".nii.gz", ".nii", ".npz", ".npy", ".dcm"]
 
@@ -206,3 +206,16 @@ def test_columns_that_are_not_there(program: Program, data: Dataset, flags: list
     write_csv(data.labels, [["VolumeName", "nodule"]] + [[f"v{n}.nii.gz", 1] for n in range(3)])
     done = program.run("plan", *data.flags(), *flags, check=False)
     assert done.returncode in (1, 2) and all(word in done.stderr for word in words), done.stderr
+
+
+def test_plan_says_what_each_column_is_for(program: Program, tmp_path: Path) -> None:
+    """A line for each table, and for each that is not there."""
+    data = noise_dataset(tmp_path, 2, (2, 3, 4))
+    said = program.run("plan", *data.flags()).stdout
+    assert f"{data.reports}: id VolumeName, text Findings_EN, Impressions_EN\n" in said
+    assert f"{data.meta}: id VolumeName, slope RescaleSlope, intercept RescaleIntercept, spacing XYSpacing and " in said
+    assert f"{data.labels}: id VolumeName, all 3 others are classes\n" in said
+    said = program.run("plan", *data.flags(), "--label-columns", "a..b", "--text-columns", "x=Findings_EN").stdout
+    assert "text Findings_EN\n" in said and "2 classes (a..b)\n" in said
+    said = program.run("plan", "--data-folder", data.folder).stdout
+    assert "no reports: the texts are empty" in said and "no metadata" in said and "Table        no labels\n" in said
