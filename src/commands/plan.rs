@@ -18,7 +18,7 @@ use crate::output::manifest;
 use crate::plan::Plan;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe};
 
-/// The number of volumes that stand for all of one reason.
+/// The number of volumes that stand for those of one reason, where these are too many to list.
 const NAMED: usize = 3;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
@@ -173,7 +173,8 @@ fn by_reason<'a>(text: &mut String, title: &str, names: impl ExactSizeIterator<I
     reasons.sort_by_key(|(_, names)| Reverse(names.len())); // stable: else by the reasons' text
     let lines = reasons.iter().map(|(reason, names)| match names[..] {
         [name] => format!("{name}: {reason}"),
-        _ => format!("{} volumes: {reason} (for example {})", names.len(), names[..names.len().min(NAMED)].join(", ")),
+        _ if names.len() <= LISTED => format!("{} volumes: {reason} ({})", names.len(), names.join(", ")),
+        _ => format!("{} volumes: {reason} (for example {})", names.len(), names[..NAMED].join(", ")),
     });
     text.push_str(&format!("\n{title}: {count}\n"));
     text.push_str(&shared::cut(lines));

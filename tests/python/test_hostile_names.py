@@ -126,7 +126,7 @@ def test_a_list_of_bad_samples(program: Program, hostile: Dataset, tmp_path: Pat
     assert [value for row in rows for value in row.values() if value.startswith(FORMULA)] == []
     said = harmless(program.run("plan", *hostile.flags(), "--exclude", listed))
     assert "are not in the data set" not in said
-    assert said.count("excluded by") == len(NAMES)
+    assert f"{len(NAMES)} volumes: excluded by" in said
     # What is listed again is not escaped again.
     before = listed.read_bytes()
     program.run("verify", "--sources", *hostile.flags(), "--exclude", listed, "--quarantine", listed, check=False)

@@ -289,7 +289,7 @@ def test_classes_and_their_positives(program: Program, data: Dataset) -> None:
 
 
 def test_left_out_by_reason(program: Program, tmp_path: Path) -> None:
-    """The most frequent first, with three names; one alone keeps its name in front."""
+    """The most frequent first; up to 20 names of each reason, else three; one alone keeps its name in front."""
     data = noise_dataset(tmp_path, 9, (2, 3, 4))
     (data.folder / "v00.npz").write_bytes(b"")
     header, *rows = data.meta.read_text().splitlines()
@@ -300,9 +300,14 @@ def test_left_out_by_reason(program: Program, tmp_path: Path) -> None:
     left_out, unmatched = said[said.index("\nLeft out") :].strip().split("\n\n")
     title, first, second = left_out.splitlines()
     assert title.endswith(": 6") and "no ZSpacing" in first
-    assert first.startswith("  5 volumes: ") and first.endswith("(for example v04.npz, v05.npz, v06.npz)"), first
+    assert first.startswith("  5 volumes: ") and first.endswith("(v04.npz, v05.npz, v06.npz, v07.npz, v08.npz)"), first
     assert second.startswith("  v00.npz: not a readable zip file")
-    assert "  2 volumes: not in reports (for example v01, v02)\n" in unmatched + "\n"
+    assert "  2 volumes: not in reports (v01, v02)\n" in unmatched + "\n"
+    many = noise_dataset(tmp_path / "many", 22, (2, 3, 4))
+    many.reports.write_text("".join(line for line in many.reports.open() if not line.startswith(("v1", "v2", "v0"))))
+    many.reports.write_text(many.reports.read_text() + "v00.nii.gz,a,b\n")
+    said = program.run("plan", *many.flags()).stdout
+    assert "  21 volumes: not in reports (for example v01, v02, v03)\n" in said
 
 
 @pytest.mark.parametrize("label", ["1e39", "-1e39", "3.4028236e38", "1e999", "nan", "inf", "", "1_0", "0x1", "often"])
