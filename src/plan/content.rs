@@ -55,11 +55,6 @@ impl Plan {
         .into()
     }
 
-    /// Whether the samples have a member of labels.
-    pub fn has_labels(&self) -> bool {
-        self.members.place(Member::Labels).is_some()
-    }
-
     /// The payload sizes of a sample's members in bytes, in the order of [`Plan::members`]; the sample is an index into
     /// the samples of the data set.
     pub fn member_sizes(&self, sample: usize) -> &[u64] {

@@ -59,8 +59,8 @@ impl Members {
         known.find(|members| members.extensions().eq(extensions.iter().map(String::as_str)))
     }
 
-    /// Whether the members are those of samples of which nothing is left away.
-    pub fn are_usual(&self) -> bool {
+    /// Whether samples have labels, as most data sets': only a manifest of others lists the members.
+    pub fn has_labels(&self) -> bool {
         self.place(Member::Labels).is_some()
     }
 

@@ -112,7 +112,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
 fn rules(manifest: Option<&manifest::Manifest>, plan: Option<&Plan>) -> SampleRules {
     let Some(manifest) = manifest else {
         return SampleRules {
-            has_labels: plan.map(Plan::has_labels),
+            has_labels: plan.map(|plan| plan.members.has_labels()),
             text_columns: plan.map_or(TEXT_COLUMNS, |plan| plan.dataset.text_columns),
             is_shuffled: false,
         };
