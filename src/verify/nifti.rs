@@ -112,7 +112,10 @@ pub(super) fn read(file: &mut dyn Read) -> Result<NiftiHeader, String> {
         let length = fields.dim(axis);
         usize::try_from(length).map_err(|_| format!("dimension {axis} has {length} voxels"))
     };
-    let shape = (1..=count).map(length).collect::<Result<_, String>>()?;
+    let mut shape = (1..=count).map(length).collect::<Result<Vec<usize>, String>>()?;
+    while shape.len() > 3 && shape.last() == Some(&1) {
+        shape.pop();
+    }
     let is_big_endian = fields.is_big_endian;
     Ok(NiftiHeader { array: SourceHeader { element, is_big_endian, is_fortran: true, shape }, scale })
 }

@@ -5,24 +5,28 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 from make_dataset import Dataset, dataset_at
 from numpy.typing import NDArray
 from small_datasets import set_meta, write_plain_tables
 
+nib: Any = nibabel  # of which not everything has types
 DTYPES = ("u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 # Slope and intercept of a header. The first ones scale nothing: there the intercept counts for nothing either.
 UNSCALED = ((1.0, 0.0), (0.0, 5.0), (np.nan, np.nan), (np.inf, 1.0), (-np.inf, np.nan))
 SCALED = ((1.0, -1024.0), (0.5, 0.0), (-0.3, 100.7), (1e-45, 3.0))
 ZOOMS = (0.7, 0.9, 1.3)  # mm, none of which float32 holds
 SUFFIXES = (".nii", ".nii.gz")
+LARGEST = 10_000_000  # voxels
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def written(
         (nib.Nifti1Image, nib.Nifti1Header) if version == 1 else (nib.Nifti2Image, nib.Nifti2Header)
     )
     header = header_class(endianness=byte_order)
-    header.set_data_dtype(np.dtype(dtype).newbyteorder(byte_order))
+    header.set_data_dtype(np.dtype(byte_order + dtype))
     affine = np.diag([*zooms[:3], 1.0])
     image = image_class(values.astype(dtype), affine, header)
     image.header.set_zooms((*zooms[:3], *[1.0] * (values.ndim - 3))[: values.ndim])
@@ -123,8 +127,11 @@ def bare(path: Path | str) -> str:
 
 def load(path: Path) -> NDArray[Any]:
     """The volume that an NPZ made by nibabel would have."""
+    image = nib.load(path)
+    if math.prod(image.shape) > LARGEST:
+        raise ValueError(f"{path}: {image.shape} is no volume of these tests")  # before memory is taken for it
     with np.errstate(over="ignore", invalid="ignore"):
-        return nib.load(path).get_fdata().astype(np.float32)
+        return image.get_fdata().astype(np.float32)
 
 
 def header_scales(path: Path) -> bool:
@@ -164,7 +171,9 @@ def as_npz(dataset: Dataset, out: Path, paths: Iterable[str]) -> Dataset:
     return made
 
 
-def gzip_member(content: bytes, name: bytes = b"", comment: bytes = b"", extra: bytes = b"", crc: bool = False) -> bytes:
+def gzip_member(
+    content: bytes, name: bytes = b"", comment: bytes = b"", extra: bytes = b"", crc: bool = False
+) -> bytes:
     """A gzip member with the fields that a header may have."""
     packed = gzip.compress(content, 6, mtime=0)
     flags = (8 if name else 0) | (16 if comment else 0) | (4 if extra else 0) | (2 if crc else 0)
@@ -174,8 +183,6 @@ def gzip_member(content: bytes, name: bytes = b"", comment: bytes = b"", extra: 
     header += name + b"\0" if name else b""
     header += comment + b"\0" if comment else b""
     if crc:
-        import zlib
-
         header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
     return header + packed[10:]
 
