@@ -78,9 +78,10 @@ def test_from_download_to_training(program: Program, tmp_path: Path, release: st
         assert np.array_equal(found[study]["volume"], volume.astype(np.float16)), study
         is_scaled = found[study]["json"]["RescaleIntercept"] == 0
         assert is_scaled == (volume.min() < -500), study
-        pair = (1.0, 0.0) if is_scaled else (row["RescaleSlope"], row["RescaleIntercept"])
-        assert (found[study]["json"]["RescaleSlope"], found[study]["json"]["RescaleIntercept"]) == pair
-        made, inside = preprocessed(volume, *pair, spacing_of(row), STEPS)
+        slope, intercept = (1.0, 0.0) if is_scaled else (row["RescaleSlope"], row["RescaleIntercept"])
+        meta = found[study]["json"]
+        assert (meta["RescaleSlope"], meta["RescaleIntercept"]) == (slope, intercept)
+        made, inside = preprocessed(volume, slope, intercept, spacing_of(row), STEPS)
         assert_close(ready[study]["volume"], made, inside)
 
 
