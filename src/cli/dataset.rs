@@ -9,7 +9,7 @@ use super::input_paths::InputPaths;
 use crate::base::user_folders;
 use crate::dataset::{
     self, ClassColumns, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection,
-    Source,
+    Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel};
@@ -21,7 +21,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 36] = [
+const ALL: [&str; 37] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -40,6 +40,7 @@ const ALL: [&str; 36] = [
     "array",
     "channel",
     "spacing_array",
+    "spacing_from",
     "axes",
     "source",
     "pattern",
@@ -69,7 +70,7 @@ pub struct DatasetArgs {
     /// data set is given]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes (*.npz or *.npy at one depth of folders: that which has the most)
+    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
@@ -145,6 +146,9 @@ pub struct DatasetArgs {
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
     pub spacing_array: Option<SpacingArray>,
+    /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
+    pub spacing_from: Option<SpacingFrom>,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
@@ -194,7 +198,7 @@ pub struct DatasetArgs {
     /// Stop at a volume that would be left out
     #[arg(long)]
     pub strict: bool,
-    /// Look into every NPZ again, also those that have not changed since the last time
+    /// Look into every volume again, also those that have not changed since the last time
     #[arg(long)]
     pub rescan: bool,
 }
@@ -312,6 +316,9 @@ impl DatasetArgs {
         if let Some((.., flag, table)) = flags.iter().find(|(is_unused, has_none, ..)| !is_unused && *has_none) {
             return Err(Error::Usage(format!("{flag} names columns of a table that is not given; add {table}")));
         }
+        if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
+            return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
+        }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(
                 "--labels-empty is for samples without labels; leave it out, or --labels-file".into(),
@@ -324,6 +331,7 @@ impl DatasetArgs {
             labels_files,
             columns: self.columns()?,
             missing_label: self.missing_label,
+            spacing_from: self.spacing_from,
             array: self.array_choice(),
             files: FileChoice { source: self.source, patterns: self.pattern.clone() },
             volumes: None,

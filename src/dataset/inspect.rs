@@ -16,7 +16,7 @@ use super::scan_cache::{self, Finding, PathFinding, ScanCache};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::formats::npz;
+use crate::formats::{npz, volume_file};
 
 /// The findings of all matched volumes, in their order. Only files that no earlier scan knows are opened.
 ///
@@ -101,7 +101,7 @@ impl<'a> Folder<'a> {
         let path = self.path.join(relative);
         let file = retry_on_intr(|| openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
         let file = file.map_err(|error| Error::io(&path, "open the file", error.into()))?;
-        npz::inspect_file(&path, &File::from(file), array)
+        volume_file::inspect_file(&path, &File::from(file), array)
     }
 
     /// The state of a symbolic link that leads nowhere, and what is wrong with it; `None` for anything else.

@@ -305,9 +305,9 @@ impl Remover<'_> {
     }
 }
 
-/// Refuses an NPZ that holds more than its volume. An NPY file holds one array.
+/// Refuses an NPZ that holds more than its volume. An NPY or NIfTI file holds one array.
 fn only_array(path: &Path) -> Result<(), String> {
-    if path.extension().is_some_and(|suffix| suffix == "npy") {
+    if path.extension().is_some_and(|suffix| ["npy", "nii", "gz"].iter().any(|one| suffix == *one)) {
         return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| format!("it cannot be looked into: {error}");
