@@ -73,9 +73,6 @@ impl SourceArray {
             return Self::of_nifti(&mut *file, channel).map_err(|reason| failed(&reason));
         }
         let file = File::open(path).map_err(|error| failed(&error))?;
-        if path.extension().is_some_and(|suffix| suffix == "nii" || suffix == "gz") {
-            return Err(failed(&"NIfTI files are not compared yet"));
-        }
         if path.extension().is_some_and(|suffix| suffix == "npy") {
             return Self::to_end(&mut BufReader::new(file), channel).map_err(|reason| failed(&reason));
         }
