@@ -61,6 +61,8 @@ pub struct Survey {
     pub files: usize,
     /// Size of the NPZ files in bytes.
     pub bytes: u64,
+    /// Number of the files that are NIfTI, whose headers tell more than shards hold.
+    pub nifti: usize,
     /// Bytes to read: the shards' files, and the volumes as they are made from the NPZ files and from the shards.
     pub to_read: u64,
 }
@@ -129,9 +131,11 @@ impl Reclaim {
         let npz = self.inventory.npz.as_ref();
         let samples = npz.map_or(&[][..], |plan| &plan.dataset.samples);
         let bytes = samples.iter().map(|sample| sample.file_id().size).sum();
+        let nifti = samples.iter().filter_map(|sample| sample.study()).filter(|study| study.array.nifti.is_some());
+        let nifti = nifti.count();
         let volumes = npz.map_or(0, |plan| 2 * plan.payload_bytes);
         let files = self.inventory.shards_to_compare().into_iter().map(|id| self.inventory.shard_size(id));
-        Survey { files: samples.len(), bytes, to_read: volumes + files.sum::<u64>() }
+        Survey { files: samples.len(), bytes, nifti, to_read: volumes + files.sum::<u64>() }
     }
 
     /// The plan of the shards.
@@ -278,7 +282,9 @@ impl Remover<'_> {
         let (inventory, plan) = (self.comparer.inventory, self.comparer.npz.plan());
         let sample = &plan.dataset.samples[npz];
         let (path, file_id) = (&sample.path, sample.file_id());
-        let checked = only_array(&inventory.root.join(path)).and_then(|()| remove::removable(self.root, path, file_id));
+        let channels = sample.study().and_then(|study| study.array.part).map_or(1, |part| part.count);
+        let checked = only_volume(&inventory.root.join(path), channels);
+        let checked = checked.and_then(|()| remove::removable(self.root, path, file_id));
         let bytes = match checked {
             Ok(bytes) => bytes,
             Err(reason) => return Ok(NpzOutcome::Kept { reason }),
@@ -305,8 +311,11 @@ impl Remover<'_> {
     }
 }
 
-/// Refuses an NPZ that holds more than its volume. An NPY or NIfTI file holds one array.
-fn only_array(path: &Path) -> Result<(), String> {
+/// Refuses a file that holds more than its volume: other channels, or other arrays. An NPY or NIfTI file holds one.
+fn only_volume(path: &Path, channels: u64) -> Result<(), String> {
+    if channels > 1 {
+        return Err(format!("it holds {channels} channels, of which the shards have one"));
+    }
     if path.extension().is_some_and(|suffix| ["npy", "nii", "gz"].iter().any(|one| suffix == *one)) {
         return Ok(());
     }

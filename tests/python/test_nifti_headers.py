@@ -132,14 +132,14 @@ READ: dict[str, Read] = {
 }
 
 REFUSED: dict[str, Refused] = {
-    "intercept-nan": Refused(PLAIN.scaled(2, NAN), "scl_inter"),
-    "intercept-inf": Refused(SECOND.scaled(2, INF), "scl_inter"),
+    "intercept-nan": Refused(PLAIN.scaled(2, NAN), "intercept"),
+    "intercept-inf": Refused(SECOND.scaled(2, INF), "intercept"),
     # nibabel takes the header for voxels, SimpleITK and others begin elsewhere.
-    "offset-0": Refused(PLAIN.put(108, "f", 0), "vox_offset", NIBABEL_READS),
-    "offset-348": Refused(PLAIN.put(108, "f", 348), "vox_offset"),
-    "offset-negative": Refused(PLAIN.put(108, "f", -352), "vox_offset"),
-    "offset-nan": Refused(PLAIN.put(108, "f", NAN), "vox_offset"),
-    "offset-behind-the-end": Refused(PLAIN.put(108, "f", 1e9), "352"),
+    "offset-0": Refused(PLAIN.put(108, "f", 0), "begin", NIBABEL_READS),
+    "offset-348": Refused(PLAIN.put(108, "f", 348), "begin"),
+    "offset-negative": Refused(PLAIN.put(108, "f", -352), "begin"),
+    "offset-nan": Refused(PLAIN.put(108, "f", NAN), "begin"),
+    "offset-behind-the-end": Refused(PLAIN.put(108, "f", 1e9), "cut short"),
     "complex64": Refused(with_type(32, 64, 8), "complex", NIBABEL_READS),
     "complex128": Refused(with_type(1792, 128, 16), "complex", NIBABEL_READS),
     "complex256": Refused(with_type(2048, 256, 32), "complex"),
@@ -149,10 +149,10 @@ REFUSED: dict[str, Refused] = {
     "datatype-0": Refused(with_type(0, 16, 2), "datatype"),
     "datatype-1": Refused(with_type(1, 1, 2), "datatype"),
     "datatype-77": Refused(with_type(77, 16, 2), "datatype"),
-    "dims-2": Refused(with_dims(PLAIN, 2, 8, 9), "dim", NIBABEL_READS),
-    "dims-0-long": Refused(with_dims(PLAIN, 3, 8, 9, 0), "0", NIBABEL_READS),
-    "dims-negative": Refused(with_dims(PLAIN, 3, 8, -9, 10), "dim"),
-    "dims-4-of-2": Refused(with_dims(PLAIN, 4, 8, 9, 5, 2), "dim", NIBABEL_READS),
+    "dims-2": Refused(with_dims(PLAIN, 2, 8, 9), "three", NIBABEL_READS),
+    "dims-0-long": Refused(with_dims(PLAIN, 3, 8, 9, 0), "empty", NIBABEL_READS),
+    "dims-negative": Refused(with_dims(PLAIN, 3, 8, -9, 10), "length"),
+    "dims-4-of-2": Refused(with_dims(PLAIN, 4, 8, 9, 5, 2), "channel", NIBABEL_READS),
     "dims-8": Refused(with_dims(PLAIN, 8, 8, 9, 10), ""),
     "dims-huge": Refused(with_dims(SECOND, 3, 2**40, 2**40, 2**40), ""),
     "dims-larger-than-file": Refused(with_dims(PLAIN, 3, 400, 500, 60), ""),
@@ -174,7 +174,7 @@ REFUSED: dict[str, Refused] = {
     "gz-crc-of-first-member": Refused(
         wrong_at(gzip.compress(PLAIN.content[:HALF]), -5) + gzip.compress(PLAIN.content[HALF:]), "", suffix=".nii.gz"
     ),
-    "gz-method": Refused(wrong_at(PACKED, 2), "method", suffix=".nii.gz"),
+    "gz-method": Refused(wrong_at(PACKED, 2), "gzip", suffix=".nii.gz"),
     "gz-too-short": Refused(gzip.compress(PLAIN.content[:-1]), "", suffix=".nii.gz"),
 }
 

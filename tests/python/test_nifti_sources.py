@@ -145,7 +145,8 @@ def test_reclaim(program: Program, tmp_path: Path, sort: str) -> None:
     sizes, before = sum(path.stat().st_size for path in dataset.volumes()), files_in(made)
     report = reclaim(program, dataset, made)
     assert (report["deleted"], report["files"], report["bytes"]) == (False, COUNT, sizes)
-    assert len(dataset.volumes()) == COUNT
+    text = program.run("reclaim", *dataset.flags(), *FLAGS, "--shards", made)
+    assert f"{COUNT} of the files are NIfTI" in text.stderr and len(dataset.volumes()) == COUNT
     kept = bad_of(dataset).read_bytes()
     rewrite(bad_of(dataset), sort)
     report = reclaim(program, dataset, made, *DELETE, code=1)
