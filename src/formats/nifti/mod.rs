@@ -11,15 +11,14 @@ mod header;
 mod tests;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
 pub(crate) use header::{Header, parse};
 
-use super::gzip::{MAGIC as GZIP_MAGIC, Trailer};
+use super::gzip::{Gzip, GzipError, MAGIC as GZIP_MAGIC, Trailer};
+use super::inflate::Inflater;
 use super::npz::part::of_shape;
 use super::npz::{
     Array, ArrayChoice, ArrayHeader, Compression, Conversion, Element, MAX_DEFLATE_RATIO, MAX_VOXELS, NiftiValues,
@@ -28,7 +27,7 @@ use super::npz::{
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 
-/// The packed bytes that are read at a time of a gzip file: a header takes a few hundred.
+/// The bytes that are read at a time for a header, which takes a few hundred when it is packed.
 const HEAD: usize = 4 << 10;
 /// The name of the array in the NPZ file that people made of a NIfTI file.
 const NAME: &str = "data";
@@ -109,31 +108,28 @@ fn packed(path: &Path, file: &File, size: u64, len: u64) -> Result<ZipMember> {
 }
 
 fn read_header(path: &Path, file: &File, is_packed: bool) -> Result<Header> {
-    let mut bytes = Vec::with_capacity(header::LONGEST);
-    let from_start = FromStart { file, at: 0 };
-    let most = header::LONGEST as u64;
-    let read = if is_packed {
-        let mut first = [0; 2];
-        let is_gzip = file.read_at(&mut first, 0).map(|n| first[..n] == GZIP_MAGIC[..]);
-        if !is_gzip.map_err(|error| Error::io(path, "read the header", error))? {
-            return Err(Error::malformed(path, "it is not compressed by gzip, as its name says; name it *.nii"));
+    let failed = |error| Error::io(path, "read the header", error);
+    let (mut head, mut source) = ([0; header::LONGEST], FromStart { file, at: 0 });
+    let len = if is_packed {
+        let mut inflater = Inflater::new().map_err(|error| Error::io(path, "get memory to unpack", error))?;
+        match Gzip::default().read(&mut inflater, &mut source, &mut head) {
+            Ok(len) => len,
+            Err(GzipError::Read(error)) => return Err(failed(error)),
+            Err(GzipError::Damaged(reason)) => return Err(Error::malformed(path, reason)),
         }
-        MultiGzDecoder::new(BufReader::with_capacity(HEAD, from_start)).take(most).read_to_end(&mut bytes)
     } else {
-        from_start.take(most).read_to_end(&mut bytes)
-    };
-    match read {
-        // An error of the operating system has its number; the decoder's own have none.
-        Err(error) if error.raw_os_error().is_some() => return Err(Error::io(path, "read the header", error)),
-        Err(error) if bytes.is_empty() => {
-            return Err(Error::malformed(path, format!("damaged gzip data: {error}")));
+        let mut len = 0;
+        loop {
+            match source.read(&mut head[len..]).map_err(failed)? {
+                0 => break len,
+                n => len += n,
+            }
         }
-        _ => {}
-    }
-    header::parse(&bytes).map_err(|reason| Error::malformed(path, reason))
+    };
+    header::parse(&head[..len]).map_err(|reason| Error::malformed(path, reason))
 }
 
-/// The bytes of a file from its beginning on, wherever its own position is.
+/// The bytes of a file from its beginning on, wherever its own position is; few at a time.
 struct FromStart<'a> {
     file: &'a File,
     at: u64,
@@ -141,7 +137,8 @@ struct FromStart<'a> {
 
 impl Read for FromStart<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(out, self.at)?;
+        let most = out.len().min(HEAD);
+        let n = self.file.read_at(&mut out[..most], self.at)?;
         self.at += n as u64;
         Ok(n)
     }
