@@ -103,8 +103,9 @@ impl SourceArray {
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
         while values.len() < count {
-            let stored = Elements::read(&header.array, READ.min(count - values.len()), file)?;
-            values.extend((0..stored.len()).map(|at| header.value(stored.at(at))));
+            let read = READ.min(count - values.len());
+            let stored = Elements::read(&header.array, read, file)?;
+            values.extend((0..read).map(|at| header.value(stored.at(at))));
         }
         io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
         Ok(Self { elements: Elements::F32(values), ..placed })
