@@ -12,7 +12,7 @@ use crate::dataset::{
     Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
-use crate::formats::npz::{ArrayChoice, Channel};
+use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
@@ -21,7 +21,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 37] = [
+const ALL: [&str; 38] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -42,6 +42,7 @@ const ALL: [&str; 37] = [
     "spacing_array",
     "spacing_from",
     "axes",
+    "orientation",
     "source",
     "pattern",
     "format",
@@ -142,6 +143,10 @@ pub struct DatasetArgs {
     /// DHW]
     #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
     pub axes: Option<Axes>,
+    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
+    /// JSON has the affine then [default: those of the file, no affine]
+    #[arg(long, value_name = "WHICH")]
+    pub orientation: Option<Orientation>,
     /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
@@ -280,7 +285,8 @@ impl DatasetArgs {
     /// The array to take of each NPZ file.
     pub fn array_choice(&self) -> ArrayChoice {
         let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
-        ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
+        let (name, channel, orientation) = (self.array.clone(), self.channel, self.orientation);
+        ArrayChoice { name, channel, spacing, orientation }
     }
 
     /// The columns of the tables.

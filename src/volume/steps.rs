@@ -44,8 +44,13 @@ impl NpzVolume<'_> {
         !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1
     }
 
-    /// The memory in bytes that [`Self::fill`] takes for planes and their transposition, beside the volume.
+    /// The memory in bytes that [`Self::fill`] takes to turn the array, and for planes and their transposition, beside the
+    /// volume.
     pub fn scratch_bytes(&self) -> u64 {
+        self.array.bytes_to_turn() + self.scratch_bytes_to_fill()
+    }
+
+    fn scratch_bytes_to_fill(&self) -> u64 {
         match self.format {
             VoxelFormat::Float16 => self.scratch_bytes_of::<f16>(),
             VoxelFormat::Float32 => self.scratch_bytes_of::<f32>(),
