@@ -10,7 +10,7 @@ use super::input_paths::InputPaths;
 use crate::base::user_folders;
 use crate::dataset::{
     self, ClassColumns, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names,
-    Selection, Source,
+    Selection, Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel};
@@ -22,7 +22,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 38] = [
+const ALL: [&str; 39] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -41,6 +41,7 @@ const ALL: [&str; 38] = [
     "array",
     "channel",
     "spacing_array",
+    "spacing_from",
     "also",
     "also_pad",
     "axes",
@@ -75,7 +76,7 @@ pub struct DatasetArgs {
     /// data set is given]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes (*.npz or *.npy at one depth of folders: that which has the most)
+    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
@@ -151,6 +152,9 @@ pub struct DatasetArgs {
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
     pub spacing_array: Option<SpacingArray>,
+    /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
+    pub spacing_from: Option<SpacingFrom>,
     /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
     /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
     #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
@@ -207,7 +211,7 @@ pub struct DatasetArgs {
     /// Stop at a volume that would be left out
     #[arg(long)]
     pub strict: bool,
-    /// Look into every NPZ again, also those that have not changed since the last time
+    /// Look into every volume again, also those that have not changed since the last time
     #[arg(long)]
     pub rescan: bool,
 }
@@ -340,6 +344,9 @@ impl DatasetArgs {
         if let Some((.., flag, table)) = flags.iter().find(|(is_unused, has_none, ..)| !is_unused && *has_none) {
             return Err(Error::Usage(format!("{flag} names columns of a table that is not given; add {table}")));
         }
+        if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
+            return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
+        }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(
                 "--labels-empty is for samples without labels; leave it out, or --labels-file".into(),
@@ -352,6 +359,7 @@ impl DatasetArgs {
             labels_files,
             columns: self.columns()?,
             missing_label: self.missing_label,
+            spacing_from: self.spacing_from,
             array: self.array_choice(),
             files: FileChoice { source: self.source, patterns: self.pattern.clone() },
             extras: self.extras()?,

@@ -13,6 +13,7 @@ mod encoded;
 mod extras;
 mod files;
 pub mod guess;
+mod header_values;
 mod ids;
 mod inputs;
 mod inspect;
@@ -45,6 +46,7 @@ use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use header_values::Spacings;
 use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
@@ -72,10 +74,19 @@ pub enum MissingLabel {
     Exclude,
 }
 
+/// The source of the spacing of NIfTI volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SpacingFrom {
+    /// The metadata table.
+    Table,
+    /// The header of the file.
+    Header,
+}
+
 /// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the NPZ files.
+    /// The folder of the volumes.
     pub data_folder: PathBuf,
     /// The files of the table with `Findings_EN` and `Impressions_EN`; none for empty texts.
     pub reports_files: Vec<PathBuf>,
@@ -87,6 +98,8 @@ pub struct Config {
     pub columns: Columns,
     /// The treatment of a label that is missing.
     pub missing_label: MissingLabel,
+    /// The source of the spacing of NIfTI volumes; by default the metadata table, if there is one.
+    pub spacing_from: Option<SpacingFrom>,
     /// The array to take of each NPZ file, and what of it.
     pub array: npz::ArrayChoice,
     /// The choice of the files that are volumes.
@@ -335,6 +348,7 @@ impl Dataset {
             warnings: joined.warnings,
             inputs,
         };
+        let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
             let excluded = excluded.is_some();
@@ -348,6 +362,7 @@ impl Dataset {
             });
             match made {
                 Ok((array, meta, recipe, extras)) => {
+                    spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
                     let study = Study { array, meta, dialect, recipe, format, text, labels, extras };
@@ -373,6 +388,7 @@ impl Dataset {
         if dataset.samples.is_empty() {
             return Err(dataset.nothing_left(config));
         }
+        dataset.warnings.extend(spacings.warning());
         let warnings = dataset.about_tables(config);
         dataset.warnings.extend(warnings);
         Ok(dataset)

@@ -175,6 +175,11 @@ impl KindOptions {
         array.spacing.as_ref().map(|spacing| order.hwd(spacing.mm))
     }
 
+    /// The spacing of height, width and depth in mm that the header of a NIfTI file gives, if it does.
+    pub fn spacing_in_header(&self, array: &Array) -> Option<[f64; 3]> {
+        array.nifti.as_ref()?.spacing.map(|mm| self.axes_of(array).hwd(mm))
+    }
+
     /// Whether the array counts as one of stored values at the scanner's spacing: a reader needs slope, intercept and
     /// spacing for it. An array of unknown dialect does.
     pub fn is_native(&self, array: &Array) -> bool {
