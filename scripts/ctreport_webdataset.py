@@ -100,8 +100,10 @@ LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and 
 AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
 SHARE = 0.02  # of the values that is no accident
 
+# With `also`, a sample and a batch have a sixth part: the arrays beside the volumes, by name.
 Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
 Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
+Extras = dict[str, torch.Tensor]
 Rescale = str | Sequence[float]
 Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
 AnyPath = str | os.PathLike[str]
@@ -236,33 +238,55 @@ class Steps:
                 if unit.dialect == "normalized"
                 else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
             )
-        source, target = [], []
-        for n, t in zip(volume.shape, out.shape[1:], strict=True):
-            start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
-            source.append(slice(start, start + count))
-            target.append(slice(before, before + count))
+        source, target = crop_and_pad(volume.shape, out.shape[1:])
         if any(n < t for n, t in zip(volume.shape, out.shape[1:], strict=True)):
             out.fill_(-1)
-        transpose(volume[tuple(source)], out[0][tuple(target)])
+        transpose(volume[source], out[0][target])
 
     def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any], rescale: Rescale) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
         slope, intercept = slope_and_intercept(meta, rescale)
-        height, width, depth = voxel_spacing(meta)
         volume = torch.empty(array.shape[2], *array.shape[:2])
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
         volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
-        target = (self.spacing[2], self.spacing[0], self.spacing[1])
-        size = [
-            int(n * (now / then)) for n, now, then in zip(volume.shape, (depth, height, width), target, strict=True)
-        ]
-        if min(size) < 1:
-            raise LoaderError(
-                f"{array.shape} voxels of {height} x {width} x {depth} mm are less than one of {self.spacing} mm"
-            )
+        size = self._resampled(volume.shape, meta)
         if size != list(volume.shape):  # else interpolation gives every voxel as it is
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
+
+    def _resampled(self, shape: Sequence[int], meta: Mapping[str, Any]) -> list[int]:
+        """The lengths of the axes depth, height, width after resampling."""
+        height, width, depth = voxel_spacing(meta)
+        target = (self.spacing[2], self.spacing[0], self.spacing[1])
+        size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
+        if min(size) < 1:
+            raise LoaderError(
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
+                f"{self.spacing} mm"
+            )
+        return size
+
+    def extra(self, array: NDArray[Any], meta: Mapping[str, Any], unit: Unit) -> torch.Tensor:
+        """An array that lies on a volume's voxels, as (1, D, H, W) on those of the batch, with zeros around it: of
+        integers and booleans the nearest elements, of floats interpolated ones. PyTorch has no unsigned integers of
+        more than 8 bits: these are int32 or int64."""
+        voxels = array if unit.dialect == "normalized" else array.transpose(2, 0, 1)
+        shape = (self.shape[2], self.shape[0], self.shape[1])
+        size = self._resampled(voxels.shape, meta) if unit.dialect == "native" else list(voxels.shape)
+        if array.dtype.kind == "f" and size != list(voxels.shape):
+            tensor = torch.from_numpy(np.ascontiguousarray(voxels, "f4"))[None, None]
+            tensor = F.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
+            voxels = tensor.numpy().astype(array.dtype)
+        source, target = crop_and_pad(size, shape)
+        for axis, (cut, n, length) in enumerate(zip(source, size, voxels.shape, strict=True)):
+            at = nearest(length, n) if n != length else np.arange(length)
+            voxels = voxels.take(at[cut], axis)
+        known = {"u2": "i4", "u4": "i8", "u8": "i8"}.get(voxels.dtype.str[1:], voxels.dtype.str[1:])
+        if voxels.dtype.str[1:] == "u8" and voxels.size and int(voxels.max()) >= 1 << 63:
+            raise LoaderError("an array beside the volume has integers that int64 cannot hold")
+        result = np.zeros((1, *shape), known)
+        result[0][target] = voxels
+        return torch.from_numpy(result)
 
     def sample(
         self,
@@ -282,6 +306,22 @@ class Steps:
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
         self.apply(values_of(array, meta), meta, unit, volume)
         return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
+
+
+def crop_and_pad(shape: Sequence[int], wanted: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of an array that is taken, and its place in one of another shape: both around the middle."""
+    source, target = [], []
+    for n, t in zip(shape, wanted, strict=True):
+        start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
+        source.append(slice(start, start + count))
+        target.append(slice(before, before + count))
+    return tuple(source), tuple(target)
+
+
+def nearest(length: int, resampled: int) -> NDArray[np.int64]:
+    """The voxel that each voxel of a resampled axis is nearest to: as PyTorch has it, which interpolates no int16."""
+    axis = torch.arange(length, dtype=torch.float32)[None, None, :, None, None]
+    return F.interpolate(axis, (resampled, 1, 1), mode="nearest-exact").flatten().numpy().astype(np.int64)
 
 
 def decimal(text: str) -> float | None:
@@ -394,10 +434,13 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as a batch."""
-    volumes, texts, labels, ids, embeddings = zip(*samples, strict=True)
-    return stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+def collate(samples: Sequence[Any]) -> Any:
+    """Samples as a batch; with the arrays beside the volumes, if samples have them."""
+    volumes, texts, labels, ids, embeddings, *extras = zip(*samples, strict=True)
+    batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+    if not extras:
+        return batch
+    return *batch, {name: torch.stack([each[name] for each in extras[0]]) for name in extras[0][0]}
 
 
 # ------------------------------------------------------------------------------------------------------- tar to arrays
@@ -500,7 +543,7 @@ def unpack(member: memoryview, table: NDArray[Any], width: int, out: memoryview)
 
 
 # What a compressed voxel member's suffix ends with, and the bytes of a value of it.
-PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4}
+PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4, ".shuffle8.zst": 8}
 
 
 def plain_suffix(suffix: str) -> tuple[str, int | None]:
@@ -589,6 +632,7 @@ class RawSample:
     text: str
     labels: NDArray[Any]
     buffer: Buffer
+    extras: dict[str, NDArray[Any]]
     recorded: Recorded | None = None
 
     @property
@@ -654,8 +698,16 @@ class ShardReader:
     would have to decode first. Where a header cannot be read, it goes on at the next sample that the index beside the
     shard knows."""
 
-    def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise", has_labels: bool | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        pool: list[Buffer],
+        on_error: str = "raise",
+        has_labels: bool | None = None,
+        also: Sequence[str] = (),
+    ) -> None:
         self.path, self._pool, self._on_error, self._has_labels = path, pool, on_error, has_labels
+        self._also = also
 
     def __iter__(self) -> Iterator[RawSample]:
         try:
@@ -757,6 +809,19 @@ class ShardReader:
         complain(failure, self._on_error, f"; {rest}")
         return start
 
+    def _extra(self, name: str, members: list[Member]) -> NDArray[Any]:
+        """The array beside the volume of this name."""
+        for member in members:
+            plain, width = plain_suffix(member.suffix)
+            if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
+                payload = member.payload
+                if width is not None:
+                    table = seek_table(payload)
+                    payload = memoryview(bytearray(int(table[:, 1].sum())))
+                    unpack(member.payload, table, width, payload)
+                return npy_voxels(payload, {})
+        raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
+
     def _unpack(self, packed: memoryview, width: int) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
@@ -792,6 +857,7 @@ class ShardReader:
                 raise ValueError(f"no {' and no '.join(missing)} among its members {[m.suffix for m in members]}")
             parts.setdefault("labels", np.zeros(0, np.float32))
             decode_voxels, payload = parts.pop("voxels")
+            parts["extras"] = {name: self._extra(name, members) for name in self._also}
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
         except (LoaderError, ValueError, KeyError, TypeError) as error:
             self._pool.extend(member.buffer for member in members if member.buffer)
@@ -890,7 +956,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
             if key not in (None, name.partition(".")[0]):
                 break
             key, _, suffix = name.partition(".")
-            found[suffix] = file.read(min(size, LOOK + BLOCK))
+            if suffix in VOXELS or suffix in OTHERS:
+                found[suffix] = file.read(min(size, LOOK + BLOCK))
             offset += BLOCK + -(-size // BLOCK) * BLOCK
             file.seek(offset)
     meta = json.loads(next(found[suffix] for suffix in ("json", "meta.json") if suffix in found))
@@ -1211,7 +1278,9 @@ class Task:
 
 class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones."""
+    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
+    `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
+    the voxels of the volume, (1, D, H, W), in batches (B, 1, D, H, W)."""
 
     def __init__(
         self,
@@ -1234,10 +1303,12 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         on_error: str = "raise",
         dialect: str | None = None,
         axes: str | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
         self.axes = axes_option(axes)
+        self.also = [also] if isinstance(also, str) else list(also)
         self.resampled, self.epoch_length = resampled, epoch_length
         if epoch_length is not None and epoch_length < 1:
             raise LoaderError(
@@ -1463,7 +1534,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             try:
                 axes = self.axes if raw.kind == "stored" else None
                 voxels = oriented(raw.voxels, axes, unit.dialect)
-                sample = self.steps.sample(voxels, raw.meta, unit, raw.text, raw.labels, out)
+                sample: Any = self.steps.sample(voxels, raw.meta, unit, raw.text, raw.labels, out)
+                if self.also:
+                    sample = (*sample, self._extras(raw, axes, unit))
             except LoaderError as error:
                 complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
                 continue
@@ -1471,6 +1544,14 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
                 pool.append(raw.buffer)
             place += 1
             yield sample
+
+    def _extras(self, raw: RawSample, axes: str | None, unit: Unit) -> Extras:
+        """The arrays beside the volume of a sample."""
+        for name, array in raw.extras.items():
+            if array.shape != raw.voxels.shape:
+                raise LoaderError(f"'{name}' has the shape {array.shape}, and its volume {raw.voxels.shape}")
+        oriented_ = {name: oriented(array, axes, unit.dialect) for name, array in raw.extras.items()}
+        return {name: self.steps.extra(array, raw.meta, unit) for name, array in oriented_.items()}
 
     def _shuffled(self, task: Task, rng: np.random.Generator, pool: list[Buffer]) -> Iterator[RawSample]:
         """Samples out of a buffer at random; each is done with when the next one is asked for."""
@@ -1488,7 +1569,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             found = False
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
-                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels):
+                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also):
                     found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:
@@ -1534,7 +1615,9 @@ SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
 SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 DEPTHS = ("*/*/*", "*/*", "*")  # of equals the deepest
 DEEPER = tuple("/".join("*" * depth) for depth in range(8, 3, -1))  # where those have no volume
-SOURCES = {"auto": (".npz", ".npy"), "npz": (".npz",), "npy": (".npy",)}
+NIFTI = (".nii.gz", ".nii")
+FORMAT_NAMES = {".npz": "NPZ", ".npy": "NPY", ".nii.gz": "NIfTI", ".nii": "NIfTI"}
+SOURCES = {"auto": (".npz", ".npy", *NIFTI), "npz": (".npz",), "npy": (".npy",), "nifti": NIFTI}
 AXES = ("HWD", "HDW", "WHD", "WDH", "DHW", "DWH")  # height, width, depth
 
 
@@ -1558,19 +1641,25 @@ def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[
     else:
         most = max((found(depth) for depth in DEPTHS), key=len) or max((found(depth) for depth in DEEPER), key=len)
     if not most:
-        formats = " or ".join(suffix[1:].upper() for suffix in SOURCES[source])
+        formats = " or ".join(dict.fromkeys(FORMAT_NAMES[suffix] for suffix in SOURCES[source]))
         raise LoaderError(
             f"{os.fspath(folder)}: no {formats} file in it, nor down to {len(DEPTHS + DEEPER)} "
             "levels below: is it the folder that holds the volumes?"
         )
     studies: dict[str, str] = {}
     for path in most:
-        if (earlier := studies.setdefault(Path(path).stem, path)) != path:
+        if (earlier := studies.setdefault(study_of(path), path)) != path:
             raise LoaderError(
-                f"{os.fspath(folder)}: two volumes have the study id {Path(path).stem!r}: {earlier} and {path}; remove "
+                f"{os.fspath(folder)}: two volumes have the study id {study_of(path)!r}: {earlier} and {path}; remove "
                 "or rename one, or leave one out by source or pattern"
             )
     return sorted(most, key=os.fsencode)
+
+
+def study_of(path: str) -> str:
+    """The study id of a volume's file: its name without the suffix."""
+    name = os.path.basename(path)
+    return name.removesuffix(next((suffix for suffix in FORMAT_NAMES if name.endswith(suffix)), ""))
 
 
 @dataclass(frozen=True)
@@ -1910,9 +1999,118 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         raise LoaderError(f"{path}: no spacing in it ({error}): spacing_array names its array") from error
 
 
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What the header of a NIfTI file says of its voxels, as nibabel takes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int  # of the first voxel
+    scale: tuple[float, float] | None  # slope and intercept, where they change anything
+    zooms: tuple[float, ...]  # size of a voxel along the first three axes, in mm
+
+
+NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+# Of NIfTI-1 and NIfTI-2: bytes of the header, and where it has which numbers.
+NIFTI_FIELDS: tuple[tuple[int, dict[str, tuple[int, str]]], ...] = (
+    (348, {"dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f"), "scale": (112, "2f")}),
+    (540, {"dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "offset": (168, "q"), "scale": (176, "2d")}),
+)
+
+
+def open_nifti(path: str) -> Any:
+    """The bytes of a NIfTI file, unpacked."""
+    return (gzip.open if path.endswith(".gz") else open)(path, "rb")
+
+
+def nifti_header(file: IO[bytes]) -> NiftiHeader:
+    """The header at the beginning of a file."""
+    head = file.read(540)
+    sizes = struct.unpack("<i", head[:4].ljust(4, b"\0"))[0], struct.unpack(">i", head[:4].ljust(4, b"\0"))[0]
+    second = head[344:348] not in (b"n+1\0", b"ni1\0")
+    size, fields = NIFTI_FIELDS[second]
+    is_known = size in sizes and head[4:8] in (b"n+2\0", b"ni2\0") and head[8:12] in (b"\r\n\x1a\n", bytes(4))
+    if len(head) < size or (second and not is_known):
+        raise ValueError("its header is none of NIfTI")
+
+    def get(name: str, order: str) -> tuple[Any, ...]:
+        at, kind = fields[name]
+        return struct.unpack_from(order + kind, head, at)
+
+    count = get("dim", "<")[0]
+    order = "<" if 1 <= count <= 7 or (count == 0 and sizes[0] == size) else ">"
+    count, *lengths = get("dim", order)
+    (code,), (offset,), (slope, inter) = get("type", order), get("offset", order), get("scale", order)
+    if code not in NIFTI_TYPES:
+        raise ValueError(f"its datatype {code} is not supported: integers and floats of up to 8 bytes are")
+    if not 1 <= count <= 7 or min(lengths[:count]) < 0:
+        raise ValueError(f"its dimensions are {count}: {lengths}")
+    if head[344:348] == b"ni1\0" and not second and offset == 0:
+        offset = size + 4
+    if not math.isfinite(offset) or offset < size + 4:
+        raise ValueError(f"its voxels begin at byte {offset} (vox_offset), inside the header")
+    scale = None
+    if slope != 0 and math.isfinite(slope):
+        if not math.isfinite(inter):
+            raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
+        scale = (slope, inter) if (slope, inter) != (1, 0) else None
+    while count > 3 and lengths[count - 1] == 1:
+        count -= 1
+    if count > 3 and 1 in lengths[:count]:
+        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
+    dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
+    return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
+
+
+def nifti_values(stored: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
+    """What the header's slope and intercept make of stored numbers, as `get_fdata().astype(float32)` of nibabel."""
+    slope, inter = header.scale or (1, 0)
+    found = np.empty(stored.size, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, stored.size, CHUNK):
+            values = stored[at : at + CHUNK].astype(np.float64)
+            # A step that changes nothing is left out, as -0.0 + 0.0 would change the sign.
+            if slope != 1:
+                values *= slope
+            if inter != 0:
+                values += inter
+            found[at : at + CHUNK] = values
+    return found
+
+
+def read_nifti(path: str, choice: ArrayChoice, look: int | None) -> NDArray[Any]:
+    """The volume of a NIfTI file; with `look` the values in its first bytes. The checksum of a packed one is compared
+    at its end."""
+    with open_nifti(path) as file:
+        header = nifti_header(file)
+        file.seek(header.offset)
+        width, count = header.dtype.itemsize, math.prod(header.shape)
+        if not count:
+            raise ValueError(f"its shape is {header.shape}: there is no voxel")
+        # As the program looks at them: small integers as they are, all else as float32.
+        seen = width if header.scale is None and header.dtype.kind in "iu" and width < 8 else 4
+        if look is not None and choice.part(header.shape)[1] is None:
+            return nifti_values(np.frombuffer(file.read(min(look // seen, count) * width), header.dtype), header)
+        content = bytearray()  # grows as it is read: what a header claims need not be there
+        while piece := file.read(min(CHUNK, count * width - len(content))):
+            content += piece
+        if len(content) < count * width:
+            raise ValueError(f"it ends before its {count} voxels do")
+        while path.endswith(".gz") and file.read(CHUNK):
+            pass
+    values = nifti_values(np.frombuffer(content, header.dtype), header)
+    volume = choice.volume(values.reshape(header.shape, order="F"))
+    return volume if look is None else volume.ravel("F")[: look // seen]
+
+
 def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
-    """The volume that ctwds-fs takes of an NPZ or NPY file (with `any_shape` the first array, if none has a known
-    name), and its array's name; with `look` only the values in its first bytes."""
+    """The volume that ctwds-fs takes of an NPZ, NPY or NIfTI file (with `any_shape` the first array, if none has a
+    known name), and its array's name; with `look` only the values in its first bytes."""
+    if path.endswith(NIFTI):
+        try:
+            return "data", read_nifti(path, choice, look)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
     wanted = None if path.endswith(".npy") else choice.name
     try:
         with open_archive(path) as archive:
@@ -2034,14 +2232,17 @@ def read_array(
 
 
 class CTReportDataset(_Epochs):
-    """The samples of NPZ files and of tables of reports, metadata and labels, in the order of the files' paths. A table
-    is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels have no class
-    without theirs, and without metadata arrays must hold HU at their spacing already.
+    """The samples of NPZ, NPY or NIfTI files and of tables of reports, metadata and labels, in the order of the files'
+    paths. A table is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels
+    have no class without theirs, and without metadata arrays must hold HU at their spacing already.
     A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
     length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
-    `source` ("npz", "npy") and `pattern` (one or several, relative to the folder) choose the files. `axes` is the order
-    of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes in mm,
-    or of others ("spacing:WHD"), in place of the table's columns.
+    `source` ("npz", "npy", "nifti") and `pattern` (one or several, relative to the folder) choose the files. `axes` is
+    the order of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes
+    in mm, or of others ("spacing:WHD"), in place of the table's columns.
+    NIfTI files (`.nii`, `.nii.gz`) hold what nibabel's `get_fdata` gives, as float32: where their header scales, slope
+    and intercept of the table count as applied. `spacing_from` says whose spacing is taken: the "table"'s (the default
+    if there is one) or the "header"'s.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
 
@@ -2070,6 +2271,7 @@ class CTReportDataset(_Epochs):
         pattern: str | Sequence[str] = (),
         axes: str | None = None,
         spacing_array: str | None = None,
+        spacing_from: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
@@ -2078,7 +2280,9 @@ class CTReportDataset(_Epochs):
         self.axes = axes_option(axes)
         name, _, order = (spacing_array or "").rpartition(":")
         self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
-        columns = META_COLUMNS if spacing_array is None else META_COLUMNS[:2]
+        self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
+        has_spacing = spacing_array is None and spacing_from != "header"
+        columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
         reports, metas, rows = read_tables(reports_file, meta_file, labels, columns)
         patterns = [pattern] if isinstance(pattern, str) else pattern
         tables = [table for table in (rows, metas, reports) if table]
@@ -2086,7 +2290,7 @@ class CTReportDataset(_Epochs):
         unusable: list[str] = []
         of_row: dict[tuple[AnyPath, int], str] = {}  # of the first table
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
-            study, path = Path(name).stem, os.path.join(data_folder, name)
+            study, path = study_of(name), os.path.join(data_folder, name)
             found = [table.find(study) for table in tables]
             if None in found:
                 continue
@@ -2096,16 +2300,17 @@ class CTReportDataset(_Epochs):
                     f"{name}; remove or rename one"
                 )
             meta = {"study_id": study} | self._metadata(columns, metas.find(study) if metas else None)
-            if spacing_array is not None:
-                try:
+            is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
+            try:
+                if spacing_array is not None:
                     meta |= self._spacing_of(path)
-                except LoaderError as error:
-                    unusable.append(f"{study}: {error}")
-                    continue
+                meta |= self._of_header(path, metas is not None)
+            except LoaderError as error:
+                unusable.append(f"{study}: {error}")
+                continue
             values = np.zeros(0, np.float32)
             if rows and (label := rows.find(study)):
                 values = label_row(rows, label)
-            is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
             if is_incomplete and self._needs_meta(path):
                 continue  # as ctwds-fs leaves it out
             try:
@@ -2165,6 +2370,28 @@ class CTReportDataset(_Epochs):
             order = self.axes or ("DHW" if self._load(path, 8)[1] == "normalized" else "HWD")
         height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
         return {"XYSpacing": str([height, width]), "ZSpacing": depth}
+
+    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+        """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
+        and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
+        if not path.endswith(NIFTI):
+            if self.spacing_from == "header":
+                raise LoaderError(
+                    f"{path}: it has no NIfTI header with a spacing; spacing_from 'table' takes the table's"
+                )
+            return {}
+        try:
+            with open_nifti(path) as file:
+                header = nifti_header(file)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+        found: dict[str, Any] = {}
+        if not has_table or (header.scale and self.steps.rescale != "table"):
+            found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        if not has_table or self.spacing_from == "header":
+            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
+            found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        return found
 
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
@@ -2272,7 +2499,7 @@ COMMON_KEYS = (
     "uneven",
 )  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
-ARRAY_KEYS = ("array", "channel", "source", "pattern", "spacing_array")  # of NPZ and NPY files
+ARRAY_KEYS = ("array", "channel", "source", "pattern", "spacing_array", "spacing_from")  # of NPZ, NPY and NIfTI files
 KNOWN_KEYS = (
     "dataset_format",
     "webdataset_shards_train",

@@ -101,6 +101,19 @@ impl Array {
         [shape[0], shape[1], shape[2]] // `inspect` admits three axes only
     }
 
+    /// The array with the elements that its file has, if all that a conversion would do to them is to make them float32:
+    /// labels of a mask are the integers that they are.
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        match self.conversion {
+            Some(conversion) if !conversion.is_scaled() => {
+                let Conversion { element, big_endian, .. } = conversion;
+                Self { header: ArrayHeader { element, big_endian, ..self.header }, conversion: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The choice that finds this array in its file again.
     pub fn choice(&self) -> ArrayChoice {
         let spacing = self.spacing.as_ref().map(|spacing| spacing.array.clone());
@@ -118,6 +131,11 @@ impl Array {
     fn turn(&self) -> Option<(Turn, [u64; 3])> {
         let turn = self.placed()?.turn?;
         Some((turn, turn.in_file(self.shape())))
+    }
+
+    /// The axis in the file of each of the array's axes, and whether that runs against it; `None` if nothing is turned.
+    pub fn turned_axes(&self) -> Option<([usize; 3], [bool; 3])> {
+        self.turn().map(|(Turn { axes, flipped }, _)| (axes, flipped))
     }
 
     /// The array as the file has it, for whoever needs values in any order.
