@@ -1,5 +1,6 @@
 //! The arguments that name a data set and determine the bytes of its shards.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
@@ -8,11 +9,11 @@ use super::config::{Configured, Split};
 use super::input_paths::InputPaths;
 use crate::base::user_folders;
 use crate::dataset::{
-    self, ClassColumns, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection,
-    Source, SpacingFrom,
+    self, ClassColumns, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names,
+    Selection, Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
-use crate::formats::npz::{ArrayChoice, Channel};
+use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
@@ -21,7 +22,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 37] = [
+const ALL: [&str; 40] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -41,7 +42,10 @@ const ALL: [&str; 37] = [
     "channel",
     "spacing_array",
     "spacing_from",
+    "also",
+    "also_pad",
     "axes",
+    "orientation",
     "source",
     "pattern",
     "format",
@@ -60,6 +64,9 @@ const ALL: [&str; 37] = [
     "pad_value",
     "strict",
 ];
+
+/// The most arrays beside a volume: more than anybody has, and few enough to be numbered by a byte.
+const MOST_EXTRAS: usize = 64;
 
 /// The data set and everything that determines the shards' bytes.
 #[derive(Clone, Debug, Args)]
@@ -142,6 +149,10 @@ pub struct DatasetArgs {
     /// DHW]
     #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
     pub axes: Option<Axes>,
+    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
+    /// JSON has the affine then [default: those of the file, no affine]
+    #[arg(long, value_name = "WHICH")]
+    pub orientation: Option<Orientation>,
     /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
@@ -149,6 +160,13 @@ pub struct DatasetArgs {
     /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
     #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
     pub spacing_from: Option<SpacingFrom>,
+    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
+    /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
+    #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
+    pub also: Vec<ExtraChoice>,
+    /// Preprocessed: what is put around a smaller array of --also
+    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_hyphen_values = true)]
+    pub also_pad: f64,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
@@ -280,7 +298,23 @@ impl DatasetArgs {
     /// The array to take of each NPZ file.
     pub fn array_choice(&self) -> ArrayChoice {
         let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
-        ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
+        let (name, channel, orientation) = (self.array.clone(), self.channel, self.orientation);
+        ArrayChoice { name, channel, spacing, orientation }
+    }
+
+    /// The arrays beside the volumes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if two have one name, or there are more than a sample can have.
+    fn extras(&self) -> Result<Vec<ExtraChoice>> {
+        let names: BTreeSet<&str> = self.also.iter().map(|extra| &*extra.name).collect();
+        if names.len() < self.also.len() {
+            return Err(Error::Usage("--also: two arrays have one name; each is a member of its own".into()));
+        }
+        if names.len() > MOST_EXTRAS {
+            return Err(Error::Usage(format!("--also: a sample has at most {MOST_EXTRAS} arrays beside its volume")));
+        }
+        Ok(self.also.clone())
     }
 
     /// The columns of the tables.
@@ -334,6 +368,8 @@ impl DatasetArgs {
             spacing_from: self.spacing_from,
             array: self.array_choice(),
             files: FileChoice { source: self.source, patterns: self.pattern.clone() },
+            extras: self.extras()?,
+            extra_pad: self.also_pad,
             volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },

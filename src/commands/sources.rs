@@ -106,7 +106,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<VolumeCheck>> {
     for shard in plan.shard_ids() {
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
-                && member.member.is_volume()
+                && member.member.has_voxels()
             {
                 let sample = plan.sample_index(shard, member);
                 volumes.push(VolumeRange { shard, sample, range: extent.start..extent.start + extent.len });
@@ -176,7 +176,7 @@ fn read_whole(path: &Path, array: &Array) -> Result<()> {
 /// The volume of an array, for other code than that of the shards.
 fn source_volume(array: &Array) -> SourceVolume<'_> {
     let channel = array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
-    SourceVolume { array: &array.member.name, channel }
+    SourceVolume { array: &array.member.name, channel, turn: array.turned_axes(), is_extra: false }
 }
 
 /// Writes the list whole or not at all, readable for the user only.

@@ -67,7 +67,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let (tables, found) = (tables?, found?);
     refuse_repeated_studies(&found.files)?;
     let inputs =
-        Inputs { tables: tables.states.clone(), folders: found.folders, left_out: Vec::new(), certain: found.certain };
+        Inputs { tables: tables.states.clone(), folders: found.folders, certain: found.certain, ..Inputs::default() };
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),

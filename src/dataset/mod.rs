@@ -10,6 +10,7 @@ mod columns;
 mod condition;
 mod csv_file;
 mod encoded;
+mod extras;
 mod files;
 pub mod guess;
 mod header_values;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 
 pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
+pub use extras::{Extra, ExtraArray, ExtraChoice, ExtraPlace};
 pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
 pub use left_out::LeftOut;
@@ -102,6 +104,10 @@ pub struct Config {
     pub array: npz::ArrayChoice,
     /// The choice of the files that are volumes.
     pub files: FileChoice,
+    /// The arrays beside the volumes that each sample has as well.
+    pub extras: Vec<ExtraChoice>,
+    /// The value around an extra that is smaller than the shape of preprocessed volumes.
+    pub extra_pad: f64,
     /// The files to take, relative to the data folder; by default the data folder is listed.
     pub volumes: Option<Vec<PathBuf>>,
     /// The volumes to take of those that all tables know; the others take no slot.
@@ -198,6 +204,8 @@ pub struct Study {
     pub text: String,
     /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
+    /// The arrays beside the volume, one for each of [`Dataset::extras`].
+    pub extras: Vec<ExtraArray>,
 }
 
 /// The members of a sample that an earlier run finished.
@@ -205,13 +213,15 @@ pub struct Study {
 pub struct FinishedMembers {
     /// The place of the volume's member in a file; only [`crate::volume`] knows what that file is.
     pub volume: VolumeMember,
+    /// The places of the extras' members, in their order in the shard.
+    pub extras: Vec<VolumeMember>,
     /// The kind of the volume.
     pub kind: Kind,
     /// The format of the voxels.
     pub format: VoxelFormat,
     /// The dialect of the array that the volume was made from; `None` if it is not known.
     pub dialect: Option<Dialect>,
-    /// The bytes of the members without voxels, in their order in the shard.
+    /// The bytes of the members without voxels, in their order in the shard; not those of extras.
     pub small: Vec<Vec<u8>>,
     /// The size in bytes of the NPZ file that the members were made from.
     pub npz_size: u64,
@@ -296,6 +306,8 @@ pub struct Dataset {
     pub rows_without_volume: usize,
     /// The class columns of the label table, in its order; none without such a table.
     pub label_names: Vec<String>,
+    /// The arrays beside the volumes, in the order of their members; of finished members, the names alone.
+    pub extras: Vec<Extra>,
     /// The number of columns that each text is made of, with newlines between them; 0 without a table of reports.
     pub text_columns: usize,
     /// Messages for the user about what is no error.
@@ -316,7 +328,10 @@ impl Dataset {
         // Absolute, because a daemon leaves the folder that it was started in.
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
-        let findings = inspect::all(config, &root, &joined.matched)?;
+        let findings = inspect::volumes(config, &root, &joined.matched)?;
+        let mut inputs = joined.inputs;
+        let found = extras::all(config, &root, &joined.matched, &findings, &mut inputs)?;
+        let mut found: Vec<_> = found.into_iter().map(|found| (found.extra, found.findings.into_iter())).collect();
         let mut dataset = Self {
             root,
             samples: Vec::with_capacity(findings.len()),
@@ -328,21 +343,30 @@ impl Dataset {
             selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
+            extras: found.iter().map(|(extra, _)| extra.clone()).collect(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
             warnings: joined.warnings,
-            inputs: joined.inputs,
+            inputs,
         };
         let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
             let excluded = excluded.is_some();
             let file_id = *finding.file_id();
-            match recipes::of(config, finding, meta) {
-                Ok((array, meta, recipe)) => {
+            let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
+            let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
+            let others: Vec<_> = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();
+            let made = recipes::of(config, finding, meta).and_then(|(array, meta, recipe)| {
+                let extras = recipes::of_extras(config, (&array, &recipe), beside)?;
+                Ok((array, meta, recipe, extras))
+            });
+            match made {
+                Ok((array, meta, recipe, extras)) => {
                     spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
-                    let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels }));
+                    let study = Study { array, meta, dialect, recipe, format, text, labels, extras };
+                    let origin = Origin::Study(Box::new(study));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(Unusable::NoTable(what)) => {
@@ -357,6 +381,7 @@ impl Dataset {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(file_id);
+                    dataset.inputs.others.extend(others);
                 }
             }
         }

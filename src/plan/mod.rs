@@ -57,7 +57,8 @@ pub struct Options {
 impl Options {
     /// The members of the samples of a data set.
     fn members(self, dataset: &Dataset) -> Members {
-        Members::new(self.format, !dataset.label_names.is_empty() || self.labels_empty)
+        let has_labels = !dataset.label_names.is_empty() || self.labels_empty;
+        Members::new(self.format, has_labels, dataset.extras.iter().map(|extra| &*extra.name))
     }
 }
 
@@ -154,7 +155,7 @@ impl Plan {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
         let members = options.members(dataset);
-        let measure = |sample: &Sample| MeasuredSample::new(options, &members, sample);
+        let measure = |sample: &Sample| MeasuredSample::new(dataset, options, &members, sample);
         let measured = try_map(&dataset.samples, available_cores(), measure)?;
         let digest = digests::plan_digest(options, dataset, measured.iter().map(|sample| &sample.digest));
         Ok((measured, digest))
@@ -263,7 +264,10 @@ impl Plan {
     /// Whether all volumes are plain members of shards on disk.
     pub fn is_stored_plain(&self) -> bool {
         self.dataset.samples.iter().all(|sample| match &sample.origin {
-            Origin::Finished(stored) => stored.volume.storage == Storage::Plain,
+            Origin::Finished(stored) => {
+                let mut members = stored.extras.iter().chain([&stored.volume]);
+                members.all(|member| member.storage == Storage::Plain)
+            }
             Origin::Study(_) => false,
         })
     }

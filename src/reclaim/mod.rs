@@ -36,7 +36,7 @@ use crate::base::beneath::Folder;
 use crate::base::durable::sync_folder;
 use crate::base::lock::lock;
 use crate::base::parallel::try_map;
-use crate::dataset::Config;
+use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::output::manifest;
 use crate::output::removals::{RemovalLine, RemovedNpz};
@@ -283,7 +283,7 @@ impl Remover<'_> {
         let sample = &plan.dataset.samples[npz];
         let (path, file_id) = (&sample.path, sample.file_id());
         let channels = sample.study().and_then(|study| study.array.part).map_or(1, |part| part.count);
-        let checked = only_volume(&inventory.root.join(path), channels);
+        let checked = no_more_than(&inventory.root.join(path), channels, &arrays(plan, npz));
         let checked = checked.and_then(|()| remove::removable(self.root, path, file_id));
         let bytes = match checked {
             Ok(bytes) => bytes,
@@ -311,8 +311,20 @@ impl Remover<'_> {
     }
 }
 
-/// Refuses a file that holds more than its volume: other channels, or other arrays. An NPY or NIfTI file holds one.
-fn only_volume(path: &Path, channels: u64) -> Result<(), String> {
+/// The names of the arrays of a volume's file that the shards hold: the volume, and extras of the same file.
+fn arrays(plan: &Plan, npz: usize) -> Vec<&str> {
+    let Dataset { root, extras, samples, .. } = &plan.dataset;
+    let sample = &samples[npz];
+    let Some(study) = sample.study() else { return Vec::new() };
+    let beside = extras.iter().zip(&study.extras);
+    let beside = beside.filter(|(extra, found)| extra.root == *root && found.path == sample.path);
+    let beside = beside.map(|(_, found)| &*found.array.member.name);
+    [&*study.array.member.name].into_iter().chain(beside).collect()
+}
+
+/// Refuses a file that holds more than what the shards hold of it: other channels, or other arrays than these. An NPY
+/// or NIfTI file holds one array.
+fn no_more_than(path: &Path, channels: u64, arrays: &[&str]) -> Result<(), String> {
     if channels > 1 {
         return Err(format!("it holds {channels} channels, of which the shards have one"));
     }
@@ -323,8 +335,14 @@ fn only_volume(path: &Path, channels: u64) -> Result<(), String> {
     let file = File::open(path).map_err(|error| failed(&error))?;
     let archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| failed(&error))?;
     let names: Vec<&str> = archive.file_names().collect();
-    if archive.len() == 1 {
+    let is_held =
+        |name: &&str| arrays.contains(name) || name.strip_suffix(".npy").is_some_and(|name| arrays.contains(&name));
+    if archive.len() == names.len() && (archive.len() == 1 || names.iter().all(is_held)) {
         return Ok(());
     }
-    Err(format!("it holds several arrays ({}), of which the shards have one", names.join(", ")))
+    let held = match arrays {
+        [_] => "one".to_owned(),
+        several => several.join(", "),
+    };
+    Err(format!("it holds several arrays ({}), of which the shards have {held}", names.join(", ")))
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::dtype::{Dtype, Rounding};
 use super::expected::{Expected, ExpectedVoxel};
+use super::extras;
 use super::finding::{Finding, Verdict};
 use super::packed;
 use super::payload;
@@ -110,7 +111,7 @@ impl Difference {
 /// The volume of a study in its NPZ file.
 fn source_volume(study: &Study) -> SourceVolume<'_> {
     let channel = study.array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
-    SourceVolume { array: &study.array.member.name, channel }
+    SourceVolume { array: &study.array.member.name, channel, turn: study.array.turned_axes(), is_extra: false }
 }
 
 /// Compares all members of a sample with its source.
@@ -152,7 +153,17 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
             Err(error) => return unchecked(format!("{}: {error}", shard.display())),
         }
     }
-    let findings = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
+    let mut findings: Vec<Finding> = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
+    for ((extra, array), found) in plan.dataset.extras.iter().zip(&study.extras).zip(&sample.members.extras) {
+        let place = format!("{place} '{}'", extra.name);
+        findings.extend(match extras::compare(&file, found, &extra.root, array) {
+            Ok(wrong) => wrong.map(|what| Finding::damaged(&place, what)),
+            Err(reason) => {
+                let what = format!("it cannot be compared with its source: {reason}");
+                Some(Finding::new(Verdict::Unchecked, &place, what))
+            }
+        });
+    }
     Compared { difference, findings }
 }
 
@@ -240,7 +251,10 @@ fn unpack(file: &File, span: Span, dtype: Dtype) -> io::Result<Vec<u8>> {
 }
 
 /// Reads bytes of a shard.
-fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// The file cannot be read, or there is no memory.
+pub(super) fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
     let mut bytes = zeros(to_usize(len))?;
     file.read_exact_at(&mut bytes, start)?;
     Ok(bytes)

@@ -29,6 +29,12 @@ pub struct SourceVolume<'a> {
     /// The channel of an array of four axes that is the volume: whether the channels are along the last axis (else
     /// along the first), and its number, from 0 on.
     pub channel: Option<(bool, usize)>,
+    /// The axis of the file that each axis of the volume is, and whether it runs backwards; none if the volume is not
+    /// turned.
+    pub turn: Option<([usize; 3], [bool; 3])>,
+    /// Whether the array stands beside a volume: then the numbers of a NIfTI file stay what they are, unless its header
+    /// scales them.
+    pub is_extra: bool,
 }
 
 /// The values of a source's volume.
@@ -36,7 +42,7 @@ pub(super) struct SourceArray {
     elements: Elements,
     /// Lengths of the three axes, in voxels.
     shape: [usize; 3],
-    /// The elements from one voxel to the next along each axis.
+    /// The elements from one voxel to the next along each axis; backwards, modulo the largest number.
     strides: [usize; 3],
     /// The elements before the first voxel.
     first: usize,
@@ -66,11 +72,15 @@ impl SourceArray {
     /// # Errors
     /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
     pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, String> {
-        let &SourceVolume { array, channel } = volume;
+        let &SourceVolume { array, channel, .. } = volume;
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
         if nifti::is_named_so(path) {
             let mut file = nifti::open(path).map_err(|error| failed(&error))?;
-            return Self::of_nifti(&mut *file, channel).map_err(|reason| failed(&reason));
+            let found = Self::of_nifti(&mut *file, volume).map_err(|reason| failed(&reason))?;
+            return Ok(match volume.turn {
+                Some((axes, backwards)) => found.turned(axes, backwards),
+                None => found,
+            });
         }
         let file = File::open(path).map_err(|error| failed(&error))?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
@@ -85,7 +95,10 @@ impl SourceArray {
     }
 
     /// The array in NPY that comes next in a file, and is the last thing in it.
-    fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no such array.
+    pub(super) fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
         let header = npy_header::read(file)?;
         let found = Self::of_elements(&header, channel, file)?;
         match file.read(&mut [0]) {
@@ -97,15 +110,20 @@ impl SourceArray {
 
     /// The volume of a NIfTI file, as the values that its header makes of its numbers. What stands behind the voxels is
     /// none of it, and is read for the checksum of a gzip file.
-    fn of_nifti(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
-        let header = nifti::read(file)?;
+    fn of_nifti(file: &mut dyn Read, volume: &SourceVolume<'_>) -> Result<Self, String> {
+        let (header, channel) = (nifti::read(file)?, volume.channel);
+        if volume.is_extra && header.scale.is_none() {
+            let found = Self::of_elements(&header.array, channel, file)?;
+            io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
+            return Ok(found);
+        }
         let (placed, count) = Self::placed(&header.array, channel)?;
         let mut values = Vec::new();
         values.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
         while values.len() < count {
-            let read = READ.min(count - values.len());
-            let stored = Elements::read(&header.array, read, file)?;
-            values.extend((0..read).map(|at| header.value(stored.at(at))));
+            let next = READ.min(count - values.len());
+            let stored = Elements::read(&header.array, next, file)?;
+            values.extend((0..next).map(|at| header.value(stored.at(at))));
         }
         io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
         Ok(Self { elements: Elements::F32(values), ..placed })
@@ -147,6 +165,18 @@ impl SourceArray {
         Ok((Self { elements: Elements::Truth(Vec::new()), shape, strides, first }, count))
     }
 
+    /// The array with other axes, of which some run backwards.
+    fn turned(self, axes: [usize; 3], backwards: [bool; 3]) -> Self {
+        let strides = self.strides;
+        let mut turned = Self { shape: axes.map(|axis| self.shape[axis]), ..self };
+        for at in 0..3 {
+            let stride = strides[axes[at]];
+            turned.strides[at] = if backwards[at] { stride.wrapping_neg() } else { stride };
+            turned.first += if backwards[at] { (turned.shape[at] - 1) * stride } else { 0 };
+        }
+        turned
+    }
+
     /// Lengths of the three axes, in voxels.
     pub(super) fn shape(&self) -> [usize; 3] {
         self.shape
@@ -155,6 +185,34 @@ impl SourceArray {
     /// The value at a position. An integer that f64 cannot hold is far beyond float16, and is rounded.
     pub(super) fn at(&self, place: [usize; 3]) -> f64 {
         self.elements.at(self.index(place))
+    }
+
+    /// The bits of the element at a position, in front of zeros.
+    pub(super) fn bits(&self, place: [usize; 3]) -> u64 {
+        let at = self.index(place);
+        match &self.elements {
+            Elements::F16(elements) => elements[at].into(),
+            Elements::F32(elements) => elements[at].to_bits().into(),
+            Elements::F64(elements) => elements[at].to_bits(),
+            Elements::I8(elements) => elements[at].cast_unsigned().into(),
+            Elements::U8(elements) | Elements::Truth(elements) => elements[at].into(),
+            Elements::I16(elements) => elements[at].cast_unsigned().into(),
+            Elements::U16(elements) => elements[at].into(),
+            Elements::I32(elements) => elements[at].cast_unsigned().into(),
+            Elements::U32(elements) => elements[at].into(),
+            Elements::I64(elements) => elements[at].cast_unsigned(),
+            Elements::U64(elements) => elements[at],
+        }
+    }
+
+    /// Whether the elements have the type of another array's.
+    pub(super) fn has_type_of(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.elements) == std::mem::discriminant(&other.elements)
+    }
+
+    /// Whether the elements are floats.
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.elements, Elements::F16(_) | Elements::F32(_) | Elements::F64(_))
     }
 
     /// The value at a position, rounded once to f32.
@@ -168,7 +226,8 @@ impl SourceArray {
     }
 
     fn index(&self, place: [usize; 3]) -> usize {
-        self.first + place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
+        let steps = place.into_iter().zip(self.strides);
+        steps.fold(self.first, |at, (place, stride)| at.wrapping_add(place.wrapping_mul(stride)))
     }
 }
 

@@ -6,6 +6,7 @@
 //! the header says, their CRC-32 is known as that of an NPZ's array is; else the file has no checksum that a plan could
 //! know, as an NPY file has none.
 
+mod affine;
 mod header;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,7 @@ use super::inflate::Inflater;
 use super::npz::part::of_shape;
 use super::npz::{
     Array, ArrayChoice, ArrayHeader, Compression, Conversion, Element, MAX_DEFLATE_RATIO, MAX_VOXELS, NiftiValues,
-    ZipMember,
+    Orientation, Placed, Turn, ZipMember,
 };
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
@@ -43,8 +44,9 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
         return Err(Error::malformed(path, "not a regular file"));
     }
     let file_id = FileId::of(&metadata);
-    let Header { conversion, shape, spacing, offset } = read_header(path, file, is_packed)?;
-    let len = check_len(path, &shape, conversion, offset)?;
+    let header = read_header(path, file, is_packed)?;
+    let Header { conversion, ref shape, spacing, offset, .. } = header;
+    let len = check_len(path, shape, conversion, offset)?;
     let member = if is_packed { packed(path, file, file_id.size, len)? } else { plain(path, file_id.size, len)? };
     if choice.spacing.is_some() {
         let reason = "a NIfTI file has no array with the spacing; --spacing-from header takes that of its header";
@@ -54,23 +56,47 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
     let found = if shape.len() > 3 && shape.contains(&1) {
         Err("the axes behind the third must have the length 1".to_owned())
     } else {
-        of_shape(&shape, true, choice.channel)
+        of_shape(shape, true, choice.channel)
     };
     let (axes, part) =
         found.map_err(|reason| Error::malformed(path, format!("its array has shape {shape:?}: {reason}")))?;
+    let axes: [u64; 3] = axes.try_into().map_err(|_| Error::malformed(path, "it has not three axes"))?;
+    let placed = choice.orientation.map(|asked| placed(&header, axes, asked)).transpose();
+    let placed = placed.map_err(|reason| Error::malformed(path, format!("--orientation: {reason}")))?;
+    let turn = placed.as_ref().and_then(|placed| placed.turn);
+    let (axes, spacing) = match turn {
+        Some(turn) => (turn.of_axes(axes), spacing.map(|spacing| turn.of_axes(spacing))),
+        None => (axes, spacing),
+    };
     let (element, big_endian) = match conversion.is_needed() {
         true => (Element::F32, false),
         false => (conversion.element, conversion.big_endian && conversion.element.size() > 1),
     };
     Ok(Array {
         member,
-        header: ArrayHeader { element, big_endian, fortran_order: true, shape: axes, header_len: offset },
+        header: ArrayHeader { element, big_endian, fortran_order: true, shape: axes.to_vec(), header_len: offset },
         part,
         spacing: None,
         conversion: conversion.is_needed().then_some(conversion),
-        nifti: Some(NiftiValues { is_scaled: conversion.is_scaled(), spacing }),
+        nifti: Some(NiftiValues { is_scaled: conversion.is_scaled(), spacing, placed }),
         file_id,
     })
+}
+
+/// Where the array of a volume is in the body, turned as it was asked for; `shape` is that in the file.
+///
+/// # Errors
+/// The header does not say it.
+fn placed(header: &Header, shape: [u64; 3], asked: Orientation) -> Result<Placed, String> {
+    let affine = header.affine.clone()?;
+    let turn = match asked {
+        Orientation::Keep => None,
+        Orientation::Along(wanted) => {
+            let found = affine::directions(affine).ok_or("an axis leads nowhere by the matrix of its header")?;
+            Turn::new(found, wanted)
+        }
+    };
+    Ok(Placed { asked, turn, affine: turn.map_or(affine, |turn| affine::turned(affine, turn, shape)) })
 }
 
 /// The number of unpacked bytes up to the last voxel.

@@ -49,7 +49,25 @@ impl Element {
         }
     }
 
-    /// The dtype as NumPy spells it (`<f4`, `|i1`).
+    /// NumPy's name of the dtype.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::I8 => "int8",
+            Self::I16 => "int16",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::U8 => "uint8",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+            Self::Bool => "bool",
+        }
+    }
+
+    /// The dtype as NumPy spells it in headers (`<f4`, `|i1`).
     pub fn descr(self, big_endian: bool) -> String {
         let size = self.size();
         let kind = match self {

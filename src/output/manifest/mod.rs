@@ -217,7 +217,7 @@ impl Manifest {
                 num_shards: plan.shards.len(),
             }),
             format: plan.options.format,
-            members: (!plan.members.has_labels()).then(|| plan.members.extensions().map(str::to_owned).collect()),
+            members: (!plan.members.are_usual()).then(|| plan.members.extensions().map(str::to_owned).collect()),
             text_columns: plan.dataset.text_columns,
             volume_kind: plan.kind(),
             volume_dtype: Some(plan.voxel_format().dtype()).filter(|dtype| *dtype != OutputDtype::Float16),
