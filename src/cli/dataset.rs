@@ -13,7 +13,7 @@ use crate::dataset::{
     Selection, Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
-use crate::formats::npz::{ArrayChoice, Channel};
+use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
@@ -22,7 +22,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 39] = [
+const ALL: [&str; 40] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -45,6 +45,7 @@ const ALL: [&str; 39] = [
     "also",
     "also_pad",
     "axes",
+    "orientation",
     "source",
     "pattern",
     "format",
@@ -148,6 +149,10 @@ pub struct DatasetArgs {
     /// DHW]
     #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
     pub axes: Option<Axes>,
+    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
+    /// JSON has the affine then [default: those of the file, no affine]
+    #[arg(long, value_name = "WHICH")]
+    pub orientation: Option<Orientation>,
     /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
@@ -293,7 +298,8 @@ impl DatasetArgs {
     /// The array to take of each NPZ file.
     pub fn array_choice(&self) -> ArrayChoice {
         let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
-        ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
+        let (name, channel, orientation) = (self.array.clone(), self.channel, self.orientation);
+        ArrayChoice { name, channel, spacing, orientation }
     }
 
     /// The arrays beside the volumes.

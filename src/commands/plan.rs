@@ -119,7 +119,8 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     }
     let (npz_bytes, f32_bytes) = source_bytes(&samples);
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-    text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
+    let files = if samples.iter().all(|study| study.array.nifti.is_some()) { "NIfTI files" } else { "NPZ files" };
+    text.push_str(&format!("{files:13}{}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str(&format!("Volumes      in {}, C order, of each kind of --volume\n", asked.format.name()));
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
@@ -133,7 +134,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
             text.push_str(&format!("  {mark} {name:13}no sample\n"));
         } else {
             text.push_str(&format!(
-                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the NPZ files, {:.1} % of float32)\n",
+                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the {files}, {:.1} % of float32)\n",
                 ByteSize(all / count as u64),
                 ByteSize(all),
                 percent(all, npz_bytes),

@@ -176,7 +176,7 @@ fn read_whole(path: &Path, array: &Array) -> Result<()> {
 /// The volume of an array, for other code than that of the shards.
 fn source_volume(array: &Array) -> SourceVolume<'_> {
     let channel = array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
-    SourceVolume { array: &array.member.name, channel, is_extra: false }
+    SourceVolume { array: &array.member.name, channel, turn: array.turned_axes(), is_extra: false }
 }
 
 /// Writes the list whole or not at all, readable for the user only.

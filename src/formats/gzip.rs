@@ -161,7 +161,7 @@ impl Gzip {
     fn first_header(&mut self, inflater: &mut Inflater, source: &mut impl Read) -> Result<()> {
         let mut first = [0];
         if inflater.read_plain(source, &mut first)? == 0 {
-            return Err(GzipError::Damaged("the file is empty".into()));
+            return Err(no_gzip());
         }
         self.header(first[0], inflater, source)
     }
@@ -184,7 +184,7 @@ impl Gzip {
         let mut fixed = [0; 9];
         let len = inflater.read_plain(source, &mut fixed)?;
         if first != MAGIC[0] || fixed[0] != MAGIC[1] {
-            return Err(GzipError::Damaged("it does not begin as gzip data does".into()));
+            return Err(no_gzip());
         }
         if len < fixed.len() {
             return Err(cut_header());
@@ -216,6 +216,10 @@ impl Gzip {
         self.stage = Stage::Within;
         Ok(())
     }
+}
+
+fn no_gzip() -> GzipError {
+    GzipError::Damaged("it is not compressed by gzip, as its name says".into())
 }
 
 fn cut_header() -> GzipError {

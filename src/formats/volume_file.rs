@@ -66,6 +66,10 @@ pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Array> {
     match format(path) {
+        Format::Npz | Format::Npy if choice.orientation.is_some() => Err(Error::malformed(
+            path,
+            "--orientation: only a NIfTI file says where its axes lead in the body; an array does not",
+        )),
         Format::Npz | Format::Npy => npz::inspect_file(path, file, choice),
         Format::Nifti => nifti::inspect_file(path, file, false, choice),
         Format::NiftiGz => nifti::inspect_file(path, file, true, choice),

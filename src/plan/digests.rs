@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::digest_text::DigestText;
 use super::{Options, ShardId};
 use crate::dataset::{Dataset, Extra, ExtraArray, Sample, Study};
-use crate::formats::npz::{Array, Conversion};
+use crate::formats::npz::{Array, Conversion, Turn};
 use crate::volume::{Recipe, VoxelFormat};
 
 /// SHA-256 of all that determines a sample's members and key.
@@ -88,14 +88,20 @@ fn add_array(fields: &mut FieldHasher, array: &Array, recipe: &Recipe) {
     }
 }
 
-/// The elements of a NIfTI file: where they begin, their dtype, and the slope and intercept that are applied.
+/// The elements of a NIfTI file: where they begin, their dtype, the slope and intercept that are applied, and
+/// the axes in the file, where the array is turned.
 fn stored_elements(array: &Array) -> String {
     let (begin, descr) = (array.header.header_len, array.header.descr());
+    let turn = array.placed().and_then(|placed| placed.turn);
+    let turned = turn.map_or_else(String::new, |Turn { axes, flipped }| {
+        let of_axis = |at: usize| format!(" {}{}", if flipped[at] { '-' } else { '+' }, axes[at]);
+        [0, 1, 2].map(of_axis).concat()
+    });
     let Some(Conversion { element, big_endian, slope, intercept }) = array.conversion else {
-        return format!("nifti {begin} {descr}");
+        return format!("nifti {begin} {descr}{turned}");
     };
     let [slope, intercept] = [slope, intercept].map(|value| value.digest_text());
-    format!("nifti {begin} {} {slope} {intercept}", element.descr(big_endian))
+    format!("nifti {begin} {} {slope} {intercept}{turned}", element.descr(big_endian))
 }
 
 /// The digest of a plain shard in hexadecimal: the options, its number, and the digests of its samples in their order.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
-use crate::volume::Kind;
+use crate::volume::{Kind, affine};
 
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -212,6 +212,8 @@ struct StoredJson<'a> {
     volume_window: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     volume_kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affine: Option<[[f64; 4]; 4]>,
 }
 
 /// The JSON of a preprocessed volume, which has no values of the metadata table any more.
@@ -223,6 +225,8 @@ struct PreprocessedJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     volume_window: Option<[f64; 2]>,
     volume_kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affine: Option<[[f64; 4]; 4]>,
 }
 
 /// The JSON of a sample in a plain shard.
@@ -231,6 +235,7 @@ fn json(study_id: &str, study: &Study) -> String {
     let source = &array.header.shape;
     let shape = recipe.shape([source[0], source[1], source[2]]);
     let (volume_dtype, volume_window) = (format.name(), format.window());
+    let affine = affine(recipe, array);
     // A loader that rescales what it reads gets HU from both kinds.
     let (slope, intercept, volume_kind) = match recipe.kind() {
         Kind::Stored => (meta.rescale_slope, meta.rescale_intercept, None),
@@ -243,6 +248,7 @@ fn json(study_id: &str, study: &Study) -> String {
                 volume_dtype,
                 volume_window,
                 volume_kind,
+                affine,
             });
         }
     };
@@ -257,6 +263,7 @@ fn json(study_id: &str, study: &Study) -> String {
         volume_dtype,
         volume_window,
         volume_kind,
+        affine,
     })
 }
 

@@ -29,6 +29,9 @@ pub struct SourceVolume<'a> {
     /// The channel of an array of four axes that is the volume: whether the channels are along the last axis (else
     /// along the first), and its number, from 0 on.
     pub channel: Option<(bool, usize)>,
+    /// The axis of the file that each axis of the volume is, and whether it runs backwards; none if the volume is not
+    /// turned.
+    pub turn: Option<([usize; 3], [bool; 3])>,
     /// Whether the array stands beside a volume: then the numbers of a NIfTI file stay what they are, unless its header
     /// scales them.
     pub is_extra: bool,
@@ -39,7 +42,7 @@ pub(super) struct SourceArray {
     elements: Elements,
     /// Lengths of the three axes, in voxels.
     shape: [usize; 3],
-    /// The elements from one voxel to the next along each axis.
+    /// The elements from one voxel to the next along each axis; backwards, modulo the largest number.
     strides: [usize; 3],
     /// The elements before the first voxel.
     first: usize,
@@ -73,7 +76,11 @@ impl SourceArray {
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
         if nifti::is_named_so(path) {
             let mut file = nifti::open(path).map_err(|error| failed(&error))?;
-            return Self::of_nifti(&mut *file, volume).map_err(|reason| failed(&reason));
+            let found = Self::of_nifti(&mut *file, volume).map_err(|reason| failed(&reason))?;
+            return Ok(match volume.turn {
+                Some((axes, backwards)) => found.turned(axes, backwards),
+                None => found,
+            });
         }
         let file = File::open(path).map_err(|error| failed(&error))?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
@@ -158,6 +165,18 @@ impl SourceArray {
         Ok((Self { elements: Elements::Truth(Vec::new()), shape, strides, first }, count))
     }
 
+    /// The array with other axes, of which some run backwards.
+    fn turned(self, axes: [usize; 3], backwards: [bool; 3]) -> Self {
+        let strides = self.strides;
+        let mut turned = Self { shape: axes.map(|axis| self.shape[axis]), ..self };
+        for at in 0..3 {
+            let stride = strides[axes[at]];
+            turned.strides[at] = if backwards[at] { stride.wrapping_neg() } else { stride };
+            turned.first += if backwards[at] { (turned.shape[at] - 1) * stride } else { 0 };
+        }
+        turned
+    }
+
     /// Lengths of the three axes, in voxels.
     pub(super) fn shape(&self) -> [usize; 3] {
         self.shape
@@ -207,7 +226,8 @@ impl SourceArray {
     }
 
     fn index(&self, place: [usize; 3]) -> usize {
-        self.first + place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
+        let steps = place.into_iter().zip(self.strides);
+        steps.fold(self.first, |at, (place, stride)| at.wrapping_add(place.wrapping_mul(stride)))
     }
 }
 

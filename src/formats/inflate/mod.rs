@@ -28,7 +28,7 @@ use window::{END, HISTORY, WINDOW_LEN, Window};
 const FETCHED: usize = 4096;
 /// The zero bytes behind the last input, which a symbol or block header may look at, but not use.
 const PADDING: usize = 4096;
-/// The bytes that are fetched at a time: 64 KiB to 1 MiB were measured alike.
+/// The bytes that are fetched at a time, if the source has so many: 64 KiB to 1 MiB were measured alike.
 const FETCH: usize = INPUT_LEN - FETCHED - PADDING;
 /// The bytes of input that must be there before a step, unless they are the last: a block's header takes less than 600
 /// bytes (74 bits, and for each of 316 codes 14 at most), a symbol 8.
@@ -191,7 +191,8 @@ impl Inflater {
         self.input.copy_within(self.bits.pos..self.fetched, FETCHED - left);
         self.bits.pos = FETCHED - left;
         self.fetched = FETCHED;
-        while self.fetched < FETCHED + FETCH && !self.is_last_input {
+        // A source that gives less than it was asked for is asked again only where that is not enough for a step.
+        while self.fetched - self.bits.pos <= LOOK_AHEAD && !self.is_last_input {
             match source.read(&mut self.input[self.fetched..FETCHED + FETCH]) {
                 Ok(0) => self.is_last_input = true,
                 Ok(n) => self.fetched += n,

@@ -3,6 +3,7 @@
 //! Sources: <https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h>, `nifti2.h`; where they leave something open,
 //! nibabel 5.4, of which each rule here was tried.
 
+use super::affine::{Affine, Quaternion, centred};
 use crate::formats::npz::{Conversion, Element};
 
 /// The bytes of the longer header, that of NIfTI-2.
@@ -13,7 +14,7 @@ const NIFTI1: usize = 348;
 const AXES: usize = 7;
 
 /// The content of a header that a volume is made of.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Header {
     /// The elements, and the map to their values.
     pub(crate) conversion: Conversion,
@@ -23,6 +24,8 @@ pub(crate) struct Header {
     pub(crate) spacing: Option<[f64; 3]>,
     /// The place of the first voxel in the file.
     pub(crate) offset: u64,
+    /// The matrix from voxels to the body, or why there is none.
+    pub(crate) affine: Result<Affine, String>,
 }
 
 /// Reads the header at the beginning of `bytes`, which are at least [`LONGEST`] or all that the file has.
@@ -33,11 +36,13 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Header, String> {
     let fields = Fields::of(bytes)?;
     let (element, big_endian) = (element(fields.datatype())?, fields.big_endian);
     let (slope, intercept) = fields.scaling()?;
+    let shape = fields.shape()?;
     Ok(Header {
         conversion: Conversion { element, big_endian, slope, intercept },
-        shape: fields.shape()?,
         spacing: fields.spacing(),
         offset: fields.offset()?,
+        affine: fields.affine(&shape),
+        shape,
     })
 }
 
@@ -138,12 +143,48 @@ impl<'a> Fields<'a> {
         Ok((slope, intercept + 0.0)) // no negative zero: it changes no value, and is compared with 0
     }
 
+    /// Entry `at` of the list of spacings, of which the first is a sign.
+    fn pixdim(&self, at: usize) -> f64 {
+        self.float(76 + 4 * at, 104 + 8 * at)
+    }
+
     fn spacing(&self) -> Option<[f64; 3]> {
-        let spacing = [1, 2, 3].map(|at| match self.float(76 + 4 * at, 104 + 8 * at).abs() {
+        let spacing = [1, 2, 3].map(|at| match self.pixdim(at).abs() {
             0.0 => 1.0,
             spacing => spacing,
         });
         spacing.iter().all(|spacing| spacing.is_finite()).then_some(spacing)
+    }
+
+    /// The matrix of the sform if there is one, else of the qform, else the one of files without either.
+    fn affine(&self, shape: &[u64]) -> Result<Affine, String> {
+        let code = |at: usize, at2: usize| match self.is_nifti2 {
+            true => i32::from_le_bytes(self.field(at2)),
+            false => i32::from(i16::from_le_bytes(self.field(at))),
+        };
+        let is_form = |code: i32| (1..=5).contains(&code);
+        let no_spacing = || "its header has a spacing that is no number".to_owned();
+        let affine = if is_form(code(254, 348)) {
+            let entry = |row: usize, at: usize| self.float(280 + 16 * row + 4 * at, 400 + 32 * row + 8 * at);
+            [0, 1, 2].map(|row| [0, 1, 2, 3].map(|at| entry(row, at)))
+        } else if is_form(code(252, 344)) {
+            let epsilon = if self.is_nifti2 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+            Quaternion {
+                vector: [0, 1, 2].map(|at| self.float(256 + 4 * at, 352 + 8 * at)),
+                spacing: self.spacing().ok_or_else(no_spacing)?,
+                is_mirrored: self.pixdim(0) == -1.0,
+                place: [0, 1, 2].map(|at| self.float(268 + 4 * at, 376 + 8 * at)),
+                tolerance: 3.0 * epsilon,
+            }
+            .affine()?
+        } else {
+            let [Some(a), Some(b), Some(c)] = [0, 1, 2].map(|at| shape.get(at).copied()) else {
+                return Err("it has fewer than three axes".into());
+            };
+            centred([a, b, c].map(|length| length.max(1)), self.spacing().ok_or_else(no_spacing)?)
+        };
+        let is_finite = affine.iter().flatten().all(|entry| entry.is_finite());
+        if is_finite { Ok(affine) } else { Err("the matrix of its header has entries that are no numbers".into()) }
     }
 
     /// The place of the first voxel.

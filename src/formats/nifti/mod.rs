@@ -6,29 +6,29 @@
 //! the header says, their CRC-32 is known as that of an NPZ's array is; else the file has no checksum that a plan could
 //! know, as an NPY file has none.
 
+mod affine;
 mod header;
 #[cfg(test)]
 mod tests;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
-
 pub(crate) use header::{Header, parse};
 
-use super::gzip::{MAGIC as GZIP_MAGIC, Trailer};
+use super::gzip::{Gzip, GzipError, MAGIC as GZIP_MAGIC, Trailer};
+use super::inflate::Inflater;
 use super::npz::part::of_shape;
 use super::npz::{
     Array, ArrayChoice, ArrayHeader, Compression, Conversion, Element, MAX_DEFLATE_RATIO, MAX_VOXELS, NiftiValues,
-    ZipMember,
+    Orientation, Placed, Turn, ZipMember,
 };
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 
-/// The packed bytes that are read at a time of a gzip file: a header takes a few hundred.
+/// The bytes that are read at a time for a header, which takes a few hundred when it is packed.
 const HEAD: usize = 4 << 10;
 /// The name of the array in the NPZ file that people made of a NIfTI file.
 const NAME: &str = "data";
@@ -44,8 +44,9 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
         return Err(Error::malformed(path, "not a regular file"));
     }
     let file_id = FileId::of(&metadata);
-    let Header { conversion, shape, spacing, offset } = read_header(path, file, is_packed)?;
-    let len = check_len(path, &shape, conversion, offset)?;
+    let header = read_header(path, file, is_packed)?;
+    let Header { conversion, ref shape, spacing, offset, .. } = header;
+    let len = check_len(path, shape, conversion, offset)?;
     let member = if is_packed { packed(path, file, file_id.size, len)? } else { plain(path, file_id.size, len)? };
     if choice.spacing.is_some() {
         let reason = "a NIfTI file has no array with the spacing; --spacing-from header takes that of its header";
@@ -55,23 +56,47 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
     let found = if shape.len() > 3 && shape.contains(&1) {
         Err("the axes behind the third must have the length 1".to_owned())
     } else {
-        of_shape(&shape, true, choice.channel)
+        of_shape(shape, true, choice.channel)
     };
     let (axes, part) =
         found.map_err(|reason| Error::malformed(path, format!("its array has shape {shape:?}: {reason}")))?;
+    let axes: [u64; 3] = axes.try_into().map_err(|_| Error::malformed(path, "it has not three axes"))?;
+    let placed = choice.orientation.map(|asked| placed(&header, axes, asked)).transpose();
+    let placed = placed.map_err(|reason| Error::malformed(path, format!("--orientation: {reason}")))?;
+    let turn = placed.as_ref().and_then(|placed| placed.turn);
+    let (axes, spacing) = match turn {
+        Some(turn) => (turn.of_axes(axes), spacing.map(|spacing| turn.of_axes(spacing))),
+        None => (axes, spacing),
+    };
     let (element, big_endian) = match conversion.is_needed() {
         true => (Element::F32, false),
         false => (conversion.element, conversion.big_endian && conversion.element.size() > 1),
     };
     Ok(Array {
         member,
-        header: ArrayHeader { element, big_endian, fortran_order: true, shape: axes, header_len: offset },
+        header: ArrayHeader { element, big_endian, fortran_order: true, shape: axes.to_vec(), header_len: offset },
         part,
         spacing: None,
         conversion: conversion.is_needed().then_some(conversion),
-        nifti: Some(NiftiValues { is_scaled: conversion.is_scaled(), spacing }),
+        nifti: Some(NiftiValues { is_scaled: conversion.is_scaled(), spacing, placed }),
         file_id,
     })
+}
+
+/// Where the array of a volume is in the body, turned as it was asked for; `shape` is that in the file.
+///
+/// # Errors
+/// The header does not say it.
+fn placed(header: &Header, shape: [u64; 3], asked: Orientation) -> Result<Placed, String> {
+    let affine = header.affine.clone()?;
+    let turn = match asked {
+        Orientation::Keep => None,
+        Orientation::Along(wanted) => {
+            let found = affine::directions(affine).ok_or("an axis leads nowhere by the matrix of its header")?;
+            Turn::new(found, wanted)
+        }
+    };
+    Ok(Placed { asked, turn, affine: turn.map_or(affine, |turn| affine::turned(affine, turn, shape)) })
 }
 
 /// The number of unpacked bytes up to the last voxel.
@@ -109,31 +134,28 @@ fn packed(path: &Path, file: &File, size: u64, len: u64) -> Result<ZipMember> {
 }
 
 fn read_header(path: &Path, file: &File, is_packed: bool) -> Result<Header> {
-    let mut bytes = Vec::with_capacity(header::LONGEST);
-    let from_start = FromStart { file, at: 0 };
-    let most = header::LONGEST as u64;
-    let read = if is_packed {
-        let mut first = [0; 2];
-        let is_gzip = file.read_at(&mut first, 0).map(|n| first[..n] == GZIP_MAGIC[..]);
-        if !is_gzip.map_err(|error| Error::io(path, "read the header", error))? {
-            return Err(Error::malformed(path, "it is not compressed by gzip, as its name says; name it *.nii"));
+    let failed = |error| Error::io(path, "read the header", error);
+    let (mut head, mut source) = ([0; header::LONGEST], FromStart { file, at: 0 });
+    let len = if is_packed {
+        let mut inflater = Inflater::new().map_err(|error| Error::io(path, "get memory to unpack", error))?;
+        match Gzip::default().read(&mut inflater, &mut source, &mut head) {
+            Ok(len) => len,
+            Err(GzipError::Read(error)) => return Err(failed(error)),
+            Err(GzipError::Damaged(reason)) => return Err(Error::malformed(path, reason)),
         }
-        MultiGzDecoder::new(BufReader::with_capacity(HEAD, from_start)).take(most).read_to_end(&mut bytes)
     } else {
-        from_start.take(most).read_to_end(&mut bytes)
-    };
-    match read {
-        // An error of the operating system has its number; the decoder's own have none.
-        Err(error) if error.raw_os_error().is_some() => return Err(Error::io(path, "read the header", error)),
-        Err(error) if bytes.is_empty() => {
-            return Err(Error::malformed(path, format!("damaged gzip data: {error}")));
+        let mut len = 0;
+        loop {
+            match source.read(&mut head[len..]).map_err(failed)? {
+                0 => break len,
+                n => len += n,
+            }
         }
-        _ => {}
-    }
-    header::parse(&bytes).map_err(|reason| Error::malformed(path, reason))
+    };
+    header::parse(&head[..len]).map_err(|reason| Error::malformed(path, reason))
 }
 
-/// The bytes of a file from its beginning on, wherever its own position is.
+/// The bytes of a file from its beginning on, wherever its own position is; few at a time.
 struct FromStart<'a> {
     file: &'a File,
     at: u64,
@@ -141,7 +163,8 @@ struct FromStart<'a> {
 
 impl Read for FromStart<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read_at(out, self.at)?;
+        let most = out.len().min(HEAD);
+        let n = self.file.read_at(&mut out[..most], self.at)?;
         self.at += n as u64;
         Ok(n)
     }

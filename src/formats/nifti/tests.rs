@@ -134,11 +134,11 @@ fn what_is_no_nifti_file_has_a_reason() {
     for (bytes, is_packed, expected) in [
         (Vec::new(), false, "0 bytes, fewer than a NIfTI header"),
         (Vec::new(), true, "not compressed by gzip"),
-        (file.clone(), true, "not compressed by gzip, as its name says; name it *.nii"),
+        (file.clone(), true, "not compressed by gzip, as its name says"),
         (gzip(&file), false, "compressed by gzip; name it *.nii.gz"),
         (file[..file.len() - 1].to_vec(), false, "cut short"),
         (gzip(&file[..file.len() - 1]), true, "ends before the array does"),
-        (gzip(&file)[..300].to_vec(), true, ""),
+        (gzip(&file)[..30].to_vec(), true, "the gzip data is cut"),
         (with(344, b"none"), false, "no NIfTI header"),
         (with(70, &32u16.to_le_bytes()), false, "complex64 (datatype 32)"),
         (with(70, &128u16.to_le_bytes()), false, "RGB (datatype 128)"),
@@ -171,12 +171,13 @@ fn scaling_is_that_of_nibabel() {
         (array.conversion.is_some(), values)
     };
     for (slope, intercept) in [(0.0, 5.0), (-0.0, f32::NAN), (f32::NAN, 5.0), (f32::NEG_INFINITY, 5.0), (1.0, -0.0)] {
-        assert_eq!(scaled(slope, intercept), (false, voxels(SHAPE)), "{slope} {intercept}");
+        assert!(scaled(slope, intercept) == (false, voxels(SHAPE)), "{slope} {intercept}");
     }
     for (slope, intercept) in [(1.0, -1024.0), (-0.5, 0.0), (1e-45, 3.0), (0.1, 0.1)] {
-        let value = |x: u16| (f64::from(x) * f64::from(slope) + f64::from(intercept)) as f32;
+        let sum = |x: f64| if intercept == 0.0 { x } else { x + f64::from(intercept) };
+        let value = |x: u16| sum(f64::from(x) * f64::from(slope)) as f32;
         let expected: Vec<u8> = (0..SHAPE.iter().product()).flat_map(|x| value(x).to_le_bytes()).collect();
-        assert_eq!(scaled(slope, intercept), (true, expected), "{slope} {intercept}");
+        assert!(scaled(slope, intercept) == (true, expected), "{slope} {intercept}");
     }
 }
 

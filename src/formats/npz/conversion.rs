@@ -36,6 +36,11 @@ impl Conversion {
 
     /// Converts the elements in `raw` to little-endian float32 in `out`, which holds as many.
     pub(super) fn apply(&self, raw: &[u8], out: &mut [u8]) {
+        if let Some(intercept) = self.whole_intercept()
+            && self.add_whole(raw, out, intercept)
+        {
+            return;
+        }
         let mut wide = [0f64; BLOCK];
         for (raw, out) in raw.chunks(BLOCK * self.element.size()).zip(out.chunks_mut(BLOCK * 4)) {
             let wide = &mut wide[..out.len() / 4];
@@ -50,6 +55,37 @@ impl Conversion {
                 #[expect(clippy::cast_possible_truncation, reason = "as NumPy's astype: beyond float32 is infinite")]
                 out.copy_from_slice(&(*x as f32).to_le_bytes());
             }
+        }
+    }
+
+    /// The intercept, where nothing is multiplied and float32 holds every sum with an integer of 16 bits as it is: so for
+    /// CT, whose scanners' values begin at -1024 or so.
+    fn whole_intercept(&self) -> Option<i32> {
+        const MOST: f64 = 1_048_576.0;
+        let is_whole = self.slope == 1.0 && self.intercept.fract() == 0.0 && self.intercept.abs() <= MOST;
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number in range")]
+        is_whole.then_some(self.intercept as i32)
+    }
+
+    /// Converts integers of 8 or 16 bits, of which only `intercept` is taken; false, and nothing is done, for others. Four
+    /// times as fast as by way of float64.
+    fn add_whole(&self, raw: &[u8], out: &mut [u8], intercept: i32) -> bool {
+        fn each<const N: usize>(raw: &[u8], out: &mut [u8], value: impl Fn([u8; N]) -> i32) -> bool {
+            for (bytes, out) in raw.chunks_exact(N).zip(out.chunks_exact_mut(4)) {
+                let mut element = [0; N];
+                element.copy_from_slice(bytes);
+                out.copy_from_slice(&(value(element) as f32).to_le_bytes());
+            }
+            true
+        }
+        match (self.element, self.big_endian) {
+            (Element::I8, _) => each(raw, out, |x| i32::from(i8::from_le_bytes(x)) + intercept),
+            (Element::U8, _) => each(raw, out, |x| i32::from(u8::from_le_bytes(x)) + intercept),
+            (Element::I16, false) => each(raw, out, |x| i32::from(i16::from_le_bytes(x)) + intercept),
+            (Element::I16, true) => each(raw, out, |x| i32::from(i16::from_be_bytes(x)) + intercept),
+            (Element::U16, false) => each(raw, out, |x| i32::from(u16::from_le_bytes(x)) + intercept),
+            (Element::U16, true) => each(raw, out, |x| i32::from(u16::from_be_bytes(x)) + intercept),
+            _ => false,
         }
     }
 
@@ -123,6 +159,23 @@ mod tests {
         let many: Vec<u8> = (0..5000u32).flat_map(u32::to_le_bytes).collect();
         let expected: Vec<f32> = (0..5000u16).map(|x| (f64::from(x) * 0.5 + 3.0) as f32).collect();
         assert_eq!(converted(of(Element::U32, 0.5, 3.0), &many), expected);
+    }
+
+    #[test]
+    fn small_whole_sums_are_those_of_float64() {
+        for (element, intercept) in [Element::I8, Element::U8, Element::I16, Element::U16]
+            .into_iter()
+            .flat_map(|element| [-1_048_576.0, -1024.0, -0.5, 3.0, 1_048_577.0].map(|intercept| (element, intercept)))
+        {
+            for big_endian in [false, true] {
+                let raw: Vec<u8> = (0..=u16::MAX).step_by(7).flat_map(|x| x.to_le_bytes()).collect();
+                let conversion = Conversion { element, big_endian, slope: 1.0, intercept };
+                let mut wide = vec![0.0; raw.len() / element.size()];
+                conversion.widen(&raw, &mut wide);
+                let expected: Vec<f32> = wide.iter().map(|x| (x + intercept) as f32).collect();
+                assert_eq!(converted(conversion, &raw), expected, "{element:?} {intercept}");
+            }
+        }
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod directory;
 mod listing;
 mod literal;
 pub(crate) mod npy;
+mod orientation;
 pub(super) mod part;
 mod payload;
 mod spacing;
+mod turned;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -26,6 +28,7 @@ pub use choose::ArrayChoice;
 pub use conversion::Conversion;
 pub use listing::{NamedArray, arrays};
 pub use npy::{ArrayHeader, Element};
+pub use orientation::{Direction, Orientation, Placed, Turn};
 pub use part::{Channel, End, Part};
 pub use payload::Payload;
 pub use spacing::Spacing;
@@ -114,7 +117,40 @@ impl Array {
     /// The choice that finds this array in its file again.
     pub fn choice(&self) -> ArrayChoice {
         let spacing = self.spacing.as_ref().map(|spacing| spacing.array.clone());
-        ArrayChoice { name: Some(self.member.name.clone()), channel: self.part.map(|part| part.asked), spacing }
+        let orientation = self.placed().map(|placed| placed.asked);
+        let channel = self.part.map(|part| part.asked);
+        ArrayChoice { name: Some(self.member.name.clone()), channel, spacing, orientation }
+    }
+
+    /// Where the array is in the body, if the user asked for it.
+    pub fn placed(&self) -> Option<&Placed> {
+        self.nifti.as_ref()?.placed.as_ref()
+    }
+
+    /// How the array is made of that in the file, and the latter's shape; `None` if it is the same.
+    fn turn(&self) -> Option<(Turn, [u64; 3])> {
+        let turn = self.placed()?.turn?;
+        Some((turn, turn.in_file(self.shape())))
+    }
+
+    /// The axis in the file of each of the array's axes, and whether that runs against it; `None` if nothing is turned.
+    pub fn turned_axes(&self) -> Option<([usize; 3], [bool; 3])> {
+        self.turn().map(|(Turn { axes, flipped }, _)| (axes, flipped))
+    }
+
+    /// The array as the file has it, for whoever needs values in any order.
+    pub fn as_in_file(&self) -> Self {
+        let mut array = self.clone();
+        if let Some((_, shape)) = self.turn() {
+            array.header.shape = shape.to_vec();
+            array.nifti.iter_mut().for_each(|nifti| nifti.placed = None);
+        }
+        array
+    }
+
+    /// The memory in bytes that [`Payload`] takes to turn the array.
+    pub fn bytes_to_turn(&self) -> u64 {
+        self.turn().map_or(0, |(turn, shape)| turned::bytes_held(turn, shape, self.stored_size()))
     }
 
     /// The bytes of one element in the file.
@@ -138,6 +174,8 @@ pub struct NiftiValues {
     pub is_scaled: bool,
     /// The spacing in mm along the array's three axes; `None` if one is no number.
     pub spacing: Option<[f64; 3]>,
+    /// Where the array is in the body; `None` if the user did not ask.
+    pub placed: Option<Placed>,
 }
 
 /// More voxels than any scanner makes, and few enough that no later arithmetic overflows (2 TiB of float16).

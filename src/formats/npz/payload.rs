@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crc32fast::Hasher;
 
+use super::turned::Turned;
 use super::{Array, Compression, Conversion, ZipMember, read_error};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Payload<'a> {
     gzip: Gzip,
     /// Memory for elements that are converted; none if they are not.
     stored: Vec<u8>,
+    /// What turns the array; `None` if it is that of the file.
+    turned: Option<Turned>,
 }
 
 /// The packed bytes of a member that were not read yet.
@@ -68,7 +71,9 @@ impl<'a> Payload<'a> {
         let left = array.header.payload_len().unwrap_or(0);
         let stored = vec![0; array.conversion.map_or(0, |conversion| CONVERTED * conversion.element.size())];
         let (crc, gzip) = (Hasher::new(), Gzip::default());
-        let mut payload = Self { path, array, produced: 0, left, turns, packed, inflater, crc, gzip, stored };
+        let turned = array.turn().map(|(turn, shape)| Turned::new(turn, shape, array.stored_size())).transpose();
+        let turned = turned.map_err(|error| Error::io(path, "get memory to turn the volume", error))?;
+        let mut payload = Self { path, array, produced: 0, left, turns, packed, inflater, crc, gzip, stored, turned };
         let before = if turns == 1 { array.bytes_before() } else { 0 };
         payload.drop_raw(array.header.header_len + before)?;
         Ok(payload)
@@ -111,8 +116,16 @@ impl<'a> Payload<'a> {
         Ok(())
     }
 
-    /// Fills `out` with the volume's next elements, as the file has them.
+    /// Fills `out` with the volume's next elements, of the file's type.
     fn read_elements(&mut self, out: &mut [u8]) -> Result<()> {
+        let Some(mut turned) = self.turned.take() else { return self.read_in_order(out) };
+        let read = turned.read(out, |bytes| self.read_in_order(bytes));
+        self.turned = Some(turned);
+        read
+    }
+
+    /// Fills `out` with the volume's next elements, in the order of the file.
+    fn read_in_order(&mut self, out: &mut [u8]) -> Result<()> {
         if self.turns == 1 { self.read_raw(out) } else { self.read_turns(out) }
     }
 
