@@ -2096,8 +2096,12 @@ def read_nifti(path: str, choice: ArrayChoice, look: int | None) -> NDArray[Any]
             content += piece
         if len(content) < count * width:
             raise ValueError(f"it ends before its {count} voxels do")
-        while path.endswith(".gz") and file.read(CHUNK):
-            pass
+        try:
+            while path.endswith(".gz") and file.read(CHUNK):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # what else stands behind the last member is none of it
+                raise
     values = nifti_values(np.frombuffer(content, header.dtype), header)
     volume = choice.volume(values.reshape(header.shape, order="F"))
     return volume if look is None else volume.ravel("F")[: look // seen]
