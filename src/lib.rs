@@ -9,6 +9,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | volume | the three-dimensional array of one CT scan, in one NPZ, NPY or NIfTI file |
+//! | extra | an array beside the volume, such as a mask, that is a member of the sample too (`--also`) |
 //! | channel | one volume of several in an array of four axes |
 //! | study | a volume and its rows of the tables; its id is the file's name without the suffix |
 //! | kind | what is made of a volume: `stored`, `rescaled` (HU) or `preprocessed` (resampled, cropped, HU / 1000) |
@@ -16,9 +17,9 @@
 //! | conversion | the elements of a NIfTI file and its header's map to float32, done as they are read |
 //! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into values |
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
-//! | sample | what a reader gets of one study: volume, JSON, text and labels |
+//! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
+//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume or extra) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
 //! | shard | a tar file of the samples of consecutive slots |
@@ -85,6 +86,8 @@
 //!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
 //!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
 //!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
+//! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
+//!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
 //!   `plan/digest_text.rs`, and its definition anew in `verify/dtype.rs`; the loader's `values_of`.
 //! - A format of files with volumes: a [`formats::volume_file::Format`], and a module beside [`formats::nifti`] that makes
@@ -120,6 +123,7 @@
 //! - **nifti**: a file is the array that nibabel's `get_fdata().astype(np.float32)` makes of it, to the bit. A gzip file
 //!   of one member has its CRC-32 in the plan; any other, and a `.nii` file, has none that a plan could know. Whatever
 //!   gzip unpacks was compared with its member's CRC-32 and length when [`formats::npz::Payload::finish`] returns.
+//!   Turned by `--orientation`, it is the array that nibabel's `as_reoriented` makes, before any other step.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it

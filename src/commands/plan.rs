@@ -16,6 +16,7 @@ use crate::error::{Result, shown, shown_lines};
 use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
+use crate::plan::members::Member;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe};
 
 /// The number of volumes that stand for those of one reason, where these are too many to list.
@@ -77,6 +78,7 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str) -> String {
         let by = by.join(" and ");
         text.push_str(&format!("Selected     {selected} of the {of} volumes in all tables, by {by}\n"));
     }
+    text.push_str(&extras(plan));
     text.push_str(columns);
     text.push_str(&classes::describe(plan));
     kinds(&mut text, plan, asked);
@@ -88,6 +90,23 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str) -> String {
     by_reason(&mut text, "Not in all tables (others close up)", unmatched);
     if let Some(nearest) = &dataset.nearest {
         text.push_str(&format!("  ({})\n", shown(nearest)));
+    }
+    text
+}
+
+/// The arrays beside the volumes: of each, where it is from, its dtypes, and what it takes.
+fn extras(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (number, extra) in plan.dataset.extras.iter().enumerate() {
+        let found = plan.dataset.samples.iter().filter_map(|sample| sample.study()?.extras.get(number));
+        let mut dtypes: BTreeMap<&str, usize> = BTreeMap::new();
+        found.for_each(|found| *dtypes.entry(found.array.header.element.name()).or_default() += 1);
+        let dtypes: Vec<String> = dtypes.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        let member = Member::Extra(u8::try_from(number).unwrap_or(u8::MAX));
+        let bytes = (0..plan.dataset.samples.len()).map(|sample| plan.member_size(sample, member)).sum();
+        let heading = if number == 0 { "Extras" } else { "" };
+        let (dtypes, root) = (dtypes.join(", "), extra.root.display());
+        text.push_str(&format!("{heading:13}{}: {dtypes}, {} in all, from {root}\n", extra.name, ByteSize(bytes)));
     }
     text
 }

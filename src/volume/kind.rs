@@ -9,6 +9,9 @@ use super::rescale::{Rescale, check_linear};
 use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};
 
+/// The largest difference between the affines of a volume and of a mask that lies on it, in mm: that of rounding.
+const SAME_PLACE: f64 = 1e-3;
+
 /// The kind of the volumes: the unit and the shape of their voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -250,6 +253,22 @@ impl Recipe {
         let (own, other) = (extra.shape(), volume.shape());
         if own != other {
             return Err(format!("{} has shape {own:?}, and that of the volume has {other:?}", extra.member.shown()));
+        }
+        let affine = |array: &Array| match array.placed() {
+            Some(placed) => Some(placed.affine), // as it is turned
+            None => array.nifti.as_ref()?.affine,
+        };
+        let [place, of_volume] = [extra, volume].map(affine);
+        if let (Some(place), Some(of_volume)) = (place, of_volume) {
+            let pairs = place.iter().flatten().zip(of_volume.iter().flatten());
+            let is_same =
+                |(own, other): (&f64, &f64)| (own - other).abs() <= SAME_PLACE || own.is_nan() && other.is_nan();
+            if !pairs.into_iter().all(is_same) {
+                return Err(format!(
+                    "its header puts it elsewhere than the volume: by the affine {place:?}, and that of the volume is \
+                     {of_volume:?}"
+                ));
+            }
         }
         match self {
             Self::Stored => Ok(Self::Stored),

@@ -113,6 +113,19 @@ impl Looked {
         (longer > AXES).then(|| Guess::open("channel", Value::Text("first:0".into()), reason))
     }
 
+    /// The key of arrays beside the volume, if the files have others of its shape: whether they are wanted is the user's
+    /// to say.
+    pub(super) fn extras(&self, choice: &ArrayChoice) -> Option<Guess> {
+        let candidates = self.candidates();
+        let name = self.files.iter().find_map(|file| volume_file::inspect(file, choice).ok())?.member.name;
+        let shape = &candidates.iter().find(|array| array.name == name)?.header.shape;
+        let others = candidates.iter().filter(|array| array.name != name && array.header.shape == *shape);
+        let others: Vec<&NamedArray> = others.copied().collect();
+        let also = |array: &&NamedArray| format!("{}={}", member_name(&array.name), array.name);
+        let reason = || format!("beside the volume, in {}: {}", self.count(), list(&others));
+        (!others.is_empty()).then(|| Guess::open("also", Value::Texts(others.iter().map(also).collect()), reason()))
+    }
+
     /// The volumes that can be read with this choice, with the range of their first values.
     ///
     /// # Errors
@@ -202,6 +215,12 @@ pub(super) fn axes(seen: &[Seen]) -> Option<Guess> {
 
 fn quoted(name: &str) -> String {
     format!("'{}'", shown(name))
+}
+
+/// A name that the member of an array may have: its own, if that is plain.
+fn member_name(array: &str) -> String {
+    let plain = array.to_ascii_lowercase().replace(|sign: char| !sign.is_ascii_alphanumeric(), "_");
+    if plain.starts_with(|first: char| first.is_ascii_lowercase()) { plain } else { format!("mask_{plain}") }
 }
 
 fn described(array: &NamedArray) -> String {

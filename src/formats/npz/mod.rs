@@ -174,6 +174,8 @@ pub struct NiftiValues {
     pub is_scaled: bool,
     /// The spacing in mm along the array's three axes; `None` if one is no number.
     pub spacing: Option<[f64; 3]>,
+    /// The upper three rows of the matrix from the file's indexes to the world, in mm; `None` if the header gives none.
+    pub affine: Option<[[f64; 4]; 3]>,
     /// Where the array is in the body; `None` if the user did not ask.
     pub placed: Option<Placed>,
 }
