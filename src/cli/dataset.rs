@@ -8,7 +8,7 @@ use super::config::{Configured, Split};
 use super::input_paths::InputPaths;
 use crate::base::user_folders;
 use crate::dataset::{
-    self, ClassColumns, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection,
+    self, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names, Selection,
     Source,
 };
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 36] = [
+const ALL: [&str; 37] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -30,6 +30,7 @@ const ALL: [&str; 36] = [
     "text_columns",
     "label_columns",
     "meta_columns",
+    "extra_columns",
     "missing_label",
     "labels_empty",
     "samples_per_shard",
@@ -101,6 +102,10 @@ pub struct DatasetArgs {
     /// ZSpacing]
     #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
     pub meta_columns: Vec<Names>,
+    /// Columns of any of the tables whose values go into each sample's JSON: names, ranges and patterns, as of
+    /// --label-columns [default: none]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
+    pub extra_columns: Vec<Names>,
     /// A label that is missing: refused, 0, NaN, or the sample is left out
     #[arg(long, value_enum, default_value_t)]
     pub missing_label: MissingLabel,
@@ -292,7 +297,9 @@ impl DatasetArgs {
         if !self.text_columns.is_empty() {
             columns.texts = dataset::text_columns(&all(&self.text_columns));
         }
-        columns.classes = all(&self.label_columns).iter().map(|name| ClassColumns::from(&**name)).collect();
+        let named = |lists: &[Names]| all(lists).iter().map(|name| NamedColumns::from(&**name)).collect();
+        columns.classes = named(&self.label_columns);
+        columns.extra = named(&self.extra_columns);
         let meta = dataset::meta_columns(&all(&self.meta_columns));
         columns.meta = meta.map_err(|what| Error::Usage(format!("--meta-columns: {what}")))?;
         Ok(columns)
@@ -311,6 +318,10 @@ impl DatasetArgs {
         ];
         if let Some((.., flag, table)) = flags.iter().find(|(is_unused, has_none, ..)| !is_unused && *has_none) {
             return Err(Error::Usage(format!("{flag} names columns of a table that is not given; add {table}")));
+        }
+        if !self.extra_columns.is_empty() && [&reports_files, &meta_files, &labels_files].iter().all(|f| f.is_empty()) {
+            let reason = "--extra-columns names columns of the tables, and none is given; add --meta-file or another";
+            return Err(Error::Usage(reason.into()));
         }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(

@@ -2,6 +2,7 @@
 
 use super::roles::{LABELS, META, REPORTS};
 use super::{Config, Dataset, Sample};
+use crate::base::num::counted;
 use crate::error::{Error, shown};
 use crate::volume::Kind;
 
@@ -42,10 +43,10 @@ impl Dataset {
         let mut found = self.samples.iter().filter_map(reason);
         let first = found.next()?;
         Some(format!(
-            "{} of {} samples have metadata that a reader cannot rescale or resample by (for example, {first}); \
+            "metadata that a reader cannot rescale or resample by: of {} of {} (for example, {first}); \
              --volume preprocessed leaves them out, and the loader refuses them; correct the metadata table",
             found.count() + 1,
-            self.samples.len(),
+            counted(self.samples.len(), "sample", "samples"),
         ))
     }
 

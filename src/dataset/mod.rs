@@ -7,11 +7,14 @@
 //! a place in a file; what that file is, and how it is read, only [`crate::volume`] knows.
 
 mod columns;
+mod comma;
 mod condition;
 mod csv_file;
 mod encoded;
+mod extra;
 mod files;
 pub mod guess;
+mod header;
 mod ids;
 mod inputs;
 mod inspect;
@@ -30,8 +33,9 @@ pub(crate) mod tables;
 
 use std::path::PathBuf;
 
-pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
+pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
+pub use extra::{ExtraColumn, ExtraField, ExtraValue, is_own_field};
 pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
 pub use left_out::LeftOut;
@@ -185,6 +189,8 @@ pub struct Study {
     pub text: String,
     /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
+    /// The values of further columns of the tables, which stand in the JSON behind its own fields.
+    pub extra: Vec<ExtraField>,
 }
 
 /// The members of a sample that an earlier run finished.
@@ -283,8 +289,13 @@ pub struct Dataset {
     pub rows_without_volume: usize,
     /// The class columns of the label table, in its order; none without such a table.
     pub label_names: Vec<String>,
+    /// The number of labels of each class that the table lacks, of the samples and of those that are left out for it;
+    /// empty where none is missing.
+    pub missing_labels: Vec<usize>,
     /// The number of columns that each text is made of, with newlines between them; 0 without a table of reports.
     pub text_columns: usize,
+    /// The columns whose values stand in the samples' JSON, in their order there.
+    pub extra_columns: Vec<ExtraColumn>,
     /// Messages for the user about what is no error.
     pub warnings: Vec<String>,
     /// The states of the tables, folders and files that the data set was read from.
@@ -315,19 +326,28 @@ impl Dataset {
             selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
+            missing_labels: Vec::new(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
+            extra_columns: joined.extra_columns,
             warnings: joined.warnings,
             inputs: joined.inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
+            let matched::Matched {
+                study_id,
+                path,
+                row: matched::Row { meta, text, labels, missing, extra, .. },
+                excluded,
+            } = matched;
             let excluded = excluded.is_some();
+            let samples = dataset.samples.len();
             let file_id = *finding.file_id();
             match recipes::of(config, finding, meta) {
                 Ok((array, meta, recipe)) => {
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
-                    let origin = Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels }));
+                    let origin =
+                        Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels, extra }));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(Unusable::NoTable(what)) => {
@@ -344,6 +364,9 @@ impl Dataset {
                     dataset.inputs.left_out.push(file_id);
                 }
             }
+            if dataset.samples.len() > samples || config.missing_label == MissingLabel::Exclude {
+                dataset.count_missing(&missing);
+            }
         }
         if dataset.samples.is_empty() {
             return Err(dataset.nothing_left(config));
@@ -351,5 +374,13 @@ impl Dataset {
         let warnings = dataset.about_tables(config);
         dataset.warnings.extend(warnings);
         Ok(dataset)
+    }
+
+    /// Counts missing labels of one study, given by the places of their classes.
+    fn count_missing(&mut self, classes: &[usize]) {
+        if !classes.is_empty() {
+            self.missing_labels.resize(self.label_names.len(), 0);
+        }
+        classes.iter().for_each(|class| self.missing_labels[*class] += 1);
     }
 }

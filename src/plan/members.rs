@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::with_extra;
 use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
@@ -104,7 +105,7 @@ impl Members {
         match &sample.origin {
             Origin::Study(study) => match member {
                 Member::Volume => Vec::new(),
-                Member::Json => json(&sample.study_id, study).into_bytes(),
+                Member::Json => with_extra(json(&sample.study_id, study), &study.extra).into_bytes(),
                 Member::Text => study.text.clone().into_bytes(),
                 Member::Labels => self.profile.labels(&study.labels),
             },

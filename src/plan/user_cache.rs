@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 44] = [
+        let changes: [fn(&mut Config); 45] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_files = vec!["/reports2.csv".into()],
@@ -241,6 +241,7 @@ mod tests {
             |config| config.kind.dialect = Some(Dialect::Native),
             |config| config.columns.ids = vec!["id".into()],
             |config| config.columns.classes = vec!["a..b".into()],
+            |config| config.columns.extra = vec!["a..b".into()],
             |config| config.missing_label = MissingLabel::Zero,
             |config| config.kind.rescale = Rescale::Table,
             |config| config.kind.rescale = Rescale::Values(0.0, 0.0),
