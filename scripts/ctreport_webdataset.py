@@ -103,8 +103,10 @@ LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and 
 AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
 SHARE = 0.02  # of the values that is no accident
 
+# With `also`, a sample and a batch have a sixth part: the arrays beside the volumes, by name.
 Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
 Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
+Extras = dict[str, torch.Tensor]
 Rescale = str | Sequence[float]
 Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
 AnyPath = str | os.PathLike[str]
@@ -240,33 +242,55 @@ class Steps:
                 if unit.dialect == "normalized"
                 else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
             )
-        source, target = [], []
-        for n, t in zip(volume.shape, out.shape[1:], strict=True):
-            start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
-            source.append(slice(start, start + count))
-            target.append(slice(before, before + count))
+        source, target = crop_and_pad(volume.shape, out.shape[1:])
         if any(n < t for n, t in zip(volume.shape, out.shape[1:], strict=True)):
             out.fill_(-1)
-        transpose(volume[tuple(source)], out[0][tuple(target)])
+        transpose(volume[source], out[0][target])
 
     def _normalized(self, array: NDArray[Any], meta: Mapping[str, Any], rescale: Rescale) -> torch.Tensor:
         """HU, clipped, resampled, / 1000: (D, H, W), in the loader's order of operations."""
         slope, intercept = slope_and_intercept(meta, rescale)
-        height, width, depth = voxel_spacing(meta)
         volume = torch.empty(array.shape[2], *array.shape[:2])
         transpose(torch.from_numpy(array).permute(2, 0, 1), volume)
         volume.mul_(slope).add_(intercept).clamp_(-1000, 1000)
-        target = (self.spacing[2], self.spacing[0], self.spacing[1])
-        size = [
-            int(n * (now / then)) for n, now, then in zip(volume.shape, (depth, height, width), target, strict=True)
-        ]
-        if min(size) < 1:
-            raise LoaderError(
-                f"{array.shape} voxels of {height} x {width} x {depth} mm are less than one of {self.spacing} mm"
-            )
+        size = self._resampled(volume.shape, meta)
         if size != list(volume.shape):  # else interpolation gives every voxel as it is
             volume = F.interpolate(volume[None, None], size=size, mode="trilinear", align_corners=False)[0, 0]
         return volume.div_(1000)
+
+    def _resampled(self, shape: Sequence[int], meta: Mapping[str, Any]) -> list[int]:
+        """The lengths of the axes depth, height, width after resampling."""
+        height, width, depth = voxel_spacing(meta)
+        target = (self.spacing[2], self.spacing[0], self.spacing[1])
+        size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
+        if min(size) < 1:
+            raise LoaderError(
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
+                f"{self.spacing} mm"
+            )
+        return size
+
+    def extra(self, array: NDArray[Any], meta: Mapping[str, Any], unit: Unit) -> torch.Tensor:
+        """An array that lies on a volume's voxels, as (1, D, H, W) on those of the batch, with zeros around it: of
+        integers and booleans the nearest elements, of floats interpolated ones. PyTorch has no unsigned integers of
+        more than 8 bits: these are int32 or int64."""
+        voxels = array if unit.dialect == "normalized" else array.transpose(2, 0, 1)
+        shape = (self.shape[2], self.shape[0], self.shape[1])
+        size = self._resampled(voxels.shape, meta) if unit.dialect == "native" else list(voxels.shape)
+        if array.dtype.kind == "f" and size != list(voxels.shape):
+            tensor = torch.from_numpy(np.ascontiguousarray(voxels, "f4"))[None, None]
+            tensor = F.interpolate(tensor, size=size, mode="trilinear", align_corners=False)[0, 0]
+            voxels = tensor.numpy().astype(array.dtype)
+        source, target = crop_and_pad(size, shape)
+        for axis, (cut, n, length) in enumerate(zip(source, size, voxels.shape, strict=True)):
+            at = nearest(length, n) if n != length else np.arange(length)
+            voxels = voxels.take(at[cut], axis)
+        known = {"u2": "i4", "u4": "i8", "u8": "i8"}.get(voxels.dtype.str[1:], voxels.dtype.str[1:])
+        if voxels.dtype.str[1:] == "u8" and voxels.size and int(voxels.max()) >= 1 << 63:
+            raise LoaderError("an array beside the volume has integers that int64 cannot hold")
+        result = np.zeros((1, *shape), known)
+        result[0][target] = voxels
+        return torch.from_numpy(result)
 
     def sample(
         self,
@@ -287,6 +311,22 @@ class Steps:
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
         self.apply(values_of(array, meta), meta, unit, volume)
         return (volume, clean_text(text), labels, meta["study_id"], torch.empty(0), *more)
+
+
+def crop_and_pad(shape: Sequence[int], wanted: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The part of an array that is taken, and its place in one of another shape: both around the middle."""
+    source, target = [], []
+    for n, t in zip(shape, wanted, strict=True):
+        start, before, count = max((n - t) // 2, 0), max((t - n) // 2, 0), min(n, t)
+        source.append(slice(start, start + count))
+        target.append(slice(before, before + count))
+    return tuple(source), tuple(target)
+
+
+def nearest(length: int, resampled: int) -> NDArray[np.int64]:
+    """The voxel that each voxel of a resampled axis is nearest to: as PyTorch has it, which interpolates no int16."""
+    axis = torch.arange(length, dtype=torch.float32)[None, None, :, None, None]
+    return F.interpolate(axis, (resampled, 1, 1), mode="nearest-exact").flatten().numpy().astype(np.int64)
 
 
 def decimal(text: str) -> float | None:
@@ -399,11 +439,18 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples as a batch."""
+def collate(samples: Sequence[Any]) -> Any:
+    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
     volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
-    metas: Any = [list(each) for each in more]
-    return (stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings), *metas)
+    batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+    return (*batch, *(beside(each) for each in more)) if more else batch
+
+
+def beside(each: Sequence[Any]) -> Any:
+    """Of each sample the metadata, or the arrays by their names, as a batch."""
+    if not all(isinstance(array, torch.Tensor) for array in each[0].values()):
+        return list(each)
+    return {name: torch.stack([arrays[name] for arrays in each]) for name in each[0]}
 
 
 # ------------------------------------------------------------------------------------------------------- tar to arrays
@@ -506,7 +553,7 @@ def unpack(member: memoryview, table: NDArray[Any], width: int, out: memoryview)
 
 
 # What a compressed voxel member's suffix ends with, and the bytes of a value of it.
-PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4}
+PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4, ".shuffle8.zst": 8}
 
 
 def plain_suffix(suffix: str) -> tuple[str, int | None]:
@@ -595,6 +642,7 @@ class RawSample:
     text: str
     labels: NDArray[Any]
     buffer: Buffer
+    extras: dict[str, NDArray[Any]]
     recorded: Recorded | None = None
 
     @property
@@ -660,8 +708,16 @@ class ShardReader:
     would have to decode first. Where a header cannot be read, it goes on at the next sample that the index beside the
     shard knows."""
 
-    def __init__(self, path: str, pool: list[Buffer], on_error: str = "raise", has_labels: bool | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        pool: list[Buffer],
+        on_error: str = "raise",
+        has_labels: bool | None = None,
+        also: Sequence[str] = (),
+    ) -> None:
         self.path, self._pool, self._on_error, self._has_labels = path, pool, on_error, has_labels
+        self._also = also
 
     def __iter__(self) -> Iterator[RawSample]:
         try:
@@ -763,6 +819,19 @@ class ShardReader:
         complain(failure, self._on_error, f"; {rest}")
         return start
 
+    def _extra(self, name: str, members: list[Member]) -> NDArray[Any]:
+        """The array beside the volume of this name."""
+        for member in members:
+            plain, width = plain_suffix(member.suffix)
+            if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
+                payload = member.payload
+                if width is not None:
+                    table = seek_table(payload)
+                    payload = memoryview(bytearray(int(table[:, 1].sum())))
+                    unpack(member.payload, table, width, payload)
+                return npy_voxels(payload, {})
+        raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
+
     def _unpack(self, packed: memoryview, width: int) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
@@ -798,6 +867,7 @@ class ShardReader:
                 raise ValueError(f"no {' and no '.join(missing)} among its members {[m.suffix for m in members]}")
             parts.setdefault("labels", np.zeros(0, np.float32))
             decode_voxels, payload = parts.pop("voxels")
+            parts["extras"] = {name: self._extra(name, members) for name in self._also}
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
         except (LoaderError, ValueError, KeyError, TypeError) as error:
             self._pool.extend(member.buffer for member in members if member.buffer)
@@ -896,7 +966,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
             if key not in (None, name.partition(".")[0]):
                 break
             key, _, suffix = name.partition(".")
-            found[suffix] = file.read(min(size, LOOK + BLOCK))
+            if suffix in VOXELS or suffix in OTHERS:
+                found[suffix] = file.read(min(size, LOOK + BLOCK))
             offset += BLOCK + -(-size // BLOCK) * BLOCK
             file.seek(offset)
     meta = json.loads(next(found[suffix] for suffix in ("json", "meta.json") if suffix in found))
@@ -1217,7 +1288,9 @@ class Task:
 
 class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
     """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones."""
+    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
+    `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
+    the voxels of the volume, (1, D, H, W), in batches (B, 1, D, H, W)."""
 
     def __init__(
         self,
@@ -1241,10 +1314,12 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         dialect: str | None = None,
         axes: str | None = None,
         with_meta: bool = False,
+        also: Sequence[str] = (),
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         self.steps = Steps(shape, spacing, dtype, rescale, use_embedding, with_meta)
         self.axes = axes_option(axes)
+        self.also = [also] if isinstance(also, str) else list(also)
         self.resampled, self.epoch_length = resampled, epoch_length
         if epoch_length is not None and epoch_length < 1:
             raise LoaderError(
@@ -1470,7 +1545,9 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             try:
                 axes = self.axes if raw.kind == "stored" else None
                 voxels = oriented(raw.voxels, axes, unit.dialect)
-                sample = self.steps.sample(voxels, raw.meta, unit, raw.text, raw.labels, out)
+                sample: Any = self.steps.sample(voxels, raw.meta, unit, raw.text, raw.labels, out)
+                if self.also:
+                    sample = (*sample, self._extras(raw, axes, unit))
             except LoaderError as error:
                 complain(LoaderError(f"{raw.key} ({raw.study_id}): {error}"), self.on_error)
                 continue
@@ -1478,6 +1555,14 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
                 pool.append(raw.buffer)
             place += 1
             yield sample
+
+    def _extras(self, raw: RawSample, axes: str | None, unit: Unit) -> Extras:
+        """The arrays beside the volume of a sample."""
+        for name, array in raw.extras.items():
+            if array.shape != raw.voxels.shape:
+                raise LoaderError(f"'{name}' has the shape {array.shape}, and its volume {raw.voxels.shape}")
+        oriented_ = {name: oriented(array, axes, unit.dialect) for name, array in raw.extras.items()}
+        return {name: self.steps.extra(array, raw.meta, unit) for name, array in oriented_.items()}
 
     def _shuffled(self, task: Task, rng: np.random.Generator, pool: list[Buffer]) -> Iterator[RawSample]:
         """Samples out of a buffer at random; each is done with when the next one is asked for."""
@@ -1495,7 +1580,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             found = False
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
-                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels):
+                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also):
                     found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:
@@ -1950,7 +2035,7 @@ class DatasetFile:
 
     # Keys, with the values that change nothing.
     REFUSED: Mapping[str, tuple[Any, ...]] = {
-        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window"), ()),
+        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window", "also"), ()),
         "test_mode": (False,),
         "output_dtype": ("float16", "float32", "int16"),
     }

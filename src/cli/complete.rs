@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory};
 
-use super::dataset_file::{DatasetFile, Flag, NAME};
+use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
 use super::{Cli, DatasetArgs, with_dashes};
 use crate::error::{Error, Result, shown};
 
@@ -165,7 +165,7 @@ impl Invocation<'_> {
                 name: &name,
                 takes_value: arg.get_action().takes_values(),
                 is_repeatable: matches!(arg.get_action(), ArgAction::Append),
-                is_path: is_path(arg),
+                path: path_in(arg),
             };
             let list = if name.is_empty() { &mut last } else { &mut added };
             if let Some(value) = self.variable_of(key) {
@@ -210,7 +210,11 @@ fn of_variable(key: &str, flag: Flag<'_>, value: &OsStr) -> Result<Vec<OsString>
     }
 }
 
-fn is_path(arg: &Arg) -> bool {
+fn path_in(arg: &Arg) -> PathIn {
     let of_paths = clap::value_parser!(PathBuf);
-    arg.get_value_parser().type_id() == of_paths.type_id()
+    match arg.get_id().as_str() {
+        "also" => PathIn::BehindName,
+        _ if arg.get_value_parser().type_id() == of_paths.type_id() => PathIn::Whole,
+        _ => PathIn::No,
+    }
 }

@@ -1,27 +1,29 @@
 //! The arguments that name a data set and determine the bytes of its shards.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use super::input_paths::InputPaths;
+use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Columns, Condition, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names, Selection,
-    Source,
+    self, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names,
+    Selection, Source,
 };
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
-    Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat, floats,
+    Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat,
 };
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 37] = [
+const ALL: [&str; 39] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -41,6 +43,8 @@ const ALL: [&str; 37] = [
     "array",
     "channel",
     "spacing_array",
+    "also",
+    "also_pad",
     "axes",
     "source",
     "pattern",
@@ -60,6 +64,9 @@ const ALL: [&str; 37] = [
     "pad_value",
     "strict",
 ];
+
+/// The most arrays beside a volume: more than anybody has, and few enough to be numbered by a byte.
+const MOST_EXTRAS: usize = 64;
 
 /// The data set and everything that determines the shards' bytes.
 #[derive(Clone, Debug, Args)]
@@ -150,6 +157,13 @@ pub struct DatasetArgs {
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
     pub spacing_array: Option<SpacingArray>,
+    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
+    /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
+    #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
+    pub also: Vec<ExtraChoice>,
+    /// Preprocessed: what is put around a smaller array of --also
+    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_hyphen_values = true)]
+    pub also_pad: f64,
     /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
     #[arg(long, value_enum, default_value_t)]
     pub format: Profile,
@@ -284,6 +298,21 @@ impl DatasetArgs {
         ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
     }
 
+    /// The arrays beside the volumes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if two have one name, or there are more than a sample can have.
+    fn extras(&self) -> Result<Vec<ExtraChoice>> {
+        let names: BTreeSet<&str> = self.also.iter().map(|extra| &*extra.name).collect();
+        if names.len() < self.also.len() {
+            return Err(Error::Usage("--also: two arrays have one name; each is a member of its own".into()));
+        }
+        if names.len() > MOST_EXTRAS {
+            return Err(Error::Usage(format!("--also: a sample has at most {MOST_EXTRAS} arrays beside its volume")));
+        }
+        Ok(self.also.clone())
+    }
+
     /// The columns of the tables.
     ///
     /// # Errors
@@ -337,6 +366,8 @@ impl DatasetArgs {
             missing_label: self.missing_label,
             array: self.array_choice(),
             files: FileChoice { source: self.source, patterns: self.pattern.clone() },
+            extras: self.extras()?,
+            extra_pad: self.also_pad,
             volumes: None,
             selection: Selection { condition: self.condition.clone(), studies: self.studies.clone() },
             limit: if self.test_mode { Some(100) } else { self.limit },
@@ -358,29 +389,4 @@ impl DatasetArgs {
         };
         Ok((config, options))
     }
-}
-
-/// Values for height, width and depth.
-type Triple = [f64; 3];
-
-/// Parses three positive numbers.
-fn positive(text: &str) -> std::result::Result<Triple, String> {
-    floats::<3>(text).and_then(|values| {
-        if values.iter().all(|value| *value > 0.0) { Ok(values) } else { Err("they must be positive".into()) }
-    })
-}
-
-/// Parses two numbers in ascending order.
-fn range(text: &str) -> std::result::Result<[f64; 2], String> {
-    floats::<2>(text).and_then(|[low, high]| {
-        if low < high { Ok([low, high]) } else { Err("the first must be less than the second".into()) }
-    })
-}
-
-/// Parses three positive whole numbers below 100,000.
-fn whole(text: &str) -> std::result::Result<Triple, String> {
-    let is_size = |value: &f64| value.fract() == 0.0 && *value < 1e5;
-    positive(text).and_then(|values| {
-        if values.iter().all(is_size) { Ok(values) } else { Err("they must be whole numbers below 100,000".into()) }
-    })
 }

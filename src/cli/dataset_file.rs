@@ -104,8 +104,19 @@ pub(super) struct Flag<'a> {
     pub(super) takes_value: bool,
     /// Whether the flag may be given several times.
     pub(super) is_repeatable: bool,
-    /// Whether the value is a path.
-    pub(super) is_path: bool,
+    /// Whether the value is, or holds, a path.
+    pub(super) path: PathIn,
+}
+
+/// The path in a flag's value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathIn {
+    /// There is none.
+    No,
+    /// The value is a path.
+    Whole,
+    /// What stands behind `NAME=` is one, if it has a slash or a star.
+    BehindName,
 }
 
 impl Flag<'_> {
@@ -120,7 +131,18 @@ impl Flag<'_> {
     }
 
     fn resolve(self, text: &str, folder: &Path) -> OsString {
-        if self.is_path { folder.join(text).into_os_string() } else { text.into() }
+        match self.path {
+            PathIn::No => text.into(),
+            PathIn::Whole => folder.join(text).into_os_string(),
+            PathIn::BehindName => match text.split_once('=') {
+                Some((name, path)) if path.contains(['/', '*']) => {
+                    let mut value = OsString::from(format!("{name}="));
+                    value.push(folder.join(path));
+                    value
+                }
+                _ => text.into(),
+            },
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn read_all(plan: Plan, workers: usize) -> Result<Vec<VolumeCheck>> {
     for shard in plan.shard_ids() {
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             if let Content::Payload(member) = extent.content
-                && member.member.is_volume()
+                && member.member.has_voxels()
             {
                 let sample = plan.sample_index(shard, member);
                 volumes.push(VolumeRange { shard, sample, range: extent.start..extent.start + extent.len });

@@ -25,6 +25,8 @@ pub struct Inputs {
     pub(super) folders: Vec<(PathBuf, FileId)>,
     /// The files of the volumes that are left out, in the order of [`Dataset::left_out`].
     pub(super) left_out: Vec<FileId>,
+    /// The files of extras whose volumes are left out, as absolute paths.
+    pub(super) others: Vec<(PathBuf, FileId)>,
     /// Whether a later stat would show every change.
     pub(super) certain: bool,
 }
@@ -33,12 +35,13 @@ impl Dataset {
     /// Whether a later [`Self::is_current`] can be trusted: all modification times and ctimes are before
     /// `settled_before` (nanoseconds since 1970), and no symbolic link leads to a folder that was not listed.
     pub fn can_be_saved(&self, settled_before: i128) -> bool {
-        let Inputs { tables, folders, left_out, certain } = &self.inputs;
+        let Inputs { tables, folders, left_out, others, certain } = &self.inputs;
         let folders = folders.iter().map(|(_, file_id)| file_id);
         let samples = self.samples.iter().map(|sample| sample.file_id());
+        let extras = self.extra_files().map(|(_, file_id)| file_id).chain(others.iter().map(|(_, file_id)| file_id));
         // A file system without times of folders shows them as 1970.
         let settled = |file_id: &FileId| file_id.mtime_ns > 0 && file_id.latest_ns() < settled_before;
-        *certain && tables.iter().chain(folders).chain(left_out).chain(samples).all(settled)
+        *certain && tables.iter().chain(folders).chain(left_out).chain(samples).chain(extras).all(settled)
     }
 
     /// Whether tables, folders and volumes are as they were when the data set was scanned. Opens no file but the data
@@ -51,7 +54,9 @@ impl Dataset {
         let left_out = self.left_out.iter().zip(&self.inputs.left_out);
         let left_out = left_out.map(|(left_out, file_id)| (Path::new(&left_out.path), file_id));
         let folders = self.inputs.folders.iter().map(|(path, file_id)| (path.as_path(), file_id));
-        let inside: Vec<_> = folders.chain(samples).chain(left_out).collect();
+        let extras: Vec<_> = self.extra_files().map(|(path, file_id)| (path, *file_id)).collect();
+        let extras = extras.iter().chain(&self.inputs.others).map(|(path, file_id)| (path.as_path(), file_id));
+        let inside: Vec<_> = folders.chain(samples).chain(left_out).chain(extras).collect();
         let batches: Vec<_> = inside.chunks(BATCH).collect();
         // Relative to the open folder: the kernel looks up three names for each file, not ten.
         let Ok(root) = File::open(&self.root) else { return false };
@@ -61,6 +66,17 @@ impl Dataset {
         as_many
             && tables.all(|(path, file_id)| is(CWD, path, file_id))
             && try_map(&batches, config.threads, all_are).is_ok()
+    }
+}
+
+impl Dataset {
+    /// The files of all extras, as absolute paths, and their states. A file that holds a volume too is among them.
+    fn extra_files(&self) -> impl Iterator<Item = (PathBuf, &FileId)> {
+        let studies = self.samples.iter().filter_map(|sample| sample.study());
+        studies.flat_map(|study| {
+            let extras = self.extras.iter().zip(&study.extras);
+            extras.map(|(extra, found)| (extra.root.join(&found.path), &found.array.file_id))
+        })
     }
 }
 

@@ -16,41 +16,80 @@ use super::scan_cache::{self, Finding, PathFinding, ScanCache};
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
-use crate::formats::npz;
+use crate::formats::npz::{self, ArrayChoice};
 
-/// The findings of all matched volumes, in their order. Only files that no earlier scan knows are opened.
+/// Which arrays are looked for, and where.
+pub(super) struct Look<'a> {
+    /// The folder that paths start at, as messages name it.
+    pub(super) folder: &'a Path,
+    /// That folder as an absolute path, by which earlier findings are known.
+    pub(super) root: &'a Path,
+    /// The array to take of each file.
+    pub(super) choice: &'a ArrayChoice,
+    /// Whether there may be other files of the folder whose earlier findings are kept.
+    pub(super) is_part: bool,
+}
+
+/// A file to look into.
+pub(super) struct Wanted<'a> {
+    /// The path relative to the folder.
+    pub(super) path: &'a Path,
+    /// The reason why the user leaves the file out, if so.
+    pub(super) excluded: Option<&'a str>,
+}
+
+/// The findings of the volumes of all matched studies, in their order.
+///
+/// # Errors
+/// As [`all`].
+pub(super) fn volumes(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {
+    let is_part = config.limit.is_some() || config.selection.is_any() || config.files.is_part();
+    let look = Look { folder: &config.data_folder, root, choice: &config.array, is_part };
+    let wanted = matched.iter().map(|matched| {
+        let Matched { path, excluded, .. } = matched;
+        Wanted { path, excluded: excluded.as_deref() }
+    });
+    all(config, &look, &wanted.collect::<Vec<_>>())
+}
+
+/// The findings of all wanted files, in their order. Only files that no earlier scan knows are opened.
 ///
 /// # Errors
 /// [`Error::Io`] if a file cannot be read; with `config.strict`, [`Error::Malformed`] if it holds no volume.
-pub(super) fn all(config: &Config, root: &Path, matched: &[Matched]) -> Result<Vec<Finding>> {
-    let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, root, &config.array));
+pub(super) fn all(config: &Config, look: &Look<'_>, wanted: &[Wanted<'_>]) -> Result<Vec<Finding>> {
+    let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, look.root, look.choice));
     let cache = file.as_deref().filter(|_| !config.rescan).map(ScanCache::load).unwrap_or_default();
-    let folder = Folder::open(&config.data_folder)?;
-    let findings = try_map(matched, config.threads, |matched| match &matched.excluded {
+    let folder = Folder::open(look.folder)?;
+    let findings = try_map(wanted, config.threads, |wanted| match wanted.excluded {
         Some(reason) => {
-            let broken = |error| folder.broken_link(&matched.path).map(|(state, _)| state).ok_or(error);
-            Ok(Finding::Excluded(folder.state(&matched.path).or_else(broken)?, reason.clone()))
+            let broken = |error| folder.broken_link(wanted.path).map(|(state, _)| state).ok_or(error);
+            Ok(Finding::Excluded(folder.state(wanted.path).or_else(broken)?, reason.to_owned()))
         }
-        None => one(config, &folder, &cache, &matched.path),
+        None => one(config, look.choice, &folder, &cache, wanted.path),
     })?;
     if let Some(file) = file {
-        let is_part = config.limit.is_some() || config.selection.is_any() || config.files.is_part();
         // An excluded file was not opened: what an earlier scan found in it stays.
-        let found = |(matched, finding)| {
-            let matched: &Matched = matched;
-            let finding = if matched.excluded.is_some() { cache.get(&matched.path)? } else { finding };
-            Some(PathFinding { path: &matched.path, finding })
+        let found = |(wanted, finding)| {
+            let wanted: &Wanted<'_> = wanted;
+            let finding = if wanted.excluded.is_some() { cache.get(wanted.path)? } else { finding };
+            Some(PathFinding { path: wanted.path, finding })
         };
-        let by_path: Vec<_> = matched.iter().zip(&findings).filter_map(found).collect();
-        if !cache.knows(&by_path, is_part) {
-            cache.store(&file, &by_path, is_part);
+        let by_path: Vec<_> = wanted.iter().zip(&findings).filter_map(found).collect();
+        if !cache.knows(&by_path, look.is_part) {
+            cache.store(&file, &by_path, look.is_part);
         }
     }
     Ok(findings)
 }
 
-fn one(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path) -> Result<Finding> {
-    let finding = found(config, folder, cache, relative).or_else(|error| match folder.broken_link(relative) {
+fn one(
+    config: &Config,
+    choice: &ArrayChoice,
+    folder: &Folder<'_>,
+    cache: &ScanCache,
+    relative: &Path,
+) -> Result<Finding> {
+    let finding = found(choice, folder, cache, relative).or_else(|error| match folder.broken_link(relative) {
         Some((state, reason)) => Ok(Finding::Malformed(state, reason)),
         None => Err(error),
     });
@@ -64,8 +103,8 @@ fn one(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path)
 }
 
 /// What an earlier scan found in a file that is as it was then, or what is in it now.
-fn found(config: &Config, folder: &Folder<'_>, cache: &ScanCache, relative: &Path) -> Result<Finding> {
-    let look = || folder.inspect(relative, &config.array);
+fn found(choice: &ArrayChoice, folder: &Folder<'_>, cache: &ScanCache, relative: &Path) -> Result<Finding> {
+    let look = || folder.inspect(relative, choice);
     match cache.get(relative) {
         Some(finding) if *finding.file_id() == folder.state(relative)? => return Ok(finding.clone()),
         _ => {}
@@ -97,7 +136,7 @@ impl<'a> Folder<'a> {
         Ok(Self { path, open })
     }
 
-    fn inspect(&self, relative: &Path, array: &npz::ArrayChoice) -> Result<npz::Array> {
+    fn inspect(&self, relative: &Path, array: &ArrayChoice) -> Result<npz::Array> {
         let path = self.path.join(relative);
         let file = retry_on_intr(|| openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
         let file = file.map_err(|error| Error::io(&path, "open the file", error.into()))?;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::columns::Columns;
 use super::comma;
-use super::extra::{Extra, ExtraColumn, Flagged};
 use super::ids::{self, study_id};
+use super::json_columns::{Flagged, JsonColumn, JsonColumns};
 use super::matched::{Matched, MetaValues, Row};
 use super::roles::{LABELS, META, REPORTS, Roles};
 use super::scan::{FoundVolumes, find_volumes};
@@ -43,7 +43,7 @@ pub(super) struct Joined {
     /// The class columns of the label table; none without one.
     pub(super) label_names: Vec<String>,
     /// The columns whose values stand in the samples' JSON.
-    pub(super) extra_columns: Vec<ExtraColumn>,
+    pub(super) extra_columns: Vec<JsonColumn>,
     /// Messages for the user about what is no error.
     pub(super) warnings: Vec<String>,
     /// The states of tables and folders before they were read.
@@ -56,7 +56,7 @@ struct Tables {
     reports: Option<Table>,
     meta: Option<Table>,
     labels: Option<Table>,
-    extra: Extra,
+    extra: JsonColumns,
 }
 
 /// Finds the volumes, reads the tables, and joins them.
@@ -73,7 +73,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     let (tables, found) = (tables?, found?);
     refuse_repeated_studies(&found.files)?;
     let inputs =
-        Inputs { tables: tables.states.clone(), folders: found.folders, left_out: Vec::new(), certain: found.certain };
+        Inputs { tables: tables.states.clone(), folders: found.folders, certain: found.certain, ..Inputs::default() };
     let mut joined = Joined {
         matched: Vec::new(),
         unmatched: Vec::new(),
@@ -162,7 +162,7 @@ fn load_tables(config: &Config) -> Result<Tables> {
         },
     );
     let (reports, meta, labels) = (reports?, meta?, labels?);
-    let extra = Extra::choose(extra, ids, &flagged([&reports, &meta, &labels]))?;
+    let extra = JsonColumns::choose(extra, ids, &flagged([&reports, &meta, &labels]))?;
     let tables = Tables { states, reports, meta, labels, extra };
     tables.labels.as_ref().map_or(Ok(()), |labels| roles.refuse_as_labels(labels))?;
     Ok(tables)
@@ -239,7 +239,7 @@ impl Tables {
         if !absent.is_empty() {
             return Ok(TableRow::NotIn(absent.join(" and ")));
         }
-        let extra = self.extra.values(&rows);
+        let fields = self.extra.values(&rows);
         let [report, meta, labels] = rows;
         let texts = report.into_iter().flat_map(Fields::iter).map(|text| present(text).unwrap_or(&config.missing_text));
         let text = texts.collect::<Vec<_>>().join("\n");
@@ -251,7 +251,7 @@ impl Tables {
             format!("the label table has no value of '{column}' for it")
         });
         let meta = left_out.map_or(meta, MetaValues::Missing);
-        Ok(TableRow::Complete(Row { meta, text, labels, missing, extra, place }))
+        Ok(TableRow::Complete(Row { meta, text, labels, missing, fields, place }))
     }
 }
 

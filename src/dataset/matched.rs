@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Meta;
-use super::extra::ExtraField;
+use super::json_columns::JsonField;
 use crate::formats::pyjson;
 
 /// A volume that has a row in all tables.
@@ -29,7 +29,7 @@ pub(super) struct Row {
     /// The places of the classes whose labels are missing in the table.
     pub(super) missing: Vec<usize>,
     /// The values of further columns, for the sample's JSON.
-    pub(super) extra: Vec<ExtraField>,
+    pub(super) fields: Vec<JsonField>,
     /// The place of the study's row in [`super::join`]'s first table; `None` if there is no table.
     pub(super) place: Option<usize>,
 }

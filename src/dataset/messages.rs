@@ -7,6 +7,14 @@ use crate::error::{Error, shown};
 use crate::volume::Kind;
 
 impl Dataset {
+    /// Counts missing labels of one study, given by the places of their classes.
+    pub(super) fn count_missing(&mut self, classes: &[usize]) {
+        if !classes.is_empty() {
+            self.missing_labels.resize(self.label_names.len(), 0);
+        }
+        classes.iter().for_each(|class| self.missing_labels[*class] += 1);
+    }
+
     /// Messages about what the tables do not say, or not rightly.
     pub(super) fn about_tables(&self, config: &Config) -> Vec<String> {
         self.absent_tables(config).into_iter().chain(self.unusable_metadata(config)).collect()

@@ -11,7 +11,7 @@ mod comma;
 mod condition;
 mod csv_file;
 mod encoded;
-mod extra;
+mod extras;
 mod files;
 pub mod guess;
 mod header;
@@ -19,6 +19,7 @@ mod ids;
 mod inputs;
 mod inspect;
 mod join;
+mod json_columns;
 mod left_out;
 mod matched;
 mod messages;
@@ -35,9 +36,10 @@ use std::path::PathBuf;
 
 pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
-pub use extra::{ExtraColumn, ExtraField, ExtraValue, is_own_field};
+pub use extras::{Extra, ExtraArray, ExtraChoice, ExtraPlace};
 pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
+pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
@@ -47,6 +49,7 @@ use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use matched::{Matched, Row};
 use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
@@ -93,6 +96,10 @@ pub struct Config {
     pub array: npz::ArrayChoice,
     /// The choice of the files that are volumes.
     pub files: FileChoice,
+    /// The arrays beside the volumes that each sample has as well.
+    pub extras: Vec<ExtraChoice>,
+    /// The value around an extra that is smaller than the shape of preprocessed volumes.
+    pub extra_pad: f64,
     /// The files to take, relative to the data folder; by default the data folder is listed.
     pub volumes: Option<Vec<PathBuf>>,
     /// The volumes to take of those that all tables know; the others take no slot.
@@ -190,7 +197,9 @@ pub struct Study {
     /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
     /// The values of further columns of the tables, which stand in the JSON behind its own fields.
-    pub extra: Vec<ExtraField>,
+    pub fields: Vec<JsonField>,
+    /// The arrays beside the volume, one for each of [`Dataset::extras`].
+    pub extras: Vec<ExtraArray>,
 }
 
 /// The members of a sample that an earlier run finished.
@@ -198,13 +207,15 @@ pub struct Study {
 pub struct FinishedMembers {
     /// The place of the volume's member in a file; only [`crate::volume`] knows what that file is.
     pub volume: VolumeMember,
+    /// The places of the extras' members, in their order in the shard.
+    pub extras: Vec<VolumeMember>,
     /// The kind of the volume.
     pub kind: Kind,
     /// The format of the voxels.
     pub format: VoxelFormat,
     /// The dialect of the array that the volume was made from; `None` if it is not known.
     pub dialect: Option<Dialect>,
-    /// The bytes of the members without voxels, in their order in the shard.
+    /// The bytes of the members without voxels, in their order in the shard; not those of extras.
     pub small: Vec<Vec<u8>>,
     /// The size in bytes of the NPZ file that the members were made from.
     pub npz_size: u64,
@@ -292,10 +303,12 @@ pub struct Dataset {
     /// The number of labels of each class that the table lacks, of the samples and of those that are left out for it;
     /// empty where none is missing.
     pub missing_labels: Vec<usize>,
+    /// The arrays beside the volumes, in the order of their members; of finished members, the names alone.
+    pub extras: Vec<Extra>,
     /// The number of columns that each text is made of, with newlines between them; 0 without a table of reports.
     pub text_columns: usize,
     /// The columns whose values stand in the samples' JSON, in their order there.
-    pub extra_columns: Vec<ExtraColumn>,
+    pub extra_columns: Vec<JsonColumn>,
     /// Messages for the user about what is no error.
     pub warnings: Vec<String>,
     /// The states of the tables, folders and files that the data set was read from.
@@ -314,7 +327,10 @@ impl Dataset {
         // Absolute, because a daemon leaves the folder that it was started in.
         let root = std::path::absolute(&config.data_folder)
             .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
-        let findings = inspect::all(config, &root, &joined.matched)?;
+        let findings = inspect::volumes(config, &root, &joined.matched)?;
+        let mut inputs = joined.inputs;
+        let found = extras::all(config, &root, &joined.matched, &findings, &mut inputs)?;
+        let mut found: Vec<_> = found.into_iter().map(|found| (found.extra, found.findings.into_iter())).collect();
         let mut dataset = Self {
             root,
             samples: Vec::with_capacity(findings.len()),
@@ -327,27 +343,30 @@ impl Dataset {
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
             missing_labels: Vec::new(),
+            extras: found.iter().map(|(extra, _)| extra.clone()).collect(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
             extra_columns: joined.extra_columns,
             warnings: joined.warnings,
-            inputs: joined.inputs,
+            inputs,
         };
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let matched::Matched {
-                study_id,
-                path,
-                row: matched::Row { meta, text, labels, missing, extra, .. },
-                excluded,
-            } = matched;
+            let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
             let excluded = excluded.is_some();
             let samples = dataset.samples.len();
             let file_id = *finding.file_id();
-            match recipes::of(config, finding, meta) {
-                Ok((array, meta, recipe)) => {
+            let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
+            let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
+            let others: Vec<_> = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();
+            let made = recipes::of(config, finding, meta).and_then(|(array, meta, recipe)| {
+                let extras = recipes::of_extras(config, (&array, &recipe), beside)?;
+                Ok((array, meta, recipe, extras))
+            });
+            match made {
+                Ok((array, meta, recipe, extras)) => {
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
-                    let origin =
-                        Origin::Study(Box::new(Study { array, meta, dialect, recipe, format, text, labels, extra }));
+                    let study = Study { array, meta, dialect, recipe, format, text, labels, fields, extras };
+                    let origin = Origin::Study(Box::new(study));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
                 Err(Unusable::NoTable(what)) => {
@@ -362,6 +381,7 @@ impl Dataset {
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(file_id);
+                    dataset.inputs.others.extend(others);
                 }
             }
             if dataset.samples.len() > samples || config.missing_label == MissingLabel::Exclude {
@@ -374,13 +394,5 @@ impl Dataset {
         let warnings = dataset.about_tables(config);
         dataset.warnings.extend(warnings);
         Ok(dataset)
-    }
-
-    /// Counts missing labels of one study, given by the places of their classes.
-    fn count_missing(&mut self, classes: &[usize]) {
-        if !classes.is_empty() {
-            self.missing_labels.resize(self.label_names.len(), 0);
-        }
-        classes.iter().for_each(|class| self.missing_labels[*class] += 1);
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::extras::{Extra, ExtraArray, ExtraFinding};
 use super::matched::MetaValues;
 use super::scan_cache::Finding;
 use super::{Config, Meta};
@@ -40,6 +41,30 @@ pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<
         }
         Err(reason) => Err(Unusable::LeftOut(reason)),
     }
+}
+
+/// The arrays beside a volume, with their recipes; `beside` is what was found of each extra.
+///
+/// # Errors
+/// Why the sample has none of an extra.
+pub(super) fn of_extras(
+    config: &Config,
+    (array, recipe): (&npz::Array, &Recipe),
+    beside: Vec<(&Extra, ExtraFinding)>,
+) -> Result<Vec<ExtraArray>, Unusable> {
+    let one = |(extra, finding): (&Extra, ExtraFinding)| {
+        let left_out = |reason: String| Unusable::LeftOut(format!("extra '{}': {reason}", extra.name));
+        match finding.map_err(left_out)? {
+            (path, Finding::Volume(found)) => {
+                let recipe = recipe.of_extra(array, &found, config.extra_pad).map_err(left_out)?;
+                Ok(ExtraArray { path, array: found, recipe })
+            }
+            (path, Finding::Excluded(_, reason) | Finding::Malformed(_, reason)) => {
+                Err(left_out(format!("{}: {reason}", path.display())))
+            }
+        }
+    };
+    beside.into_iter().map(one).collect()
 }
 
 /// Values with which a recipe can be made, to tell what a table would change.

@@ -1,5 +1,5 @@
 //! Compressing a shard on its way to the disk: the result is a tar file with the keys and members of the plain shard,
-//! in which the volume's member consists of compressed blocks and the JSON says so. It is made from the plain bytes
+//! in which the members of volume and extras consist of compressed blocks and the JSON says so. It is made from the plain bytes
 //! that [`crate::shard::ShardSet`] hands out.
 
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::formats::codec::{BLOCK, Codec, Encoder, SeekTable, extension as packed_extension};
 use crate::formats::tar::{self, MemberHeader};
-use crate::plan::members::{Member, Members, with_codec};
+use crate::plan::members::{Member, Members, element_len, with_codec};
 
 /// Plain bytes of a volume that are read at a time.
 const READ: usize = 4 << 20;
@@ -68,17 +68,23 @@ pub(super) fn shard(
         offset += tar::BLOCK;
         let extension = name.split_once('.').map_or("", |(_, extension)| extension);
         let member = members.of_extension(extension);
-        let is_volume = member.is_some_and(Member::is_volume);
-        let pieces = if is_volume {
+        let packed_width = match member {
+            Some(Member::Volume) => Some(width),
+            Some(Member::Extra(_)) => {
+                let Some(head) = read(offset, to_usize(size.min(tar::BLOCK))) else { return Ok(false) };
+                element_len(&head)
+            }
+            _ => None,
+        };
+        let (name, pieces) = if let Some(width) = packed_width {
             let Some(pieces) = compress_volume(tasks, width, |from, len| read(offset + from, len), size)? else {
                 return Ok(false);
             };
-            pieces
+            (format!("{name}.{}", packed_extension(width)), pieces)
         } else {
             let Some(payload) = read(offset, to_usize(size)) else { return Ok(false) };
-            vec![if member == Some(Member::Json) { with_codec(&payload, width) } else { payload.into() }]
+            (name, vec![if member == Some(Member::Json) { with_codec(&payload, width) } else { payload.into() }])
         };
-        let name = if is_volume { format!("{name}.{}", packed_extension(width)) } else { name };
         offset += size + tar::padding(size);
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         let padding = vec![0; to_usize(tar::padding(len))];

@@ -129,7 +129,7 @@ impl ShardMaker<'_> {
         let mut failures = Vec::new();
         for (extent, _) in plan.locate(shard, 0, u64::MAX) {
             let (Content::Payload(member), end) = (extent.content, extent.start + extent.len) else { continue };
-            if !member.member.is_volume() || end <= offset {
+            if !member.member.has_voxels() || end <= offset {
                 continue;
             }
             let mut at = extent.start;

@@ -149,7 +149,7 @@ impl Rebuild<'_> {
         }
         let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
         for (extent, _) in set.plan().locate(id, 0, u64::MAX) {
-            if matches!(extent.content, Content::Payload(member) if member.member.is_volume()) {
+            if matches!(extent.content, Content::Payload(member) if member.member.has_voxels()) {
                 continue;
             }
             let planned = set.read(id, extent.start, to_usize(extent.len))?;

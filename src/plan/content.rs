@@ -1,8 +1,6 @@
 //! The bytes behind a plan's extents: the tar header of a member, its payload, and the volume that makes its voxels.
 //! Nothing here reads a file.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +8,10 @@ use super::digests::{self, SampleDigest};
 use super::layout::MemberId;
 use super::members::{Member, Members};
 use super::{Options, Plan, ShardId};
-use crate::dataset::{Origin, Sample, Study};
+use crate::dataset::{Dataset, ExtraArray, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::tar;
-use crate::volume::{NpzVolume, Overflow, ShardVolume, Volume};
+use crate::volume::{ArrayFormat, NpzVolume, ShardVolume, Volume};
 
 impl Plan {
     /// The key of a sample, `000012_000034`: the number of its plain shard and the number of its slot in that shard,
@@ -49,7 +47,7 @@ impl Plan {
     pub fn small_payload(&self, shard: ShardId, member: MemberId) -> Bytes {
         let sample = &self.dataset.samples[self.sample_index(shard, member)];
         match member.member {
-            Member::Volume => volume_prefix(self.options, sample),
+            member if member.has_voxels() => prefix(self.options, member, &self.volume(sample, member)),
             small => self.members.payload(small, sample),
         }
         .into()
@@ -66,37 +64,63 @@ impl Plan {
         self.members.place(member).map_or(0, |place| self.member_sizes(sample)[place])
     }
 
-    /// The volume that makes the voxels of a sample.
-    pub fn volume<'a>(&self, sample: &'a Sample) -> Volume<'a> {
-        let root = &self.dataset.root;
-        match &sample.origin {
-            Origin::Study(study) => Volume::Npz(npz_volume(root.join(&sample.path), study, self.options.overflow)),
-            Origin::Finished(stored) => {
-                Volume::Shard(ShardVolume { path: root.join(&stored.volume.file), member: &stored.volume })
-            }
+    /// The volume that makes the voxels of a member of a sample: of its volume, or of an extra.
+    pub fn volume<'a>(&'a self, sample: &'a Sample, member: Member) -> Volume<'a> {
+        volume(&self.dataset, self.options, sample, member)
+    }
+
+    /// The number of a volume or extra among those of all samples: the samples have as many each. The sample is an
+    /// index into the samples of the data set.
+    pub fn volume_number(&self, sample: usize, member: Member) -> usize {
+        let each = self.members.with_voxels().count();
+        sample * each + self.members.with_voxels().position(|other| other == member).unwrap_or(0)
+    }
+
+    /// The sample and the member of a [`Self::volume_number`].
+    pub fn volume_numbered(&self, number: usize) -> (usize, Member) {
+        let each = self.members.with_voxels().count();
+        (number / each, self.members.with_voxels().nth(number % each).unwrap_or(Member::Volume))
+    }
+}
+
+/// The volume that makes the voxels of a member of a sample.
+fn volume<'a>(dataset: &'a Dataset, options: Options, sample: &'a Sample, member: Member) -> Volume<'a> {
+    let extra = match member {
+        Member::Extra(number) => Some(usize::from(number)),
+        _ => None,
+    };
+    match &sample.origin {
+        Origin::Study(study) => {
+            let overflow = options.overflow;
+            Volume::Npz(match extra {
+                None => NpzVolume {
+                    path: dataset.root.join(&sample.path),
+                    array: &study.array,
+                    recipe: &study.recipe,
+                    format: ArrayFormat::Voxels(study.format),
+                    overflow,
+                },
+                Some(number) => {
+                    let ExtraArray { path, array, recipe } = &study.extras[number];
+                    let path = dataset.extras[number].root.join(path);
+                    NpzVolume { path, array, recipe, format: ArrayFormat::Own(array.header.element), overflow }
+                }
+            })
+        }
+        Origin::Finished(stored) => {
+            let member = extra.map_or(&stored.volume, |number| &stored.extras[number]);
+            Volume::Shard(ShardVolume { path: dataset.root.join(&member.file), member })
         }
     }
 }
 
-fn npz_volume(path: PathBuf, study: &Study, overflow: Overflow) -> NpzVolume<'_> {
-    NpzVolume { path, array: &study.array, recipe: &study.recipe, format: study.format, overflow }
-}
-
-/// The bytes before the voxels in the volume's member: an NPY header, or none. Where the sample is read from a shard on
-/// disk, the whole member counts as the volume, and nothing is before it.
-fn volume_prefix(options: Options, sample: &Sample) -> Vec<u8> {
-    sample.study().map_or_else(Vec::new, |study| {
-        options.format.volume_prefix(study.format, npz_volume(PathBuf::new(), study, options.overflow).shape())
-    })
-}
-
-/// The payload size of the volume's member in bytes.
-fn volume_member_len(options: Options, sample: &Sample) -> u64 {
-    let volume_len = match &sample.origin {
-        Origin::Study(study) => npz_volume(PathBuf::new(), study, options.overflow).byte_len(),
-        Origin::Finished(stored) => stored.volume.len,
-    };
-    volume_prefix(options, sample).len() as u64 + volume_len
+/// The bytes before the voxels in a member: an NPY header, or none. Where the sample is read from a shard on disk, the
+/// whole member counts as the volume, and nothing is before it.
+fn prefix(options: Options, member: Member, volume: &Volume<'_>) -> Vec<u8> {
+    match volume {
+        Volume::Npz(volume) => options.format.prefix(member, &volume.format.descr(), volume.shape()),
+        Volume::Shard(_) => Vec::new(),
+    }
 }
 
 /// What layouts and digests need of a sample, so that its small members need not be made again for them.
@@ -113,11 +137,14 @@ impl MeasuredSample {
     ///
     /// # Errors
     /// [`Error::Refused`] if a member is too large for a tar file of the USTAR format.
-    pub(super) fn new(options: Options, members: &Members, sample: &Sample) -> Result<Self> {
+    pub(super) fn new(dataset: &Dataset, options: Options, members: &Members, sample: &Sample) -> Result<Self> {
         let small: Vec<Vec<u8>> = members.small().map(|member| members.payload(member, sample)).collect();
         let mut small_sizes = small.iter().map(|payload| payload.len() as u64);
         let size = |member: &Member| match member {
-            Member::Volume => volume_member_len(options, sample),
+            Member::Volume | Member::Extra(_) => {
+                let volume = volume(dataset, options, sample, *member);
+                prefix(options, *member, &volume).len() as u64 + volume.byte_len()
+            }
             Member::Json | Member::Text | Member::Labels => small_sizes.next().unwrap_or(0),
         };
         let sizes: Box<[u64]> = members.list().iter().map(size).collect();
@@ -127,7 +154,7 @@ impl MeasuredSample {
                  leave the volume out of the data folder",
                 sample.path.display()
             ))),
-            _ => Ok(Self { sizes, digest: digests::sample_digest(sample, small.iter().map(Vec::as_slice)) }),
+            _ => Ok(Self { sizes, digest: digests::sample_digest(dataset, sample, small.iter().map(Vec::as_slice)) }),
         }
     }
 }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use super::digest_text::DigestText;
 use super::{Options, ShardId};
-use crate::dataset::{Dataset, Sample, Study};
+use crate::dataset::{Dataset, Extra, ExtraArray, Sample, Study};
+use crate::formats::npz::Array;
 use crate::volume::{Recipe, VoxelFormat};
 
 /// SHA-256 of all that determines a sample's members and key.
@@ -43,30 +44,45 @@ impl FieldHasher {
 }
 
 /// The digest of a sample: its slot, its path relative to the data folder, the NPZ's size, its array's name, CRC-32 and
-/// header, the recipe, the voxels' format if it is not float16, and the payloads of the small members in their order.
-pub(super) fn sample_digest<'a>(sample: &Sample, payloads: impl Iterator<Item = &'a [u8]>) -> SampleDigest {
+/// header, the recipe, the voxels' format if it is not float16, for each extra its name, path and the like, and the
+/// payloads of the small members in their order.
+pub(super) fn sample_digest<'a>(
+    dataset: &Dataset,
+    sample: &Sample,
+    payloads: impl Iterator<Item = &'a [u8]>,
+) -> SampleDigest {
     let mut fields = FieldHasher::new();
     fields.add(&sample.slot.to_le_bytes());
     fields.add(sample.path.as_os_str().as_bytes());
-    if let Some(Study { array, recipe, format, .. }) = sample.study() {
-        let header = &array.header;
-        fields.add(&array.file_id.size.to_le_bytes());
-        fields.add(array.member.name.as_bytes());
-        fields.add(array.member.crc.map(u32::to_le_bytes).as_ref().map_or(&[], |crc| &crc[..]));
-        let (descr, shape) = (header.descr(), header.shape.digest_text());
-        fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
-        if let Some(part) = array.part {
-            fields.add(format!("channel {}", part.channel()).as_bytes());
-        }
-        if *recipe != Recipe::Stored {
-            fields.add(recipe.digest_text().as_bytes());
-        }
+    if let Some(Study { array, recipe, format, extras, .. }) = sample.study() {
+        add_array(&mut fields, array, recipe);
         if *format != VoxelFormat::Float16 {
             fields.add(format.digest_text().as_bytes());
+        }
+        for (Extra { name, .. }, ExtraArray { path, array, recipe }) in dataset.extras.iter().zip(extras) {
+            fields.add(format!("extra {name}").as_bytes());
+            fields.add(path.as_os_str().as_bytes());
+            add_array(&mut fields, array, recipe);
         }
     }
     payloads.for_each(|payload| fields.add(payload));
     fields.finish()
+}
+
+/// Adds what determines the voxels that are made of an array.
+fn add_array(fields: &mut FieldHasher, array: &Array, recipe: &Recipe) {
+    let header = &array.header;
+    fields.add(&array.file_id.size.to_le_bytes());
+    fields.add(array.member.name.as_bytes());
+    fields.add(array.member.crc.map(u32::to_le_bytes).as_ref().map_or(&[], |crc| &crc[..]));
+    let (descr, shape) = (header.descr(), header.shape.digest_text());
+    fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
+    if let Some(part) = array.part {
+        fields.add(format!("channel {}", part.channel()).as_bytes());
+    }
+    if *recipe != Recipe::Stored {
+        fields.add(recipe.digest_text().as_bytes());
+    }
 }
 
 /// The digest of a plain shard in hexadecimal: the options, its number, and the digests of its samples in their order.

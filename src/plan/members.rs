@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::extra::with_extra;
+use super::json_fields::with_fields;
 use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
-use crate::volume::{Kind, VoxelFormat};
+use crate::volume::Kind;
 
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -30,12 +30,14 @@ pub enum Member {
     Text,
     /// One float32 for each class.
     Labels,
+    /// An extra, by its number: an array beside the volume, as NPY in both profiles.
+    Extra(u8),
 }
 
 impl Member {
-    /// Whether the member's bytes are voxels, which are made from an array and take most of a shard.
-    pub const fn is_volume(self) -> bool {
-        matches!(self, Self::Volume)
+    /// Whether the member's bytes are made from an array, as those of a volume are, which take most of a shard.
+    pub const fn has_voxels(self) -> bool {
+        matches!(self, Self::Volume | Self::Extra(_))
     }
 }
 
@@ -44,25 +46,44 @@ impl Member {
 pub struct Members {
     profile: Profile,
     list: Vec<Member>,
+    /// The extension of each extra.
+    extras: Vec<String>,
 }
 
 impl Members {
-    /// The members of samples that are named and encoded by a profile, with labels or without.
-    pub fn new(profile: Profile, has_labels: bool) -> Self {
+    /// The members of samples that are named and encoded by a profile, with labels or without, and with extras of these
+    /// names, behind the others.
+    pub fn new<'a>(profile: Profile, has_labels: bool, extras: impl IntoIterator<Item = &'a str>) -> Self {
+        let extras: Vec<String> = extras.into_iter().map(|name| format!("{name}.npy")).collect();
         let mut list = vec![Member::Volume, Member::Json, Member::Text];
         list.extend(has_labels.then_some(Member::Labels));
-        Self { profile, list }
+        list.extend((0..=u8::MAX).take(extras.len()).map(Member::Extra));
+        Self { profile, list, extras }
     }
 
     /// The members of these extensions, in their order in the shard; `None` if no plan has such.
     pub fn of_extensions(profile: Profile, extensions: &[String]) -> Option<Self> {
-        let mut known = [true, false].map(|has_labels| Self::new(profile, has_labels)).into_iter();
-        known.find(|members| members.extensions().eq(extensions.iter().map(String::as_str)))
+        [true, false].into_iter().find_map(|has_labels| {
+            let fixed = Self::new(profile, has_labels, []).count();
+            let extras = extensions.get(fixed..)?.iter().map(|extension| extension.strip_suffix(".npy"));
+            let members = Self::new(profile, has_labels, extras.collect::<Option<Vec<&str>>>()?);
+            members.extensions().eq(extensions.iter().map(String::as_str)).then_some(members)
+        })
     }
 
-    /// Whether samples have labels, as most data sets': only a manifest of others lists the members.
-    pub fn has_labels(&self) -> bool {
-        self.place(Member::Labels).is_some()
+    /// Whether samples have labels and no extra, as most data sets': only a manifest of others lists the members.
+    pub fn are_usual(&self) -> bool {
+        self.place(Member::Labels).is_some() && self.extras.is_empty()
+    }
+
+    /// The names of the extras, in their order in the shard.
+    pub fn extra_names(&self) -> impl Iterator<Item = &str> + '_ {
+        self.extras.iter().map(|extension| extension.strip_suffix(".npy").unwrap_or(extension))
+    }
+
+    /// The members whose bytes are made from an array, in their order in the shard: first the volume.
+    pub fn with_voxels(&self) -> impl Iterator<Item = Member> + '_ {
+        self.list.iter().copied().filter(|member| member.has_voxels())
     }
 
     /// All members, in their order in the shard.
@@ -77,7 +98,7 @@ impl Members {
 
     /// The members that are kept in memory as a whole: all without voxels, in their order in the shard.
     pub fn small(&self) -> impl Iterator<Item = Member> + '_ {
-        self.list.iter().copied().filter(|member| !member.is_volume())
+        self.list.iter().copied().filter(|member| !member.has_voxels())
     }
 
     /// The place of a member among those of a sample; `None` if samples have no such member.
@@ -86,12 +107,18 @@ impl Members {
     }
 
     /// The extension of a member, without the dot before it.
-    pub fn extension(&self, member: Member) -> &'static str {
-        self.profile.extension(member)
+    pub fn extension(&self, member: Member) -> &str {
+        match member {
+            Member::Extra(number) => self.extras.get(usize::from(number)).map_or("", String::as_str),
+            Member::Volume => self.profile.extensions()[0],
+            Member::Json => self.profile.extensions()[1],
+            Member::Text => self.profile.extensions()[2],
+            Member::Labels => self.profile.extensions()[3],
+        }
     }
 
     /// The extensions of all members, in their order in the shard.
-    pub fn extensions(&self) -> impl Iterator<Item = &'static str> + '_ {
+    pub fn extensions(&self) -> impl Iterator<Item = &str> + '_ {
         self.list.iter().map(|member| self.extension(*member))
     }
 
@@ -100,12 +127,12 @@ impl Members {
         self.list.iter().copied().find(|member| self.extension(*member) == extension)
     }
 
-    /// The payload of a member; empty for a volume, whose bytes are made from its array.
+    /// The payload of a member; empty for a volume or an extra, whose bytes are made from an array.
     pub fn payload(&self, member: Member, sample: &Sample) -> Vec<u8> {
         match &sample.origin {
             Origin::Study(study) => match member {
-                Member::Volume => Vec::new(),
-                Member::Json => with_extra(json(&sample.study_id, study), &study.extra).into_bytes(),
+                Member::Volume | Member::Extra(_) => Vec::new(),
+                Member::Json => with_fields(json(&sample.study_id, study), &study.fields).into_bytes(),
                 Member::Text => study.text.clone().into_bytes(),
                 Member::Labels => self.profile.labels(&study.labels),
             },
@@ -118,26 +145,20 @@ impl Members {
 }
 
 impl Profile {
-    /// The extension of a member, without the dot before it.
-    pub const fn extension(self, member: Member) -> &'static str {
-        match (self, member) {
-            (Self::Ctclip, Member::Volume) => "bin",
-            (Self::Ctclip, Member::Json) => "json",
-            (Self::Ctclip, Member::Text) => "txt",
-            (Self::Ctclip, Member::Labels) => "labels",
-            (Self::Npy, Member::Volume) => "volume.npy",
-            (Self::Npy, Member::Json) => "meta.json",
-            (Self::Npy, Member::Text) => "report.txt",
-            (Self::Npy, Member::Labels) => "labels.npy",
+    /// The extensions of volume, JSON, text and labels, without the dot before them.
+    const fn extensions(self) -> [&'static str; 4] {
+        match self {
+            Self::Ctclip => ["bin", "json", "txt", "labels"],
+            Self::Npy => ["volume.npy", "meta.json", "report.txt", "labels.npy"],
         }
     }
 
-    /// The bytes before the voxels in the volume's member, for a volume of `shape` voxels of a format: an NPY header,
-    /// or none.
-    pub fn volume_prefix(self, format: VoxelFormat, shape: [u64; 3]) -> Vec<u8> {
-        match self {
-            Self::Ctclip => Vec::new(),
-            Self::Npy => npy_header(format.descr(), &shape),
+    /// The bytes before the elements in a member with voxels, for an array of this dtype and shape: an NPY header, or
+    /// none.
+    pub fn prefix(self, member: Member, descr: &str, shape: [u64; 3]) -> Vec<u8> {
+        match (self, member) {
+            (Self::Ctclip, Member::Volume) => Vec::new(),
+            _ => npy_header(descr, &shape),
         }
     }
 
@@ -168,6 +189,12 @@ pub fn with_codec(json: &[u8], width: usize) -> Vec<u8> {
 /// filter that this program writes for voxels of `width` bytes.
 pub fn without_codec(json: &[u8], width: usize) -> Option<Vec<u8>> {
     json.strip_suffix(codec_fields(width).as_bytes()).map(|plain| [plain, b"}"].concat())
+}
+
+/// The bytes of an element of an extra, by the beginning of its member.
+pub fn element_len(npy: &[u8]) -> Option<usize> {
+    let descr = npy.split(|byte| *byte == b'\'').nth(3)?; // {'descr': '<i2', …
+    std::str::from_utf8(descr.get(2..)?).ok()?.parse().ok()
 }
 
 /// The JSON of a stored or rescaled volume. Fields and their order are those of the CT-CLIP converter.
@@ -261,6 +288,28 @@ mod tests {
         assert_eq!(without_codec(&packed, 2).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
         assert_eq!(without_codec(&packed, 4), None);
         assert_eq!(without_codec(br#"{"study_id": "a"}"#, 2), None);
+    }
+
+    #[test]
+    fn members_are_known_by_their_extensions() {
+        for (has_labels, extras) in
+            [(true, vec!["mask"]), (false, vec!["mask", "dose"]), (false, vec![]), (true, vec![])]
+        {
+            for profile in [Profile::Ctclip, Profile::Npy] {
+                let members = Members::new(profile, has_labels, extras.clone());
+                let extensions: Vec<String> = members.extensions().map(str::to_owned).collect();
+                assert_eq!(Members::of_extensions(profile, &extensions), Some(members));
+                assert_eq!(Members::of_extensions(profile, &extensions[1..]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_extra_says_the_bytes_of_its_elements() {
+        for (descr, len) in [("|u1", 1), ("<i2", 2), ("<f8", 8)] {
+            assert_eq!(element_len(&npy_header(descr, &[1, 2, 3])), Some(len));
+        }
+        assert_eq!(element_len(b"{'descr"), None);
     }
 
     #[test]

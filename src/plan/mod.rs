@@ -8,7 +8,7 @@
 //! | [`layout`] | at which offset of a shard each member stands |
 //! | `content` | what the bytes of a header and of a small member are, and which volume makes the others |
 //! | [`members`] | what the members of a sample are called, and what the small ones hold |
-//! | `extra` | what stands in the JSON of a sample behind its own fields |
+//! | `json_fields` | what stands in the JSON of a sample behind its own fields |
 //! | `views` | which shards a shuffled epoch has |
 //! | [`shuffle`] | in which order a shuffled epoch has the samples |
 //! | [`split`] | which studies are for training, and which for validation and test |
@@ -19,7 +19,7 @@
 mod content;
 mod digest_text;
 mod digests;
-mod extra;
+mod json_fields;
 pub mod layout;
 pub mod members;
 pub mod shuffle;
@@ -59,7 +59,8 @@ pub struct Options {
 impl Options {
     /// The members of the samples of a data set.
     fn members(self, dataset: &Dataset) -> Members {
-        Members::new(self.format, !dataset.label_names.is_empty() || self.labels_empty)
+        let has_labels = !dataset.label_names.is_empty() || self.labels_empty;
+        Members::new(self.format, has_labels, dataset.extras.iter().map(|extra| &*extra.name))
     }
 }
 
@@ -156,7 +157,7 @@ impl Plan {
             return Err(Error::Refused("--samples-per-shard must be at least 1".into()));
         }
         let members = options.members(dataset);
-        let measure = |sample: &Sample| MeasuredSample::new(options, &members, sample);
+        let measure = |sample: &Sample| MeasuredSample::new(dataset, options, &members, sample);
         let measured = try_map(&dataset.samples, available_cores(), measure)?;
         let digest = digests::plan_digest(options, dataset, measured.iter().map(|sample| &sample.digest));
         Ok((measured, digest))
@@ -265,7 +266,10 @@ impl Plan {
     /// Whether all volumes are plain members of shards on disk.
     pub fn is_stored_plain(&self) -> bool {
         self.dataset.samples.iter().all(|sample| match &sample.origin {
-            Origin::Finished(stored) => stored.volume.storage == Storage::Plain,
+            Origin::Finished(stored) => {
+                let mut members = stored.extras.iter().chain([&stored.volume]);
+                members.all(|member| member.storage == Storage::Plain)
+            }
             Origin::Study(_) => false,
         })
     }

@@ -13,7 +13,7 @@ use super::digests::{FieldHasher, options_text};
 use super::values::ValueGroup;
 use super::{Options, Plan};
 use crate::base::user_cache;
-use crate::dataset::{Config, Dataset, Selection};
+use crate::dataset::{Config, Dataset, ExtraChoice, ExtraPlace, Selection};
 use crate::error::{Error, Result};
 use crate::volume::KindOptions;
 
@@ -91,6 +91,8 @@ fn key(config: &Config, options: Options) -> Result<String> {
         missing_label,
         array,
         files,
+        extras,
+        extra_pad,
         volumes,
         selection: Selection { condition, studies },
         limit,
@@ -137,12 +139,26 @@ fn key(config: &Config, options: Options) -> Result<String> {
     fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?} {rescale:?}").as_bytes());
     fields.add(format.digest_text().as_bytes());
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, *resample as u8]);
-    for number in spacing.iter().chain(hu_range).chain([pad_value]) {
+    add_extras(&mut fields, extras)?;
+    for number in spacing.iter().chain(hu_range).chain([pad_value, extra_pad]) {
         fields.add(&number.to_bits().to_le_bytes());
     }
     shape.iter().for_each(|size| fields.add(&size.to_le_bytes()));
     fields.add(options_text(options).as_bytes());
     Ok(fields.finish_hex())
+}
+
+fn add_extras(fields: &mut FieldHasher, extras: &[ExtraChoice]) -> Result<()> {
+    for ExtraChoice { name, place } in extras {
+        fields.add(name.as_bytes());
+        let folder = match place {
+            ExtraPlace::Array(_) => PathBuf::new(),
+            ExtraPlace::Files { folder, .. } => absolute(folder)?,
+        };
+        fields.add(folder.as_os_str().as_bytes());
+        fields.add(format!("{place:?}").as_bytes());
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

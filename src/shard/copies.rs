@@ -13,8 +13,7 @@ use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::Key;
 use crate::error::Result;
-use crate::formats::tar;
-use crate::plan::members::Member;
+use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::volume::{Filled, ShardVolume, Sink, Storage, VolumeMember};
 
@@ -46,7 +45,7 @@ impl Copies {
     /// Whether a volume has a copy, as far as that is known. Never waits.
     pub(super) fn has(&self, plan: &Plan, key: Key) -> bool {
         let Some(files) = self.files.get() else { return false };
-        let shard = plan.shard_of(to_usize(key.into()));
+        let shard = plan.shard_of(plan.volume_numbered(to_usize(key.into())).0);
         plan.shard(shard).is_some_and(|planned| files.has(shard, planned.layout.len()))
             && !lock(&self.unreadable).contains(&key)
     }
@@ -95,18 +94,19 @@ impl Copies {
         if !self.has(plan, key) {
             return None;
         }
-        let index = to_usize(key.into());
+        let (index, member) = plan.volume_numbered(to_usize(key.into()));
         let id = plan.shard_of(index);
         let shard = plan.shard(id)?;
         let (path, file_id) = self.files.get()?.find(id, shard.layout.len())?;
         let start = shard.layout.sample_starts().get(index.checked_sub(shard.samples.start)?)?;
-        let len = plan.volume(&plan.dataset.samples[index]).byte_len();
-        // The bytes before the voxels in the member are not part of the volume.
-        let before_voxels = plan.member_size(index, Member::Volume) - len;
+        let is_payload = |content| matches!(content, Content::Payload(id) if id.member == member);
+        let payload = plan.locate(id, *start, u64::MAX).find(|(extent, _)| is_payload(extent.content))?.0;
+        let len = plan.volume(&plan.dataset.samples[index], member).byte_len();
         let member = VolumeMember {
             file: path.clone(),
             file_id,
-            offset: start + tar::BLOCK + before_voxels,
+            // The bytes before the voxels in the member are not part of the volume.
+            offset: payload.start + payload.len - len,
             len,
             storage: Storage::Plain,
         };

@@ -9,6 +9,7 @@ use crate::base::lock::lock;
 use crate::cache::{Key, ReaderId};
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
+use crate::plan::members::Member;
 
 /// Bytes that a reader must have read without a gap to be taken for one that reads in order. Walking headers through
 /// Python's buffer of `st_blksize` reads 1 MiB at each header, and the kernel reads another two ahead.
@@ -25,7 +26,8 @@ pub struct Cursor {
     position: Mutex<Position>,
 }
 
-/// What a cursor knows of its reader. Volumes are named by the places of their samples in the shard.
+/// What a cursor knows of its reader. Volumes are named by their places in the shard, among volumes and extras: the
+/// samples have as many each.
 #[derive(Default)]
 struct Position {
     /// The end of the furthest read of the current run, a run being reads without a gap.
@@ -122,26 +124,31 @@ impl Cursor {
         sequential
     }
 
-    /// The places of `volume` and of the `depth` volumes behind it, as far as the shard has them.
+    /// The places of `volume` and of those of the `depth` samples behind it, as far as the shard has them.
     fn wanted_from(&self, volume: u32, depth: usize) -> Range<u32> {
-        let end = u32::try_from(self.state.plan().samples(self.shard).len()).unwrap_or(u32::MAX);
-        let depth = u32::try_from(depth.saturating_add(1)).unwrap_or(u32::MAX);
+        let plan = self.state.plan();
+        let place = |samples: usize| {
+            u32::try_from(samples.saturating_mul(plan.members.with_voxels().count())).unwrap_or(u32::MAX)
+        };
+        let (end, depth) = (place(plan.samples(self.shard).len()), place(depth).saturating_add(1));
         volume..end.min(volume.saturating_add(depth))
     }
 
-    /// The place of the sample that the shard's byte at `offset` belongs to.
+    /// The place of the first volume of the sample that the shard's byte at `offset` belongs to.
     fn place_of(&self, offset: u64) -> u32 {
-        let mut extents = self.state.plan().locate(self.shard, offset, REORDER);
-        let place = extents.find_map(|(extent, _)| match extent.content {
-            Content::Header(member) | Content::Payload(member) => Some(member.sample),
+        let plan = self.state.plan();
+        let place = plan.locate(self.shard, offset, REORDER).find_map(|(extent, _)| match extent.content {
+            Content::Header(id) | Content::Payload(id) => Some(plan.volume_number(id.sample as usize, Member::Volume)),
             Content::Zeros => None,
         });
-        place.unwrap_or(u32::MAX)
+        place.and_then(|place| u32::try_from(place).ok()).unwrap_or(u32::MAX)
     }
 
-    /// The volume of the sample at a place of the shard.
+    /// The volume at a place of the shard.
     fn key(&self, place: u32) -> Option<Key> {
-        Key::try_from(self.state.plan().samples(self.shard).get(place as usize)?).ok()
+        let plan = self.state.plan();
+        let (sample, member) = plan.volume_numbered(place as usize);
+        Key::try_from(plan.volume_number(plan.samples(self.shard).get(sample)?, member)).ok()
     }
 }
 

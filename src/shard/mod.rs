@@ -78,8 +78,8 @@ impl ShardSet {
     pub fn check_memory(&self, option: &str) -> Result<()> {
         let limit = self.state.serving.cache_bytes;
         match self.state.volumes().largest_scratch() {
-            Some((index, bytes)) if bytes > limit => {
-                let sample = &self.plan().dataset.samples[index];
+            Some((key, bytes)) if bytes > limit => {
+                let sample = self.state.volumes().sample(key);
                 Err(Error::Refused(format!(
                     "{}: making the volume of {study_id} takes {bytes} bytes beside it, as its planes are large, and \
                      {option} is {limit}: raise it to {bytes} or more, or leave the sample out with --exclude",
@@ -160,9 +160,8 @@ impl ShardSet {
     /// The volumes that could not be read so far, and why.
     pub fn errors(&self) -> Vec<VolumeError> {
         let volumes = self.state.volumes();
-        let samples = &volumes.plan.dataset.samples;
         let error = |(key, error): (&Key, &String)| VolumeError {
-            study_id: samples[*key as usize].study_id.clone(),
+            study_id: volumes.sample(*key).study_id.clone(),
             error: error.clone(),
         };
         lock(&volumes.failed).iter().map(error).collect()

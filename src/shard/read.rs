@@ -6,8 +6,8 @@
 //! |---|---|
 //! | header of a member | [`Plan::header`], which writes it by `formats::tar` |
 //! | JSON, text or labels | [`Plan::small_payload`], which makes them by `plan::members` |
-//! | volume, before the voxels | [`Plan::small_payload`]: the NPY header, if the profile has one |
-//! | volume, voxels | the cache, whose threads fill volumes by `shard/volumes.rs`; or a peek (`shard/peek.rs`) |
+//! | volume or extra, before the voxels | [`Plan::small_payload`]: the NPY header, if the profile has one |
+//! | volume or extra, voxels | the cache, whose threads fill volumes by `shard/volumes.rs`; or a peek (`shard/peek.rs`) |
 //! | padding and end of the file | zeros |
 
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ enum Piece {
 struct Voxels {
     /// The volume.
     key: Key,
-    /// The place of its sample in the shard.
+    /// The place of the volume among those of the shard.
     place: u32,
     /// The wanted bytes of the volume.
     range: Range<u64>,
@@ -87,7 +87,7 @@ fn pieces(plan: &Plan, shard: ShardId, offset: u64, len: u64) -> VecDeque<Piece>
                 Member::Json | Member::Text | Member::Labels => {
                     pieces.push_back(Piece::Known(slice(&plan.small_payload(shard, id), range)));
                 }
-                Member::Volume => pieces.extend(volume_pieces(plan, shard, id, range)),
+                Member::Volume | Member::Extra(_) => pieces.extend(volume_pieces(plan, shard, id, range)),
             },
             Content::Zeros => {
                 pieces.push_back(Piece::Known(vec![0; to_usize(range.end - range.start)].into()));
@@ -97,16 +97,17 @@ fn pieces(plan: &Plan, shard: ShardId, offset: u64, len: u64) -> VecDeque<Piece>
     pieces
 }
 
-/// The pieces of a range of a volume's member: of the bytes before the voxels, and of the voxels.
+/// The pieces of a range of a volume's or an extra's member: of the bytes before the voxels, and of the voxels.
 fn volume_pieces(plan: &Plan, shard: ShardId, id: MemberId, range: Range<u64>) -> impl Iterator<Item = Piece> {
     let before_voxels = plan.small_payload(shard, id);
     let first_voxel = before_voxels.len() as u64;
     let known = (range.start < first_voxel)
         .then(|| Piece::Known(slice(&before_voxels, range.start..range.end.min(first_voxel))));
     let voxels = (range.end > first_voxel).then(|| {
-        let key = Key::try_from(plan.sample_index(shard, id)).unwrap_or(Key::MAX);
+        let number = |sample| Key::try_from(plan.volume_number(sample, id.member)).unwrap_or(Key::MAX);
         let range = range.start.max(first_voxel) - first_voxel..range.end - first_voxel;
-        Piece::Voxels(Voxels { key, place: id.sample, range })
+        let (key, place) = (number(plan.sample_index(shard, id)), number(to_usize(id.sample.into())));
+        Piece::Voxels(Voxels { key, place, range })
     });
     known.into_iter().chain(voxels)
 }

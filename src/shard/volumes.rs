@@ -7,11 +7,13 @@ use super::copies::Copies;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{self, FillFailure, Key};
+use crate::dataset::Sample;
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
+use crate::plan::members::Member;
 use crate::volume::{DECODER_SCRATCH, Filled, Sink, Volume};
 
-/// The volumes of a plan. The key of a volume is its sample's index in the data set.
+/// The volumes and extras of a plan. The key of one is its [`Plan::volume_number`].
 pub(super) struct Volumes {
     pub(super) plan: Arc<Plan>,
     /// The volumes that could not be read, and why. Every reader gets the error, the log has it once.
@@ -31,19 +33,31 @@ impl Volumes {
 
     /// The source of a volume.
     pub(super) fn volume(&self, key: Key) -> Volume<'_> {
-        self.plan.volume(&self.plan.dataset.samples[key as usize])
+        let (sample, member) = self.plan.volume_numbered(to_usize(key.into()));
+        self.plan.volume(&self.plan.dataset.samples[sample], member)
+    }
+
+    /// The keys of all volumes and extras.
+    fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let count = self.plan.volume_number(self.plan.dataset.samples.len(), Member::Volume);
+        0..Key::try_from(count).unwrap_or(Key::MAX)
+    }
+
+    /// The sample of a volume or extra.
+    pub(super) fn sample(&self, key: Key) -> &Sample {
+        &self.plan.dataset.samples[self.plan.volume_numbered(to_usize(key.into())).0]
     }
 
     /// The lengths of all volumes together, in bytes.
     pub(super) fn total_len(&self) -> u64 {
-        self.plan.dataset.samples.iter().map(|sample| self.plan.volume(sample).byte_len()).sum()
+        self.keys().map(|key| self.volume(key).byte_len()).sum()
     }
 
-    /// The volume that takes the most memory beside itself while it is made, beyond [`DECODER_SCRATCH`]: its sample's
-    /// index, and these bytes. `None` if no volume takes more.
-    pub(super) fn largest_scratch(&self) -> Option<(usize, u64)> {
-        let beyond = |sample| self.plan.volume(sample).scratch_bytes().saturating_sub(DECODER_SCRATCH);
-        let all = self.plan.dataset.samples.iter().map(beyond).enumerate();
+    /// The volume that takes the most memory beside itself while it is made, beyond [`DECODER_SCRATCH`]: its key, and
+    /// these bytes. `None` if no volume takes more.
+    pub(super) fn largest_scratch(&self) -> Option<(Key, u64)> {
+        let beyond = |key| (key, self.volume(key).scratch_bytes().saturating_sub(DECODER_SCRATCH));
+        let all = self.keys().map(beyond);
         all.filter(|(_, bytes)| *bytes > 0).max_by_key(|(_, bytes)| *bytes)
     }
 
@@ -85,7 +99,7 @@ impl Volumes {
         };
         let message = format!("{error}{remedy}");
         if lock(&self.failed).insert(key, message.clone()).is_none() {
-            log::error!("{}: {message}", shown(&self.plan.dataset.samples[key as usize].study_id));
+            log::error!("{}: {message}", shown(&self.sample(key).study_id));
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::dtype::{Dtype, Rounding};
 use super::expected::{Expected, ExpectedVoxel};
+use super::extras;
 use super::finding::{Finding, Verdict};
 use super::packed;
 use super::payload;
@@ -17,7 +18,7 @@ use super::source::{SourceArray, SourceVolume};
 use super::walked::{Span, WalkedSample};
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
-use crate::dataset::{ExtraField, ExtraValue, Study};
+use crate::dataset::{FieldValue, JsonField, Study};
 use crate::error::shown;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
@@ -153,7 +154,17 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
             Err(error) => return unchecked(format!("{}: {error}", shard.display())),
         }
     }
-    let findings = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
+    let mut findings: Vec<Finding> = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
+    for ((extra, array), found) in plan.dataset.extras.iter().zip(&study.extras).zip(&sample.members.extras) {
+        let place = format!("{place} '{}'", extra.name);
+        findings.extend(match extras::compare(&file, found, &extra.root, array) {
+            Ok(wrong) => wrong.map(|what| Finding::damaged(&place, what)),
+            Err(reason) => {
+                let what = format!("it cannot be compared with its source: {reason}");
+                Some(Finding::new(Verdict::Unchecked, &place, what))
+            }
+        });
+    }
     Compared { difference, findings }
 }
 
@@ -241,7 +252,10 @@ fn unpack(file: &File, span: Span, dtype: Dtype) -> io::Result<Vec<u8>> {
 }
 
 /// Reads bytes of a shard.
-fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// The file cannot be read, or there is no memory.
+pub(super) fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
     let mut bytes = zeros(to_usize(len))?;
     file.read_exact_at(&mut bytes, start)?;
     Ok(bytes)
@@ -255,7 +269,7 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
     match member(sample.members.json).and_then(|bytes| payload::json(&bytes)) {
         Ok(json) => {
             fields(&json, study, array, &mut wrong);
-            wrong.extend(study.extra.iter().filter_map(|field| extra(&json, field)));
+            wrong.extend(study.fields.iter().filter_map(|one| field(&json, one)));
         }
         Err(reason) => wrong.push(reason),
     }
@@ -280,12 +294,12 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
 }
 
 /// Compares the value of a further column with the table's, and returns what is wrong.
-fn extra(json: &Value, ExtraField { name, value }: &ExtraField) -> Option<String> {
+fn field(json: &Value, JsonField { name, value }: &JsonField) -> Option<String> {
     let right = match value {
-        ExtraValue::Missing => Value::Null,
-        ExtraValue::Integer(number) => Value::from(*number),
-        ExtraValue::Float(number) => Value::from(*number),
-        ExtraValue::Text(text) => Value::from(&**text),
+        FieldValue::Missing => Value::Null,
+        FieldValue::Integer(number) => Value::from(*number),
+        FieldValue::Float(number) => Value::from(*number),
+        FieldValue::Text(text) => Value::from(&**text),
     };
     let (found, name) = (json.get(name), shown(name));
     match found {

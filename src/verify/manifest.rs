@@ -108,6 +108,13 @@ pub(super) struct SampleEntry {
 }
 
 impl Manifest {
+    /// The names of the arrays beside the volume, in the order of their members: what stands behind text and labels.
+    pub(super) fn extras(&self) -> impl Iterator<Item = &str> {
+        let fixed = 3 + usize::from(self.has_labels());
+        let members = self.members.iter().flatten().skip(fixed);
+        members.map(|member| member.strip_suffix(".npy").unwrap_or(member))
+    }
+
     /// Whether samples have a member of labels.
     pub(super) fn has_labels(&self) -> bool {
         self.members.as_ref().is_none_or(|members| members.iter().any(|member| member.starts_with("labels")))

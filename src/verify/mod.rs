@@ -13,6 +13,7 @@
 mod compare;
 mod dtype;
 mod expected;
+mod extras;
 mod finding;
 mod folder;
 mod hashing_reader;
@@ -83,12 +84,13 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
     let files = listing::shard_files(config.folder, &mut findings)?;
     let rules = rules(manifest.as_ref(), config.plan);
     progress.begin("shards", files.iter().map(|file| file.len).sum());
-    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, rules, progress)))?;
+    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, &rules, progress)))?;
     folder::check(manifest.as_ref(), &mut walks, &mut findings);
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {
         refuse_other_volumes(plan, &walks)?;
         refuse_other_tables(plan, manifest.as_ref())?;
+        refuse_other_extras(plan, manifest.as_ref())?;
         manifest.iter().for_each(|manifest| values::check(manifest, plan, &mut findings));
         report.information.npz_bytes = npz_bytes(plan, &walks);
         report.source = Some(compare_all(config, plan, &walks, progress, &mut findings)?);
@@ -112,13 +114,15 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
 fn rules(manifest: Option<&manifest::Manifest>, plan: Option<&Plan>) -> SampleRules {
     let Some(manifest) = manifest else {
         return SampleRules {
-            has_labels: plan.map(|plan| plan.members.has_labels()),
+            has_labels: plan.map(|plan| !plan.dataset.label_names.is_empty() || plan.options.labels_empty),
+            extras: plan.map(|plan| plan.dataset.extras.iter().map(|extra| extra.name.clone()).collect()),
             text_columns: plan.map_or(TEXT_COLUMNS, |plan| plan.dataset.text_columns),
             is_shuffled: false,
         };
     };
     SampleRules {
         has_labels: Some(manifest.has_labels()),
+        extras: Some(manifest.extras().map(str::to_owned).collect()),
         text_columns: manifest.text_columns.unwrap_or(TEXT_COLUMNS),
         is_shuffled: manifest.shuffle.is_some(),
     }
@@ -189,6 +193,23 @@ fn refuse_other_tables(plan: &Plan, manifest: Option<&manifest::Manifest>) -> Re
         )));
     }
     Ok(())
+}
+
+/// Refuses a plan with other arrays beside the volumes than the shards have: no sample could be compared as a whole.
+fn refuse_other_extras(plan: &Plan, manifest: Option<&manifest::Manifest>) -> Result<()> {
+    let Some(manifest) = manifest.filter(|manifest| manifest.shards.is_some()) else { return Ok(()) };
+    let found: Vec<&str> = manifest.extras().collect();
+    let asked: Vec<&str> = plan.dataset.extras.iter().map(|extra| &*extra.name).collect();
+    if found == asked {
+        return Ok(());
+    }
+    let list = |names: &[&str]| if names.is_empty() { "no array".into() } else { names.join(", ") };
+    Err(Error::Refused(format!(
+        "beside its volume, each sample of the shards has {}, and {} by the flags: --also must be as the shards were \
+         made with",
+        list(&found),
+        list(&asked)
+    )))
 }
 
 /// Compares the chosen samples with their sources. Samples that cannot be compared, and what is wrong with the others,

@@ -66,11 +66,19 @@ impl Profile {
     }
 }
 
+/// End of the extension of an array beside the volume.
+const NPY: &str = ".npy";
+
+/// The name of the array beside the volume that has this extension, if it is one.
+pub(super) fn extra_name(profile: Profile, extension: &str) -> Option<&str> {
+    extension.strip_suffix(NPY).filter(|name| !name.is_empty() && profile.member(extension).is_none())
+}
+
 /// Removes from a member's extension what compression adds to it; the number is that of the bytes of a value, if the
 /// member is compressed.
 pub(super) fn plain_extension(extension: &str) -> (&str, Option<usize>) {
     match packed::split_suffix(extension) {
-        Some((plain, width)) if Profile::of(plain).is_some() => (plain, Some(width)),
+        Some((plain, width)) if Profile::of(plain).is_some() || plain.ends_with(NPY) => (plain, Some(width)),
         _ => (extension, None),
     }
 }

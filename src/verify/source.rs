@@ -76,7 +76,10 @@ impl SourceArray {
     }
 
     /// The array in NPY that comes next in a file, and is the last thing in it.
-    fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no such array.
+    pub(super) fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
         let header = npy_header::read(file)?;
         let found = Self::of_elements(&header, channel, file)?;
         match file.read(&mut [0]) {
@@ -152,6 +155,34 @@ impl SourceArray {
             Elements::U64(elements) => elements[at] as f64,
             Elements::Truth(elements) => u8::from(elements[at] != 0).into(),
         }
+    }
+
+    /// The bits of the element at a position, in front of zeros.
+    pub(super) fn bits(&self, place: [usize; 3]) -> u64 {
+        let at = self.index(place);
+        match &self.elements {
+            Elements::F16(elements) => elements[at].into(),
+            Elements::F32(elements) => elements[at].to_bits().into(),
+            Elements::F64(elements) => elements[at].to_bits(),
+            Elements::I8(elements) => elements[at].cast_unsigned().into(),
+            Elements::U8(elements) | Elements::Truth(elements) => elements[at].into(),
+            Elements::I16(elements) => elements[at].cast_unsigned().into(),
+            Elements::U16(elements) => elements[at].into(),
+            Elements::I32(elements) => elements[at].cast_unsigned().into(),
+            Elements::U32(elements) => elements[at].into(),
+            Elements::I64(elements) => elements[at].cast_unsigned(),
+            Elements::U64(elements) => elements[at],
+        }
+    }
+
+    /// Whether the elements have the type of another array's.
+    pub(super) fn has_type_of(&self, other: &Self) -> bool {
+        std::mem::discriminant(&self.elements) == std::mem::discriminant(&other.elements)
+    }
+
+    /// Whether the elements are floats.
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.elements, Elements::F16(_) | Elements::F32(_) | Elements::F64(_))
     }
 
     /// The value at a position, rounded once to f32.

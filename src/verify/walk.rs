@@ -9,13 +9,14 @@ use std::ops::Range;
 
 use sha2::Digest;
 
+use super::extras;
 use super::finding::{Finding, Verdict};
 use super::hashing_reader::{HashingReader, ReadState};
 use super::listing::ShardFile;
 use super::packed;
 use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
-use super::walked::{MemberSpans, SampleRules, Span, WalkedSample, WalkedShard};
+use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
 
 /// Bytes of voxels that are read at a time.
 const READ: usize = 1 << 20;
@@ -29,7 +30,7 @@ const BLOCK: u64 = 512;
 const NPY_HEAD: usize = 128;
 
 /// Reads a shard to its end. Faults are in the findings of the result.
-pub(super) fn walk(file: &ShardFile, rules: SampleRules, progress: &dyn Progress) -> WalkedShard {
+pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
     let source = match File::open(&file.path) {
         Ok(source) => source,
@@ -103,7 +104,7 @@ struct Walker<'a, 'b> {
     shard: &'a mut WalkedShard,
     reader: &'a HashingReader<'b>,
     /// What samples should have.
-    rules: SampleRules,
+    rules: &'a SampleRules,
     pending: Option<PendingSample>,
     /// Index of the sample before the pending one.
     last_index: Option<u64>,
@@ -188,12 +189,37 @@ impl Walker<'_, '_> {
                 self.small(member, open, &bytes);
                 Ok(())
             }
-            _ => {
-                self.count(span.len);
-                let len = io::copy(entry, &mut io::sink())?;
-                check_complete(span, len)
-            }
+            _ => match profile.and_then(|profile| payload::extra_name(profile, extension)) {
+                Some(extra) => self.extra(name, WalkedExtra { name: extra.to_owned(), span, packed_width }, entry),
+                None => {
+                    self.count(span.len);
+                    let len = io::copy(entry, &mut io::sink())?;
+                    check_complete(span, len)
+                }
+            },
         }
+    }
+
+    /// Reads an array beside the volume to its end: its header must fit its length.
+    fn extra(&mut self, name: &str, extra: WalkedExtra, entry: &mut impl Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let (span, width) = (extra.span, extra.packed_width);
+        if width.is_some() {
+            self.shard.has_packed = true;
+            entry.read_to_end(&mut bytes)?;
+            check_complete(span, bytes.len() as u64)?;
+        } else {
+            let read = entry.take(NPY_HEAD as u64).read_to_end(&mut bytes)? as u64;
+            check_complete(span, read + pass(entry)?)?;
+        }
+        match extras::check(&bytes, span.len, width) {
+            Ok(len) => self.count(len),
+            Err(wrong) => wrong.into_iter().for_each(|what| self.damaged(name, what)),
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.members.extras.push(extra);
+        }
+        Ok(())
     }
 
     /// Counts a member that has `len` bytes in a plain shard.
@@ -345,15 +371,18 @@ impl PendingSample {
     }
 
     /// Sentences that name missing members, a wrong order, and members that contradict each other.
-    fn contradictions(&self, rules: SampleRules) -> Vec<String> {
+    fn contradictions(&self, rules: &SampleRules) -> Vec<String> {
         let Self { extensions, members, npy, packed_width, .. } = self;
-        let MemberSpans { voxels, packed, .. } = members;
+        let MemberSpans { voxels, packed, extras, .. } = members;
         let profile = self.profile();
         let mut wrong = Vec::new();
         // Where nobody says whether there are labels, the samples of a folder are compared with each other.
         let has_labels = rules.has_labels.unwrap_or(members.labels.is_some());
-        if *extensions != profile.extensions(has_labels) {
-            let expected = profile.extensions(has_labels).join(" ");
+        let extras = rules.extras.clone().unwrap_or_else(|| extras.iter().map(|extra| extra.name.clone()).collect());
+        let fixed = profile.extensions(has_labels).into_iter().map(str::to_owned);
+        let expected: Vec<String> = fixed.chain(extras.iter().map(|name| format!("{name}.npy"))).collect();
+        if *extensions != expected {
+            let expected = expected.join(" ");
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
         if let Some(fields @ JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {

@@ -9,10 +9,12 @@ use super::listing::ShardFile;
 use super::payload::Profile;
 
 /// What samples should have, as far as somebody says it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SampleRules {
     /// Whether samples have a member of labels; none if nobody says it.
     pub has_labels: Option<bool>,
+    /// Names of the arrays beside the volume, in the order of their members; none if nobody says it.
+    pub extras: Option<Vec<String>>,
     /// Number of columns of a table that each text is made of.
     pub text_columns: usize,
     /// Whether samples of any shard may be in a shard, in any order.
@@ -77,7 +79,7 @@ pub(super) struct Span {
 }
 
 /// Locations of the members of a sample.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct MemberSpans {
     /// The voxels, without the NPY header before them. In the shard if the volume is plain, else in the unpacked
     /// member.
@@ -91,6 +93,19 @@ pub(super) struct MemberSpans {
     /// The member of the labels in the shard; with its NPY header, where the profile has one. None if samples have no
     /// labels.
     pub labels: Option<Span>,
+    /// The arrays beside the volume.
+    pub extras: Vec<WalkedExtra>,
+}
+
+/// An array beside the volume, as a walk found it.
+#[derive(Clone, Debug)]
+pub(super) struct WalkedExtra {
+    /// Name, from the extension.
+    pub name: String,
+    /// The member in the shard.
+    pub span: Span,
+    /// Bytes of a value, if the member is compressed.
+    pub packed_width: Option<usize>,
 }
 
 /// A sample with all members, as a walk found it.

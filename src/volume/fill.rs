@@ -83,7 +83,8 @@ impl NpzVolume<'_> {
     }
 
     fn rules(&self) -> Rules {
-        Rules { overflow: self.overflow, window: self.format.window().unwrap_or_default() }
+        let element = self.array.header.element;
+        Rules { overflow: self.overflow, window: self.format.window().unwrap_or_default(), element }
     }
 
     /// Converts the elements from number `first` of the array on, which are in `source`.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::axes::Axes;
+use super::own::element_of;
 use super::rescale::{Rescale, check_linear};
 use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};
@@ -233,6 +234,37 @@ impl Recipe {
             pad_value,
             axes,
         }))
+    }
+
+    /// The recipe of an extra that lies on the voxels of a volume: `self` is the recipe of the volume's array `volume`,
+    /// and `pad` the value around an extra that is smaller than the shape.
+    ///
+    /// # Errors
+    /// The reason why there is none, for the list of left-out samples.
+    pub fn of_extra(&self, volume: &Array, extra: &Array, pad: f64) -> Result<Self, String> {
+        let (own, other) = (extra.shape(), volume.shape());
+        if own != other {
+            return Err(format!("{} has shape {own:?}, and that of the volume has {other:?}", extra.member.shown()));
+        }
+        match self {
+            Self::Stored => Ok(Self::Stored),
+            Self::Rescaled { axes, .. } => Ok(Self::Rescaled { slope: 1.0, intercept: 0.0, axes: *axes }),
+            Self::Preprocessed(steps) => {
+                let element = extra.header.element;
+                if element_of(pad, element).is_none() {
+                    let name = element.name();
+                    return Err(format!("--also-pad {pad} is no {name}, as which {} is kept", extra.member.shown()));
+                }
+                Ok(Self::Preprocessed(Preprocess {
+                    slope: 1.0,
+                    intercept: 0.0,
+                    clip: [f64::NEG_INFINITY, f64::INFINITY],
+                    divisor: 1.0,
+                    pad_value: pad,
+                    ..steps.clone()
+                }))
+            }
+        }
     }
 
     /// The shape of the volume that is made of an array of shape `source`: the array's axes for a stored volume;

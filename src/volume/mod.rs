@@ -11,7 +11,10 @@ mod axes;
 mod cast;
 mod fill;
 mod kind;
+mod linear_planes;
 mod narrow;
+mod nearest_planes;
+mod own;
 mod plane_size;
 mod planes;
 mod planned_file;
@@ -31,8 +34,6 @@ mod voxel_format;
 use std::fs::File;
 use std::path::PathBuf;
 
-use half::f16;
-
 pub use axes::{Axes, SpacingArray};
 pub use cast::Overflow;
 pub use kind::{Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
@@ -44,6 +45,8 @@ pub use voxel_format::{OutputDtype, VoxelFormat};
 
 use crate::error::{Error, Result};
 use crate::formats::npz::{self, Array, Compression, Payload};
+pub use own::ArrayFormat;
+use own::with_voxel_type;
 use planned_file::{FileState, PlannedFile};
 pub use scratch::DECODER_SCRATCH;
 use scratch::{CHUNK_LEN, Scratch};
@@ -76,8 +79,8 @@ pub struct NpzVolume<'a> {
     pub array: &'a Array,
     /// The steps from the array's values and shape to those of the volume.
     pub recipe: &'a Recipe,
-    /// The format of the voxels.
-    pub format: VoxelFormat,
+    /// What the elements become.
+    pub format: ArrayFormat,
     /// The treatment of values that the voxels cannot hold.
     pub overflow: Overflow,
 }
@@ -133,12 +136,7 @@ impl NpzVolume<'_> {
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
-        match self.format {
-            VoxelFormat::Float16 => self.fill_as::<f16>(scratch, file, sink, verify_first),
-            VoxelFormat::Float32 => self.fill_as::<f32>(scratch, file, sink, verify_first),
-            VoxelFormat::Int16 => self.fill_as::<i16>(scratch, file, sink, verify_first),
-            VoxelFormat::Uint8 { .. } => self.fill_as::<u8>(scratch, file, sink, verify_first),
-        }
+        with_voxel_type!(self, T => self.fill_as::<T>(scratch, file, sink, verify_first))
     }
 
     /// The work of [`Self::peek`] for `len` bytes at `offset`, in source bytes that are only copied and cast; inflating
@@ -170,12 +168,10 @@ impl NpzVolume<'_> {
         if state == FileState::CtimeDiffers {
             return Ok(false);
         }
-        let result = Scratch::with(&self.path, |scratch| match self.format {
-            VoxelFormat::Float16 => self.peek_as::<f16>(&file, offset, out, scratch),
-            VoxelFormat::Float32 => self.peek_as::<f32>(&file, offset, out, scratch),
-            VoxelFormat::Int16 => self.peek_as::<i16>(&file, offset, out, scratch),
-            VoxelFormat::Uint8 { .. } => self.peek_as::<u8>(&file, offset, out, scratch),
-        });
+        let result = Scratch::with(
+            &self.path,
+            |scratch| with_voxel_type!(self, T => self.peek_as::<T>(&file, offset, out, scratch)),
+        );
         if self.is_doubtful(&file)? { Ok(false) } else { result.map(|()| true) }
     }
 

@@ -70,7 +70,7 @@ mod tests {
             .flat_map(|(s, r)| sizes.iter().map(move |l| (*s, *r, *l)))
         {
             let (made, planned) = (
-                AxisSize::of(&Axis::new(source, resampled, len)),
+                AxisSize::of(&Axis::linear(source, resampled, len)),
                 AxisSize::planned(source as u64, resampled as u64, len as u64),
             );
             assert_eq!((made.source, made.result), (planned.source, planned.result));

@@ -1,22 +1,19 @@
-//! A source array plane by plane: mapped, clipped, resampled, and put where it belongs in height, width, depth.
+//! A source array plane by plane: resampled by a [`PlaneReader`], and put where it belongs in height, width, depth.
 //!
-//! The slowest axis in memory is that of the planes. Each plane that has a weight is mapped and resampled along its two
-//! axes; the last two are kept, and the volume's planes are interpolated between them. Where the slowest axis is the
-//! height, each plane is the next part of the volume and is published at once; else the volume is put together in
-//! memory first.
+//! The slowest axis in memory is that of the planes. Where it is the height, each plane is the next part of the volume
+//! and is published at once; else the volume is put together in memory first.
 
 use std::io;
 
 use super::axes::Axes;
-use super::cast::{Linear, Unfit, widen};
+use super::cast::Linear;
 use super::kind::Preprocess;
 use super::plane_size::{AxisSize, Lengths};
-use super::resample::{Axis, along, between};
+use super::resample::Axis;
 use super::scratch::VoxelBuffer;
 use super::transpose::BlockSize;
 use super::voxel::{Rules, Voxel};
 use super::{FillEnd, NpzVolume, Sink};
-use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayHeader, Payload};
@@ -27,14 +24,59 @@ const DEPTH: usize = 2;
 
 /// The steps from an array to one volume, plane by plane.
 pub(super) struct PlaneSteps<T> {
-    linear: Linear,
-    clip: [f32; 2],
-    divisor: f32,
-    rules: Rules,
+    /// The map of the array's values.
+    pub(super) linear: Linear,
+    /// The lowest and the highest value after it.
+    pub(super) clip: [f32; 2],
+    /// The divisor of resampled values.
+    pub(super) divisor: f32,
+    /// What becomes of values that the voxels cannot hold.
+    pub(super) rules: Rules,
     pad: T,
     /// The axes, from the slowest in memory to the fastest, each with its number in the volume (`HEIGHT`, `WIDTH`,
     /// `DEPTH`).
-    axes: [(Axis, usize); 3],
+    pub(super) axes: [(Axis, usize); 3],
+}
+
+/// A reader of an array's planes in order, which makes the volume's planes of them.
+pub(super) trait PlaneReader<'a, T: Voxel>: Sized {
+    /// An axis of `source` voxels that is resampled, cropped and padded, as [`Axis`] has it.
+    fn axis(source: usize, resampled: usize, len: usize) -> Axis;
+
+    /// A reader at the first plane.
+    ///
+    /// # Errors
+    /// There is no memory for the planes.
+    fn new(planes: &'a PlaneSteps<T>, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self>;
+
+    /// Plane number `at` of the volume; no rows if it is padding. `None` if the fill was cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the data is damaged or a value does not fit, [`Error::Io`] if reading failed.
+    fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_, T>>>;
+
+    /// Reads what is left of the array, and compares the checksum; false if the fill was cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the data is damaged, [`Error::Io`] if reading failed.
+    fn finish(self, cancelled: &mut dyn FnMut() -> bool) -> Result<bool>;
+}
+
+/// A plane of the volume without its padding.
+pub(super) struct Plane<'a, T> {
+    /// The voxels, row by row.
+    pub(super) values: &'a [T],
+    /// The voxels of a row.
+    pub(super) columns: usize,
+    /// The number of the first row in the volume's plane.
+    pub(super) before: usize,
+}
+
+impl<'a, T> Plane<'a, T> {
+    /// The rows, each with its number in the volume's plane.
+    fn rows(&self) -> impl Iterator<Item = (usize, &'a [T])> {
+        (self.before..).zip(self.values.chunks_exact(self.columns.max(1)))
+    }
 }
 
 impl<T: Voxel> PlaneSteps<T> {
@@ -44,8 +86,10 @@ impl<T: Voxel> PlaneSteps<T> {
     /// The value of the padding, if the voxels cannot hold it.
     pub(super) fn new(header: &ArrayHeader, steps: &Preprocess, rules: Rules) -> Result<Self, f64> {
         let source = steps.axes.hwd([header.shape[0], header.shape[1], header.shape[2]]);
-        let axis =
-            |at: usize| (Axis::new(to_usize(source[at]), to_usize(steps.resampled[at]), to_usize(steps.shape[at])), at);
+        let axis = |at: usize| {
+            let [source, resampled, len] = [source, steps.resampled, steps.shape].map(|sizes| to_usize(sizes[at]));
+            (T::Planes::axis(source, resampled, len), at)
+        };
         #[expect(clippy::cast_possible_truncation, reason = "the steps are done in f32")]
         Ok(Self {
             linear: Linear { slope: steps.slope, intercept: steps.intercept },
@@ -82,24 +126,21 @@ impl<T: Voxel> PlaneSteps<T> {
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
-        let mut source = PlaneReader::new(self, volume, payload)
+        let mut source = T::Planes::new(self, volume, payload)
             .map_err(|error| Error::io(&volume.path, "get memory for planes", error))?;
         let finished = match self.axes[0].1 {
             HEIGHT => self.by_height(&mut source, volume, file, sink, verify_first)?,
             WIDTH => self.by_width(&mut source, sink)?,
             _ => self.by_depth(&mut source, volume, buffer, sink)?,
         };
-        if !finished || !source.skip_rest(|| sink.cancelled())? {
-            return Ok(FillEnd::Cancelled);
-        }
-        source.payload.finish()?;
-        Ok(FillEnd::Withheld)
+        let finished = finished && source.finish(&mut || sink.cancelled())?;
+        Ok(if finished { FillEnd::Withheld } else { FillEnd::Cancelled })
     }
 
     /// Makes the volume in order, plane by plane along the height; false if the fill was cancelled.
     fn by_height<S: Sink>(
         &self,
-        source: &mut PlaneReader<'_, T>,
+        source: &mut T::Planes<'_>,
         volume: &NpzVolume<'_>,
         file: &std::fs::File,
         sink: &mut S,
@@ -140,7 +181,7 @@ impl<T: Voxel> PlaneSteps<T> {
     /// Makes the volume of planes along the depth, transposed in blocks; false if the fill was cancelled.
     fn by_depth<S: Sink>(
         &self,
-        source: &mut PlaneReader<'_, T>,
+        source: &mut T::Planes<'_>,
         volume: &NpzVolume<'_>,
         buffer: &mut VoxelBuffer,
         sink: &mut S,
@@ -172,7 +213,7 @@ impl<T: Voxel> PlaneSteps<T> {
     }
 
     /// Makes the volume of planes along the width; false if the fill was cancelled.
-    fn by_width<S: Sink>(&self, source: &mut PlaneReader<'_, T>, sink: &mut S) -> Result<bool> {
+    fn by_width<S: Sink>(&self, source: &mut T::Planes<'_>, sink: &mut S) -> Result<bool> {
         let rows_along_depth = self.axes[2].1 == DEPTH;
         let (width, depth) = (self.axes[0].0.len, self.axes[if rows_along_depth { 2 } else { 1 }].0.len);
         bytemuck::cast_slice_mut::<_, T>(sink.spare()).fill(self.pad);
@@ -198,138 +239,4 @@ impl<T: Voxel> PlaneSteps<T> {
 fn in_memory(axes: Axes, fortran_order: bool) -> [usize; 3] {
     let [first, second, third] = axes.order();
     if fortran_order { [third, second, first] } else { [first, second, third] }
-}
-
-/// A reader of the array's planes in order; it keeps the two between which the volume's next plane is interpolated.
-struct PlaneReader<'a, T> {
-    planes: &'a PlaneSteps<T>,
-    volume: &'a NpzVolume<'a>,
-    payload: Payload<'a>,
-    /// The number of the plane that is read next.
-    next: usize,
-    /// Array bytes of some rows.
-    bytes: Vec<u8>,
-    row: Vec<f32>,
-    /// Rows of one plane that have a weight, resampled along the fastest axis.
-    rows: Vec<f32>,
-    /// The last two resampled planes: the one before the last, and the last.
-    pair: [Vec<f32>; 2],
-    between: Vec<f32>,
-    result: Vec<T>,
-}
-
-/// A plane of the volume without its padding.
-struct Plane<'a, T> {
-    values: &'a [T],
-    columns: usize,
-    before: usize,
-}
-
-impl<'a, T> Plane<'a, T> {
-    /// The rows, each with its number in the volume's plane.
-    fn rows(&self) -> impl Iterator<Item = (usize, &'a [T])> {
-        (self.before..).zip(self.values.chunks_exact(self.columns.max(1)))
-    }
-}
-
-impl<'a, T: Voxel> PlaneReader<'a, T> {
-    /// A reader at the first plane.
-    ///
-    /// # Errors
-    /// There is no memory for the planes.
-    fn new(planes: &'a PlaneSteps<T>, volume: &'a NpzVolume<'a>, payload: Payload<'a>) -> io::Result<Self> {
-        let [_, (middle, _), (fast, _)] = &planes.axes;
-        let element = volume.array.header.element.size();
-        let Lengths { bytes, row, rows, plane } = Lengths::new(AxisSize::of(middle), AxisSize::of(fast), element);
-        Ok(Self {
-            planes,
-            volume,
-            payload,
-            next: 0,
-            bytes: zeros(bytes)?,
-            row: zeros(row)?,
-            rows: zeros(rows)?,
-            pair: [zeros(plane)?, zeros(plane)?],
-            between: zeros(plane)?,
-            result: zeros(plane)?,
-        })
-    }
-
-    /// Plane number `at` of the volume; no rows if it is padding. `None` if the fill was cancelled.
-    fn plane(&mut self, at: usize, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Plane<'_, T>>> {
-        let [(slow, _), (middle, _), (fast, _)] = &self.planes.axes;
-        let columns = fast.neighbours.len();
-        let Some(voxel) = at.checked_sub(slow.before).and_then(|at| slow.neighbours.get(at)).copied() else {
-            return Ok(Some(Plane { values: &[], columns, before: 0 }));
-        };
-        while self.next <= voxel.upper {
-            if cancelled() {
-                return Ok(None);
-            }
-            // Planes before the pair are not needed.
-            if self.next < voxel.lower { self.skip_plane()? } else { self.take_plane()? }
-        }
-        let [before, last] = &self.pair;
-        let plane = |at: usize| &**if at + 1 == self.next { last } else { before };
-        between(voxel, plane, &mut self.between);
-        let divisor = self.planes.divisor;
-        if divisor != 1.0 {
-            self.between.iter_mut().for_each(|x| *x /= divisor);
-        }
-        T::of_f32(&self.between, &mut self.result, self.planes.rules).map_err(|Unfit { value, .. }| {
-            let reason = format!("a voxel is {}", self.volume.format.refusal(value));
-            Error::malformed(&self.volume.path, reason)
-        })?;
-        Ok(Some(Plane { values: &self.result, columns, before: middle.before }))
-    }
-
-    fn skip_plane(&mut self) -> Result<()> {
-        let [_, (middle, _), (fast, _)] = &self.planes.axes;
-        let len = middle.source * fast.source * self.volume.array.header.element.size();
-        self.payload.skip(len as u64, &mut self.bytes)?;
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Reads and resamples the next plane, which becomes the last of the pair.
-    fn take_plane(&mut self) -> Result<()> {
-        let [_, (middle, _), (fast, _)] = &self.planes.axes;
-        let header = &self.volume.array.header;
-        let (row_bytes, columns) = (fast.source * header.element.size(), fast.neighbours.len());
-        let (window, [low, high]) = (middle.window(), self.planes.clip);
-        let mut at = 0;
-        while at < middle.source {
-            let count = (self.bytes.len() / row_bytes).min(middle.source - at);
-            let bytes = &mut self.bytes[..count * row_bytes];
-            self.payload.read_exact(bytes)?;
-            for (row, bytes) in (at..).zip(bytes.chunks_exact_mut(row_bytes)) {
-                if !window.contains(&row) {
-                    continue;
-                }
-                widen(header.element, header.big_endian, bytes, Some(self.planes.linear), &mut self.row);
-                self.row.iter_mut().for_each(|x| *x = x.clamp(low, high));
-                let row = row - window.start();
-                along(&self.row, &fast.neighbours, &mut self.rows[row * columns..(row + 1) * columns]);
-            }
-            at += count;
-        }
-        self.pair.swap(0, 1);
-        let out = self.pair[1].chunks_exact_mut(columns.max(1));
-        for (out, voxel) in out.zip(&middle.neighbours) {
-            between(*voxel, |at| &self.rows[(at - window.start()) * columns..][..columns], out);
-        }
-        self.next += 1;
-        Ok(())
-    }
-
-    /// Reads the rest of the array for the checksum; false if the fill was cancelled.
-    fn skip_rest(&mut self, mut cancelled: impl FnMut() -> bool) -> Result<bool> {
-        while self.next < self.planes.axes[0].0.source {
-            if cancelled() {
-                return Ok(false);
-            }
-            self.skip_plane()?;
-        }
-        Ok(true)
-    }
 }

@@ -1,5 +1,5 @@
-//! Linear interpolation along one axis, as PyTorch's `interpolate(mode="linear", align_corners=False)` does it,
-//! followed by crop and padding. Pure.
+//! Interpolation along one axis, as PyTorch's `interpolate` does it (`mode="linear", align_corners=False`, and
+//! `"nearest-exact"`), followed by crop and padding. Pure.
 
 /// The interpolation, crop and padding along one axis.
 #[derive(Debug)]
@@ -34,12 +34,9 @@ impl Neighbours {
 }
 
 impl Axis {
-    /// An axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded around the middle to
-    /// `len`: of n = `resampled` and t = `len`, from voxel max((n − t) / 2, 0) on, with (t − n) / 2 voxels before it.
-    pub(super) fn new(source: usize, resampled: usize, len: usize) -> Self {
-        let start = resampled.saturating_sub(len) / 2;
-        let count = resampled.min(len);
-        let before = len.saturating_sub(resampled) / 2;
+    /// An axis of `source` voxels that is resampled to `resampled` voxels by interpolation, then cropped or padded
+    /// around the middle to `len`.
+    pub(super) fn linear(source: usize, resampled: usize, len: usize) -> Self {
         // The scale in f32 and the rest in f64: the weights are then those of PyTorch 1.13 to the bit, read out of it
         // with volumes of one voxel. All in f32, they would be off by 2e-6, and so would be steep edges.
         let neighbours_of = |at: usize| {
@@ -53,7 +50,30 @@ impl Axis {
             let upper = if source == resampled { lower } else { (lower + 1).min(source - 1) };
             Neighbours { lower, upper, weight }
         };
-        Self { source, len, before, neighbours: (start..start + count).map(neighbours_of).collect() }
+        Self::with(source, resampled, len, neighbours_of)
+    }
+
+    /// An axis as [`Self::linear`] has it, of which each voxel is the nearest one of the source.
+    pub(super) fn nearest(source: usize, resampled: usize, len: usize) -> Self {
+        // All in f32, as PyTorch 1.13 on a processor: its places near the middle between two voxels are these to the
+        // bit. In f64, every seventh pair of sizes had a voxel that differs.
+        let nearest = |at: usize| {
+            let scale = source as f32 / resampled as f32;
+            let place = (scale * (at as f32 + 0.5) - 0.5).max(0.0) + 0.5;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `source`")]
+            let lower = (place as usize).min(source - 1);
+            Neighbours { lower, upper: lower, weight: 0.0 }
+        };
+        Self::with(source, resampled, len, nearest)
+    }
+
+    /// The axis whose voxels before crop and padding have these neighbours. Of n = `resampled` and t = `len`, the voxels
+    /// from max((n − t) / 2, 0) on are left, with (t − n) / 2 voxels of padding before them.
+    fn with(source: usize, resampled: usize, len: usize, neighbours: impl Fn(usize) -> Neighbours) -> Self {
+        let start = resampled.saturating_sub(len) / 2;
+        let count = resampled.min(len);
+        let before = len.saturating_sub(resampled) / 2;
+        Self { source, len, before, neighbours: (start..start + count).map(neighbours).collect() }
     }
 
     /// The range of source voxels that have a weight.
@@ -95,7 +115,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_voxel_is_within_the_source_and_they_ascend(source in 1usize..700, resampled in 1usize..900, len in 1usize..900) {
-            let axis = Axis::new(source, resampled, len);
+            let axis = Axis::linear(source, resampled, len);
             prop_assert_eq!(axis.neighbours.len(), resampled.min(len));
             prop_assert!(axis.before + axis.neighbours.len() <= axis.len);
             for pair in axis.neighbours.windows(2) {
@@ -108,7 +128,7 @@ mod tests {
         fn a_constant_stays_and_nothing_leaves_the_range(
             row in prop::collection::vec(-1000f32..1000.0, 1..80), resampled in 1usize..200,
         ) {
-            let axis = Axis::new(row.len(), resampled, resampled);
+            let axis = Axis::linear(row.len(), resampled, resampled);
             let mut out = vec![0.0; resampled];
             along(&row, &axis.neighbours, &mut out);
             let (least, most) = row.iter().fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
@@ -119,7 +139,7 @@ mod tests {
 
         #[test]
         fn a_ramp_is_reproduced_inside(source in 2usize..300, resampled in 2usize..400) {
-            let axis = Axis::new(source, resampled, resampled);
+            let axis = Axis::linear(source, resampled, resampled);
             let row: Vec<f32> = (0u16..).take(source).map(f32::from).collect();
             let mut out = vec![0.0; resampled];
             along(&row, &axis.neighbours, &mut out);
@@ -137,9 +157,9 @@ mod tests {
     fn what_is_not_resampled_stays_as_it_is() {
         let row = [f32::INFINITY, -0.0, f32::NEG_INFINITY, f32::NAN, 3.5];
         let mut out = [0.0; 5];
-        along(&row, &Axis::new(5, 5, 5).neighbours, &mut out);
+        along(&row, &Axis::linear(5, 5, 5).neighbours, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
-        between(Axis::new(5, 5, 5).neighbours[2], |_| &row, &mut out);
+        between(Axis::linear(5, 5, 5).neighbours[2], |_| &row, &mut out);
         assert_eq!(out.map(f32::to_bits), row.map(f32::to_bits));
     }
 
@@ -147,7 +167,7 @@ mod tests {
     fn a_weight_of_zero_counts() {
         // A third of the voxels: each lies on one of the source, beside which stands NaN.
         let row = [0.0, 1.0, f32::NAN, 0.0, 2.0, 0.0];
-        let axis = Axis::new(6, 2, 2);
+        let axis = Axis::linear(6, 2, 2);
         assert_eq!(axis.neighbours.iter().map(|voxel| voxel.weight).collect::<Vec<_>>(), [0.0, 0.0]);
         let mut out = [0.0; 2];
         along(&row, &axis.neighbours, &mut out);
@@ -158,9 +178,9 @@ mod tests {
 
     #[test]
     fn crop_and_padding_are_around_the_middle() {
-        let axis = Axis::new(7, 7, 4);
+        let axis = Axis::linear(7, 7, 4);
         assert_eq!((axis.neighbours[0].lower, axis.before, axis.neighbours.len()), (1, 0, 4));
-        let axis = Axis::new(3, 3, 8);
+        let axis = Axis::linear(3, 3, 8);
         assert_eq!((axis.neighbours[0].lower, axis.before, axis.neighbours.len()), (0, 2, 3));
     }
 }

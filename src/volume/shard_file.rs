@@ -57,6 +57,16 @@ pub enum Storage {
     },
 }
 
+impl Storage {
+    /// The bytes of a value, by which blocks are shuffled; `None` for plain bytes.
+    pub fn width(&self) -> Option<usize> {
+        match self {
+            Self::Plain => None,
+            Self::Blocks { width, .. } => Some(*width),
+        }
+    }
+}
+
 /// A volume that is read from a finished shard file.
 #[derive(Clone, Debug)]
 pub struct ShardVolume<'a> {

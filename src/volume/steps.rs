@@ -2,14 +2,12 @@
 
 use std::borrow::Cow;
 
-use half::f16;
-
 use super::NpzVolume;
 use super::kind::{Preprocess, Recipe};
+use super::own::with_voxel_type;
 use super::planes::PlaneSteps;
 use super::transpose::BlockSize;
 use super::voxel::Voxel;
-use super::voxel_format::VoxelFormat;
 
 impl NpzVolume<'_> {
     /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
@@ -46,12 +44,7 @@ impl NpzVolume<'_> {
 
     /// The memory in bytes that [`Self::fill`] takes for planes and their transposition, beside the volume.
     pub fn scratch_bytes(&self) -> u64 {
-        match self.format {
-            VoxelFormat::Float16 => self.scratch_bytes_of::<f16>(),
-            VoxelFormat::Float32 => self.scratch_bytes_of::<f32>(),
-            VoxelFormat::Int16 => self.scratch_bytes_of::<i16>(),
-            VoxelFormat::Uint8 { .. } => self.scratch_bytes_of::<u8>(),
-        }
+        with_voxel_type!(self, T => self.scratch_bytes_of::<T>())
     }
 
     fn scratch_bytes_of<T: Voxel>(&self) -> u64 {

@@ -7,7 +7,9 @@ use bytemuck::Pod;
 use half::f16;
 
 use super::cast::{self, Linear, Overflow, Unfit, widen};
+use super::linear_planes::LinearPlanes;
 use super::narrow::LinearF32;
+use super::planes::PlaneReader;
 use super::rounding::{self, WindowF32};
 use crate::formats::npz::Element;
 
@@ -18,6 +20,8 @@ pub(super) struct Rules {
     pub(super) overflow: Overflow,
     /// The window of values that voxels of u8 hold; the others have none.
     pub(super) window: [f64; 2],
+    /// The type of the array's elements.
+    pub(super) element: Element,
 }
 
 /// Elements of an array, whose bytes may be swapped in place.
@@ -32,6 +36,9 @@ pub(super) struct Elements<'a> {
 
 /// A type of voxels.
 pub(super) trait Voxel: Pod + Default {
+    /// The reader of planes where a volume is put together of them.
+    type Planes<'a>: PlaneReader<'a, Self>;
+
     /// Converts elements, after the map `linear` if there is one; there are as many voxels.
     ///
     /// # Errors
@@ -43,17 +50,22 @@ pub(super) trait Voxel: Pod + Default {
         rules: Rules,
     ) -> Result<(), Unfit>;
 
+    /// The voxel of one value; `None` if the rules do not let it in.
+    fn of_f64(value: f64, rules: Rules) -> Option<Self>;
+}
+
+/// A type of voxels that are computed.
+pub(super) trait Computed: Voxel {
     /// Converts computed values; there are as many voxels.
     ///
     /// # Errors
     /// [`Unfit`] for a value that the rules do not let in; `voxels` is then unspecified.
     fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit>;
-
-    /// The voxel of one value; `None` if the rules do not let it in.
-    fn of_f64(value: f64, rules: Rules) -> Option<Self>;
 }
 
 impl Voxel for f16 {
+    type Planes<'a> = LinearPlanes<'a, Self>;
+
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -63,16 +75,20 @@ impl Voxel for f16 {
         cast::to_f16(elements.element, elements.big_endian, elements.bytes, voxels, rules.overflow, linear)
     }
 
-    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
-        cast::from_f32(values, voxels, rules.overflow)
-    }
-
     fn of_f64(value: f64, _: Rules) -> Option<Self> {
         Some(Self::from_f64(value))
     }
 }
 
+impl Computed for f16 {
+    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
+        cast::from_f32(values, voxels, rules.overflow)
+    }
+}
+
 impl Voxel for f32 {
+    type Planes<'a> = LinearPlanes<'a, Self>;
+
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -84,11 +100,6 @@ impl Voxel for f32 {
         }
         let Elements { element, big_endian, bytes } = elements;
         widen(element, big_endian, bytes, linear, voxels);
-        Ok(())
-    }
-
-    fn of_f32(values: &[f32], voxels: &mut [Self], _: Rules) -> Result<(), Unfit> {
-        voxels.copy_from_slice(values);
         Ok(())
     }
 
@@ -104,7 +115,16 @@ impl Voxel for f32 {
     }
 }
 
+impl Computed for f32 {
+    fn of_f32(values: &[f32], voxels: &mut [Self], _: Rules) -> Result<(), Unfit> {
+        voxels.copy_from_slice(values);
+        Ok(())
+    }
+}
+
 impl Voxel for i16 {
+    type Planes<'a> = LinearPlanes<'a, Self>;
+
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -120,10 +140,6 @@ impl Voxel for i16 {
         }
     }
 
-    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
-        blocks_of_f32(values, None, voxels, rules, rounding::to_i16)
-    }
-
     #[expect(clippy::cast_possible_truncation, reason = "checked to be in range, or clipped to it by the cast")]
     fn of_f64(value: f64, rules: Rules) -> Option<Self> {
         let rounded = value.round_ties_even();
@@ -132,7 +148,15 @@ impl Voxel for i16 {
     }
 }
 
+impl Computed for i16 {
+    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
+        blocks_of_f32(values, None, voxels, rules, rounding::to_i16)
+    }
+}
+
 impl Voxel for u8 {
+    type Planes<'a> = LinearPlanes<'a, Self>;
+
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -151,16 +175,18 @@ impl Voxel for u8 {
         through_f32(elements, linear, voxels, rules)
     }
 
-    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
-        let window = WindowF32::new(rules.window);
-        blocks_of_f32(values, None, voxels, rules, |x, map, voxels| rounding::to_u8(x, map, window, voxels))
-    }
-
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255")]
     fn of_f64(value: f64, rules: Rules) -> Option<Self> {
         let [low, high] = rules.window;
         let voxel = (value.clamp(low, high) - low) / (high - low) * 255.0;
         (!value.is_nan()).then_some(voxel.round_ties_even() as Self)
+    }
+}
+
+impl Computed for u8 {
+    fn of_f32(values: &[f32], voxels: &mut [Self], rules: Rules) -> Result<(), Unfit> {
+        let window = WindowF32::new(rules.window);
+        blocks_of_f32(values, None, voxels, rules, |x, map, voxels| rounding::to_u8(x, map, window, voxels))
     }
 }
 
@@ -183,7 +209,7 @@ fn of_f64s<T: Voxel>(
 }
 
 /// Converts elements that are mapped in f32, block by block: one stays in L1.
-fn through_f32<T: Voxel>(
+fn through_f32<T: Computed>(
     elements: Elements<'_>,
     linear: Option<Linear>,
     voxels: &mut [T],

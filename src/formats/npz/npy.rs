@@ -49,6 +49,41 @@ impl Element {
         }
     }
 
+    /// NumPy's name of the dtype.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::I8 => "int8",
+            Self::I16 => "int16",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::U8 => "uint8",
+            Self::U16 => "uint16",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+            Self::Bool => "bool",
+        }
+    }
+
+    /// The dtype as NumPy spells it in headers (`<f4`, `|i1`).
+    pub fn descr(self, big_endian: bool) -> String {
+        let size = self.size();
+        let kind = match self {
+            Self::F16 | Self::F32 | Self::F64 => 'f',
+            Self::I8 | Self::I16 | Self::I32 | Self::I64 => 'i',
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 => 'u',
+            Self::Bool => 'b',
+        };
+        let order = match (size, big_endian) {
+            (1, _) => '|',
+            (_, true) => '>',
+            (_, false) => '<',
+        };
+        format!("{order}{kind}{size}")
+    }
+
     /// Whether the elements are floats; else they are integers or booleans.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::F32 | Self::F64)
@@ -78,19 +113,7 @@ impl ArrayHeader {
 
     /// The dtype as NumPy spells it, for messages and the plan's digest (`<f4`, `|i1`).
     pub fn descr(&self) -> String {
-        let size = self.element.size();
-        let kind = match self.element {
-            Element::F16 | Element::F32 | Element::F64 => 'f',
-            Element::I8 | Element::I16 | Element::I32 | Element::I64 => 'i',
-            Element::U8 | Element::U16 | Element::U32 | Element::U64 => 'u',
-            Element::Bool => 'b',
-        };
-        let order = match (size, self.big_endian) {
-            (1, _) => '|',
-            (_, true) => '>',
-            (_, false) => '<',
-        };
-        format!("{order}{kind}{size}")
+        self.element.descr(self.big_endian)
     }
 }
 

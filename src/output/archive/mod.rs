@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Dataset, ExtraColumn, FinishedMembers, Inputs, Origin, Sample};
+use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::width_of;
 use crate::output::manifest::{self, Manifest};
@@ -31,7 +31,7 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
     let voxels = manifest.voxel_format().map_err(|reason| Error::malformed(&root.join(manifest::NAME), reason))?;
     let members = match &manifest.members {
-        None => Members::new(manifest.format, true),
+        None => Members::new(manifest.format, true, []),
         Some(named) => Members::of_extensions(manifest.format, named).ok_or_else(|| {
             let reason = format!("its samples have the members {}, which only another version reads", named.join(" "));
             Error::malformed(&root.join(manifest::NAME), reason)
@@ -63,8 +63,9 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         rows_without_volume: 0,
         label_names: manifest.label_names,
         missing_labels: Vec::new(),
+        extras: members.extra_names().map(|name| Extra { name: name.to_owned(), root: PathBuf::new() }).collect(),
         text_columns: manifest.text_columns,
-        extra_columns: manifest.extra_columns.into_iter().map(ExtraColumn::of_shards).collect(),
+        extra_columns: manifest.extra_columns.into_iter().map(JsonColumn::of_shards).collect(),
         warnings: Vec::new(),
         inputs: Inputs::default(),
     };
@@ -133,25 +134,18 @@ impl OpenShard<'_> {
         let Some(index) = index.filter(|index: &u32| *index < per_shard) else {
             return Err(other(format!("a sample of key {key}")));
         };
-        let (mut volume, mut small, mut width) = (None, Vec::with_capacity(found.len()), None);
+        let (mut voxels, mut small, mut width) = (Vec::new(), Vec::with_capacity(found.len()), None);
         for (member, tar_member) in self.members.list().iter().zip(found) {
             let name = format!("{key}.{}", self.members.extension(*member));
-            if member.is_volume() {
-                width = tar_member.name.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')).and_then(width_of);
-            }
-            if width.is_some_and(|width| width != self.voxels.voxel_len()) {
-                return Err(other(format!(
-                    "{key}: its volume is not shuffled as voxels of {} are",
-                    self.voxels.name()
-                )));
-            }
-            let is_packed_volume = member.is_volume() && width.is_some();
-            if !is_packed_volume && tar_member.name != name {
-                return Err(other(format!("member {} stands where {name} belongs", tar_member.name)));
-            }
-            if member.is_volume() {
-                volume = Some(self.volume_member(tar_member, width)?);
+            if member.has_voxels() {
+                voxels.push(self.with_voxels(*member, &name, tar_member)?);
+                if *member == Member::Volume {
+                    width = voxels[0].storage.width();
+                }
                 continue;
+            }
+            if tar_member.name != name {
+                return Err(other(format!("member {} stands where {name} belongs", tar_member.name)));
             }
             let bytes = self.reader.read(tar_member.offset, to_usize(tar_member.len))?;
             small.push(match (member, width) {
@@ -161,7 +155,8 @@ impl OpenShard<'_> {
                 _ => bytes.to_vec(),
             });
         }
-        let volume = volume.ok_or_else(|| other(format!("{key}: it has no volume")))?;
+        let mut voxels = voxels.into_iter();
+        let volume = voxels.next().ok_or_else(|| other(format!("{key}: it has no volume")))?;
         let no_crc = |_| other(format!("{key}: its source has the CRC-32 {:?}", listed.source_crc32));
         let npz_crc = match &*listed.source_crc32 {
             "" => None, // an NPY file
@@ -169,6 +164,7 @@ impl OpenShard<'_> {
         };
         let finished = FinishedMembers {
             volume,
+            extras: voxels.collect(),
             kind: self.manifest.volume_kind,
             format: self.voxels,
             dialect: self.manifest.value_groups.as_ref().and_then(|_| listed.dialect()),
@@ -184,14 +180,28 @@ impl OpenShard<'_> {
         })
     }
 
-    fn volume_member(&self, member: &TarMember, width: Option<usize>) -> Result<VolumeMember> {
-        let (offset, file_id) = (member.offset, self.file_id);
+    /// The place of a member with voxels, which is plain and has this name, or compressed and has a suffix behind it.
+    fn with_voxels(&self, member: Member, name: &str, found: &TarMember) -> Result<VolumeMember> {
+        let other =
+            |what: String| Error::malformed(self.path, format!("{what}: the shard is not that of the manifest"));
+        let Some(rest) = found.name.strip_prefix(name) else {
+            return Err(other(format!("member {} stands where {name} belongs", found.name)));
+        };
+        let width = rest.strip_prefix('.').and_then(width_of);
+        if width.is_none() && !rest.is_empty() {
+            return Err(other(format!("member {} stands where {name} belongs", found.name)));
+        }
+        if member == Member::Volume && width.is_some_and(|width| width != self.voxels.voxel_len()) {
+            let dtype = self.voxels.name();
+            return Err(other(format!("{name}: its volume is not shuffled as voxels of {dtype} are")));
+        }
+        let (offset, file_id) = (found.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
         let Some(width) = width else {
-            return Ok(VolumeMember { file, file_id, offset, len: member.len, storage: Storage::Plain });
+            return Ok(VolumeMember { file, file_id, offset, len: found.len, storage: Storage::Plain });
         };
-        let table = read_table(self.path, self.file, offset, member.len)?;
-        let (packed_len, largest, table_crc) = (member.len, table.largest(), table.crc());
+        let table = read_table(self.path, self.file, offset, found.len)?;
+        let (packed_len, largest, table_crc) = (found.len, table.largest(), table.crc());
         let storage = Storage::Blocks { packed_len, largest, width, table_crc };
         Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }

@@ -220,7 +220,7 @@ impl Manifest {
                 num_shards: plan.shards.len(),
             }),
             format: plan.options.format,
-            members: (!plan.members.has_labels()).then(|| plan.members.extensions().map(str::to_owned).collect()),
+            members: (!plan.members.are_usual()).then(|| plan.members.extensions().map(str::to_owned).collect()),
             text_columns: plan.dataset.text_columns,
             extra_columns: plan.dataset.extra_columns.iter().map(|column| column.name.clone()).collect(),
             volume_kind: plan.kind(),

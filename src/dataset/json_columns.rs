@@ -34,14 +34,14 @@ pub fn is_own_field(name: &str) -> bool {
 
 /// A column whose values stand in the JSON of each sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtraColumn {
+pub struct JsonColumn {
     /// The name of the column.
     pub name: String,
     /// The first file of its table; empty for shards on disk, which do not say it.
     pub table: PathBuf,
 }
 
-impl ExtraColumn {
+impl JsonColumn {
     /// A column of this name in shards on disk.
     pub fn of_shards(name: String) -> Self {
         Self { name, table: PathBuf::new() }
@@ -50,16 +50,16 @@ impl ExtraColumn {
 
 /// The value of one sample in such a column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExtraField {
+pub struct JsonField {
     /// The name of the column.
     pub name: String,
     /// The value.
-    pub value: ExtraValue,
+    pub value: FieldValue,
 }
 
 /// A value of a table by its spelling alone, so that no other row changes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum ExtraValue {
+pub enum FieldValue {
     /// The field is empty, or says that the value is missing.
     Missing,
     /// A whole number of 64 bits.
@@ -70,7 +70,7 @@ pub enum ExtraValue {
     Text(String),
 }
 
-impl ExtraValue {
+impl FieldValue {
     /// The value of a field.
     fn of(field: &str) -> Self {
         let bare = field.trim();
@@ -92,14 +92,14 @@ impl ExtraValue {
 }
 
 /// The places of such columns in the tables.
-pub(super) struct Extra {
+pub(super) struct JsonColumns {
     places: Vec<Place>,
 }
 
 /// The place of a column.
 struct Place {
     name: String,
-    /// The table, by its place among those given to [`Extra::choose`].
+    /// The table, by its place among those given to [`JsonColumns::choose`].
     table: usize,
     /// The place in the header of the table's first file.
     column: usize,
@@ -108,7 +108,7 @@ struct Place {
 /// A table with the flag that names it.
 pub(super) type Flagged<'a> = (&'static str, &'a Table);
 
-impl Extra {
+impl JsonColumns {
     /// Finds columns in the tables. A column with ids may be in several tables, and is taken of the first.
     ///
     /// # Errors
@@ -151,21 +151,21 @@ impl Extra {
     }
 
     /// The columns, with the files that they are read from.
-    pub(super) fn columns(&self, tables: &[Option<Flagged<'_>>]) -> Vec<ExtraColumn> {
+    pub(super) fn columns(&self, tables: &[Option<Flagged<'_>>]) -> Vec<JsonColumn> {
         let table = |place: &Place| tables[place.table].and_then(|(_, table)| table.first_file()).map(PathBuf::from);
-        let column = |place: &Place| ExtraColumn { name: place.name.clone(), table: table(place).unwrap_or_default() };
+        let column = |place: &Place| JsonColumn { name: place.name.clone(), table: table(place).unwrap_or_default() };
         self.places.iter().map(column).collect()
     }
 
     /// The values of a study, by its rows of the tables.
-    pub(super) fn values(&self, rows: &[Option<Fields<'_>>]) -> Vec<ExtraField> {
-        let value = |place: &Place| rows[place.table].map_or(ExtraValue::Missing, |row| value_in(row, place.column));
-        self.places.iter().map(|place| ExtraField { name: place.name.clone(), value: value(place) }).collect()
+    pub(super) fn values(&self, rows: &[Option<Fields<'_>>]) -> Vec<JsonField> {
+        let value = |place: &Place| rows[place.table].map_or(FieldValue::Missing, |row| value_in(row, place.column));
+        self.places.iter().map(|place| JsonField { name: place.name.clone(), value: value(place) }).collect()
     }
 }
 
-fn value_in(row: Fields<'_>, column: usize) -> ExtraValue {
-    row.of_header(column).map_or(ExtraValue::Missing, ExtraValue::of)
+fn value_in(row: Fields<'_>, column: usize) -> FieldValue {
+    row.of_header(column).map_or(FieldValue::Missing, FieldValue::of)
 }
 
 /// The error that two columns have one name.
@@ -197,12 +197,12 @@ fn unknown(named: &NamedColumns, tables: &[Option<Flagged<'_>>]) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::ExtraValue::{Float, Integer, Missing};
+    use super::FieldValue::{Float, Integer, Missing};
     use super::*;
 
     #[test]
     fn the_spelling_decides() {
-        let text = |text: &str| ExtraValue::Text(text.to_owned());
+        let text = |text: &str| FieldValue::Text(text.to_owned());
         for (field, value) in [
             ("63", Integer(63)),
             (" -5 ", Integer(-5)),
@@ -229,7 +229,7 @@ mod tests {
             (" nan", Missing),
             ("N/A", Missing),
         ] {
-            assert_eq!(ExtraValue::of(field), value, "{field:?}");
+            assert_eq!(FieldValue::of(field), value, "{field:?}");
         }
     }
 }
