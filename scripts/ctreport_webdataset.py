@@ -14,6 +14,9 @@ labels (B, classes), list of ids, embeddings); labels are float32 NumPy arrays. 
 default 240 x 480 x 480 voxels of 1.5 x 0.75 x 0.75 mm. Embeddings are empty; with `use_embedding` they are what the
 shards or NPZ files hold instead of volumes, as float32, and the volumes are empty.
 
+With `with_meta=True` a sample has a sixth element, and a batch a list of such: what the JSON of its shard holds, or of
+NPZ the fields of the metadata table, and in both the columns of `--extra-columns`.
+
 Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
 steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
 The JSON tells the dtype as well (`volume_dtype`), and of `uint8` the values that 0 and 255 stand for (`volume_window`).
@@ -74,7 +77,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -215,6 +218,7 @@ class Steps:
     dtype: torch.dtype = torch.float32
     rescale: Rescale = "auto"
     use_embedding: bool = False
+    with_meta: bool = False
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, (torch.float32, torch.float16))
@@ -297,15 +301,16 @@ class Steps:
         labels: NDArray[Any],
         out: torch.Tensor | None = None,
     ) -> Sample:
-        """The 5-tuple; its volume is put into `out`, if there is such."""
+        """The 5-tuple; its volume is put into `out`, if there is such. `with_meta`, the metadata is a sixth."""
+        more: Any = (dict(meta),) if self.with_meta else ()
         if self.use_embedding:
             embedding = torch.from_numpy(array.astype(np.float32))
-            return torch.empty(0), clean_text(text), labels, meta["study_id"], embedding
+            return (torch.empty(0), clean_text(text), labels, meta["study_id"], embedding, *more)
         if array.ndim != 3:
             raise LoaderError(f"its volume has the shape {array.shape}; is it an embedding (use_embedding)?")
         volume = allocate((1, self.shape[2], self.shape[0], self.shape[1]), self.dtype) if out is None else out
         self.apply(values_of(array, meta), meta, unit, volume)
-        return volume, clean_text(text), labels, meta["study_id"], torch.empty(0)
+        return (volume, clean_text(text), labels, meta["study_id"], torch.empty(0), *more)
 
 
 def crop_and_pad(shape: Sequence[int], wanted: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -435,12 +440,17 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as a batch; with the arrays beside the volumes, if samples have them."""
-    volumes, texts, labels, ids, embeddings, *extras = zip(*samples, strict=True)
+    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
     batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
-    if not extras:
-        return batch
-    return *batch, {name: torch.stack([each[name] for each in extras[0]]) for name in extras[0][0]}
+    return (*batch, *(beside(each) for each in more)) if more else batch
+
+
+def beside(each: Sequence[Any]) -> Any:
+    """Of each sample the metadata, or the arrays by their names, as a batch."""
+    if not all(isinstance(array, torch.Tensor) for array in each[0].values()):
+        return list(each)
+    return {name: torch.stack([arrays[name] for arrays in each]) for name in each[0]}
 
 
 # ------------------------------------------------------------------------------------------------------- tar to arrays
@@ -1303,10 +1313,11 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
         on_error: str = "raise",
         dialect: str | None = None,
         axes: str | None = None,
+        with_meta: bool = False,
         also: Sequence[str] = (),
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
-        self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
+        self.steps = Steps(shape, spacing, dtype, rescale, use_embedding, with_meta)
         self.axes = axes_option(axes)
         self.also = [also] if isinstance(also, str) else list(also)
         self.resampled, self.epoch_length = resampled, epoch_length
@@ -1597,6 +1608,13 @@ MISSING = set(
 )
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
+META_ROLES = ("slope", "intercept", "xy", "z")
+OWN_FIELDS = frozenset(
+    (
+        *("study_id", *META_COLUMNS, "original_shape", "volume_shape", "volume_dtype", "volume_window", "volume_kind"),
+        *("volume_codec", "volume_filter", "affine"),
+    )
+)  # of the JSON of a sample
 NAMELESS = re.compile(r"$|Unnamed:\s*[0-9]")  # pandas writes row numbers so
 CONVERT = "python3 -c \"import pandas; pandas.read_{}('FILE').to_csv('FILE.csv', index=False)\""
 NOT_CSV = (
@@ -1663,21 +1681,62 @@ def study_of(path: str) -> str:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """The columns that are read of the tables: those of CT-RATE, or those that `ctwds.toml` names. `classes` and
+    `extra` are names, ranges (FIRST..LAST) and patterns (Nodule*); without `classes`, all columns but the ids are such.
+    """
+
+    ids: Sequence[str] = ("VolumeName",)
+    texts: Sequence[str] = REPORT_COLUMNS
+    classes: Sequence[str] = ()
+    meta: Sequence[str] = META_COLUMNS
+    extra: Sequence[str] = ()
+
+
+def places_of(name: str, header: Sequence[str]) -> list[int]:
+    """The places of the columns that a name, a range or a pattern means; none raises LookupError with the reason."""
+    first, dots, last = name.partition("..")
+
+    def place(one: str) -> int:
+        if one in header:
+            return header.index(one)
+        meant = difflib.get_close_matches(one, header, n=1, cutoff=0)
+        raise LookupError(f"column '{one}' is missing" + "".join(f"; is '{near}' meant?" for near in meant))
+
+    if dots and first and last:
+        found = list(range(place(first.strip()), place(last.strip()) + 1))
+    elif "*" in name or "?" in name:
+        pattern = re.escape(name).replace(r"\*", ".*").replace(r"\?", ".")
+        found = [at for at, column in enumerate(header) if re.fullmatch(pattern, column, re.DOTALL)]
+    else:
+        found = [place(name)]
+    if not found:
+        raise LookupError(f"no column is '{name}'")
+    return found
+
+
+@dataclass(frozen=True)
 class Row:
-    """A row of a table: its file, its line in it, and its fields."""
+    """A row of a table: its file, its line in it, the fields of the table's columns, those of further ones, and what
+    stands between them."""
 
     path: AnyPath
     line: int
     fields: list[str]
+    extra: list[str]
+    delimiter: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of one CSV file or several; the rows by VolumeName."""
+    """Columns of one CSV file or several; the rows by the ids of volumes."""
 
     columns: list[str]
     rows: dict[str, Row]
     bare: dict[str, list[Row]]  # by ids without folders and suffixes
+    header: list[str]  # of the first file
+    extra: list[int]  # places of further columns in it
+    keys: list[str]  # the column with the ids of each file
 
     def find(self, study: str) -> Row | None:
         """The row of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
@@ -1694,7 +1753,7 @@ class Table:
                 str(row.line) + ("" if row.path == first else f" of {os.fspath(row.path)}") for row in rows
             )
             raise LoaderError(
-                f"{os.fspath(first)}: lines {lines}: VolumeName is '{bare_id(study)}' on each, but for folder and "
+                f"{os.fspath(first)}: lines {lines}: {self.keys[0]} is '{bare_id(study)}' on each, but for folder and "
                 "suffix; remove one"
             )
         return rows[0] if rows else None
@@ -1731,21 +1790,21 @@ def table_text(path: AnyPath) -> str:
         ) from error
 
 
-def delimiter_of(text: str) -> str:
-    """The one of which the first record has the column VolumeName; else a comma."""
+def delimiter_of(text: str, ids: Sequence[str]) -> str:
+    """The one of which the first record has a column with ids; else a comma."""
     first = text.lstrip("\r\n")
     for delimiter in DELIMITERS:
         header = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
-        if "VolumeName" in header:
+        if any(name in header for name in ids):
             return delimiter
     return ","
 
 
-def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
-    """The rows of a table, each with the line on which it begins; blank lines are none."""
+def table_rows(path: AnyPath, ids: Sequence[str]) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The delimiter of a table and its rows, each with the line on which it begins; blank lines are none."""
     text = table_text(path)
     lines = list(io.StringIO(text, newline=""))
-    delimiter = delimiter_of(text)
+    delimiter = delimiter_of(text, ids)
     reader = csv.reader([*lines, ""], delimiter=delimiter)  # the last one is in no row, unless a quoted field is open
     rows, begin, limit = [], 1, csv.field_size_limit(len(text) + 1)
     try:
@@ -1766,56 +1825,88 @@ def table_rows(path: AnyPath) -> list[tuple[int, list[str]]]:
         raise LoaderError(f"{os.fspath(path)}: line {begin}: {error}") from error
     finally:
         csv.field_size_limit(limit)
-    return rows
+    return delimiter, rows
 
 
-def read_table(paths: Sequence[AnyPath], columns: Sequence[str] = ()) -> Table:
-    """Some columns of a table; if none are named, all that have a name but VolumeName. The rows of several files are
-    appended; the columns are those of the first one."""
-    table = Table([], {}, {})
+def read_table(paths: Sequence[AnyPath], columns: Columns, wanted: Sequence[str], are_classes: bool) -> Table:
+    """Some columns of a table, which are classes or have these names. The rows of several files are appended; the
+    columns are those of the first one."""
+    table = Table([], {}, {}, [], [], [])
     for path in paths:
-        append_file(table, path, columns)
+        append_file(table, path, columns, wanted, are_classes)
     return table
 
 
-def append_file(table: Table, path: AnyPath, columns: Sequence[str]) -> None:
+def append_file(table: Table, path: AnyPath, columns: Columns, wanted: Sequence[str], are_classes: bool) -> None:
     """Read a file of a table, and add its rows."""
-    (_, header), *rows = table_rows(path) or [(1, [""])]
-    columns = table.columns or columns
-    for name in ("VolumeName", *columns):
-        if name not in header:
-            raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
-    key, kept = header.index("VolumeName"), [header.index(name) for name in columns]
-    if not columns:
-        kept = [at for at, name in enumerate(header) if at != key and not NAMELESS.match(name.strip())]
-        for at, name in enumerate(header):
-            if NAMELESS.match(name.strip()):
-                warnings.warn(
-                    f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
-                    "writes: it is left out, and is no class",
-                    stacklevel=4,
-                )
-    if not kept:
-        raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides VolumeName")
-    table.columns[:] = [header[at] for at in kept]
-    before = set(table.rows)
+    delimiter, rows = table_rows(path, columns.ids)
+    (_, header), *rows = rows or [(1, [""])]
+    key_name = next((name for name in columns.ids if name in header), columns.ids[0])
+    if key_name not in header:
+        raise LoaderError(f"{os.fspath(path)}: {absent(key_name, header)}")
+    key = header.index(key_name)
+    if table.columns:
+        names = [*table.columns, *(table.header[at] for at in table.extra)]
+        kept = [column_of(path, header, name) for name in names]
+    else:
+        kept = classes_in(path, header, key, wanted) if are_classes else [column_of(path, header, n) for n in wanted]
+        if not kept:
+            raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides {key_name}")
+        table.columns.extend(header[at] for at in kept)
+        table.header.extend(header)
+        for name in columns.extra:
+            with contextlib.suppress(LookupError):
+                places = places_of(name, header)
+                is_one = len(places) == 1 and header[places[0]] == name
+                table.extra.extend(at for at in places if at not in table.extra and (at != key or is_one))
+        kept += table.extra
+    table.keys.append(key_name)
+    before, count = set(table.rows), len(table.columns)
     for line, row in rows:
         if len(row) != len(header):
             raise LoaderError(
                 f"{os.fspath(path)}: line {line}: {len(row)} fields, the header has {len(header)}; is a quote missing?"
             )
-        found = Row(path, line, [row[at] for at in kept])
+        fields = [row[at] for at in kept]
+        found = Row(path, line, fields[:count], fields[count:], delimiter)
         first = table.rows.setdefault(row[key], found)
         if row[key] in before:
             raise LoaderError(
-                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first.line} of "
+                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} of "
                 f"{os.fspath(first.path)} already; remove one of the two"
             )
-        if first.fields != found.fields:
+        if (first.fields, first.extra) != (found.fields, found.extra):
             raise LoaderError(
-                f"{os.fspath(path)}: line {line}: VolumeName '{row[key]}' stands on line {first.line} with other "
+                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} with other "
                 "values; remove one"
             )
+
+
+def column_of(path: AnyPath, header: Sequence[str], name: str) -> int:
+    """The place of a column."""
+    if name not in header:
+        raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
+    return header.index(name)
+
+
+def classes_in(path: AnyPath, header: Sequence[str], key: int, wanted: Sequence[str]) -> list[int]:
+    """The places of the classes; if none is named, of all columns that have a name but the ids."""
+    found: list[int] = []
+    for name in wanted:
+        try:
+            found += [at for at in places_of(name, header) if at != key and at not in found]
+        except LookupError as error:
+            raise LoaderError(f"{os.fspath(path)}: label_columns: {error.args[0]}") from error
+    if wanted:
+        return found
+    for at, name in enumerate(header):
+        if at != key and NAMELESS.match(name.strip()):
+            warnings.warn(
+                f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
+                "writes: it is left out, and is no class",
+                stacklevel=4,
+            )
+    return [at for at, name in enumerate(header) if at != key and not NAMELESS.match(name.strip())]
 
 
 def absent(name: str, header: Sequence[str]) -> str:
@@ -1840,27 +1931,33 @@ def files_of(table: Tables) -> list[AnyPath]:
 
 
 def read_tables(
-    reports: Tables, meta: Tables, labels: Tables, of_meta: Sequence[str] = META_COLUMNS
+    reports: Tables, meta: Tables, labels: Tables, columns: Columns, has_spacing: bool
 ) -> tuple[Table | None, Table | None, Table | None]:
-    """The tables that there are; if one does not fit, the message says which of the files does."""
+    """The tables that there are; if one does not fit, the message says which of the files does. The spacing is read of
+    the table if it `has_spacing`."""
+    of_meta = columns.meta if has_spacing else columns.meta[:2]
     given = {
-        "reports_file": (files_of(reports), REPORT_COLUMNS),
+        "reports_file": (files_of(reports), columns.texts),
         "meta_file": (files_of(meta), of_meta),
         "labels": (files_of(labels), ()),
     }
 
     def fits(role: str, path: AnyPath) -> bool:
-        header = next(iter(table_rows(path)), (1, []))[1]
-        others = any(set(names) <= set(header) for _, names in given.values() if names)
-        return "VolumeName" in header and (set(given[role][1]) <= set(header) if given[role][1] else not others)
+        header = next(iter(table_rows(path, columns.ids)[1]), (1, []))[1]
+        others = any(set(names) <= set(header) for _, names in given.values() if names) and not columns.classes
+        has_ids = any(name in header for name in columns.ids)
+        return has_ids and (set(given[role][1]) <= set(header) if given[role][1] else not others)
 
     def read(role: str) -> Table | None:
-        paths, columns = given[role]
+        paths, names = given[role]
         if not paths:
             return None
+        # Of one table for several roles, further columns are those of the first.
+        is_first = next(other for other, (files, _) in given.items() if files == paths) == role
+        own = columns if is_first else replace(columns, extra=())
         try:
-            table = read_table(paths, columns)
-            if not columns and not fits(role, paths[0]):
+            table = read_table(paths, own, names or columns.classes, role == "labels")
+            if role == "labels" and not fits(role, paths[0]):
                 raise LoaderError(f"{os.fspath(paths[0])}: it has the columns of another table, which are no classes")
             return table
         except LoaderError as error:
@@ -1876,18 +1973,217 @@ def read_tables(
     return read("reports_file"), read("meta_file"), read("labels")
 
 
-def label_row(table: Table, row: Row) -> NDArray[Any]:
-    """The labels of a row."""
+Place = tuple[str, int, int]  # of a further column: its name, its table, and its place among the further columns there
+
+
+def further_columns(columns: Columns, tables: Sequence[Table | None]) -> list[Place]:
+    """The columns whose values become fields of the metadata; one with ids is taken of the first table that has it."""
+    chosen: dict[str, tuple[int, int]] = {}
+    for name in columns.extra:
+        errors, before = [], len(chosen)
+        for at, table in enumerate(tables):
+            try:
+                found = places_of(name, table.header) if table else []
+            except LookupError as error:
+                errors.append(error)
+                continue
+            for place in found:
+                if not table or place not in table.extra:
+                    continue
+                column = table.header[place]
+                if chosen.setdefault(column, (at, place)) != (at, place) and column not in columns.ids:
+                    raise LoaderError(f"extra_columns: two columns are called '{column}'; rename one")
+        if len(errors) == sum(table is not None for table in tables):
+            raise LoaderError(f"extra_columns: of all tables, {errors[0].args[0] if errors else 'none is given'}")
+        for column in list(chosen)[before:]:
+            if column in OWN_FIELDS or column.startswith("also_"):
+                raise LoaderError(f"extra_columns: the metadata has a field '{column}' of its own; rename the column")
+    return [(name, at, table.extra.index(place)) for name, (at, place) in chosen.items() if (table := tables[at])]
+
+
+def decimal_comma(field: str) -> str:
+    """The end of a message about a number whose comma may be a decimal one."""
+    is_decimal = re.fullmatch("[+-]?[0-9]+,[0-9]+", field.strip())
+    return "; if its comma is a decimal one, write the table with points: ctwds-fs plan says how" if is_decimal else ""
+
+
+def extra_value(field: str) -> int | float | str | None:
+    """The value of a further column, as ctwds-fs puts it into the JSON of a sample."""
+    bare = field.strip()
+    if bare in MISSING:
+        return None
+    if re.fullmatch("[+-]?(0|[1-9][0-9]*)", bare):
+        return int(bare) if -(2**63) <= int(bare) < 2**63 else field
+    value = None if re.match("[+-]?0[0-9]", bare) else decimal(bare)
+    return field if value is None else value
+
+
+def label_row(table: Table, row: Row, missing: str = "error") -> NDArray[Any] | None:
+    """The labels of a row; None if one is missing and such samples are left out."""
     values: list[float] = []
+    instead = {"0": 0.0, "nan": math.nan, "exclude": math.inf}.get(missing)
     for column, field in zip(table.columns, row.fields, strict=True):
+        if instead is not None and field.strip() in MISSING:
+            values.append(instead)
+            continue
         value = SWITCHES.get(field.strip().lower(), decimal(field))
         if value is None or not math.isfinite(in_float32(value)):
-            what = "not a number" if value is None else "beyond float32, as which labels are stored"
+            what = "beyond float32, as which labels are stored"
+            what = "not a number" + decimal_comma(field) if value is None else what
             raise LoaderError(
                 f"{os.fspath(row.path)}: line {row.line}, column '{column}': the label {field!r} is {what}"
             )
         values.append(value)
-    return np.array(values, np.float32)
+    return None if math.inf in values else np.array(values, np.float32)
+
+
+class DatasetFile:
+    """What a `ctwds.toml` says of a data set, for NPZ files; nothing if there is none. Keys of the commands alone, such
+    as `mountpoint`, are passed over; what makes other samples, and the loader does not do, is refused."""
+
+    # Keys, with the values that change nothing.
+    REFUSED: Mapping[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window"), ()),
+        **dict.fromkeys(("also", "orientation"), ()),
+        "test_mode": (False,),
+        "output_dtype": ("float16", "float32", "int16"),
+    }
+    # Those of preprocessed volumes, which the loader makes in one way.
+    OF_PREPROCESSED: Mapping[str, tuple[Any, ...]] = {
+        "hu_range": ([-1000, 1000], "-1000,1000"),
+        "pad_value": (-1,),
+        "resample": ("auto",),
+    }
+    TAKEN = (
+        *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
+        *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
+        *("source", "pattern", "axes", "spacing_array", "spacing_from", "dialect", "rescale", "volume"),
+        *("spacing", "shape", "also_pad"),
+    )
+
+    def __init__(self, path: AnyPath | None) -> None:
+        self.path = path
+        self.keys: dict[str, Any] = {}
+        if path is None:
+            return
+        try:
+            tomllib = importlib.import_module("tomllib")
+        except ImportError as error:
+            raise LoaderError(
+                f"{os.fspath(path)}: only Python 3.11 and later read TOML: give folder and tables as arguments"
+            ) from error
+        try:
+            read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LoaderError(f"{os.fspath(path)}: not TOML ({error})") from error
+        for name, value in read.items():
+            key = name.replace("-", "_")
+            if key in self.keys:
+                raise LoaderError(f"{os.fspath(path)}: '{key}' is there twice")
+            self.keys[key] = value
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what would be other samples than the shards have."""
+        known = (*self.TAKEN, *self.REFUSED, *self.OF_PREPROCESSED)
+        refused = {**self.REFUSED, **(self.OF_PREPROCESSED if self.keys.get("volume") == "preprocessed" else {})}
+        for key, value in self.keys.items():
+            if key in refused and value not in refused[key]:
+                raise LoaderError(
+                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
+                    "leave the key out"
+                )
+            meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
+            if meant and key not in known:
+                raise LoaderError(f"{os.fspath(self.path or '')}: there is no key '{key}'; is '{meant[0]}' meant?")
+
+    def _in_folder(self, path: Any) -> AnyPath:
+        return os.path.join(os.path.dirname(self.path or ""), str(path))
+
+    def texts(self, key: str) -> list[str]:
+        """The values of a key: one, several or none."""
+        value = self.keys.get(key, [])
+        return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+    def names(self, key: str) -> list[str]:
+        """The names of columns of a key, with commas between them."""
+        rows = [next(csv.reader([text]), []) for text in self.texts(key)]
+        return [name.strip() for row in rows for name in row]
+
+    def texts_or(self, **given: str | None) -> list[str | None]:
+        """The values of some keys, where the arguments give none."""
+        return [str(self.keys[key]) if value is None and key in self.keys else value for key, value in given.items()]
+
+    def paths(self, folder: AnyPath | None, *tables: Tables) -> tuple[AnyPath, Tables, Tables, Tables]:
+        """The data folder and the tables, where the arguments give none."""
+        if folder is None and "data_folder" in self.keys:
+            folder = self._in_folder(self.keys["data_folder"])
+        if folder is None:
+            raise LoaderError(f"{os.fspath(self.path or 'CTReportDataset')}: data_folder is missing")
+        keys = ("reports_file", "meta_file", "labels_file")
+        reports, meta, labels = (
+            table if table is not None else [self._in_folder(path) for path in self.texts(key)]
+            for key, table in zip(keys, tables, strict=True)
+        )
+        return folder, reports, meta, labels
+
+    def columns(self) -> Columns:
+        """The columns of the tables."""
+        meta = list(META_COLUMNS)
+        for name in self.names("meta_columns"):
+            role, equals, column = name.partition("=")
+            if not equals or role.strip() not in META_ROLES:
+                raise LoaderError(
+                    f"{os.fspath(self.path or '')}: meta_columns: {name!r} is not slope=COLUMN or the like"
+                )
+            meta[META_ROLES.index(role.strip())] = column.strip()
+        texts = [name.split("=", 1)[-1].strip() for name in self.names("text_columns")]
+        return Columns(
+            self.texts("id_column") or Columns.ids,
+            texts or REPORT_COLUMNS,
+            self.names("label_columns"),
+            meta,
+            self.names("extra_columns"),
+        )
+
+    def missing_label(self) -> str:
+        """What becomes of a label that is missing."""
+        value = str(self.keys.get("missing_label", "error"))
+        return str(choice("missing_label", value, ("error", "0", "nan", "exclude")))
+
+    def missing_text(self) -> str:
+        """What stands for a text that is missing."""
+        return str(self.keys.get("missing_text", ""))
+
+    def leaves_out(self, needs_meta: Callable[[str], bool], path: str) -> bool:
+        """Whether a volume is left out whose metadata is incomplete."""
+        if self.keys.get("missing_meta", "exclude") == "nan":
+            return False
+        is_of_stored = self.path is not None and self.keys.get("volume", "stored") != "preprocessed"
+        return is_of_stored or needs_meta(path)
+
+    def rescale(self) -> Rescale:
+        """What makes HU of the values."""
+        value = self.keys.get("rescale", "auto")
+        if value in ("auto", "table", "none"):
+            return str(value)
+        return self._floats("rescale", value, 2)
+
+    def spacing(self, given: Sequence[float], shape: Sequence[int]) -> Sequence[float]:
+        """The spacing of preprocessed volumes, which must have the shape that the loader gives."""
+        if self.keys.get("volume") != "preprocessed":
+            return given
+        if tuple(made := self._floats("shape", self.keys.get("shape", list(SHAPE)), 3)) != tuple(shape):
+            raise LoaderError(f"{os.fspath(self.path or '')}: shape is {made}, and that of the loader {tuple(shape)}")
+        own = self._floats("spacing", self.keys.get("spacing", list(SPACING)), 3)
+        return own if given is SPACING else given
+
+    def _floats(self, key: str, value: Any, count: int) -> list[float]:
+        texts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+        found = [number for text in texts if (number := decimal(str(text))) is not None]
+        if len(found) != count or len(found) != len(texts):
+            raise LoaderError(f"{os.fspath(self.path or '')}: {key} is {value!r}; it must be {count} numbers")
+        return found
 
 
 @dataclass(frozen=True)
@@ -2248,11 +2544,13 @@ class CTReportDataset(_Epochs):
     and intercept of the table count as applied. `spacing_from` says whose spacing is taken: the "table"'s (the default
     if there is one) or the "header"'s.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
-    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`)."""
+    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
+    `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
+    over it. Needs Python 3.11."""
 
     def __init__(
         self,
-        data_folder: AnyPath,
+        data_folder: AnyPath | None = None,
         reports_file: Tables = None,
         meta_file: Tables = None,
         labels: Tables = None,
@@ -2276,18 +2574,31 @@ class CTReportDataset(_Epochs):
         axes: str | None = None,
         spacing_array: str | None = None,
         spacing_from: str | None = None,
+        dataset: AnyPath | None = None,
+        with_meta: bool = False,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
-        self.steps = Steps(shape, spacing, dtype, rescale, use_embedding)
+        file = DatasetFile(dataset)
+        data_folder, reports_file, meta_file, labels = file.paths(data_folder, reports_file, meta_file, labels)
+        array, dialect, axes, spacing_array, spacing_from = file.texts_or(
+            array=array, dialect=dialect, axes=axes, spacing_array=spacing_array, spacing_from=spacing_from
+        )
+        channel = file.keys.get("channel") if channel is None else channel
+        source = str(file.keys.get("source", source)) if source == "auto" else source
+        pattern = pattern or file.texts("pattern")
+        rescale = file.rescale() if rescale == "auto" else rescale
+        self.steps = Steps(shape, file.spacing(spacing, shape), dtype, rescale, use_embedding, with_meta)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
         self.choice = ArrayChoice(array, None if channel is None else str(channel), use_embedding)
         self.axes = axes_option(axes)
         name, _, order = (spacing_array or "").rpartition(":")
         self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
         self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
-        has_spacing = spacing_array is None and spacing_from != "header"
+        has_spacing = spacing_array is None and self.spacing_from != "header"
         columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
-        reports, metas, rows = read_tables(reports_file, meta_file, labels, columns)
+        named = file.columns()
+        reports, metas, rows = read_tables(reports_file, meta_file, labels, named, has_spacing)
+        further = further_columns(named, (reports, metas, rows))
         patterns = [pattern] if isinstance(pattern, str) else pattern
         tables = [table for table in (rows, metas, reports) if table]
         self.studies: list[Study] = []
@@ -2303,7 +2614,12 @@ class CTReportDataset(_Epochs):
                     f"{os.fspath(found[0].path)}: line {found[0].line} is the row of two volumes, {earlier} and "
                     f"{name}; remove or rename one"
                 )
-            meta = {"study_id": study} | self._metadata(columns, metas.find(study) if metas else None)
+            of_tables = [table.find(study) if table else None for table in (reports, metas, rows)]
+            report, of_meta, label = of_tables
+            meta = {"study_id": study} | self._metadata(columns, of_meta, named.meta)
+            for column, at, place in further:
+                row = of_tables[at]
+                meta[column] = extra_value(row.extra[place]) if row else None
             is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
             try:
                 if spacing_array is not None:
@@ -2312,10 +2628,8 @@ class CTReportDataset(_Epochs):
             except LoaderError as error:
                 unusable.append(f"{study}: {error}")
                 continue
-            values = np.zeros(0, np.float32)
-            if rows and (label := rows.find(study)):
-                values = label_row(rows, label)
-            if is_incomplete and self._needs_meta(path):
+            values = label_row(rows, label, file.missing_label()) if rows and label else np.zeros(0, np.float32)
+            if values is None or (is_incomplete and file.leaves_out(self._needs_meta, path)):
                 continue  # as ctwds-fs leaves it out
             try:
                 slope_and_intercept(meta, self.steps.rescale), voxel_spacing(meta)
@@ -2325,8 +2639,7 @@ class CTReportDataset(_Epochs):
                         raise LoaderError(f"{path}: its array is to be resampled, and there is no meta_file") from error
                     unusable.append(f"{study}: {error}")
                     continue
-            report = reports.find(study) if reports else None
-            text = "\n".join("" if field in MISSING else field for field in report.fields) if report else ""
+            text = "\n".join(file.missing_text() if f in MISSING else f for f in report.fields) if report else ""
             self.studies.append(Study(path, meta, text, values))
         if unusable:
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
@@ -2336,17 +2649,25 @@ class CTReportDataset(_Epochs):
             )
         if not self.studies:
             raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all tables; compare their VolumeName with the files"
+                f"{os.fspath(data_folder)}: no volume is in all tables; compare their {' or '.join(named.ids)} with "
+                "the files"
             )
         self._decided = self._look_at_volumes()
 
-    def _metadata(self, columns: Sequence[str], row: Row | None) -> dict[str, Any]:
+    def _metadata(self, columns: Sequence[str], row: Row | None, names: Sequence[str]) -> dict[str, Any]:
         """The fields of a row of the metadata table; all are missing without one."""
         fields = row.fields if row else ["nan"] * len(columns)
-        for column, field in zip(columns, fields, strict=True):
-            if row and column != "XYSpacing" and field not in MISSING and decimal(field) is None:
+        for column, name, field in zip(columns, names, fields, strict=False):  # no names of a spacing in the files
+            if row is None or field in MISSING:
+                continue
+            what = ""
+            if column != "XYSpacing" and decimal(field) is None:
+                what = "is not a number"
+            elif column == "XYSpacing" and row.delimiter != "," and decimal_comma(field):
+                what = "may be one number or two"
+            if what:
                 raise LoaderError(
-                    f"{os.fspath(row.path)}: line {row.line}, column '{column}': {field!r} is not a number"
+                    f"{os.fspath(row.path)}: line {row.line}, column '{name}': {field!r} {what}{decimal_comma(field)}"
                 )
         return dict(zip(columns, fields, strict=True))
 
@@ -2493,6 +2814,7 @@ NPZ_KEYS = {
 LOADER_KEYS = {"batch_size": 1, "num_workers": 4, "prefetch_factor": 2, "persistent_workers": True}
 COMMON_KEYS = (
     "use_embedding",
+    "with_meta",
     "dtype",
     "shape",
     "spacing",
@@ -2550,6 +2872,15 @@ def required(data_cfg: Mapping[str, Any], key: str) -> Any:
     return data_cfg[key]
 
 
+def configured_table(data_cfg: Mapping[str, Any], key: str) -> Tables:
+    """The files of a table: a path, a list of paths, or none."""
+    value = data_cfg.get(key)
+    files = [value] if isinstance(value, (str, os.PathLike)) else value
+    if value is None or (isinstance(files, list) and all(isinstance(p, (str, os.PathLike)) and p != "" for p in files)):
+        return value
+    raise LoaderError(f"data.{key} is {value!r}; it must be a path, or a list of paths")
+
+
 def arguments(data_cfg: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """Keyword arguments from the keys that are there."""
     found = {key: data_cfg[key] for key in keys if data_cfg.get(key) is not None}
@@ -2575,7 +2906,7 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
         return create_webdataset_from_config(data_cfg, mode)
     folder, *tables = NPZ_KEYS[choice("mode", mode, ("train", "val"))]
-    reports, meta, labels = (data_cfg.get(key) for key in tables)
+    reports, meta, labels = (configured_table(data_cfg, key) for key in tables)
     more = arguments(data_cfg, (*COMMON_KEYS, *ARRAY_KEYS))
     return CTReportDataset(required(data_cfg, folder), reports, meta, labels, mode, **more)
 

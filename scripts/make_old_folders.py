@@ -327,7 +327,7 @@ def describe(maker: Maker, name: str, folder: Folder) -> dict[str, Any]:
             "with_data": copy.run("verify", "--webdataset-dir", out, *folder.dataset(), code=None).returncode,
         }
         resumed = copy.run(*copy.command(name, folder), code=None)
-        found = re.search(r"(\d+) shards written, (\d+) kept", resumed.stdout)
+        found = re.search(r"(\d+) shards? written, (\d+) kept", resumed.stdout)
         digests = {path.name: sha256(path) for path in sorted((copy.root / "plain").glob("*.tar"))}
         return {
             "data": folder.data,

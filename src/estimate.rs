@@ -94,6 +94,14 @@ pub fn name(codec: Option<Codec>) -> String {
     codec.map_or_else(|| "none".into(), |codec| codec.to_string())
 }
 
+/// Why one of the samples cannot be made in a kind, if none of them can; `None` for shards on disk.
+pub fn impossible(plan: &Plan, options: &KindOptions) -> Option<String> {
+    let recipe = |study: &Study| Recipe::new(options, &study.array, study.meta.geometry());
+    let reasons: Vec<Option<String>> =
+        plan.dataset.samples.iter().filter_map(Sample::study).map(|study| recipe(study).err()).collect();
+    reasons.into_iter().collect::<Option<Vec<_>>>()?.into_iter().next()
+}
+
 /// The plan with volumes of another kind, without the samples of which this kind cannot be made.
 ///
 /// # Errors

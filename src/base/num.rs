@@ -1,4 +1,6 @@
-//! Length conversions between memory (`usize`) and files (`u64`).
+//! Lengths in memory (`usize`) and in files (`u64`), and numbers in messages.
+
+use std::fmt::Display;
 
 // Volumes of several GiB are ordinary: a 32-bit address space could not hold one.
 const _: () = assert!(usize::BITS == 64, "ctwds-fs needs a 64-bit machine");
@@ -9,4 +11,20 @@ const _: () = assert!(cfg!(target_endian = "little"), "ctwds-fs needs a little-e
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits")]
 pub const fn to_usize(n: u64) -> usize {
     n as usize
+}
+
+/// A number of things in words: `1 class`, `2 classes`.
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    let name = if count == N::from(1) { one } else { many };
+    format!("{count} {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "class", "classes")), ["0 classes", "1 class", "2 classes"]);
+    }
 }

@@ -41,11 +41,12 @@ struct Section {
     webdataset_shards_val: Option<Spanned<Value>>,
 }
 
-/// The value of a key: a text, which should be a path, or something else.
+/// The value of a key: a path, several of the files of one table, or something else.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Value {
     Text(String),
+    Texts(Vec<String>),
     Other(IgnoredAny),
 }
 
@@ -108,7 +109,7 @@ impl Configured {
             None => self.text(0)?.map(PathBuf::from).ok_or_else(|| self.missing(self.keys[0]))?,
         };
         for (files, index) in tables.iter_mut().zip(1..).filter(|(files, _)| files.is_empty()) {
-            files.extend(self.text(index)?.map(PathBuf::from));
+            files.extend(self.texts(index)?.into_iter().map(PathBuf::from));
         }
         Ok(InputPaths::new(data_folder, tables))
     }
@@ -141,7 +142,20 @@ impl Configured {
             None => Ok(None),
             Some(Value::Text(text)) if !text.trim().is_empty() => Ok(Some(text)),
             Some(Value::Text(_)) => Err(self.wrong(index, "it is empty")),
-            Some(Value::Other(_)) => Err(self.wrong(index, "it should be one path")),
+            Some(Value::Texts(_) | Value::Other(_)) => Err(self.wrong(index, "it should be one path")),
+        }
+    }
+
+    /// The texts of the key of a table, by its index: one path or a list of them, as the loader takes it; none if it is
+    /// not set.
+    fn texts(&self, index: usize) -> Result<Vec<&str>> {
+        match self.values[index].as_ref().map(|spanned| &spanned.value) {
+            Some(Value::Texts(texts)) if texts.iter().any(|text| text.trim().is_empty()) => {
+                Err(self.wrong(index, "a path in it is empty"))
+            }
+            Some(Value::Texts(texts)) => Ok(texts.iter().map(String::as_str).collect()),
+            Some(Value::Other(_)) => Err(self.wrong(index, "it should be a path, or a list of paths")),
+            _ => Ok(self.text(index)?.into_iter().collect()),
         }
     }
 

@@ -7,9 +7,10 @@ use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use super::input_paths::InputPaths;
+use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, ClassColumns, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names,
+    self, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names,
     Selection, Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
@@ -17,12 +18,12 @@ use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
-    Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat, floats,
+    Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat,
 };
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 40] = [
+const ALL: [&str; 41] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -31,6 +32,7 @@ const ALL: [&str; 40] = [
     "text_columns",
     "label_columns",
     "meta_columns",
+    "extra_columns",
     "missing_label",
     "labels_empty",
     "samples_per_shard",
@@ -109,6 +111,10 @@ pub struct DatasetArgs {
     /// ZSpacing]
     #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
     pub meta_columns: Vec<Names>,
+    /// Columns of any of the tables whose values go into each sample's JSON: names, ranges and patterns, as of
+    /// --label-columns [default: none]
+    #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
+    pub extra_columns: Vec<Names>,
     /// A label that is missing: refused, 0, NaN, or the sample is left out
     #[arg(long, value_enum, default_value_t)]
     pub missing_label: MissingLabel,
@@ -330,7 +336,9 @@ impl DatasetArgs {
         if !self.text_columns.is_empty() {
             columns.texts = dataset::text_columns(&all(&self.text_columns));
         }
-        columns.classes = all(&self.label_columns).iter().map(|name| ClassColumns::from(&**name)).collect();
+        let named = |lists: &[Names]| all(lists).iter().map(|name| NamedColumns::from(&**name)).collect();
+        columns.classes = named(&self.label_columns);
+        columns.extra = named(&self.extra_columns);
         let meta = dataset::meta_columns(&all(&self.meta_columns));
         columns.meta = meta.map_err(|what| Error::Usage(format!("--meta-columns: {what}")))?;
         Ok(columns)
@@ -352,6 +360,10 @@ impl DatasetArgs {
         }
         if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
             return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
+        }
+        if !self.extra_columns.is_empty() && [&reports_files, &meta_files, &labels_files].iter().all(|f| f.is_empty()) {
+            let reason = "--extra-columns names columns of the tables, and none is given; add --meta-file or another";
+            return Err(Error::Usage(reason.into()));
         }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(
@@ -391,29 +403,4 @@ impl DatasetArgs {
         };
         Ok((config, options))
     }
-}
-
-/// Values for height, width and depth.
-type Triple = [f64; 3];
-
-/// Parses three positive numbers.
-fn positive(text: &str) -> std::result::Result<Triple, String> {
-    floats::<3>(text).and_then(|values| {
-        if values.iter().all(|value| *value > 0.0) { Ok(values) } else { Err("they must be positive".into()) }
-    })
-}
-
-/// Parses two numbers in ascending order.
-fn range(text: &str) -> std::result::Result<[f64; 2], String> {
-    floats::<2>(text).and_then(|[low, high]| {
-        if low < high { Ok([low, high]) } else { Err("the first must be less than the second".into()) }
-    })
-}
-
-/// Parses three positive whole numbers below 100,000.
-fn whole(text: &str) -> std::result::Result<Triple, String> {
-    let is_size = |value: &f64| value.fract() == 0.0 && *value < 1e5;
-    positive(text).and_then(|values| {
-        if values.iter().all(is_size) { Ok(values) } else { Err("they must be whole numbers below 100,000".into()) }
-    })
 }

@@ -11,6 +11,7 @@ mod input_paths;
 mod manifest;
 mod materialize;
 mod mount;
+mod numbers;
 mod plan;
 mod reclaim;
 mod run;

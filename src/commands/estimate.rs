@@ -33,6 +33,8 @@ pub(super) struct EstimateReport {
     /// The kinds that `materialize` refuses until the user decides, and why.
     #[serde(rename = "doubts")] // the name that version 0.1 gave it in --json
     mismatches: Vec<(Kind, String)>,
+    /// The kinds that none of the samples can have, and why of one of them: nothing went wrong.
+    impossible: Vec<(Kind, String)>,
     /// The kinds that could not be estimated, and why.
     failed: Vec<(Kind, String)>,
 }
@@ -53,12 +55,17 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let studies: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
     let (npz_bytes, f32_bytes) = estimate::source_bytes(&studies);
     let (seed, cores, volumes) = (request.seed, request.cores, studies.len());
-    let (kinds, mismatches, failed) = (Vec::new(), Vec::new(), Vec::new());
+    let (kinds, mismatches, impossible, failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let dtype = asked.format.name();
-    let mut report = EstimateReport { dtype, seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, failed };
+    let mut report =
+        EstimateReport { dtype, seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, impossible, failed };
     let bar = Bar::new();
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
+        if let Some(why) = estimate::impossible(plan, &options) {
+            report.impossible.push((kind, why));
+            continue;
+        }
         let plan = plan_of(plan, &options)?;
         let problem = value_check::problem(&plan, &options).filter(|problem| problem.is_fatal);
         report.mismatches.extend(problem.map(|problem| (kind, problem.message)));
@@ -115,6 +122,9 @@ impl EstimateReport {
         }
         for (kind, why) in &self.mismatches {
             let _ = writeln!(text, "  {:13} materialize asks first: {why}", name(*kind));
+        }
+        for (kind, why) in &self.impossible {
+            let _ = writeln!(text, "  {:13} no sample can be made so, for example: {why}", name(*kind));
         }
         for (kind, why) in &self.failed {
             let _ = writeln!(text, "  {:13} cannot be estimated: {why}", name(*kind));

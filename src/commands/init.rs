@@ -111,6 +111,10 @@ fn render(guesses: &Guesses, output: &Path) -> Result<String> {
                 text.push_str(&format!("{key} = {}\n", written(value, &folder)?));
             }
             Decision::Unneeded => text.push_str(&comment(&format!("{key}: {reason}"))),
+            Decision::Offered(value) => {
+                text.push_str(&comment(reason));
+                text.push_str(&format!("# {key} = {}\n", written(value, &folder)?));
+            }
             Decision::Open(example) => {
                 text.push_str(&comment(&format!("NOT DECIDED: {reason}")));
                 text.push_str(&format!("# {key} = {}\n", written(example, &folder)?));

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::materialize::ShardBar;
 use super::shared::{FAILED, make_plan_unchecked, stop_on_signals};
 use super::terminal::{print, say};
+use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
@@ -33,7 +34,8 @@ pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
     match result {
         ManifestOutcome::Written { shards, remarks } => {
             remarks.iter().for_each(|remark| say(format_args!("ctwds-fs: note: {remark}")));
-            print(format!("{}: written, {shards} shards\n", manifest.display()), "print what was written")?;
+            let shards = counted(shards, "shard", "shards");
+            print(format!("{}: written, {shards}\n", manifest.display()), "print what was written")?;
             Ok(ExitCode::SUCCESS)
         }
         ManifestOutcome::Incomplete(missing) => {

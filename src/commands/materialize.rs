@@ -14,6 +14,7 @@ use super::progress::styled;
 use super::shared::{FAILED, make_plan, stop_on_signals, warn_left_out};
 use super::terminal::{print, say};
 use crate::base::lock::lock;
+use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::{Error, Result, shown};
@@ -53,7 +54,8 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
 fn describe(out: &Path, part: Part, outcome: &Outcome) -> String {
     let (out, written, kept) = (out.display(), outcome.written, outcome.kept);
     let what = if part == Part::WHOLE { String::new() } else { format!(" (part {}/{})", part.index(), part.of()) };
-    let mut text = format!("{out}: {written} shards written, {kept} kept from an earlier run{what}\n");
+    let written = counted(written, "shard", "shards");
+    let mut text = format!("{out}: {written} written, {kept} kept from an earlier run{what}\n");
     if outcome.failed.is_empty() && outcome.may_merge {
         text.push_str(&format!("all parts are finished; to join their manifests: ctwds-fs manifest merge {out}\n"));
     }
@@ -64,7 +66,8 @@ fn describe(out: &Path, part: Part, outcome: &Outcome) -> String {
 fn report(out: &Path, part: Part, outcome: &Outcome) -> bool {
     if !outcome.skipped.is_empty() {
         let count = outcome.skipped.len();
-        say(format_args!("ctwds-fs: warning: {count} samples could not be made; their slots are empty:"));
+        let count = counted(count, "sample", "samples");
+        say(format_args!("ctwds-fs: warning: {count} could not be made, and left empty slots:"));
         for (shard, skipped) in &outcome.skipped {
             say(format_args!("  {shard}: {}: {}", shown(&skipped.study_id), shown(&skipped.reason)));
         }
@@ -79,7 +82,8 @@ fn report(out: &Path, part: Part, outcome: &Outcome) -> bool {
     let shards: BTreeSet<&String> = outcome.failed.iter().map(|(shard, _)| shard).collect();
     let manifest = part.file_name(crate::output::manifest::FILE);
     let count = shards.len();
-    say(format_args!("ctwds-fs: error: {count} shards could not be made, and {manifest} is not written:"));
+    let count = counted(count, "shard", "shards");
+    say(format_args!("ctwds-fs: error: {count} could not be made, and {manifest} is not written:"));
     for (shard, error) in &outcome.failed {
         say(format_args!("  {shard}: {error}"));
     }
@@ -158,7 +162,8 @@ impl Observer for ShardBar {
         self.total.store(bytes, Ordering::Relaxed);
         if kept > 0 {
             self.print_line(&format!(
-                "continuing: {kept} shards are finished, {shards} are to be made ({})",
+                "continuing: {kept} of {} shards finished, {shards} to be made ({})",
+                kept + shards,
                 ByteSize(bytes)
             ));
         }

@@ -11,6 +11,7 @@ use super::log_file;
 use super::shared::{make_plan, warn_left_out};
 use super::terminal::print;
 use crate::base::limits::check_address_space_for;
+use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result};
@@ -111,9 +112,12 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
             }
         }
         log::info!(
-            "{}: {samples} samples in {shards} shards, {} of memory for volumes, {threads} decoders, page cache {}",
+            "{}: {} in {}, {} of memory for volumes, {}, page cache {}",
             mountpoint.display(),
+            counted(samples, "sample", "samples"),
+            counted(shards, "shard", "shards"),
             bytesize::ByteSize(cache_size),
+            counted(threads, "decoder", "decoders"),
             if page_cache { "on" } else { "off" }
         );
         if args.allow_other {

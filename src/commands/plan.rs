@@ -10,8 +10,9 @@ use clap::ValueEnum;
 use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
 use super::terminal::{print_exactly, say};
 use super::{classes, columns, estimate, split, value_check};
+use crate::base::num::counted;
 use crate::cli::PlanArgs;
-use crate::dataset::{Sample, Selected, Study};
+use crate::dataset::{MissingLabel, Sample, Selected, Study};
 use crate::error::{Result, shown, shown_lines};
 use crate::estimate::source_bytes;
 use crate::output::manifest;
@@ -39,8 +40,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
         (None, true) => manifest::render(&plan, |_| None),
         (report, false) => {
             let estimate = report.as_ref().map_or_else(String::new, estimate::EstimateReport::text);
-            let columns = columns::describe(args, plan.dataset.label_names.len())?;
-            shown_lines(&(describe(&plan, &kind, &columns) + &estimate + &splits)).into_owned().into_bytes()
+            let columns = columns::describe(args, &plan.dataset)?;
+            let text = describe(&plan, &kind, &columns, args.dataset.missing_label);
+            shown_lines(&(text + &estimate + &splits)).into_owned().into_bytes()
         }
     };
     print_exactly(&output, "print the plan")?;
@@ -49,23 +51,23 @@ pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
 }
 
 /// The plan for people; `columns` says what the columns of the tables are for.
-fn describe(plan: &Plan, asked: &KindOptions, columns: &str) -> String {
+fn describe(plan: &Plan, asked: &KindOptions, columns: &str, missing: MissingLabel) -> String {
     let dataset = &plan.dataset;
     let mut text = format!(
         "Data set     {}\n\
-         Samples      {} ({} volumes not in all tables, {} left out; {} table rows without a volume)\n\
+         Samples      {} ({} not in all tables, {} left out; {} without a volume)\n\
          Classes      {}\n\
-         Shards       {} of up to {} samples, shard-000000.tar to {}, {} in all\n\
+         Shards       {} of up to {}, shard-000000.tar to {}, {} in all\n\
          Members      {}\n\
          Plan digest  {}\n",
         dataset.root.display(),
         dataset.samples.len(),
-        dataset.unmatched.len(),
+        counted(dataset.unmatched.len(), "volume", "volumes"),
         dataset.left_out.len(),
-        dataset.rows_without_volume,
+        counted(dataset.rows_without_volume, "table row", "table rows"),
         dataset.label_names.len(),
         plan.shards.len(),
-        plan.options.samples_per_shard,
+        counted(plan.options.samples_per_shard, "sample", "samples"),
         Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0)),
         ByteSize(plan.shard_bytes()),
         plan.members.extensions().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(" "),
@@ -80,7 +82,7 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str) -> String {
     }
     text.push_str(&extras(plan));
     text.push_str(columns);
-    text.push_str(&classes::describe(plan));
+    text.push_str(&classes::describe(plan, missing));
     kinds(&mut text, plan, asked);
     let left_out = dataset.left_out.iter().map(|left_out| (&*left_out.path, &*left_out.reason));
     by_reason(&mut text, "Left out (their slots stay empty)", left_out);
@@ -129,7 +131,8 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
         let (all, count) = (bytes().sum::<u64>(), bytes().count());
         let name = kind.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let mark = if kind == asked.kind { '*' } else { ' ' };
-        let part = if count == samples.len() { String::new() } else { format!(", {count} samples") };
+        let part =
+            if count == samples.len() { String::new() } else { format!(", {}", counted(count, "sample", "samples")) };
         if count == 0 {
             text.push_str(&format!("  {mark} {name:13}no sample\n"));
         } else {
@@ -143,7 +146,8 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
         }
         // One reason: the others are mostly the same.
         if let Some(reason) = made.iter().find_map(|made| made.as_ref().err()) {
-            text.push_str(&format!("    {} samples cannot be made so, for example: {reason}\n", made.len() - count));
+            let others = counted(made.len() - count, "sample", "samples");
+            text.push_str(&format!("    {others} cannot be made so, for example: {reason}\n"));
         }
     }
     let mut steps: BTreeMap<String, usize> = BTreeMap::new();
@@ -152,7 +156,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
         .filter_map(|sample| recipe_in_words(&sample.recipe))
         .for_each(|what| *steps.entry(what).or_default() += 1);
     for (what, count) in steps.iter().take(LISTED) {
-        text.push_str(&format!("    {count} samples: {what}\n"));
+        text.push_str(&format!("    {}: {what}\n", counted(*count, "sample", "samples")));
     }
 }
 

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use super::progress::Bar;
 use super::shared::{self, FAILED, SCANNERS, stop_on_signals};
 use super::terminal::{print, say, say_in_line};
+use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::cli::{ReclaimArgs, default_cache_size};
 use crate::error::{Error, Result};
@@ -43,8 +44,8 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
 /// Prints what would be lost, before anything is removed.
 fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     let (folder, shards) = (reclaim.root().display(), args.shards.display());
-    let (files, bytes) = (survey.files, ByteSize(survey.bytes));
-    say(format_args!("{folder}: {files} NPZ files ({bytes}) have volumes in {shards}"));
+    let (files, bytes) = (counted(survey.files, "NPZ file", "NPZ files"), ByteSize(survey.bytes));
+    say(format_args!("{folder}: {files} ({bytes}) with volumes in {shards}"));
     if survey.files == 0 {
         return;
     }
@@ -102,10 +103,12 @@ fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> String {
     let (files, bytes, shards) = (outcome.files, ByteSize(outcome.bytes), args.shards.display());
     let what = if outcome.deleted { "removed: freed" } else { "can be removed: would free" };
     let earlier = outcome.removed_earlier;
-    let mut text = format!("{shards}: {files} NPZ files {what} {bytes}; {earlier} were removed earlier\n");
+    let counted_files = counted(files, "NPZ file", "NPZ files");
+    let mut text = format!("{shards}: {counted_files} {what} {bytes}; {earlier} removed earlier\n");
     if outcome.not_in_shards > 0 {
         let count = outcome.not_in_shards;
-        text.push_str(&format!("{count} samples are left out of the shards; their NPZ files stay\n"));
+        let count = counted(count, "sample", "samples");
+        text.push_str(&format!("left out of the shards: {count}, of which the NPZ files stay\n"));
     }
     if !outcome.deleted && files > 0 {
         text.push_str("Nothing was removed. The same command with --delete compares again and removes them.\n");
@@ -115,14 +118,14 @@ fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> String {
 
 fn say_what_stays(outcome: &ReclaimOutcome) {
     if !outcome.refused.is_empty() {
-        let count = outcome.refused.len();
-        say(format_args!("ctwds-fs: error: {count} shards are in doubt; none of their NPZ files is removed:"));
+        let count = counted(outcome.refused.len(), "shard", "shards");
+        say(format_args!("ctwds-fs: error: {count} in doubt; none of the NPZ files of these is removed:"));
         let lines = outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason));
         say_in_line(shared::cut(lines));
     }
     if !outcome.kept.is_empty() {
-        let count = outcome.kept.len();
-        say(format_args!("ctwds-fs: error: {count} NPZ files stay, although the shards hold their volumes:"));
+        let count = counted(outcome.kept.len(), "NPZ file", "NPZ files");
+        say(format_args!("ctwds-fs: error: kept: {count}, although the shards hold the volumes:"));
         let lines = outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason));
         say_in_line(shared::cut(lines));
     }

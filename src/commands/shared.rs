@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::terminal::say;
 use super::value_check;
+use crate::base::num::counted;
 use crate::base::signals::is_ignored;
 use crate::cli::DatasetArgs;
 use crate::dataset::Dataset;
@@ -82,9 +83,9 @@ pub(super) fn warn_left_out(plan: &Plan) {
     let dataset = &plan.dataset;
     if let Some(first) = dataset.left_out.first() {
         say(format_args!(
-            "ctwds-fs: warning: {} of {} volumes are left out (for example {}: {}); `ctwds-fs plan` lists them",
+            "ctwds-fs: warning: left out: {} of {} (for example {}: {}); `ctwds-fs plan` lists them",
             dataset.left_out.len(),
-            dataset.slots,
+            counted(dataset.slots, "volume", "volumes"),
             shown(&first.study_id),
             shown(&first.reason)
         ));

@@ -15,6 +15,7 @@ use super::terminal::print;
 use crate::base::durable::publish_private;
 use crate::base::files::file_name;
 use crate::base::memory;
+use crate::base::num::counted;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::cli::{VerifyArgs, default_cache_size};
@@ -194,7 +195,7 @@ fn describe(report: &SourcesReport) -> String {
     let mut text = String::new();
     for (title, rows) in [("cannot be made", &report.bad), ("could not be read (they may be sound)", &report.unread)] {
         if !rows.is_empty() {
-            text.push_str(&format!("{} of {volumes} volumes {title}:\n", rows.len()));
+            text.push_str(&format!("{} of {} {title}:\n", rows.len(), counted(volumes, "volume", "volumes")));
         }
         for row in rows {
             let (study, path, reason) = (shown(&row.study_id), shown(&row.path), shown(&row.reason));
@@ -202,7 +203,9 @@ fn describe(report: &SourcesReport) -> String {
         }
     }
     text + &match report.bad.len() {
-        0 if report.unread.is_empty() => format!("all {volumes} volumes can be made; {list} is written\n"),
+        0 if report.unread.is_empty() => {
+            format!("{} read, and all can be made; {list} is written\n", counted(volumes, "volume", "volumes"))
+        }
         0 => format!("{list} is written without them: run verify --sources again\n"),
         _ => format!("{list} is written: plan, mount and materialize leave these out with --exclude {list}\n"),
     }

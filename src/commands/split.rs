@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::durable;
+use crate::base::num::counted;
 use crate::cli::PlanArgs;
 use crate::dataset;
 use crate::error::{Error, Result};
@@ -23,7 +24,8 @@ pub(super) fn run(args: &PlanArgs, plan: &Plan) -> Result<String> {
     let pattern = args_of_split.pattern()?;
     let studies: Vec<&str> = plan.dataset.samples.iter().map(|sample| sample.study_id.as_str()).collect();
     let groups = split::groups(&studies, &pattern)?;
-    let mut text = format!("Groups       {} of {} studies, by --group-by '{pattern}'\n", groups.len(), studies.len());
+    let all = counted(studies.len(), "study", "studies");
+    let mut text = format!("Groups       {} of {all}, by --group-by '{pattern}'\n", groups.len());
     let Some(split_by) = &args_of_split.split_by else { return Ok(text) };
     let splits = match split_by {
         SplitBy::Shares(shares) => split::by_shares(&groups, shares, args_of_split.seed.unwrap_or(0))?,
@@ -35,10 +37,11 @@ pub(super) fn run(args: &PlanArgs, plan: &Plan) -> Result<String> {
     }
     for Split { name, studies: numbers, groups } in &splits {
         text.push_str(&format!(
-            "Split        {}: {} studies ({:.1} %) of {groups} groups; take them by --studies\n",
+            "Split        {}: {} ({:.1} %) of {}; take them by --studies\n",
             list_path(folder, name).display(),
-            numbers.len(),
-            100.0 * numbers.len() as f64 / studies.len() as f64
+            counted(numbers.len(), "study", "studies"),
+            100.0 * numbers.len() as f64 / studies.len() as f64,
+            counted(*groups, "group", "groups")
         ));
     }
     Ok(text)

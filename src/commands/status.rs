@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::shared::{self, OwnMount};
 use super::terminal::print;
 use crate::base::memory;
+use crate::base::num::counted;
 use crate::cli::StatusArgs;
 use crate::error::{Error, Result, shown};
 use crate::fs::mount_table;
@@ -76,28 +77,30 @@ fn describe(status: &Value) -> String {
         format!("Mount        {} (process {})", status["mountpoint"].as_str().unwrap_or_default(), mount("pid")),
         format!("Data set     {}", text("mount", "data_folder")),
         format!(
-            "Shards       {} with {} samples, {}; {} materialised ones in use",
+            "Shards       {} with {}, {}; {} in use",
             mount("shards"),
-            mount("samples"),
+            counted(mount("samples"), "sample", "samples"),
             ByteSize(mount("shard_bytes")),
-            stats("materialized_shards")
+            counted(stats("materialized_shards"), "materialised one", "materialised ones")
         ),
         match status["mount"]["shuffle_seed"].as_u64() {
-            Some(seed) => format!("Epochs       {} shuffled views, seed {seed}", mount("epochs")),
+            Some(seed) => {
+                format!("Epochs       {}, seed {seed}", counted(mount("epochs"), "shuffled view", "shuffled views"))
+            }
             None => "Epochs       none shuffled (--shuffle-seed)".to_owned(),
         },
         format!("Plan digest  {}", text("mount", "plan_digest")),
         format!("Log          {}", text("mount", "log_file")),
         format!(
-            "Memory       {} of {} for {} volumes (at most {} so far)",
+            "Memory       {} of {} for {} (at most {} so far)",
             bytes("cache_bytes"),
             bytes("cache_limit"),
-            stats("volumes_cached"),
+            counted(stats("volumes_cached"), "volume", "volumes"),
             bytes("cache_peak_bytes")
         ),
         format!(
-            "Decoded      {} volumes, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
-            stats("volumes_decoded"),
+            "Decoded      {}, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
+            counted(stats("volumes_decoded"), "volume", "volumes"),
             stats("volumes_copied"),
             stats("read_ahead_hits"),
             stats("volumes_failed"),
@@ -105,13 +108,13 @@ fn describe(status: &Value) -> String {
         ),
         format!(
             "Reads        {} served; {} found their voxels ready, {} waited, {} headers only; \
-             {} files open, {} reads under way",
+             {} open, {} under way",
             bytes("bytes_served"),
             stats("cache_hits"),
             stats("cache_waits"),
             stats("peeks"),
-            stats("open_files"),
-            stats("waiting_reads")
+            counted(stats("open_files"), "file", "files"),
+            counted(stats("waiting_reads"), "read", "reads")
         ),
     ];
     let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);

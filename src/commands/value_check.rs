@@ -1,6 +1,7 @@
 //! The value check: whether the values of volumes are what their recipes, and the readers of shards, take them for. It
 //! runs before anything is made of the volumes.
 
+use crate::base::num::counted;
 use crate::base::parallel::{available_cores, try_map};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result, shown};
@@ -82,9 +83,9 @@ fn grey_values(plan: &Plan) -> Option<ValueProblem> {
     });
     let first = grey.next()?;
     let message = format!(
-        "{} volumes have 8 bits a voxel ({}), which span less than {LEAST_SPAN} HU: they may be grey values of a \
+        "{} of 8 bits a voxel ({}) span less than {LEAST_SPAN} HU: these may be grey values of a \
          window; --rescale SLOPE,INTERCEPT makes HU of these",
-        grey.count() + 1,
+        counted(grey.count() + 1, "volume", "volumes"),
         shown(&first.study_id)
     );
     Some(ValueProblem { message, is_fatal: false })

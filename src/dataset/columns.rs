@@ -12,9 +12,11 @@ pub struct Columns {
     /// The columns of which the texts are made, in their order.
     pub texts: Vec<String>,
     /// The columns that are classes; all besides the ids where none is named.
-    pub classes: Vec<ClassColumns>,
+    pub classes: Vec<NamedColumns>,
     /// The columns with slope, intercept, spacing in the plane, and spacing of the slices.
     pub meta: [String; 4],
+    /// The columns of any table whose values stand in the samples' JSON, in their order.
+    pub extra: Vec<NamedColumns>,
 }
 
 impl Default for Columns {
@@ -25,13 +27,14 @@ impl Default for Columns {
             texts: ["Findings_EN", "Impressions_EN"].map(String::from).into(),
             classes: Vec::new(),
             meta: ["RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing"].map(String::from),
+            extra: Vec::new(),
         }
     }
 }
 
-/// Columns of the label table that are classes.
+/// Columns of a table, as the user names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClassColumns {
+pub enum NamedColumns {
     /// The column of this name.
     Name(String),
     /// All columns from one to another, in the order of the table.
@@ -40,16 +43,16 @@ pub enum ClassColumns {
     Pattern(String),
 }
 
-impl ClassColumns {
+impl NamedColumns {
     /// The columns of a header that are meant, by their places.
     ///
     /// # Errors
     /// The reason why there is none.
-    pub(super) fn of(&self, header: &[&str]) -> Result<Vec<usize>, String> {
+    pub(super) fn of(&self, header: &[impl AsRef<str>]) -> Result<Vec<usize>, String> {
         let place = |name: &str| {
-            header.iter().position(|found| *found == name).ok_or_else(|| {
-                let nearest = header.iter().min_by_key(|found| strsim::damerau_levenshtein(found, name));
-                let meant = nearest.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
+            header.iter().position(|found| found.as_ref() == name).ok_or_else(|| {
+                let nearest = header.iter().min_by_key(|found| strsim::damerau_levenshtein(found.as_ref(), name));
+                let meant = nearest.map_or_else(String::new, |name| format!("; is '{}' meant?", name.as_ref()));
                 format!("column '{name}' is missing{meant}")
             })
         };
@@ -58,14 +61,28 @@ impl ClassColumns {
             Self::Range(first, last) => (place(first)?..=place(last)?).collect(),
             Self::Pattern(pattern) => {
                 let pattern = WildMatch::new(pattern);
-                (0..header.len()).filter(|at| pattern.matches(header[*at])).collect()
+                (0..header.len()).filter(|at| pattern.matches(header[*at].as_ref())).collect()
             }
         };
         if found.is_empty() { Err(format!("no column is '{self}'")) } else { Ok(found) }
     }
 }
 
-impl std::fmt::Display for ClassColumns {
+/// The places of all named columns that a header has, each once, in the order of the names. Ranges and patterns leave
+/// out the column with the ids, which is `key`.
+pub(super) fn places(named: &[NamedColumns], header: &[String], key: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = Vec::new();
+    for named in named {
+        for at in named.of(header).unwrap_or_default() {
+            if (at != key || matches!(named, NamedColumns::Name(_))) && !places.contains(&at) {
+                places.push(at);
+            }
+        }
+    }
+    places
+}
+
+impl std::fmt::Display for NamedColumns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) | Self::Pattern(name) => f.write_str(name),
@@ -74,7 +91,7 @@ impl std::fmt::Display for ClassColumns {
     }
 }
 
-impl From<&str> for ClassColumns {
+impl From<&str> for NamedColumns {
     fn from(text: &str) -> Self {
         match text.split_once("..") {
             Some((first, last)) if !first.is_empty() && !last.is_empty() => {
@@ -139,13 +156,13 @@ mod tests {
         let header = ["id", "a, b", "c", "nodule left", "nodule right", "x"];
         let of = |text: &str| {
             let names = text.parse::<Names>().unwrap().0;
-            names.iter().flat_map(|name| ClassColumns::from(&**name).of(&header).unwrap()).collect::<Vec<_>>()
+            names.iter().flat_map(|name| NamedColumns::from(&**name).of(&header).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(of("c"), [2]);
         assert_eq!(of("\"a, b\", x"), [1, 5]);
         assert_eq!(of("c..nodule right"), [2, 3, 4]);
         assert_eq!(of("nodule*, ?"), [3, 4, 2, 5]);
-        let wrong = |text: &str| ClassColumns::from(text).of(&header).unwrap_err();
+        let wrong = |text: &str| NamedColumns::from(text).of(&header).unwrap_err();
         assert!(wrong("nodule rihgt").contains("'nodule right' meant"), "{}", wrong("nodule rihgt"));
         assert!(wrong("z*").contains("no column is 'z*'") && wrong("x..c").contains("no column is 'x..c'"));
         assert!("a,,b".parse::<Names>().is_err());

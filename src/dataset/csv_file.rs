@@ -62,6 +62,11 @@ impl<'a> CsvFile<'a> {
         Ok(file)
     }
 
+    /// The byte between fields.
+    pub(super) fn delimiter(&self) -> u8 {
+        self.delimiter
+    }
+
     /// Whether the first record has one of the columns, if this is the delimiter.
     fn has(&self, delimiter: u8, keys: &[&str]) -> bool {
         self.first(delimiter).is_some_and(|first| first.iter().any(|field| keys.contains(&field)))

@@ -6,13 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::columns::Columns;
+use super::comma;
 use super::ids::{self, study_id};
+use super::json_columns::{Flagged, JsonColumn, JsonColumns};
 use super::matched::{Matched, MetaValues, Row};
 use super::roles::{LABELS, META, REPORTS, Roles};
 use super::scan::{FoundVolumes, find_volumes};
-use super::tables::{Fields, Table, Wanted, load, present};
+use super::tables::{Fields, Table, Wanted, load_with, present};
 use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, SpacingFrom, quarantine};
 use crate::base::file_id::FileId;
+use crate::base::num::counted;
 use crate::base::parallel::{available_cores, both, try_map};
 use crate::error::{Error, Result, shown};
 use crate::volume::Kind;
@@ -39,6 +42,8 @@ pub(super) struct Joined {
     pub(super) rows_without_volume: usize,
     /// The class columns of the label table; none without one.
     pub(super) label_names: Vec<String>,
+    /// The columns whose values stand in the samples' JSON.
+    pub(super) extra_columns: Vec<JsonColumn>,
     /// Messages for the user about what is no error.
     pub(super) warnings: Vec<String>,
     /// The states of tables and folders before they were read.
@@ -51,6 +56,7 @@ struct Tables {
     reports: Option<Table>,
     meta: Option<Table>,
     labels: Option<Table>,
+    extra: JsonColumns,
 }
 
 /// Finds the volumes, reads the tables, and joins them.
@@ -75,6 +81,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
         nearest: None,
         rows_without_volume: 0,
         label_names: tables.labels.as_ref().map_or_else(Vec::new, |labels| labels.columns.clone()),
+        extra_columns: tables.extra.columns(&flagged([&tables.reports, &tables.meta, &tables.labels])),
         warnings: tables.warnings(config, found.elsewhere),
         inputs,
     };
@@ -135,10 +142,15 @@ fn load_tables(config: &Config) -> Result<Tables> {
         Err(error) => Err(Error::io(path, "read the table", error)),
     };
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
-    let Columns { ids, texts, classes, meta: of_meta } = &config.columns;
+    let Columns { ids, texts, classes, meta: of_meta, extra } = &config.columns;
     let roles = Roles::of(config);
-    let load = |flag, files: &[PathBuf], wanted: Wanted<'_>| {
-        (!files.is_empty()).then(|| roles.explain(flag, load(files, ids, &wanted))).transpose()
+    let all_files = [&config.reports_files, &config.meta_files, &config.labels_files];
+    let load = |flag, files: &Vec<PathBuf>, wanted: Wanted<'_>| {
+        // Of one table for several roles, further columns are those of the first.
+        let is_first =
+            all_files.into_iter().find(|other| *other == files).is_some_and(|first| std::ptr::eq(first, files));
+        let extra = if is_first { &extra[..] } else { &[] };
+        (!files.is_empty()).then(|| roles.explain(flag, load_with(files, ids, &wanted, extra))).transpose()
     };
     let (reports, (meta, labels)) = both(
         || load(REPORTS, &config.reports_files, Wanted::Named(texts)),
@@ -149,9 +161,17 @@ fn load_tables(config: &Config) -> Result<Tables> {
             )
         },
     );
-    let tables = Tables { states, reports: reports?, meta: meta?, labels: labels? };
+    let (reports, meta, labels) = (reports?, meta?, labels?);
+    let extra = JsonColumns::choose(extra, ids, &flagged([&reports, &meta, &labels]))?;
+    let tables = Tables { states, reports, meta, labels, extra };
     tables.labels.as_ref().map_or(Ok(()), |labels| roles.refuse_as_labels(labels))?;
     Ok(tables)
+}
+
+/// The tables of reports, metadata and labels with their flags.
+fn flagged(tables: [&Option<Table>; 3]) -> [Option<Flagged<'_>>; 3] {
+    let [reports, meta, labels] = tables.map(Option::as_ref);
+    [reports.map(|table| (REPORTS, table)), meta.map(|table| (META, table)), labels.map(|table| (LABELS, table))]
 }
 
 fn refuse_repeated_studies(files: &[PathBuf]) -> Result<()> {
@@ -187,7 +207,8 @@ impl Tables {
         let mut warnings: Vec<String> = self.named().flat_map(|(_, table)| table.warnings.iter().cloned()).collect();
         if elsewhere > 0 {
             let folder = config.data_folder.display();
-            warnings.push(format!("{folder}: {elsewhere} volumes lie at another depth than most and are ignored"));
+            let volumes = counted(elsewhere, "volume", "volumes");
+            warnings.push(format!("{folder}: {volumes} at another depth than most, ignored"));
         }
         warnings
     }
@@ -218,37 +239,39 @@ impl Tables {
         if !absent.is_empty() {
             return Ok(TableRow::NotIn(absent.join(" and ")));
         }
+        let fields = self.extra.values(&rows);
         let [report, meta, labels] = rows;
         let texts = report.into_iter().flat_map(Fields::iter).map(|text| present(text).unwrap_or(&config.missing_text));
         let text = texts.collect::<Vec<_>>().join("\n");
         let place = labels.or(meta).or(report).map(Fields::row);
         let meta = meta.map_or(Ok(MetaValues::NoTable), |fields| parse_meta(config, fields))?;
-        let (labels, missing) = labels.map_or(Ok((Vec::new(), None)), |fields| parse_labels(config, fields))?;
-        let meta = missing.map_or(meta, MetaValues::Missing);
-        Ok(TableRow::Complete(Row { meta, text, labels, place }))
+        let (labels, missing) = labels.map_or(Ok(Default::default()), |fields| parse_labels(config, fields))?;
+        let left_out = missing.last().filter(|_| config.missing_label == MissingLabel::Exclude).map(|at| {
+            let column = self.labels.as_ref().map_or("", |labels| &labels.columns[*at]);
+            format!("the label table has no value of '{column}' for it")
+        });
+        let meta = left_out.map_or(meta, MetaValues::Missing);
+        Ok(TableRow::Complete(Row { meta, text, labels, missing, fields, place }))
     }
 }
 
-/// The labels of a row, and the reason why the sample is left out, if one is missing and the user wants that.
-fn parse_labels(config: &Config, fields: Fields<'_>) -> Result<(Vec<f32>, Option<String>)> {
+/// The labels of a row, and the places of those that are missing.
+fn parse_labels(config: &Config, fields: Fields<'_>) -> Result<(Vec<f32>, Vec<usize>)> {
     let mut labels = Vec::with_capacity(fields.columns().len());
-    let mut left_out = None;
-    for (field, column) in fields.iter().zip(fields.columns()) {
+    let mut absent = Vec::new();
+    for (at, (field, column)) in fields.iter().zip(fields.columns()).enumerate() {
         let missing = present(field.trim()).is_none().then_some(config.missing_label);
+        absent.extend(missing.map(|_| at));
         labels.push(match (missing, label(field)) {
             (Some(MissingLabel::Zero), _) => 0.0,
-            (Some(MissingLabel::Nan), _) => f32::NAN,
-            (Some(MissingLabel::Exclude), _) => {
-                left_out = Some(format!("the label table has no value of '{column}' for it"));
-                f32::NAN
-            }
+            (Some(MissingLabel::Nan | MissingLabel::Exclude), _) => f32::NAN,
             (_, Ok(value)) => value,
             (_, Err(what)) => {
-                return Err(fields.error(format!(", column '{column}': the label {field:?} is {what}")));
+                return Err(fields.no_number(column, field, &format!("the label {field:?} is {what}")));
             }
         });
     }
-    Ok((labels, left_out))
+    Ok((labels, absent))
 }
 
 /// The value of a label, as pandas does it: parsed as f64, stored as f32.
@@ -297,7 +320,8 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
             Ok(f64::NAN)
         }
         Some(field) => {
-            number(field).ok_or_else(|| fields.error(format!(", column '{}': {field:?} is not a number", names[at])))
+            let what = || fields.no_number(&names[at], field, &format!("{field:?} is not a number"));
+            number(field).ok_or_else(what)
         }
     };
     let (rescale_slope, rescale_intercept) = (value(0)?, value(1)?);
@@ -305,6 +329,10 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
     let z_spacing = if has_spacing { value(3)? } else { f64::NAN };
     // The original converter writes str() of pandas' NaN where the spacing is missing.
     let xy_spacing = if has_spacing { present(fields.get(2)) } else { None };
+    if let Some(field) = xy_spacing.filter(|field| fields.delimiter() != b',' && comma::is_decimal(field)) {
+        // A list of two numbers elsewhere: `1,5` would be read as 1 and 5 mm.
+        return Err(fields.no_number(&names[2], field, &format!("{field:?} may be one number or two")));
+    }
     if has_spacing && xy_spacing.is_none() {
         missing.push(&*names[2]);
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Meta;
+use super::json_columns::JsonField;
 use crate::formats::pyjson;
 
 /// A volume that has a row in all tables.
@@ -25,6 +26,10 @@ pub(super) struct Row {
     pub(super) text: String,
     /// The labels, one value for each class.
     pub(super) labels: Vec<f32>,
+    /// The places of the classes whose labels are missing in the table.
+    pub(super) missing: Vec<usize>,
+    /// The values of further columns, for the sample's JSON.
+    pub(super) fields: Vec<JsonField>,
     /// The place of the study's row in [`super::join`]'s first table; `None` if there is no table.
     pub(super) place: Option<usize>,
 }

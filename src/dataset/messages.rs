@@ -2,10 +2,19 @@
 
 use super::roles::{LABELS, META, REPORTS};
 use super::{Config, Dataset, Sample};
+use crate::base::num::counted;
 use crate::error::{Error, shown};
 use crate::volume::Kind;
 
 impl Dataset {
+    /// Counts missing labels of one study, given by the places of their classes.
+    pub(super) fn count_missing(&mut self, classes: &[usize]) {
+        if !classes.is_empty() {
+            self.missing_labels.resize(self.label_names.len(), 0);
+        }
+        classes.iter().for_each(|class| self.missing_labels[*class] += 1);
+    }
+
     /// Messages about what the tables do not say, or not rightly.
     pub(super) fn about_tables(&self, config: &Config) -> Vec<String> {
         self.absent_tables(config).into_iter().chain(self.unusable_metadata(config)).collect()
@@ -45,10 +54,10 @@ impl Dataset {
         let mut found = self.samples.iter().filter_map(reason);
         let first = found.next()?;
         Some(format!(
-            "{} of {} samples have metadata that a reader cannot rescale or resample by (for example, {first}); \
+            "metadata that a reader cannot rescale or resample by: of {} of {} (for example, {first}); \
              --volume preprocessed leaves them out, and the loader refuses them; correct the metadata table",
             found.count() + 1,
-            self.samples.len(),
+            counted(self.samples.len(), "sample", "samples"),
         ))
     }
 

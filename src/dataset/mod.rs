@@ -7,17 +7,20 @@
 //! a place in a file; what that file is, and how it is read, only [`crate::volume`] knows.
 
 mod columns;
+mod comma;
 mod condition;
 mod csv_file;
 mod encoded;
 mod extras;
 mod files;
 pub mod guess;
+mod header;
 mod header_values;
 mod ids;
 mod inputs;
 mod inspect;
 mod join;
+mod json_columns;
 mod left_out;
 mod matched;
 mod messages;
@@ -32,11 +35,13 @@ pub(crate) mod tables;
 
 use std::path::PathBuf;
 
-pub use columns::{ClassColumns, Columns, Names, meta as meta_columns, texts as text_columns};
+pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
 pub use extras::{Extra, ExtraArray, ExtraChoice, ExtraPlace};
 pub use files::{FileChoice, FilePattern, Source};
+pub use header_values::SpacingFrom;
 pub use inputs::Inputs;
+pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
@@ -47,6 +52,7 @@ use crate::error::{Error, Result};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
+use matched::{Matched, Row};
 use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
@@ -72,15 +78,6 @@ pub enum MissingLabel {
     Nan,
     /// The sample is left out, with the reason.
     Exclude,
-}
-
-/// The source of the spacing of NIfTI volumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum SpacingFrom {
-    /// The metadata table.
-    Table,
-    /// The header of the file.
-    Header,
 }
 
 /// The options of a scan: what to read, and how strictly.
@@ -204,6 +201,8 @@ pub struct Study {
     pub text: String,
     /// The labels, one value for each class of [`Dataset::label_names`].
     pub labels: Vec<f32>,
+    /// The values of further columns of the tables, which stand in the JSON behind its own fields.
+    pub fields: Vec<JsonField>,
     /// The arrays beside the volume, one for each of [`Dataset::extras`].
     pub extras: Vec<ExtraArray>,
 }
@@ -306,10 +305,15 @@ pub struct Dataset {
     pub rows_without_volume: usize,
     /// The class columns of the label table, in its order; none without such a table.
     pub label_names: Vec<String>,
+    /// The number of labels of each class that the table lacks, of the samples and of those that are left out for it;
+    /// empty where none is missing.
+    pub missing_labels: Vec<usize>,
     /// The arrays beside the volumes, in the order of their members; of finished members, the names alone.
     pub extras: Vec<Extra>,
     /// The number of columns that each text is made of, with newlines between them; 0 without a table of reports.
     pub text_columns: usize,
+    /// The columns whose values stand in the samples' JSON, in their order there.
+    pub extra_columns: Vec<JsonColumn>,
     /// Messages for the user about what is no error.
     pub warnings: Vec<String>,
     /// The states of the tables, folders and files that the data set was read from.
@@ -343,15 +347,18 @@ impl Dataset {
             selected: joined.selected,
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
+            missing_labels: Vec::new(),
             extras: found.iter().map(|(extra, _)| extra.clone()).collect(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
+            extra_columns: joined.extra_columns,
             warnings: joined.warnings,
             inputs,
         };
         let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
-            let matched::Matched { study_id, path, row: matched::Row { meta, text, labels, .. }, excluded } = matched;
+            let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
             let excluded = excluded.is_some();
+            let samples = dataset.samples.len();
             let file_id = *finding.file_id();
             let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
             let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
@@ -365,7 +372,7 @@ impl Dataset {
                     spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
-                    let study = Study { array, meta, dialect, recipe, format, text, labels, extras };
+                    let study = Study { array, meta, dialect, recipe, format, text, labels, fields, extras };
                     let origin = Origin::Study(Box::new(study));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
@@ -383,6 +390,9 @@ impl Dataset {
                     dataset.inputs.left_out.push(file_id);
                     dataset.inputs.others.extend(others);
                 }
+            }
+            if dataset.samples.len() > samples || config.missing_label == MissingLabel::Exclude {
+                dataset.count_missing(&missing);
             }
         }
         if dataset.samples.is_empty() {

@@ -6,8 +6,11 @@ use std::sync::OnceLock;
 
 use csv::StringRecord;
 
-use super::columns::ClassColumns;
+use super::columns::{self, NamedColumns};
+use super::comma;
 use super::csv_file::CsvFile;
+pub(crate) use super::header::Wanted;
+use super::header::{ID_FLAG, column, kept, unused_warning};
 use super::ids;
 use crate::error::{Error, Result};
 
@@ -26,8 +29,12 @@ pub(super) fn present(field: &str) -> Option<&str> {
 /// field would take a million allocations.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// The names of the columns that were kept, in the order of the fields.
+    /// The names of the columns that the table is read for, in the order of the fields.
     pub columns: Vec<String>,
+    /// The names of all columns of the first file.
+    pub(super) header: Vec<String>,
+    /// The places in the header of further columns that were kept, behind those of [`Table::columns`].
+    pub(super) extra: Vec<usize>,
     /// The files, in the order of their rows.
     files: Vec<TableFile>,
     text: String,
@@ -50,6 +57,8 @@ struct TableFile {
     key: String,
     /// The first row of the file among all rows of the table.
     first: usize,
+    /// The byte between its fields.
+    delimiter: u8,
 }
 
 /// The fields of a row, in the order of [`Table::columns`].
@@ -60,11 +69,17 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The field of a column, given as an index into [`Table::columns`].
+    /// The field of a column, given as an index into [`Table::columns`]; behind these are the further columns.
     pub(super) fn get(&self, column: usize) -> &'a str {
-        let at = self.row * self.table.columns.len() + column;
+        let at = self.row * self.table.width() + column;
         let start = at.checked_sub(1).map_or(0, |before| self.table.ends[before]);
         &self.table.text[start..self.table.ends[at]]
+    }
+
+    /// The field of a further column, given by its place in the header; `None` if it was not kept.
+    pub(super) fn of_header(self, place: usize) -> Option<&'a str> {
+        let at = self.table.extra.iter().position(|extra| *extra == place)?;
+        Some(self.get(self.table.columns.len() + at))
     }
 
     /// The names of the columns.
@@ -80,6 +95,19 @@ impl<'a> Fields<'a> {
     /// The place of the row among all rows of the table.
     pub(super) fn row(self) -> usize {
         self.row
+    }
+
+    /// The byte between the fields of the row's file.
+    pub(super) fn delimiter(self) -> u8 {
+        self.table.file(self.row).delimiter
+    }
+
+    /// The error that a field of the row, which is named by its column, is no number; `what` says what it is not.
+    pub(super) fn no_number(self, column: &str, field: &str, what: &str) -> Error {
+        let file = self.table.file(self.row);
+        let is_decimal = comma::is_decimal(field);
+        let remedy = if is_decimal { comma::remedy(&file.path, file.delimiter) } else { String::new() };
+        self.error(format!(", column '{column}': {what}{remedy}"))
     }
 
     /// The error that something is wrong with the row; `what` follows the number of its line.
@@ -141,18 +169,20 @@ impl Table {
         free.min_by_key(|id| (distance(id), *id)).map(String::as_str)
     }
 
+    /// The number of fields of a row.
+    fn width(&self) -> usize {
+        self.columns.len() + self.extra.len()
+    }
+
+    /// The first file of the table; `None` before one was read.
+    pub(super) fn first_file(&self) -> Option<&Path> {
+        self.files.first().map(|file| &*file.path)
+    }
+
     /// The number of volumes that the table has a row of.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
-}
-
-/// The columns to read of a table.
-pub(crate) enum Wanted<'a> {
-    /// The columns of these names, in this order.
-    Named(&'a [String]),
-    /// The columns that are classes; all but the ids, if the list is empty.
-    Classes(&'a [ClassColumns]),
 }
 
 /// Reads columns of a table, whose ids are in the first of the columns `ids` that a file has. The rows of several files
@@ -163,51 +193,23 @@ pub(crate) enum Wanted<'a> {
 /// column is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two
 /// files.
 pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
+    load_with(paths, ids, wanted, &[])
+}
+
+/// Reads columns of a table as [`load`] does, and of its other columns those that are named in `extra`, as far as the
+/// first file has them.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_with(
+    paths: &[impl AsRef<Path>],
+    ids: &[String],
+    wanted: &Wanted<'_>,
+    extra: &[NamedColumns],
+) -> Result<Table> {
     let mut table = Table::default();
-    paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted))?;
+    paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted, extra))?;
     Ok(table)
-}
-
-/// The places of the columns to read, and warnings about columns that are left out.
-fn kept(path: &Path, header: &StringRecord, key: usize, wanted: &Wanted<'_>) -> Result<(Vec<usize>, Vec<String>)> {
-    match wanted {
-        Wanted::Named(names) => {
-            let places = names.iter().map(|name| column(path, header, name, ""));
-            Ok((places.collect::<Result<_>>()?, Vec::new()))
-        }
-        Wanted::Classes([]) => {
-            let others = (0..header.len()).filter(|at| *at != key);
-            let (nameless, kept) = others.partition::<Vec<usize>, _>(|at| is_nameless(&header[*at]));
-            Ok((kept, nameless.iter().map(|at| nameless_warning(path, *at, &header[*at])).collect()))
-        }
-        Wanted::Classes(classes) => {
-            let names: Vec<&str> = header.iter().collect();
-            let mut kept: Vec<usize> = Vec::new();
-            for class in *classes {
-                let found =
-                    class.of(&names).map_err(|reason| Error::table(path, format!("--label-columns: {reason}")))?;
-                kept.extend(found.into_iter().filter(|at| *at != key));
-            }
-            let mut seen = HashSet::new();
-            kept.retain(|at| seen.insert(*at));
-            Ok((kept, Vec::new()))
-        }
-    }
-}
-
-/// Whether a column has no name. pandas writes row numbers so, and names them `Unnamed: 0` when it reads them.
-pub(super) fn is_nameless(name: &str) -> bool {
-    let number = name.trim().strip_prefix("Unnamed:").map(str::trim_start);
-    name.trim().is_empty() || number.is_some_and(|number| number.starts_with(|first: char| first.is_ascii_digit()))
-}
-
-fn nameless_warning(path: &Path, at: usize, name: &str) -> String {
-    format!(
-        "{}: column {} has no name ({name:?}), as the row numbers that pandas writes: it is left out, and is no class; \
-         name it if it is one, else write the table with index=False",
-        path.display(),
-        at + 1
-    )
 }
 
 /// Checks that a record has as many fields as the header.
@@ -225,7 +227,7 @@ pub(super) fn check_length(path: &Path, header: &StringRecord, record: &StringRe
 
 impl Table {
     /// Reads a file, and adds its rows.
-    fn append(&mut self, path: &Path, ids: &[String], wanted: &Wanted<'_>) -> Result<()> {
+    fn append(&mut self, path: &Path, ids: &[String], wanted: &Wanted<'_>, extra: &[NamedColumns]) -> Result<()> {
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
         let file = CsvFile::read(path, "read the table", &names)?;
         let mut records = file.records();
@@ -233,9 +235,14 @@ impl Table {
         records.read(&mut header)?;
         let key = names.iter().find_map(|name| header.iter().position(|found| found == *name));
         let key = key.map_or_else(|| column(path, &header, names.first().copied().unwrap_or_default(), ID_FLAG), Ok)?;
-        let kept = self.columns_of(path, &header, key, wanted)?;
+        let kept = self.columns_of(path, &header, key, wanted, extra)?;
         let key_name = header[key].to_owned();
-        self.files.push(TableFile { path: path.to_owned(), key: key_name.clone(), first: self.lines.len() });
+        self.files.push(TableFile {
+            path: path.to_owned(),
+            key: key_name.clone(),
+            first: self.lines.len(),
+            delimiter: file.delimiter(),
+        });
         let mut has_blanks = false;
         while let Some(line) = records.read(&mut record)? {
             check_length(path, &header, &record, line)?;
@@ -260,18 +267,24 @@ impl Table {
         header: &StringRecord,
         key: usize,
         wanted: &Wanted<'_>,
+        extra: &[NamedColumns],
     ) -> Result<Vec<usize>> {
         if let Some(first) = self.files.first() {
             let remedy = format!("; it is one of {}, to which the file belongs", first.path.display());
-            return self.columns.iter().map(|name| column(path, header, name, &remedy)).collect();
+            let files = [path, &*first.path];
+            self.warnings.extend(unused_warning(files, header, key, wanted, extra, &self.header));
+            let names = self.columns.iter().chain(self.extra.iter().map(|at| &self.header[*at]));
+            return names.map(|name| column(path, header, name, &remedy)).collect();
         }
         let (kept, warnings) = kept(path, header, key, wanted)?;
         if kept.is_empty() {
             return Err(Error::table(path, format!("there is no column with a name besides {}", &header[key])));
         }
         self.columns = kept.iter().map(|at| header[*at].to_owned()).collect();
+        self.header = header.iter().map(str::to_owned).collect();
+        self.extra = columns::places(extra, &self.header, key);
         self.warnings = warnings;
-        Ok(kept)
+        Ok([kept, self.extra.clone()].concat())
     }
 
     fn insert<'a>(
@@ -290,7 +303,7 @@ impl Table {
             }
             return Ok(());
         };
-        let (row, same) = (earlier.row, earlier.iter().eq(fields));
+        let (row, same) = (earlier.row, (0..self.width()).map(|at| earlier.get(at)).eq(fields));
         let (first, key) = (self.lines[row], &self.file(row).key);
         let files = (row < self.files.last().map_or(0, |file| file.first)).then(|| self.file(row).path.display());
         if let Some(other) = files {
@@ -307,19 +320,6 @@ impl Table {
         self.warnings.push(format!("{}: line {line} repeats line {first} ({key} '{volume}')", path.display()));
         Ok(())
     }
-}
-
-/// What names another column for the ids, for a message.
-const ID_FLAG: &str = "; --id-column names the one with the ids of the volumes";
-
-/// The place of a column; `remedy` is the end of the message if it is missing.
-fn column(path: &Path, header: &StringRecord, name: &str, remedy: &str) -> Result<usize> {
-    header.iter().position(|found| found == name).ok_or_else(|| {
-        let found: Vec<&str> = header.iter().collect();
-        let blanks = found.iter().find(|found| found.trim() == name);
-        let blanks = blanks.map_or_else(String::new, |found| format!("; {found:?} has blanks around it: remove them"));
-        Error::table(path, format!("column '{name}' is missing; the columns are: {}{blanks}{remedy}", found.join(", ")))
-    })
 }
 
 #[cfg(test)]

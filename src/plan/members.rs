@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::json_fields::with_fields;
 use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
@@ -131,7 +132,7 @@ impl Members {
         match &sample.origin {
             Origin::Study(study) => match member {
                 Member::Volume | Member::Extra(_) => Vec::new(),
-                Member::Json => json(&sample.study_id, study).into_bytes(),
+                Member::Json => with_fields(json(&sample.study_id, study), &study.fields).into_bytes(),
                 Member::Text => study.text.clone().into_bytes(),
                 Member::Labels => self.profile.labels(&study.labels),
             },

@@ -8,6 +8,7 @@
 //! | [`layout`] | at which offset of a shard each member stands |
 //! | `content` | what the bytes of a header and of a small member are, and which volume makes the others |
 //! | [`members`] | what the members of a sample are called, and what the small ones hold |
+//! | `json_fields` | what stands in the JSON of a sample behind its own fields |
 //! | `views` | which shards a shuffled epoch has |
 //! | [`shuffle`] | in which order a shuffled epoch has the samples |
 //! | [`split`] | which studies are for training, and which for validation and test |
@@ -18,6 +19,7 @@
 mod content;
 mod digest_text;
 mod digests;
+mod json_fields;
 pub mod layout;
 pub mod members;
 pub mod shuffle;

@@ -18,7 +18,8 @@ use super::source::{SourceArray, SourceVolume};
 use super::walked::{Span, WalkedSample};
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
-use crate::dataset::Study;
+use crate::dataset::{FieldValue, JsonField, Study};
+use crate::error::shown;
 use crate::plan::Plan;
 use crate::volume::{Dialect, Recipe};
 
@@ -266,7 +267,10 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
     let member = |span: Span| read(file, span).map_err(|error| error.to_string());
     let mut wrong = Vec::new();
     match member(sample.members.json).and_then(|bytes| payload::json(&bytes)) {
-        Ok(json) => fields(&json, study, array, &mut wrong),
+        Ok(json) => {
+            fields(&json, study, array, &mut wrong);
+            wrong.extend(study.fields.iter().filter_map(|one| field(&json, one)));
+        }
         Err(reason) => wrong.push(reason),
     }
     match member(sample.members.text) {
@@ -287,6 +291,22 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
         Err(reason) => wrong.push(reason),
     }
     wrong
+}
+
+/// Compares the value of a further column with the table's, and returns what is wrong.
+fn field(json: &Value, JsonField { name, value }: &JsonField) -> Option<String> {
+    let right = match value {
+        FieldValue::Missing => Value::Null,
+        FieldValue::Integer(number) => Value::from(*number),
+        FieldValue::Float(number) => Value::from(*number),
+        FieldValue::Text(text) => Value::from(&**text),
+    };
+    let (found, name) = (json.get(name), shown(name));
+    match found {
+        None => Some(format!("its JSON has no field '{name}', a column of a table (--extra-columns)")),
+        Some(found) if *found == right => None,
+        Some(found) => Some(format!("{name} is {found}, and {right} by its table (--extra-columns)")),
+    }
 }
 
 /// Compares the fields of the JSON with the metadata table and the source; what is wrong is added to `wrong`.

@@ -43,6 +43,9 @@ pub(super) struct Manifest {
     pub members: Option<Vec<String>>,
     /// Number of columns that each text is made of; none for findings and impressions.
     pub text_columns: Option<usize>,
+    /// Columns of the tables whose values stand in the samples' JSON.
+    #[serde(default)]
+    pub extra_columns: Vec<String>,
     /// Samples of the data set that are in no shard.
     #[serde(default)]
     pub left_out: Vec<LeftOutEntry>,

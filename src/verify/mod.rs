@@ -176,6 +176,16 @@ fn refuse_other_tables(plan: &Plan, manifest: Option<&manifest::Manifest>) -> Re
              --text-columns must be those that the shards were made with"
         )));
     }
+    let asked: Vec<&str> = plan.dataset.extra_columns.iter().map(|column| &*column.name).collect();
+    if manifest.extra_columns != asked {
+        let list = |names: &[&str]| if names.is_empty() { "no column".to_owned() } else { names.join(", ") };
+        let found = list(&manifest.extra_columns.iter().map(|name| &**name).collect::<Vec<_>>());
+        return Err(Error::Refused(format!(
+            "the JSON of each sample of the shards has the values of {found} behind its own fields, and of {} by the \
+             flags: --extra-columns must be those that the shards were made with",
+            list(&asked)
+        )));
+    }
     let (classes, asked) = (manifest.label_names.as_ref().map_or(0, Vec::len), plan.dataset.label_names.len());
     if (classes == 0) != (asked == 0) {
         return Err(Error::Refused(format!(

@@ -118,8 +118,21 @@ impl JsonFields {
 pub(super) fn json(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     serde_json::from_str(text)
-        .or_else(|error| serde_json::from_str(&text.replace(": NaN", ": null")).map_err(|_| error))
+        .or_else(|error| serde_json::from_str(&without_nan(text)).map_err(|_| error))
         .map_err(|error| format!("it is not JSON: {error}"))
+}
+
+/// JSON with null for each bare `NaN`; the texts in it stay as they are.
+fn without_nan(text: &str) -> String {
+    // Every other piece between quotes is a text; a quote in a text has a backslash before it.
+    let mut changed = String::with_capacity(text.len());
+    let mut is_text = false;
+    for piece in text.split_inclusive('"') {
+        changed.push_str(&if is_text { piece.to_owned() } else { piece.replace("NaN", "null") });
+        let backslashes = piece.trim_end_matches('"').bytes().rev().take_while(|byte| *byte == b'\\').count();
+        is_text ^= !(is_text && backslashes % 2 == 1);
+    }
+    changed
 }
 
 /// Reads a field of three numbers that is the shape of a volume.

@@ -63,7 +63,7 @@ def seen(sample: Any) -> dict[str, Any]:
         "voxels": hashlib.sha256(voxels.tobytes()).hexdigest(),
         "meta": sample["json"],
         "text": sample["txt"],
-        "labels": np.frombuffer(sample["labels"], "<f4").tolist(),
+        "labels": np.frombuffer(sample.get("labels", b""), "<f4").tolist(),
     }
 
 

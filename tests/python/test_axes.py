@@ -171,7 +171,7 @@ def test_medsam(program: Program, tmp_path: Path) -> None:
     flags += ["--spacing-array", "spacing:WHD", "--volume", "preprocessed", *STEPS.flags()]
     as_hu = [flag if flag != "1.5686274509803921,-160" else "none" for flag in flags]
     said = program.run("plan", *dataset.flags(), *as_hu).stderr
-    assert "1 volumes have 8 bits a voxel (CT_Abd_1)" in said and "--rescale SLOPE,INTERCEPT" in said
+    assert "1 volume of 8 bits a voxel (CT_Abd_1)" in said and "--rescale SLOPE,INTERCEPT" in said
     assert "8 bits" not in program.run("plan", *dataset.flags(), *flags).stderr
     made = program.materialize(dataset, tmp_path / "made", *flags)
     slope = 400 / 255

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ctreport_webdataset import LoaderError
 from harness import Program, digest
@@ -171,6 +176,82 @@ def test_missing_labels(program: Program, data: Dataset, tmp_path: Path) -> None
     shown = program.run("plan", *data.flags(), "--missing-label", "exclude").stdout
     assert "v0.npz: the label table has no value of 'b' for it" in shown
     assert "no value of 'b'" in program.refuses("plan", *data.flags(), "--missing-label", "exclude", "--strict")
+
+
+@pytest.mark.parametrize("treatment", ["0", "nan", "exclude"])
+def test_missing_labels_are_counted(program: Program, data: Dataset, treatment: str) -> None:
+    """As pandas counts them, whatever becomes of them; the volume that the table does not know is not counted."""
+    rows: list[list[object]] = [
+        ["VolumeName", "a", "b", "c", "d"],
+        ["v0.nii.gz", 1, "", " NA ", 0],
+        ["v1.nii.gz", "nan", 0, "", 0],
+    ]
+    write_csv(data.labels, [*rows, ["v2.nii.gz", 1, 1, 1, 1], ["v9.nii.gz", "", "", "", ""]])
+    shown = program.run("plan", *data.flags(), "--missing-label", treatment).stdout
+    table = pd.read_csv(data.labels, skipinitialspace=True, na_values=["NA "]).iloc[:3]
+    words = {"0": "missing, taken as 0", "nan": "missing", "exclude": "missing, their samples left out"}[treatment]
+    for name in "abcd":
+        line = next(line for line in shown.splitlines() if line.split()[1:2] == [name])
+        count = int(table[name].isna().sum())
+        assert line.endswith(f"{name} ({count} {words})" if count else f" {name}"), (line, count)
+
+
+def test_classes_that_a_later_file_has(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Are not read, and the warning names them, if they would be were they in the first file."""
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    write_csv(first, [["VolumeName", "a"], ["v0.nii.gz", 1]])
+    write_csv(second, [["e 2", "a", "b", "VolumeName", ""]] + [[1, 0, 1, f"v{n}.nii.gz", n] for n in (1, 2)])
+    for role, flags, unused in [
+        ("labels", [], "'e 2', 'b' are"),
+        ("labels", ["--label-columns=?"], "'b' is"),
+        ("labels", ["--label-columns=a"], ""),
+        ("labels", ["--label-columns=a", "--extra-columns=e*,a"], "'e 2' is"),
+        ("reports", ["--text-columns=a"], ""),
+    ]:
+        given = [f"--data-folder={data.folder}", f"--{role}-file={first}", f"--{role}-file={second}"]
+        done = program.run("plan", *given, *flags, check=not flags[1:], timeout=60)
+        message = f"{second}: of its columns, {unused} not read, because {first}, the first file of the table, has"
+        assert (message in done.stderr) == bool(unused) or done.returncode == 1, done.stderr
+
+
+COMMAS = {
+    "meta": {"RescaleSlope": "1,0", "RescaleIntercept": "-1024,0", "XYSpacing": "1,5", "ZSpacing": "1,25"},
+    "labels": {"a": "0,0", "b": "1,0", "c": "0,5"},
+}
+
+
+@pytest.mark.parametrize(("sep", "encoding"), [(";", "utf-8"), ("\t", "utf-16"), ("|", "utf-8-sig")])
+@pytest.mark.parametrize(("role", "column"), [(role, column) for role in COMMAS for column in COMMAS[role]])
+def test_decimal_commas(
+    program: Program, data: Dataset, tmp_path: Path, role: str, column: str, sep: str, encoding: str
+) -> None:
+    """Are refused by program and loader alike; the command of the message makes a table with points."""
+    path = tmp_path / f"{role} x.csv"
+    table = pd.read_csv(getattr(data, role), dtype=str)
+    table[column] = COMMAS[role][column].replace(",", ".")
+    table.to_csv(path, index=False)
+    given = dataclasses.replace(data, **{role: path})
+    right = planned(program, given)["plan_digest"]
+    table[column] = COMMAS[role][column]
+    table.to_csv(path, index=False, sep=sep, encoding=encoding)
+    message = program.refuses("plan", *given.flags())
+    assert f"line 2, column '{column}': " in message and "if its comma is a decimal one" in message, message
+    with pytest.raises(LoaderError, match="if its comma is a decimal one") as error:
+        from_npz(given)
+    assert f"line 2, column '{column}': " in str(error.value)
+    command = shlex.split(message.split("with points: ")[1].strip())
+    subprocess.run([sys.executable, *command[1:]], check=True, timeout=60)
+    given = dataclasses.replace(data, **{role: Path(f"{path}.csv")})
+    assert planned(program, given)["plan_digest"] == right and len(from_npz(given)) == 3
+
+
+def test_a_list_in_a_table_with_commas(program: Program, data: Dataset) -> None:
+    """Two whole numbers are a list there."""
+    text = data.meta.read_text().replace("[0.75, 0.75]", "1,2")
+    data.meta.write_text(text)
+    plan = planned(program, data)
+    data.meta.write_text(text.replace("1,2", "[1, 2]"))
+    assert len(plan["shards"][0]["samples"]) == len(planned(program, data)["shards"][0]["samples"]) == 3
 
 
 def test_labels_in_words(program: Program, data: Dataset, tmp_path: Path) -> None:

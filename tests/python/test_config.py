@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from ctreport_webdataset import CTReportDataset, LoaderError, create_dataset_from_config
 from harness import Program, is_mounted, shards
 from make_dataset import Dataset
 
@@ -41,7 +43,7 @@ data:
   webdataset_shards_train: shards/train/shard-{{000000..000471}}.tar
   valid_dir: {folder}/nothing   # not there
   reports_valid: {reports}
-  valid_meta: [{meta}]
+  valid_meta: {{file: {meta}}}
   webdataset_shards_val:
   batch_size: 8
 """
@@ -78,7 +80,7 @@ def test_flags_win(program: Program, small: Dataset, configured: Path) -> None:
 def test_what_the_configuration_lacks(program: Program, configured: Path) -> None:
     """File, line, key and reason."""
     message = program.refuses("plan", *CONFIG, "valid", cwd=configured)
-    assert "configs/base_config.yaml: line 14, data.valid_meta: it should be one path" in message
+    assert "configs/base_config.yaml: line 14, data.valid_meta: it should be a path, or a list of paths" in message
     message = program.refuses("plan", *CONFIG, "valid", "--meta-file", "m.csv", cwd=configured)
     assert "data." not in message, "a table whose key is not set is none"
     file = configured / "configs" / "base_config.yaml"
@@ -94,6 +96,39 @@ def test_what_the_configuration_lacks(program: Program, configured: Path) -> Non
         assert "configs/base_config.yaml: " in message and reason in message
     file.unlink()
     assert "configs/base_config.yaml: cannot read" in program.refuses("plan", *CONFIG, "train", cwd=configured)
+
+
+@pytest.mark.parametrize(
+    "value", ["one", ["one"], ["one", "two"], [], None, "", [""], [1], ["one", None], {"a": "b"}, 5]
+)
+def test_a_table_in_the_configuration(program: Program, small: Dataset, tmp_path: Path, value: Any) -> None:
+    """A path, a list of paths, or none: the program and the loader read the same rows, or both refuse the value."""
+    rows = pd.read_csv(small.reports, dtype=str, keep_default_na=False)
+    half = len(rows) // 2 if value == ["one", "two"] else len(rows)
+    files = {"one": tmp_path / "one.csv", "two": tmp_path / "two.csv"}
+    rows[:half].to_csv(files["one"], index=False)
+    rows[half:].to_csv(files["two"], index=False)
+
+    def path(name: Any) -> Any:
+        return str(files[name]) if name in ("one", "two") else name
+
+    given = [path(name) for name in value] if isinstance(value, list) else path(value) if value != {"a": "b"} else value
+    section = {"dataset_format": "npz", "train_dir": str(small.folder), "reports_train": given}
+    section |= {"train_meta": str(small.meta), "labels_train": str(small.labels)}
+    file = tmp_path / "training.yaml"
+    file.write_text(json.dumps({"data": section}))
+    if value in ("one", ["one"], ["one", "two"], [], None):
+        plan = planned(program, "--config", file, "--split=train")
+        flags = [f"--data-folder={small.folder}", f"--meta-file={small.meta}", f"--labels-file={small.labels}"]
+        right = planned(program, *flags, *([f"--reports-file={small.reports}"] if value else []))
+        assert plan == right
+        found = create_dataset_from_config({"data": section}, "train")
+        assert isinstance(found, CTReportDataset) and len(found) == right["total_samples"]
+        assert any(study.text for study in found.studies) == bool(value)
+    else:
+        assert "data.reports_train: " in program.refuses("plan", "--config", file, "--split=train")
+        with pytest.raises(LoaderError, match=r"data\.reports_train"):
+            create_dataset_from_config({"data": section}, "train")
 
 
 def test_which_split_must_be_said(program: Program, configured: Path) -> None:

@@ -201,12 +201,12 @@ def test_materialize_with_a_damaged_volume(
     with damaged(case.bad):
         for _ in range(2):
             message = program.refuses("materialize", *flags)
-            assert "1 shards could not be made" in message and "run the same command again" in message
+            assert "1 shard could not be made" in message and "run the same command again" in message
             (line,) = [line for line in message.splitlines() if line.startswith("  shard-")]
             assert "shard-000000.tar" in line and str(case.bad) in line and ("CRC" in line or "deflate" in line)
             assert sorted(os.listdir(tmp_path)) == [".ctwds", "quarantine.csv", "shard-000001.tar"]
     os.utime(case.bad)  # restored from a backup, which need not keep the time
-    assert "1 shards written, 1 kept" in program.run("materialize", *flags).stdout
+    assert "1 shard written, 1 kept" in program.run("materialize", *flags).stdout
     assert not (tmp_path / "quarantine.csv").exists()
     for path in [*shards(case.right), case.right / "manifest.json"]:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()

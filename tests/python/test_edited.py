@@ -50,7 +50,7 @@ def one_shard_again(program: Program, data: Dataset, out: Path) -> str:
     """Run it with a shard missing."""
     (out / "shard-000001.tar").unlink()
     done = program.run("materialize", *data.flags(), *FLAGS, "--output-dir", out)
-    assert " 1 shards written" in done.stdout
+    assert " 1 shard written" in done.stdout
     return done.stderr
 
 
@@ -116,7 +116,7 @@ def test_a_new_shard(program: Program, tmp_path: Path) -> None:
     (mine / SPLIT).write_text(MINE[SPLIT])
     for folder in (out, mine):
         done = program.run("materialize", *more.flags(), *FLAGS, "--output-dir", folder)
-        assert f"1 shards written, {SHARDS} kept" in done.stdout
+        assert f"1 shard written, {SHARDS} kept" in done.stdout
         assert ("shard-000004.tar" in done.stderr.partition("note")[2]) == (folder == mine)
     train = yaml.safe_load((out / SPLIT).read_text())["split_parts"]["train"]
     assert train == [f"shard-{number:06d}.tar" for number in range(SHARDS + 1)]

@@ -126,3 +126,17 @@ def test_text_and_refusals(program: Program, data: Dataset, tmp_path: Path) -> N
     done = program.run("plan", *broken.flags(), *STEPS, "--estimate", check=False)
     assert done.returncode == 1
     assert "stored" in done.stdout and "a.npz" in done.stdout and "--overflow" in done.stdout
+
+
+@pytest.mark.parametrize("dtype", [["int16"], ["uint8", "--window=-160,240"]], ids=lambda flags: flags[0])
+def test_a_kind_that_no_sample_can_have(program: Program, tmp_path: Path, dtype: list[str]) -> None:
+    """Stored floats are no integers: that is said, and the other kinds are measured, with exit code 0."""
+    rng = np.random.default_rng(2)
+    volumes = {f"v{n}.npz": {"data": rng.random((20, 20, 20)).astype("f4") * 2000} for n in range(3)}
+    floats = write_dataset(tmp_path / "data", volumes)
+    flags = ["--volume=rescaled", "--output-dtype", *dtype, *STEPS, "--estimate"]
+    found = json.loads(program.run("plan", *floats.flags(), *flags, "--json").stdout)
+    assert [kind["kind"] for kind in found["kinds"]] == ["rescaled", "preprocessed"] and found["failed"] == []
+    assert [kind for kind, _ in found["impossible"]] == ["stored"] and "holds floats" in found["impossible"][0][1]
+    shown = program.run("plan", *floats.flags(), *flags).stdout
+    assert "stored        no sample can be made so, for example: array 'data'" in shown

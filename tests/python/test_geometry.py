@@ -74,7 +74,7 @@ def test_every_spelling_of_a_spacing(program: Program, tmp_path: Path) -> None:
     reasons = left_out(program, dataset, "--volume", "preprocessed", *FLAGS)
     assert sorted(reasons) == unusable and all("XYSpacing" in reason for reason in reasons.values())
     said = program.run("plan", *dataset.flags()).stderr
-    assert f"{len(unusable)} of {len(SPACINGS)} samples have metadata that a reader cannot" in said
+    assert f"by: of {len(unusable)} of {len(SPACINGS)} samples (for example" in said
     assert f"(for example, {unusable[0]}: XYSpacing" in said
     made = program.materialize(dataset, tmp_path / "made", "--volume", "preprocessed", *FLAGS)
     stored = program.materialize(dataset, tmp_path / "stored")

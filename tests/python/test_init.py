@@ -165,7 +165,7 @@ def test_labels_that_are_missing_are_the_users_to_decide(program: Program, data:
         data.labels, [["VolumeName", "a", "b"]] + [[n, "yes", ["", "no", -1][at % 3]] for at, n in enumerate(ids())]
     )
     keys, text = init(program, data.folder, tmp_path)
-    assert "missing_label" not in keys and undecided(text) == ["missing_label"] and "2 labels are missing" in text
+    assert "missing_label" not in keys and undecided(text) == ["missing_label"] and "2 missing labels" in text
     program.refuses("plan", cwd=tmp_path)
     (tmp_path / NAME).write_text(text.replace("# missing_label", "missing_label"))
     program.run("plan", cwd=tmp_path)
@@ -215,11 +215,48 @@ def test_images_beside_masks(program: Program, data: Dataset, tmp_path: Path) ->
         write_npz(data.folder / "Masks" / path.name, {"data": voxels})
         path.rename(images / path.name)
     keys, text = init(program, data.folder, tmp_path)
-    assert keys["data_folder"] == "data/volumes/images" and "Masks: 6 NPZ files" in text.replace("\n# ", " ")
+    assert keys[
+        "data_folder"
+    ] == "data/volumes/images" and "6 NPZ files in folders that by their name (Masks)" in text.replace("\n# ", " ")
     (tmp_path / NAME).unlink()
     (data.folder / "Masks").rename(data.folder / "second")
     keys, text = init(program, data.folder, tmp_path)
     assert "data_folder" not in keys and "data_folder" in undecided(text)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "folder", "pattern"),
+    [
+        ("images/{}", "masks/{}", "data/volumes/images", None),
+        ("images/{}", "labels/{}_seg", "data/volumes/images", None),
+        ("images/a/{}", "masks/{}", "data/volumes/images/a", None),
+        ("p{1}/images/{0}", "p{1}/masks/{0}", "data/volumes", "*/images/*.npz"),
+        ("p{1}/CT/{0}", "p{1}/seg/{0}_seg", "data/volumes", "*/CT/*.npz"),
+        ("p{1}/im[1]/s/{0}", "p{1}/GT/{0}", "data/volumes", "*/im[[]1[]]/*/*.npz"),
+        ("a/p{1}/images/{0}", "b/p{1}/gts/{0}", "data/volumes", "*/*/images/*.npz"),
+        ("p{1}/images/{1}/{0}", "p{1}/masks/x/{0}", "data/volumes", "*/images/*/*.npz"),
+    ],
+)
+def test_a_folder_of_images_in_each(
+    program: Program, data: Dataset, tmp_path: Path, image: str, mask: str, folder: str, pattern: str | None
+) -> None:
+    """A pattern takes the images of several folders, and its reason names the masks; the plan has the images."""
+    voxels = np.zeros((8, 9, 7), "u1")
+    for at, path in enumerate(sorted(data.folder.glob("*.npz"))):
+        for name, target in ((image, ""), (mask, "mask")):
+            file = data.folder / (name.format(path.stem, at) + ".npz")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if target:
+                write_npz(file, {"data": voxels})
+            else:
+                file.write_bytes(path.read_bytes())
+        path.unlink()
+    keys, text = init(program, data.folder, tmp_path)
+    assert (keys["data_folder"], keys.get("pattern")) == (folder, pattern)
+    assert pattern is None or "hold masks, by their names" in text.replace("\n# ", " ")
+    plan = json.loads(program.run("plan", "--json", cwd=tmp_path).stdout)
+    assert sorted(sample["study_id"] for shard in plan["shards"] for sample in shard["samples"]) == ids()
+    assert not any("mask" in sample["source"] for shard in plan["shards"] for sample in shard["samples"])
 
 
 @pytest.mark.parametrize(

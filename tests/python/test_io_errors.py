@@ -208,7 +208,7 @@ def test_error_while_materializing(program: Program, faulty: tuple[FaultyFolder,
     assert not (out / "manifest.json").exists()
     folder.on_read = lambda name: None
     folder.faults.clear()
-    assert "1 shards written, 3 kept" in program.run("materialize", *flags).stdout
+    assert "1 shard written, 3 kept" in program.run("materialize", *flags).stdout
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------

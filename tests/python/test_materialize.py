@@ -218,7 +218,7 @@ def test_only_what_is_not_whole_is_made_again(
         elif change != "delete":
             victim.symlink_to(tmp_path / "nowhere")
     done = program.run(*command(dataset, out))
-    assert "1 shards written, 3 kept" in done.stdout
+    assert "1 shard written, 3 kept" in done.stdout
     after = identities(out)
     assert {name for name in before if after[name] != before[name]} == {victim.name}
     assert files_in(out) == files_in(right) and not victim.is_symlink() and not (tmp_path / "nowhere").exists()
@@ -243,7 +243,7 @@ def test_record_that_was_cut(program: Program, tiny: tuple[Dataset, Path], tmp_p
         before = identities(out)
         done = program.run(*command(dataset, out))
         whole = max(sum(end <= length for end in ends) - 1, 0)
-        assert f"{4 - whole} shards written, {whole} kept" in done.stdout, length
+        assert re.search(rf"\b{4 - whole} shards? written, {whole} kept", done.stdout), length
         assert files_in(out) == files_in(right), length
         assert identities(out) == before or length >= head
         assert "0 shards written, 4 kept" in program.run(*command(dataset, out)).stdout, length
@@ -261,7 +261,7 @@ def test_record_with_rubbish(program: Program, tiny: tuple[Dataset, Path], tmp_p
     (tmp_path / "shard-000003.tar").unlink()
     for written in (1, 0):
         done = program.run(*command(dataset, tmp_path))
-        assert f"{written} shards written" in done.stdout
+        assert re.search(rf"\b{written} shards? written", done.stdout)
         assert files_in(tmp_path) == files_in(right)
 
 

@@ -77,7 +77,7 @@ class Old:
         command = ["materialize", *self.about["source"], *output, *more, "--output-dir", out]
         done = self.program.run(*command, check=False)
         assert done.returncode == code and "panicked" not in done.stderr, done.stdout + done.stderr
-        found = re.search(r"(\d+) shards written, (\d+) kept", done.stdout)
+        found = re.search(r"(\d+) shards? written, (\d+) kept", done.stdout)
         return (int(found[1]), int(found[2])) if found else None
 
     def planned(self, *more: object) -> dict[str, Any]:

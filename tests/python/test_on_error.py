@@ -115,7 +115,7 @@ def test_a_mended_volume_is_no_longer_skipped(program: Program, data: Dataset, t
     out = tmp_path / "out"
     program.run(*command(data, out, "--on-error", "skip"))
     flip_voxel(data.folder / "v01.npz")
-    assert "1 shards written, 2 kept" in program.run(*command(data, out, "--on-error", "skip")).stdout
+    assert "1 shard written, 2 kept" in program.run(*command(data, out, "--on-error", "skip")).stdout
     assert_equal(out, reference_without(data, tmp_path / "right", OPTIONS, BAD - {"v01"}))
     assert [row["study_id"] for row in rows(out)] == ["v02", "v07"]
 
@@ -179,12 +179,12 @@ def test_storage_that_fails_is_no_reason_to_skip(program: Program, tmp_path: Pat
 
         folder.on_read = fail
         message = program.refuses(*command(far, out, "--on-error", "skip"))
-        assert "1 shards could not be made" in message and "Input/output error" in message and "v02.npz" in message
+        assert "1 shard could not be made" in message and "Input/output error" in message and "v02.npz" in message
         assert [path.name for path in shards(out)] == ["shard-000001.tar"]
         assert [row["study_id"] for row in rows(out)] == ["v00", "v04"]
         folder.on_read = lambda name: None
         folder.faults.clear()
-        assert "1 shards written, 1 kept" in program.run(*command(far, out, "--on-error", "skip")).stdout
+        assert "1 shard written, 1 kept" in program.run(*command(far, out, "--on-error", "skip")).stdout
     assert_equal(out, right)
 
 

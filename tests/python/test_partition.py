@@ -306,7 +306,7 @@ def test_shards_that_are_gone_are_listed(program: Program, data: Dataset, parts:
     assert done.returncode == 1 and "shard-000003.tar: the file is gone" in done.stderr
     assert "shard-000007.tar: it has 100 bytes" in done.stderr and not (parts / "manifest.json").exists()
     for index in (0, 1):
-        assert "1 shards written" in program.run(*part(data, parts, index)).stdout
+        assert "1 shard written" in program.run(*part(data, parts, index)).stdout
     program.run("manifest", "merge", parts)
     assert_merged(parts, right)
 

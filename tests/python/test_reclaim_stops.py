@@ -153,7 +153,7 @@ def test_stopped_at_any_moment(program: Program, saved: Dataset, tmp_path: Path,
     assert halves > 0, "no run was stopped between two removals"
     assert files_in(made) == right
     done = program.run(*command)
-    assert names(data) == [] and f"{MANY - before_last(done)} were removed earlier" in done.stdout
+    assert names(data) == [] and f"{MANY - before_last(done)} removed earlier" in done.stdout
 
 
 def before_last(done: subprocess.CompletedProcess[str]) -> int:

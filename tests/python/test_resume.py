@@ -160,7 +160,7 @@ def test_temporaries_of_a_crash(program: Program, few: Dataset, tmp_path: Path, 
     for name in ("shard-000002.tar", "shard-000004.tar", "manifest.json", "manifest-0-of-2.json", "quarantine.csv"):
         (out / f"{name}.partial").write_bytes(content)
     (out / "notes.partial").write_bytes(content)
-    assert "1 shards written, 5 kept" in program.run("materialize", *few.flags(), *FLAGS, "--output-dir", out).stdout
+    assert "1 shard written, 5 kept" in program.run("materialize", *few.flags(), *FLAGS, "--output-dir", out).stdout
     (out / "notes.partial").unlink()
     assert files_in(out) == files_in(right)
 
@@ -188,7 +188,7 @@ def test_recheck(program: Program, few: Dataset, tmp_path: Path) -> None:
     assert "0 shards written, 6 kept" in program.run(*command).stdout
     done = program.run(*command, "--recheck")
     (line,) = [line for line in done.stderr.splitlines() if "made again" in line]
-    assert "shard-000003.tar" in line and "1 shards written, 5 kept" in done.stdout
+    assert "shard-000003.tar" in line and "1 shard written, 5 kept" in done.stdout
     assert files_in(out) == right
     after = identities(out)
     assert {name for name in before if after[name] != before[name]} == {"shard-000003.tar"}
@@ -215,7 +215,7 @@ def test_a_plan_that_differs_in_one_sample_remakes_its_shard(program: Program, f
     old = files_in(out)
     change_row(few, "v02")
     right = files_in(program.materialize(few, tmp_path / "right", *FLAGS))
-    assert "1 shards written, 5 kept" in program.run(*command).stdout
+    assert "1 shard written, 5 kept" in program.run(*command).stdout
     assert files_in(out) == right
     after = identities(out)
     assert {name for name in before if after[name] != before[name]} == {"shard-000002.tar"}
@@ -223,7 +223,7 @@ def test_a_plan_that_differs_in_one_sample_remakes_its_shard(program: Program, f
     journal = out / ".ctwds" / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
     few.reports.write_bytes(old_reports)
-    assert "1 shards written, 5 kept" in program.run(*command).stdout
+    assert "1 shard written, 5 kept" in program.run(*command).stdout
     assert files_in(out) == old
 
 
@@ -256,7 +256,7 @@ def test_other_shards_of_the_same_sizes_are_not_replaced(program: Program, few: 
         assert ("continuing: 5" in message) == (kept == 5)
         assert digest(out / "shard-000002.tar") == theirs and len(shards(out)) == 6
     (out / "shard-000002.tar").unlink()
-    assert "1 shards written, 5 kept" in program.run(*command).stdout
+    assert "1 shard written, 5 kept" in program.run(*command).stdout
     assert files_in(out) == files_in(right)
 
 

@@ -166,7 +166,7 @@ def test_a_source_that_does_not_answer_holds_up_nothing_else(program: Program, t
             with reader_of_whole(point / "shard-000001.tar") as process:
                 wait_until(lambda: bool(hung), "the source hangs")
                 text = program.run("status", point, timeout=20).stdout
-                assert "3 with 3 samples" in text and "1 files open" in text
+                assert "3 with 3 samples" in text and "1 file open" in text
                 told = json.loads(program.run("status", "--json", point, timeout=20).stdout)
                 assert told["stats"]["waiting_reads"] >= 1 and told["stats"]["open_files"] >= 1
                 assert told["stats"]["volumes_failed"] == 0 and told["errors"] == [] and told["mount"]["samples"] == 3

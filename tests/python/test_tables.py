@@ -282,7 +282,7 @@ def test_classes_and_their_positives(program: Program, data: Dataset) -> None:
     write_csv(data.labels, rows)
     said = program.run("plan", *data.flags())
     assert (
-        "1 of 30 classes have values other than 0, 1 and -1 (for example 'class 7': 2 values from 0.5 to 7)"
+        "values other than 0, 1 and -1 in 1 of 30 classes (for example 'class 7': 2 values from 0.5 to 7)"
         in said.stdout
     )
     assert "  class 7 (2 values from 0.5 to 7)\n" in said.stdout

@@ -206,7 +206,7 @@ def test_what_is_left_and_what_may_be_in_use(program: Program, data: Dataset, ri
     for name in ours + theirs + nobodys:
         (out / name).write_bytes(b"half")
     done = program.run(*command(data, out))
-    assert "1 shards written, 2 kept" in done.stdout
+    assert "1 shard written, 2 kept" in done.stdout
     assert {name for name in ours + theirs + nobodys if (out / name).exists()} == {*theirs, *nobodys}
     assert "--clean" in done.stderr and all(Path(name).name in done.stderr for name in theirs)
     assert all(digest(path) == digest(right / path.name) for path in shards(out))

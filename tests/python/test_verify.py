@@ -299,7 +299,7 @@ def test_a_shard_that_cannot_be_read(program: Program, sound: Callable[..., Path
             folder.faults = {(operation, "shard-000001.tar"): errno.EIO}
             code, text = verify(program, folder.point)
             assert code == UNCHECKED and "shard-000001.tar: it cannot be" in text and "Input/output error" in text
-            assert "1 of 2 shards are sound" in text
+            assert "1 of 2 shards sound" in text
         first = bytearray(files[FIRST])
         first[600] ^= 1
         folder.files[FIRST] = bytes(first)

@@ -33,6 +33,7 @@ use super::status;
 use super::terminal::say;
 use crate::base::limits::not_started;
 use crate::base::memory;
+use crate::base::num::counted;
 use crate::cli::{self, RunArgs};
 use crate::error::{Error, Result};
 use crate::fs::mount_table;
@@ -266,7 +267,8 @@ impl PrivateMount {
         let errors = status["errors"].as_array().map_or(&[][..], Vec::as_slice);
         let served = ByteSize(stats("bytes_served"));
         let (decoded, count) = (stats("volumes_decoded"), errors.len());
-        say(format_args!("ctwds-fs: {decoded} volumes decoded, {served} read, {count} errors"));
+        let (volumes, count) = (counted(decoded, "volume", "volumes"), counted(count, "error", "errors"));
+        say(format_args!("ctwds-fs: {volumes} decoded, {served} read, {count}"));
         if !errors.is_empty() {
             for error in errors.iter().take(NAMED) {
                 say(format_args!("  {}", status::describe_error(error)));

@@ -3,6 +3,8 @@
 use super::profile::{Column, Profile, Studies};
 use super::roles::{Chosen, META, Roles};
 use super::{Guess, Value};
+use crate::base::num::counted;
+use crate::dataset::is_own_field;
 use crate::error::shown;
 
 /// Columns that a reason names at most.
@@ -35,7 +37,7 @@ fn files(tables: &[Profile], chosen: &Chosen, studies: &Studies) -> (Value, Stri
     let files: Vec<&Profile> = chosen.files.iter().map(|at| &tables[*at]).collect();
     let sum = |count: fn(&Profile) -> usize| files.iter().map(|table| count(table)).sum::<usize>();
     let (matched, all, rows) = (sum(Profile::count), studies.count, sum(|table| table.rows));
-    let mut reason = format!("{matched} of {all} volumes have a row ({rows} rows)");
+    let mut reason = format!("{matched} of {all} volumes have a row ({})", counted(rows, "row", "rows"));
     let repeated = sum(|table| table.repeated);
     if repeated > 0 {
         reason.push_str(&format!("; {repeated} of its rows are of a volume that has one already"));
@@ -162,7 +164,7 @@ fn labels(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
         table.others().filter(|(at, _)| !chosen.columns.contains(at)).map(|(_, column)| column).collect();
     let are_labels = columns.iter().all(|column| column.is_label());
     let values = if are_labels { "0, 1, -1, true, false, yes or no" } else { "numbers from 0 to 1, or -1" };
-    let mut reason = format!("{} columns have only {values}: {}", columns.len(), list(&columns));
+    let mut reason = format!("{} with {values} only: {}", counted(columns.len(), "column", "columns"), list(&columns));
     let uncertain: usize = columns.iter().map(|column| column.uncertain).sum();
     if uncertain > 0 {
         reason.push_str(&format!("; {uncertain} values are -1, which stays"));
@@ -190,8 +192,9 @@ fn labels(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
     let blanks: usize = chosen.files.iter().map(|at| of_classes(&tables[*at])).sum();
     if blanks > 0 {
         let reason = format!(
-            "{blanks} labels are missing, and only you know what that means: \"0\" (not there), \"nan\" (not known), \
-             or \"exclude\" the samples; without this key the table is refused"
+            "{}, and only you know what that means: \"0\" (not there), \"nan\" (not known), \
+             or \"exclude\" the samples; without this key the table is refused",
+            counted(blanks, "missing label", "missing labels"),
         );
         keys.push(Guess::open("missing_label", Value::Text("nan".into()), reason));
     }
@@ -224,6 +227,49 @@ fn classes(table: &Profile, places: &[usize]) -> Option<Vec<String>> {
         }
     }
     Some(names)
+}
+
+/// The note that a table has numbers with decimal commas, which are not read.
+pub(super) fn decimal_commas(table: &Profile) -> Option<String> {
+    let columns: Vec<&Column> = table.others().map(|(_, column)| column).filter(|column| column.has_commas()).collect();
+    let path = table.path.display();
+    (!columns.is_empty()).then(|| {
+        let columns = list(&columns);
+        format!("{path}: numbers with decimal commas are not read ({columns}); write it with points, then init again")
+    })
+}
+
+/// The key of further columns: those that no role takes, of the tables that have one. `None` if there is none.
+pub(super) fn extra_columns(tables: &[Profile], roles: &Roles) -> Option<Guess> {
+    let chosen = || [&roles.reports, &roles.meta, &roles.labels].into_iter().flatten();
+    // Of one table in several files, the columns are those of the first.
+    let mut first: Vec<usize> = Vec::new();
+    for chosen in chosen() {
+        if !first.contains(&chosen.table) {
+            first.push(chosen.table);
+        }
+    }
+    let is_taken = |table: usize, column: usize| {
+        chosen().any(|chosen| chosen.table == table && chosen.columns.contains(&column))
+            || roles.meta.as_ref().is_some_and(|meta| meta.table == table) && roles.meta_columns.contains(&Some(column))
+    };
+    let count = |name: &str| -> usize {
+        let in_table = |at: &usize| tables[*at].columns.iter().filter(|column| column.name == name).count();
+        first.iter().map(in_table).sum()
+    };
+    let mut names = Vec::new();
+    for &table in &first {
+        for (_, column) in tables[table].others().filter(|(at, _)| !is_taken(table, *at)) {
+            let name = &column.name;
+            let is_plain = !name.contains("..") && !name.contains(['*', '?']) && name.trim() == name;
+            if is_plain && count(name) == 1 && !is_own_field(name) {
+                names.push(quoted(name));
+            }
+        }
+    }
+    let reason = "columns that are nothing else: each sample's JSON gets the values of those that you take the mark \
+                  away from and leave in the list";
+    (!names.is_empty()).then(|| Guess::offered("extra_columns", Value::Texts(names), reason))
 }
 
 /// A name as a list of names takes it: in double quotes if it has a comma or a quote.

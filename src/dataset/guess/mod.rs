@@ -47,6 +47,8 @@ pub enum Decision {
     Found(Value),
     /// The key is not needed: what holds without it is right.
     Unneeded,
+    /// The key is not needed, and the value is one that the user may take.
+    Offered(Value),
     /// The user must decide; the value is an example of what to fill in.
     Open(Value),
 }
@@ -80,6 +82,10 @@ impl Guess {
         Self { key, decision: Decision::Unneeded, reason: reason.into() }
     }
 
+    fn offered(key: &'static str, value: Value, reason: impl Into<String>) -> Self {
+        Self { key, decision: Decision::Offered(value), reason: reason.into() }
+    }
+
     fn open(key: &'static str, example: Value, reason: impl Into<String>) -> Self {
         Self { key, decision: Decision::Open(example), reason: reason.into() }
     }
@@ -108,7 +114,7 @@ pub fn look(folder: &Path) -> Result<Guesses> {
         let are_slices_first = axes.as_ref().and_then(|axes| match axes.decision {
             Decision::Found(_) => Some(true),
             Decision::Unneeded => Some(false),
-            Decision::Open(_) => None,
+            Decision::Offered(_) | Decision::Open(_) => None,
         });
         keys.extend(looked.channel(choice));
         keys.extend(axes);
@@ -119,6 +125,7 @@ pub fn look(folder: &Path) -> Result<Guesses> {
         }
     }
     keys.extend(keys::of_tables(&tables, &roles, &studies, &mut notes));
+    keys.extend(keys::extra_columns(&tables, &roles));
     keys.extend(values::dialect(&seen));
     keys.extend(values::rescale(&seen, &tables, &roles)?);
     Ok(Guesses { keys, notes })
@@ -150,7 +157,10 @@ fn read_tables(paths: &[PathBuf], studies: &Studies, notes: &mut Vec<String>) ->
                 studies.count,
                 shown(&table.id().name)
             )),
-            _ => tables.push(table),
+            _ => {
+                notes.extend(keys::decimal_commas(&table));
+                tables.push(table);
+            }
         }
     }
     Ok(tables)

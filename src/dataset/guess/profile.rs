@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 
 use super::names::{self, Part};
+use crate::dataset::comma;
 use crate::dataset::csv_file::CsvFile;
+use crate::dataset::header::is_nameless;
 use crate::dataset::ids;
-use crate::dataset::tables::{check_length, is_nameless, present};
+use crate::dataset::tables::{check_length, present};
 use crate::error::{Error, Result};
 use crate::volume::Geometry;
 
@@ -67,6 +69,8 @@ pub(super) struct Column {
     numbers: usize,
     /// The lowest and the highest number.
     pub(super) range: [f64; 2],
+    /// The values that would be numbers with a point in place of the comma.
+    pub(super) commas: usize,
     /// The values that are a spacing in the plane.
     spacings: usize,
     /// The values of several words.
@@ -89,6 +93,7 @@ impl Column {
             self.numbers += 1;
             self.range = [self.range[0].min(number), self.range[1].max(number)];
         }
+        self.commas += usize::from(comma::is_decimal(value));
         let label = number.filter(|number| [0.0, 1.0, -1.0].contains(number)).or_else(|| word(value));
         self.labels += usize::from(label.is_some());
         let is_share = number.is_some_and(|number| (0.0..=1.0).contains(&number));
@@ -129,6 +134,11 @@ impl Column {
     /// Whether all values are numbers within a range.
     pub(super) fn is_within(&self, low: f64, high: f64) -> bool {
         self.present > 0 && self.numbers == self.present && self.range[0] >= low && self.range[1] <= high
+    }
+
+    /// Whether the values are numbers with decimal commas.
+    pub(super) fn has_commas(&self) -> bool {
+        self.commas > 0 && self.commas + self.numbers == self.present
     }
 
     /// Whether all values are spacings in the plane.

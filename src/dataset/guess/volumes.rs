@@ -1,6 +1,7 @@
 //! The data folder: the folder that holds the volumes, and which of the files in it are volumes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::names;
@@ -45,9 +46,16 @@ pub(super) fn choose(root: &Path, files: Vec<PathBuf>, notes: &mut Vec<String>) 
             root.display()
         )));
     };
-    let mut volumes = match repeated(&files) {
-        0 => of_folder(folder, files, notes, ""),
-        twice => of_parts(folder, files, twice, notes),
+    let mut volumes = match (Parts::of(&folder, &files), repeated(&files)) {
+        (Some(parts), _) => of_parts(folder, files, &parts, notes),
+        (None, 0) => of_folder(folder, files, notes, ""),
+        (None, twice) => {
+            let reason = format!(
+                "{twice} names of files are there more than once below this folder, and a study has one volume: name \
+                 the folder with the images"
+            );
+            Volumes { files, keys: vec![Guess::open("data_folder", Value::Path(folder), reason)] }
+        }
     };
     volumes.keys.extend(source);
     Ok(volumes)
@@ -119,37 +127,72 @@ impl Source {
     }
 }
 
-/// The volumes where several have one name: those of one folder in the data folder, if the others hold masks.
-fn of_parts(folder: PathBuf, files: Vec<PathBuf>, twice: usize, notes: &mut Vec<String>) -> Volumes {
-    let mut parts: Vec<(PathBuf, Vec<PathBuf>)> = Vec::new();
-    for file in &files {
-        let below = file.strip_prefix(&folder).unwrap_or(file);
-        let first = below.components().next().map_or_else(|| folder.clone(), |first| folder.join(first));
-        match parts.last_mut() {
-            Some((part, files)) if *part == first => files.push(file.clone()),
-            _ => parts.push((first, vec![file.clone()])),
-        }
-    }
-    let is_mask =
-        |part: &Path| part.file_name().is_some_and(|name| names::is_one(&name.to_string_lossy(), names::MASK));
-    let (masks, images): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(part, _)| is_mask(part));
-    match <[_; 1]>::try_from(images) {
-        Ok([(image, files)]) if !masks.is_empty() => {
-            for (mask, files) in &masks {
-                let (mask, count) = (mask.display(), files.len());
-                notes.push(format!("{mask}: {count} {} that by the folder's name are masks", formats(files)));
+/// Folders that differ by what their files are: one name is that of the images, the others are names of masks.
+struct Parts {
+    /// The number of folders above them, from the data folder on.
+    level: usize,
+    /// The name of the folders with the images.
+    images: String,
+}
+
+impl Parts {
+    /// The uppermost such folders; `None` if there are none, or other names beside them.
+    fn of(folder: &Path, files: &[PathBuf]) -> Option<Self> {
+        (0..LEVELS).find_map(|level| {
+            let names = files.iter().map(|file| name_at(folder, file, level)).collect::<Option<BTreeSet<&str>>>()?;
+            let (masks, images): (Vec<&str>, Vec<&str>) =
+                names.into_iter().partition(|name| names::is_one(name, names::MASK));
+            match images[..] {
+                [images] if !masks.is_empty() => Some(Self { level, images: images.to_owned() }),
+                _ => None,
             }
-            let folder = common_folder(&files).unwrap_or(image);
-            of_folder(folder, files, notes, "; the folders beside it hold masks, by their names")
-        }
-        _ => {
-            let reason = format!(
-                "{twice} names of files are there more than once below this folder, and a study has one volume: name \
-                 the folder with the images"
-            );
-            Volumes { files, keys: vec![Guess::open("data_folder", Value::Path(folder), reason)] }
-        }
+        })
     }
+
+    /// The pattern of the images, from the data folder on.
+    fn pattern(&self, folder: &Path, images: &[PathBuf]) -> String {
+        let level = |file: &PathBuf| file.strip_prefix(folder).unwrap_or(file).components().count();
+        let levels: BTreeSet<usize> = images.iter().map(level).collect();
+        let between = match levels.first() {
+            Some(all) if levels.len() == 1 => "*/".repeat(all.saturating_sub(self.level + 2)),
+            _ => "**/".to_owned(),
+        };
+        let have = |suffix: &&str| images.iter().all(|file| file.as_os_str().as_bytes().ends_with(suffix.as_bytes()));
+        let suffix = [".npz", ".npy", ".nii.gz", ".nii"].into_iter().find(have).unwrap_or_default();
+        let escaped = glob::Pattern::escape(&self.images);
+        format!("{}{escaped}/{between}*{suffix}", "*/".repeat(self.level))
+    }
+}
+
+/// The name of the folder of a file at a level below another folder; `None` if the file lies above it.
+fn name_at<'a>(folder: &Path, file: &'a Path, level: usize) -> Option<&'a str> {
+    let below = file.strip_prefix(folder).unwrap_or(file).parent()?;
+    below.components().nth(level)?.as_os_str().to_str()
+}
+
+/// The volumes in the folders with images: that folder, or a pattern where there are several.
+fn of_parts(folder: PathBuf, files: Vec<PathBuf>, parts: &Parts, notes: &mut Vec<String>) -> Volumes {
+    let is_image = |file: &PathBuf| name_at(&folder, file, parts.level) == Some(&*parts.images);
+    let (images, masks): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_image);
+    let names: BTreeSet<&str> = masks.iter().filter_map(|mask| name_at(&folder, mask, parts.level)).collect();
+    let list = names.into_iter().collect::<Vec<_>>().join(", ");
+    let (count, formats) = (masks.len(), formats(&masks));
+    let shown_folder = folder.display();
+    notes.push(format!("{shown_folder}: {count} {formats} in folders that by their name ({list}) hold masks"));
+    if parts.level == 0 {
+        let folder = common_folder(&images).unwrap_or(folder);
+        return of_folder(folder, images, notes, "; the folders beside it hold masks, by their names");
+    }
+    let pattern = Value::Text(parts.pattern(&folder, &images));
+    let reason = format!(
+        "the volumes lie in folders '{}'; the folders beside these hold masks, by their names ({list})",
+        parts.images
+    );
+    let count = images.len();
+    let of_folder = format!("{count} volumes lie below this folder, in several");
+    let keys =
+        vec![Guess::found("data_folder", Value::Path(folder), of_folder), Guess::found("pattern", pattern, reason)];
+    Volumes { files: images, keys }
 }
 
 /// The volumes of a data folder: those of the level that has the most, as a scan chooses it.

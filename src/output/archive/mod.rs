@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::base::file_id::FileId;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, Origin, Sample};
+use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample};
 use crate::error::{Error, Result};
 use crate::formats::codec::width_of;
 use crate::output::manifest::{self, Manifest};
@@ -62,8 +62,10 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         nearest: None,
         rows_without_volume: 0,
         label_names: manifest.label_names,
+        missing_labels: Vec::new(),
         extras: members.extra_names().map(|name| Extra { name: name.to_owned(), root: PathBuf::new() }).collect(),
         text_columns: manifest.text_columns,
+        extra_columns: manifest.extra_columns.into_iter().map(JsonColumn::of_shards).collect(),
         warnings: Vec::new(),
         inputs: Inputs::default(),
     };

@@ -54,6 +54,9 @@ pub struct Manifest {
     /// Number of columns that each text is made of, where these are not the usual two.
     #[serde(default = "usual_text_columns", skip_serializing_if = "are_usual_text_columns")]
     pub text_columns: usize,
+    /// Columns whose values stand in the samples' JSON behind its own fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_columns: Vec<String>,
     /// Kind of all volumes.
     pub volume_kind: Kind,
     /// Dtype of all volumes; not there for float16.
@@ -219,6 +222,7 @@ impl Manifest {
             format: plan.options.format,
             members: (!plan.members.are_usual()).then(|| plan.members.extensions().map(str::to_owned).collect()),
             text_columns: plan.dataset.text_columns,
+            extra_columns: plan.dataset.extra_columns.iter().map(|column| column.name.clone()).collect(),
             volume_kind: plan.kind(),
             volume_dtype: Some(plan.voxel_format().dtype()).filter(|dtype| *dtype != OutputDtype::Float16),
             volume_window: plan.voxel_format().window(),

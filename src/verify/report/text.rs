@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytesize::ByteSize;
 
 use super::{Information, Integrity, Precision, Report, SourceCheck};
+use crate::base::num::counted;
 use crate::error::shown;
 use crate::verify::finding::{Finding, Verdict};
 use crate::verify::manifest;
@@ -19,9 +20,8 @@ impl Report {
         let Integrity { read, sound, digests } = self.integrity;
         let _ = writeln!(
             text,
-            "Integrity    {sound} of {} shards are sound, {read} were read to the end, {digests} have a SHA-256 in the \
-             manifest",
-            self.information.shards
+            "Integrity    {sound} of {} sound, {read} read to the end, {digests} with a SHA-256 in the manifest",
+            counted(self.information.shards, "shard", "shards")
         );
         if let Some(source) = &self.source {
             source.text(&mut text, precision);
@@ -77,13 +77,13 @@ impl Information {
     /// The first lines of the text.
     fn text(&self, folder: &str) -> String {
         let mut text = format!(
-            "Folder       {folder} ({})\nSamples      {} in {} shards",
+            "Folder       {folder} ({})\nSamples      {} in {}",
             self.tool.as_ref().map_or("no manifest of ctwds-fs".into(), |tool| format!("manifest of {tool}")),
             self.samples,
-            self.shards
+            counted(self.shards, "shard", "shards")
         );
         if let (Some(kind), Some(labels)) = (&self.volume_kind, self.labels) {
-            let _ = write!(text, ", volumes of the kind {kind}, {labels} classes");
+            let _ = write!(text, ", volumes of the kind {kind}, {}", counted(labels, "class", "classes"));
         }
         if let Some(codec) = self.codec {
             let _ = write!(text, ", compressed with {codec}");
