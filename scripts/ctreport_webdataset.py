@@ -1633,7 +1633,9 @@ SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
 SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 DEPTHS = ("*/*/*", "*/*", "*")  # of equals the deepest
 DEEPER = tuple("/".join("*" * depth) for depth in range(8, 3, -1))  # where those have no volume
-SOURCES = {"auto": (".npz", ".npy"), "npz": (".npz",), "npy": (".npy",)}
+NIFTI = (".nii.gz", ".nii")
+FORMAT_NAMES = {".npz": "NPZ", ".npy": "NPY", ".nii.gz": "NIfTI", ".nii": "NIfTI"}
+SOURCES = {"auto": (".npz", ".npy", *NIFTI), "npz": (".npz",), "npy": (".npy",), "nifti": NIFTI}
 AXES = ("HWD", "HDW", "WHD", "WDH", "DHW", "DWH")  # height, width, depth
 
 
@@ -1657,19 +1659,25 @@ def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[
     else:
         most = max((found(depth) for depth in DEPTHS), key=len) or max((found(depth) for depth in DEEPER), key=len)
     if not most:
-        formats = " or ".join(suffix[1:].upper() for suffix in SOURCES[source])
+        formats = " or ".join(dict.fromkeys(FORMAT_NAMES[suffix] for suffix in SOURCES[source]))
         raise LoaderError(
             f"{os.fspath(folder)}: no {formats} file in it, nor down to {len(DEPTHS + DEEPER)} "
             "levels below: is it the folder that holds the volumes?"
         )
     studies: dict[str, str] = {}
     for path in most:
-        if (earlier := studies.setdefault(Path(path).stem, path)) != path:
+        if (earlier := studies.setdefault(study_of(path), path)) != path:
             raise LoaderError(
-                f"{os.fspath(folder)}: two volumes have the study id {Path(path).stem!r}: {earlier} and {path}; remove "
+                f"{os.fspath(folder)}: two volumes have the study id {study_of(path)!r}: {earlier} and {path}; remove "
                 "or rename one, or leave one out by source or pattern"
             )
     return sorted(most, key=os.fsencode)
+
+
+def study_of(path: str) -> str:
+    """The study id of a volume's file: its name without the suffix."""
+    name = os.path.basename(path)
+    return name.removesuffix(next((suffix for suffix in FORMAT_NAMES if name.endswith(suffix)), ""))
 
 
 @dataclass(frozen=True)
@@ -2037,6 +2045,7 @@ class DatasetFile:
     REFUSED: Mapping[str, tuple[Any, ...]] = {
         **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window", "also"), ()),
         "test_mode": (False,),
+        "orientation": ("keep",),
         "output_dtype": ("float16", "float32", "int16"),
     }
     # Those of preprocessed volumes, which the loader makes in one way.
@@ -2048,7 +2057,18 @@ class DatasetFile:
     TAKEN = (
         *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
         *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
-        *("source", "pattern", "axes", "spacing_array", "dialect", "rescale", "volume", "spacing", "shape"),
+        *(
+            "source",
+            "pattern",
+            "axes",
+            "spacing_array",
+            "spacing_from",
+            "dialect",
+            "rescale",
+            "volume",
+            "spacing",
+            "shape",
+        ),
     )
 
     def __init__(self, path: AnyPath | None) -> None:
@@ -2285,9 +2305,122 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         raise LoaderError(f"{path}: no spacing in it ({error}): spacing_array names its array") from error
 
 
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What the header of a NIfTI file says of its voxels, as nibabel takes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int  # of the first voxel
+    scale: tuple[float, float] | None  # slope and intercept, where they change anything
+    zooms: tuple[float, ...]  # size of a voxel along the first three axes, in mm
+
+
+NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+# Of NIfTI-1 and NIfTI-2: bytes of the header, and where it has which numbers.
+NIFTI_FIELDS: tuple[tuple[int, dict[str, tuple[int, str]]], ...] = (
+    (348, {"dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f"), "scale": (112, "2f")}),
+    (540, {"dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "offset": (168, "q"), "scale": (176, "2d")}),
+)
+
+
+def open_nifti(path: str) -> Any:
+    """The bytes of a NIfTI file, unpacked."""
+    return (gzip.open if path.endswith(".gz") else open)(path, "rb")
+
+
+def nifti_header(file: IO[bytes]) -> NiftiHeader:
+    """The header at the beginning of a file."""
+    head = file.read(540)
+    sizes = struct.unpack("<i", head[:4].ljust(4, b"\0"))[0], struct.unpack(">i", head[:4].ljust(4, b"\0"))[0]
+    second = head[344:348] not in (b"n+1\0", b"ni1\0")
+    size, fields = NIFTI_FIELDS[second]
+    is_known = size in sizes and head[4:8] in (b"n+2\0", b"ni2\0") and head[8:12] in (b"\r\n\x1a\n", bytes(4))
+    if len(head) < size or (second and not is_known):
+        raise ValueError("its header is none of NIfTI")
+
+    def get(name: str, order: str) -> tuple[Any, ...]:
+        at, kind = fields[name]
+        return struct.unpack_from(order + kind, head, at)
+
+    count = get("dim", "<")[0]
+    order = "<" if 1 <= count <= 7 or (count == 0 and sizes[0] == size) else ">"
+    count, *lengths = get("dim", order)
+    (code,), (offset,), (slope, inter) = get("type", order), get("offset", order), get("scale", order)
+    if code not in NIFTI_TYPES:
+        raise ValueError(f"its datatype {code} is not supported: integers and floats of up to 8 bytes are")
+    if not 1 <= count <= 7 or min(lengths[:count]) < 0:
+        raise ValueError(f"its dimensions are {count}: {lengths}")
+    if head[344:348] == b"ni1\0" and not second and offset == 0:
+        offset = size + 4
+    if not math.isfinite(offset) or offset < size + 4:
+        raise ValueError(f"its voxels begin at byte {offset} (vox_offset), inside the header")
+    scale = None
+    if slope != 0 and math.isfinite(slope):
+        if not math.isfinite(inter):
+            raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
+        scale = (slope, inter) if (slope, inter) != (1, 0) else None
+    while count > 3 and lengths[count - 1] == 1:
+        count -= 1
+    if count > 3 and 1 in lengths[:count]:
+        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
+    dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
+    return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
+
+
+def nifti_values(stored: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
+    """What the header's slope and intercept make of stored numbers, as `get_fdata().astype(float32)` of nibabel."""
+    slope, inter = header.scale or (1, 0)
+    found = np.empty(stored.size, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, stored.size, CHUNK):
+            values = stored[at : at + CHUNK].astype(np.float64)
+            # A step that changes nothing is left out, as -0.0 + 0.0 would change the sign.
+            if slope != 1:
+                values *= slope
+            if inter != 0:
+                values += inter
+            found[at : at + CHUNK] = values
+    return found
+
+
+def read_nifti(path: str, choice: ArrayChoice, look: int | None) -> NDArray[Any]:
+    """The volume of a NIfTI file; with `look` the values in its first bytes. The checksum of a packed one is compared
+    at its end."""
+    with open_nifti(path) as file:
+        header = nifti_header(file)
+        file.seek(header.offset)
+        width, count = header.dtype.itemsize, math.prod(header.shape)
+        if not count:
+            raise ValueError(f"its shape is {header.shape}: there is no voxel")
+        # As the program looks at them: small integers as they are, all else as float32.
+        seen = width if header.scale is None and header.dtype.kind in "iu" and width < 8 else 4
+        if look is not None and choice.part(header.shape)[1] is None:
+            return nifti_values(np.frombuffer(file.read(min(look // seen, count) * width), header.dtype), header)
+        content = bytearray()  # grows as it is read: what a header claims need not be there
+        while piece := file.read(min(CHUNK, count * width - len(content))):
+            content += piece
+        if len(content) < count * width:
+            raise ValueError(f"it ends before its {count} voxels do")
+        try:
+            while path.endswith(".gz") and file.read(CHUNK):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # what else stands behind the last member is none of it
+                raise
+    values = nifti_values(np.frombuffer(content, header.dtype), header)
+    volume = choice.volume(values.reshape(header.shape, order="F"))
+    return volume if look is None else volume.ravel("F")[: look // seen]
+
+
 def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
-    """The volume that ctwds-fs takes of an NPZ or NPY file (with `any_shape` the first array, if none has a known
-    name), and its array's name; with `look` only the values in its first bytes."""
+    """The volume that ctwds-fs takes of an NPZ, NPY or NIfTI file (with `any_shape` the first array, if none has a
+    known name), and its array's name; with `look` only the values in its first bytes."""
+    if path.endswith(NIFTI):
+        try:
+            return "data", read_nifti(path, choice, look)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
     wanted = None if path.endswith(".npy") else choice.name
     try:
         with open_archive(path) as archive:
@@ -2409,14 +2542,17 @@ def read_array(
 
 
 class CTReportDataset(_Epochs):
-    """The samples of NPZ files and of tables of reports, metadata and labels, in the order of the files' paths. A table
-    is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels have no class
-    without theirs, and without metadata arrays must hold HU at their spacing already.
+    """The samples of NPZ, NPY or NIfTI files and of tables of reports, metadata and labels, in the order of the files'
+    paths. A table is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels
+    have no class without theirs, and without metadata arrays must hold HU at their spacing already.
     A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
     length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
-    `source` ("npz", "npy") and `pattern` (one or several, relative to the folder) choose the files. `axes` is the order
-    of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes in mm,
-    or of others ("spacing:WHD"), in place of the table's columns.
+    `source` ("npz", "npy", "nifti") and `pattern` (one or several, relative to the folder) choose the files. `axes` is
+    the order of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes
+    in mm, or of others ("spacing:WHD"), in place of the table's columns.
+    NIfTI files (`.nii`, `.nii.gz`) hold what nibabel's `get_fdata` gives, as float32: where their header scales, slope
+    and intercept of the table count as applied. `spacing_from` says whose spacing is taken: the "table"'s (the default
+    if there is one) or the "header"'s.
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
     `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
@@ -2449,6 +2585,7 @@ class CTReportDataset(_Epochs):
         spacing_array: str | None = None,
         dataset: AnyPath | None = None,
         with_meta: bool = False,
+        spacing_from: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         file = DatasetFile(dataset)
@@ -2466,9 +2603,12 @@ class CTReportDataset(_Epochs):
         self.axes = axes_option(axes)
         name, _, order = (spacing_array or "").rpartition(":")
         self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
-        columns = META_COLUMNS if spacing_array is None else META_COLUMNS[:2]
+        spacing_from = file.texts_or(spacing_from=spacing_from)[0]
+        self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
+        has_spacing = spacing_array is None and spacing_from != "header"
+        columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
         named = file.columns()
-        reports, metas, rows = read_tables(reports_file, meta_file, labels, named, spacing_array is None)
+        reports, metas, rows = read_tables(reports_file, meta_file, labels, named, has_spacing)
         further = further_columns(named, (reports, metas, rows))
         patterns = [pattern] if isinstance(pattern, str) else pattern
         tables = [table for table in (rows, metas, reports) if table]
@@ -2476,7 +2616,7 @@ class CTReportDataset(_Epochs):
         unusable: list[str] = []
         of_row: dict[tuple[AnyPath, int], str] = {}  # of the first table
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
-            study, path = Path(name).stem, os.path.join(data_folder, name)
+            study, path = study_of(name), os.path.join(data_folder, name)
             found = [table.find(study) for table in tables]
             if None in found:
                 continue
@@ -2491,14 +2631,15 @@ class CTReportDataset(_Epochs):
             for column, at, place in further:
                 row = of_tables[at]
                 meta[column] = extra_value(row.extra[place]) if row else None
-            if spacing_array is not None:
-                try:
-                    meta |= self._spacing_of(path)
-                except LoaderError as error:
-                    unusable.append(f"{study}: {error}")
-                    continue
-            values = label_row(rows, label, file.missing_label()) if rows and label else np.zeros(0, np.float32)
             is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
+            try:
+                if spacing_array is not None:
+                    meta |= self._spacing_of(path)
+                meta |= self._of_header(path, metas is not None)
+            except LoaderError as error:
+                unusable.append(f"{study}: {error}")
+                continue
+            values = label_row(rows, label, file.missing_label()) if rows and label else np.zeros(0, np.float32)
             if values is None or (is_incomplete and file.leaves_out(self._needs_meta, path)):
                 continue  # as ctwds-fs leaves it out
             try:
@@ -2565,6 +2706,28 @@ class CTReportDataset(_Epochs):
             order = self.axes or ("DHW" if self._load(path, 8)[1] == "normalized" else "HWD")
         height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
         return {"XYSpacing": str([height, width]), "ZSpacing": depth}
+
+    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+        """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
+        and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
+        if not path.endswith(NIFTI):
+            if self.spacing_from == "header":
+                raise LoaderError(
+                    f"{path}: it has no NIfTI header with a spacing; spacing_from 'table' takes the table's"
+                )
+            return {}
+        try:
+            with open_nifti(path) as file:
+                header = nifti_header(file)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+        found: dict[str, Any] = {}
+        if not has_table or (header.scale and self.steps.rescale != "table"):
+            found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        if not has_table or self.spacing_from == "header":
+            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
+            found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        return found
 
     def _needs_meta(self, path: str) -> bool:
         return not self.steps.use_embedding and self._load(path)[1] == "native"
@@ -2673,7 +2836,7 @@ COMMON_KEYS = (
     "uneven",
 )  # as the arguments
 SHARD_KEYS = ("resampled", "epoch_length", "on_error")
-ARRAY_KEYS = ("array", "channel", "source", "pattern", "spacing_array")  # of NPZ and NPY files
+ARRAY_KEYS = ("array", "channel", "source", "pattern", "spacing_array", "spacing_from")  # of NPZ, NPY and NIfTI files
 KNOWN_KEYS = (
     "dataset_format",
     "webdataset_shards_train",

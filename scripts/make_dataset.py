@@ -67,8 +67,8 @@ class Dataset:
         ]
 
     def volumes(self) -> list[Path]:
-        """Every NPZ file below the folder."""
-        return sorted(self.folder.rglob("*.npz"))
+        """Every NPZ and NIfTI file below the folder."""
+        return sorted(path for suffix in (".npz", ".nii", ".nii.gz") for path in self.folder.rglob(f"*{suffix}"))
 
 
 def dataset_at(out: Path) -> Dataset:

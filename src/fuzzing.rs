@@ -2,14 +2,18 @@
 //! bytes that others wrote, and asserts what must hold of the answer. Not part of the interface.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::dataset::tables::{self, Wanted};
 use crate::dataset::{Columns, quarantine};
+use crate::formats::gzip::Gzip;
 use crate::formats::inflate::Inflater;
+use crate::formats::nifti;
 use crate::formats::npz::{self, Payload, npy};
 use crate::output::journal::Journals;
 
@@ -20,8 +24,15 @@ const MAX_ARRAY: u64 = 16 << 20;
 type Check = fn(&[u8]);
 
 /// The checks of all fuzz targets, each with its name, which is also that of its corpus folder.
-pub const TARGETS: [(&str, Check); 5] =
-    [("npy_header", npy_header), ("npz", npz), ("inflate", inflate), ("tables", tables), ("journal", journal)];
+pub const TARGETS: [(&str, Check); 7] = [
+    ("npy_header", npy_header),
+    ("npz", npz),
+    ("nifti_header", nifti_header),
+    ("inflate", inflate),
+    ("gzip", gzip),
+    ("tables", tables),
+    ("journal", journal),
+];
 
 /// Runs `check` on a file in memory that holds `bytes`, for parsers that take a path.
 fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {
@@ -86,6 +97,35 @@ pub fn inflate(bytes: &[u8]) {
     };
     assert_eq!(is_whole, matches!(status, Ok(Status::StreamEnd)), "{status:?}");
     assert!(if is_whole { unpacked == expected } else { expected.starts_with(&unpacked) });
+}
+
+/// Checks that an accepted NIfTI header says voxels behind itself, a finite map, and a spacing that can be divided by.
+pub fn nifti_header(bytes: &[u8]) {
+    let Ok(header) = nifti::parse(&bytes[..bytes.len().min(540)]) else { return };
+    assert!(header.offset >= 352 && (1..=7).contains(&header.shape.len()));
+    assert!(header.conversion.slope.is_finite() && header.conversion.slope != 0.0);
+    assert!(header.conversion.intercept.is_finite());
+    assert!(header.spacing.iter().flatten().all(|spacing| *spacing > 0.0 && spacing.is_finite()));
+}
+
+/// Checks that a gzip file is unpacked to the bytes that `flate2` makes of it, which refuses more: what stands behind the
+/// last member, and headers with long names or wrong sums.
+pub fn gzip(bytes: &[u8]) {
+    let mut expected = Vec::new();
+    let is_expected_whole = MultiGzDecoder::new(bytes).read_to_end(&mut expected).is_ok();
+    let (mut inflater, mut gzip) = (Inflater::new().expect("memory"), Gzip::default());
+    let (mut source, mut unpacked, mut piece) = (bytes, Vec::new(), vec![0; 10_000]);
+    let is_whole = loop {
+        match gzip.read(&mut inflater, &mut source, &mut piece) {
+            Ok(n) => unpacked.extend_from_slice(&piece[..n]),
+            Err(_) => break false,
+        }
+        if gzip.is_at_end() {
+            break true;
+        }
+    };
+    assert!(unpacked.starts_with(&expected) || expected.starts_with(&unpacked));
+    assert!(!is_expected_whole || bytes.is_empty() || is_whole && unpacked == expected);
 }
 
 /// Checks that an accepted table has the columns that were asked for.

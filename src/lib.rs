@@ -1,6 +1,6 @@
-//! `ctwds-fs` presents CT volumes in NPZ files as WebDataset shards: a read-only FUSE mount whose tar files are made on
-//! demand, or the same bytes on disk. This page is the project's architecture; it changes in the commit that changes
-//! the code.
+//! `ctwds-fs` presents CT volumes in NPZ, NPY and NIfTI files as WebDataset shards: a read-only FUSE mount whose tar
+//! files are made on demand, or the same bytes on disk. This page is the project's architecture; it changes in the
+//! commit that changes the code.
 //!
 //! # Words
 //!
@@ -8,16 +8,18 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | volume | the three-dimensional array of one CT scan, in one NPZ or NPY file |
+//! | volume | the three-dimensional array of one CT scan, in one NPZ, NPY or NIfTI file |
+//! | extra | an array beside the volume, such as a mask, that is a member of the sample too (`--also`) |
 //! | channel | one volume of several in an array of four axes |
 //! | study | a volume and its rows of the tables; its id is the file's name without the suffix |
 //! | kind | what is made of a volume: `stored`, `rescaled` (HU) or `preprocessed` (resampled, cropped, HU / 1000) |
-//! | dialect | which values an NPZ file holds: those of the scanner, HU, or HU / 1000 |
+//! | dialect | which values a file holds: those of the scanner, HU, or HU / 1000 |
+//! | conversion | the elements of a NIfTI file and its header's map to float32, done as they are read |
 //! | recipe | kind, dialect, slope, intercept and axes of one volume: what turns its array into values |
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
-//! | sample | what a reader gets of one study: volume, JSON, text and labels |
+//! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: a volume's number) |
+//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume or extra) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
 //! | shard | a tar file of the samples of consecutive slots |
@@ -61,7 +63,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
-//! | [`formats`] | others' formats: NPZ, NPY, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`formats`] | others' formats: NPZ, NPY, NIfTI, gzip, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
@@ -72,7 +74,7 @@
 //! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
 //! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
-//! | [`reclaim`] | which NPZ and NPY files finished shards make superfluous, and their removal | how bytes are made |
+//! | [`reclaim`] | which source files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
 //! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
@@ -84,8 +86,12 @@
 //!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
 //!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
 //!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
+//! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
+//!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
 //!   `plan/digest_text.rs`, and its definition anew in `verify/dtype.rs`; the loader's `values_of`.
+//! - A format of files with volumes: a [`formats::volume_file::Format`], and a module beside [`formats::nifti`] that makes
+//!   an [`formats::npz::Array`] of a file, so that all that follows is there already; `--source` in `dataset/files.rs`.
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
@@ -109,17 +115,21 @@
 //!   plan depends on a guess but through the file that the user has seen.
 //! - **tables**: a table is read whole or refused; one that is not given leaves every volume in, and no value is made
 //!   up in its place. A column without a name is no class; a label is finite, or NaN where the user asked for that. One
-//!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
+//!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied. What
+//!   `--extra-columns` makes of a field, its spelling alone decides: no other row changes a sample.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
 //!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC:
 //!   its length is checked when planning, and its state at every chunk; nothing else tells that its values are others.
+//! - **nifti**: a file is the array that nibabel's `get_fdata().astype(np.float32)` makes of it, to the bit. A gzip file
+//!   of one member has its CRC-32 in the plan; any other, and a `.nii` file, has none that a plan could know. Whatever
+//!   gzip unpacks was compared with its member's CRC-32 and length when [`formats::npz::Payload::finish`] returns.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
 //!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
-//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ files) and headers, the channel, the
-//!   table values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ and packed NIfTI files) and headers, the
+//!   channel, the table values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is

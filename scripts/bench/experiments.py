@@ -21,6 +21,7 @@ from make_dataset import Dataset
 from bench import Failure, crew
 from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
 from bench.mounting import run
+from bench.nifti import nifti, nifti_of
 from bench.noise import noise, noisy
 
 PASSES = 4  # over what is read again, so that a run takes long enough to be measured
@@ -150,8 +151,10 @@ def materialized(lab: Lab) -> Samples:
 
 def preprocessed(lab: Lab, compression: str, threads: int) -> Samples:
     """The steps of the original loader by NumPy and PyTorch, in one process, against a mount that does them, one reader
-    before it; with so many threads each."""
-    data, settings = lab.whole(compression), lab.settings
+    before it; with so many threads each. Of "gzip", by nibabel as well."""
+    data, settings = lab.whole("deflated" if compression == "gzip" else compression), lab.settings
+    if compression == "gzip":
+        data = nifti_of(lab, data, "whole-nifti")
 
     def mount() -> Sample:
         with lab.mounted(data, threads=threads, cache=6 * RESULT, flags=("--volume", "preprocessed")) as mount:
@@ -317,6 +320,17 @@ def start(lab: Lab) -> Samples:
     )
 
 
+def start_nifti(lab: Lab) -> Samples:
+    """The first plan of as many `.nii.gz` files as of NPZ files, all of them warm."""
+    sources = {suffix: lab.studies(suffix) for suffix in (".npz", ".nii.gz")}
+    time.sleep(SETTLED)
+    if found := {lab.study_count(data) for data in sources.values()} - {lab.settings.studies}:
+        raise Failure(f"of {lab.settings.studies} studies were found: {found}")
+    return lab.interleave(
+        {suffix: partial(command, lab.program, "plan", *data.flags(), "--rescan") for suffix, data in sources.items()}
+    )
+
+
 def memory(lab: Lab, order: str) -> Samples:
     """The daemon's peak with eight readers of eight shards and a cache of four volumes."""
     data, settings = lab.dataset(order, "deflated"), lab.settings
@@ -352,6 +366,9 @@ READERS = (1, 2, 4)
 
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     **{f"cold {how} {n}": partial(cold, compression=how, readers=n) for how in COMPRESSIONS for n in READERS},
+    **{f"nifti {n}": partial(nifti, readers=n) for n in (1, 2)},
+    "nifti preprocessed": partial(preprocessed, compression="gzip", threads=1),
+    "nifti start": start_nifti,
     **{f"webdataset {n}": partial(webdataset, workers=n) for n in (1, 2)},
     **{f"loader {n}": partial(loader, workers=n) for n in (1, 2)},
     "loader samples": partial(loader_samples, workers=2),

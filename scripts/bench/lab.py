@@ -50,10 +50,10 @@ class Settings:
 
     def disk_bytes(self) -> int:
         """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times,
-        compressed three times; the whole ones in float32 and deflated."""
+        compressed three times, int16 in gzip once; the whole ones in float32, deflated and in gzip."""
         height, width, depth = self.whole_size
-        whole = height * width * depth * self.whole * 6
-        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 4 + 3)) + whole + self.studies * 12_000
+        whole = height * width * depth * self.whole * 8
+        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 4 + 3 + 1)) + whole + self.studies * 24_000
 
 
 def say(text: str) -> None:
@@ -216,16 +216,16 @@ class Lab:
             raise Failure("the compressed shards are mounted as other ones than those of the data set")
         return Stored(out)
 
-    def studies(self) -> Dataset:
+    def studies(self, suffix: str = ".npz") -> Dataset:
         """Many tiny volumes with tables of the same length."""
 
         def make() -> Dataset:
             from bench.studies import make_studies
 
-            say(f"making {self.settings.studies} tiny volumes")
-            return make_studies(self.folder / "studies", self.settings.studies)
+            say(f"making {self.settings.studies} tiny volumes, {suffix}")
+            return make_studies(self.folder / f"studies{suffix}", self.settings.studies, suffix)
 
-        return self.once("studies", make)
+        return self.once(f"studies{suffix}", make)
 
     @contextlib.contextmanager
     def mounted(

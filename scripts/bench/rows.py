@@ -98,6 +98,52 @@ def cold_rows() -> list[Row]:
     return rows
 
 
+def nifti_rows() -> list[Row]:
+    """NIfTI files as sources."""
+    one, against = "cold read, .nii.gz, 1 reader", "nibabel + NumPy in one process"
+    return [
+        Row("nifti/1", one, against, "nifti 1", "mount", "nibabel"),
+        Row(
+            "nifti/2",
+            "cold read, .nii.gz, 2 readers",
+            "nibabel + NumPy in 2 processes",
+            "nifti 2",
+            "mount",
+            "nibabel",
+        ),
+        Row(
+            "nifti/cpu",
+            "CPU seconds, reader + daemon, cold, .nii.gz",
+            against,
+            "nifti 1",
+            "mount",
+            "nibabel",
+            None,
+            COST,
+            "cpu",
+        ),
+        Row("nifti/npz", one, "mount of the deflated NPZ files", "nifti 1", "mount", "mount of NPZ"),
+        Row(
+            "nifti/preprocessed",
+            "cold read, preprocessed, .nii.gz, 1 thread",
+            "nibabel + NumPy + PyTorch, 1 thread",
+            "nifti preprocessed",
+            "mount",
+            "NumPy + PyTorch",
+        ),
+        Row(
+            "nifti/start",
+            "plan of many tiny .nii.gz files, warm",
+            "plan of as many NPZ files",
+            "nifti start",
+            ".nii.gz",
+            ".npz",
+            None,
+            COST,
+        ),
+    ]
+
+
 def webdataset_rows() -> list[Row]:
     """webdataset behind a DataLoader."""
     rows = []
@@ -317,6 +363,7 @@ CPU = Row(
 
 ROWS = [
     *cold_rows(),
+    *nifti_rows(),
     *webdataset_rows(),
     *loader_rows(),
     *with_page_cache(CPU),

@@ -29,6 +29,7 @@ pub fn run<S: ShardProvider>(
 ) -> Result<BenchReport> {
     let no_npz = match workload.volumes.is_empty() {
         true => Some("no NPZ files were named".into()),
+        false if workload.volumes.iter().any(|path| is_nifti(path)) => Some("some are NIfTI files".into()),
         false => readers::check_python(&config.python).err(),
     };
     let given = shards.given();
@@ -58,6 +59,11 @@ pub fn run<S: ShardProvider>(
         }
     }
     Ok(BenchReport { workload, warm: config.warm, materialize_seconds, no_npz, rows })
+}
+
+/// Whether a file is one of NIfTI's by its name, which NumPy does not read.
+fn is_nifti(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "nii" || suffix == "gz")
 }
 
 /// The targets that are measured: NPZ files if they can be, mounts, and the shards that were given or are written.

@@ -10,11 +10,11 @@ use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names,
-    Selection, Source,
+    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection, Source,
+    SpacingFrom,
 };
 use crate::error::{Error, Result};
-use crate::formats::npz::{ArrayChoice, Channel};
+use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
 use crate::volume::{
@@ -23,7 +23,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 39] = [
+const ALL: [&str; 41] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -43,9 +43,11 @@ const ALL: [&str; 39] = [
     "array",
     "channel",
     "spacing_array",
+    "spacing_from",
     "also",
     "also_pad",
     "axes",
+    "orientation",
     "source",
     "pattern",
     "format",
@@ -77,7 +79,7 @@ pub struct DatasetArgs {
     /// data set is given]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes (*.npz or *.npy at one depth of folders: that which has the most)
+    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
@@ -153,10 +155,17 @@ pub struct DatasetArgs {
     /// DHW]
     #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
     pub axes: Option<Axes>,
+    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
+    /// JSON has the affine then [default: those of the file, no affine]
+    #[arg(long, value_name = "WHICH")]
+    pub orientation: Option<Orientation>,
     /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
     pub spacing_array: Option<SpacingArray>,
+    /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
+    #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
+    pub spacing_from: Option<SpacingFrom>,
     /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
     /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
     #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
@@ -213,7 +222,7 @@ pub struct DatasetArgs {
     /// Stop at a volume that would be left out
     #[arg(long)]
     pub strict: bool,
-    /// Look into every NPZ again, also those that have not changed since the last time
+    /// Look into every volume again, also those that have not changed since the last time
     #[arg(long)]
     pub rescan: bool,
 }
@@ -295,7 +304,8 @@ impl DatasetArgs {
     /// The array to take of each NPZ file.
     pub fn array_choice(&self) -> ArrayChoice {
         let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
-        ArrayChoice { name: self.array.clone(), channel: self.channel, spacing }
+        let (name, channel, orientation) = (self.array.clone(), self.channel, self.orientation);
+        ArrayChoice { name, channel, spacing, orientation }
     }
 
     /// The arrays beside the volumes.
@@ -311,27 +321,6 @@ impl DatasetArgs {
             return Err(Error::Usage(format!("--also: a sample has at most {MOST_EXTRAS} arrays beside its volume")));
         }
         Ok(self.also.clone())
-    }
-
-    /// The columns of the tables.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if a column of the metadata is given for no known value.
-    fn columns(&self) -> Result<Columns> {
-        let all = |lists: &[Names]| lists.iter().flat_map(|names| names.0.clone()).collect::<Vec<String>>();
-        let mut columns = Columns::default();
-        if !self.id_column.is_empty() {
-            columns.ids.clone_from(&self.id_column);
-        }
-        if !self.text_columns.is_empty() {
-            columns.texts = dataset::text_columns(&all(&self.text_columns));
-        }
-        let named = |lists: &[Names]| all(lists).iter().map(|name| NamedColumns::from(&**name)).collect();
-        columns.classes = named(&self.label_columns);
-        columns.extra = named(&self.extra_columns);
-        let meta = dataset::meta_columns(&all(&self.meta_columns));
-        columns.meta = meta.map_err(|what| Error::Usage(format!("--meta-columns: {what}")))?;
-        Ok(columns)
     }
 
     /// The configuration of the library's data set, and the options of the plan.
@@ -352,6 +341,9 @@ impl DatasetArgs {
             let reason = "--extra-columns names columns of the tables, and none is given; add --meta-file or another";
             return Err(Error::Usage(reason.into()));
         }
+        if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
+            return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
+        }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(
                 "--labels-empty is for samples without labels; leave it out, or --labels-file".into(),
@@ -364,6 +356,7 @@ impl DatasetArgs {
             labels_files,
             columns: self.columns()?,
             missing_label: self.missing_label,
+            spacing_from: self.spacing_from,
             array: self.array_choice(),
             files: FileChoice { source: self.source, patterns: self.pattern.clone() },
             extras: self.extras()?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::num::counted;
 use crate::cli::PlanArgs;
-use crate::dataset::{Config, Dataset};
+use crate::dataset::{Config, Dataset, SpacingFrom};
 use crate::error::Result;
 
 /// The role of each column that is read, a line for each table; empty for shards on disk, which need no table.
@@ -18,12 +18,15 @@ pub(super) fn describe(args: &PlanArgs, dataset: &Dataset) -> Result<String> {
     let (config, _) = args.dataset.resolve()?;
     let [slope, intercept, xy, z] = &config.columns.meta;
     let of_meta = match &config.array.spacing {
+        None if config.spacing_from == Some(SpacingFrom::Header) => {
+            format!("slope {slope}, intercept {intercept}; spacing of the NIfTI headers")
+        }
         None => format!("slope {slope}, intercept {intercept}, spacing {xy} and {z}"),
         Some(array) => format!("slope {slope}, intercept {intercept}; spacing of the array '{array}' in each file"),
     };
     let tables = [
         (&config.reports_files, format!("text {}", config.columns.texts.join(", ")), "no reports: the texts are empty"),
-        (&config.meta_files, of_meta, "no metadata: slope, intercept and spacing are not known"),
+        (&config.meta_files, of_meta, "no metadata: slope, intercept and spacing are known of NIfTI files alone"),
         (&config.labels_files, classes_in_words(&config, dataset.label_names.len()), "no labels"),
     ];
     let ids = config.columns.ids.join(" or ");

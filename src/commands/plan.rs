@@ -17,6 +17,7 @@ use crate::error::{Result, shown, shown_lines};
 use crate::estimate::source_bytes;
 use crate::output::manifest;
 use crate::plan::Plan;
+use crate::plan::members::Member;
 use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe};
 
 /// The number of volumes that stand for those of one reason, where these are too many to list.
@@ -79,6 +80,7 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str, missing: MissingLab
         let by = by.join(" and ");
         text.push_str(&format!("Selected     {selected} of the {of} volumes in all tables, by {by}\n"));
     }
+    text.push_str(&extras(plan));
     text.push_str(columns);
     text.push_str(&classes::describe(plan, missing));
     kinds(&mut text, plan, asked);
@@ -94,6 +96,23 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str, missing: MissingLab
     text
 }
 
+/// The arrays beside the volumes: of each, where it is from, its dtypes, and what it takes.
+fn extras(plan: &Plan) -> String {
+    let mut text = String::new();
+    for (number, extra) in plan.dataset.extras.iter().enumerate() {
+        let found = plan.dataset.samples.iter().filter_map(|sample| sample.study()?.extras.get(number));
+        let mut dtypes: BTreeMap<&str, usize> = BTreeMap::new();
+        found.for_each(|found| *dtypes.entry(found.array.header.element.name()).or_default() += 1);
+        let dtypes: Vec<String> = dtypes.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        let member = Member::Extra(u8::try_from(number).unwrap_or(u8::MAX));
+        let bytes = (0..plan.dataset.samples.len()).map(|sample| plan.member_size(sample, member)).sum();
+        let heading = if number == 0 { "Extras" } else { "" };
+        let (dtypes, root) = (dtypes.join(", "), extra.root.display());
+        text.push_str(&format!("{heading:13}{}: {dtypes}, {} in all, from {root}\n", extra.name, ByteSize(bytes)));
+    }
+    text
+}
+
 /// Adds what the volumes take in each kind, against what they take now, and what their recipes do.
 fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     let samples: Vec<&Study> = plan.dataset.samples.iter().filter_map(Sample::study).collect();
@@ -102,7 +121,8 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     }
     let (npz_bytes, f32_bytes) = source_bytes(&samples);
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-    text.push_str(&format!("NPZ files    {}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
+    let files = if samples.iter().all(|study| study.array.nifti.is_some()) { "NIfTI files" } else { "NPZ files" };
+    text.push_str(&format!("{files:13}{}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str(&format!("Volumes      in {}, C order, of each kind of --volume\n", asked.format.name()));
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
@@ -117,7 +137,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
             text.push_str(&format!("  {mark} {name:13}no sample\n"));
         } else {
             text.push_str(&format!(
-                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the NPZ files, {:.1} % of float32)\n",
+                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the {files}, {:.1} % of float32)\n",
                 ByteSize(all / count as u64),
                 ByteSize(all),
                 percent(all, npz_bytes),

@@ -64,6 +64,12 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
         format.name(),
         if format == VoxelFormat::Float32 { "original" } else { "float32" },
     ));
+    if survey.nifti > 0 {
+        say(format_args!(
+            "{} of the files are NIfTI: the orientation and the extensions of their headers stand in no shard.",
+            survey.nifti
+        ));
+    }
     if !args.delete {
         say("This is a dry run: everything is compared, and nothing is removed without --delete.");
     }

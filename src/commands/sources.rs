@@ -22,7 +22,8 @@ use crate::cli::{VerifyArgs, default_cache_size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::dataset::{Dataset, LeftOut};
 use crate::error::{Error, Result, shown};
-use crate::formats::npz::{self, Array, ArrayChoice};
+use crate::formats::npz::{Array, ArrayChoice};
+use crate::formats::volume_file;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
@@ -151,7 +152,7 @@ fn check_left_out(
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
     try_map(&left_out, workers, |left_out| {
         let path = dataset.root.join(&left_out.path);
-        let result = npz::inspect(&path, array).and_then(|array| read_whole(&path, &array));
+        let result = volume_file::inspect(&path, array).and_then(|array| read_whole(&path, &array));
         let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
         Ok(VolumeCheck { study_id, path, error: result.err() })
     })
@@ -176,7 +177,7 @@ fn read_whole(path: &Path, array: &Array) -> Result<()> {
 /// The volume of an array, for other code than that of the shards.
 fn source_volume(array: &Array) -> SourceVolume<'_> {
     let channel = array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
-    SourceVolume { array: &array.member.name, channel }
+    SourceVolume { array: &array.member.name, channel, turn: array.turned_axes(), is_extra: false }
 }
 
 /// Writes the list whole or not at all, readable for the user only.

@@ -192,7 +192,8 @@ fn one(
             (folder, array.as_ref(), matched.iter().map(|matched| by_id.remove(&matched.study_id)).collect::<Vec<_>>())
         }
     };
-    let choice = ArrayChoice { name: array.cloned(), channel: None, spacing: None };
+    let orientation = config.array.orientation; // turned as the volumes are
+    let choice = ArrayChoice { name: array.cloned(), channel: None, spacing: None, orientation };
     // A volume that is left out needs no extra.
     let unwanted = |finding: &Finding| !matches!(finding, Finding::Volume(_));
     let wanted: Vec<Wanted<'_>> = files

@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::str::FromStr;
 
 use glob::{MatchOptions, Pattern};
+
+use crate::formats::volume_file::Format;
 
 /// As a shell matches names: `*` stays within a name, and does not match the dot of a hidden one.
 const AS_A_SHELL: MatchOptions =
@@ -15,32 +16,35 @@ const AS_A_SHELL: MatchOptions =
 /// The format of the files that are volumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Source {
-    /// NPZ and NPY files.
+    /// NPZ, NPY and NIfTI files.
     #[default]
     Auto,
     /// NPZ files.
     Npz,
     /// NPY files.
     Npy,
+    /// NIfTI files: *.nii.gz and *.nii.
+    Nifti,
 }
 
 impl Source {
     /// Whether a file of this name is a volume.
     pub(super) fn is_volume(self, name: &OsStr) -> bool {
-        let suffixes: &[&[u8]] = match self {
-            Self::Auto => &[b".npz", b".npy"],
-            Self::Npz => &[b".npz"],
-            Self::Npy => &[b".npy"],
-        };
-        suffixes.iter().any(|suffix| name.as_bytes().ends_with(suffix))
+        Format::of(name).is_some_and(|format| match self {
+            Self::Auto => true,
+            Self::Npz => format == Format::Npz,
+            Self::Npy => format == Format::Npy,
+            Self::Nifti => format.is_nifti(),
+        })
     }
 
     /// The files of the format, for messages.
     pub(super) fn files(self) -> &'static str {
         match self {
-            Self::Auto => "NPZ or NPY file",
+            Self::Auto => "NPZ, NPY or NIfTI file",
             Self::Npz => "NPZ file",
             Self::Npy => "NPY file",
+            Self::Nifti => "NIfTI file",
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::npz::{self, ArrayChoice};
+use crate::formats::volume_file;
 
 /// Which arrays are looked for, and where.
 pub(super) struct Look<'a> {
@@ -140,7 +141,7 @@ impl<'a> Folder<'a> {
         let path = self.path.join(relative);
         let file = retry_on_intr(|| openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
         let file = file.map_err(|error| Error::io(&path, "open the file", error.into()))?;
-        npz::inspect_file(&path, &File::from(file), array)
+        volume_file::inspect_file(&path, &File::from(file), array)
     }
 
     /// The state of a symbolic link that leads nowhere, and what is wrong with it; `None` for anything else.

@@ -13,7 +13,7 @@ use super::matched::{Matched, MetaValues, Row};
 use super::roles::{LABELS, META, REPORTS, Roles};
 use super::scan::{FoundVolumes, find_volumes};
 use super::tables::{Fields, Table, Wanted, load_with, present};
-use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, quarantine};
+use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, SpacingFrom, quarantine};
 use crate::base::file_id::FileId;
 use crate::base::num::counted;
 use crate::base::parallel::{available_cores, both, try_map};
@@ -92,7 +92,7 @@ pub(super) fn join(config: &Config) -> Result<Joined> {
     for (path, row) in found.files.into_iter().zip(rows) {
         let (Some(study), Some(row)) = (study_id(&path), row) else {
             // Its bytes, so that no two names become one id, as they would with a sign for what is not UTF-8.
-            let stem = path.file_stem().unwrap_or_default().as_bytes().escape_ascii();
+            let stem = ids::stem(&path).unwrap_or_default().as_bytes().escape_ascii();
             joined.unmatched.push((format!("b'{stem}'"), "any table, as its name is not UTF-8".into()));
             continue;
         };
@@ -302,9 +302,9 @@ fn number(field: &str) -> Option<f64> {
     field.trim().parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The number of columns that are read of the metadata table: not those of the spacing, if the NPZ files have it.
+/// The number of columns that are read of the metadata table: not those of the spacing, if the volumes' files have it.
 fn columns_of_meta(config: &Config) -> usize {
-    if config.array.spacing.is_some() { 2 } else { 4 }
+    if config.array.spacing.is_some() || config.spacing_from == Some(SpacingFrom::Header) { 2 } else { 4 }
 }
 
 /// Reads the values of a row of the metadata table.

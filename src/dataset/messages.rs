@@ -22,7 +22,10 @@ impl Dataset {
 
     /// The message about the tables that are not given, and what samples lack without them.
     fn absent_tables(&self, config: &Config) -> Option<String> {
-        let of_meta = if config.array.spacing.is_some() {
+        let has_header = |sample: &Sample| sample.study().is_some_and(|study| study.array.nifti.is_some());
+        let of_meta = if self.samples.iter().all(has_header) {
+            "slope, intercept and spacing are those of their NIfTI headers"
+        } else if config.array.spacing.is_some() {
             "what makes HU of their values is not in their JSON"
         } else {
             "their spacing, and what makes HU of their values, is not in their JSON"

@@ -15,6 +15,7 @@ mod extras;
 mod files;
 pub mod guess;
 mod header;
+mod header_values;
 mod ids;
 mod inputs;
 mod inspect;
@@ -41,6 +42,7 @@ pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
 pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
+pub use matched::Meta;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use header_values::Spacings;
 use matched::{Matched, Row};
 use recipes::Unusable;
 
@@ -77,10 +80,19 @@ pub enum MissingLabel {
     Exclude,
 }
 
+/// The source of the spacing of NIfTI volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SpacingFrom {
+    /// The metadata table.
+    Table,
+    /// The header of the file.
+    Header,
+}
+
 /// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the NPZ files.
+    /// The folder of the volumes.
     pub data_folder: PathBuf,
     /// The files of the table with `Findings_EN` and `Impressions_EN`; none for empty texts.
     pub reports_files: Vec<PathBuf>,
@@ -92,6 +104,8 @@ pub struct Config {
     pub columns: Columns,
     /// The treatment of a label that is missing.
     pub missing_label: MissingLabel,
+    /// The source of the spacing of NIfTI volumes; by default the metadata table, if there is one.
+    pub spacing_from: Option<SpacingFrom>,
     /// The array to take of each NPZ file, and what of it.
     pub array: npz::ArrayChoice,
     /// The choice of the files that are volumes.
@@ -133,27 +147,6 @@ impl Config {
             .chain(&self.exclude)
             .chain(&self.selection.studies)
             .collect()
-    }
-}
-
-/// The values of one row of the metadata table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
-    /// `RescaleSlope`, HU per stored unit.
-    pub rescale_slope: f64,
-    /// `RescaleIntercept`, HU.
-    pub rescale_intercept: f64,
-    /// `XYSpacing` as the table spells it (`"[0.75, 0.75]"`, mm); `"nan"` where it is missing and that is allowed.
-    pub xy_spacing: String,
-    /// `ZSpacing` in mm.
-    pub z_spacing: f64,
-}
-
-impl Meta {
-    /// The values that a volume's recipe is made from.
-    pub fn geometry(&self) -> Geometry<'_> {
-        let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
-        Geometry { slope, intercept, xy_spacing, z_spacing }
     }
 }
 
@@ -349,6 +342,7 @@ impl Dataset {
             warnings: joined.warnings,
             inputs,
         };
+        let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
             let excluded = excluded.is_some();
@@ -363,6 +357,7 @@ impl Dataset {
             });
             match made {
                 Ok((array, meta, recipe, extras)) => {
+                    spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;
                     let study = Study { array, meta, dialect, recipe, format, text, labels, fields, extras };
@@ -391,6 +386,7 @@ impl Dataset {
         if dataset.samples.is_empty() {
             return Err(dataset.nothing_left(config));
         }
+        dataset.warnings.extend(spacings.warning());
         let warnings = dataset.about_tables(config);
         dataset.warnings.extend(warnings);
         Ok(dataset)

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use super::extras::{Extra, ExtraArray, ExtraFinding};
 use super::matched::MetaValues;
 use super::scan_cache::Finding;
-use super::{Config, Meta};
+use super::{Config, Meta, header_values};
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, KindOptions, Recipe, Rescale};
 
@@ -31,10 +31,12 @@ pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<
         MetaValues::Missing(reason) => return Err(Unusable::LeftOut(reason)),
         MetaValues::NoTable => (without_table(&config.kind, &array), false),
     };
+    let has_header = array.nifti.is_some();
+    let meta = header_values::applied(config, &array, meta, has_table).map_err(Unusable::LeftOut)?;
     let meta = meta.with_spacing(config.kind.spacing_in(&array));
     match Recipe::new(&config.kind, &array, meta.geometry()) {
         Ok(recipe) => Ok((array, meta, recipe)),
-        Err(reason) if !has_table && Recipe::new(&config.kind, &array, ANY).is_ok() => {
+        Err(reason) if !has_table && !has_header && Recipe::new(&config.kind, &array, ANY).is_ok() => {
             let kind = config.kind.kind.to_possible_value();
             let kind = kind.map_or_else(String::new, |kind| kind.get_name().to_owned());
             Err(Unusable::NoTable(format!("--volume {kind} needs a table of metadata (--meta-file): {reason}")))
@@ -56,6 +58,7 @@ pub(super) fn of_extras(
         let left_out = |reason: String| Unusable::LeftOut(format!("extra '{}': {reason}", extra.name));
         match finding.map_err(left_out)? {
             (path, Finding::Volume(found)) => {
+                let found = found.as_stored();
                 let recipe = recipe.of_extra(array, &found, config.extra_pad).map_err(left_out)?;
                 Ok(ExtraArray { path, array: found, recipe })
             }
@@ -70,13 +73,14 @@ pub(super) fn of_extras(
 /// Values with which a recipe can be made, to tell what a table would change.
 const ANY: Geometry<'_> = Geometry { slope: 1.0, intercept: 0.0, xy_spacing: "1", z_spacing: 1.0 };
 
-/// The metadata of a volume where no table says it: slope and intercept as far as the dialect or the user tells them,
-/// and nothing of the spacing. None is made up: what is not known is NaN, as where a table lacks it.
+/// The metadata of a volume where no table says it: slope and intercept as far as the dialect, the header or the user
+/// tells them, and nothing of the spacing. None is made up: what is not known is NaN, as where a table lacks it.
 fn without_table(options: &KindOptions, array: &npz::Array) -> Meta {
     let (rescale_slope, rescale_intercept) = match (options.dialect_of(array), options.rescale) {
         (Some(Dialect::Normalized), _) => (1000.0, 0.0),
         (Some(Dialect::Hu), _) | (_, Rescale::None) => (1.0, 0.0),
         (_, Rescale::Values(slope, intercept)) => (slope, intercept),
+        _ if array.nifti.is_some() => (1.0, 0.0), // its header has the slope and intercept that hold
         (_, Rescale::Auto | Rescale::Table) => (f64::NAN, f64::NAN),
     };
     Meta { rescale_slope, rescale_intercept, xy_spacing: "nan".to_owned(), z_spacing: f64::NAN }

@@ -125,8 +125,8 @@ impl Walk<'_> {
         let files = chosen.map(|depth| sorted(std::mem::take(&mut self.by_depth[depth]))).unwrap_or_default();
         if files.is_empty() {
             return Err(Error::Refused(format!(
-                "--data-folder {}: no {} found; looked for *.npz and *.npy in the folder and in those below it, down \
-                 to {MORE_DEPTHS} levels (without names that begin with a dot). Is this the folder that holds the \
+                "--data-folder {}: no {} found; looked for *.npz, *.npy, *.nii and *.nii.gz in the folder and in those \
+                 below it, down to {MORE_DEPTHS} levels (without names that begin with a dot). Is this the folder that holds the \
                  volumes?",
                 self.root.display(),
                 self.source.files()
@@ -301,7 +301,7 @@ mod tests {
     fn nothing_found_says_where_it_looked() {
         let choice = FileChoice::default();
         let error = find_volumes(tree(&["x/y/readme"]).path(), &choice, 1).unwrap_err().to_string();
-        assert!(error.contains("no NPZ or NPY file found") && error.contains("8 levels"), "{error}");
+        assert!(error.contains("no NPZ, NPY or NIfTI file found") && error.contains("8 levels"), "{error}");
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
         let both = find(&["deep/**/*.npz", "images/a.*"], Source::Auto).unwrap();
         assert_eq!(both, ["deep/1/2/3/4/c.npz", "images/a.npz"]);
         let error = find(&["images/a.npz", "imges/*"], Source::Auto).unwrap_err().to_string();
-        assert!(error.contains("'imges/*': no NPZ or NPY file"), "{error}");
+        assert!(error.contains("'imges/*': no NPZ, NPY or NIfTI file"), "{error}");
         assert!(find(&["**/*.npz"], Source::Auto).unwrap_err().to_string().contains("cycle"));
     }
 }

@@ -137,7 +137,7 @@ pub fn list_of_studies(studies: &[&str]) -> Result<String> {
 
 /// A field of a list without the ending of a file's name.
 fn without_ending(field: &str) -> &str {
-    [".nii.gz", ".npz"].iter().find_map(|ending| field.strip_suffix(ending)).unwrap_or(field)
+    [".nii.gz", ".nii", ".npz"].iter().find_map(|ending| field.strip_suffix(ending)).unwrap_or(field)
 }
 
 /// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are

@@ -10,6 +10,7 @@ use crate::base::file_id::FileId;
 use crate::base::lock::lock;
 use crate::error::{Error, Result};
 use crate::output::journal::{self, Journals};
+use crate::output::source_times;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardFiles;
 
@@ -18,6 +19,8 @@ pub(super) struct FinishedShards {
     folder: PathBuf,
     /// For each shard of the plan, the digest of what it is made of.
     digests: Vec<String>,
+    /// For each shard of the plan, the times of its sources without a checksum.
+    times: Vec<Option<String>>,
     state: Mutex<State>,
 }
 
@@ -44,8 +47,9 @@ impl FinishedShards {
     /// [`Error::Io`] if it cannot be read.
     pub(super) fn open(folder: &Path, plan: &Plan) -> Result<Self> {
         let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-        let digests = (0..).map_while(|id| plan.shard_digest(id).map(str::to_owned)).collect();
-        let finished = Self { folder, digests, state: Mutex::default() };
+        let digests: Vec<String> = (0..).map_while(|id| plan.shard_digest(id).map(str::to_owned)).collect();
+        let times = (0..).zip(&digests).map(|(id, _)| source_times::of_shard(plan, id)).collect();
+        let finished = Self { folder, digests, times, state: Mutex::default() };
         let journals = Journals::read(&finished.folder)?;
         if journals.codec().is_some() {
             return Err(Error::Refused(format!(
@@ -70,7 +74,8 @@ impl FinishedShards {
             return HashMap::new();
         }
         let is_of_plan = |id: ShardId, found: &journal::FinishedShard| {
-            self.digests.get(id as usize).is_some_and(|digest| found.is_of(digest))
+            let times = self.times.get(id as usize).and_then(Option::as_deref);
+            self.digests.get(id as usize).is_some_and(|digest| found.is_of(digest)) && found.has_times(times)
         };
         journals
             .all_finished()

@@ -18,6 +18,7 @@ use crate::output::journal::{self, FinishedShard, Journals, Line, Run};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
+use crate::output::source_times;
 use crate::plan::{Plan, ShardId};
 
 /// An output folder of which a part is locked for this process.
@@ -75,7 +76,8 @@ impl OutputFolder {
     }
 
     /// The part's finished shards: those that are recorded as this plan's, and whose files have the recorded size. A
-    /// shard without some samples counts if such samples are to be skipped and their NPZ files are as they were.
+    /// shard without some samples counts if such samples are to be skipped and their NPZ files are as they were. None
+    /// counts whose sources without a checksum have other times than they had.
     ///
     /// # Errors
     /// [`Error::Io`] if the file system cannot tell the size of a file.
@@ -93,7 +95,8 @@ impl OutputFolder {
             let is_size = self.codec.is_some() || found.size == shard.layout.len();
             let is_whole = found.made_of == digest && is_size;
             let is_skipped = || on_error == OnError::Skip && found.planned == digest && would_fail_again(found);
-            if (is_whole || is_skipped()) && size(&self.path.join(&found.name))? == Some(found.size) {
+            let has_times = || found.has_times(source_times::of_shard(plan, id).as_deref());
+            if (is_whole || is_skipped()) && has_times() && size(&self.path.join(&found.name))? == Some(found.size) {
                 all.insert(id, found.clone());
             }
         }

@@ -20,7 +20,7 @@ use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, MemberHeader};
 use crate::output::checksum;
-use crate::output::journal::{Journals, Line, Run, SkippedSample, append};
+use crate::output::journal::{FinishedShard, Journals, Line, Run, SkippedSample, append};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -182,7 +182,10 @@ impl Rebuild<'_> {
         let target = Target { run, set, asked: self.asked, skipped: absent };
         for (id, sha256) in (0..).zip(digests) {
             let finished = target.finished(id, set.len(id).unwrap_or(0), sha256.clone());
-            if self.journals.finished(id).is_none_or(|known| known.made_of != finished.made_of) {
+            let is_same = |known: &FinishedShard| {
+                known.made_of == finished.made_of && known.source_times == finished.source_times
+            };
+            if !self.journals.finished(id).is_some_and(is_same) {
                 lines.push(Line::Finished(finished));
             }
         }

@@ -2,6 +2,7 @@
 
 use super::bad_samples::BadSamples;
 use crate::output::journal::FinishedShard;
+use crate::output::source_times;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
 
@@ -29,6 +30,7 @@ impl Target<'_> {
             sha256,
             made_of: digest(self.set.plan()),
             planned: digest(self.asked),
+            source_times: source_times::of_shard(self.asked, id),
             left_out: self.skipped.range(samples).map(|(_, skipped)| skipped.clone()).collect(),
         }
     }

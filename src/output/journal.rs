@@ -18,6 +18,8 @@ use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::codec::Codec;
 use crate::output::partition::Part;
+#[cfg(doc)]
+use crate::output::source_times;
 use crate::plan::{Plan, ShardId};
 
 /// The folder of files that are about the shards and are no shards; hidden, so that a glob of `*.tar` does not see it.
@@ -74,6 +76,9 @@ pub struct FinishedShard {
     pub made_of: String,
     /// Digest of what the file was to be made of; differs from `made_of` if samples were skipped.
     pub planned: String,
+    /// The times of the sources that have no checksum, as [`source_times::of_shard`] gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_times: Option<String>,
     /// Samples that could not be made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<SkippedSample>,
@@ -202,6 +207,12 @@ impl FinishedShard {
     pub fn is_of(&self, digest: &str) -> bool {
         self.made_of == digest || self.planned == digest
     }
+
+    /// Whether the sources without a checksum have the times that they had, as far as both are known: `now` is what
+    /// [`source_times::of_shard`] gives.
+    pub fn has_times(&self, now: Option<&str>) -> bool {
+        self.source_times.as_deref().zip(now).is_none_or(|(then, now)| then == now)
+    }
 }
 
 /// The file name of the journal of a part.
@@ -257,7 +268,8 @@ mod tests {
         let name = Plan::shard_name(1);
         let digest = || "digest".to_owned();
         let (made_of, planned, left_out) = (digest(), digest(), Vec::new());
-        line(&Line::Finished(FinishedShard { run, name, size: 1, sha256: sha256.into(), made_of, planned, left_out }))
+        let (sha256, source_times) = (sha256.into(), None);
+        line(&Line::Finished(FinishedShard { run, name, size: 1, sha256, made_of, planned, source_times, left_out }))
     }
 
     fn line(line: &Line) -> Vec<u8> {

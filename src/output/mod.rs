@@ -10,3 +10,4 @@ pub mod manifest;
 pub mod part_lock;
 pub mod partition;
 pub mod removals;
+pub mod source_times;

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::digest_text::DigestText;
 use super::{Options, ShardId};
 use crate::dataset::{Dataset, Extra, ExtraArray, Sample, Study};
-use crate::formats::npz::Array;
+use crate::formats::npz::{Array, Conversion, Turn};
 use crate::volume::{Recipe, VoxelFormat};
 
 /// SHA-256 of all that determines a sample's members and key.
@@ -44,7 +44,7 @@ impl FieldHasher {
 }
 
 /// The digest of a sample: its slot, its path relative to the data folder, the NPZ's size, its array's name, CRC-32 and
-/// header, the recipe, the voxels' format if it is not float16, for each extra its name, path and the like, and the
+/// header, the elements of a NIfTI file, the recipe, the voxels' format if it is not float16, for each extra its name, path and the like, and the
 /// payloads of the small members in their order.
 pub(super) fn sample_digest<'a>(
     dataset: &Dataset,
@@ -77,12 +77,31 @@ fn add_array(fields: &mut FieldHasher, array: &Array, recipe: &Recipe) {
     fields.add(array.member.crc.map(u32::to_le_bytes).as_ref().map_or(&[], |crc| &crc[..]));
     let (descr, shape) = (header.descr(), header.shape.digest_text());
     fields.add(format!("{descr} {} {shape}", header.fortran_order.digest_text()).as_bytes());
+    if array.nifti.is_some() {
+        fields.add(stored_elements(array).as_bytes());
+    }
     if let Some(part) = array.part {
         fields.add(format!("channel {}", part.channel()).as_bytes());
     }
     if *recipe != Recipe::Stored {
         fields.add(recipe.digest_text().as_bytes());
     }
+}
+
+/// The elements of a NIfTI file: where they begin, their dtype, the slope and intercept that are applied, and
+/// the axes in the file, where the array is turned.
+fn stored_elements(array: &Array) -> String {
+    let (begin, descr) = (array.header.header_len, array.header.descr());
+    let turn = array.placed().and_then(|placed| placed.turn);
+    let turned = turn.map_or_else(String::new, |Turn { axes, flipped }| {
+        let of_axis = |at: usize| format!(" {}{}", if flipped[at] { '-' } else { '+' }, axes[at]);
+        [0, 1, 2].map(of_axis).concat()
+    });
+    let Some(Conversion { element, big_endian, slope, intercept }) = array.conversion else {
+        return format!("nifti {begin} {descr}{turned}");
+    };
+    let [slope, intercept] = [slope, intercept].map(|value| value.digest_text());
+    format!("nifti {begin} {} {slope} {intercept}{turned}", element.descr(big_endian))
 }
 
 /// The digest of a plain shard in hexadecimal: the options, its number, and the digests of its samples in their order.

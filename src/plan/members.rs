@@ -6,7 +6,7 @@ use super::json_fields::with_fields;
 use crate::dataset::{Origin, Sample, Study};
 use crate::formats::codec::{CODEC, filter};
 use crate::formats::pyjson;
-use crate::volume::Kind;
+use crate::volume::{Kind, affine};
 
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -213,6 +213,8 @@ struct StoredJson<'a> {
     volume_window: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     volume_kind: Option<Kind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affine: Option<[[f64; 4]; 4]>,
 }
 
 /// The JSON of a preprocessed volume, which has no values of the metadata table any more.
@@ -224,6 +226,8 @@ struct PreprocessedJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     volume_window: Option<[f64; 2]>,
     volume_kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    affine: Option<[[f64; 4]; 4]>,
 }
 
 /// The JSON of a sample in a plain shard.
@@ -232,6 +236,7 @@ fn json(study_id: &str, study: &Study) -> String {
     let source = &array.header.shape;
     let shape = recipe.shape([source[0], source[1], source[2]]);
     let (volume_dtype, volume_window) = (format.name(), format.window());
+    let affine = affine(recipe, array);
     // A loader that rescales what it reads gets HU from both kinds.
     let (slope, intercept, volume_kind) = match recipe.kind() {
         Kind::Stored => (meta.rescale_slope, meta.rescale_intercept, None),
@@ -244,6 +249,7 @@ fn json(study_id: &str, study: &Study) -> String {
                 volume_dtype,
                 volume_window,
                 volume_kind,
+                affine,
             });
         }
     };
@@ -258,6 +264,7 @@ fn json(study_id: &str, study: &Study) -> String {
         volume_dtype,
         volume_window,
         volume_kind,
+        affine,
     })
 }
 

@@ -89,6 +89,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         labels_files,
         columns,
         missing_label,
+        spacing_from,
         array,
         files,
         extras,
@@ -137,6 +138,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
     fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?} {rescale:?}").as_bytes());
+    fields.add(format!("{spacing_from:?}").as_bytes());
     fields.add(format.digest_text().as_bytes());
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, *resample as u8]);
     add_extras(&mut fields, extras)?;
@@ -190,7 +192,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, Source};
+    use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, Source, SpacingFrom};
     use crate::formats::npz::ArrayChoice;
     use crate::plan::members::Profile;
     use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, Rescale, VoxelFormat};
@@ -206,6 +208,7 @@ mod tests {
             labels_files: vec!["/labels.csv".into()],
             columns: Columns::default(),
             missing_label: MissingLabel::Error,
+            spacing_from: None,
             array: ArrayChoice::default(),
             files: FileChoice::default(),
             volumes: None,
@@ -215,6 +218,8 @@ mod tests {
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
             kind: KindOptions::default(),
+            extras: Vec::new(),
+            extra_pad: 0.0,
             exclude: None,
             scan_cache: None,
             rescan: false,
@@ -224,7 +229,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 45] = [
+        let changes: [fn(&mut Config); 47] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_files = vec!["/reports2.csv".into()],
@@ -238,6 +243,8 @@ mod tests {
             |config| config.array.channel = Some("1".parse().unwrap()),
             |config| config.array.channel = Some("last:1".parse().unwrap()),
             |config| config.array.spacing = Some("spacing".into()),
+            |config| config.spacing_from = Some(SpacingFrom::Table),
+            |config| config.spacing_from = Some(SpacingFrom::Header),
             |config| config.kind.axes = Some(Axes::Dhw),
             |config| config.kind.spacing_axes = Some(Axes::Dhw),
             |config| config.files.source = Source::Npy,

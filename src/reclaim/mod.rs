@@ -36,7 +36,7 @@ use crate::base::beneath::Folder;
 use crate::base::durable::sync_folder;
 use crate::base::lock::lock;
 use crate::base::parallel::try_map;
-use crate::dataset::Config;
+use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::output::manifest;
 use crate::output::removals::{RemovalLine, RemovedNpz};
@@ -61,6 +61,8 @@ pub struct Survey {
     pub files: usize,
     /// Size of the NPZ files in bytes.
     pub bytes: u64,
+    /// Number of the files that are NIfTI, whose headers tell more than shards hold.
+    pub nifti: usize,
     /// Bytes to read: the shards' files, and the volumes as they are made from the NPZ files and from the shards.
     pub to_read: u64,
 }
@@ -129,9 +131,11 @@ impl Reclaim {
         let npz = self.inventory.npz.as_ref();
         let samples = npz.map_or(&[][..], |plan| &plan.dataset.samples);
         let bytes = samples.iter().map(|sample| sample.file_id().size).sum();
+        let nifti = samples.iter().filter_map(|sample| sample.study()).filter(|study| study.array.nifti.is_some());
+        let nifti = nifti.count();
         let volumes = npz.map_or(0, |plan| 2 * plan.payload_bytes);
         let files = self.inventory.shards_to_compare().into_iter().map(|id| self.inventory.shard_size(id));
-        Survey { files: samples.len(), bytes, to_read: volumes + files.sum::<u64>() }
+        Survey { files: samples.len(), bytes, nifti, to_read: volumes + files.sum::<u64>() }
     }
 
     /// The plan of the shards.
@@ -278,7 +282,9 @@ impl Remover<'_> {
         let (inventory, plan) = (self.comparer.inventory, self.comparer.npz.plan());
         let sample = &plan.dataset.samples[npz];
         let (path, file_id) = (&sample.path, sample.file_id());
-        let checked = only_array(&inventory.root.join(path)).and_then(|()| remove::removable(self.root, path, file_id));
+        let channels = sample.study().and_then(|study| study.array.part).map_or(1, |part| part.count);
+        let checked = no_more_than(&inventory.root.join(path), channels, &arrays(plan, npz));
+        let checked = checked.and_then(|()| remove::removable(self.root, path, file_id));
         let bytes = match checked {
             Ok(bytes) => bytes,
             Err(reason) => return Ok(NpzOutcome::Kept { reason }),
@@ -305,17 +311,38 @@ impl Remover<'_> {
     }
 }
 
-/// Refuses an NPZ that holds more than its volume. An NPY file holds one array.
-fn only_array(path: &Path) -> Result<(), String> {
-    if path.extension().is_some_and(|suffix| suffix == "npy") {
+/// The names of the arrays of a volume's file that the shards hold: the volume, and extras of the same file.
+fn arrays(plan: &Plan, npz: usize) -> Vec<&str> {
+    let Dataset { root, extras, samples, .. } = &plan.dataset;
+    let sample = &samples[npz];
+    let Some(study) = sample.study() else { return Vec::new() };
+    let beside = extras.iter().zip(&study.extras);
+    let beside = beside.filter(|(extra, found)| extra.root == *root && found.path == sample.path);
+    let beside = beside.map(|(_, found)| &*found.array.member.name);
+    [&*study.array.member.name].into_iter().chain(beside).collect()
+}
+
+/// Refuses a file that holds more than what the shards hold of it: other channels, or other arrays than these. An NPY
+/// or NIfTI file holds one array.
+fn no_more_than(path: &Path, channels: u64, arrays: &[&str]) -> Result<(), String> {
+    if channels > 1 {
+        return Err(format!("it holds {channels} channels, of which the shards have one"));
+    }
+    if path.extension().is_some_and(|suffix| ["npy", "nii", "gz"].iter().any(|one| suffix == *one)) {
         return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| format!("it cannot be looked into: {error}");
     let file = File::open(path).map_err(|error| failed(&error))?;
     let archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| failed(&error))?;
     let names: Vec<&str> = archive.file_names().collect();
-    if archive.len() == 1 {
+    let is_held =
+        |name: &&str| arrays.contains(name) || name.strip_suffix(".npy").is_some_and(|name| arrays.contains(&name));
+    if archive.len() == names.len() && (archive.len() == 1 || names.iter().all(is_held)) {
         return Ok(());
     }
-    Err(format!("it holds several arrays ({}), of which the shards have one", names.join(", ")))
+    let held = match arrays {
+        [_] => "one".to_owned(),
+        several => several.join(", "),
+    };
+    Err(format!("it holds several arrays ({}), of which the shards have {held}", names.join(", ")))
 }

@@ -112,7 +112,7 @@ impl Difference {
 /// The volume of a study in its NPZ file.
 fn source_volume(study: &Study) -> SourceVolume<'_> {
     let channel = study.array.part.map(|part| (part.is_last(), to_usize(part.asked.index)));
-    SourceVolume { array: &study.array.member.name, channel }
+    SourceVolume { array: &study.array.member.name, channel, turn: study.array.turned_axes(), is_extra: false }
 }
 
 /// Compares all members of a sample with its source.

@@ -63,7 +63,12 @@ pub(super) fn compare(
     root: &Path,
     extra: &ExtraArray,
 ) -> Result<Option<String>, String> {
-    let volume = SourceVolume { array: &extra.array.member.name, channel: None };
+    let volume = SourceVolume {
+        array: &extra.array.member.name,
+        channel: None,
+        turn: extra.array.turned_axes(),
+        is_extra: true,
+    };
     let source = SourceArray::read(&root.join(&extra.path), &volume)?;
     let mut bytes = read(file, found.span).map_err(|error| error.to_string())?;
     if let Some(width) = found.packed_width {

@@ -1,29 +1,40 @@
-//! The volume of an NPZ or NPY file as an array, read by the `zip` crate and a header reader of its own (`npy_header`).
+//! The volume of an NPZ, NPY or NIfTI file as an array, read by the `zip` crate, `flate2` and header readers of its own
+//! (`npy_header`, `nifti`).
 //!
-//! The program's own decoder (`formats::npz`, `formats::inflate`) is not used. Two libraries are below both:
+//! The program's own decoders (`formats`) are not used. Two libraries are below both:
 //! `crc32fast` computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates
 //! the whole member, inflates in the own decoder only the first bytes of a member, for the header of its array. Zip
 //! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use bytemuck::Pod;
 use half::f16;
 use zip::ZipArchive;
 
+use super::nifti;
 use super::npy_header::{self, ElementType, SourceHeader};
 
-/// The volume in an NPZ file that is read.
+/// Numbers of a NIfTI file that are read at a time.
+const READ: usize = 1 << 18;
+
+/// The volume in a source that is read.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceVolume<'a> {
-    /// The name of the array; of no meaning for an NPY file.
+    /// The name of the array; of no meaning for NPY and NIfTI files.
     pub array: &'a str,
     /// The channel of an array of four axes that is the volume: whether the channels are along the last axis (else
     /// along the first), and its number, from 0 on.
     pub channel: Option<(bool, usize)>,
+    /// The axis of the file that each axis of the volume is, and whether it runs backwards; none if the volume is not
+    /// turned.
+    pub turn: Option<([usize; 3], [bool; 3])>,
+    /// Whether the array stands beside a volume: then the numbers of a NIfTI file stay what they are, unless its header
+    /// scales them.
+    pub is_extra: bool,
 }
 
 /// The values of a source's volume.
@@ -31,7 +42,7 @@ pub(super) struct SourceArray {
     elements: Elements,
     /// Lengths of the three axes, in voxels.
     shape: [usize; 3],
-    /// The elements from one voxel to the next along each axis.
+    /// The elements from one voxel to the next along each axis; backwards, modulo the largest number.
     strides: [usize; 3],
     /// The elements before the first voxel.
     first: usize,
@@ -56,13 +67,21 @@ enum Elements {
 }
 
 impl SourceArray {
-    /// Reads an array of an NPZ file to its end, so that the `zip` crate checks the CRC.
+    /// Reads an array of an NPZ file to its end, so that the `zip` crate checks the CRC; of a gzip file, `flate2` does.
     ///
     /// # Errors
     /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
     pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, String> {
-        let &SourceVolume { array, channel } = volume;
+        let &SourceVolume { array, channel, .. } = volume;
         let failed = |error: &dyn Display| format!("{}: {error}", path.display());
+        if nifti::is_named_so(path) {
+            let mut file = nifti::open(path).map_err(|error| failed(&error))?;
+            let found = Self::of_nifti(&mut *file, volume).map_err(|reason| failed(&reason))?;
+            return Ok(match volume.turn {
+                Some((axes, backwards)) => found.turned(axes, backwards),
+                None => found,
+            });
+        }
         let file = File::open(path).map_err(|error| failed(&error))?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
             return Self::to_end(&mut BufReader::new(file), channel).map_err(|reason| failed(&reason));
@@ -89,9 +108,36 @@ impl SourceArray {
         }
     }
 
+    /// The volume of a NIfTI file, as the values that its header makes of its numbers. What stands behind the voxels is
+    /// none of it, and is read for the checksum of a gzip file.
+    fn of_nifti(file: &mut dyn Read, volume: &SourceVolume<'_>) -> Result<Self, String> {
+        let (header, channel) = (nifti::read(file)?, volume.channel);
+        if volume.is_extra && header.scale.is_none() {
+            let found = Self::of_elements(&header.array, channel, file)?;
+            io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
+            return Ok(found);
+        }
+        let (placed, count) = Self::placed(&header.array, channel)?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
+        while values.len() < count {
+            let next = READ.min(count - values.len());
+            let stored = Elements::read(&header.array, next, file)?;
+            values.extend((0..next).map(|at| header.value(stored.at(at))));
+        }
+        io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
+        Ok(Self { elements: Elements::F32(values), ..placed })
+    }
+
     /// An array whose elements come next in a file.
     fn of_elements(header: &SourceHeader, channel: Option<(bool, usize)>, file: &mut dyn Read) -> Result<Self, String> {
-        let &SourceHeader { element, is_big_endian, is_fortran, ref shape } = header;
+        let (placed, count) = Self::placed(header, channel)?;
+        Ok(Self { elements: Elements::read(header, count, file)?, ..placed })
+    }
+
+    /// An array without elements whose volume has its place among those that its header tells, and how many these are.
+    fn placed(header: &SourceHeader, channel: Option<(bool, usize)>) -> Result<(Self, usize), String> {
+        let &SourceHeader { is_fortran, ref shape, .. } = header;
         let no_volume = || format!("{shape:?} is no shape of a volume");
         // Length and stride of each axis.
         let (mut axes, mut count) = (vec![(0, 0); shape.len()], 1usize);
@@ -116,21 +162,19 @@ impl SourceArray {
         }
         let [a, b, c]: [(usize, usize); 3] = axes.try_into().map_err(|_| no_volume())?;
         let (shape, strides) = ([a.0, b.0, c.0], [a.1, b.1, c.1]);
-        let elements = match element {
-            ElementType::Float(2) => Elements::F16(read_elements(file, count, is_big_endian)?),
-            ElementType::Float(4) => Elements::F32(read_elements(file, count, is_big_endian)?),
-            ElementType::Float(_) => Elements::F64(read_elements(file, count, is_big_endian)?),
-            ElementType::Signed(1) => Elements::I8(read_elements(file, count, is_big_endian)?),
-            ElementType::Signed(2) => Elements::I16(read_elements(file, count, is_big_endian)?),
-            ElementType::Signed(4) => Elements::I32(read_elements(file, count, is_big_endian)?),
-            ElementType::Signed(_) => Elements::I64(read_elements(file, count, is_big_endian)?),
-            ElementType::Unsigned(1) => Elements::U8(read_elements(file, count, is_big_endian)?),
-            ElementType::Unsigned(2) => Elements::U16(read_elements(file, count, is_big_endian)?),
-            ElementType::Unsigned(4) => Elements::U32(read_elements(file, count, is_big_endian)?),
-            ElementType::Unsigned(_) => Elements::U64(read_elements(file, count, is_big_endian)?),
-            ElementType::Truth => Elements::Truth(read_elements(file, count, is_big_endian)?),
-        };
-        Ok(Self { elements, shape, strides, first })
+        Ok((Self { elements: Elements::Truth(Vec::new()), shape, strides, first }, count))
+    }
+
+    /// The array with other axes, of which some run backwards.
+    fn turned(self, axes: [usize; 3], backwards: [bool; 3]) -> Self {
+        let strides = self.strides;
+        let mut turned = Self { shape: axes.map(|axis| self.shape[axis]), ..self };
+        for at in 0..3 {
+            let stride = strides[axes[at]];
+            turned.strides[at] = if backwards[at] { stride.wrapping_neg() } else { stride };
+            turned.first += if backwards[at] { (turned.shape[at] - 1) * stride } else { 0 };
+        }
+        turned
     }
 
     /// Lengths of the three axes, in voxels.
@@ -140,21 +184,7 @@ impl SourceArray {
 
     /// The value at a position. An integer that f64 cannot hold is far beyond float16, and is rounded.
     pub(super) fn at(&self, place: [usize; 3]) -> f64 {
-        let at = self.index(place);
-        match &self.elements {
-            Elements::F16(elements) => f16::from_bits(elements[at]).to_f64(),
-            Elements::F32(elements) => elements[at].into(),
-            Elements::F64(elements) => elements[at],
-            Elements::I8(elements) => elements[at].into(),
-            Elements::U8(elements) => elements[at].into(),
-            Elements::I16(elements) => elements[at].into(),
-            Elements::U16(elements) => elements[at].into(),
-            Elements::I32(elements) => elements[at].into(),
-            Elements::U32(elements) => elements[at].into(),
-            Elements::I64(elements) => elements[at] as f64,
-            Elements::U64(elements) => elements[at] as f64,
-            Elements::Truth(elements) => u8::from(elements[at] != 0).into(),
-        }
+        self.elements.at(self.index(place))
     }
 
     /// The bits of the element at a position, in front of zeros.
@@ -196,7 +226,47 @@ impl SourceArray {
     }
 
     fn index(&self, place: [usize; 3]) -> usize {
-        self.first + place[0] * self.strides[0] + place[1] * self.strides[1] + place[2] * self.strides[2]
+        let steps = place.into_iter().zip(self.strides);
+        steps.fold(self.first, |at, (place, stride)| at.wrapping_add(place.wrapping_mul(stride)))
+    }
+}
+
+impl Elements {
+    /// Reads elements of the type that a header tells.
+    fn read(header: &SourceHeader, count: usize, file: &mut dyn Read) -> Result<Self, String> {
+        let &SourceHeader { element, is_big_endian, .. } = header;
+        Ok(match element {
+            ElementType::Float(2) => Elements::F16(read_elements(file, count, is_big_endian)?),
+            ElementType::Float(4) => Elements::F32(read_elements(file, count, is_big_endian)?),
+            ElementType::Float(_) => Elements::F64(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(1) => Elements::I8(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(2) => Elements::I16(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(4) => Elements::I32(read_elements(file, count, is_big_endian)?),
+            ElementType::Signed(_) => Elements::I64(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(1) => Elements::U8(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(2) => Elements::U16(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(4) => Elements::U32(read_elements(file, count, is_big_endian)?),
+            ElementType::Unsigned(_) => Elements::U64(read_elements(file, count, is_big_endian)?),
+            ElementType::Truth => Elements::Truth(read_elements(file, count, is_big_endian)?),
+        })
+    }
+
+    /// The value of an element.
+    fn at(&self, at: usize) -> f64 {
+        match self {
+            Elements::F16(elements) => f16::from_bits(elements[at]).to_f64(),
+            Elements::F32(elements) => elements[at].into(),
+            Elements::F64(elements) => elements[at],
+            Elements::I8(elements) => elements[at].into(),
+            Elements::U8(elements) => elements[at].into(),
+            Elements::I16(elements) => elements[at].into(),
+            Elements::U16(elements) => elements[at].into(),
+            Elements::I32(elements) => elements[at].into(),
+            Elements::U32(elements) => elements[at].into(),
+            Elements::I64(elements) => elements[at] as f64,
+            Elements::U64(elements) => elements[at] as f64,
+            Elements::Truth(elements) => u8::from(elements[at] != 0).into(),
+        }
     }
 }
 

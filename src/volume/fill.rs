@@ -51,7 +51,9 @@ impl NpzVolume<'_> {
         let (mut at, mut skip) = (to_usize(offset) / size_of::<T>(), to_usize(offset) % size_of::<T>());
         let mut payload = match self.array.member.compression {
             Compression::Stored => None,
-            Compression::Deflated => Some(Payload::open(&self.path, file, self.array, &mut scratch.inflater)?),
+            Compression::Deflated | Compression::Gzip => {
+                Some(Payload::open(&self.path, file, self.array, &mut scratch.inflater)?)
+            }
         };
         if let Some(payload) = &mut payload {
             payload.skip((at * element) as u64, &mut scratch.chunk)?;

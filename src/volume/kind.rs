@@ -9,6 +9,9 @@ use super::rescale::{Rescale, check_linear};
 use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};
 
+/// The largest difference between the affines of a volume and of a mask that lies on it, in mm: that of rounding.
+const SAME_PLACE: f64 = 1e-3;
+
 /// The kind of the volumes: the unit and the shape of their voxels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,6 +178,11 @@ impl KindOptions {
         array.spacing.as_ref().map(|spacing| order.hwd(spacing.mm))
     }
 
+    /// The spacing of height, width and depth in mm that the header of a NIfTI file gives, if it does.
+    pub fn spacing_in_header(&self, array: &Array) -> Option<[f64; 3]> {
+        array.nifti.as_ref()?.spacing.map(|mm| self.axes_of(array).hwd(mm))
+    }
+
     /// Whether the array counts as one of stored values at the scanner's spacing: a reader needs slope, intercept and
     /// spacing for it. An array of unknown dialect does.
     pub fn is_native(&self, array: &Array) -> bool {
@@ -245,6 +253,18 @@ impl Recipe {
         let (own, other) = (extra.shape(), volume.shape());
         if own != other {
             return Err(format!("{} has shape {own:?}, and that of the volume has {other:?}", extra.member.shown()));
+        }
+        let [place, of_volume] = [extra, volume].map(|array| array.nifti.as_ref().and_then(|nifti| nifti.affine));
+        if let (Some(place), Some(of_volume)) = (place, of_volume) {
+            let pairs = place.iter().flatten().zip(of_volume.iter().flatten());
+            let is_same =
+                |(own, other): (&f64, &f64)| (own - other).abs() <= SAME_PLACE || own.is_nan() && other.is_nan();
+            if !pairs.into_iter().all(is_same) {
+                return Err(format!(
+                    "its header puts it elsewhere than the volume: by the affine {place:?}, and that of the volume is \
+                     {of_volume:?}"
+                ));
+            }
         }
         match self {
             Self::Stored => Ok(Self::Stored),

@@ -15,6 +15,7 @@ mod linear_planes;
 mod narrow;
 mod nearest_planes;
 mod own;
+mod placement;
 mod plane_size;
 mod planes;
 mod planned_file;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 pub use axes::{Axes, SpacingArray};
 pub use cast::Overflow;
 pub use kind::{Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
+pub use placement::affine;
 pub use rescale::{Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
 pub use source::Volume;
@@ -44,7 +46,8 @@ pub use value_check::{Span, Values, check_values, span};
 pub use voxel_format::{OutputDtype, VoxelFormat};
 
 use crate::error::{Error, Result};
-use crate::formats::npz::{self, Array, Compression, Payload};
+use crate::formats::npz::{Array, Compression, Payload};
+use crate::formats::volume_file;
 pub use own::ArrayFormat;
 use own::with_voxel_type;
 use planned_file::{FileState, PlannedFile};
@@ -70,12 +73,12 @@ pub enum Filled {
     Cancelled,
 }
 
-/// A volume that is made from an NPZ or NPY file: the array, and the steps from it to the voxels.
+/// A volume that is made from an NPZ, NPY or NIfTI file: the array, and the steps from it to the voxels.
 #[derive(Clone, Debug)]
 pub struct NpzVolume<'a> {
-    /// The NPZ file.
+    /// The file.
     pub path: PathBuf,
-    /// The array in the NPZ file.
+    /// The array in the file.
     pub array: &'a Array,
     /// The steps from the array's values and shape to those of the volume.
     pub recipe: &'a Recipe,
@@ -152,7 +155,9 @@ impl NpzVolume<'_> {
         match (self.array.header.fortran_order || takes_turns, self.array.member.compression) {
             (true, _) => None,
             (false, Compression::Stored) => Some(len * ratio),
-            (false, Compression::Deflated) => Some((self.array.bytes_before() + (offset + len) * ratio) * 4),
+            (false, Compression::Deflated | Compression::Gzip) => {
+                Some((self.array.bytes_before() + (offset + len) * ratio) * 4)
+            }
         }
     }
 
@@ -189,7 +194,7 @@ impl NpzVolume<'_> {
     /// Checks that a checksum tells whether the content is the planned one, if the metadata do not.
     ///
     /// # Errors
-    /// [`Error::Changed`] for an NPY file whose ctime differs.
+    /// [`Error::Changed`] for a file without a checksum whose ctime differs.
     fn check_state(&self, state: FileState) -> Result<()> {
         if state == FileState::CtimeDiffers && self.array.member.crc.is_none() {
             return Err(self.planned_file().changed(planned_file::NO_CHECKSUM));
@@ -212,8 +217,9 @@ impl NpzVolume<'_> {
     /// # Errors
     /// [`Error::Changed`] if they are not, [`Error::Io`] if reading failed.
     fn check_headers(&self, file: &File) -> Result<()> {
-        match npz::inspect_file(&self.path, file, &self.array.choice()) {
-            Ok(found) if found == (Array { file_id: found.file_id, ..self.array.clone() }) => Ok(()),
+        let is_planned = |found: &Array| *found == Array { file_id: found.file_id, ..self.array.clone() };
+        match volume_file::inspect_file(&self.path, file, &self.array.choice()) {
+            Ok(found) if is_planned(&found) || is_planned(&found.clone().as_stored()) => Ok(()),
             Ok(_) | Err(Error::Malformed { .. }) => {
                 Err(self.planned_file().changed("its ctime and its headers differ: it holds other data"))
             }

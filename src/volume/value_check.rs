@@ -133,6 +133,7 @@ fn is_share(found: usize, count: usize) -> bool {
 /// beyond the scratch buffers.
 fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     const PIECE: usize = 16 << 10;
+    let array = &array.as_in_file(); // turned, the first values may be the file's last
     let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
     let element = array.header.element.size();
     let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;

@@ -86,6 +86,7 @@ impl Example {
             reports_files: vec![self.path("reports.csv")],
             meta_files: vec![self.path("meta.csv")],
             labels_files: vec![self.path("labels.csv")],
+            spacing_from: None,
             array: ArrayChoice::default(),
             files: FileChoice::default(),
             volumes: None,

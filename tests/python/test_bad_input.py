@@ -48,7 +48,7 @@ def test_no_npz(program: Program, tmp_path: Path, files: list[str]) -> None:
         (dataset.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (dataset.folder / name).write_bytes(b"")
     message = program.refuses("plan", *dataset.flags())
-    assert_names(message, dataset.folder, "no NPZ or NPY file", "*.npz and *.npy", "8 levels")
+    assert_names(message, dataset.folder, "no NPZ, NPY or NIfTI file", "*.npz, *.npy, *.nii and *.nii.gz", "8 levels")
 
 
 def test_data_folder_that_is_none(program: Program, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 from harness import Program, Stored, payload, shards
 from kinds import Steps, preprocessed
 from make_dataset import Dataset
+from niftis import write as write_nifti
+from niftis import written
 from numpy.typing import NDArray
 from small_datasets import set_meta, write_dataset
 from spellings import covering
@@ -26,7 +28,7 @@ INTERCEPT = -1024.0
 WINDOWS = {"stored": (100.0, 900.0), "rescaled": (-900.0, -100.0), "preprocessed": (-900.0, -100.0)}
 NEAR = 2e-3  # HU, of sums in float32 in another order
 FACTORS: dict[str, Any] = {
-    "container": ("npz", "deflated", "npy"),
+    "container": ("npz", "deflated", "npy", "nii", "nii.gz"),
     "extra": ("none", "first of 1", "last of 1", "both of 1", "channel", "last channel"),
     "order": ("C", "F"),
     "dtype": ("<i2", ">i2", "<f4", ">f8", "|u1"),
@@ -47,8 +49,11 @@ def volume(row: dict[str, Any], study: int) -> NDArray[Any]:
 
 
 def in_file(row: dict[str, Any], array: NDArray[Any]) -> NDArray[Any]:
-    """The array as the file has it: with axes of length 1, or as one channel of two."""
+    """The array as the file has it: with axes of length 1, or as one channel of two. In NIfTI these are behind the
+    third axis."""
     other = np.zeros_like(array)
+    if row["container"].startswith("nii") and row["extra"].endswith("of 1"):
+        return array[..., None, None]
     extra: dict[str, NDArray[Any]] = {
         "none": array,
         "first of 1": array[None],
@@ -63,12 +68,15 @@ def in_file(row: dict[str, Any], array: NDArray[Any]) -> NDArray[Any]:
 def write(out: Path, row: dict[str, Any], volumes: dict[str, NDArray[Any]]) -> Dataset:
     """The data set."""
     arrays = {study: in_file(row, array) for study, array in volumes.items()}
-    deflated = row["container"] == "deflated"
+    deflated, is_nifti = row["container"] == "deflated", row["container"].startswith("nii")
     files = {f"{study}.npz": {"data": array} for study, array in arrays.items()}
     dataset = write_dataset(out, files, writer="numpy", deflated=deflated)
-    if row["container"] == "npy":
-        for study, array in arrays.items():
-            (dataset.folder / f"{study}.npz").unlink()
+    for study, array in arrays.items() if row["container"] == "npy" or is_nifti else ():
+        (dataset.folder / f"{study}.npz").unlink()
+        if is_nifti:
+            order = "<" if row["dtype"][0] == "|" else row["dtype"][0]
+            write_nifti(dataset.folder / f"{study}.{row['container']}", written(array, row["dtype"][1:], order))
+        else:
             np.save(dataset.folder / f"{study}.npy", array)
     set_meta(dataset, dict.fromkeys(volumes, (1, INTERCEPT, f"[{MM['H']}, {MM['W']}]", MM["D"])))
     return dataset

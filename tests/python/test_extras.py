@@ -10,6 +10,8 @@ import shutil
 import tarfile
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import webdataset
 from ctreport_webdataset import CTReportWebDataset, LoaderError
 from damages import DAMAGED, members_of, write_shard
 from harness import Program, Stored, payload, shards
 from kinds import Steps
 from make_dataset import Dataset
+from niftis import nib
 from numpy.typing import NDArray
 from reclaiming import names as names_left
 from reclaiming import reclaim
@@ -246,6 +250,17 @@ def test_the_loader_hands_them_over_by_name(program: Program, tmp_path: Path, ki
         next(iter(CTReportWebDataset(out, shuffle=False, rescale="table", **(options | {"also": ["mask"]}))))
 
 
+def test_webdataset_decodes_them(program: Program, tmp_path: Path) -> None:
+    """By their extension, as any `.npy`."""
+    dataset, masks, studies = write(tmp_path)
+    out = program.materialize(dataset, tmp_path / "out", *flags(masks))
+    samples = list(webdataset.WebDataset(str(shards(out)[0]), shardshuffle=False).decode())
+    assert len(samples) == len(studies)
+    for sample in samples:
+        source = studies[sample["json"]["study_id"]]
+        assert np.array_equal(sample["gts.npy"], source["gts"]) and np.array_equal(sample["tumour.npy"], source["seg"])
+
+
 def test_a_wrong_element_is_found(program: Program, tmp_path: Path) -> None:
     """`verify` compares every element with the sources, by code of its own."""
     dataset, masks, _ = write(tmp_path)
@@ -334,6 +349,67 @@ def test_reclaim_compares_them_and_removes_volumes_alone(program: Program, tmp_p
     made = program.materialize(dataset, tmp_path / "made", *asked)
     reclaim(program, dataset, made, "--delete", "--yes", given=tuple(asked))
     assert names_left(dataset) == [] and len(list(masks.iterdir())) == len(DTYPES)
+
+
+def write_niftis(folder: Path, dtypes: Sequence[str], affine: NDArray[Any]) -> Arrays:
+    """A file for each dtype, with small numbers; nibabel writes them."""
+    folder.mkdir()
+    found = {}
+    for number, dtype in enumerate(dtypes):
+        values = np.random.default_rng(number).integers(0, 5, (9, 7, 5)).astype(dtype)
+        nib.save(nib.Nifti1Image(values, affine, dtype=dtype), folder / f"s{number}.nii.gz")
+        found[f"s{number}"] = values
+    return found
+
+
+NIFTI_DTYPES = ("u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
+AFFINE = np.array([[-0.7, 0, 0, 90], [0, -0.7, 0, 80], [0, 0, 1.5, -200], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_of_nifti_files_keep_their_integers(program: Program, via: str, tmp_path: Path, kind: str) -> None:
+    """Beside volumes of NIfTI files: labels are what nibabel reads of them, turned as their volume is."""
+    write_niftis(tmp_path / "images", ["i2"] * len(NIFTI_DTYPES), AFFINE)
+    masks = write_niftis(tmp_path / "masks", NIFTI_DTYPES, AFFINE + np.eye(4) * 5e-4)
+    dataset = Folder(tmp_path / "images")
+    for turned in ((), ("--orientation", "RAS")):
+        asked = ["--volume", kind, "--rescale", "none", *STEPS.flags(), *turned]
+        asked += ["--also", f"mask={tmp_path / 'masks'}/*.nii.gz"]
+        with program.produced(via, dataset, tmp_path / f"made{len(turned)}", *asked) as made:  # type: ignore[arg-type]
+            for shard in shards(made):
+                members = members_of(shard)
+                for (_, meta), (name, content) in zip(members[1::4], members[3::4], strict=True):
+                    source = masks[json.loads(meta)["study_id"]]
+                    right = source[::-1, ::-1] if turned else source
+                    found = np.load(io.BytesIO(content))
+                    assert name.endswith(".mask.npy") and found.dtype == source.dtype
+                    if kind != "preprocessed":
+                        assert np.array_equal(found, right), (name, turned)
+                    elif source.dtype.kind != "f":
+                        assert set(np.unique(found)) <= set(range(5)) and found.any()
+            code, said = verify(program, made, *dataset.flags(), *asked)
+            assert code == 0, said
+
+
+def test_a_mask_that_lies_elsewhere_is_refused(program: Program, tmp_path: Path) -> None:
+    """By the headers: more than rounding apart, with both affines in the message."""
+    write_niftis(tmp_path / "images", ["i2"] * 2, AFFINE)
+    write_niftis(tmp_path / "masks", ["u1"] * 2, AFFINE + np.eye(4) * 2e-3)
+    message = program.refuses(
+        "plan", "--data-folder", tmp_path / "images", "--also", f"mask={tmp_path / 'masks'}/*.nii.gz", "--strict"
+    )
+    assert "extra 'mask'" in message and "-0.7" in message and "-0.698" in message, message
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A data folder without tables."""
+
+    folder: Path
+
+    def flags(self) -> list[str]:
+        """The arguments that name it."""
+        return ["--data-folder", str(self.folder)]
 
 
 @pytest.mark.parametrize("wrong", ["mask", "Mask=gts", "volume=gts", "json=gts", "m=seg/x.npz", "a.b=gts"])

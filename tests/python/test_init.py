@@ -418,7 +418,7 @@ def test_what_cannot_be_read_is_named(program: Program, data: Dataset, open_fold
 def test_no_volume_and_no_table(program: Program, tmp_path: Path) -> None:
     """The message of one, and the keys to fill in of the other."""
     (tmp_path / "x").mkdir()
-    assert "no NPZ file" in program.refuses("init", tmp_path / "x", "--yes", cwd=tmp_path)
+    assert "no NPZ, NPY or NIfTI file" in program.refuses("init", tmp_path / "x", "--yes", cwd=tmp_path)
     assert "list the folder" in program.refuses("init", tmp_path / "y", "--yes", cwd=tmp_path)
     write_npz(tmp_path / "x" / "deep" / "er" / "v.npz", {"data": np.zeros((2, 3, 4), "f4")})
     (tmp_path / "x" / "loop").symlink_to(tmp_path / "x")

@@ -69,7 +69,7 @@ def test_every_key_of_the_examples_is_known() -> None:
         assert set(keys) <= set(KNOWN_KEYS) and len(keys) >= 10, path
 
 
-def losses(loader: Any) -> list[float]:
+def losses(loader: Any, classes: int = 3) -> list[float]:
     """A few steps of a small 3-D CNN on the labels."""
     torch.manual_seed(7)
     model = torch.nn.Sequential(
@@ -77,7 +77,7 @@ def losses(loader: Any) -> list[float]:
         torch.nn.ReLU(),
         torch.nn.AdaptiveAvgPool3d(2),
         torch.nn.Flatten(),
-        torch.nn.Linear(32, 3),
+        torch.nn.Linear(32, classes),
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     found = []

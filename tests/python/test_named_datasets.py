@@ -217,9 +217,15 @@ def test_medsam(program: Program, tmp_path: Path) -> None:
     assert (found.keys["array"], found.keys["axes"], found.keys["spacing_array"]) == ("imgs", "DHW", "spacing:WHD")
     text = found.file.read_text()
     assert "# rescale = " in text, "what 8 bits stand for is the user's to say"
-    found.file.write_text(text.replace("# rescale = ", "rescale = "))
+    assert '# also = ["gts=gts"]' in text, "and so is which arrays are wanted beside the volume"
+    found.file.write_text(text.replace("# rescale = ", "rescale = ").replace("# also = ", "also = "))
     with program.mounted(found, "--volume", "rescaled") as point:
         assert train_a_step(point, 0) == [""] * COUNT
+        options: dict[str, Any] = {"axes": "HWD", "also": "gts", "shape": (8, 8, 6), "spacing": (0.8, 0.8, 2.5)}
+        samples: Any = CTReportWebDataset(point, shuffle=False, **options)
+        for _, _, _, study, _, extras in samples:
+            right = np.moveaxis(volumes[study]["gts"], 0, 2)[1:-1, 1:-1, 1:-1]
+            assert (extras["gts"][0].numpy().transpose(1, 2, 0) == right).all(), study
 
 
 def test_an_export_without_labels(program: Program, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ use super::volumes::Volumes;
 use super::{Guess, Value};
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
-use crate::formats::npz::{self, Array, ArrayChoice, NamedArray};
+use crate::formats::npz::{Array, ArrayChoice, NamedArray};
+use crate::formats::volume_file;
 use crate::volume::{Dialect, Span, span};
 
 /// The volumes that are looked at.
@@ -42,7 +43,7 @@ impl Looked {
     pub(super) fn at(volumes: &Volumes) -> Result<Self> {
         let count = volumes.files.len().min(LOOKED_AT);
         let files: Vec<PathBuf> = (0..count).map(|n| volumes.files[n * volumes.files.len() / count].clone()).collect();
-        let listed = try_map(&files, LOOKED_AT, |file| match npz::arrays(file) {
+        let listed = try_map(&files, LOOKED_AT, |file| match volume_file::arrays(file) {
             Ok(arrays) => Ok(Some(arrays)),
             Err(Error::Malformed { .. }) => Ok(None),
             // A link that leads nowhere is a volume that is left out, as in a scan.
@@ -74,10 +75,14 @@ impl Looked {
     pub(super) fn array(&self) -> (Guess, Option<ArrayChoice>) {
         let (of, candidates) = (self.count(), self.candidates());
         let shapes = format!("in {of}: {}", list(&candidates));
-        let default = self.files.iter().find_map(|file| npz::inspect(file, &ArrayChoice::default()).ok());
+        let default = self.files.iter().find_map(|file| volume_file::inspect(file, &ArrayChoice::default()).ok());
         let is_default = |array: &&&NamedArray| default.as_ref().is_some_and(|found| found.member.name == array.name);
         if let Some(array) = candidates.iter().find(is_default) {
-            let name = if array.name.is_empty() { "that of an NPY file".into() } else { quoted(&array.name) };
+            let name = match &default {
+                Some(found) if found.nifti.is_some() => "that of a NIfTI file".into(),
+                _ if array.name.is_empty() => "that of an NPY file".into(),
+                _ => quoted(&array.name),
+            };
             let guess = Guess::unneeded("array", format!("{name} is taken without this key, {shapes}"));
             return (guess, Some(ArrayChoice::default()));
         }
@@ -108,12 +113,25 @@ impl Looked {
         (longer > AXES).then(|| Guess::open("channel", Value::Text("first:0".into()), reason))
     }
 
+    /// The key of arrays beside the volume, if the files have others of its shape: whether they are wanted is the user's
+    /// to say.
+    pub(super) fn extras(&self, choice: &ArrayChoice) -> Option<Guess> {
+        let candidates = self.candidates();
+        let name = self.files.iter().find_map(|file| volume_file::inspect(file, choice).ok())?.member.name;
+        let shape = &candidates.iter().find(|array| array.name == name)?.header.shape;
+        let others = candidates.iter().filter(|array| array.name != name && array.header.shape == *shape);
+        let others: Vec<&NamedArray> = others.copied().collect();
+        let also = |array: &&NamedArray| format!("{}={}", member_name(&array.name), array.name);
+        let reason = || format!("beside the volume, in {}: {}", self.count(), list(&others));
+        (!others.is_empty()).then(|| Guess::open("also", Value::Texts(others.iter().map(also).collect()), reason()))
+    }
+
     /// The volumes that can be read with this choice, with the range of their first values.
     ///
     /// # Errors
     /// [`Error::Io`] if a volume cannot be read.
     pub(super) fn values(&self, choice: &ArrayChoice) -> Result<Vec<Seen>> {
-        let found = try_map(&self.files, LOOKED_AT, |file| match npz::inspect(file, choice) {
+        let found = try_map(&self.files, LOOKED_AT, |file| match volume_file::inspect(file, choice) {
             Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
             Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -131,7 +149,7 @@ impl Looked {
         let all: Vec<[f64; 3]> = self
             .files
             .iter()
-            .filter_map(|file| npz::inspect(file, &choice).ok()?.spacing.map(|spacing| spacing.mm))
+            .filter_map(|file| volume_file::inspect(file, &choice).ok()?.spacing.map(|spacing| spacing.mm))
             .collect();
         let equal = |a: f64, b: f64| (a - b).abs() <= EQUAL * a;
         let of = format!("array '{}' of three numbers, in {}", shown(&array.name), self.count());
@@ -197,6 +215,12 @@ pub(super) fn axes(seen: &[Seen]) -> Option<Guess> {
 
 fn quoted(name: &str) -> String {
     format!("'{}'", shown(name))
+}
+
+/// A name that the member of an array may have: its own, if that is plain.
+fn member_name(array: &str) -> String {
+    let plain = array.to_ascii_lowercase().replace(|sign: char| !sign.is_ascii_alphanumeric(), "_");
+    if plain.starts_with(|first: char| first.is_ascii_lowercase()) { plain } else { format!("mask_{plain}") }
 }
 
 fn described(array: &NamedArray) -> String {

@@ -121,6 +121,7 @@ pub fn look(folder: &Path) -> Result<Guesses> {
         // A table's spacing is known to be right where it has one; the file's is read in its place.
         if roles.meta_columns[2..].iter().any(Option::is_none) {
             keys.extend(looked.spacing(choice, are_slices_first));
+            keys.extend(looked.extras(choice));
         }
     }
     keys.extend(keys::of_tables(&tables, &roles, &studies, &mut notes));

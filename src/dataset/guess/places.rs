@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
+use crate::formats::volume_file::Format;
 
 /// Endings of the names of files that may be tables; what they are is decided by their content.
 const TABLES: [&str; 12] =
@@ -110,7 +111,7 @@ fn list(folder: &Path) -> Result<Listing> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let (path, name) = (entry.path(), entry.file_name());
-        let is_volume = [".npz", ".npy"].iter().any(|suffix| name.as_bytes().ends_with(suffix.as_bytes()));
+        let is_volume = Format::of(&name).is_some();
         if name.as_bytes().starts_with(b".") {
             continue;
         }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::names;
 use super::{Guess, Value};
+use crate::dataset::files::Source;
 use crate::dataset::ids::study_id;
 use crate::error::{Error, Result};
-use crate::formats::npz;
+use crate::formats::volume_file::{self, Format};
 
 /// The axes of a volume.
 const AXES: usize = 3;
@@ -37,10 +38,10 @@ impl Volumes {
 /// # Errors
 /// [`Error::Refused`] if there is no volume.
 pub(super) fn choose(root: &Path, files: Vec<PathBuf>, notes: &mut Vec<String>) -> Result<Volumes> {
-    let (files, source) = of_one_format(files);
+    let (files, source) = of_one_source(files);
     let Some(folder) = common_folder(&files) else {
         return Err(Error::Refused(format!(
-            "{}: there is no NPZ file and no NPY file in it or below it; name the folder that holds the volumes",
+            "{}: there is no NPZ, NPY or NIfTI file in it or below it; name the folder that holds the volumes",
             root.display()
         )));
     };
@@ -61,24 +62,67 @@ pub(super) fn choose(root: &Path, files: Vec<PathBuf>, notes: &mut Vec<String>) 
 
 /// The files of the format in which the volumes are, and the key that says so. A file of another format that has the
 /// name of a volume would be a second volume of the study.
-fn of_one_format(files: Vec<PathBuf>) -> (Vec<PathBuf>, Option<Guess>) {
-    let is_npz = |file: &PathBuf| file.extension().is_some_and(|suffix| suffix == "npz");
-    let (npz, npy): (Vec<PathBuf>, Vec<PathBuf>) = files.iter().cloned().partition(is_npz);
-    let (Some(first_npz), Some(first_npy)) = (npz.first(), npy.first()) else { return (files, None) };
-    let is_volume =
-        |file: &Path| npz::arrays(file).is_ok_and(|arrays| arrays.iter().any(|array| array.header.shape.len() >= AXES));
-    let found = |format: &str, other: &str| {
-        let reason = format!("the {other} files have no array of three axes");
-        Some(Guess::found("source", Value::Text(format.into()), reason))
+fn of_one_source(files: Vec<PathBuf>) -> (Vec<PathBuf>, Option<Guess>) {
+    let of = |source: Source| files.iter().filter(|file| source_of(file) == source).cloned().collect::<Vec<_>>();
+    let sources = [Source::Npz, Source::Npy, Source::Nifti].map(|source| (source, of(source)));
+    let there: Vec<_> = sources.into_iter().filter(|(_, files)| !files.is_empty()).collect();
+    if there.len() < 2 {
+        return (files, None);
+    }
+    let is_volume = |file: &Path| {
+        volume_file::arrays(file).is_ok_and(|arrays| arrays.iter().any(|array| array.header.shape.len() >= AXES))
     };
-    match (is_volume(first_npz), is_volume(first_npy)) {
-        (true, false) => (npz, found("npz", "NPY")),
-        (false, true) => (npy, found("npy", "NPZ")),
-        _ if repeated(&files) > repeated(&npz).max(repeated(&npy)) => {
-            let reason = "there are NPZ and NPY files of one name, and a study has one volume: \"npz\" or \"npy\"";
-            (npz, Some(Guess::open("source", Value::Text("npz".into()), reason)))
+    let (volumes, others): (Vec<_>, Vec<_>) = there.iter().partition(|(_, files)| is_volume(&files[0]));
+    let names = |sources: &[&(Source, Vec<PathBuf>)], word: &str| {
+        sources.iter().map(|(source, _)| source.format()).collect::<Vec<_>>().join(word)
+    };
+    if let [(source, files)] = volumes[..] {
+        let reason = format!("the {} files have no array of three axes", names(&others, " and "));
+        return (files.clone(), Some(Guess::found("source", source.value(), reason)));
+    }
+    if repeated(&files) > there.iter().map(|(_, files)| repeated(files)).max().unwrap_or(0) {
+        let (source, of_source) = &there[0];
+        let all: Vec<&(Source, Vec<PathBuf>)> = there.iter().collect();
+        let keys = there.iter().map(|(source, _)| format!("\"{}\"", source.key())).collect::<Vec<_>>().join(" or ");
+        let reason =
+            format!("there are {} files of one name, and a study has one volume: {keys}", names(&all, " and "));
+        return (of_source.clone(), Some(Guess::open("source", source.value(), reason)));
+    }
+    (files, None)
+}
+
+/// The format of a file, as the key `source` names it.
+fn source_of(file: &Path) -> Source {
+    match file.file_name().and_then(Format::of) {
+        Some(Format::Npy) => Source::Npy,
+        Some(Format::Nifti | Format::NiftiGz) => Source::Nifti,
+        Some(Format::Npz) | None => Source::Npz,
+    }
+}
+
+impl Source {
+    /// The value of the key `source`.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Npz => "npz",
+            Self::Npy => "npy",
+            Self::Nifti => "nifti",
         }
-        _ => (files, None),
+    }
+
+    fn value(self) -> Value {
+        Value::Text(self.key().into())
+    }
+
+    /// The name of the format.
+    fn format(self) -> &'static str {
+        match self {
+            Self::Auto => "volume",
+            Self::Npz => "NPZ",
+            Self::Npy => "NPY",
+            Self::Nifti => "NIfTI",
+        }
     }
 }
 
@@ -112,7 +156,7 @@ impl Parts {
             Some(all) if levels.len() == 1 => "*/".repeat(all.saturating_sub(self.level + 2)),
             _ => "**/".to_owned(),
         };
-        let suffix = match formats(images) {
+        let suffix = match &*formats(images) {
             "NPZ files" => ".npz",
             "NPY files" => ".npy",
             _ => "",
@@ -176,13 +220,10 @@ fn of_folder(folder: PathBuf, files: Vec<PathBuf>, notes: &mut Vec<String>, why:
 }
 
 /// The formats of files, in words.
-fn formats(files: &[PathBuf]) -> &'static str {
-    let has = |wanted: &str| files.iter().any(|file| file.extension().is_some_and(|suffix| suffix == wanted));
-    match (has("npz"), has("npy")) {
-        (true, true) => "NPZ and NPY files",
-        (false, _) => "NPY files",
-        (true, false) => "NPZ files",
-    }
+fn formats(files: &[PathBuf]) -> String {
+    let has = |wanted: Source| files.iter().any(|file| source_of(file) == wanted);
+    let all = [Source::Npz, Source::Npy, Source::Nifti].into_iter().filter(|source| has(*source));
+    format!("{} files", all.map(Source::format).collect::<Vec<_>>().join(" and "))
 }
 
 /// The deepest folder that holds all of the files.

@@ -5,7 +5,8 @@
 //! where a processor mispredicts between literal and match: here one table entry holds both (`tables`). Window and
 //! input have lengths and spare ends that make bounds checks for each symbol superfluous (`window`, `bits`).
 //!
-//! Knows nothing of files. The unpacked bytes are not checked against any sum: the caller has the zip directory's CRC.
+//! Knows nothing of files. The unpacked bytes are not checked against any sum: the caller has the zip directory's CRC,
+//! or that of the gzip member.
 
 mod bits;
 mod symbols;
@@ -27,7 +28,7 @@ use window::{END, HISTORY, WINDOW_LEN, Window};
 const FETCHED: usize = 4096;
 /// The zero bytes behind the last input, which a symbol or block header may look at, but not use.
 const PADDING: usize = 4096;
-/// The bytes that are fetched at a time: 64 KiB to 1 MiB were measured alike.
+/// The bytes that are fetched at a time, if the source has so many: 64 KiB to 1 MiB were measured alike.
 const FETCH: usize = INPUT_LEN - FETCHED - PADDING;
 /// The bytes of input that must be there before a step, unless they are the last: a block's header takes less than 600
 /// bytes (74 bits, and for each of 316 codes 14 at most), a symbol 8.
@@ -136,6 +137,37 @@ impl Inflater {
         Ok(done)
     }
 
+    /// Reads bytes of `source` that belong to no stream: those behind the stream that has ended, or before the first
+    /// one. Returns their number, which is less than `out` has only where the source ends.
+    ///
+    /// # Errors
+    /// [`InflateError::Read`] if the source cannot be read.
+    pub fn read_plain(&mut self, source: &mut impl Read, out: &mut [u8]) -> Result<usize> {
+        self.bits.align();
+        let mut done = 0;
+        while done < out.len() {
+            if self.bits.pos == self.fetched {
+                if self.is_last_input {
+                    break;
+                }
+                self.fetch(source)?;
+            }
+            let n = (out.len() - done).min(self.fetched - self.bits.pos);
+            out[done..done + n].copy_from_slice(&self.input[self.bits.pos..self.bits.pos + n]);
+            self.bits.pos += n;
+            done += n;
+        }
+        Ok(done)
+    }
+
+    /// Gets ready for another stream that begins at the next byte of the same source, of which some may be fetched
+    /// already; of the stream before, nothing remains visible.
+    pub fn next_stream(&mut self) {
+        self.bits.align();
+        (self.is_last_block, self.next) = (false, Stage::Header);
+        (self.at, self.handed_out) = (0, 0);
+    }
+
     /// Unpacks until the window is full, the input has to be fetched, or the stream ends.
     fn unpack(&mut self, source: &mut impl Read) -> Result<()> {
         if self.at >= END {
@@ -159,7 +191,8 @@ impl Inflater {
         self.input.copy_within(self.bits.pos..self.fetched, FETCHED - left);
         self.bits.pos = FETCHED - left;
         self.fetched = FETCHED;
-        while self.fetched < FETCHED + FETCH && !self.is_last_input {
+        // A source that gives less than it was asked for is asked again only where that is not enough for a step.
+        while self.fetched - self.bits.pos <= LOOK_AHEAD && !self.is_last_input {
             match source.read(&mut self.input[self.fetched..FETCHED + FETCH]) {
                 Ok(0) => self.is_last_input = true,
                 Ok(n) => self.fetched += n,

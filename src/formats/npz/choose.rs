@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::directory::{Listed, WindowedFile};
 use super::npy::HeaderError;
+use super::orientation::Orientation;
 use super::part::{self, Channel};
 use super::{ArrayHeader, Unread, ZipMember, read_header};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ pub struct ArrayChoice {
     pub channel: Option<Channel>,
     /// The name of the array with the spacing, if it is not in the metadata table.
     pub spacing: Option<String>,
+    /// The directions that the axes of NIfTI volumes are to lead to.
+    pub orientation: Option<Orientation>,
 }
 
 /// The array of this name. NumPy would read the last of several, a zip tool the first: neither is a safe guess.

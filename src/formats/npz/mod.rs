@@ -1,17 +1,21 @@
 //! NPZ and NPY files: the zip directory, the array's header, and the payload as a stream of checked bytes. An NPY file
-//! counts as an array that is stored at the beginning of the file, without a name and without a checksum.
+//! counts as an array that is stored at the beginning of the file, without a name and without a checksum; a NIfTI file
+//! ([`super::nifti`]) as the array `data` that `np.savez` would have written of it.
 //!
 //! Knows nothing of samples, float16 or caches. Every length read from a file is checked before anything is
 //! allocated; what is not supported is an error that names it.
 
 mod choose;
+mod conversion;
 mod directory;
 mod listing;
 mod literal;
 pub(crate) mod npy;
-mod part;
+mod orientation;
+pub(super) mod part;
 mod payload;
 mod spacing;
+mod turned;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,8 +25,10 @@ use flate2::{Decompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
 pub use choose::ArrayChoice;
+pub use conversion::Conversion;
 pub use listing::{NamedArray, arrays};
 pub use npy::{ArrayHeader, Element};
+pub use orientation::{Direction, Orientation, Placed, Turn};
 pub use part::{Channel, End, Part};
 pub use payload::Payload;
 pub use spacing::Spacing;
@@ -40,12 +46,14 @@ pub enum Compression {
     Stored,
     /// Deflate, as `np.savez_compressed` writes.
     Deflated,
+    /// Gzip, of a NIfTI file.
+    Gzip,
 }
 
-/// A zip member that holds an array: its place in the file, and the checksum of its bytes; or a whole NPY file.
+/// A zip member that holds an array: its place in the file, and the checksum of its bytes; or a whole NPY or NIfTI file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZipMember {
-    /// The array's name: that of the member, without `.npy` if it ends so; empty for an NPY file.
+    /// The array's name: that of the member, without `.npy` if it ends so; empty for an NPY file, `data` for NIfTI.
     pub name: String,
     /// The compression of the member's bytes.
     pub compression: Compression,
@@ -53,9 +61,10 @@ pub struct ZipMember {
     pub offset: u64,
     /// The number of bytes that the member takes in the file.
     pub packed_len: u64,
-    /// The number of unpacked bytes: NPY header and payload.
+    /// The number of unpacked bytes: header and payload.
     pub len: u64,
-    /// The CRC-32 of the unpacked bytes, as the zip directory gives it; `None` for an NPY file.
+    /// The CRC-32 of the unpacked bytes, as the zip directory or the end of a gzip file gives it; `None` for an NPY file,
+    /// and for a NIfTI file that is not one gzip member.
     pub crc: Option<u32>,
 }
 
@@ -77,6 +86,10 @@ pub struct Array {
     pub part: Option<Part>,
     /// The spacing that another array of the file gives; `None` if the user named none.
     pub spacing: Option<Spacing>,
+    /// The elements in the file, where float32 is made of them as they are read; `None` if they are read as they are.
+    pub conversion: Option<Conversion>,
+    /// What the header of a NIfTI file says beside the array; `None` for an NPZ or NPY file.
+    pub nifti: Option<NiftiValues>,
     /// The state of the file that member and header were read from.
     pub file_id: FileId,
 }
@@ -88,26 +101,89 @@ impl Array {
         [shape[0], shape[1], shape[2]] // `inspect` admits three axes only
     }
 
+    /// The array with the elements that its file has, if all that a conversion would do to them is to make them float32:
+    /// labels of a mask are the integers that they are.
+    #[must_use]
+    pub fn as_stored(self) -> Self {
+        match self.conversion {
+            Some(conversion) if !conversion.is_scaled() => {
+                let Conversion { element, big_endian, .. } = conversion;
+                Self { header: ArrayHeader { element, big_endian, ..self.header }, conversion: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The choice that finds this array in its file again.
     pub fn choice(&self) -> ArrayChoice {
         let spacing = self.spacing.as_ref().map(|spacing| spacing.array.clone());
-        ArrayChoice { name: Some(self.member.name.clone()), channel: self.part.map(|part| part.asked), spacing }
+        let orientation = self.placed().map(|placed| placed.asked);
+        let channel = self.part.map(|part| part.asked);
+        ArrayChoice { name: Some(self.member.name.clone()), channel, spacing, orientation }
     }
 
-    /// The bytes of the array's payload before the first one of the volume, whose bytes follow each other from there
-    /// unless channels take turns.
+    /// Where the array is in the body, if the user asked for it.
+    pub fn placed(&self) -> Option<&Placed> {
+        self.nifti.as_ref()?.placed.as_ref()
+    }
+
+    /// How the array is made of that in the file, and the latter's shape; `None` if it is the same.
+    fn turn(&self) -> Option<(Turn, [u64; 3])> {
+        let turn = self.placed()?.turn?;
+        Some((turn, turn.in_file(self.shape())))
+    }
+
+    /// The axis in the file of each of the array's axes, and whether that runs against it; `None` if nothing is turned.
+    pub fn turned_axes(&self) -> Option<([usize; 3], [bool; 3])> {
+        self.turn().map(|(Turn { axes, flipped }, _)| (axes, flipped))
+    }
+
+    /// The array as the file has it, for whoever needs values in any order.
+    pub fn as_in_file(&self) -> Self {
+        let mut array = self.clone();
+        if let Some((_, shape)) = self.turn() {
+            array.header.shape = shape.to_vec();
+            array.nifti.iter_mut().for_each(|nifti| nifti.placed = None);
+        }
+        array
+    }
+
+    /// The memory in bytes that [`Payload`] takes to turn the array.
+    pub fn bytes_to_turn(&self) -> u64 {
+        self.turn().map_or(0, |(turn, shape)| turned::bytes_held(turn, shape, self.stored_size()))
+    }
+
+    /// The bytes of one element in the file.
+    pub fn stored_size(&self) -> usize {
+        self.conversion.map_or(self.header.element, |conversion| conversion.element).size()
+    }
+
+    /// The bytes of the array's payload in the file before the first one of the volume, whose bytes follow each other
+    /// from there unless channels take turns.
     pub fn bytes_before(&self) -> u64 {
-        let element = self.header.element.size() as u64;
-        self.part.map_or(0, |part| {
-            part.asked.index * if part.is_interleaved { element } else { self.header.payload_len().unwrap_or(0) }
-        })
+        let element = self.stored_size() as u64;
+        let volume = self.header.shape.iter().try_fold(element, |product, &n| product.checked_mul(n)).unwrap_or(0);
+        self.part.map_or(0, |part| part.asked.index * if part.is_interleaved { element } else { volume })
     }
 }
 
+/// What the header of a NIfTI file says of the volume, beside the array.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NiftiValues {
+    /// Whether slope and intercept of the header make the values: others than 1 and 0.
+    pub is_scaled: bool,
+    /// The spacing in mm along the array's three axes; `None` if one is no number.
+    pub spacing: Option<[f64; 3]>,
+    /// The upper three rows of the matrix from the file's indexes to the world, in mm; `None` if the header gives none.
+    pub affine: Option<[[f64; 4]; 3]>,
+    /// Where the array is in the body; `None` if the user did not ask.
+    pub placed: Option<Placed>,
+}
+
 /// More voxels than any scanner makes, and few enough that no later arithmetic overflows (2 TiB of float16).
-const MAX_VOXELS: u64 = 1 << 40;
+pub(super) const MAX_VOXELS: u64 = 1 << 40;
 /// Deflate cannot pack better (258 bytes in two bits); a directory that claims more would only cost memory.
-const MAX_DEFLATE_RATIO: u64 = 1032;
+pub(super) const MAX_DEFLATE_RATIO: u64 = 1032;
 /// The packed bytes that are read at a time where the first ones do not hold an array's whole header.
 const MORE_OF_A_HEADER: usize = 64 << 10;
 
@@ -148,7 +224,7 @@ pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Ar
         .map_err(|reason| Error::malformed(path, format!("{} has shape {shape:?}: {reason}", member.shown())))?;
     header.shape = axes;
     let spacing = choice.spacing.as_deref().map(|name| spacing::read(path, &windows, &listed, name)).transpose()?;
-    Ok(Array { member, header, part, spacing, file_id })
+    Ok(Array { member, header, part, spacing, conversion: None, nifti: None, file_id })
 }
 
 /// The array of an NPY file of `len` bytes.

@@ -82,7 +82,7 @@ impl Part {
 ///
 /// # Errors
 /// The reason why the array is no volume, with the remedy if there is one.
-pub(super) fn of_shape(
+pub(in crate::formats) fn of_shape(
     shape: &[u64],
     is_fortran: bool,
     channel: Option<Channel>,

@@ -1,4 +1,5 @@
-//! The payload of an array as a stream: unpacked, counted, and hashed against the directory's CRC.
+//! The payload of an array as a stream: unpacked, counted, hashed against the directory's or the gzip member's CRC, and
+//! converted where the file's elements are no values yet.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,16 +8,21 @@ use std::path::Path;
 
 use crc32fast::Hasher;
 
-use super::{Array, Compression, ZipMember, read_error};
+use super::turned::Turned;
+use super::{Array, Compression, Conversion, ZipMember, read_error};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
+use crate::formats::gzip::{CheckedMember, Gzip, GzipError};
 use crate::formats::inflate::{InflateError, Inflater};
 
 /// The bytes that are unpacked at a time where channels take turns, and of those that are no part of the volume.
 const PIECE: usize = 64 << 10;
+/// The elements that are converted at a time: they and their float32 stay in L2, and mostly in L1.
+const CONVERTED: usize = 4096;
 
-/// The volume's bytes in an array as a stream. [`Payload::finish`] must be called after the last one: only then is the
-/// CRC known, which is that of the whole array.
+/// The volume's bytes in an array as a stream, elements of the array's header: float32 where the array has a
+/// [`Conversion`]. [`Payload::finish`] must be called after the last one: only then is the CRC known, which is
+/// that of the whole array.
 pub struct Payload<'a> {
     path: &'a Path,
     array: &'a Array,
@@ -29,6 +35,11 @@ pub struct Payload<'a> {
     packed: PackedBytes<'a>,
     inflater: &'a mut Inflater,
     crc: Hasher,
+    gzip: Gzip,
+    /// Memory for elements that are converted; none if they are not.
+    stored: Vec<u8>,
+    /// What turns the array; `None` if it is that of the file.
+    turned: Option<Turned>,
 }
 
 /// The packed bytes of a member that were not read yet.
@@ -58,7 +69,11 @@ impl<'a> Payload<'a> {
         let packed = PackedBytes { file, at: offset, left: packed_len };
         let turns = array.part.map_or(1, |part| if part.is_interleaved { part.count } else { 1 });
         let left = array.header.payload_len().unwrap_or(0);
-        let mut payload = Self { path, array, produced: 0, left, turns, packed, inflater, crc: Hasher::new() };
+        let stored = vec![0; array.conversion.map_or(0, |conversion| CONVERTED * conversion.element.size())];
+        let (crc, gzip) = (Hasher::new(), Gzip::default());
+        let turned = array.turn().map(|(turn, shape)| Turned::new(turn, shape, array.stored_size())).transpose();
+        let turned = turned.map_err(|error| Error::io(path, "get memory to turn the volume", error))?;
+        let mut payload = Self { path, array, produced: 0, left, turns, packed, inflater, crc, gzip, stored, turned };
         let before = if turns == 1 { array.bytes_before() } else { 0 };
         payload.drop_raw(array.header.header_len + before)?;
         Ok(payload)
@@ -77,18 +92,46 @@ impl<'a> Payload<'a> {
         if out.len() as u64 > self.left {
             return Err(Error::malformed(self.path, "the array is shorter than its header says"));
         }
-        if self.turns == 1 {
-            self.read_raw(out)?
-        } else {
-            self.read_turns(out)?
+        match self.array.conversion {
+            None => self.read_elements(out)?,
+            Some(conversion) => {
+                let mut stored = std::mem::take(&mut self.stored);
+                let read = self.read_converted(conversion, &mut stored, out);
+                self.stored = stored;
+                read?;
+            }
         }
         self.left -= out.len() as u64;
         Ok(())
     }
 
+    /// Fills `out` with the volume's next elements, converted, by way of `stored`.
+    fn read_converted(&mut self, conversion: Conversion, stored: &mut [u8], out: &mut [u8]) -> Result<()> {
+        let size = self.array.header.element.size();
+        for out in out.chunks_mut(CONVERTED * size) {
+            let stored = &mut stored[..out.len() / size * conversion.element.size()];
+            self.read_elements(stored)?;
+            conversion.apply(stored, out);
+        }
+        Ok(())
+    }
+
+    /// Fills `out` with the volume's next elements, of the file's type.
+    fn read_elements(&mut self, out: &mut [u8]) -> Result<()> {
+        let Some(mut turned) = self.turned.take() else { return self.read_in_order(out) };
+        let read = turned.read(out, |bytes| self.read_in_order(bytes));
+        self.turned = Some(turned);
+        read
+    }
+
+    /// Fills `out` with the volume's next elements, in the order of the file.
+    fn read_in_order(&mut self, out: &mut [u8]) -> Result<()> {
+        if self.turns == 1 { self.read_raw(out) } else { self.read_turns(out) }
+    }
+
     /// Fills `out` with the elements of one channel, of those that take turns.
     fn read_turns(&mut self, out: &mut [u8]) -> Result<()> {
-        let (element, turns) = (self.array.header.element.size(), to_usize(self.turns));
+        let (element, turns) = (self.array.stored_size(), to_usize(self.turns));
         let at = to_usize(self.array.bytes_before());
         let mut raw = vec![0; PIECE.max(element * turns)];
         let most = raw.len() / (element * turns) * element;
@@ -127,8 +170,14 @@ impl<'a> Payload<'a> {
                     return Err(Error::malformed(self.path, "the deflate data ends before the array does"));
                 }
             }
+            Compression::Gzip => {
+                let read = self.gzip.read(self.inflater, &mut self.packed, out);
+                if read.map_err(|error| self.of_gzip(error))? < out.len() {
+                    return Err(Error::malformed(self.path, "the gzip data ends before the array does"));
+                }
+            }
         }
-        if self.array.member.crc.is_some() {
+        if self.array.member.crc.is_some() && self.array.member.compression != Compression::Gzip {
             self.crc.update(out);
         }
         self.produced += out.len() as u64;
@@ -157,8 +206,15 @@ impl<'a> Payload<'a> {
         })
     }
 
+    fn of_gzip(&self, error: GzipError) -> Error {
+        match error {
+            GzipError::Read(error) => read_error(self.path, error),
+            GzipError::Damaged(reason) => Error::malformed(self.path, reason),
+        }
+    }
+
     /// Checks that the volume was read, that the data ends behind the array, and that its CRC is the one in the zip
-    /// directory.
+    /// directory. Behind the array of a NIfTI file, other data may follow.
     ///
     /// # Errors
     /// [`Error::Malformed`] if one of them is wrong, [`Error::Io`] if reading failed.
@@ -171,11 +227,31 @@ impl<'a> Payload<'a> {
         if self.array.member.compression == Compression::Deflated && self.inflate(&mut [0])? > 0 {
             return Err(Error::malformed(self.path, "the deflate data goes on after the array's end"));
         }
+        if self.array.member.compression == Compression::Gzip {
+            return self.finish_gzip();
+        }
         let found = self.crc.finalize();
         match self.array.member.crc {
             Some(planned) if planned != found => {
                 let reason =
                     format!("CRC-32 is {found:08x}, the zip directory says {planned:08x}: the file is damaged");
+                Err(Error::malformed(self.path, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the member of the last voxel; where the plan knows a checksum, it is that of the only member.
+    fn finish_gzip(mut self) -> Result<()> {
+        let checked = self.gzip.finish(self.inflater, &mut self.packed);
+        let CheckedMember { crc, len } = checked.map_err(|error| self.of_gzip(error))?;
+        match self.array.member.crc {
+            Some(planned) if planned != crc => {
+                let reason = format!("CRC-32 is {crc:08x}, the file's end says {planned:08x}: the file is damaged");
+                Err(Error::malformed(self.path, reason))
+            }
+            Some(_) if len != self.array.member.len => {
+                let reason = "it has several gzip members, the last as long as all of it should be; write it anew";
                 Err(Error::malformed(self.path, reason))
             }
             _ => Ok(()),

@@ -1,0 +1,176 @@
+//! NIfTI files, version 1 and 2, as single files: `.nii`, or packed by gzip as `.nii.gz`. Such a file counts as the NPZ
+//! file that `np.savez(data=nibabel.load(file).get_fdata().astype(np.float32))` writes: an array `data` in Fortran
+//! order, the axes (i, j, k) its height, width and depth.
+//!
+//! Planning reads the header, and the last eight bytes of a gzip file. Where these fit one member of the length that
+//! the header says, their CRC-32 is known as that of an NPZ's array is; else the file has no checksum that a plan could
+//! know, as an NPY file has none.
+
+mod affine;
+mod header;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+pub(crate) use header::{Header, parse};
+
+use super::gzip::{Gzip, GzipError, MAGIC as GZIP_MAGIC, Trailer};
+use super::inflate::Inflater;
+use super::npz::part::of_shape;
+use super::npz::{
+    Array, ArrayChoice, ArrayHeader, Compression, Conversion, Element, MAX_DEFLATE_RATIO, MAX_VOXELS, NiftiValues,
+    Orientation, Placed, Turn, ZipMember,
+};
+use crate::base::file_id::FileId;
+use crate::error::{Error, Result};
+
+/// The bytes that are read at a time for a header, which takes a few hundred when it is packed.
+const HEAD: usize = 4 << 10;
+/// The name of the array in the NPZ file that people made of a NIfTI file.
+const NAME: &str = "data";
+
+/// Finds the volume of an open NIfTI file, which is packed by gzip or not; messages call the file `path`. Reads the
+/// header only.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
+pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayChoice) -> Result<Array> {
+    let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
+    if !metadata.is_file() {
+        return Err(Error::malformed(path, "not a regular file"));
+    }
+    let file_id = FileId::of(&metadata);
+    let header = read_header(path, file, is_packed)?;
+    let Header { conversion, ref shape, spacing, offset, .. } = header;
+    let len = check_len(path, shape, conversion, offset)?;
+    let member = if is_packed { packed(path, file, file_id.size, len)? } else { plain(path, file_id.size, len)? };
+    if choice.spacing.is_some() {
+        let reason = "a NIfTI file has no array with the spacing; --spacing-from header takes that of its header";
+        return Err(Error::malformed(path, reason));
+    }
+    // Axes are taken away behind the third alone, so that (i, j, k) stay height, width and depth.
+    let found = if shape.len() > 3 && shape.contains(&1) {
+        Err("the axes behind the third must have the length 1".to_owned())
+    } else {
+        of_shape(shape, true, choice.channel)
+    };
+    let (axes, part) =
+        found.map_err(|reason| Error::malformed(path, format!("its array has shape {shape:?}: {reason}")))?;
+    let axes: [u64; 3] = axes.try_into().map_err(|_| Error::malformed(path, "it has not three axes"))?;
+    let placed = choice.orientation.map(|asked| placed(&header, axes, asked)).transpose();
+    let placed = placed.map_err(|reason| Error::malformed(path, format!("--orientation: {reason}")))?;
+    let turn = placed.as_ref().and_then(|placed| placed.turn);
+    let (axes, spacing) = match turn {
+        Some(turn) => (turn.of_axes(axes), spacing.map(|spacing| turn.of_axes(spacing))),
+        None => (axes, spacing),
+    };
+    let (element, big_endian) = match conversion.is_needed() {
+        true => (Element::F32, false),
+        false => (conversion.element, conversion.big_endian && conversion.element.size() > 1),
+    };
+    Ok(Array {
+        member,
+        header: ArrayHeader { element, big_endian, fortran_order: true, shape: axes.to_vec(), header_len: offset },
+        part,
+        spacing: None,
+        conversion: conversion.is_needed().then_some(conversion),
+        nifti: Some(NiftiValues {
+            is_scaled: conversion.is_scaled(),
+            spacing,
+            affine: header.affine.clone().ok(),
+            placed,
+        }),
+        file_id,
+    })
+}
+
+/// Where the array of a volume is in the body, turned as it was asked for; `shape` is that in the file.
+///
+/// # Errors
+/// The header does not say it.
+fn placed(header: &Header, shape: [u64; 3], asked: Orientation) -> Result<Placed, String> {
+    let affine = header.affine.clone()?;
+    let turn = match asked {
+        Orientation::Keep => None,
+        Orientation::Along(wanted) => {
+            let found = affine::directions(affine).ok_or("an axis leads nowhere by the matrix of its header")?;
+            Turn::new(found, wanted)
+        }
+    };
+    Ok(Placed { asked, turn, affine: turn.map_or(affine, |turn| affine::turned(affine, turn, shape)) })
+}
+
+/// The number of unpacked bytes up to the last voxel.
+fn check_len(path: &Path, shape: &[u64], conversion: Conversion, offset: u64) -> Result<u64> {
+    let size = conversion.element.size() as u64;
+    let voxels = shape.iter().try_fold(1, |product: u64, n| product.checked_mul(*n));
+    match voxels {
+        Some(0) => Err(Error::malformed(path, format!("its array has shape {shape:?}, which is empty"))),
+        Some(voxels) if voxels <= MAX_VOXELS && offset <= u64::MAX / 4 => Ok(offset + voxels * size),
+        _ => Err(Error::malformed(path, format!("its array has shape {shape:?}, which is no volume"))),
+    }
+}
+
+/// The array of a file that is not packed; behind it, other bytes may follow.
+fn plain(path: &Path, size: u64, len: u64) -> Result<ZipMember> {
+    if size < len {
+        let reason = format!("it is cut short: its header says {len} bytes, and it has {size}");
+        return Err(Error::malformed(path, reason));
+    }
+    Ok(ZipMember { name: NAME.into(), compression: Compression::Stored, offset: 0, packed_len: size, len, crc: None })
+}
+
+/// The array of a file that is packed by gzip, with its CRC-32 if the file's end shows that it is one member.
+fn packed(path: &Path, file: &File, size: u64, len: u64) -> Result<ZipMember> {
+    if len / MAX_DEFLATE_RATIO > size {
+        let reason = format!("its header says {len} bytes, more than its {size} packed ones can hold");
+        return Err(Error::malformed(path, reason));
+    }
+    let mut end = [0; Trailer::BYTES];
+    let at = size.saturating_sub(end.len() as u64);
+    file.read_exact_at(&mut end, at).map_err(|error| Error::io(path, "read the file's end", error))?;
+    let Trailer { crc, len: len_at_end } = Trailer::parse(end);
+    let crc = (u64::from(len_at_end) == len % (1 << 32)).then_some(crc);
+    Ok(ZipMember { name: NAME.into(), compression: Compression::Gzip, offset: 0, packed_len: size, len, crc })
+}
+
+fn read_header(path: &Path, file: &File, is_packed: bool) -> Result<Header> {
+    let failed = |error| Error::io(path, "read the header", error);
+    let (mut head, mut source) = ([0; header::LONGEST], FromStart { file, at: 0 });
+    let len = if is_packed {
+        let mut inflater = Inflater::new().map_err(|error| Error::io(path, "get memory to unpack", error))?;
+        match Gzip::default().read(&mut inflater, &mut source, &mut head) {
+            Ok(len) => len,
+            Err(GzipError::Read(error)) => return Err(failed(error)),
+            Err(GzipError::Damaged(reason)) => return Err(Error::malformed(path, reason)),
+        }
+    } else {
+        let mut len = 0;
+        loop {
+            match source.read(&mut head[len..]).map_err(failed)? {
+                0 => break len,
+                n => len += n,
+            }
+        }
+    };
+    header::parse(&head[..len]).map_err(|reason| Error::malformed(path, reason))
+}
+
+/// The bytes of a file from its beginning on, wherever its own position is; few at a time.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let most = out.len().min(HEAD);
+        let n = self.file.read_at(&mut out[..most], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

@@ -1,0 +1,21 @@
+//! The times of sources without a checksum: NPY files, NIfTI files that are not packed, and those of several gzip
+//! members. No digest of a plan shows that such a file holds other values, so the journal remembers its times.
+
+use sha2::{Digest, Sha256};
+
+use crate::base::file_id::FileId;
+use crate::plan::{Plan, ShardId};
+
+/// The SHA-256, in hexadecimal, of the modification times and ctimes of a shard's sources without a checksum; `None` if
+/// the plan has no such source for the shard.
+pub fn of_shard(plan: &Plan, id: ShardId) -> Option<String> {
+    let samples = &plan.dataset.samples[plan.shards.get(id as usize)?.samples.clone()];
+    let mut times = String::new();
+    for sample in samples {
+        if sample.study().is_some_and(|study| study.array.member.crc.is_none()) {
+            let FileId { mtime_ns, ctime_ns, .. } = sample.file_id();
+            times.push_str(&format!("{} {mtime_ns} {ctime_ns}\n", sample.slot));
+        }
+    }
+    (!times.is_empty()).then(|| format!("{:x}", Sha256::digest(times)))
+}
