@@ -124,6 +124,7 @@
 //! - **nifti**: a file is the array that nibabel's `get_fdata().astype(np.float32)` makes of it, to the bit. A gzip file
 //!   of one member has its CRC-32 in the plan; any other, and a `.nii` file, has none that a plan could know. Whatever
 //!   gzip unpacks was compared with its member's CRC-32 and length when [`formats::npz::Payload::finish`] returns.
+//!   Turned by `--orientation`, it is the array that nibabel's `as_reoriented` makes, before any other step.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it

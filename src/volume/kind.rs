@@ -254,7 +254,11 @@ impl Recipe {
         if own != other {
             return Err(format!("{} has shape {own:?}, and that of the volume has {other:?}", extra.member.shown()));
         }
-        let [place, of_volume] = [extra, volume].map(|array| array.nifti.as_ref().and_then(|nifti| nifti.affine));
+        let affine = |array: &Array| match array.placed() {
+            Some(placed) => Some(placed.affine), // as it is turned
+            None => array.nifti.as_ref()?.affine,
+        };
+        let [place, of_volume] = [extra, volume].map(affine);
         if let (Some(place), Some(of_volume)) = (place, of_volume) {
             let pairs = place.iter().flatten().zip(of_volume.iter().flatten());
             let is_same =

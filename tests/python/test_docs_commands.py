@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from docpages import Block, Page, manual
 from harness import (
@@ -33,6 +34,7 @@ from harness import (
     wait_until,
 )
 from make_dataset import Dataset, Options, make_dataset
+from niftis import nib
 from small_datasets import write_csv
 
 MANUAL = manual()
@@ -88,6 +90,11 @@ class Desk:
         for table in (self.source.reports, self.source.meta, self.source.labels):
             shutil.copy2(table, self.root / table.name)
         studies = [path.stem for path in self.source.volumes()]
+        (self.root / "masks").mkdir()
+        for path in self.source.volumes():
+            mask = (np.load(path)["data"] > 0).astype(np.uint8)
+            np.savez_compressed(self.root / "masks" / f"{path.stem}_seg.npz", seg=mask)
+            nib.save(nib.Nifti1Image(mask, np.eye(4)), self.root / "masks" / f"{path.stem}.nii.gz")
         (self.root / "validation.txt").write_text("\n".join(studies[:2]) + "\n")
 
     def refill(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from harness import Program, digest, files_in, shards
 from kinds import samples
 from make_dataset import Dataset
-from niftis import Nifti, as_npz, gzip_member, stored_gzip, write_niftis, written
+from niftis import Nifti, as_npz, bare, gzip_member, load, stored_gzip, write_niftis, written
 from reclaiming import COUNT, DELETE, FLAGS, journal, reclaim
 
 SORTS = ("plain", "members", "one member")
@@ -134,6 +134,20 @@ def test_a_change_makes_the_shard_again(program: Program, tmp_path: Path, change
     assert digest(out / "shard-000000.tar") != before["shard-000000.tar"]
     for name in sorted(before)[1:]:
         assert inodes[name] == (out / name).stat().st_ino, "not made again"
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_finished_shards_of_a_source_that_changed(program: Program, tmp_path: Path, sort: str) -> None:
+    """A mount does not take its volumes from them."""
+    dataset = data_of(tmp_path / "data", sort)
+    out = program.materialize(dataset, tmp_path / "out", *FLAGS)
+    rewrite(bad_of(dataset), sort)
+    with program.mounted(dataset, *FLAGS, "--materialized", out) as point:
+        found = samples(point)
+        for path in shards(out)[1:]:
+            assert digest(point / path.name) == digest(path)
+    for path in dataset.volumes():
+        assert np.array_equal(found[bare(path)]["volume"], load(path)), path
 
 
 @pytest.mark.parametrize("sort", SORTS)
