@@ -2058,18 +2058,8 @@ class DatasetFile:
     TAKEN = (
         *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
         *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
-        *(
-            "source",
-            "pattern",
-            "axes",
-            "spacing_array",
-            "spacing_from",
-            "dialect",
-            "rescale",
-            "volume",
-            "spacing",
-            "shape",
-        ),
+        *("source", "pattern", "axes", "spacing_array", "spacing_from", "dialect", "rescale", "volume"),
+        *("spacing", "shape", "also_pad"),
     )
 
     def __init__(self, path: AnyPath | None) -> None:
@@ -2584,15 +2574,15 @@ class CTReportDataset(_Epochs):
         pattern: str | Sequence[str] = (),
         axes: str | None = None,
         spacing_array: str | None = None,
+        spacing_from: str | None = None,
         dataset: AnyPath | None = None,
         with_meta: bool = False,
-        spacing_from: str | None = None,
     ) -> None:
         super().__init__(shuffle, mode, seed, rank, world_size, uneven)
         file = DatasetFile(dataset)
         data_folder, reports_file, meta_file, labels = file.paths(data_folder, reports_file, meta_file, labels)
-        array, dialect, axes, spacing_array = file.texts_or(
-            array=array, dialect=dialect, axes=axes, spacing_array=spacing_array
+        array, dialect, axes, spacing_array, spacing_from = file.texts_or(
+            array=array, dialect=dialect, axes=axes, spacing_array=spacing_array, spacing_from=spacing_from
         )
         channel = file.keys.get("channel") if channel is None else channel
         source = str(file.keys.get("source", source)) if source == "auto" else source
@@ -2604,9 +2594,8 @@ class CTReportDataset(_Epochs):
         self.axes = axes_option(axes)
         name, _, order = (spacing_array or "").rpartition(":")
         self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
-        spacing_from = file.texts_or(spacing_from=spacing_from)[0]
         self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
-        has_spacing = spacing_array is None and spacing_from != "header"
+        has_spacing = spacing_array is None and self.spacing_from != "header"
         columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
         named = file.columns()
         reports, metas, rows = read_tables(reports_file, meta_file, labels, named, has_spacing)

@@ -337,12 +337,12 @@ impl DatasetArgs {
         if let Some((.., flag, table)) = flags.iter().find(|(is_unused, has_none, ..)| !is_unused && *has_none) {
             return Err(Error::Usage(format!("{flag} names columns of a table that is not given; add {table}")));
         }
+        if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
+            return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
+        }
         if !self.extra_columns.is_empty() && [&reports_files, &meta_files, &labels_files].iter().all(|f| f.is_empty()) {
             let reason = "--extra-columns names columns of the tables, and none is given; add --meta-file or another";
             return Err(Error::Usage(reason.into()));
-        }
-        if self.spacing_from == Some(SpacingFrom::Table) && meta_files.is_empty() {
-            return Err(Error::Usage("--spacing-from table: there is no table of metadata; add --meta-file".into()));
         }
         if self.labels_empty && !labels_files.is_empty() {
             return Err(Error::Usage(

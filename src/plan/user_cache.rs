@@ -211,6 +211,8 @@ mod tests {
             spacing_from: None,
             array: ArrayChoice::default(),
             files: FileChoice::default(),
+            extras: Vec::new(),
+            extra_pad: 0.0,
             volumes: None,
             selection: Selection::default(),
             limit: None,
@@ -218,8 +220,6 @@ mod tests {
             missing_text: String::new(),
             missing_meta: MissingMeta::Exclude,
             kind: KindOptions::default(),
-            extras: Vec::new(),
-            extra_pad: 0.0,
             exclude: None,
             scan_cache: None,
             rescan: false,
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 47] = [
+        let changes: [fn(&mut Config); 52] = [
             |_| (),
             |config| config.data_folder = "/data2".into(),
             |config| config.reports_files = vec!["/reports2.csv".into()],
@@ -250,6 +250,11 @@ mod tests {
             |config| config.files.source = Source::Npy,
             |config| config.files.patterns = vec!["a/*".parse().unwrap(), "b".parse().unwrap()],
             |config| config.files.patterns = vec!["a/*".parse().unwrap()],
+            |config| config.array.orientation = Some("RAS".parse().unwrap()),
+            |config| config.extras = vec!["mask=gts".parse().unwrap()],
+            |config| config.extras = vec!["mask=masks/*.npz".parse().unwrap()],
+            |config| config.extras = vec!["mask=masks/*.npz:gts".parse().unwrap()],
+            |config| config.extra_pad = 1.0,
             |config| config.volumes = Some(vec![]),
             |config| config.volumes = Some(vec!["a".into(), "b".into()]),
             |config| config.volumes = Some(vec!["ab".into()]),

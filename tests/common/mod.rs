@@ -89,6 +89,8 @@ impl Example {
             spacing_from: None,
             array: ArrayChoice::default(),
             files: FileChoice::default(),
+            extras: Vec::new(),
+            extra_pad: 0.0,
             volumes: None,
             selection: Selection::default(),
             limit: None,

@@ -1,6 +1,7 @@
 //! The data folder: the folder that holds the volumes, and which of the files in it are volumes.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::names;
@@ -156,11 +157,8 @@ impl Parts {
             Some(all) if levels.len() == 1 => "*/".repeat(all.saturating_sub(self.level + 2)),
             _ => "**/".to_owned(),
         };
-        let suffix = match &*formats(images) {
-            "NPZ files" => ".npz",
-            "NPY files" => ".npy",
-            _ => "",
-        };
+        let have = |suffix: &&str| images.iter().all(|file| file.as_os_str().as_bytes().ends_with(suffix.as_bytes()));
+        let suffix = [".npz", ".npy", ".nii.gz", ".nii"].into_iter().find(have).unwrap_or_default();
         let escaped = glob::Pattern::escape(&self.images);
         format!("{}{escaped}/{between}*{suffix}", "*/".repeat(self.level))
     }
