@@ -188,7 +188,7 @@ def test_fields_of_the_json_are_no_columns(program: Program, data: Dataset, tmp_
         program.run("materialize", *data.flags(), *flags, *dtype, "--compress=zstd", "--output-dir", out)
         own.update(*jsons(out))
     assert len(own) == 12
-    add(data.reports, {name: ["x"] * len(STUDIES) for name in own})
+    add(data.reports, {name: ["x"] * len(STUDIES) for name in own - set(pd.read_csv(data.meta, nrows=0))})
     for name in own:
         assert f"a field '{name}' of its own" in program.refuses("plan", *data.flags(), f"--extra-columns={name}")
 
