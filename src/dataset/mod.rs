@@ -42,6 +42,7 @@ pub use files::{FileChoice, FilePattern, Source};
 pub use inputs::Inputs;
 pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
+pub use matched::Meta;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
 use matched::{Matched, Row};
 use recipes::Unusable;
@@ -146,27 +147,6 @@ impl Config {
             .chain(&self.exclude)
             .chain(&self.selection.studies)
             .collect()
-    }
-}
-
-/// The values of one row of the metadata table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
-    /// `RescaleSlope`, HU per stored unit.
-    pub rescale_slope: f64,
-    /// `RescaleIntercept`, HU.
-    pub rescale_intercept: f64,
-    /// `XYSpacing` as the table spells it (`"[0.75, 0.75]"`, mm); `"nan"` where it is missing and that is allowed.
-    pub xy_spacing: String,
-    /// `ZSpacing` in mm.
-    pub z_spacing: f64,
-}
-
-impl Meta {
-    /// The values that a volume's recipe is made from.
-    pub fn geometry(&self) -> Geometry<'_> {
-        let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
-        Geometry { slope, intercept, xy_spacing, z_spacing }
     }
 }
 
