@@ -39,6 +39,7 @@ pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as t
 pub use condition::Condition;
 pub use extras::{Extra, ExtraArray, ExtraChoice, ExtraPlace};
 pub use files::{FileChoice, FilePattern, Source};
+pub use header_values::SpacingFrom;
 pub use inputs::Inputs;
 pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
@@ -78,15 +79,6 @@ pub enum MissingLabel {
     Nan,
     /// The sample is left out, with the reason.
     Exclude,
-}
-
-/// The source of the spacing of NIfTI volumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum SpacingFrom {
-    /// The metadata table.
-    Table,
-    /// The header of the file.
-    Header,
 }
 
 /// The options of a scan: what to read, and how strictly.
