@@ -108,8 +108,8 @@ pub fn nifti_header(bytes: &[u8]) {
     assert!(header.spacing.iter().flatten().all(|spacing| *spacing > 0.0 && spacing.is_finite()));
 }
 
-/// Checks that a gzip file is unpacked to the bytes that `flate2` makes of it, which refuses more: what stands behind the
-/// last member, and headers with long names or wrong sums.
+/// Checks that a gzip file is unpacked to the bytes that `flate2` makes of it, which refuses more: what stands behind
+/// the last member, and headers with long names or wrong sums.
 pub fn gzip(bytes: &[u8]) {
     let mut expected = Vec::new();
     let is_expected_whole = MultiGzDecoder::new(bytes).read_to_end(&mut expected).is_ok();

@@ -63,7 +63,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
-//! | [`formats`] | others' formats: NPZ, NPY, NIfTI, gzip, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
+//! | [`formats`] | others' formats: NPZ, NIfTI, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
@@ -90,8 +90,8 @@
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
 //!   `plan/digest_text.rs`, and its definition anew in `verify/dtype.rs`; the loader's `values_of`.
-//! - A format of files with volumes: a [`formats::volume_file::Format`], and a module beside [`formats::nifti`] that makes
-//!   an [`formats::npz::Array`] of a file, so that all that follows is there already; `--source` in `dataset/files.rs`.
+//! - A format of files with volumes: a [`formats::volume_file::Format`], and a module beside [`formats::nifti`] that
+//!   makes an [`formats::npz::Array`] of a file, so that all that follows is there; `--source` in `dataset/files.rs`.
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
@@ -121,16 +121,17 @@
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
 //!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC:
 //!   its length is checked when planning, and its state at every chunk; nothing else tells that its values are others.
-//! - **nifti**: a file is the array that nibabel's `get_fdata().astype(np.float32)` makes of it, to the bit. A gzip file
-//!   of one member has its CRC-32 in the plan; any other, and a `.nii` file, has none that a plan could know. Whatever
-//!   gzip unpacks was compared with its member's CRC-32 and length when [`formats::npz::Payload::finish`] returns.
-//!   Turned by `--orientation`, it is the array that nibabel's `as_reoriented` makes, before any other step.
+//! - **nifti**: a file is the array that nibabel's `get_fdata().astype(np.float32)` makes of it, to the bit; turned by
+//!   `--orientation`, that of its `as_reoriented`, before any other step. A gzip file of one member has its CRC-32 in
+//!   the plan; any other, and a `.nii` file, has none that a plan could know. Whatever gzip unpacks was compared with
+//!   its member's CRC-32 and length when [`formats::npz::Payload::finish`] returns.
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
 //!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
-//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ and packed NIfTI files) and headers, the
-//!   channel, the table values used, and every option that changes bytes; never times, inodes, absolute paths or thread counts.
+//! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ and packed NIfTI files) and headers,
+//!   the channel, the table values used, and every option that changes bytes; never times, inodes, absolute paths or
+//!   thread counts.
 //! - **shuffle**: seed, epoch and number of samples determine an order, on every machine and for every later version.
 //!   A shuffled view is not part of the plan's digest: each sample keeps its key and bytes.
 //! - **layout**: extents start at 0, are contiguous and sum to the length; payloads are 512-aligned. The length is

@@ -1,5 +1,5 @@
-//! The formats that others defined: reading NPZ and NIfTI files and their deflate streams, writing tar headers, Python's
-//! JSON, compressed blocks, and digests. No module of this room knows samples or shards.
+//! The formats that others defined: reading NPZ and NIfTI files and their deflate streams, writing tar headers,
+//! Python's JSON, compressed blocks, and digests. No module of this room knows samples or shards.
 //!
 //! One test module imports `crate::fuzzing`: the tests of [`inflate`] run the check of the fuzz target, so that unit
 //! tests and fuzzer compare with zlib-ng by the same code.

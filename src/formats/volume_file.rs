@@ -32,7 +32,7 @@ impl Format {
         split(name).map(|(_, format)| format)
     }
 
-    /// Whether it is one of NIfTI's.
+    /// Whether the format is one of NIfTI's.
     pub fn is_nifti(self) -> bool {
         matches!(self, Self::Nifti | Self::NiftiGz)
     }

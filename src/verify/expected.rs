@@ -116,7 +116,11 @@ impl<'a> Expected<'a> {
                 let place = source_place(*axes, place);
                 #[expect(clippy::cast_possible_truncation, reason = "meant: NumPy's arithmetic")]
                 let in_f32 = self.source.in_f32(place) * *slope as f32 + *intercept as f32;
-                rounded(self.rounding, slope * self.source.at(place) + intercept, f64::from(in_f32))
+                let value = self.source.at(place);
+                if (*slope, *intercept) == (1.0, 0.0) {
+                    return rounded(self.rounding, value, f64::from(self.source.in_f32(place))); // -0.0 stays
+                }
+                rounded(self.rounding, slope * value + intercept, f64::from(in_f32))
             }
             Recipe::Preprocessed(steps) => self.preprocessed(steps, place),
         }

@@ -5,7 +5,8 @@ use super::kind::{Preprocess, Recipe};
 use crate::formats::npz::Array;
 
 /// The matrix from the indexes of a voxel of the volume to mm in the body, to the right, to the front, and up; `None`
-/// if the user did not ask for an orientation. Columns are those of the volume's axes, and the place of its first voxel.
+/// if the user did not ask for an orientation. Columns are those of the volume's axes, and the place of its first
+/// voxel.
 pub fn affine(recipe: &Recipe, array: &Array) -> Option<[[f64; 4]; 4]> {
     let affine = array.placed()?.affine;
     let rows = match recipe {

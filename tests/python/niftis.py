@@ -7,6 +7,7 @@ import gzip
 import io
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -127,10 +128,13 @@ def bare(path: Path | str) -> str:
 
 def load(path: Path) -> NDArray[Any]:
     """The volume that an NPZ made by nibabel would have."""
-    image = nib.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of extensions
+        image = nib.load(path)
     if math.prod(image.shape) > LARGEST:
         raise ValueError(f"{path}: {image.shape} is no volume of these tests")  # before memory is taken for it
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of complex numbers
         return image.get_fdata().astype(np.float32)
 
 

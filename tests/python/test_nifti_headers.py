@@ -15,6 +15,7 @@ import pytest
 from ctreport_webdataset import ArrayChoice, LoaderError, read_volume
 from harness import Program
 from kinds import samples
+from loading import from_npz
 from make_dataset import Dataset
 from niftis import FIELDS, Nifti, gzip_member, load, stored_gzip, write_niftis, written
 
@@ -232,6 +233,17 @@ def test_refused(data: Dataset, made: tuple[Path, dict[str, str]], name: str) ->
     assert (judged(path) is not None) == case.nibabel
     with pytest.raises(LoaderError):
         read_by_loader(path)
+
+
+def test_the_loader_leaves_out_what_has_no_header(data: Dataset, made: tuple[Path, dict[str, str]]) -> None:
+    """As the program does, with a warning; what is damaged behind its header is an error when it is read."""
+    with pytest.warns(UserWarning, match="volumes are left out"):
+        loader = from_npz(data)
+    found = {study.meta["study_id"] for study in loader.studies}
+    assert set(READ) <= found and not found & {"analyze", "complex64", "gz-as-nii", "nii-as-gz", "dims-negative"}
+    at = next(at for at, study in enumerate(loader.studies) if study.meta["study_id"] == "gz-crc")
+    with pytest.raises(LoaderError, match="CRC"):
+        loader[at]
 
 
 def read_by_loader(path: Path) -> Any:

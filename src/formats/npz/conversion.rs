@@ -14,7 +14,7 @@ const BLOCK: usize = 1024;
 pub struct Conversion {
     /// The type of the elements in the file.
     pub element: Element,
-    /// Whether they are stored with the most significant byte first.
+    /// Whether the elements are stored with the most significant byte first.
     pub big_endian: bool,
     /// The slope; 1 where the header scales nothing.
     pub slope: f64,
@@ -58,8 +58,8 @@ impl Conversion {
         }
     }
 
-    /// The intercept, where nothing is multiplied and float32 holds every sum with an integer of 16 bits as it is: so for
-    /// CT, whose scanners' values begin at -1024 or so.
+    /// The intercept, where nothing is multiplied and float32 holds every sum with an integer of 16 bits as it is: so
+    /// for CT, whose scanners' values begin at -1024 or so.
     fn whole_intercept(&self) -> Option<i32> {
         const MOST: f64 = 1_048_576.0;
         let is_whole = self.slope == 1.0 && self.intercept.fract() == 0.0 && self.intercept.abs() <= MOST;
@@ -67,8 +67,8 @@ impl Conversion {
         is_whole.then_some(self.intercept as i32)
     }
 
-    /// Converts integers of 8 or 16 bits, of which only `intercept` is taken; false, and nothing is done, for others. Four
-    /// times as fast as by way of float64.
+    /// Converts integers of 8 or 16 bits, to which only `intercept` is added, without the way to float64; false, and
+    /// nothing is done, for others.
     fn add_whole(&self, raw: &[u8], out: &mut [u8], intercept: i32) -> bool {
         fn each<const N: usize>(raw: &[u8], out: &mut [u8], value: impl Fn([u8; N]) -> i32) -> bool {
             for (bytes, out) in raw.chunks_exact(N).zip(out.chunks_exact_mut(4)) {

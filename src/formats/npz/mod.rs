@@ -50,7 +50,8 @@ pub enum Compression {
     Gzip,
 }
 
-/// A zip member that holds an array: its place in the file, and the checksum of its bytes; or a whole NPY or NIfTI file.
+/// A zip member that holds an array: its place in the file, and the checksum of its bytes; or a whole NPY or NIfTI
+/// file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZipMember {
     /// The array's name: that of the member, without `.npy` if it ends so; empty for an NPY file, `data` for NIfTI.
@@ -63,8 +64,8 @@ pub struct ZipMember {
     pub packed_len: u64,
     /// The number of unpacked bytes: header and payload.
     pub len: u64,
-    /// The CRC-32 of the unpacked bytes, as the zip directory or the end of a gzip file gives it; `None` for an NPY file,
-    /// and for a NIfTI file that is not one gzip member.
+    /// The CRC-32 of the unpacked bytes, as the zip directory or the end of a gzip file gives it; `None` for an NPY
+    /// file, and for a NIfTI file that is not one gzip member.
     pub crc: Option<u32>,
 }
 
@@ -101,8 +102,8 @@ impl Array {
         [shape[0], shape[1], shape[2]] // `inspect` admits three axes only
     }
 
-    /// The array with the elements that its file has, if all that a conversion would do to them is to make them float32:
-    /// labels of a mask are the integers that they are.
+    /// The array with the elements that its file has, if all that a conversion would do to them is to make them
+    /// float32: labels of a mask are the integers that they are.
     #[must_use]
     pub fn as_stored(self) -> Self {
         match self.conversion {

@@ -21,7 +21,7 @@ pub struct Direction {
 /// letters such as `LPS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Orientation {
-    /// Those of the file.
+    /// The directions of the file.
     Keep,
     /// One for each axis.
     Along([Direction; 3]),
