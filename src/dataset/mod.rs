@@ -54,7 +54,6 @@ use crate::formats::npz;
 use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
 use matched::{Matched, Row};
-use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -337,7 +336,6 @@ impl Dataset {
         let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
-            let excluded = excluded.is_some();
             let samples = dataset.samples.len();
             let file_id = *finding.file_id();
             let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
@@ -356,15 +354,8 @@ impl Dataset {
                     let origin = Origin::Study(Box::new(study));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
-                Err(Unusable::NoTable(what)) => {
-                    let path = config.data_folder.join(path);
-                    return Err(Error::Refused(format!("{}: {what}", path.display())));
-                }
-                Err(Unusable::LeftOut(reason)) if config.strict && !excluded => {
-                    let path = config.data_folder.join(path);
-                    return Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") });
-                }
-                Err(Unusable::LeftOut(reason)) => {
+                Err(unusable) => {
+                    let reason = unusable.reason(config, &path, excluded.is_some())?;
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(file_id);

@@ -1,11 +1,14 @@
 //! The recipe of one volume from its array and its metadata, or why there is none.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 
 use super::extras::{Extra, ExtraArray, ExtraFinding};
 use super::matched::MetaValues;
 use super::scan_cache::Finding;
 use super::{Config, Meta, header_values};
+use crate::error::Error;
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, KindOptions, Recipe, Rescale};
 
@@ -15,6 +18,24 @@ pub(super) enum Unusable {
     LeftOut(String),
     /// The kind needs what only a table of metadata says, and there is none: the reason, and the options that say it.
     NoTable(String),
+}
+
+impl Unusable {
+    /// The reason why the volume of a path below the data folder is left out.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a table is needed, and with `config.strict` [`Error::Malformed`], unless the user has
+    /// `excluded` the volume.
+    pub(super) fn reason(self, config: &Config, path: &Path, excluded: bool) -> Result<String, Error> {
+        let path = config.data_folder.join(path);
+        match self {
+            Self::NoTable(what) => Err(Error::Refused(format!("{}: {what}", path.display()))),
+            Self::LeftOut(reason) if config.strict && !excluded => {
+                Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
+            }
+            Self::LeftOut(reason) => Ok(reason),
+        }
+    }
 }
 
 /// The array, metadata and recipe that a volume is made from.
