@@ -15,7 +15,7 @@ default 240 x 480 x 480 voxels of 1.5 x 0.75 x 0.75 mm. Embeddings are empty; wi
 shards or NPZ files hold instead of volumes, as float32, and the volumes are empty.
 
 With `with_meta=True` a sample has a sixth element, and a batch a list of such: what the JSON of its shard holds, or of
-NPZ the fields of the metadata table, and in both the columns of `--extra-columns`.
+NPZ the fields of the metadata table, and in both the columns of `--extra-columns`. `also` adds the last element.
 
 Kinds. A sample's JSON tells (`volume_kind`) what its volume is. `stored` and `rescaled` ones go through the remaining
 steps here: slope and intercept, clip, resample, / 1000, crop, pad. `preprocessed` ones went through them in the mount.
@@ -103,7 +103,8 @@ LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and 
 AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
 SHARE = 0.02  # of the values that is no accident
 
-# With `also`, a sample and a batch have a sixth part: the arrays beside the volumes, by name.
+# With `with_meta`, a sample and a batch have a sixth part, the metadata; with `also` a last one, the arrays beside the
+# volumes by name.
 Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
 Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
 Extras = dict[str, torch.Tensor]
@@ -2043,9 +2044,9 @@ class DatasetFile:
 
     # Keys, with the values that change nothing.
     REFUSED: Mapping[str, tuple[Any, ...]] = {
-        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window"), ()),
-        **dict.fromkeys(("also", "orientation"), ()),
+        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window", "also"), ()),
         "test_mode": (False,),
+        "orientation": ("keep",),
         "output_dtype": ("float16", "float32", "int16"),
     }
     # Those of preprocessed volumes, which the loader makes in one way.

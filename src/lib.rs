@@ -19,7 +19,7 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume or extra) |
+//! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
 //! | shard | a tar file of the samples of consecutive slots |
@@ -115,7 +115,8 @@
 //!   plan depends on a guess but through the file that the user has seen.
 //! - **tables**: a table is read whole or refused; one that is not given leaves every volume in, and no value is made
 //!   up in its place. A column without a name is no class; a label is finite, or NaN where the user asked for that. One
-//!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied.
+//!   rule reads `XYSpacing` for all kinds; a slope of 0, or a spacing that is not above 0, is never applied. What
+//!   `--extra-columns` makes of a field, its spelling alone decides: no other row changes a sample.
 //! - **npz**: every length read from a file is checked before anything is allocated; what is not supported is an error
 //!   that names it, never a guess; nothing is unpickled. What is read, `np.load` reads alike: the dtype and the header
 //!   in any spelling; of names that are there twice, none. An NPY file is an array without a name and without a CRC:

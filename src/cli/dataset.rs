@@ -10,8 +10,8 @@ use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Columns, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, NamedColumns, Names,
-    Selection, Source, SpacingFrom,
+    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection, Source,
+    SpacingFrom,
 };
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel, Orientation};
@@ -166,8 +166,8 @@ pub struct DatasetArgs {
     /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
     #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
     pub spacing_from: Option<SpacingFrom>,
-    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
-    /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
+    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: one of the same NPZ, or of
+    /// files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
     #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
     pub also: Vec<ExtraChoice>,
     /// Preprocessed: what is put around a smaller array of --also
@@ -321,27 +321,6 @@ impl DatasetArgs {
             return Err(Error::Usage(format!("--also: a sample has at most {MOST_EXTRAS} arrays beside its volume")));
         }
         Ok(self.also.clone())
-    }
-
-    /// The columns of the tables.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if a column of the metadata is given for no known value.
-    fn columns(&self) -> Result<Columns> {
-        let all = |lists: &[Names]| lists.iter().flat_map(|names| names.0.clone()).collect::<Vec<String>>();
-        let mut columns = Columns::default();
-        if !self.id_column.is_empty() {
-            columns.ids.clone_from(&self.id_column);
-        }
-        if !self.text_columns.is_empty() {
-            columns.texts = dataset::text_columns(&all(&self.text_columns));
-        }
-        let named = |lists: &[Names]| all(lists).iter().map(|name| NamedColumns::from(&**name)).collect();
-        columns.classes = named(&self.label_columns);
-        columns.extra = named(&self.extra_columns);
-        let meta = dataset::meta_columns(&all(&self.meta_columns));
-        columns.meta = meta.map_err(|what| Error::Usage(format!("--meta-columns: {what}")))?;
-        Ok(columns)
     }
 
     /// The configuration of the library's data set, and the options of the plan.

@@ -15,6 +15,7 @@ mod numbers;
 mod plan;
 mod reclaim;
 mod run;
+mod table_columns;
 mod verify;
 
 use std::ffi::OsString;

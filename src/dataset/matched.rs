@@ -2,9 +2,32 @@
 
 use std::path::PathBuf;
 
-use super::Meta;
+use serde::{Deserialize, Serialize};
+
 use super::json_columns::JsonField;
 use crate::formats::pyjson;
+use crate::volume::Geometry;
+
+/// The values of one row of the metadata table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// `RescaleSlope`, HU per stored unit.
+    pub rescale_slope: f64,
+    /// `RescaleIntercept`, HU.
+    pub rescale_intercept: f64,
+    /// `XYSpacing` as the table spells it (`"[0.75, 0.75]"`, mm); `"nan"` where it is missing and that is allowed.
+    pub xy_spacing: String,
+    /// `ZSpacing` in mm.
+    pub z_spacing: f64,
+}
+
+impl Meta {
+    /// The values that a volume's recipe is made from.
+    pub fn geometry(&self) -> Geometry<'_> {
+        let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
+        Geometry { slope, intercept, xy_spacing, z_spacing }
+    }
+}
 
 /// A volume that has a row in all tables.
 pub(super) struct Matched {

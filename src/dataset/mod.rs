@@ -43,6 +43,7 @@ pub use header_values::SpacingFrom;
 pub use inputs::Inputs;
 pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
+pub use matched::Meta;
 pub use other_column::other_column;
 pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
@@ -50,10 +51,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
-use crate::volume::{Dialect, Geometry, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
+use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
 use matched::{Matched, Row};
-use recipes::Unusable;
 
 /// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -138,27 +138,6 @@ impl Config {
             .chain(&self.exclude)
             .chain(&self.selection.studies)
             .collect()
-    }
-}
-
-/// The values of one row of the metadata table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Meta {
-    /// `RescaleSlope`, HU per stored unit.
-    pub rescale_slope: f64,
-    /// `RescaleIntercept`, HU.
-    pub rescale_intercept: f64,
-    /// `XYSpacing` as the table spells it (`"[0.75, 0.75]"`, mm); `"nan"` where it is missing and that is allowed.
-    pub xy_spacing: String,
-    /// `ZSpacing` in mm.
-    pub z_spacing: f64,
-}
-
-impl Meta {
-    /// The values that a volume's recipe is made from.
-    pub fn geometry(&self) -> Geometry<'_> {
-        let Self { rescale_slope: slope, rescale_intercept: intercept, ref xy_spacing, z_spacing } = *self;
-        Geometry { slope, intercept, xy_spacing, z_spacing }
     }
 }
 
@@ -335,7 +314,7 @@ impl Dataset {
         let findings = inspect::volumes(config, &root, &joined.matched)?;
         let mut inputs = joined.inputs;
         let found = extras::all(config, &root, &joined.matched, &findings, &mut inputs)?;
-        let mut found: Vec<_> = found.into_iter().map(|found| (found.extra, found.findings.into_iter())).collect();
+        let mut found = extras::BySample::new(found);
         let mut dataset = Self {
             root,
             samples: Vec::with_capacity(findings.len()),
@@ -348,7 +327,7 @@ impl Dataset {
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
             missing_labels: Vec::new(),
-            extras: found.iter().map(|(extra, _)| extra.clone()).collect(),
+            extras: found.extras(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
             extra_columns: joined.extra_columns,
             warnings: joined.warnings,
@@ -357,17 +336,10 @@ impl Dataset {
         let mut spacings = Spacings::default();
         for ((slot, matched), finding) in (0..).zip(joined.matched).zip(findings) {
             let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
-            let excluded = excluded.is_some();
             let samples = dataset.samples.len();
             let file_id = *finding.file_id();
-            let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
-            let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
-            let others: Vec<_> = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();
-            let made = recipes::of(config, finding, meta).and_then(|(array, meta, recipe)| {
-                let extras = recipes::of_extras(config, (&array, &recipe), beside)?;
-                Ok((array, meta, recipe, extras))
-            });
-            match made {
+            let (beside, others) = found.next_sample();
+            match recipes::with_extras(config, finding, meta, beside) {
                 Ok((array, meta, recipe, extras)) => {
                     spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
@@ -376,15 +348,8 @@ impl Dataset {
                     let origin = Origin::Study(Box::new(study));
                     dataset.samples.push(Sample { slot, study_id, path, origin });
                 }
-                Err(Unusable::NoTable(what)) => {
-                    let path = config.data_folder.join(path);
-                    return Err(Error::Refused(format!("{}: {what}", path.display())));
-                }
-                Err(Unusable::LeftOut(reason)) if config.strict && !excluded => {
-                    let path = config.data_folder.join(path);
-                    return Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") });
-                }
-                Err(Unusable::LeftOut(reason)) => {
+                Err(unusable) => {
+                    let reason = unusable.reason(config, &path, excluded.is_some())?;
                     let path = path.to_string_lossy().into_owned();
                     dataset.left_out.push(LeftOut { slot, study_id, path, reason });
                     dataset.inputs.left_out.push(file_id);

@@ -1,11 +1,14 @@
 //! The recipe of one volume from its array and its metadata, or why there is none.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 
 use super::extras::{Extra, ExtraArray, ExtraFinding};
 use super::matched::MetaValues;
 use super::scan_cache::Finding;
 use super::{Config, Meta, header_values};
+use crate::error::Error;
 use crate::formats::npz;
 use crate::volume::{Dialect, Geometry, KindOptions, Recipe, Rescale};
 
@@ -17,11 +20,29 @@ pub(super) enum Unusable {
     NoTable(String),
 }
 
+impl Unusable {
+    /// The reason why the volume of a path below the data folder is left out.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a table is needed, and with `config.strict` [`Error::Malformed`], unless the user has
+    /// `excluded` the volume.
+    pub(super) fn reason(self, config: &Config, path: &Path, excluded: bool) -> Result<String, Error> {
+        let path = config.data_folder.join(path);
+        match self {
+            Self::NoTable(what) => Err(Error::Refused(format!("{}: {what}", path.display()))),
+            Self::LeftOut(reason) if config.strict && !excluded => {
+                Err(Error::Malformed { path, reason: format!("{reason} (fatal because of --strict)") })
+            }
+            Self::LeftOut(reason) => Ok(reason),
+        }
+    }
+}
+
 /// The array, metadata and recipe that a volume is made from.
 ///
 /// # Errors
 /// Why the volume cannot be made.
-pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<(npz::Array, Meta, Recipe), Unusable> {
+fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<(npz::Array, Meta, Recipe), Unusable> {
     let array = match finding {
         Finding::Volume(array) => array,
         Finding::Excluded(_, reason) | Finding::Malformed(_, reason) => return Err(Unusable::LeftOut(reason)),
@@ -45,11 +66,23 @@ pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<
     }
 }
 
-/// The arrays beside a volume, with their recipes; `beside` is what was found of each extra.
+/// The array, metadata and recipe that a volume is made from, as [`of`] has them, and the arrays beside it; `beside` is
+/// what was found of each extra.
 ///
 /// # Errors
-/// Why the sample has none of an extra.
-pub(super) fn of_extras(
+/// Why the sample cannot be made.
+pub(super) fn with_extras(
+    config: &Config,
+    finding: Finding,
+    meta: MetaValues,
+    beside: Vec<(&Extra, ExtraFinding)>,
+) -> Result<(npz::Array, Meta, Recipe, Vec<ExtraArray>), Unusable> {
+    let (array, meta, recipe) = of(config, finding, meta)?;
+    let extras = of_extras(config, (&array, &recipe), beside)?;
+    Ok((array, meta, recipe, extras))
+}
+
+fn of_extras(
     config: &Config,
     (array, recipe): (&npz::Array, &Recipe),
     beside: Vec<(&Extra, ExtraFinding)>,

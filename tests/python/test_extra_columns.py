@@ -179,6 +179,20 @@ def test_what_cannot_be_taken(program: Program, data: Dataset, flags: list[str],
     assert done.returncode in (1, 2) and all(word in done.stderr for word in words), done.stderr
 
 
+def test_fields_of_the_json_are_no_columns(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Whatever the JSON has by itself, in any kind, dtype and codec, is refused as a column."""
+    own: set[str] = set()
+    for kind, flags in KINDS.items():
+        out = tmp_path / kind
+        dtype = [] if kind == "stored" else ["--output-dtype=uint8", "--window=-160,240"]
+        program.run("materialize", *data.flags(), *flags, *dtype, "--compress=zstd", "--output-dir", out)
+        own.update(*jsons(out))
+    assert len(own) == 12
+    add(data.reports, {name: ["x"] * len(STUDIES) for name in own - set(pd.read_csv(data.meta, nrows=0))})
+    for name in own:
+        assert f"a field '{name}' of its own" in program.refuses("plan", *data.flags(), f"--extra-columns={name}")
+
+
 def test_no_table(program: Program, data: Dataset) -> None:
     """Is a wrong usage."""
     done = program.run("plan", "--data-folder", data.folder, "--extra-columns=age", check=False)
