@@ -237,6 +237,7 @@ MAKERS = (
     raw,
     python,
     numpy,
+    nibabel,
     webdataset,
     webdataset_loader,
     numpy_loader,

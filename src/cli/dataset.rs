@@ -166,8 +166,8 @@ pub struct DatasetArgs {
     /// The spacing of NIfTI volumes: of the metadata table, or of their headers [default: table, if there is one]
     #[arg(long, value_enum, value_name = "WHICH", conflicts_with = "spacing_array")]
     pub spacing_from: Option<SpacingFrom>,
-    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: an array of the same NPZ, or
-    /// of files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
+    /// An array beside each volume, such as a mask, as a member .NAME.npy of its own dtype: one of the same NPZ, or of
+    /// files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
     #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
     pub also: Vec<ExtraChoice>,
     /// Preprocessed: what is put around a smaller array of --also

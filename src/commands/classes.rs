@@ -21,8 +21,8 @@ struct Class<'a> {
 }
 
 /// A list of all classes with their counts of positive samples, behind a warning if values are neither 0 nor 1. The
-/// list is empty for shards on disk, whose labels are not read. -1 stands for uncertain; `missing` is what became of labels
-/// that are missing.
+/// list is empty for shards on disk, whose labels are not read. -1 stands for uncertain; `missing` is what became of
+/// labels that are missing.
 pub(super) fn describe(plan: &Plan, missing: MissingLabel) -> String {
     let classes = classes(plan, missing);
     if classes.is_empty() {

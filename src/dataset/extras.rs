@@ -157,11 +157,35 @@ pub(super) struct FoundExtra {
     pub(super) findings: Vec<ExtraFinding>,
 }
 
+/// What was found of all extras, sample by sample.
+pub(super) struct BySample(Vec<(Extra, std::vec::IntoIter<ExtraFinding>)>);
+
+impl BySample {
+    /// The findings of all extras, each in the order of the volumes.
+    pub(super) fn new(found: Vec<FoundExtra>) -> Self {
+        Self(found.into_iter().map(|found| (found.extra, found.findings.into_iter())).collect())
+    }
+
+    /// The extras.
+    pub(super) fn extras(&self) -> Vec<Extra> {
+        self.0.iter().map(|(extra, _)| extra.clone()).collect()
+    }
+
+    /// What was found of the next sample's extras, and the files that were looked into.
+    pub(super) fn next_sample(&mut self) -> (Vec<(&Extra, ExtraFinding)>, Vec<(PathBuf, FileId)>) {
+        let beside = self.0.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
+        let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
+        let files = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();
+        (beside, files)
+    }
+}
+
 /// Looks for the extras of all matched volumes; `volumes` are the findings of these. Notes the folders that it lists in
 /// `inputs`.
 ///
 /// # Errors
-/// [`Error::Refused`] if no file matches a pattern, or two files have one id; [`Error::Io`] if something cannot be read.
+/// [`Error::Refused`] if no file matches a pattern, or two files have one id; [`Error::Io`] if something cannot be
+/// read.
 pub(super) fn all(
     config: &Config,
     root: &Path,

@@ -1,6 +1,6 @@
 //! What the header of a NIfTI file says in place of the metadata table, or beside it.
 
-use super::{Config, Meta, MissingMeta, SpacingFrom};
+use super::{Config, Meta, MissingMeta};
 use crate::formats::npz::Array;
 use crate::volume::{Kind, Rescale};
 
@@ -8,6 +8,15 @@ use crate::volume::{Kind, Rescale};
 const DIFFERENT: f64 = 0.01;
 /// The number of studies that are named of those that differ.
 const NAMED: usize = 3;
+
+/// The source of the spacing of NIfTI volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SpacingFrom {
+    /// The metadata table.
+    Table,
+    /// The header of the file.
+    Header,
+}
 
 /// The metadata of a volume, with what its file's header says: slope 1 and intercept 0 where the header has scaled the
 /// values already, and its spacing where the table has none, or the user wants that.

@@ -23,7 +23,7 @@ use crate::formats::volume_file;
 pub(super) struct Look<'a> {
     /// The folder that paths start at, as messages name it.
     pub(super) folder: &'a Path,
-    /// That folder as an absolute path, by which earlier findings are known.
+    /// The folder as an absolute path, by which earlier findings are known.
     pub(super) root: &'a Path,
     /// The array to take of each file.
     pub(super) choice: &'a ArrayChoice,

@@ -39,6 +39,7 @@ pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as t
 pub use condition::Condition;
 pub use extras::{Extra, ExtraArray, ExtraChoice, ExtraPlace};
 pub use files::{FileChoice, FilePattern, Source};
+pub use header_values::SpacingFrom;
 pub use inputs::Inputs;
 pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
@@ -77,15 +78,6 @@ pub enum MissingLabel {
     Nan,
     /// The sample is left out, with the reason.
     Exclude,
-}
-
-/// The source of the spacing of NIfTI volumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum SpacingFrom {
-    /// The metadata table.
-    Table,
-    /// The header of the file.
-    Header,
 }
 
 /// The options of a scan: what to read, and how strictly.
@@ -322,7 +314,7 @@ impl Dataset {
         let findings = inspect::volumes(config, &root, &joined.matched)?;
         let mut inputs = joined.inputs;
         let found = extras::all(config, &root, &joined.matched, &findings, &mut inputs)?;
-        let mut found: Vec<_> = found.into_iter().map(|found| (found.extra, found.findings.into_iter())).collect();
+        let mut found = extras::BySample::new(found);
         let mut dataset = Self {
             root,
             samples: Vec::with_capacity(findings.len()),
@@ -335,7 +327,7 @@ impl Dataset {
             rows_without_volume: joined.rows_without_volume,
             label_names: joined.label_names,
             missing_labels: Vec::new(),
-            extras: found.iter().map(|(extra, _)| extra.clone()).collect(),
+            extras: found.extras(),
             text_columns: if config.reports_files.is_empty() { 0 } else { config.columns.texts.len() },
             extra_columns: joined.extra_columns,
             warnings: joined.warnings,
@@ -346,14 +338,8 @@ impl Dataset {
             let Matched { study_id, path, row: Row { meta, text, labels, missing, fields, .. }, excluded } = matched;
             let samples = dataset.samples.len();
             let file_id = *finding.file_id();
-            let beside = found.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
-            let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
-            let others: Vec<_> = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();
-            let made = recipes::of(config, finding, meta).and_then(|(array, meta, recipe)| {
-                let extras = recipes::of_extras(config, (&array, &recipe), beside)?;
-                Ok((array, meta, recipe, extras))
-            });
-            match made {
+            let (beside, others) = found.next_sample();
+            match recipes::with_extras(config, finding, meta, beside) {
                 Ok((array, meta, recipe, extras)) => {
                     spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);

@@ -42,7 +42,7 @@ impl Unusable {
 ///
 /// # Errors
 /// Why the volume cannot be made.
-pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<(npz::Array, Meta, Recipe), Unusable> {
+fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<(npz::Array, Meta, Recipe), Unusable> {
     let array = match finding {
         Finding::Volume(array) => array,
         Finding::Excluded(_, reason) | Finding::Malformed(_, reason) => return Err(Unusable::LeftOut(reason)),
@@ -66,11 +66,23 @@ pub(super) fn of(config: &Config, finding: Finding, meta: MetaValues) -> Result<
     }
 }
 
-/// The arrays beside a volume, with their recipes; `beside` is what was found of each extra.
+/// The array, metadata and recipe that a volume is made from, as [`of`] has them, and the arrays beside it; `beside` is
+/// what was found of each extra.
 ///
 /// # Errors
-/// Why the sample has none of an extra.
-pub(super) fn of_extras(
+/// Why the sample cannot be made.
+pub(super) fn with_extras(
+    config: &Config,
+    finding: Finding,
+    meta: MetaValues,
+    beside: Vec<(&Extra, ExtraFinding)>,
+) -> Result<(npz::Array, Meta, Recipe, Vec<ExtraArray>), Unusable> {
+    let (array, meta, recipe) = of(config, finding, meta)?;
+    let extras = of_extras(config, (&array, &recipe), beside)?;
+    Ok((array, meta, recipe, extras))
+}
+
+fn of_extras(
     config: &Config,
     (array, recipe): (&npz::Array, &Recipe),
     beside: Vec<(&Extra, ExtraFinding)>,

@@ -210,7 +210,8 @@ impl Gzip {
             }
         }
         if flags & HEADER_CRC != 0 {
-            (byte()?, byte()?);
+            byte()?;
+            byte()?;
         }
         inflater.next_stream();
         self.stage = Stage::Within;

@@ -1,6 +1,6 @@
 //! Compressing a shard on its way to the disk: the result is a tar file with the keys and members of the plain shard,
-//! in which the members of volume and extras consist of compressed blocks and the JSON says so. It is made from the plain bytes
-//! that [`crate::shard::ShardSet`] hands out.
+//! in which the members of volume and extras consist of compressed blocks and the JSON says so. It is made from the
+//! plain bytes that [`crate::shard::ShardSet`] hands out.
 
 use std::collections::VecDeque;
 use std::io;

@@ -47,7 +47,9 @@ impl Plan {
     pub fn small_payload(&self, shard: ShardId, member: MemberId) -> Bytes {
         let sample = &self.dataset.samples[self.sample_index(shard, member)];
         match member.member {
-            member if member.has_voxels() => prefix(self.options, member, &self.volume(sample, member)),
+            member if member.has_voxels() => {
+                prefix(self.options, member, &volume(&self.dataset, self.options, sample, member))
+            }
             small => self.members.payload(small, sample),
         }
         .into()

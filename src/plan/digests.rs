@@ -44,8 +44,8 @@ impl FieldHasher {
 }
 
 /// The digest of a sample: its slot, its path relative to the data folder, the NPZ's size, its array's name, CRC-32 and
-/// header, the elements of a NIfTI file, the recipe, the voxels' format if it is not float16, for each extra its name, path and the like, and the
-/// payloads of the small members in their order.
+/// header, the elements of a NIfTI file, the recipe, the voxels' format if it is not float16, for each extra its name,
+/// path and the like, and the payloads of the small members in their order.
 pub(super) fn sample_digest<'a>(
     dataset: &Dataset,
     sample: &Sample,

@@ -227,68 +227,70 @@ mod tests {
         }
     }
 
+    /// Changes of which each makes another plan; the first is none.
+    const CHANGES: [fn(&mut Config); 52] = [
+        |_| (),
+        |config| config.data_folder = "/data2".into(),
+        |config| config.reports_files = vec!["/reports2.csv".into()],
+        |config| config.meta_files = vec!["/meta2.csv".into()],
+        |config| config.labels_files = vec!["/labels2.csv".into()],
+        |config| config.labels_files.push("/labels2.csv".into()),
+        |config| config.reports_files.clear(),
+        |config| config.labels_files.clear(),
+        |config| config.array.name = Some(String::new()),
+        |config| config.array.name = Some("data".into()),
+        |config| config.array.channel = Some("1".parse().unwrap()),
+        |config| config.array.channel = Some("last:1".parse().unwrap()),
+        |config| config.array.spacing = Some("spacing".into()),
+        |config| config.spacing_from = Some(SpacingFrom::Table),
+        |config| config.spacing_from = Some(SpacingFrom::Header),
+        |config| config.kind.axes = Some(Axes::Dhw),
+        |config| config.kind.spacing_axes = Some(Axes::Dhw),
+        |config| config.files.source = Source::Npy,
+        |config| config.files.patterns = vec!["a/*".parse().unwrap(), "b".parse().unwrap()],
+        |config| config.files.patterns = vec!["a/*".parse().unwrap()],
+        |config| config.array.orientation = Some("RAS".parse().unwrap()),
+        |config| config.extras = vec!["mask=gts".parse().unwrap()],
+        |config| config.extras = vec!["mask=masks/*.npz".parse().unwrap()],
+        |config| config.extras = vec!["mask=masks/*.npz:gts".parse().unwrap()],
+        |config| config.extra_pad = 1.0,
+        |config| config.volumes = Some(vec![]),
+        |config| config.volumes = Some(vec!["a".into(), "b".into()]),
+        |config| config.volumes = Some(vec!["ab".into()]),
+        |config| config.selection.condition = Some("a == 1".parse().unwrap()),
+        |config| config.selection.studies = Some("/list".into()),
+        |config| config.exclude = Some("/list".into()),
+        |config| config.limit = Some(0),
+        |config| config.strict = true,
+        |config| config.missing_text = "none".into(),
+        |config| config.missing_meta = MissingMeta::Nan,
+        |config| config.kind.kind = Kind::Rescaled,
+        |config| config.kind.dialect = Some(Dialect::Native),
+        |config| config.columns.ids = vec!["id".into()],
+        |config| config.columns.classes = vec!["a..b".into()],
+        |config| config.columns.extra = vec!["a..b".into()],
+        |config| config.missing_label = MissingLabel::Zero,
+        |config| config.kind.rescale = Rescale::Table,
+        |config| config.kind.rescale = Rescale::Values(0.0, 0.0),
+        |config| config.kind.resample = Resample::Never,
+        |config| config.kind.spacing[2] = 1.0,
+        |config| config.kind.shape[0] = 512,
+        |config| config.kind.hu_range[0] = -1024.0,
+        |config| config.kind.pad_value = 0.0,
+        |config| config.kind.format = VoxelFormat::Float32,
+        |config| config.kind.format = VoxelFormat::Int16,
+        |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 1.0] },
+        |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 2.0] },
+    ];
+
     #[test]
     fn whatever_changes_a_plan_changes_its_file() {
-        let changes: [fn(&mut Config); 52] = [
-            |_| (),
-            |config| config.data_folder = "/data2".into(),
-            |config| config.reports_files = vec!["/reports2.csv".into()],
-            |config| config.meta_files = vec!["/meta2.csv".into()],
-            |config| config.labels_files = vec!["/labels2.csv".into()],
-            |config| config.labels_files.push("/labels2.csv".into()),
-            |config| config.reports_files.clear(),
-            |config| config.labels_files.clear(),
-            |config| config.array.name = Some(String::new()),
-            |config| config.array.name = Some("data".into()),
-            |config| config.array.channel = Some("1".parse().unwrap()),
-            |config| config.array.channel = Some("last:1".parse().unwrap()),
-            |config| config.array.spacing = Some("spacing".into()),
-            |config| config.spacing_from = Some(SpacingFrom::Table),
-            |config| config.spacing_from = Some(SpacingFrom::Header),
-            |config| config.kind.axes = Some(Axes::Dhw),
-            |config| config.kind.spacing_axes = Some(Axes::Dhw),
-            |config| config.files.source = Source::Npy,
-            |config| config.files.patterns = vec!["a/*".parse().unwrap(), "b".parse().unwrap()],
-            |config| config.files.patterns = vec!["a/*".parse().unwrap()],
-            |config| config.array.orientation = Some("RAS".parse().unwrap()),
-            |config| config.extras = vec!["mask=gts".parse().unwrap()],
-            |config| config.extras = vec!["mask=masks/*.npz".parse().unwrap()],
-            |config| config.extras = vec!["mask=masks/*.npz:gts".parse().unwrap()],
-            |config| config.extra_pad = 1.0,
-            |config| config.volumes = Some(vec![]),
-            |config| config.volumes = Some(vec!["a".into(), "b".into()]),
-            |config| config.volumes = Some(vec!["ab".into()]),
-            |config| config.selection.condition = Some("a == 1".parse().unwrap()),
-            |config| config.selection.studies = Some("/list".into()),
-            |config| config.exclude = Some("/list".into()),
-            |config| config.limit = Some(0),
-            |config| config.strict = true,
-            |config| config.missing_text = "none".into(),
-            |config| config.missing_meta = MissingMeta::Nan,
-            |config| config.kind.kind = Kind::Rescaled,
-            |config| config.kind.dialect = Some(Dialect::Native),
-            |config| config.columns.ids = vec!["id".into()],
-            |config| config.columns.classes = vec!["a..b".into()],
-            |config| config.columns.extra = vec!["a..b".into()],
-            |config| config.missing_label = MissingLabel::Zero,
-            |config| config.kind.rescale = Rescale::Table,
-            |config| config.kind.rescale = Rescale::Values(0.0, 0.0),
-            |config| config.kind.resample = Resample::Never,
-            |config| config.kind.spacing[2] = 1.0,
-            |config| config.kind.shape[0] = 512,
-            |config| config.kind.hu_range[0] = -1024.0,
-            |config| config.kind.pad_value = 0.0,
-            |config| config.kind.format = VoxelFormat::Float32,
-            |config| config.kind.format = VoxelFormat::Int16,
-            |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 1.0] },
-            |config| config.kind.format = VoxelFormat::Uint8 { window: [0.0, 2.0] },
-        ];
         let changed = |change: &fn(&mut Config)| {
             let mut config = config();
             change(&mut config);
             key(&config, OPTIONS).unwrap()
         };
-        let mut keys: BTreeSet<String> = changes.iter().map(changed).collect();
+        let mut keys: BTreeSet<String> = CHANGES.iter().map(changed).collect();
         for options in [
             Options { samples_per_shard: 10, ..OPTIONS },
             Options { format: Profile::Npy, ..OPTIONS },
@@ -297,7 +299,7 @@ mod tests {
         ] {
             keys.insert(key(&config(), options).unwrap());
         }
-        assert_eq!(keys.len(), changes.len() + 4);
+        assert_eq!(keys.len(), CHANGES.len() + 4);
     }
 
     #[test]

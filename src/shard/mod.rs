@@ -79,7 +79,7 @@ impl ShardSet {
         let limit = self.state.serving.cache_bytes;
         match self.state.volumes().largest_scratch() {
             Some((key, bytes)) if bytes > limit => {
-                let sample = self.state.volumes().sample(key);
+                let sample = &self.plan().dataset.samples[self.state.volumes().sample(key)];
                 Err(Error::Refused(format!(
                     "{}: making the volume of {study_id} takes {bytes} bytes beside it, as its planes are large, and \
                      {option} is {limit}: raise it to {bytes} or more, or leave the sample out with --exclude",
@@ -161,7 +161,7 @@ impl ShardSet {
     pub fn errors(&self) -> Vec<VolumeError> {
         let volumes = self.state.volumes();
         let error = |(key, error): (&Key, &String)| VolumeError {
-            study_id: volumes.sample(*key).study_id.clone(),
+            study_id: volumes.study_id(*key).to_owned(),
             error: error.clone(),
         };
         lock(&volumes.failed).iter().map(error).collect()

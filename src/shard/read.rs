@@ -7,7 +7,7 @@
 //! | header of a member | [`Plan::header`], which writes it by `formats::tar` |
 //! | JSON, text or labels | [`Plan::small_payload`], which makes them by `plan::members` |
 //! | volume or extra, before the voxels | [`Plan::small_payload`]: the NPY header, if the profile has one |
-//! | volume or extra, voxels | the cache, whose threads fill volumes by `shard/volumes.rs`; or a peek (`shard/peek.rs`) |
+//! | volume or extra, voxels | the cache, filled by `shard/volumes.rs`; or a peek (`shard/peek.rs`) |
 //! | padding and end of the file | zeros |
 
 use std::collections::VecDeque;

@@ -7,7 +7,6 @@ use super::copies::Copies;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{self, FillFailure, Key};
-use crate::dataset::Sample;
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::members::Member;
@@ -43,9 +42,14 @@ impl Volumes {
         0..Key::try_from(count).unwrap_or(Key::MAX)
     }
 
-    /// The sample of a volume or extra.
-    pub(super) fn sample(&self, key: Key) -> &Sample {
-        &self.plan.dataset.samples[self.plan.volume_numbered(to_usize(key.into())).0]
+    /// The sample of a volume or extra, as an index into those of the data set.
+    pub(super) fn sample(&self, key: Key) -> usize {
+        self.plan.volume_numbered(to_usize(key.into())).0
+    }
+
+    /// The study of a volume or extra.
+    pub(super) fn study_id(&self, key: Key) -> &str {
+        &self.plan.dataset.samples[self.sample(key)].study_id
     }
 
     /// The lengths of all volumes together, in bytes.
@@ -99,7 +103,7 @@ impl Volumes {
         };
         let message = format!("{error}{remedy}");
         if lock(&self.failed).insert(key, message.clone()).is_none() {
-            log::error!("{}: {message}", shown(&self.sample(key).study_id));
+            log::error!("{}: {message}", shown(self.study_id(key)));
         }
     }
 }

@@ -16,7 +16,6 @@ use super::payload;
 use super::progress::Progress;
 use super::source::{SourceArray, SourceVolume};
 use super::walked::{Span, WalkedSample};
-use crate::base::memory::zeros;
 use crate::base::num::to_usize;
 use crate::dataset::{FieldValue, JsonField, Study};
 use crate::error::shown;
@@ -244,27 +243,17 @@ fn voxels(
 
 /// Reads a compressed volume member, and unpacks it.
 fn unpack(file: &File, span: Span, dtype: Dtype) -> io::Result<Vec<u8>> {
-    let member = read(file, span)?;
+    let member = span.read(file)?;
     let mut volume = Vec::new();
     packed::unpack(&member, dtype.size(), |block| volume.extend(block))
         .map_err(|wrong| io::Error::other(wrong.join("; ")))?;
     Ok(volume)
 }
 
-/// Reads bytes of a shard.
-///
-/// # Errors
-/// The file cannot be read, or there is no memory.
-pub(super) fn read(file: &File, Span { start, len }: Span) -> io::Result<Vec<u8>> {
-    let mut bytes = zeros(to_usize(len))?;
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
-}
-
 /// Compares text, labels and JSON with the tables, and returns what is wrong.
 fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &SourceArray) -> Vec<String> {
     let Comparison { sample, study, .. } = *comparison;
-    let member = |span: Span| read(file, span).map_err(|error| error.to_string());
+    let member = |span: Span| span.read(file).map_err(|error| error.to_string());
     let mut wrong = Vec::new();
     match member(sample.members.json).and_then(|bytes| payload::json(&bytes)) {
         Ok(json) => {

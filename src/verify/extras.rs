@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::compare::read;
 use super::dtype::Rounding;
 use super::expected::{Expected, hwd, source_place};
 use super::npy_header::{self, ElementType};
@@ -70,7 +69,7 @@ pub(super) fn compare(
         is_extra: true,
     };
     let source = SourceArray::read(&root.join(&extra.path), &volume)?;
-    let mut bytes = read(file, found.span).map_err(|error| error.to_string())?;
+    let mut bytes = found.span.read(file).map_err(|error| error.to_string())?;
     if let Some(width) = found.packed_width {
         let mut plain = Vec::new();
         packed::unpack(&bytes, width, |block| plain.extend(block)).map_err(|wrong| wrong.join("; "))?;
@@ -159,8 +158,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The nearest voxels along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded to
-/// `len` around the middle: as PyTorch's `nearest-exact`, which computes half-pixel centres in f32.
+/// The nearest voxels along an axis of `source` voxels that is resampled to `resampled` voxels, then cropped or padded
+/// to `len` around the middle: as PyTorch's `nearest-exact`, which computes half-pixel centres in f32.
 fn nearest(source: usize, resampled: usize, len: usize) -> Vec<Option<usize>> {
     let (start, before) = (resampled.saturating_sub(len) / 2, len.saturating_sub(resampled) / 2);
     let scale = source as f32 / resampled as f32;

@@ -8,6 +8,12 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
+use super::walked::Span;
+
+/// Bytes of a tar block: headers have one, and payloads are padded to a multiple of it.
+pub(super) const BLOCK: u64 = 512;
+/// Bytes of voxels that are read at a time.
+const READ: usize = 1 << 20;
 
 /// A shard file that is hashed as it is read. The `tar` crate skips padding without a look, so the reader checks that
 /// it is zero.
@@ -52,5 +58,35 @@ impl Read for &HashingReader<'_> {
         *position += n as u64;
         self.progress.advance(n as u64);
         Ok(n)
+    }
+}
+
+/// The end of a member's last block, for a payload that ends at byte `end`. A size in a header may be any number.
+pub(super) fn padded(end: u64) -> u64 {
+    end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
+}
+
+/// Checks that a member delivered as many bytes as its header says.
+///
+/// # Errors
+/// The file is cut short.
+pub(super) fn check_complete(span: Span, read: u64) -> io::Result<()> {
+    if read == span.len { Ok(()) } else { Err(io::Error::new(ErrorKind::UnexpectedEof, "the file is cut short")) }
+}
+
+/// Reads to the end of a member, and returns the number of bytes.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn pass(entry: &mut impl Read) -> io::Result<u64> {
+    let mut buffer = vec![0; READ];
+    let mut passed = 0;
+    loop {
+        match entry.read(&mut buffer) {
+            Ok(0) => return Ok(passed),
+            Ok(n) => passed += n as u64,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

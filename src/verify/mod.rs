@@ -1,10 +1,10 @@
 //! Checks whether a folder of shards, mounted or on disk, is what it should be.
 //!
 //! The code is apart from the code that makes shards, so that one sees the faults of the other: the `tar` crate reads
-//! them, the `zip` crate, `flate2` and header readers of its own read the sources, and every voxel is computed anew, one at a
-//! time, from the definition of its kind. Only what should be made (the values of the tables, the recipe of each
-//! volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six numbers
-//! and no digest.
+//! them, the `zip` crate, `flate2` and header readers of its own read the sources, and every voxel is computed anew,
+//! one at a time, from the definition of its kind. Only what should be made (the values of the tables, the recipe of
+//! each volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six
+//! numbers and no digest.
 //!
 //! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
 //! `packed`, `npy_header`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,

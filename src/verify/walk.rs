@@ -4,28 +4,24 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::ops::Range;
 
 use sha2::Digest;
 
 use super::extras;
 use super::finding::{Finding, Verdict};
-use super::hashing_reader::{HashingReader, ReadState};
+use super::hashing_reader::{BLOCK, HashingReader, ReadState, check_complete, padded, pass};
 use super::listing::ShardFile;
 use super::packed;
 use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
 use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
 
-/// Bytes of voxels that are read at a time.
-const READ: usize = 1 << 20;
 /// Largest small member, in bytes, whose content is checked: reports have a few KB.
 const SMALL: u64 = 16 << 20;
 /// Bytes of a tar record: after two empty blocks, a tar file is padded to a multiple of it.
 const RECORD: u64 = 10_240;
-/// Bytes of a tar block: headers have one, and payloads are padded to a multiple of it.
-const BLOCK: u64 = 512;
 /// Bytes of the NPY header of a volume, as NumPy writes it: the most that a header may have.
 const NPY_HEAD: usize = 128;
 
@@ -62,11 +58,6 @@ pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progres
     });
     walk.sha256 = format!("{:x}", hasher.finalize());
     walk
-}
-
-/// The end of a member's last block, for a payload that ends at byte `end`. A size in a header may be any number.
-fn padded(end: u64) -> u64 {
-    end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX)
 }
 
 /// A sample whose members are being read.
@@ -401,27 +392,5 @@ impl PendingSample {
             wrong.extend(npy.as_ref().and_then(|header| fields.contradiction(header)));
         }
         wrong
-    }
-}
-
-/// Checks that a member delivered as many bytes as its header says.
-///
-/// # Errors
-/// The file is cut short.
-fn check_complete(span: Span, read: u64) -> io::Result<()> {
-    if read == span.len { Ok(()) } else { Err(io::Error::new(ErrorKind::UnexpectedEof, "the file is cut short")) }
-}
-
-/// Reads to the end of a member, and returns the number of bytes.
-fn pass(entry: &mut impl Read) -> io::Result<u64> {
-    let mut buffer = vec![0; READ];
-    let mut passed = 0;
-    loop {
-        match entry.read(&mut buffer) {
-            Ok(0) => return Ok(passed),
-            Ok(n) => passed += n as u64,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

@@ -1,12 +1,17 @@
 //! Shards and samples as a walk found them in the folder.
 
+use std::fs::File;
+use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::dtype::Dtype;
 use super::finding::Finding;
 use super::listing::ShardFile;
 use super::payload::Profile;
+use crate::base::memory::zeros;
+use crate::base::num::to_usize;
 
 /// What samples should have, as far as somebody says it.
 #[derive(Clone, Debug)]
@@ -76,6 +81,18 @@ pub(super) struct Span {
     pub start: u64,
     /// Number of bytes.
     pub len: u64,
+}
+
+impl Span {
+    /// Reads the bytes of a shard.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is no memory.
+    pub(super) fn read(self, file: &File) -> io::Result<Vec<u8>> {
+        let mut bytes = zeros(to_usize(self.len))?;
+        file.read_exact_at(&mut bytes, self.start)?;
+        Ok(bytes)
+    }
 }
 
 /// Locations of the members of a sample.

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::cast::{Linear, Unfit};
 use super::kind::Recipe;
-use super::planes::PlaneSteps;
+use super::planes::{InPlanes, PlaneSteps};
 use super::scratch::{CHUNK_LEN, Scratch, VoxelBuffer};
 use super::transpose::{BlockSize, PlaneBlock};
 use super::voxel::{Elements, Rules, Voxel};
@@ -16,7 +16,7 @@ use crate::formats::npz::{self, Compression, Payload};
 impl NpzVolume<'_> {
     /// Makes the volume of the open file in `sink`, of voxels of type `T`; the last bytes are not published, and with
     /// `verify_first` nothing is.
-    pub(super) fn fill_as<T: Voxel>(
+    pub(super) fn fill_as<T: InPlanes>(
         &self,
         scratch: &mut Scratch,
         file: &File,

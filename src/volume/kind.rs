@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::axes::Axes;
-use super::own::element_of;
+use super::element::element_of;
 use super::rescale::{Rescale, check_linear};
 use super::voxel_format::VoxelFormat;
 use crate::formats::npz::{Array, Element};

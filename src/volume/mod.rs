@@ -9,6 +9,7 @@
 
 mod axes;
 mod cast;
+mod element;
 mod fill;
 mod kind;
 mod linear_planes;

@@ -38,6 +38,12 @@ pub(super) struct PlaneSteps<T> {
     pub(super) axes: [(Axis, usize); 3],
 }
 
+/// A type of voxels of which volumes are put together plane by plane.
+pub(super) trait InPlanes: Voxel {
+    /// The reader of the planes.
+    type Planes<'a>: PlaneReader<'a, Self>;
+}
+
 /// A reader of an array's planes in order, which makes the volume's planes of them.
 pub(super) trait PlaneReader<'a, T: Voxel>: Sized {
     /// An axis of `source` voxels that is resampled, cropped and padded, as [`Axis`] has it.
@@ -79,7 +85,7 @@ impl<'a, T> Plane<'a, T> {
     }
 }
 
-impl<T: Voxel> PlaneSteps<T> {
+impl<T: InPlanes> PlaneSteps<T> {
     /// The steps `steps` for an array with this header; `rules` for what becomes of the computed values.
     ///
     /// # Errors

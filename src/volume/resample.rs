@@ -67,8 +67,8 @@ impl Axis {
         Self::with(source, resampled, len, nearest)
     }
 
-    /// The axis whose voxels before crop and padding have these neighbours. Of n = `resampled` and t = `len`, the voxels
-    /// from max((n − t) / 2, 0) on are left, with (t − n) / 2 voxels of padding before them.
+    /// The axis whose voxels before crop and padding have these neighbours. Of n = `resampled` and t = `len`, the
+    /// voxels from max((n − t) / 2, 0) on are left, with (t − n) / 2 voxels of padding before them.
     fn with(source: usize, resampled: usize, len: usize, neighbours: impl Fn(usize) -> Neighbours) -> Self {
         let start = resampled.saturating_sub(len) / 2;
         let count = resampled.min(len);

@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use super::NpzVolume;
 use super::kind::{Preprocess, Recipe};
 use super::own::with_voxel_type;
-use super::planes::PlaneSteps;
+use super::planes::{InPlanes, PlaneSteps};
 use super::transpose::BlockSize;
-use super::voxel::Voxel;
 
 impl NpzVolume<'_> {
     /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
@@ -48,7 +47,7 @@ impl NpzVolume<'_> {
         self.array.bytes_to_turn() + with_voxel_type!(self, T => self.scratch_bytes_of::<T>())
     }
 
-    fn scratch_bytes_of<T: Voxel>(&self) -> u64 {
+    fn scratch_bytes_of<T: InPlanes>(&self) -> u64 {
         match self.steps() {
             Some(steps) => PlaneSteps::<T>::scratch_bytes(&self.array.header, &steps),
             None if self.is_in_order() => 0,

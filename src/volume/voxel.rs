@@ -7,9 +7,7 @@ use bytemuck::Pod;
 use half::f16;
 
 use super::cast::{self, Linear, Overflow, Unfit, widen};
-use super::linear_planes::LinearPlanes;
 use super::narrow::LinearF32;
-use super::planes::PlaneReader;
 use super::rounding::{self, WindowF32};
 use crate::formats::npz::Element;
 
@@ -36,9 +34,6 @@ pub(super) struct Elements<'a> {
 
 /// A type of voxels.
 pub(super) trait Voxel: Pod + Default {
-    /// The reader of planes where a volume is put together of them.
-    type Planes<'a>: PlaneReader<'a, Self>;
-
     /// Converts elements, after the map `linear` if there is one; there are as many voxels.
     ///
     /// # Errors
@@ -64,8 +59,6 @@ pub(super) trait Computed: Voxel {
 }
 
 impl Voxel for f16 {
-    type Planes<'a> = LinearPlanes<'a, Self>;
-
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -87,8 +80,6 @@ impl Computed for f16 {
 }
 
 impl Voxel for f32 {
-    type Planes<'a> = LinearPlanes<'a, Self>;
-
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -123,8 +114,6 @@ impl Computed for f32 {
 }
 
 impl Voxel for i16 {
-    type Planes<'a> = LinearPlanes<'a, Self>;
-
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,
@@ -155,8 +144,6 @@ impl Computed for i16 {
 }
 
 impl Voxel for u8 {
-    type Planes<'a> = LinearPlanes<'a, Self>;
-
     fn of_elements(
         elements: Elements<'_>,
         linear: Option<Linear>,

@@ -113,8 +113,8 @@ impl Looked {
         (longer > AXES).then(|| Guess::open("channel", Value::Text("first:0".into()), reason))
     }
 
-    /// The key of arrays beside the volume, if the files have others of its shape: whether they are wanted is the user's
-    /// to say.
+    /// The key of arrays beside the volume, if the files have others of its shape: whether they are wanted is the
+    /// user's to say.
     pub(super) fn extras(&self, choice: &ArrayChoice) -> Option<Guess> {
         let candidates = self.candidates();
         let name = self.files.iter().find_map(|file| volume_file::inspect(file, choice).ok())?.member.name;

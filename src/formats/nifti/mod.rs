@@ -78,12 +78,12 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
         part,
         spacing: None,
         conversion: conversion.is_needed().then_some(conversion),
-        nifti: Some(NiftiValues {
+        nifti: Some(Box::new(NiftiValues {
             is_scaled: conversion.is_scaled(),
             spacing,
             affine: header.affine.clone().ok(),
             placed,
-        }),
+        })),
         file_id,
     })
 }

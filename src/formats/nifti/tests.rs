@@ -160,6 +160,7 @@ fn what_is_no_nifti_file_has_a_reason() {
 }
 
 #[test]
+#[expect(clippy::cast_possible_truncation, reason = "as NumPy's astype")]
 fn scaling_is_that_of_nibabel() {
     let scaled = |slope: f32, intercept: f32| {
         let change = |header: &mut [u8]| {

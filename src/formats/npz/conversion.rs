@@ -134,6 +134,7 @@ fn decode<const N: usize>(raw: &[u8], wide: &mut [f64], value: impl Fn([u8; N]) 
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "as NumPy's astype")]
 mod tests {
     use super::*;
 

@@ -90,7 +90,7 @@ pub struct Array {
     /// The elements in the file, where float32 is made of them as they are read; `None` if they are read as they are.
     pub conversion: Option<Conversion>,
     /// What the header of a NIfTI file says beside the array; `None` for an NPZ or NPY file.
-    pub nifti: Option<NiftiValues>,
+    pub nifti: Option<Box<NiftiValues>>,
     /// The state of the file that member and header were read from.
     pub file_id: FileId,
 }
