@@ -1609,6 +1609,7 @@ MISSING = set(
 )
 META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
+STUDY_COLUMNS = ("study_id", "VolumeName")  # of lists of studies
 META_ROLES = ("slope", "intercept", "xy", "z")
 OWN_FIELDS = frozenset(
     (
@@ -2038,14 +2039,60 @@ def label_row(table: Table, row: Row, missing: str = "error") -> NDArray[Any] | 
     return None if math.inf in values else np.array(values, np.float32)
 
 
+@dataclass
+class Selection:
+    """The studies to take: those of a list, the first ones, without some."""
+
+    listed: set[str] | None
+    excluded: set[str]
+    limit: int | None
+    count: int = 0
+
+    def words(self) -> str:
+        """What is beside being in all tables, for a message."""
+        return " and selected" if self.listed is not None or self.limit is not None or self.excluded else ""
+
+    def has(self, study: str) -> bool:
+        """Whether the next study in all tables is taken."""
+        if (self.listed is not None and study not in self.listed) or self.count == self.limit:
+            return False
+        self.count += 1  # those that are left out have their slots
+        return study not in self.excluded
+
+
+def studies_in(path: AnyPath) -> set[str]:
+    """The studies of a list: one a line, or a column of a table. Lines that begin with # are comments."""
+    text = table_text(path)
+    lines = [line for line in io.StringIO(text, newline=None) if not line.startswith("#")]
+    rows = list(csv.reader(lines, delimiter=delimiter_of("".join(lines), STUDY_COLUMNS)))
+    rows = [[field.strip() for field in row] for row in rows if any(field.strip() for field in row)]
+    column = next((rows[0].index(name) for name in STUDY_COLUMNS if rows and name in rows[0]), None)
+    if column is None and any(len(row) > 1 for row in rows):
+        raise LoaderError(f"{os.fspath(path)}: more than a study id in a line, and no column study_id or VolumeName")
+    fields = [row[column or 0] for row in rows[column is not None :] if len(row) > (column or 0)]
+    found = {re.sub(r"\.nii\.gz$|\.nii$|\.npz$", "", field) for field in fields if not field.startswith("#")} - {""}
+    if not found:
+        raise LoaderError(f"{os.fspath(path)}: there is no study in it; write one study id a line")
+    return found
+
+
+def excluded_in(path: AnyPath) -> set[str]:
+    """The studies of a `quarantine.csv`, where an apostrophe stands before what would be a formula."""
+    _, found = table_rows(path, STUDY_COLUMNS[:1])
+    (_, header), *rows = found or [(1, [""])]
+    if "study_id" not in header:
+        raise LoaderError(f"{os.fspath(path)}: the list needs the column study_id")
+    at = header.index("study_id")
+    return {re.sub(r"^'(?='*[=+\-@\t\r])", "", row[at]) for _, row in rows}
+
+
 class DatasetFile:
     """What a `ctwds.toml` says of a data set, for NPZ files; nothing if there is none. Keys of the commands alone, such
     as `mountpoint`, are passed over; what makes other samples, and the loader does not do, is refused."""
 
     # Keys, with the values that change nothing.
     REFUSED: Mapping[str, tuple[Any, ...]] = {
-        **dict.fromkeys(("where", "studies", "exclude", "limit", "config", "split", "window", "also"), ()),
-        "test_mode": (False,),
+        **dict.fromkeys(("where", "config", "split", "window", "also"), ()),
         "orientation": ("keep",),
         "output_dtype": ("float16", "float32", "int16"),
     }
@@ -2059,7 +2106,7 @@ class DatasetFile:
         *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
         *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
         *("source", "pattern", "axes", "spacing_array", "spacing_from", "dialect", "rescale", "volume"),
-        *("spacing", "shape", "also_pad"),
+        *("spacing", "shape", "also_pad", "studies", "exclude", "limit", "test_mode"),
     )
 
     def __init__(self, path: AnyPath | None) -> None:
@@ -2146,6 +2193,15 @@ class DatasetFile:
             meta,
             self.names("extra_columns"),
         )
+
+    def selection(self) -> Selection:
+        """Which of the studies in all tables are taken."""
+        limit = 100 if self.keys.get("test_mode") is True else self.keys.get("limit")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise LoaderError(f"{os.fspath(self.path or '')}: limit is {limit!r}; it must be a number of studies")
+        listed = studies_in(self._in_folder(self.keys["studies"])) if "studies" in self.keys else None
+        excluded = excluded_in(self._in_folder(self.keys["exclude"])) if "exclude" in self.keys else set()
+        return Selection(listed, excluded, limit)
 
     def missing_label(self) -> str:
         """What becomes of a label that is missing."""
@@ -2600,6 +2656,7 @@ class CTReportDataset(_Epochs):
         named = file.columns()
         reports, metas, rows = read_tables(reports_file, meta_file, labels, named, has_spacing)
         further = further_columns(named, (reports, metas, rows))
+        selection = file.selection()
         patterns = [pattern] if isinstance(pattern, str) else pattern
         tables = [table for table in (rows, metas, reports) if table]
         self.studies: list[Study] = []
@@ -2615,6 +2672,8 @@ class CTReportDataset(_Epochs):
                     f"{os.fspath(found[0].path)}: line {found[0].line} is the row of two volumes, {earlier} and "
                     f"{name}; remove or rename one"
                 )
+            if not selection.has(study):
+                continue
             of_tables = [table.find(study) if table else None for table in (reports, metas, rows)]
             report, of_meta, label = of_tables
             meta = {"study_id": study} | self._metadata(columns, of_meta, named.meta)
@@ -2650,8 +2709,8 @@ class CTReportDataset(_Epochs):
             )
         if not self.studies:
             raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all tables; compare their {' or '.join(named.ids)} with "
-                "the files"
+                f"{os.fspath(data_folder)}: no volume is in all tables{selection.words()}; compare their "
+                f"{' or '.join(named.ids)} with the files"
             )
         self._decided = self._look_at_volumes()
 

@@ -99,13 +99,19 @@ pub fn inflate(bytes: &[u8]) {
     assert!(if is_whole { unpacked == expected } else { expected.starts_with(&unpacked) });
 }
 
-/// Checks that an accepted NIfTI header says voxels behind itself, a finite map, and a spacing that can be divided by.
+/// Checks that an accepted NIfTI header says voxels behind itself, a finite map, a spacing that can be divided by, and
+/// axes that lead to three directions or nowhere.
 pub fn nifti_header(bytes: &[u8]) {
     let Ok(header) = nifti::parse(&bytes[..bytes.len().min(540)]) else { return };
     assert!(header.offset >= 352 && (1..=7).contains(&header.shape.len()));
     assert!(header.conversion.slope.is_finite() && header.conversion.slope != 0.0);
     assert!(header.conversion.intercept.is_finite());
     assert!(header.spacing.iter().flatten().all(|spacing| *spacing > 0.0 && spacing.is_finite()));
+    let Ok(affine) = header.affine else { return };
+    assert!(affine.iter().flatten().all(|entry| entry.is_finite()));
+    if let Some(directions) = nifti::directions(affine) {
+        assert!((0..3).all(|world| directions.iter().any(|direction| direction.world == world)));
+    }
 }
 
 /// Checks that a gzip file is unpacked to the bytes that `flate2` makes of it, which refuses more: what stands behind

@@ -138,6 +138,9 @@ impl Extra {
 /// none.
 pub(super) type ExtraFinding = std::result::Result<(PathBuf, Finding), String>;
 
+/// What was found of all extras of one study.
+pub(super) type Beside<'a> = Vec<(&'a Extra, ExtraFinding)>;
+
 /// The array of an extra that one sample has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExtraArray {
@@ -172,7 +175,7 @@ impl BySample {
     }
 
     /// What was found of the next sample's extras, and the files that were looked into.
-    pub(super) fn next_sample(&mut self) -> (Vec<(&Extra, ExtraFinding)>, Vec<(PathBuf, FileId)>) {
+    pub(super) fn next_sample(&mut self) -> (Beside<'_>, Vec<(PathBuf, FileId)>) {
         let beside = self.0.iter_mut().map(|(extra, findings)| (&*extra, findings.next()));
         let beside: Vec<_> = beside.filter_map(|(extra, finding)| Some((extra, finding?))).collect();
         let files = beside.iter().filter_map(|(extra, finding)| extra.input(finding)).collect();

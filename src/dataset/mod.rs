@@ -54,6 +54,7 @@ use crate::formats::npz;
 use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
 use matched::{Matched, Row};
+use recipes::Made;
 
 /// The treatment of a sample for which the metadata table lacks a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -340,7 +341,7 @@ impl Dataset {
             let file_id = *finding.file_id();
             let (beside, others) = found.next_sample();
             match recipes::with_extras(config, finding, meta, beside) {
-                Ok((array, meta, recipe, extras)) => {
+                Ok(Made { array, meta, recipe, extras }) => {
                     spacings.compare(config, &study_id, &array, &meta);
                     let dialect = config.kind.dialect_of(&array);
                     let format = config.kind.format;

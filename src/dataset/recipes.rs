@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use super::extras::{Extra, ExtraArray, ExtraFinding};
+use super::extras::{Beside, Extra, ExtraArray, ExtraFinding};
 use super::matched::MetaValues;
 use super::scan_cache::Finding;
 use super::{Config, Meta, header_values};
@@ -75,17 +75,29 @@ pub(super) fn with_extras(
     config: &Config,
     finding: Finding,
     meta: MetaValues,
-    beside: Vec<(&Extra, ExtraFinding)>,
-) -> Result<(npz::Array, Meta, Recipe, Vec<ExtraArray>), Unusable> {
+    beside: Beside<'_>,
+) -> Result<Made, Unusable> {
     let (array, meta, recipe) = of(config, finding, meta)?;
     let extras = of_extras(config, (&array, &recipe), beside)?;
-    Ok((array, meta, recipe, extras))
+    Ok(Made { array, meta, recipe, extras })
+}
+
+/// What a sample's volume and extras are made from.
+pub(super) struct Made {
+    /// The volume's array.
+    pub(super) array: npz::Array,
+    /// The volume's metadata.
+    pub(super) meta: Meta,
+    /// The steps from the array to the volume.
+    pub(super) recipe: Recipe,
+    /// The arrays beside it.
+    pub(super) extras: Vec<ExtraArray>,
 }
 
 fn of_extras(
     config: &Config,
     (array, recipe): (&npz::Array, &Recipe),
-    beside: Vec<(&Extra, ExtraFinding)>,
+    beside: Beside<'_>,
 ) -> Result<Vec<ExtraArray>, Unusable> {
     let one = |(extra, finding): (&Extra, ExtraFinding)| {
         let left_out = |reason: String| Unusable::LeftOut(format!("extra '{}': {reason}", extra.name));

@@ -118,12 +118,12 @@ fn largest(source: &SourceArray) -> f64 {
 /// The bits of the padding.
 fn pad_bits(recipe: &Recipe, extra: &ExtraArray) -> u64 {
     let Recipe::Preprocessed(Preprocess { pad_value, .. }) = recipe else { return 0 };
-    let bits = 8 * extra.array.header.element.size() as u32;
     #[expect(clippy::cast_possible_truncation, reason = "a whole number that the dtype holds, by the plan")]
-    let value = *pad_value as i128;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the lowest bits of it")]
-    let low = value as u64;
-    if bits == 64 { low } else { low & ((1 << bits) - 1) }
+    let value = (*pad_value as i128).to_le_bytes();
+    let mut bytes = [0; 8];
+    let size = extra.array.header.element.size();
+    bytes[..size].copy_from_slice(&value[..size]);
+    u64::from_le_bytes(bytes)
 }
 
 /// Where the elements of an array lie that is not computed.

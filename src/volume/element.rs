@@ -28,7 +28,7 @@ pub(super) fn element_of(value: f64, element: Element) -> Option<[u8; 8]> {
         Element::U64 => put!(value as u64, |x: u64| x as f64),
         Element::Bool => put!(u8::from(value != 0.0), f64::from),
     };
-    fits.then_some(bytes)
+    (fits || element.is_float()).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ def test_malformed_volumes_are_left_out(program: Program, tmp_path: Path) -> Non
     listed = [kind for kind in kinds if f" {kind}.npz" in plan.stdout and reasons[kind] in plan.stdout]
     assert len(listed) >= 20, plan.stdout
     done = program.run("materialize", *dataset.flags(), "--output_dir", tmp_path / "out")
-    assert_names(done.stderr, f"{len(kinds)} of {len(ids)} volumes are left out")
+    assert_names(done.stderr, f"left out: {len(kinds)} of {len(ids)} volumes")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["left_out"] == told["left_out"] and manifest["total_samples"] == len(kinds)
     order = sorted(ids, key=lambda name: f"{name}.npz")

@@ -180,6 +180,37 @@ def test_one_table_and_several_files(program: Program, data: Dataset, tmp_path: 
     assert assert_equal(program, file) == 4
 
 
+LISTS = {
+    "v2\n# v1\nv0.nii.gz\n": 2,
+    "\ufeffn;study_id\r\n1;v3.npz\r\n2;v1\r\n3\r\n": 2,
+    "VolumeName\nv1.nii\nv9\n\nv0\nv2\n": 3,
+}
+
+
+@pytest.mark.parametrize("excluded", ["", "v0", "v1"])
+@pytest.mark.parametrize("limit", ["", "limit = 2", "limit = 0", "test_mode = true"])
+@pytest.mark.parametrize("text", ["", *LISTS], ids=["all", *("lines", "column", "names")])
+def test_selected(program: Program, data: Dataset, tmp_path: Path, text: str, limit: str, excluded: str) -> None:
+    """A list of studies, a limit that counts those that are left out, and those that are."""
+    keys = [limit]
+    if text:
+        (tmp_path / "list.txt").write_text(text, newline="")
+        keys.append("studies = 'list.txt'")
+    if excluded:
+        (tmp_path / "quarantine.csv").write_text(f"reason,study_id\n=1,{excluded}\n,'=1+1\n")
+        keys.append("exclude = 'quarantine.csv'")
+    file = write(tmp_path, tables_of(data), "\n".join(keys))
+    plan = program.run("plan", "--dataset", file, "--json", check=False)
+    if plan.returncode:
+        assert "no usable volume" in plan.stderr
+        with pytest.raises(LoaderError, match="no volume is in all tables and selected"):
+            CTReportDataset(dataset=file)
+        return
+    right = [sample["study_id"] for shard in json.loads(plan.stdout)["shards"] for sample in shard["samples"]]
+    assert [study.meta["study_id"] for study in CTReportDataset(dataset=file).studies] == right
+    assert bool(limit or excluded) or len(right) == LISTS.get(text, 4)
+
+
 def test_preprocessed(program: Program, data: Dataset, tmp_path: Path) -> None:
     """Volumes that the shards hold resampled: by the file's spacing; another shape than the loader's is refused."""
     file = write(tmp_path, tables_of(data), "volume = 'preprocessed'\nspacing = [1, 1, 1.5]\nshape = '8,8,8'")
@@ -192,8 +223,9 @@ def test_preprocessed(program: Program, data: Dataset, tmp_path: Path) -> None:
     ("keys", "words"),
     [
         ("where = 'a == 1'", "'where'"),
-        ("limit = 2", "'limit'"),
-        ("exclude = 'quarantine.csv'", "'exclude'"),
+        ("limit = '2'", "limit is '2'"),
+        ("exclude = 'labels.csv'", "needs the column study_id"),
+        ("studies = 'list.txt'", "there is no study in it"),
         ("window = '-160,240'", "does not do"),
         ("volume = 'preprocessed'\nhu_range = [-500, 500]", "'hu_range'"),
         ("label_colums = 'a'", "is 'label_columns' meant?"),
@@ -209,6 +241,7 @@ def test_preprocessed(program: Program, data: Dataset, tmp_path: Path) -> None:
 def test_what_is_refused(data: Dataset, tmp_path: Path, keys: str, words: str) -> None:
     """With the key and the reason."""
     file = write(tmp_path, tables_of(data), keys)
+    (tmp_path / "list.txt").write_text("# nothing\n")
     with pytest.raises(LoaderError) as error:
         CTReportDataset(dataset=file, shape=(8, 8, 8)) if "hu_range" in keys else CTReportDataset(dataset=file)
     assert words in str(error.value), error.value

@@ -300,7 +300,7 @@ def test_npz_and_tables(tmp_path: Path) -> None:
     empty.folder.mkdir(parents=True)
     write_plain = write_dataset(tmp_path / "full", {"v.npz": {"data": hu}})
     said = message(lambda: CTReportDataset(empty.folder, write_plain.reports, write_plain.meta, write_plain.labels))
-    assert "no NPZ or NPY file" in said
+    assert "no NPZ or NPY or NIfTI file" in said
 
 
 def test_folder_depths(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_configuration(right: Path) -> None:
     assert "'test'" in refused(create_webdataset_from_config, good, "test")
     assert "'tfrecord'" in refused(create_loader_from_config, {"data": good | {"dataset_format": "tfrecord"}})
     npz = {"dataset_format": "npz", "train_dir": "x"}
-    assert "x: no NPZ or NPY file" in refused(create_dataset_from_config, {"data": npz})
+    assert "x: no NPZ or NPY or NIfTI file" in refused(create_dataset_from_config, {"data": npz})
     assert "data.valid_dir is missing" in refused(create_dataset_from_config, {"data": npz}, "val")
     assert "no section 'data'" in refused(create_loader_from_config, {"model": {}})
     assert "dtype" in refused(create_dataset_from_config, {"data": good | {"dtype": "int8"}})

@@ -175,4 +175,4 @@ def test_a_saved_plan_serves_the_same_bytes(program: Program, tmp_path: Path) ->
     assert first == second
     spoil(dataset.folder / "v01.npz", LONG_AGO)
     result = program.run("materialize", *dataset.flags(), "--output-dir", tmp_path / "out2")
-    assert "1 of 3 volumes are left out" in result.stderr and "v01" in result.stderr
+    assert "left out: 1 of 3 volumes" in result.stderr and "v01" in result.stderr

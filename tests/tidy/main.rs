@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dataset", &["base", "error", "formats", "volume"]),
     ("plan", &["base", "dataset", "error", "formats", "volume"]),
     ("output", &["base", "dataset", "error", "formats", "plan", "volume"]),
-    ("shard", &["base", "cache", "error", "formats", "plan", "volume"]),
+    ("shard", &["base", "cache", "error", "plan", "volume"]),
     ("fs", &["base", "error", "output", "plan", "shard"]),
     ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard"]),
     ("reclaim", &["base", "dataset", "error", "output", "plan", "shard"]),

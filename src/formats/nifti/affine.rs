@@ -74,13 +74,12 @@ pub(super) fn turned(affine: Affine, turn: Turn, shape: [u64; 3]) -> Affine {
 }
 
 /// The direction that each axis leads to: that of the rotation which is nearest to the matrix, without its shear. An
-/// axis that leads more clearly to one of them chooses before the others. `None` if an axis leads nowhere.
-pub(super) fn directions(affine: Affine) -> Option<[Direction; 3]> {
+/// axis that leads more clearly to one of them chooses before the others. `None` if an axis leads nowhere, or two lead
+/// the same way: then rounding would decide.
+pub(crate) fn directions(affine: Affine) -> Option<[Direction; 3]> {
     /// Differences below it are rounding: at 45° the first axis of the world counts.
     const EQUAL: f64 = 1e-10;
-    /// Entries below it count as 0, as `numpy.allclose` has it.
-    const ZERO: f64 = 1e-8;
-    let mut columns = nearest_rotation(affine);
+    let mut columns = nearest_rotation(affine)?;
     let strongest = |column: [f64; 3]| column.into_iter().map(f64::abs).fold(0.0, f64::max);
     let mut order = [0, 1, 2];
     let strengths = columns.map(strongest);
@@ -96,9 +95,6 @@ pub(super) fn directions(affine: Affine) -> Option<[Direction; 3]> {
     for axis in order {
         let column = columns[axis];
         let most = strongest(column);
-        if most <= ZERO {
-            return None;
-        }
         let world = column.iter().position(|value| value.abs() >= most - EQUAL)?;
         found[axis] = Some(Direction { world, is_reversed: column[world] < 0.0 });
         columns.iter_mut().for_each(|column| column[world] = 0.0);
@@ -110,8 +106,8 @@ pub(super) fn directions(affine: Affine) -> Option<[Direction; 3]> {
 }
 
 /// The columns of the orthogonal matrix that is nearest to the axes' directions: of the polar decomposition, by
-/// Jacobi's one-sided rotations. What has no length, for rounding, is left out of it.
-fn nearest_rotation(affine: Affine) -> [[f64; 3]; 3] {
+/// Jacobi's one-sided rotations. `None` if the axes do not span the space, for rounding.
+fn nearest_rotation(affine: Affine) -> Option<[[f64; 3]; 3]> {
     let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
     // Unit columns; those of length 0 stay.
     let mut columns = [0, 1, 2].map(|axis| {
@@ -137,14 +133,51 @@ fn nearest_rotation(affine: Affine) -> [[f64; 3]; 3] {
         }
     }
     let lengths = columns.map(|column| dot(column, column).sqrt());
-    let least = lengths.into_iter().fold(0.0, f64::max) * 3.0 * f64::EPSILON;
+    /// Of unit columns in float32 that should be in one plane.
+    const LEAST: f64 = 1e-6;
+    if lengths.into_iter().any(|length| length <= LEAST) {
+        return None;
+    }
     let mut rotation = [[0.0; 3]; 3];
-    for at in (0..3).filter(|at| lengths[*at] > least) {
+    for at in 0..3 {
         for axis in 0..3 {
             for row in 0..3 {
                 rotation[axis][row] += columns[at][row] / lengths[at] * right[at][axis];
             }
         }
     }
-    rotation
+    Some(rotation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The directions of a matrix with these columns, in letters.
+    fn letters(columns: [[f64; 3]; 3]) -> Option<String> {
+        let affine = [0, 1, 2].map(|row: usize| [columns[0][row], columns[1][row], columns[2][row], 5.0]);
+        directions(affine).map(|found| crate::formats::npz::Orientation::Along(found).to_string())
+    }
+
+    /// As `nibabel.aff2axcodes` answers.
+    #[test]
+    fn axes_lead_where_nibabel_says() {
+        let c = 0.5f64.sqrt();
+        for (columns, expected) in [
+            ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], "RAS"),
+            ([[0.0, -3.0, 0.0], [0.0, 0.0, 2.0], [0.7, 0.0, 0.0]], "PSR"),
+            // At 45°, whichever comes first.
+            ([[c, c, 0.0], [-c, c, 0.0], [0.0, 0.0, 1.0]], "RAS"),
+            ([[c, c, 0.0], [c, -c, 0.0], [0.0, 0.0, -1.0]], "RPI"),
+            // The second axis leads to the front more clearly than the first does.
+            ([[0.6, 0.8, 0.0], [0.1, 0.9, 0.0], [0.0, 0.0, 1.0]], "RAS"),
+            // Sheared: the nearest rotation counts, not the column alone.
+            ([[1.0, 0.0, 0.0], [0.9, 0.8, 0.0], [0.0, 0.0, 1.0]], "RAS"),
+        ] {
+            assert_eq!(letters(columns).as_deref(), Some(expected), "{columns:?}");
+        }
+        assert_eq!(letters([[1.0, 0.0, 0.0], [0.0; 3], [0.0, 0.0, 1.0]]), None);
+        assert_eq!(letters([[1.0, 0.5, 0.0], [-2.0, -1.0, 0.0], [0.0, 0.0, 1.0]]), None);
+        assert_eq!(letters([[0.0; 3]; 3]), None);
+    }
 }

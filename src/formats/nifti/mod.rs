@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+pub(crate) use affine::directions;
 pub(crate) use header::{Header, parse};
 
 use super::gzip::{Gzip, GzipError, MAGIC as GZIP_MAGIC, Trailer};
@@ -97,7 +98,8 @@ fn placed(header: &Header, shape: [u64; 3], asked: Orientation) -> Result<Placed
     let turn = match asked {
         Orientation::Keep => None,
         Orientation::Along(wanted) => {
-            let found = affine::directions(affine).ok_or("an axis leads nowhere by the matrix of its header")?;
+            let found = directions(affine)
+                .ok_or("an axis leads nowhere, or where another does, by the matrix of its header")?;
             Turn::new(found, wanted)
         }
     };
