@@ -27,7 +27,8 @@ pub const ANSWER: Duration = Duration::from_secs(5);
 /// One line of the mount table. The kernel writes it in bytes: folders and sources need not be UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The kernel's number of the mount, which no other mount has while it is there.
+    /// The kernel's number of the mount, which no other mount has while it is there. The next mount gets it, and the
+    /// device, as soon as this one is gone.
     pub id: u64,
     /// The mountpoint.
     pub path: PathBuf,
@@ -43,9 +44,15 @@ impl MountEntry {
         self.source.to_str()?.strip_prefix(SOURCE)?.parse().ok()
     }
 
-    /// Whether another line is about the same mount, which may have been moved.
+    /// Whether another line is about the same mount, which may have been moved. The source tells it from a later mount
+    /// that was given the number and the device of one that is gone.
     fn is_same(&self, other: &Self) -> bool {
-        (self.id, &self.device) == (other.id, &other.device)
+        self.id == other.id && self.is_of_same_file_system(other)
+    }
+
+    /// Whether another line is about a mount of the same file system, also in another namespace.
+    fn is_of_same_file_system(&self, other: &Self) -> bool {
+        (&self.device, &self.source) == (&other.device, &other.source)
     }
 
     /// Whether the file system is alive: mounted somewhere, also in a mount namespace that is not seen from here, or
@@ -96,7 +103,7 @@ fn unescape(field: &[u8]) -> OsString {
 /// The folders of this mount namespace in which the file system of `mount` is mounted, as by `mount --bind`.
 pub fn folders(mount: &MountEntry) -> Vec<PathBuf> {
     let entries = read(Path::new(OWN_TABLE)).unwrap_or_default().into_iter();
-    entries.filter(|entry| entry.device == mount.device).map(|entry| entry.path).collect()
+    entries.filter(|entry| entry.is_of_same_file_system(mount)).map(|entry| entry.path).collect()
 }
 
 /// A mount namespace in which a file system is mounted.
@@ -120,7 +127,7 @@ pub fn other_namespaces(mount: &MountEntry) -> Vec<OtherNamespace> {
         if !namespace(&process).is_some_and(|namespace| seen.insert(namespace)) {
             continue;
         }
-        let is_of_device = |entry: &MountEntry| entry.device == mount.device;
+        let is_of_device = |entry: &MountEntry| entry.is_of_same_file_system(mount);
         if read(&process.join("mountinfo")).is_ok_and(|entries| entries.iter().any(is_of_device)) {
             found.push(OtherNamespace { pid, name: processes::name(pid) });
         }

@@ -375,7 +375,7 @@ def test_masks_of_nifti_files_keep_their_integers(program: Program, via: str, tm
     for turned in ((), ("--orientation", "RAS")):
         asked = ["--volume", kind, "--rescale", "none", *STEPS.flags(), *turned]
         asked += ["--also", f"mask={tmp_path / 'masks'}/*.nii.gz"]
-        with program.produced(via, dataset, tmp_path / f"made{len(turned)}", *asked) as made:  # type: ignore[arg-type]
+        with program.produced(via, dataset, tmp_path / f"made{len(turned)}", *asked) as made:  # type: ignore[arg-type]  # flags are enough
             for shard in shards(made):
                 members = members_of(shard)
                 for (_, meta), (name, content) in zip(members[1::4], members[3::4], strict=True):

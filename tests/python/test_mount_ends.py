@@ -4,6 +4,7 @@ had looked at their mount, or stopped, and mount tables with names that are no t
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import signal
@@ -285,6 +286,41 @@ def test_a_stopped_daemon(program: Program, begin: Begin, right: Path) -> None:
 
 
 # --- names that are no text ------------------------------------------------------------------------------------------
+
+
+def has_ended(daemon: int) -> bool:
+    """Whether a process is gone."""
+    return not is_running(daemon)
+
+
+@needs_root
+def test_a_mount_with_the_number_and_device_of_one_that_is_gone(
+    program: Program, small: Dataset, begin: Begin, right: Path
+) -> None:
+    """The kernel gives both to the next mount at once, anywhere. The daemon of the first one, which comes to know late
+    that its mount is gone, leaves the other alone."""
+
+    def number_and_device(point: Path) -> list[str]:
+        lines = [line.split() for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()]
+        return next([fields[0], fields[2]] for fields in lines if fields[4] == str(point))
+
+    for _ in range(5):  # whatever else is mounted or unmounted meanwhile may have taken them
+        point = begin("--page-cache", "on")
+        gone, old = number_and_device(point), daemon_of(point)
+        os.kill(old, signal.SIGSTOP)
+        try:
+            subprocess.run(["umount", "-i", "-l", point], check=True, timeout=DEADLINE)
+            with program.mounted(small, *SMALL_FLAGS) as other:
+                is_next = number_and_device(other) == gone
+                os.kill(old, signal.SIGCONT)
+                wait_until(functools.partial(has_ended, old), "the old daemon has ended", DEADLINE)
+                assert_serves(other, right, daemon_of(other))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(old, signal.SIGCONT)
+        if is_next:
+            return
+    pytest.skip("no mount was given the number and the device of the one before: other programs mount meanwhile")
 
 
 @needs_root

@@ -155,7 +155,7 @@ def test_spacing_of_table_and_header(program: Program, tmp_path: Path) -> None:
         data = from_npz(dataset, spacing_from=which, **options)
         assert_same(collected(from_shards(out, **options)), collected(data[at] for at in range(len(files))), HALF_HU)
     program.run("materialize", "--data-folder", dataset.folder, *flags, "--output-dir", tmp_path / "no-table")
-    alone = from_npz(replace(dataset, meta=None), **options)  # type: ignore[arg-type]
+    alone = from_npz(replace(dataset, meta=None), **options)  # type: ignore[arg-type]  # there is no table
     right = collected(alone[at] for at in range(len(files)))
     for study, (volume, *_) in collected(from_shards(tmp_path / "no-table", **options)).items():
         assert np.abs(volume - right[study][0]).max() <= HALF_HU, study
