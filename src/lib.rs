@@ -151,10 +151,10 @@
 //!   walks fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a
 //!   finished shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
 //! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a
-//! shard that has become a file gets a new inode under its old name, and so does one whose file came back after
-//! somebody had missed it: all handles of an inode have one reader, the kernel or the daemon. A mount is ended by the
-//! kernel's number and device and by its source, never by path alone: the next mount gets both from one that is gone.
-//! No lock is held across I/O, a decode or a copy.
+//!   shard that has become a file gets a new inode under its old name, and so does one whose file came back after
+//!   somebody had missed it: all handles of an inode have one reader, the kernel or the daemon. A mount is ended by the
+//!   kernel's number and device and by its source, never by path alone: the next mount gets both from one that is gone.
+//!   No lock is held across I/O, a decode or a copy.
 //! - **fuse**: no session thread waits for a decode: a read that is not ready is parked with its volume and answered by
 //!   the thread that fills it. One errno for each error, in a match without a wildcard. Never ENOSYS for a failure.
 //! - **materialize**: a final name never holds a partial file; the manifest is written last, and removed before a shard
