@@ -1,5 +1,6 @@
-//! The times of sources without a checksum: NPY files, NIfTI files that are not packed, and those of several gzip
-//! members. No digest of a plan shows that such a file holds other values, so the journal remembers its times.
+//! The times of sources without a checksum, of volumes and of extras: NPY files, NIfTI files that are not packed, and
+//! those of several gzip members. No digest of a plan shows that such a file holds other values, so the journal
+//! remembers its times.
 
 use sha2::{Digest, Sha256};
 
@@ -12,8 +13,12 @@ pub fn of_shard(plan: &Plan, id: ShardId) -> Option<String> {
     let samples = &plan.dataset.samples[plan.shards.get(id as usize)?.samples.clone()];
     let mut times = String::new();
     for sample in samples {
-        if sample.study().is_some_and(|study| study.array.member.crc.is_none()) {
-            let FileId { mtime_ns, ctime_ns, .. } = sample.file_id();
+        let arrays = sample.study().into_iter().flat_map(|study| {
+            let extras = study.extras.iter().map(|extra| &extra.array);
+            [&study.array].into_iter().chain(extras)
+        });
+        for array in arrays.filter(|array| array.member.crc.is_none()) {
+            let FileId { mtime_ns, ctime_ns, .. } = array.file_id;
             times.push_str(&format!("{} {mtime_ns} {ctime_ns}\n", sample.slot));
         }
     }

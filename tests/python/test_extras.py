@@ -330,6 +330,20 @@ def test_a_changed_array_makes_its_shard_again(program: Program, tmp_path: Path)
     assert changed == ["shard-000001.tar"], changed
 
 
+def test_an_array_without_a_checksum_makes_its_shard_again(program: Program, tmp_path: Path) -> None:
+    """Of an NPY file size and header alone are in the digest: the journal remembers its times."""
+    dataset, masks, studies = write(tmp_path)
+    asked = [*flags(masks), "--samples-per-shard", 4]
+    made = program.materialize(dataset, tmp_path / "made", *asked)
+    file = masks / "v.03_seg.npy"
+    before = file.read_bytes()
+    file.write_bytes(before[:128] + before[128:][::-1])
+    studies["v.03"]["seg"] = np.load(file)
+    assert file.read_bytes() != before
+    program.materialize(dataset, made, *asked)
+    check(made, studies, "stored")
+
+
 def test_a_damaged_array_fails_as_a_volume_does(program: Program, tmp_path: Path) -> None:
     """A checksum that is wrong is seen before the last element, and `--on-error skip` leaves the sample out."""
     dataset, masks, studies = write(tmp_path)
