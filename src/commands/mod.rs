@@ -11,6 +11,7 @@ mod manifest;
 mod materialize;
 mod mount;
 mod plan;
+mod plans;
 mod progress;
 mod reclaim;
 mod run;
@@ -34,6 +35,7 @@ use crate::base::limits;
 use crate::base::signals::is_ignored;
 use crate::cli::{self, Cli, Command};
 use crate::error::{Error, Result};
+pub use plans::plan_of;
 use shared::FAILED;
 use terminal::say;
 
