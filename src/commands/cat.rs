@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::shared::make_plan;
+use super::plans::make_plan;
 use super::terminal::stream;
 use crate::base::parallel::available_cores;
 use crate::cli::{CatArgs, default_cache_size};
