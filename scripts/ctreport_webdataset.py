@@ -1338,7 +1338,9 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    """Samples as a batch: volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids, embeddings;
+    with a list of the metadata and the arrays (B, 1, D, H, W) beside the volumes by name, if samples have them. Volumes
+    of other shapes than the first raise RuntimeError."""
     volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
     batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
     return (*batch, *(beside(each) for each in more)) if more else batch
@@ -1843,8 +1845,9 @@ class Epochs(Dataset[Sample]):
     def make_loader(
         self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
     ) -> CTReportLoader:
-        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
-        are persistent, and memory is pinned where there is a GPU."""
+        """A DataLoader of batches (volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids,
+        embeddings); of samples, if `batch_size` is None. `options` are DataLoader's; by default workers are persistent,
+        and memory is pinned where there is a GPU. LoaderError if there are fewer shards than workers of all ranks."""
         together = one_sample if batch_size is None else collate
         options = {
             "pin_memory": torch.cuda.is_available(),
@@ -1927,7 +1930,9 @@ class _Batches(Iterator[Any]):
 
 
 class CTReportLoader(DataLoader[Any]):
-    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
+    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
@@ -2043,7 +2048,12 @@ class CTReportDataset(Epochs):
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
     `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
-    over it. Needs Python 3.11."""
+    over it. Needs Python 3.11.
+
+    `data[n]` is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names a file or a table that cannot be used, the reason and the
+    remedy, when the data set is made or when the sample is read."""
 
     def __init__(
         self,
@@ -2695,10 +2705,16 @@ BUFFER_SIZE = 4
 
 
 class CTReportWebDataset(Epochs, IterableDataset[Sample]):
-    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
-    `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
-    the voxels of the volume, (1, D, H, W), in batches (B, 1, D, H, W)."""
+    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See CTReportDataset for
+    the dialects of the arrays that the shards were made of, and for the axes of stored ones. `also` names the arrays
+    beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on the voxels of the
+    volume, (1, D, H, W), in batches (B, 1, D, H, W).
+
+    Each sample is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names the shard, the reason and the remedy; with
+    `on_error="skip"` what is damaged is left out, with a warning. `len(data)` needs a manifest, else it raises
+    LengthUnknown."""
 
     def __init__(
         self,
@@ -3083,7 +3099,8 @@ def arguments(data_cfg: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any
 
 
 def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "train") -> CTReportWebDataset:
-    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself."""
+    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself.
+    LoaderError names a key that is missing or not known."""
     shards = required(check_keys(data_cfg), f"webdataset_shards_{choice('mode', mode, ('train', 'val'))}")
     more = arguments(data_cfg, (*COMMON_KEYS, *SHARD_KEYS))
     if mode == "val":
@@ -3093,7 +3110,8 @@ def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "trai
 
 def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
     """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (trains from shards, validates
-    from NPZ)."""
+    from NPZ). `cfg` is a mapping or the path of a YAML file, with a section `data`; `mode` is "train" or "val".
+    LoaderError names a key that is missing or not known."""
     data_cfg = data_section(cfg)
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
@@ -3105,7 +3123,8 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:
-    """Its loader, with `batch_size`, `num_workers`, `prefetch_factor` and `persistent_workers`."""
+    """The loader of the data set that `create_dataset_from_config` makes, with `batch_size`, `num_workers`,
+    `prefetch_factor` and `persistent_workers` of the section `data`. LoaderError as there."""
     data_cfg = data_section(cfg)
     values = LOADER_KEYS | {key: data_cfg[key] for key in LOADER_KEYS if data_cfg.get(key) is not None}
     return create_dataset_from_config(cfg, mode).make_loader(**values)

@@ -50,7 +50,12 @@ class CTReportDataset(Epochs):
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
     `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
-    over it. Needs Python 3.11."""
+    over it. Needs Python 3.11.
+
+    `data[n]` is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names a file or a table that cannot be used, the reason and the
+    remedy, when the data set is made or when the sample is read."""
 
     def __init__(
         self,

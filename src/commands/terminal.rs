@@ -28,8 +28,18 @@ pub(super) fn print(result: impl AsRef<str>, doing: &'static str) -> Result<()> 
 /// # Errors
 /// [`Error::System`] if the result cannot be written.
 pub(super) fn print_exactly(result: &[u8], doing: &'static str) -> Result<()> {
-    match write_all(rustix::stdio::stdout(), result) {
-        Ok(()) | Err(Errno::PIPE) => Ok(()),
+    stream(result, doing).map(drop)
+}
+
+/// Writes a piece of a result to standard output, as [`print_exactly`] does; false if the reader has stopped, so that
+/// no more need be written.
+///
+/// # Errors
+/// As [`print_exactly`].
+pub(super) fn stream(piece: &[u8], doing: &'static str) -> Result<bool> {
+    match write_all(rustix::stdio::stdout(), piece) {
+        Ok(()) => Ok(true),
+        Err(Errno::PIPE) => Ok(false),
         Err(error) => {
             let remedy = "what the command has done stays done; send standard output elsewhere";
             Err(Error::system_with_remedy(doing, error, remedy))
