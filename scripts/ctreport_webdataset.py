@@ -73,6 +73,7 @@ import os
 import re
 import struct
 import sys
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -133,6 +134,16 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+@contextlib.contextmanager
+def npy_errors() -> Iterator[None]:
+    """What NumPy raises of the header of an array, as ValueError: of a damaged one it lets errors of Python's parser
+    through."""
+    try:
+        yield
+    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"the array's header cannot be read ({error})") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------- axes
@@ -365,10 +376,15 @@ def excluded_in(path: AnyPath) -> set[str]:
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 
 
+# Around a number may be white space as Unicode has it; not the separators of ASCII, which Python's `\s` has too.
+NUMBER = re.compile(r"[^\S\x1c-\x1f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[^\S\x1c-\x1f]*")
+
+
 def decimal(text: str) -> float | None:
     """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
+    found = NUMBER.fullmatch(text)
+    value = float(found[1]) if found else math.nan
+    return value if math.isfinite(value) else None
 
 
 def in_float32(value: float) -> float:
@@ -412,7 +428,7 @@ def numbers(text: str) -> list[float] | None:
     """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
     none if anything else stands there, or a bracket or a quote is not closed."""
     open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+    for word in re.findall(r"[\[\]()'\"]|(?:[^,\\\s\[\]()'\"]|[\x1c-\x1f])+\(?", text):
         if word == open_[-1]:
             open_.pop()
         elif word in CLOSED_BY:
@@ -1173,7 +1189,8 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         with np.load(path, allow_pickle=False) as arrays:
             if name not in arrays.files:
                 raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
-            array = arrays[name]
+            with npy_errors():
+                array = arrays[name]
         numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
         if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
             raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
@@ -1211,10 +1228,11 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    with npy_errors():
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # version 3 is alike, but for names' encoding
     return shape, dtype
 
 
@@ -1396,7 +1414,8 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("the npy header has another version than 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with npy_errors():
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
@@ -1518,10 +1537,10 @@ class Steps:
         height, width, depth = voxel_spacing(meta)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
         size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
-        if min(size) < 1:
+        if min(size) < 1 or max(size) >= 1_000_000:  # as ctwds-fs has it
             raise LoaderError(
-                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
-                f"{self.spacing} mm"
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are {(*size[1:], size[0])} of "
+                f"{self.spacing} mm, which is no volume; correct the spacing in the table"
             )
         return size
 
@@ -2671,7 +2690,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     begin = io.BytesIO(found.get("bin") or found.get("volume.npy") or b"")
     if "volume.npy" in found:
         np.lib.format.read_magic(begin)
-        np.lib.format.read_array_header_1_0(begin)
+        with npy_errors():
+            np.lib.format.read_array_header_1_0(begin)
     dtype = np.dtype(meta["volume_dtype"]).newbyteorder("<")
     return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)
 
