@@ -86,6 +86,7 @@ if $quick; then
 fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 step "Rust tests" cargo test
+step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
 step "release build" cargo build --release
 step "Python tests" python_tests tests/python
 if [ "${CTWDS_SKIP_FUSE:-}" = 1 ]; then

@@ -15,6 +15,7 @@ use rustix::fs::{Advice, fadvise};
 use super::workload::FileRange;
 use crate::base::limits::not_started;
 use crate::base::lock::lock;
+use crate::base::low_limits::in_force;
 use crate::base::parallel::{join, spawn_in};
 use crate::error::{Error, Result};
 
@@ -170,9 +171,9 @@ impl Python {
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
-        self.input
-            .write_all(text.as_bytes())
-            .map_err(|error| Error::system("write to a Python process that reads NPZ files", error))
+        self.input.write_all(text.as_bytes()).map_err(|error| {
+            Error::system(format!("write to a Python process that reads NPZ files{}", in_force()), error)
+        })
     }
 
     /// The next line of the process.
@@ -184,7 +185,10 @@ impl Python {
         }
         match read {
             Ok(n) if n > 0 => Ok(line.trim_end().to_owned()),
-            _ => Err(Error::Refused("a Python process that read NPZ files failed; it said why above".into())),
+            _ => Err(Error::Refused(format!(
+                "a Python process that read NPZ files failed; it said why above{}",
+                in_force()
+            ))),
         }
     }
 }

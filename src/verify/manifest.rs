@@ -151,10 +151,7 @@ pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
             return Ok((None, vec![Finding::new(Verdict::Incomplete, FILE_NAME, what)]));
         }
         Err(error) => {
-            return Ok((
-                None,
-                vec![Finding::new(Verdict::Unchecked, FILE_NAME, format!("it cannot be read: {error}"))],
-            ));
+            return Ok((None, vec![Finding::unread(FILE_NAME, "it cannot be read", error)]));
         }
     };
     match serde_json::from_slice::<Manifest>(&bytes) {

@@ -139,6 +139,15 @@ impl Array {
         self.turn().map(|(Turn { axes, flipped }, _)| (axes, flipped))
     }
 
+    /// Where the user asked the array's axes to lead: for each the axis of the world (right, front, up), and whether it
+    /// leads against it; `None` if they stay as they are.
+    pub fn asked_directions(&self) -> Option<[(usize, bool); 3]> {
+        match self.placed()?.asked {
+            Orientation::Keep => None,
+            Orientation::Along(directions) => Some(directions.map(|asked| (asked.world, asked.is_reversed))),
+        }
+    }
+
     /// The array as the file has it, for whoever needs values in any order.
     pub fn as_in_file(&self) -> Self {
         let mut array = self.clone();
