@@ -1,8 +1,8 @@
 """CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) or from NPZ, with the same output.
 
-This file is all there is to copy into a project. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a
-configuration is given as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages
-backports.zstd and pyzstd.
+This file is all there is to copy into a project that does not install the package ctwds, of whose modules it is made by
+scripts/standalone.py: change those. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
+as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -89,41 +89,23 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
-SHAPE = (480, 480, 240)  # height, width, depth
-SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
-BUFFER_SIZE = 4
-BLOCK = 512  # bytes, of a tar
-CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
-HUGE_PAGE = 2 << 20
-CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
-DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
-# What a look at the first values of a volume goes by: as src/volume/value_check.rs and src/plan/values.rs do.
-LOOK = 4 << 20  # bytes
-LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and of a data set
-AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
-SHARE = 0.02  # of the values that is no accident
-
-# With `with_meta`, a sample and a batch have a sixth part, the metadata; with `also` a last one, the arrays beside the
-# volumes by name.
-Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
-Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
-Extras = dict[str, torch.Tensor]
-Rescale = str | Sequence[float]
-Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
-AnyPath = str | os.PathLike[str]
+# --------------------------------------------------------------------------------------------------------------- errors
 
 
-class LoaderError(RuntimeError):
+class Error(Exception):
+    """What the package raises. The message names the file, the reason and the remedy."""
+
+
+class LoaderError(Error, RuntimeError):
     """Something cannot be loaded. The message names it, the reason and the remedy."""
+
+
+class PackageMissing(Error, ImportError):
+    """A package that is not installed is needed for this. The message says how to install it."""
 
 
 class LengthUnknown(LoaderError, TypeError):
     """There is no manifest. `list(loader)`, which asks for the length as a hint, goes on at a TypeError."""
-
-
-def clean_text(text: str) -> str:
-    """A report (findings, newline, impressions) as the text encoder gets it."""
-    return "" if text == "Not given." else re.sub("[\"'()]", "", text)
 
 
 def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
@@ -133,7 +115,830 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     return value
 
 
-# ------------------------------------------------------------------------------------------ what makes HU of the values
+# ----------------------------------------------------------------------------------------------------------------- axes
+
+AXES = ("HWD", "HDW", "WHD", "WDH", "DHW", "DWH")  # height, width, depth
+
+
+def axes_option(axes: str | None) -> str | None:
+    """The order of axes, in capitals."""
+    return axes if axes is None else str(choice("axes", axes.upper(), AXES))
+
+
+@dataclass(frozen=True)
+class ArrayChoice:
+    """What is taken of a file: the array of a name, and a channel of it. `any_shape` takes arrays as they are."""
+
+    name: str | None = None
+    channel: str | None = None
+    any_shape: bool = False
+
+    def part(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, int] | None]:
+        """The three axes of the volume in an array of this shape; and if it is one channel, whether the channels are
+        along the last axis, and its number. As src/formats/npz/part.rs does."""
+        axes = list(shape)
+        if self.any_shape:
+            return tuple(axes), None
+        while len(axes) > 3 and 1 in axes:
+            axes.remove(1)
+        found = re.fullmatch("(?:(first|last):)?([0-9]+)", self.channel or "0")
+        if not found:
+            raise ValueError(f"channel is {self.channel!r}; it must be N, first:N or last:N with N from 0 on")
+        named, number = found[1], int(found[2])
+        if len(axes) == 3 and number > 0:
+            raise ValueError(f"its shape is {tuple(shape)}: it has one channel, not number {number}; they count from 0")
+        if len(axes) == 4 and self.channel is not None:
+            if not named and axes[3] < axes[0]:
+                raise ValueError(
+                    f"its shape is {tuple(shape)}: the channels may be along its last axis; channel last:{number} or "
+                    f"first:{number} says where they are"
+                )
+            count = axes.pop(-1 if named == "last" else 0)
+            if number >= count or count > 1024:
+                raise ValueError(f"its shape is {tuple(shape)}: no channel {number} (at most 1024 are read) of {count}")
+            return tuple(axes), (named == "last", number)
+        if len(axes) != 3:
+            hint = "; channel N takes one of the first axis, last:N of the last" if len(axes) == 4 else ""
+            raise ValueError(f"its shape is {tuple(shape)}: a volume has three dimensions{hint}")
+        return tuple(axes), None
+
+    def volume(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The volume in an array."""
+        axes, channel = self.part(array.shape)
+        if channel is None:
+            return array.reshape(axes, order="A")
+        is_last, number = channel
+        return array.squeeze()[..., number] if is_last else array.squeeze()[number]
+
+
+def oriented(array: NDArray[Any], axes: str | None, dialect: str) -> NDArray[Any]:
+    """An array with the axes of its dialect: height, width, depth; of normalized ones depth, height, width."""
+    if axes is None or array.ndim != 3:
+        return array
+    return array.transpose([axes.index(axis) for axis in ("DHW" if dialect == "normalized" else "HWD")])
+
+
+# --------------------------------------------------------------------------------------------------------------- basics
+
+SHAPE = (480, 480, 240)  # height, width, depth
+SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
+BLOCK = 512  # bytes, of a tar
+CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
+DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
+Rescale = str | Sequence[float]
+Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
+AnyPath = str | os.PathLike[str]
+T = TypeVar("T")
+
+
+def clean_text(text: str) -> str:
+    """A report (findings, newline, impressions) as the text encoder gets it."""
+    return "" if text == "Not given." else re.sub("[\"'()]", "", text)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread over them."""
+    count = min(count, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------------------- csv_text
+
+CONVERT = "python3 -c \"import pandas; pandas.read_{}('FILE').to_csv('FILE.csv', index=False)\""
+NOT_CSV = (
+    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it (unzstd)"),
+    (b"\xfd7zXZ", "an xz file; unpack it (unxz)"),
+    (b"BZh91AY&SY", "a bzip2 file; unpack it (bunzip2)"),
+    (b"PK\x03\x04", f"a zip archive or an Excel workbook; unpack it, or: {CONVERT.format('excel')}"),
+    (b"\xd0\xcf\x11\xe0", f"an Excel workbook; {CONVERT.format('excel')} makes a table of it"),
+    (b"PAR1", f"a Parquet file; {CONVERT.format('parquet')} makes a table of it"),
+    (b"ARROW1", f"an Arrow file; {CONVERT.format('feather')} makes a table of it"),
+    (b"\xff\xfe\0\0", "text in UTF-32; save it as UTF-8"),
+    (b"\0\0\xfe\xff", "text in UTF-32; save it as UTF-8"),
+)
+DELIMITERS = ",;\t|"
+
+
+def table_text(path: AnyPath) -> str:
+    """The text of a table, in UTF-8 or UTF-16, packed with gzip or not; its line ends as they are."""
+    content = Path(path).read_bytes()
+    try:
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise LoaderError(f"{os.fspath(path)}: a damaged gzip file ({error}); fetch or write it again") from error
+    if what := next((what for first, what in NOT_CSV if content.startswith(first)), None):
+        raise LoaderError(f"{os.fspath(path)}: not a CSV file but {what.replace('FILE', os.fspath(path))}")
+    encoding = "utf-8"
+    if content.startswith((b"\xfe\xff", b"\xff\xfe")):
+        encoding = "utf-16-be" if content[0] == 0xFE else "utf-16-le"
+    elif len(content) > 1 and (content[0] == 0) != (content[1] == 0):  # a Latin letter without a byte-order mark
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise LoaderError(f"{os.fspath(path)}: damaged text in UTF-16; save it as UTF-8") from error
+        line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: error.start]))
+        raise LoaderError(
+            f"{os.fspath(path)}: line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the table as UTF-8"
+        ) from error
+
+
+def delimiter_of(text: str, ids: Sequence[str]) -> str:
+    """The one of which the first record has a column with ids; else a comma."""
+    first = text.lstrip("\r\n")
+    for delimiter in DELIMITERS:
+        header = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
+        if any(name in header for name in ids):
+            return delimiter
+    return ","
+
+
+def table_rows(path: AnyPath, ids: Sequence[str]) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The delimiter of a table and its rows, each with the line on which it begins; blank lines are none."""
+    text = table_text(path)
+    lines = list(io.StringIO(text, newline=""))
+    delimiter = delimiter_of(text, ids)
+    reader = csv.reader([*lines, ""], delimiter=delimiter)  # the last one is in no row, unless a quoted field is open
+    rows, begin, limit = [], 1, csv.field_size_limit(len(text) + 1)
+    try:
+        for row in reader:
+            if begin <= len(lines) < reader.line_num:
+                record = "".join(lines[begin - 1 :])
+                field = r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*'
+                quote = re.match(field.replace(",", re.escape(delimiter)), record)
+                line = begin + len(re.findall(r"\r\n|\r|\n", record[: quote.end() if quote else 0]))
+                raise LoaderError(
+                    f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was "
+                    "cut off, or a closing quote is missing; write the file again"
+                )
+            if begin <= len(lines) and "".join(lines[begin - 1 : reader.line_num]).strip(" \t\r\n\f"):
+                rows.append((begin, row))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise LoaderError(f"{os.fspath(path)}: line {begin}: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+    return delimiter, rows
+
+
+def decimal_comma(field: str) -> str:
+    """The end of a message about a number whose comma may be a decimal one."""
+    is_decimal = re.fullmatch("[+-]?[0-9]+,[0-9]+", field.strip())
+    return "; if its comma is a decimal one, write the table with points: ctwds-fs plan says how" if is_decimal else ""
+
+
+# ------------------------------------------------------------------------------------------------------------ selection
+
+STUDY_COLUMNS = ("study_id", "VolumeName")  # of lists of studies
+
+
+@dataclass
+class Selection:
+    """The studies to take: those of a list, the first ones, without some."""
+
+    listed: set[str] | None
+    excluded: set[str]
+    limit: int | None
+    count: int = 0
+
+    def words(self) -> str:
+        """What is beside being in all tables, for a message."""
+        return " and selected" if self.listed is not None or self.limit is not None or self.excluded else ""
+
+    def has(self, study: str) -> bool:
+        """Whether the next study in all tables is taken."""
+        if (self.listed is not None and study not in self.listed) or self.count == self.limit:
+            return False
+        self.count += 1  # those that are left out have their slots
+        return study not in self.excluded
+
+
+def studies_in(path: AnyPath) -> set[str]:
+    """The studies of a list: one a line, or a column of a table. Lines that begin with # are comments."""
+    text = table_text(path)
+    lines = [line for line in io.StringIO(text, newline=None) if not line.startswith("#")]
+    rows = list(csv.reader(lines, delimiter=delimiter_of("".join(lines), STUDY_COLUMNS)))
+    rows = [[field.strip() for field in row] for row in rows if any(field.strip() for field in row)]
+    column = next((rows[0].index(name) for name in STUDY_COLUMNS if rows and name in rows[0]), None)
+    if column is None and any(len(row) > 1 for row in rows):
+        raise LoaderError(f"{os.fspath(path)}: more than a study id in a line, and no column study_id or VolumeName")
+    fields = [row[column or 0] for row in rows[column is not None :] if len(row) > (column or 0)]
+    found = {re.sub(r"\.nii\.gz$|\.nii$|\.npz$", "", field) for field in fields if not field.startswith("#")} - {""}
+    if not found:
+        raise LoaderError(f"{os.fspath(path)}: there is no study in it; write one study id a line")
+    return found
+
+
+def excluded_in(path: AnyPath) -> set[str]:
+    """The studies of a `quarantine.csv`, where an apostrophe stands before what would be a formula."""
+    _, found = table_rows(path, STUDY_COLUMNS[:1])
+    (_, header), *rows = found or [(1, [""])]
+    if "study_id" not in header:
+        raise LoaderError(f"{os.fspath(path)}: the list needs the column study_id")
+    at = header.index("study_id")
+    return {re.sub(r"^'(?='*[=+\-@\t\r])", "", row[at]) for _, row in rows}
+
+
+# -------------------------------------------------------------------------------------------------------------- spacing
+
+CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
+
+
+def decimal(text: str) -> float | None:
+    """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
+    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
+    return float(text) if is_number and math.isfinite(float(text)) else None
+
+
+def in_float32(value: float) -> float:
+    """The value as float32 rounds it; infinite beyond its range."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def number(meta: Mapping[str, Any], field: str) -> float:
+    """A number of the metadata."""
+    value = decimal(str(meta.get(field)))
+    if value is None:
+        raise LoaderError(
+            f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
+        )
+    return value
+
+
+def linear(slope: float, intercept: float, whose: str) -> tuple[float, float]:
+    """Slope and intercept, if they keep voxels apart."""
+    if in_float32(slope) == 0:
+        raise LoaderError(
+            f"{whose}: slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled); say "
+            "rescale='none', or a slope and an intercept"
+        )
+    if not math.isfinite(in_float32(slope)) or not math.isfinite(in_float32(intercept)):
+        raise LoaderError(f"{whose}: slope {slope} and intercept {intercept} are beyond float32")
+    return slope, intercept
+
+
+def slope_and_intercept(meta: Mapping[str, Any], rescale: Rescale) -> tuple[float, float]:
+    """What makes HU of the values of a sample; of those that are HU by their kind, nothing but their own 1 and 0."""
+    if rescale in ("auto", "table") or meta.get("volume_kind") == "rescaled":
+        return linear(number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata")
+    return (1.0, 0.0) if rescale == "none" else (float(rescale[0]), float(rescale[1]))
+
+
+def numbers(text: str) -> list[float] | None:
+    """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
+    none if anything else stands there, or a bracket or a quote is not closed."""
+    open_, found = [""], []
+    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+        if word == open_[-1]:
+            open_.pop()
+        elif word in CLOSED_BY:
+            open_.append(CLOSED_BY[word])
+        elif word[-1] == "(" and re.match("[A-Za-z]", word):  # the name of a type
+            open_.append(")")
+        elif (value := decimal(word)) is not None:
+            found.append(value)
+        else:
+            return None
+    return found if open_ == [""] else None
+
+
+def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Height, width and depth of a voxel in mm: the first two numbers of `XYSpacing` (one holds for both, and so does
+    the first of two that differ by rounding only), and `ZSpacing`."""
+    plane, depth = numbers(str(meta.get("XYSpacing"))) or [], decimal(str(meta.get("ZSpacing"))) or 0.0
+    if not 1 <= len(plane) <= 3 or min(*plane, depth) <= 0:
+        raise LoaderError(
+            f"XYSpacing {meta.get('XYSpacing')!r} and ZSpacing {meta.get('ZSpacing')!r} of the metadata are no spacing "
+            "to resample from; correct the table"
+        )
+    height, width = plane[0], plane[min(1, len(plane) - 1)]
+    return height, height if abs(height - width) <= 1e-6 * height else width, depth
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+MISSING = set(
+    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
+)
+META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
+REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
+OWN_FIELDS = frozenset(
+    (
+        *("study_id", *META_COLUMNS, "original_shape", "volume_shape", "volume_dtype", "volume_window", "volume_kind"),
+        *("volume_codec", "volume_filter", "affine"),
+    )
+)  # of the JSON of a sample
+NAMELESS = re.compile(r"$|Unnamed:\s*[0-9]")  # pandas writes row numbers so
+SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
+SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read of the tables: those of CT-RATE, or those that `ctwds.toml` names. `classes` and
+    `extra` are names, ranges (FIRST..LAST) and patterns (Nodule*); without `classes`, all columns but the ids are such.
+    """
+
+    ids: Sequence[str] = ("VolumeName",)
+    texts: Sequence[str] = REPORT_COLUMNS
+    classes: Sequence[str] = ()
+    meta: Sequence[str] = META_COLUMNS
+    extra: Sequence[str] = ()
+
+
+def places_of(name: str, header: Sequence[str]) -> list[int]:
+    """The places of the columns that a name, a range or a pattern means; none raises LookupError with the reason."""
+    first, dots, last = name.partition("..")
+
+    def place(one: str) -> int:
+        if one in header:
+            return header.index(one)
+        meant = difflib.get_close_matches(one, header, n=1, cutoff=0)
+        raise LookupError(f"column '{one}' is missing" + "".join(f"; is '{near}' meant?" for near in meant))
+
+    if dots and first and last:
+        found = list(range(place(first.strip()), place(last.strip()) + 1))
+    elif "*" in name or "?" in name:
+        pattern = re.escape(name).replace(r"\*", ".*").replace(r"\?", ".")
+        found = [at for at, column in enumerate(header) if re.fullmatch(pattern, column, re.DOTALL)]
+    else:
+        found = [place(name)]
+    if not found:
+        raise LookupError(f"no column is '{name}'")
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its file, its line in it, the fields of the table's columns, those of further ones, and what
+    stands between them."""
+
+    path: AnyPath
+    line: int
+    fields: list[str]
+    extra: list[str]
+    delimiter: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one CSV file or several; the rows by the ids of volumes."""
+
+    columns: list[str]
+    rows: dict[str, Row]
+    bare: dict[str, list[Row]]  # by ids without folders and suffixes
+    header: list[str]  # of the first file
+    extra: list[int]  # places of further columns in it
+    keys: list[str]  # the column with the ids of each file
+
+    def find(self, study: str) -> Row | None:
+        """The row of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
+        suffix."""
+        if row := self.rows.get(f"{study}.nii.gz") or self.rows.get(study):
+            return row
+        if not self.bare:
+            for name, row in self.rows.items():
+                self.bare.setdefault(bare_id(name), []).append(row)
+        rows = self.bare.get(bare_id(study), [])
+        if len(rows) > 1:
+            first = rows[0].path
+            lines = " and ".join(
+                str(row.line) + ("" if row.path == first else f" of {os.fspath(row.path)}") for row in rows
+            )
+            raise LoaderError(
+                f"{os.fspath(first)}: lines {lines}: {self.keys[0]} is '{bare_id(study)}' on each, but for folder and "
+                "suffix; remove one"
+            )
+        return rows[0] if rows else None
+
+
+def bare_id(name: str) -> str:
+    """An id without the folders before it and the suffix behind it."""
+    name = re.split(r"[/\\]", name)[-1]
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+Tables = AnyPath | Sequence[AnyPath] | None
+
+
+def read_table(paths: Sequence[AnyPath], columns: Columns, wanted: Sequence[str], are_classes: bool) -> Table:
+    """Some columns of a table, which are classes or have these names. The rows of several files are appended; the
+    columns are those of the first one."""
+    table = Table([], {}, {}, [], [], [])
+    for path in paths:
+        append_file(table, path, columns, wanted, are_classes)
+    return table
+
+
+def append_file(table: Table, path: AnyPath, columns: Columns, wanted: Sequence[str], are_classes: bool) -> None:
+    """Read a file of a table, and add its rows."""
+    delimiter, rows = table_rows(path, columns.ids)
+    (_, header), *rows = rows or [(1, [""])]
+    key_name = next((name for name in columns.ids if name in header), columns.ids[0])
+    if key_name not in header:
+        raise LoaderError(f"{os.fspath(path)}: {absent(key_name, header)}")
+    key = header.index(key_name)
+    if table.columns:
+        names = [*table.columns, *(table.header[at] for at in table.extra)]
+        kept = [column_of(path, header, name) for name in names]
+    else:
+        kept = classes_in(path, header, key, wanted) if are_classes else [column_of(path, header, n) for n in wanted]
+        if not kept:
+            raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides {key_name}")
+        table.columns.extend(header[at] for at in kept)
+        table.header.extend(header)
+        for name in columns.extra:
+            with contextlib.suppress(LookupError):
+                places = places_of(name, header)
+                is_one = len(places) == 1 and header[places[0]] == name
+                table.extra.extend(at for at in places if at not in table.extra and (at != key or is_one))
+        kept += table.extra
+    table.keys.append(key_name)
+    before, count = set(table.rows), len(table.columns)
+    for line, row in rows:
+        if len(row) != len(header):
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: {len(row)} fields, the header has {len(header)}; is a quote missing?"
+            )
+        fields = [row[at] for at in kept]
+        found = Row(path, line, fields[:count], fields[count:], delimiter)
+        first = table.rows.setdefault(row[key], found)
+        if row[key] in before:
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} of "
+                f"{os.fspath(first.path)} already; remove one of the two"
+            )
+        if (first.fields, first.extra) != (found.fields, found.extra):
+            raise LoaderError(
+                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} with other "
+                "values; remove one"
+            )
+
+
+def column_of(path: AnyPath, header: Sequence[str], name: str) -> int:
+    """The place of a column."""
+    if name not in header:
+        raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
+    return header.index(name)
+
+
+def classes_in(path: AnyPath, header: Sequence[str], key: int, wanted: Sequence[str]) -> list[int]:
+    """The places of the classes; if none is named, of all columns that have a name but the ids."""
+    found: list[int] = []
+    for name in wanted:
+        try:
+            found += [at for at in places_of(name, header) if at != key and at not in found]
+        except LookupError as error:
+            raise LoaderError(f"{os.fspath(path)}: label_columns: {error.args[0]}") from error
+    if wanted:
+        return found
+    for at, name in enumerate(header):
+        if at != key and NAMELESS.match(name.strip()):
+            warnings.warn(
+                f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
+                "writes: it is left out, and is no class",
+                stacklevel=4,
+            )
+    return [at for at, name in enumerate(header) if at != key and not NAMELESS.match(name.strip())]
+
+
+def absent(name: str, header: Sequence[str]) -> str:
+    """What is wrong with a header that lacks a column."""
+    blanks = next((f"; {found!r} has blanks around it: remove them" for found in header if found.strip() == name), "")
+    return f"column '{name}' is missing; the columns are: {', '.join(header)}{blanks}"
+
+
+def files_of(table: Tables) -> list[AnyPath]:
+    """The files of a table: one, several, or none."""
+    if table is None:
+        return []
+    return [table] if isinstance(table, (str, os.PathLike)) else list(table)
+
+
+def read_tables(
+    reports: Tables, meta: Tables, labels: Tables, columns: Columns, has_spacing: bool
+) -> tuple[Table | None, Table | None, Table | None]:
+    """The tables that there are; if one does not fit, the message says which of the files does. The spacing is read of
+    the table if it `has_spacing`."""
+    of_meta = columns.meta if has_spacing else columns.meta[:2]
+    given = {
+        "reports_file": (files_of(reports), columns.texts),
+        "meta_file": (files_of(meta), of_meta),
+        "labels": (files_of(labels), ()),
+    }
+
+    def fits(role: str, path: AnyPath) -> bool:
+        header = next(iter(table_rows(path, columns.ids)[1]), (1, []))[1]
+        others = any(set(names) <= set(header) for _, names in given.values() if names) and not columns.classes
+        has_ids = any(name in header for name in columns.ids)
+        return has_ids and (set(given[role][1]) <= set(header) if given[role][1] else not others)
+
+    def read(role: str) -> Table | None:
+        paths, names = given[role]
+        if not paths:
+            return None
+        # Of one table for several roles, further columns are those of the first.
+        is_first = next(other for other, (files, _) in given.items() if files == paths) == role
+        own = columns if is_first else replace(columns, extra=())
+        try:
+            table = read_table(paths, own, names or columns.classes, role == "labels")
+            if role == "labels" and not fits(role, paths[0]):
+                raise LoaderError(f"{os.fspath(paths[0])}: it has the columns of another table, which are no classes")
+            return table
+        except LoaderError as error:
+            for other, (files, _) in given.items():
+                for file in files:
+                    if other != role and not all(fits(role, path) for path in paths) and fits(role, file):
+                        raise LoaderError(
+                            f"{error}; the file was given as {role}: {os.fspath(file)}, given as {other}, fits; "
+                            "are they swapped?"
+                        ) from error
+            raise
+
+    return read("reports_file"), read("meta_file"), read("labels")
+
+
+Place = tuple[str, int, int]  # of a further column: its name, its table, and its place among the further columns there
+
+
+def further_columns(columns: Columns, tables: Sequence[Table | None]) -> list[Place]:
+    """The columns whose values become fields of the metadata; one with ids is taken of the first table that has it."""
+    chosen: dict[str, tuple[int, int]] = {}
+    for name in columns.extra:
+        errors, before = [], len(chosen)
+        for at, table in enumerate(tables):
+            try:
+                found = places_of(name, table.header) if table else []
+            except LookupError as error:
+                errors.append(error)
+                continue
+            for place in found:
+                if not table or place not in table.extra:
+                    continue
+                column = table.header[place]
+                if chosen.setdefault(column, (at, place)) != (at, place) and column not in columns.ids:
+                    raise LoaderError(f"extra_columns: two columns are called '{column}'; rename one")
+        if len(errors) == sum(table is not None for table in tables):
+            raise LoaderError(f"extra_columns: of all tables, {errors[0].args[0] if errors else 'none is given'}")
+        for column in list(chosen)[before:]:
+            if column in OWN_FIELDS or column.startswith("also_"):
+                raise LoaderError(f"extra_columns: the metadata has a field '{column}' of its own; rename the column")
+    return [(name, at, table.extra.index(place)) for name, (at, place) in chosen.items() if (table := tables[at])]
+
+
+def extra_value(field: str) -> int | float | str | None:
+    """The value of a further column, as ctwds-fs puts it into the JSON of a sample."""
+    bare = field.strip()
+    if bare in MISSING:
+        return None
+    if re.fullmatch("[+-]?(0|[1-9][0-9]*)", bare):
+        return int(bare) if -(2**63) <= int(bare) < 2**63 else field
+    value = None if re.match("[+-]?0[0-9]", bare) else decimal(bare)
+    return field if value is None else value
+
+
+def label_row(table: Table, row: Row, missing: str = "error") -> NDArray[Any] | None:
+    """The labels of a row; None if one is missing and such samples are left out."""
+    values: list[float] = []
+    instead = {"0": 0.0, "nan": math.nan, "exclude": math.inf}.get(missing)
+    for column, field in zip(table.columns, row.fields, strict=True):
+        if instead is not None and field.strip() in MISSING:
+            values.append(instead)
+            continue
+        value = SWITCHES.get(field.strip().lower(), decimal(field))
+        if value is None or not math.isfinite(in_float32(value)):
+            what = "beyond float32, as which labels are stored"
+            what = "not a number" + decimal_comma(field) if value is None else what
+            raise LoaderError(
+                f"{os.fspath(row.path)}: line {row.line}, column '{column}': the label {field!r} is {what}"
+            )
+        values.append(value)
+    return None if math.inf in values else np.array(values, np.float32)
+
+
+# --------------------------------------------------------------------------------------------------------- dataset_file
+
+META_ROLES = ("slope", "intercept", "xy", "z")
+
+
+class DatasetFile:
+    """What a `ctwds.toml` says of a data set, for NPZ files; nothing if there is none. Keys of the commands alone, such
+    as `mountpoint`, are passed over; what makes other samples, and the loader does not do, is refused."""
+
+    # Keys, with the values that change nothing.
+    REFUSED: Mapping[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("where", "config", "split", "window", "also"), ()),
+        "orientation": ("keep",),
+        "output_dtype": ("float16", "float32", "int16"),
+    }
+    # Those of preprocessed volumes, which the loader makes in one way.
+    OF_PREPROCESSED: Mapping[str, tuple[Any, ...]] = {
+        "hu_range": ([-1000, 1000], "-1000,1000"),
+        "pad_value": (-1,),
+        "resample": ("auto",),
+    }
+    TAKEN = (
+        *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
+        *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
+        *("source", "pattern", "axes", "spacing_array", "spacing_from", "dialect", "rescale", "volume"),
+        *("spacing", "shape", "also_pad", "studies", "exclude", "limit", "test_mode"),
+    )
+
+    def __init__(self, path: AnyPath | None) -> None:
+        self.path = path
+        self.keys: dict[str, Any] = {}
+        if path is None:
+            return
+        try:
+            tomllib = importlib.import_module("tomllib")
+        except ImportError as error:
+            raise LoaderError(
+                f"{os.fspath(path)}: only Python 3.11 and later read TOML: give folder and tables as arguments"
+            ) from error
+        try:
+            read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise LoaderError(f"{os.fspath(path)}: not TOML ({error})") from error
+        for name, value in read.items():
+            key = name.replace("-", "_")
+            if key in self.keys:
+                raise LoaderError(f"{os.fspath(path)}: '{key}' is there twice")
+            self.keys[key] = value
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what would be other samples than the shards have."""
+        known = (*self.TAKEN, *self.REFUSED, *self.OF_PREPROCESSED)
+        refused = {**self.REFUSED, **(self.OF_PREPROCESSED if self.keys.get("volume") == "preprocessed" else {})}
+        for key, value in self.keys.items():
+            if key in refused and value not in refused[key]:
+                raise LoaderError(
+                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
+                    "leave the key out"
+                )
+            meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
+            if meant and key not in known:
+                raise LoaderError(f"{os.fspath(self.path or '')}: there is no key '{key}'; is '{meant[0]}' meant?")
+
+    def _in_folder(self, path: Any) -> AnyPath:
+        return os.path.join(os.path.dirname(self.path or ""), str(path))
+
+    def texts(self, key: str) -> list[str]:
+        """The values of a key: one, several or none."""
+        value = self.keys.get(key, [])
+        return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+    def names(self, key: str) -> list[str]:
+        """The names of columns of a key, with commas between them."""
+        rows = [next(csv.reader([text]), []) for text in self.texts(key)]
+        return [name.strip() for row in rows for name in row]
+
+    def texts_or(self, **given: str | None) -> list[str | None]:
+        """The values of some keys, where the arguments give none."""
+        return [str(self.keys[key]) if value is None and key in self.keys else value for key, value in given.items()]
+
+    def paths(self, folder: AnyPath | None, *tables: Tables) -> tuple[AnyPath, Tables, Tables, Tables]:
+        """The data folder and the tables, where the arguments give none."""
+        if folder is None and "data_folder" in self.keys:
+            folder = self._in_folder(self.keys["data_folder"])
+        if folder is None:
+            raise LoaderError(f"{os.fspath(self.path or 'CTReportDataset')}: data_folder is missing")
+        keys = ("reports_file", "meta_file", "labels_file")
+        reports, meta, labels = (
+            table if table is not None else [self._in_folder(path) for path in self.texts(key)]
+            for key, table in zip(keys, tables, strict=True)
+        )
+        return folder, reports, meta, labels
+
+    def columns(self) -> Columns:
+        """The columns of the tables."""
+        meta = list(META_COLUMNS)
+        for name in self.names("meta_columns"):
+            role, equals, column = name.partition("=")
+            if not equals or role.strip() not in META_ROLES:
+                raise LoaderError(
+                    f"{os.fspath(self.path or '')}: meta_columns: {name!r} is not slope=COLUMN or the like"
+                )
+            meta[META_ROLES.index(role.strip())] = column.strip()
+        texts = [name.split("=", 1)[-1].strip() for name in self.names("text_columns")]
+        return Columns(
+            self.texts("id_column") or Columns.ids,
+            texts or REPORT_COLUMNS,
+            self.names("label_columns"),
+            meta,
+            self.names("extra_columns"),
+        )
+
+    def selection(self) -> Selection:
+        """Which of the studies in all tables are taken."""
+        limit = 100 if self.keys.get("test_mode") is True else self.keys.get("limit")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise LoaderError(f"{os.fspath(self.path or '')}: limit is {limit!r}; it must be a number of studies")
+        listed = studies_in(self._in_folder(self.keys["studies"])) if "studies" in self.keys else None
+        excluded = excluded_in(self._in_folder(self.keys["exclude"])) if "exclude" in self.keys else set()
+        return Selection(listed, excluded, limit)
+
+    def missing_label(self) -> str:
+        """What becomes of a label that is missing."""
+        value = str(self.keys.get("missing_label", "error"))
+        return str(choice("missing_label", value, ("error", "0", "nan", "exclude")))
+
+    def missing_text(self) -> str:
+        """What stands for a text that is missing."""
+        return str(self.keys.get("missing_text", ""))
+
+    def leaves_out(self, needs_meta: Callable[[str], bool], path: str) -> bool:
+        """Whether a volume is left out whose metadata is incomplete."""
+        if self.keys.get("missing_meta", "exclude") == "nan":
+            return False
+        is_of_stored = self.path is not None and self.keys.get("volume", "stored") != "preprocessed"
+        return is_of_stored or needs_meta(path)
+
+    def rescale(self) -> Rescale:
+        """What makes HU of the values."""
+        value = self.keys.get("rescale", "auto")
+        if value in ("auto", "table", "none"):
+            return str(value)
+        return self._floats("rescale", value, 2)
+
+    def spacing(self, given: Sequence[float], shape: Sequence[int]) -> Sequence[float]:
+        """The spacing of preprocessed volumes, which must have the shape that the loader gives."""
+        if self.keys.get("volume") != "preprocessed":
+            return given
+        if tuple(made := self._floats("shape", self.keys.get("shape", list(SHAPE)), 3)) != tuple(shape):
+            raise LoaderError(f"{os.fspath(self.path or '')}: shape is {made}, and that of the loader {tuple(shape)}")
+        own = self._floats("spacing", self.keys.get("spacing", list(SPACING)), 3)
+        return own if given is SPACING else given
+
+    def _floats(self, key: str, value: Any, count: int) -> list[float]:
+        texts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+        found = [number for text in texts if (number := decimal(str(text))) is not None]
+        if len(found) != count or len(found) != len(texts):
+            raise LoaderError(f"{os.fspath(self.path or '')}: {key} is {value!r}; it must be {count} numbers")
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+NIFTI = (".nii.gz", ".nii")
+FORMAT_NAMES = {".npz": "NPZ", ".npy": "NPY", ".nii.gz": "NIfTI", ".nii": "NIfTI"}
+SOURCES = {"auto": (".npz", ".npy", *NIFTI), "npz": (".npz",), "npy": (".npy",), "nifti": NIFTI}
+DEPTHS = ("*/*/*", "*/*", "*")  # of equals the deepest
+DEEPER = tuple("/".join("*" * depth) for depth in range(8, 3, -1))  # where those have no volume
+
+
+def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[str]:
+    """The volumes of the folder depth that has the most, or those that match a pattern, by the bytes of their relative
+    paths."""
+
+    def found(pattern: str) -> list[str]:
+        paths = glob.glob(pattern, root_dir=folder, recursive=True)
+        return [
+            path
+            for path in (os.path.normpath(path) for path in paths)
+            if path.endswith(SOURCES[source]) and not any(part.startswith(".") for part in path.split("/"))
+        ]
+
+    for pattern in patterns:
+        if not found(pattern):
+            raise LoaderError(f"{os.fspath(folder)}: no volume matches pattern {pattern!r} (relative to that folder)")
+    if patterns:
+        most = sorted({path for pattern in patterns for path in found(pattern)}, key=os.fsencode)
+    else:
+        most = max((found(depth) for depth in DEPTHS), key=len) or max((found(depth) for depth in DEEPER), key=len)
+    if not most:
+        formats = " or ".join(dict.fromkeys(FORMAT_NAMES[suffix] for suffix in SOURCES[source]))
+        raise LoaderError(
+            f"{os.fspath(folder)}: no {formats} file in it, nor down to {len(DEPTHS + DEEPER)} "
+            "levels below: is it the folder that holds the volumes?"
+        )
+    studies: dict[str, str] = {}
+    for path in most:
+        if (earlier := studies.setdefault(study_of(path), path)) != path:
+            raise LoaderError(
+                f"{os.fspath(folder)}: two volumes have the study id {study_of(path)!r}: {earlier} and {path}; remove "
+                "or rename one, or leave one out by source or pattern"
+            )
+    return sorted(most, key=os.fsencode)
+
+
+def study_of(path: str) -> str:
+    """The study id of a volume's file: its name without the suffix."""
+    name = os.path.basename(path)
+    return name.removesuffix(next((suffix for suffix in FORMAT_NAMES if name.endswith(suffix)), ""))
+
+
+# ----------------------------------------------------------------------------------------------------------- hounsfield
+
+# What a look at the first values of a volume goes by: as src/volume/value_check.rs and src/plan/values.rs do.
+LOOK = 4 << 20  # bytes
+LOOKS_OF_EACH, LOOKS_IN_ALL = 8, 48  # volumes: of one slope and intercept, and of a data set
+AIR, TISSUE, LOWEST = (-1100, -850), (-200, 300), -1500  # HU
+SHARE = 0.02  # of the values that is no accident
 
 
 @dataclass(frozen=True)
@@ -171,12 +976,6 @@ def look_at(values: NDArray[Any], pair: Pair) -> str:
     return "stored" if share(within(hu, AIR)) > SHARE and share(within(hu, TISSUE)) > SHARE and below <= SHARE else ""
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, spread over them."""
-    count = min(count, len(items))
-    return [items[n * len(items) // count] for n in range(count)]
-
-
 def decide(shown: Mapping[Pair, Sequence[tuple[str, str]]]) -> dict[Pair, Rescale]:
     """What makes HU of the values of each slope and intercept, where the volumes show it: of each the study, and what
     `look_at` says."""
@@ -204,14 +1003,447 @@ def decide(shown: Mapping[Pair, Sequence[tuple[str, str]]]) -> dict[Pair, Rescal
     return decided
 
 
-# ------------------------------------------------------------------------------------------------ volumes and samples
+# ---------------------------------------------------------------------------------------------------------------- nifti
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What the header of a NIfTI file says of its voxels, as nibabel takes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int  # of the first voxel
+    scale: tuple[float, float] | None  # slope and intercept, where they change anything
+    zooms: tuple[float, ...]  # size of a voxel along the first three axes, in mm
+
+
+NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+# Of NIfTI-1 and NIfTI-2: bytes of the header, and where it has which numbers.
+NIFTI_FIELDS: tuple[tuple[int, dict[str, tuple[int, str]]], ...] = (
+    (348, {"dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f"), "scale": (112, "2f")}),
+    (540, {"dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "offset": (168, "q"), "scale": (176, "2d")}),
+)
+
+
+def open_nifti(path: str) -> Any:
+    """The bytes of a NIfTI file, unpacked."""
+    return (gzip.open if path.endswith(".gz") else open)(path, "rb")
+
+
+def nifti_header(file: IO[bytes]) -> NiftiHeader:
+    """The header at the beginning of a file."""
+    head = file.read(540)
+    sizes = struct.unpack("<i", head[:4].ljust(4, b"\0"))[0], struct.unpack(">i", head[:4].ljust(4, b"\0"))[0]
+    second = head[344:348] not in (b"n+1\0", b"ni1\0")
+    size, fields = NIFTI_FIELDS[second]
+    is_known = size in sizes and head[4:8] in (b"n+2\0", b"ni2\0") and head[8:12] in (b"\r\n\x1a\n", bytes(4))
+    if len(head) < size or (second and not is_known):
+        raise ValueError("its header is none of NIfTI")
+
+    def get(name: str, order: str) -> tuple[Any, ...]:
+        at, kind = fields[name]
+        return struct.unpack_from(order + kind, head, at)
+
+    count = get("dim", "<")[0]
+    order = "<" if 1 <= count <= 7 or (count == 0 and sizes[0] == size) else ">"
+    count, *lengths = get("dim", order)
+    (code,), (offset,), (slope, inter) = get("type", order), get("offset", order), get("scale", order)
+    if code not in NIFTI_TYPES:
+        raise ValueError(f"its datatype {code} is not supported: integers and floats of up to 8 bytes are")
+    if not 1 <= count <= 7 or min(lengths[:count]) < 0:
+        raise ValueError(f"its dimensions are {count}: {lengths}")
+    if head[344:348] == b"ni1\0" and not second and offset == 0:
+        offset = size + 4
+    if not math.isfinite(offset) or offset < size + 4:
+        raise ValueError(f"its voxels begin at byte {offset} (vox_offset), inside the header")
+    scale = None
+    if slope != 0 and math.isfinite(slope):
+        if not math.isfinite(inter):
+            raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
+        scale = (slope, inter) if (slope, inter) != (1, 0) else None
+    while count > 3 and lengths[count - 1] == 1:
+        count -= 1
+    if count > 3 and 1 in lengths[:count]:
+        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
+    dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
+    return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
+
+
+def nifti_values(stored: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
+    """What the header's slope and intercept make of stored numbers, as `get_fdata().astype(float32)` of nibabel."""
+    slope, inter = header.scale or (1, 0)
+    found = np.empty(stored.size, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for at in range(0, stored.size, CHUNK):
+            values = stored[at : at + CHUNK].astype(np.float64)
+            # A step that changes nothing is left out, as -0.0 + 0.0 would change the sign.
+            if slope != 1:
+                values *= slope
+            if inter != 0:
+                values += inter
+            found[at : at + CHUNK] = values
+    return found
+
+
+def read_nifti(path: str, choice: ArrayChoice, look: int | None) -> NDArray[Any]:
+    """The volume of a NIfTI file; with `look` the values in its first bytes. The checksum of a packed one is compared
+    at its end."""
+    with open_nifti(path) as file:
+        header = nifti_header(file)
+        file.seek(header.offset)
+        width, count = header.dtype.itemsize, math.prod(header.shape)
+        if not count:
+            raise ValueError(f"its shape is {header.shape}: there is no voxel")
+        # As the program looks at them: small integers as they are, all else as float32.
+        seen = width if header.scale is None and header.dtype.kind in "iu" and width < 8 else 4
+        if look is not None and choice.part(header.shape)[1] is None:
+            return nifti_values(np.frombuffer(file.read(min(look // seen, count) * width), header.dtype), header)
+        content = bytearray()  # grows as it is read: what a header claims need not be there
+        while piece := file.read(min(CHUNK, count * width - len(content))):
+            content += piece
+        if len(content) < count * width:
+            raise ValueError(f"it ends before its {count} voxels do")
+        try:
+            while path.endswith(".gz") and file.read(CHUNK):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # what else stands behind the last member is none of it
+                raise
+    values = nifti_values(np.frombuffer(content, header.dtype), header)
+    volume = choice.volume(values.reshape(header.shape, order="F"))
+    return volume if look is None else volume.ravel("F")[: look // seen]
+
+
+# ------------------------------------------------------------------------------------------------------------------ npz
+
+KNOWN_ARRAYS = ("data", "volume", "arr_0")
+ZIP_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 20: "zstd", 93: "zstd", 95: "xz"}
+
+
+class NpyFile:
+    """An NPY file, in place of an NPZ file with one array that has no name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.info = zipfile.ZipInfo(".npy")
+        self.info.file_size = os.stat(path).st_size
+
+    def infolist(self) -> list[zipfile.ZipInfo]:
+        """The one array."""
+        return [self.info]
+
+    def open(self, _: zipfile.ZipInfo) -> IO[bytes]:
+        """The file."""
+        return open(self.path, "rb")
+
+
+Archive = zipfile.ZipFile | NpyFile
+
+
+def open_archive(path: str) -> contextlib.AbstractContextManager[Archive]:
+    """The arrays of an NPZ file, or the one of an NPY file."""
+    return contextlib.nullcontext(NpyFile(path)) if path.endswith(".npy") else zipfile.ZipFile(path)
+
+
+def read_spacing(path: str, name: str) -> tuple[float, ...]:
+    """The three numbers of an array of an NPZ file that gives the spacing, in their order."""
+    try:
+        if path.endswith(".npy"):
+            raise ValueError(f"there is no array {name!r} beside the volume")
+        with np.load(path, allow_pickle=False) as arrays:
+            if name not in arrays.files:
+                raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
+            array = arrays[name]
+        numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
+        if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
+            raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
+        return numbers
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise LoaderError(f"{path}: no spacing in it ({error}): spacing_array names its array") from error
+
+
+class Unreadable(ValueError):
+    """An array that is refused as ctwds-fs refuses it."""
+
+
+def unreadable(info: zipfile.ZipInfo, name: str) -> str:
+    """Why a member of a zip file is not read; empty if it is."""
+    if info.flag_bits & 1:
+        return f"array '{name}' is encrypted; write the file again without a password"
+    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return ""
+    method = ZIP_METHODS.get(info.compress_type, "an unknown method")
+    return (
+        f"array '{name}' is packed with {method} (zip compression method {info.compress_type}); stored and deflated "
+        "arrays are read: write the file again with np.savez or np.savez_compressed"
+    )
+
+
+def open_array(archive: Archive, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
+    """The bytes of an array's member."""
+    if reason := unreadable(info, name):
+        raise Unreadable(reason)
+    return archive.open(info)
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that begins here."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    return shape, dtype
+
+
+def fits(shape: Sequence[int], dtype: np.dtype[Any], choice: ArrayChoice) -> bool:
+    """Whether it is an array of numbers that has three dimensions."""
+    try:
+        return dtype.kind in "biufc" and bool(choice.part(shape))
+    except ValueError:
+        return False
+
+
+def only_volume(archive: Archive, listed: Mapping[str, list[zipfile.ZipInfo]], choice: ArrayChoice) -> str:
+    """The name of the only array of numbers of three dimensions; where there is none, of the only larger one."""
+    found: list[tuple[str, tuple[int, ...], bool]] = []
+    for name, info in ((name, info) for name, infos in listed.items() for info in infos):
+        is_npy = info.filename.endswith(".npy")
+        try:
+            if is_npy or not unreadable(info, name):
+                with open_array(archive, info, name) as file:
+                    shape, dtype = npy_header(file)
+                    found += [(name, shape, fits(shape, dtype, choice))] if len(shape) >= 3 else []
+        except Unreadable:
+            raise
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            continue  # a note, say
+    if not found:
+        raise ValueError(f"none of its arrays ({', '.join(listed)}) is data, volume, arr_0 or of three dimensions")
+    found = [one for one in found if one[2]] or found
+    if len({name for name, *_ in found}) > 1:
+        shown = ", ".join(f"{name} {shape}" for name, shape, _ in found)
+        raise ValueError(f"several arrays could be the volume ({shown}); choose one with array")
+    return found[0][0]
+
+
+def read_array(
+    archive: Archive, info: zipfile.ZipInfo, name: str, choice: ArrayChoice, look: int | None
+) -> NDArray[Any]:
+    """The volume in an array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the
+    values in its first bytes, in a row and in the file's order."""
+    with open_array(archive, info, name) as file:
+        shape, dtype = npy_header(file)
+        if dtype.hasobject:
+            raise ValueError(
+                f"array '{name}' is an object array (pickled data, never executed here); save it as float32"
+            )
+        if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            what = f"'{dtype}' (longdouble)" if dtype.kind == "f" else f"'{dtype}'"
+            raise ValueError(
+                f"array '{name}': dtype {what} is not supported: booleans, integers and floats of up to 8 bytes are; "
+                "save it as one"
+            )
+        if info.file_size != file.tell() + math.prod(shape) * dtype.itemsize:
+            raise ValueError(
+                f"array '{name}' of shape {shape} and dtype {dtype} does not fit its {info.file_size} bytes"
+            )
+        if look is not None and choice.part(shape)[1] is None:
+            return np.frombuffer(file.read(look // dtype.itemsize * dtype.itemsize), dtype)
+    with open_array(archive, info, name) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    volume = choice.volume(array)
+    if look is not None:
+        return volume.ravel("C" if array.flags.c_contiguous else "F")[: look // dtype.itemsize]
+    return volume
+
+
+def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
+    """The volume that ctwds-fs takes of an NPZ, NPY or NIfTI file (with `any_shape` the first array, if none has a
+    known name), and its array's name; with `look` only the values in its first bytes."""
+    if path.endswith(NIFTI):
+        try:
+            return "data", read_nifti(path, choice, look)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+    wanted = None if path.endswith(".npy") else choice.name
+    try:
+        with open_archive(path) as archive:
+            # By the names of the arrays; NumPy reads those without .npy as well.
+            listed: dict[str, list[zipfile.ZipInfo]] = {}
+            for info in archive.infolist():
+                listed.setdefault(info.filename.removesuffix(".npy"), []).append(info)
+            if wanted is not None and wanted not in listed:
+                raise ValueError(f"there is no array '{wanted}', but {', '.join(listed)}")
+            names = (wanted,) if wanted is not None else KNOWN_ARRAYS
+            name = next((name for name in names if name in listed), None)
+            if name is None and (choice.any_shape or path.endswith(".npy")):
+                name = next(iter(listed), None)
+            if name is None:
+                name = only_volume(archive, listed, choice)
+            if len(listed[name]) > 1:
+                raise ValueError(f"the file has array '{name}' more than once; write it again with one of them")
+            return name, read_array(archive, listed[name][0], name, choice, look)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
+    if get_worker_info() is None:
+        return torch.empty(*shape, dtype=dtype)
+    size = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
+
+
+def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
+    first = tensors[0]
+    if first.numel() == 0:
+        return torch.empty(0)
+    slab, size = first._base, first.numel()
+    if (
+        slab is not None
+        and len(tensors) <= len(slab)
+        and all(each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors))
+    ):
+        return slab[: len(tensors)]
+    if len(tensors) == 1:
+        return first[None]
+    return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
+
+
+def collate(samples: Sequence[Any]) -> Any:
+    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
+    batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+    return (*batch, *(beside(each) for each in more)) if more else batch
+
+
+def beside(each: Sequence[Any]) -> Any:
+    """Of each sample the metadata, or the arrays by their names, as a batch."""
+    if not all(isinstance(array, torch.Tensor) for array in each[0].values()):
+        return list(each)
+    return {name: torch.stack([arrays[name] for arrays in each]) for name in each[0]}
+
+
+# -------------------------------------------------------------------------------------------------------------- members
+
+HUGE_PAGE = 2 << 20
+
+
+class Buffer:
+    """Page-aligned memory that is used again for every volume: the first touch of memory costs more than the read."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(b"")
+
+    def view(self, size: int) -> memoryview:
+        """The first bytes; what they held before is lost."""
+        if size > len(self._memory):
+            length = -(-size // HUGE_PAGE) * HUGE_PAGE
+            memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if length > HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # a kernel without huge pages
+                    memory.madvise(mmap.MADV_HUGEPAGE)
+            self._memory = memoryview(memory)
+        return self._memory[:size]
+
+
+def values_of(voxels: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[Any]:
+    """The values that voxels stand for: those of `uint8` are places in a window, which the JSON names."""
+    if (window := meta.get("volume_window")) is None:
+        return voxels
+    low, high = (float(bound) for bound in window)
+    return (low + np.arange(256) * ((high - low) / 255)).astype(np.float32)[voxels]
+
+
+def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
+    """`.bin`: little-endian, C order, shape and type in the JSON."""
+    return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
+
+
+def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
+    """`.volume.npy`, as `--format npy` writes it."""
+    file = io.BytesIO(payload[:4096])
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("the npy header has another version than 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+# What makes an array of a voxel member, by its suffix: the one place for new encodings.
+VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], NDArray[Any]]] = {
+    "bin": raw_voxels,
+    "volume.npy": npy_voxels,
+}
+OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
+    "json": ("meta", lambda payload: json.loads(bytes(payload))),
+    "txt": ("text", lambda payload: str(payload, "utf-8")),
+    "labels": ("labels", lambda payload: np.frombuffer(payload, "<f4").copy()),
+    "labels.npy": ("labels", lambda payload: npy_voxels(payload, {}).copy()),
+}
+OTHERS |= {"meta.json": OTHERS["json"], "report.txt": OTHERS["txt"]}
+REMEDIES = {
+    errno.EIO: "the volume is damaged or its disk fails; `ctwds-fs status MOUNTPOINT` names the study and the reason, "
+    "on_error='skip' goes on without it, and a mount with --exclude leaves it out",
+    errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
+    errno.ENOTCONN: "the mount's process has ended; mount again",
+    errno.ENOENT: "is it mounted?",
+    errno.EACCES: "only the user who mounted may read, unless --allow-other is given",
+}
+
+
+def parse_header(block: bytes) -> tuple[str, int] | None:
+    """Name and size of a tar member, or None at the end of the archive.
+
+    Raises ValueError for what is no header of a plain file."""
+    if not any(block):
+        return None
+    if int(block[148:156].strip(b" \0") or b"0", 8) != sum(block[:148]) + sum(block[156:]) + 8 * 32:
+        raise ValueError("the header's checksum is wrong")
+    if block[156:157] not in (b"0", b"\0"):
+        raise ValueError(f"a member of type {block[156:157]!r}, not a plain file")
+    name, prefix = (block[begin:end].split(b"\0")[0].decode() for begin, end in ((0, 100), (345, 500)))
+    return f"{prefix}/{name}" if prefix else name, int(block[124:136].strip(b" \0"), 8)
+
+
+def complain(error: LoaderError, on_error: str, more: str = "") -> None:
+    """Raise it, or warn that something is left out."""
+    if on_error == "raise":
+        raise error
+    warnings.warn(f"left out: {error}{more}", stacklevel=2)
+
+
+@dataclass
+class Member:
+    """A member of a sample, or why it could not be read; voxels lie in the buffer."""
+
+    suffix: str
+    payload: memoryview | LoaderError
+    buffer: Buffer | None
+
+
+# ----------------------------------------------------------------------------------------------------------- preprocess
+
+# With `with_meta`, a sample and a batch have a sixth part, the metadata; with `also` a last one, the arrays beside the
+# volumes by name.
+Sample = tuple[torch.Tensor, str, NDArray[Any], str, torch.Tensor]
+Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
+Extras = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Steps:
     """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
-    stored values: "auto" (see the module), "table" (the sample's own slope and intercept), "none" (they are HU), or a
-    slope and an intercept.
+    stored values: "auto" (what `manifest.json` or a look at the values says), "table" (the sample's own slope and
+    intercept), "none" (they are HU), or a slope and an intercept.
     `rescaled` and `preprocessed` volumes are HU already: nothing but the table's 1 and 0 is applied to them."""
 
     shape: Sequence[int] = SHAPE
@@ -330,80 +1562,6 @@ def nearest(length: int, resampled: int) -> NDArray[np.int64]:
     return F.interpolate(axis, (resampled, 1, 1), mode="nearest-exact").flatten().numpy().astype(np.int64)
 
 
-def decimal(text: str) -> float | None:
-    """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
-
-
-def in_float32(value: float) -> float:
-    """The value as float32 rounds it; infinite beyond its range."""
-    try:
-        return struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
-
-
-def number(meta: Mapping[str, Any], field: str) -> float:
-    """A number of the metadata."""
-    value = decimal(str(meta.get(field)))
-    if value is None:
-        raise LoaderError(
-            f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
-        )
-    return value
-
-
-def linear(slope: float, intercept: float, whose: str) -> tuple[float, float]:
-    """Slope and intercept, if they keep voxels apart."""
-    if in_float32(slope) == 0:
-        raise LoaderError(
-            f"{whose}: slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled); say "
-            "rescale='none', or a slope and an intercept"
-        )
-    if not math.isfinite(in_float32(slope)) or not math.isfinite(in_float32(intercept)):
-        raise LoaderError(f"{whose}: slope {slope} and intercept {intercept} are beyond float32")
-    return slope, intercept
-
-
-def slope_and_intercept(meta: Mapping[str, Any], rescale: Rescale) -> tuple[float, float]:
-    """What makes HU of the values of a sample; of those that are HU by their kind, nothing but their own 1 and 0."""
-    if rescale in ("auto", "table") or meta.get("volume_kind") == "rescaled":
-        return linear(number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata")
-    return (1.0, 0.0) if rescale == "none" else (float(rescale[0]), float(rescale[1]))
-
-
-def numbers(text: str) -> list[float] | None:
-    """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
-    none if anything else stands there, or a bracket or a quote is not closed."""
-    open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
-        if word == open_[-1]:
-            open_.pop()
-        elif word in CLOSED_BY:
-            open_.append(CLOSED_BY[word])
-        elif word[-1] == "(" and re.match("[A-Za-z]", word):  # the name of a type
-            open_.append(")")
-        elif (value := decimal(word)) is not None:
-            found.append(value)
-        else:
-            return None
-    return found if open_ == [""] else None
-
-
-def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Height, width and depth of a voxel in mm: the first two numbers of `XYSpacing` (one holds for both, and so does
-    the first of two that differ by rounding only), and `ZSpacing`."""
-    plane, depth = numbers(str(meta.get("XYSpacing"))) or [], decimal(str(meta.get("ZSpacing"))) or 0.0
-    if not 1 <= len(plane) <= 3 or min(*plane, depth) <= 0:
-        raise LoaderError(
-            f"XYSpacing {meta.get('XYSpacing')!r} and ZSpacing {meta.get('ZSpacing')!r} of the metadata are no spacing "
-            "to resample from; correct the table"
-        )
-    height, width = plane[0], plane[min(1, len(plane) - 1)]
-    return height, height if abs(height - width) <= 1e-6 * height else width, depth
-
-
 def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
     """Copy (D, H, W) to (D, H, W). A source whose depth lies closest in memory is copied row by row: PyTorch's own copy
     of all of it takes three times as long, as it walks through one of both with the largest stride."""
@@ -414,87 +1572,641 @@ def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
         out[:, row].copy_(source[:, row])
 
 
-def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
-    if get_worker_info() is None:
-        return torch.empty(*shape, dtype=dtype)
-    size = math.prod(shape)
-    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
-    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
+# -------------------------------------------------------------------------------------------------------------- studies
+
+Rows = tuple[Row | None, Row | None, Row | None]  # of reports, metadata and labels; none of a table that is not given
 
 
-def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
-    first = tensors[0]
-    if first.numel() == 0:
-        return torch.empty(0)
-    slab, size = first._base, first.numel()
-    if (
-        slab is not None
-        and len(tensors) <= len(slab)
-        and all(each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors))
-    ):
-        return slab[: len(tensors)]
-    if len(tensors) == 1:
-        return first[None]
-    return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
+@dataclass(frozen=True)
+class Study:
+    """A volume that all tables know."""
+
+    path: str
+    meta: dict[str, Any]
+    text: str
+    labels: NDArray[Any]
 
 
-def collate(samples: Sequence[Any]) -> Any:
-    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
-    volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
-    batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
-    return (*batch, *(beside(each) for each in more)) if more else batch
+class StudyTables:
+    """Reports, metadata and labels, by studies. The spacing is read of the metadata if the table `has_spacing`."""
+
+    def __init__(self, file: DatasetFile, reports: Tables, meta: Tables, labels: Tables, has_spacing: bool) -> None:
+        self._file = file
+        self.named = file.columns()
+        self.columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
+        self.reports, self.metas, self.labels = read_tables(reports, meta, labels, self.named, has_spacing)
+        self._further = further_columns(self.named, (self.reports, self.metas, self.labels))
+        self._of_row: dict[tuple[AnyPath, int], str] = {}  # of the first table
+
+    def rows_of(self, study: str, name: str) -> Rows | None:
+        """The rows of a study, whose volume is the file `name`; None if one of the tables has none."""
+        tables = (self.labels, self.metas, self.reports)
+        rows = [table.find(study) if table else None for table in tables]
+        if any(table and row is None for table, row in zip(tables, rows, strict=True)):
+            return None
+        first = next((row for row in rows if row), None)
+        if first and (earlier := self._of_row.setdefault((first.path, first.line), name)) != name:
+            raise LoaderError(
+                f"{os.fspath(first.path)}: line {first.line} is the row of two volumes, {earlier} and "
+                f"{name}; remove or rename one"
+            )
+        return rows[2], rows[1], rows[0]
+
+    def meta_of(self, study: str, rows: Rows) -> dict[str, Any]:
+        """The metadata of a study: its id, the fields of the table, and the further columns."""
+        meta = {"study_id": study} | self._fields(self.columns, rows[1], self.named.meta)
+        for column, at, place in self._further:
+            row = rows[at]
+            meta[column] = extra_value(row.extra[place]) if row else None
+        return meta
+
+    def is_incomplete(self, meta: dict[str, Any]) -> bool:
+        """Whether a field of the table is missing."""
+        return self.metas is not None and any(meta[column] in MISSING for column in self.columns)
+
+    def labels_of(self, rows: Rows) -> NDArray[Any] | None:
+        """The labels (classes,) as float32; None if one is missing and such samples are left out."""
+        if self.labels is None or rows[2] is None:
+            return np.zeros(0, np.float32)
+        return label_row(self.labels, rows[2], self._file.missing_label())
+
+    def text_of(self, rows: Rows) -> str:
+        """The report: the text columns, a line each."""
+        fields = rows[0].fields if rows[0] else []
+        return "\n".join(self._file.missing_text() if field in MISSING else field for field in fields)
+
+    @staticmethod
+    def _fields(columns: Sequence[str], row: Row | None, names: Sequence[str]) -> dict[str, Any]:
+        """The fields of a row of the metadata table; all are missing without one."""
+        fields = row.fields if row else ["nan"] * len(columns)
+        for column, name, field in zip(columns, names, fields, strict=False):  # no names of a spacing in the files
+            if row is None or field in MISSING:
+                continue
+            what = ""
+            if column != "XYSpacing" and decimal(field) is None:
+                what = "is not a number"
+            elif column == "XYSpacing" and row.delimiter != "," and decimal_comma(field):
+                what = "may be one number or two"
+            if what:
+                raise LoaderError(
+                    f"{os.fspath(row.path)}: line {row.line}, column '{name}': {field!r} {what}{decimal_comma(field)}"
+                )
+        return dict(zip(columns, fields, strict=True))
 
 
-def beside(each: Sequence[Any]) -> Any:
-    """Of each sample the metadata, or the arrays by their names, as a batch."""
-    if not all(isinstance(array, torch.Tensor) for array in each[0].values()):
-        return list(each)
-    return {name: torch.stack([arrays[name] for arrays in each]) for name in each[0]}
+# --------------------------------------------------------------------------------------------------------------- epochs
 
 
-# ------------------------------------------------------------------------------------------------------- tar to arrays
+class Clock:
+    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
+
+    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
+
+    def __init__(self, above: Clock | None = None) -> None:
+        self.above = above
+        self.asked, self.calls = 0, 0  # by set_epoch
+        self.next = above.asked if above else 0
+        self.begun: int | None = None  # none where set_epoch was called after the last beginning
+        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
+        self.managed = False  # by a CTReportLoader
+        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
+        self._heard = above.calls if above else 0
+
+    def set(self, epoch: int) -> None:
+        """Decide the next epoch."""
+        self.asked = self.next = max(0, epoch)
+        self.calls += 1
+        self.begun = self.late = None
+        self._heard = self.above.calls if self.above else 0
+
+    def set_late(self, epoch: int) -> None:
+        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
+
+        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
+        self.set(epoch)
+        self.late = self.asked
+
+    def of_loader(self) -> Clock:
+        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
+        self.listen()
+        clock = Clock(self.above or self)
+        clock.next = self.next if self.above else clock.next
+        return clock
+
+    def listen(self) -> None:
+        """Take over what the data set's `set_epoch` has asked for."""
+        if self.above and self._heard != self.above.calls:
+            self.set(self.above.asked)
+
+    def begin(self) -> int:
+        """The epoch of an iteration that begins now."""
+        if self.held is not None:
+            return self.held
+        self.listen()
+        self.go_on(self.next)
+        return self.next - 1
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[int]:
+        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
+        self.held, self.managed = self.begin(), True
+        try:
+            yield self.held
+        finally:
+            self.held = None
+
+    def go_on(self, epoch: int) -> None:
+        """Make an epoch the one that has begun."""
+        self.begun, self.next, self.late = epoch, epoch + 1, None
 
 
-class Buffer:
-    """Page-aligned memory that is used again for every volume: the first touch of memory costs more than the read."""
+class Iteration(Iterator[T]):
+    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
 
-    def __init__(self) -> None:
-        self._memory = memoryview(b"")
+    def __init__(
+        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
+    ) -> None:
+        self._read, self._begin, self._go_on = read, begin, go_on
+        self._rest: Iterator[T] | None = None
+        self._epoch = self._done = 0
 
-    def view(self, size: int) -> memoryview:
-        """The first bytes; what they held before is lost."""
-        if size > len(self._memory):
-            length = -(-size // HUGE_PAGE) * HUGE_PAGE
-            memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if length > HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-                with contextlib.suppress(OSError):  # a kernel without huge pages
-                    memory.madvise(mmap.MADV_HUGEPAGE)
-            self._memory = memoryview(memory)
-        return self._memory[:size]
+    def start(self, epoch: int, done: int = 0) -> Iteration[T]:
+        """Begin now, and not with the first `next`; after what was done."""
+        self._epoch, self._done = epoch, done
+        self._rest = itertools.islice(self._read(epoch), done, None)
+        return self
+
+    def __next__(self) -> T:
+        if self._rest is None:
+            self.start(self._begin())
+        found = next(self._rest or iter(()))
+        self._done += 1
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how much of it was read."""
+        if self._rest is None:
+            self.start(self._begin())
+        return {"epoch": self._epoch, "done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Read on where the state was saved; what comes before is read once more."""
+        self.start(state["epoch"], state["done"])
+        self._go_on(self._epoch)
 
 
-def values_of(voxels: NDArray[Any], meta: Mapping[str, Any]) -> NDArray[Any]:
-    """The values that voxels stand for: those of `uint8` are places in a window, which the JSON names."""
-    if (window := meta.get("volume_window")) is None:
-        return voxels
-    low, high = (float(bound) for bound in window)
-    return (low + np.arange(256) * ((high - low) / 255)).astype(np.float32)[voxels]
+def caller_of(depth: int) -> str:
+    """The package that called the function which calls this; with depth 2, the package that called its caller."""
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
 
 
-def raw_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
-    """`.bin`: little-endian, C order, shape and type in the JSON."""
-    return np.frombuffer(payload, np.dtype(meta["volume_dtype"]).newbyteorder("<")).reshape(meta["volume_shape"])
+def refuse_second_split(world_size: int) -> None:
+    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
+    rank's share already, that would be a share of the share, without a word."""
+    if world_size > 1 and caller_of(2) == "accelerate":
+        raise LoaderError(
+            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
+            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
+        )
 
 
-def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
-    """`.volume.npy`, as `--format npy` writes it."""
-    file = io.BytesIO(payload[:4096])
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("the npy header has another version than 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
+# --------------------------------------------------------------------------------------------------------- torch_loader
+
+
+class Epochs(Dataset[Sample]):
+    """What both data sets have: the epoch, the rank, and the loader."""
+
+    def __init__(
+        self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
+    ) -> None:
+        self.mode = choice("mode", mode, ("train", "val"))
+        self.shuffle, self.seed = shuffle and mode == "train", seed
+        self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
+        if (rank is None) != (world_size is None):
+            raise LoaderError("rank and world_size are given together, or neither")
+        self._given = None if rank is None or world_size is None else (rank, world_size)
+        self.rank, self.world_size = self._find_world()
+        self._clock = Clock()
+
+    def _find_world(self) -> tuple[int, int]:
+        if self._given:
+            world = self._given
+        elif is_distributed():
+            world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:
+            world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if not 0 <= world[0] < world[1]:
+            raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
+        return world
+
+    def _check_world(self) -> None:
+        """Refuse a rank that was found before there were ranks. A spawned worker cannot know them."""
+        if get_worker_info() is not None and not is_distributed():
+            return
+        if (self.rank, self.world_size) != self._find_world():
+            raise LoaderError(
+                "torch.distributed was initialised after the data set was made: make it after that (with Lightning in "
+                "train_dataloader(), with Accelerate after Accelerator())"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that began last, or the one that `set_epoch` has chosen since; at first 0."""
+        self._clock.listen()
+        return self._clock.next if self._clock.begun is None else self._clock.begun
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration, of every loader; called on every rank, before `iter(loader)`."""
+        refuse_second_split(self.world_size)
+        self._clock.set(epoch)
+        self._tell()
+
+    def make_loader(
+        self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
+    ) -> CTReportLoader:
+        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
+        are persistent, and memory is pinned where there is a GPU."""
+        together = one_sample if batch_size is None else collate
+        options = {
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": together,
+            "sampler": self._sampler(),
+        } | options
+        if num_workers > 0:
+            options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
+        else:
+            options.pop("persistent_workers", None)
+        loader = CTReportLoader(self, batch_size, num_workers=num_workers, **options)
+        loader.dataset._check(num_workers, prefetch_factor)
+        return loader
+
+    create_pytorch_dataloader = make_loader
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> Epochs:
+        """The data set as one loader reads it."""
+        return self
+
+    def _tell(self, begun: int | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
+
+    def _sampler(self) -> Sampler[int] | None:
+        return None
+
+    def _check(self, workers: int, prefetch: int) -> None:
+        """Refuse what could not work."""
+
+    def _batches(self, workers: int) -> int | None:
+        """How many batches a loader gives, if its sampler does not tell."""
+        return None
+
+
+def is_distributed() -> bool:
+    """Whether this process knows its rank of torch.distributed."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def one_sample(sample: Sample) -> Sample:
+    """A sample as it is, where PyTorch's own function would make tensors of the labels."""
+    return sample
+
+
+class _AtOnce:
+    """The indices of all batches, drawn when an iteration begins. PyTorch's BatchSampler draws the first ones when the
+    first batch is wanted, of whatever epoch it is then."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._sampler))
+
+
+class _Batches(Iterator[Any]):
+    """What a CTReportLoader gives in one iteration."""
+
+    def __init__(self, loader: CTReportLoader) -> None:
+        self._loader = loader
+        self._batches: Any = loader._start()
+        self._epoch, self._untouched = loader._clock.begun, True
+
+    def __next__(self) -> Any:
+        if self._untouched:
+            self._untouched = False
+            clock = self._loader._clock
+            if clock.late is not None and clock.late != self._epoch:
+                self._batches = None  # ends its workers, if they are not kept
+                self._batches = self._loader._start()
+            elif clock.late is not None:
+                clock.go_on(clock.late)
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class CTReportLoader(DataLoader[Any]):
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+
+    dataset: Epochs
+    # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
+    _is_accelerate_prepared = True
+
+    def __init__(self, dataset: Epochs, batch_size: int | None = 1, **options: Any) -> None:
+        data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
+        super().__init__(data, batch_size, **options)
+        if isinstance(data, IterableDataset):
+            vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
+
+    @property
+    def _clock(self) -> Clock:
+        return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration of this loader."""
+        refuse_second_split(self.dataset.world_size)
+        self._clock.set(epoch)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """DataLoader's, for its iterators."""
+        sampler = super()._index_sampler
+        return sampler if isinstance(self.dataset, IterableDataset) else _AtOnce(sampler)
+
+    def __iter__(self) -> Any:
+        self.dataset._check_world()
+        return _Batches(self)
+
+    def _start(self) -> Any:
+        """Begin an epoch."""
+        with self._clock.hold() as epoch:
+            self.dataset._tell(begun=epoch)
+            return super().__iter__()
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        batches = self.dataset._batches(self.num_workers)
+        return super().__len__() if batches is None else batches
+
+
+class EpochSampler(DistributedSampler[int]):
+    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
+    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
+    DistributedSampler, Lightning does not split it once more."""
+
+    def __init__(self, data: CTReportDataset) -> None:
+        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
+        self.data = data
+        self.clock = data._clock.of_loader()
+
+    def __len__(self) -> int:
+        """How many."""
+        world = self.data.world_size
+        if self.data.uneven == "keep":
+            return len(range(self.data.rank, len(self.data), world))
+        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration over this sampler."""
+        refuse_second_split(self.data.world_size)
+        clock = self.clock
+        if (
+            caller_of(1).endswith("lightning")
+            and not (clock.calls or clock.managed)
+            and clock.begun not in (None, epoch)
+        ):
+            raise LoaderError(
+                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
+                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
+            )
+        clock.set_late(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        self.data._check_world()
+        return Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
+
+    def _read(self, epoch: int) -> Iterator[int]:
+        data = self.data
+        order = list(range(len(data)))
+        if data.shuffle:
+            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
+        extra = -len(order) % data.world_size
+        if data.uneven == "pad":
+            order += list(itertools.islice(itertools.cycle(order), extra))
+        elif data.uneven == "drop":
+            order = order[: len(order) // data.world_size * data.world_size]
+        return iter(order[data.rank :: data.world_size])
+
+
+# ---------------------------------------------------------------------------------------------------------- npz_dataset
+
+
+def spacing_option(text: str | None) -> tuple[str | None, str | None]:
+    """The name of the array with the spacing, and the order of its axes if it is given: "spacing:WHD"."""
+    name, _, order = (text or "").rpartition(":")
+    return (name, order.upper()) if order.upper() in AXES else (text, None)
+
+
+class CTReportDataset(Epochs):
+    """The samples of NPZ, NPY or NIfTI files and of tables of reports, metadata and labels, in the order of the files'
+    paths. A table is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels
+    have no class without theirs, and without metadata arrays must hold HU at their spacing already.
+    A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
+    length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
+    `source` ("npz", "npy", "nifti") and `pattern` (one or several, relative to the folder) choose the files. `axes` is
+    the order of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes
+    in mm, or of others ("spacing:WHD"), in place of the table's columns.
+    NIfTI files (`.nii`, `.nii.gz`) hold what nibabel's `get_fdata` gives, as float32: where their header scales, slope
+    and intercept of the table count as applied. `spacing_from` says whose spacing is taken: the "table"'s (the default
+    if there is one) or the "header"'s.
+    `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
+    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
+    `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
+    over it. Needs Python 3.11."""
+
+    def __init__(
+        self,
+        data_folder: AnyPath | None = None,
+        reports_file: Tables = None,
+        meta_file: Tables = None,
+        labels: Tables = None,
+        mode: str = "train",
+        use_embedding: bool = False,
+        *,
+        shuffle: bool = True,
+        dtype: torch.dtype = torch.float32,
+        shape: Sequence[int] = SHAPE,
+        spacing: Sequence[float] = SPACING,
+        rescale: Rescale = "auto",
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: str = "pad",
+        dialect: str | None = None,
+        array: str | None = None,
+        channel: int | str | None = None,
+        source: str = "auto",
+        pattern: str | Sequence[str] = (),
+        axes: str | None = None,
+        spacing_array: str | None = None,
+        spacing_from: str | None = None,
+        dataset: AnyPath | None = None,
+        with_meta: bool = False,
+    ) -> None:
+        super().__init__(shuffle, mode, seed, rank, world_size, uneven)
+        file = DatasetFile(dataset)
+        data_folder, reports_file, meta_file, labels = file.paths(data_folder, reports_file, meta_file, labels)
+        array, dialect, axes, spacing_array, spacing_from = file.texts_or(
+            array=array, dialect=dialect, axes=axes, spacing_array=spacing_array, spacing_from=spacing_from
+        )
+        channel = file.keys.get("channel") if channel is None else channel
+        source = str(file.keys.get("source", source)) if source == "auto" else source
+        pattern = pattern or file.texts("pattern")
+        rescale = file.rescale() if rescale == "auto" else rescale
+        self.steps = Steps(shape, file.spacing(spacing, shape), dtype, rescale, use_embedding, with_meta)
+        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
+        self.choice = ArrayChoice(array, None if channel is None else str(channel), use_embedding)
+        self.axes = axes_option(axes)
+        self._spacing = spacing_option(spacing_array)
+        self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
+        has_spacing = spacing_array is None and self.spacing_from != "header"
+        tables = StudyTables(file, reports_file, meta_file, labels, has_spacing)
+        selection = file.selection()
+        patterns = [pattern] if isinstance(pattern, str) else pattern
+        self.studies: list[Study] = []
+        unusable: list[str] = []
+        for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
+            study, path = study_of(name), os.path.join(data_folder, name)
+            rows = tables.rows_of(study, name)
+            if rows is None or not selection.has(study):
+                continue
+            found = self._study(study, path, file, tables, rows)
+            if isinstance(found, LoaderError):
+                unusable.append(f"{study}: {found}")
+            elif found:
+                self.studies.append(found)
+        if unusable:
+            files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
+            warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
+        if not self.studies:
+            raise LoaderError(
+                f"{os.fspath(data_folder)}: no volume is in all tables{selection.words()}; compare their "
+                f"{' or '.join(tables.named.ids)} with the files"
+            )
+        self._decided = self._look_at_volumes()
+
+    def _study(
+        self, study: str, path: str, file: DatasetFile, tables: StudyTables, rows: Rows
+    ) -> Study | LoaderError | None:
+        """A study with its metadata, text and labels; None where ctwds-fs leaves it out, or why it is unusable."""
+        meta = tables.meta_of(study, rows)
+        is_incomplete = tables.is_incomplete(meta)
+        try:
+            if self._spacing[0] is not None:
+                meta |= self._spacing_of(path)
+            meta |= self._of_header(path, tables.metas is not None)
+        except LoaderError as error:
+            return error
+        values = tables.labels_of(rows)
+        if values is None or (is_incomplete and file.leaves_out(self._needs_meta, path)):
+            return None
+        try:
+            slope_and_intercept(meta, self.steps.rescale), voxel_spacing(meta)
+        except LoaderError as error:
+            if self._needs_meta(path):
+                if tables.metas is None:
+                    raise LoaderError(f"{path}: its array is to be resampled, and there is no meta_file") from error
+                return error
+        return Study(path, meta, tables.text_of(rows), values)
+
+    def _look_at_volumes(self) -> dict[Pair, Rescale]:
+        """What makes HU of the values, by a look at the volumes that ctwds-fs looks at."""
+        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
+            return {}
+        groups: dict[Pair, list[Study]] = {}
+        for study in self.studies:
+            groups.setdefault(table_pair(study.meta), []).append(study)
+        chosen = [(pair, study) for pair, studies in groups.items() for study in spread(studies, LOOKS_OF_EACH)]
+        shown: dict[Pair, list[tuple[str, str]]] = {}
+        for pair, study in chosen[:LOOKS_IN_ALL]:
+            with contextlib.suppress(LoaderError):  # loading it says why
+                values, dialect = self._load(study.path, LOOK)
+                what = look_at(values, pair) if dialect == "native" else ""
+                shown.setdefault(pair, []).append((study.meta["study_id"], what))
+        return decide(shown)
+
+    def _spacing_of(self, path: str) -> dict[str, Any]:
+        """The spacing that an array of the file gives, as the table spells it."""
+        name, order = self._spacing
+        numbers = read_spacing(path, name or "")
+        if order is None:
+            order = self.axes or ("DHW" if self._load(path, 8)[1] == "normalized" else "HWD")
+        height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
+        return {"XYSpacing": str([height, width]), "ZSpacing": depth}
+
+    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+        """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
+        and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
+        if not path.endswith(NIFTI):
+            if self.spacing_from == "header":
+                raise LoaderError(
+                    f"{path}: it has no NIfTI header with a spacing; spacing_from 'table' takes the table's"
+                )
+            return {}
+        try:
+            with open_nifti(path) as file:
+                header = nifti_header(file)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
+        found: dict[str, Any] = {}
+        if not has_table or (header.scale and self.steps.rescale != "table"):
+            found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        if not has_table or self.spacing_from == "header":
+            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
+            found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        return found
+
+    def _needs_meta(self, path: str) -> bool:
+        return not self.steps.use_embedding and self._load(path)[1] == "native"
+
+    def _load(self, path: str, look: int | None = None) -> tuple[NDArray[Any], str]:
+        """The array of voxels, or its first values in a row if `look` says how many bytes of it to read, and its
+        dialect."""
+        name, array = read_volume(path, self.choice, look)
+        kind, size = array.dtype.kind, array.dtype.itemsize
+        known = {"data": "native"}
+        if (kind, size) == ("i", 2):
+            known["volume"] = "hu"
+        if kind == "f":
+            known["arr_0"] = "normalized"
+        dialect = self.dialect or known.get(name)
+        if dialect is None and not self.steps.use_embedding:
+            raise LoaderError(
+                f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})"
+            )
+        return array, dialect or ""
+
+    def __len__(self) -> int:
+        """Samples of the whole data set, of all ranks."""
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> Sample:
+        study = self.studies[index]
+        array, dialect = self._load(study.path)
+        try:
+            rescale = self._decided.get(table_pair(study.meta), self.steps.rescale)
+            unit, array = Unit(dialect, rescale), oriented(np.asarray(array, np.float32), self.axes, dialect)
+            return self.steps.sample(array, study.meta, unit, study.text, study.labels)
+        except (LoaderError, ValueError) as error:
+            raise LoaderError(f"{study.path}: {error}") from error
+
+    def _sampler(self) -> Sampler[int]:
+        return EpochSampler(self)
+
+
+# --------------------------------------------------------------------------------------------------------------- packed
 
 
 def zstd_module() -> Any:
@@ -565,47 +2277,7 @@ def plain_suffix(suffix: str) -> tuple[str, int | None]:
     return suffix, None
 
 
-# What makes an array of a voxel member, by its suffix: the one place for new encodings.
-VOXELS: dict[str, Callable[[memoryview, Mapping[str, Any]], NDArray[Any]]] = {
-    "bin": raw_voxels,
-    "volume.npy": npy_voxels,
-}
-OTHERS: dict[str, tuple[str, Callable[[memoryview], Any]]] = {
-    "json": ("meta", lambda payload: json.loads(bytes(payload))),
-    "txt": ("text", lambda payload: str(payload, "utf-8")),
-    "labels": ("labels", lambda payload: np.frombuffer(payload, "<f4").copy()),
-    "labels.npy": ("labels", lambda payload: npy_voxels(payload, {}).copy()),
-}
-OTHERS |= {"meta.json": OTHERS["json"], "report.txt": OTHERS["txt"]}
-REMEDIES = {
-    errno.EIO: "the volume is damaged or its disk fails; `ctwds-fs status MOUNTPOINT` names the study and the reason, "
-    "on_error='skip' goes on without it, and a mount with --exclude leaves it out",
-    errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
-    errno.ENOTCONN: "the mount's process has ended; mount again",
-    errno.ENOENT: "is it mounted?",
-    errno.EACCES: "only the user who mounted may read, unless --allow-other is given",
-}
-
-
-def parse_header(block: bytes) -> tuple[str, int] | None:
-    """Name and size of a tar member, or None at the end of the archive.
-
-    Raises ValueError for what is no header of a plain file."""
-    if not any(block):
-        return None
-    if int(block[148:156].strip(b" \0") or b"0", 8) != sum(block[:148]) + sum(block[156:]) + 8 * 32:
-        raise ValueError("the header's checksum is wrong")
-    if block[156:157] not in (b"0", b"\0"):
-        raise ValueError(f"a member of type {block[156:157]!r}, not a plain file")
-    name, prefix = (block[begin:end].split(b"\0")[0].decode() for begin, end in ((0, 100), (345, 500)))
-    return f"{prefix}/{name}" if prefix else name, int(block[124:136].strip(b" \0"), 8)
-
-
-def complain(error: LoaderError, on_error: str, more: str = "") -> None:
-    """Raise it, or warn that something is left out."""
-    if on_error == "raise":
-        raise error
-    warnings.warn(f"left out: {error}{more}", stacklevel=2)
+# -------------------------------------------------------------------------------------------------------------- samples
 
 
 @dataclass(frozen=True)
@@ -684,13 +2356,7 @@ class RawSample:
         )
 
 
-@dataclass
-class Member:
-    """A member of a sample, or why it could not be read; voxels lie in the buffer."""
-
-    suffix: str
-    payload: memoryview | LoaderError
-    buffer: Buffer | None
+# --------------------------------------------------------------------------------------------------------------- reader
 
 
 def read_fully(file: int, view: memoryview, offset: int) -> None:
@@ -875,7 +2541,7 @@ class ShardReader:
             raise error if isinstance(error, LoaderError) else self._failure(key, error) from error
 
 
-# -------------------------------------------------------------------------------------------------------------- shards
+# --------------------------------------------------------------------------------------------------------------- shards
 
 
 @dataclass(frozen=True)
@@ -980,301 +2646,7 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)
 
 
-# --------------------------------------------------------------------------------------------------- epochs and loaders
-
-
-class _Clock:
-    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
-
-    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
-
-    def __init__(self, above: _Clock | None = None) -> None:
-        self.above = above
-        self.asked, self.calls = 0, 0  # by set_epoch
-        self.next = above.asked if above else 0
-        self.begun: int | None = None  # none where set_epoch was called after the last beginning
-        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
-        self.managed = False  # by a CTReportLoader
-        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
-        self._heard = above.calls if above else 0
-
-    def set(self, epoch: int) -> None:
-        """Decide the next epoch."""
-        self.asked = self.next = max(0, epoch)
-        self.calls += 1
-        self.begun = self.late = None
-        self._heard = self.above.calls if self.above else 0
-
-    def set_late(self, epoch: int) -> None:
-        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
-
-        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
-        self.set(epoch)
-        self.late = self.asked
-
-    def of_loader(self) -> _Clock:
-        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
-        self.listen()
-        clock = _Clock(self.above or self)
-        clock.next = self.next if self.above else clock.next
-        return clock
-
-    def listen(self) -> None:
-        """Take over what the data set's `set_epoch` has asked for."""
-        if self.above and self._heard != self.above.calls:
-            self.set(self.above.asked)
-
-    def begin(self) -> int:
-        """The epoch of an iteration that begins now."""
-        if self.held is not None:
-            return self.held
-        self.listen()
-        self.go_on(self.next)
-        return self.next - 1
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[int]:
-        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
-        self.held, self.managed = self.begin(), True
-        try:
-            yield self.held
-        finally:
-            self.held = None
-
-    def go_on(self, epoch: int) -> None:
-        """Make an epoch the one that has begun."""
-        self.begun, self.next, self.late = epoch, epoch + 1, None
-
-
-T = TypeVar("T")
-
-
-class _Iteration(Iterator[T]):
-    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
-
-    def __init__(
-        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
-    ) -> None:
-        self._read, self._begin, self._go_on = read, begin, go_on
-        self._rest: Iterator[T] | None = None
-        self._epoch = self._done = 0
-
-    def start(self, epoch: int, done: int = 0) -> _Iteration[T]:
-        """Begin now, and not with the first `next`; after what was done."""
-        self._epoch, self._done = epoch, done
-        self._rest = itertools.islice(self._read(epoch), done, None)
-        return self
-
-    def __next__(self) -> T:
-        if self._rest is None:
-            self.start(self._begin())
-        found = next(self._rest or iter(()))
-        self._done += 1
-        return found
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how much of it was read."""
-        if self._rest is None:
-            self.start(self._begin())
-        return {"epoch": self._epoch, "done": self._done}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Read on where the state was saved; what comes before is read once more."""
-        self.start(state["epoch"], state["done"])
-        self._go_on(self._epoch)
-
-
-def caller_of(depth: int) -> str:
-    """The package that called the function which calls this; with depth 2, the package that called its caller."""
-    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
-
-
-def refuse_second_split(world_size: int) -> None:
-    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
-    rank's share already, that would be a share of the share, without a word."""
-    if world_size > 1 and caller_of(2) == "accelerate":
-        raise LoaderError(
-            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
-            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
-        )
-
-
-class _Epochs(Dataset[Sample]):
-    """What both data sets have: the epoch, the rank, and the loader."""
-
-    def __init__(
-        self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
-    ) -> None:
-        self.mode = choice("mode", mode, ("train", "val"))
-        self.shuffle, self.seed = shuffle and mode == "train", seed
-        self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
-        if (rank is None) != (world_size is None):
-            raise LoaderError("rank and world_size are given together, or neither")
-        self._given = None if rank is None or world_size is None else (rank, world_size)
-        self.rank, self.world_size = self._find_world()
-        self._clock = _Clock()
-
-    def _find_world(self) -> tuple[int, int]:
-        if self._given:
-            world = self._given
-        elif is_distributed():
-            world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        else:
-            world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if not 0 <= world[0] < world[1]:
-            raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
-        return world
-
-    def _check_world(self) -> None:
-        """Refuse a rank that was found before there were ranks. A spawned worker cannot know them."""
-        if get_worker_info() is not None and not is_distributed():
-            return
-        if (self.rank, self.world_size) != self._find_world():
-            raise LoaderError(
-                "torch.distributed was initialised after the data set was made: make it after that (with Lightning in "
-                "train_dataloader(), with Accelerate after Accelerator())"
-            )
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that began last, or the one that `set_epoch` has chosen since; at first 0."""
-        self._clock.listen()
-        return self._clock.next if self._clock.begun is None else self._clock.begun
-
-    def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration, of every loader; called on every rank, before `iter(loader)`."""
-        refuse_second_split(self.world_size)
-        self._clock.set(epoch)
-        self._tell()
-
-    def make_loader(
-        self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
-    ) -> CTReportLoader:
-        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
-        are persistent, and memory is pinned where there is a GPU."""
-        together = one_sample if batch_size is None else collate
-        options = {
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": together,
-            "sampler": self._sampler(),
-        } | options
-        if num_workers > 0:
-            options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
-        else:
-            options.pop("persistent_workers", None)
-        loader = CTReportLoader(self, batch_size, num_workers=num_workers, **options)
-        loader.dataset._check(num_workers, prefetch_factor)
-        return loader
-
-    create_pytorch_dataloader = make_loader
-
-    def _of_loader(self, batch_size: int | None, drop_last: bool) -> _Epochs:
-        """The data set as one loader reads it."""
-        return self
-
-    def _tell(self, begun: int | None = None) -> None:
-        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
-
-    def _sampler(self) -> Sampler[int] | None:
-        return None
-
-    def _check(self, workers: int, prefetch: int) -> None:
-        """Refuse what could not work."""
-
-    def _batches(self, workers: int) -> int | None:
-        """How many batches a loader gives, if its sampler does not tell."""
-        return None
-
-
-def is_distributed() -> bool:
-    """Whether this process knows its rank of torch.distributed."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def one_sample(sample: Sample) -> Sample:
-    """A sample as it is, where PyTorch's own function would make tensors of the labels."""
-    return sample
-
-
-class _AtOnce:
-    """The indices of all batches, drawn when an iteration begins. PyTorch's BatchSampler draws the first ones when the
-    first batch is wanted, of whatever epoch it is then."""
-
-    def __init__(self, sampler: Any) -> None:
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._sampler))
-
-
-class _Batches(Iterator[Any]):
-    """What a CTReportLoader gives in one iteration."""
-
-    def __init__(self, loader: CTReportLoader) -> None:
-        self._loader = loader
-        self._batches: Any = loader._start()
-        self._epoch, self._untouched = loader._clock.begun, True
-
-    def __next__(self) -> Any:
-        if self._untouched:
-            self._untouched = False
-            clock = self._loader._clock
-            if clock.late is not None and clock.late != self._epoch:
-                self._batches = None  # ends its workers, if they are not kept
-                self._batches = self._loader._start()
-            elif clock.late is not None:
-                clock.go_on(clock.late)
-        return next(self._batches)
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-
-class CTReportLoader(DataLoader[Any]):
-    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
-
-    dataset: _Epochs
-    # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
-    _is_accelerate_prepared = True
-
-    def __init__(self, dataset: _Epochs, batch_size: int | None = 1, **options: Any) -> None:
-        data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
-        super().__init__(data, batch_size, **options)
-        if isinstance(data, IterableDataset):
-            vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
-
-    @property
-    def _clock(self) -> _Clock:
-        return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
-
-    def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration of this loader."""
-        refuse_second_split(self.dataset.world_size)
-        self._clock.set(epoch)
-
-    @property
-    def _index_sampler(self) -> Any:
-        """DataLoader's, for its iterators."""
-        sampler = super()._index_sampler
-        return sampler if isinstance(self.dataset, IterableDataset) else _AtOnce(sampler)
-
-    def __iter__(self) -> Any:
-        self.dataset._check_world()
-        return _Batches(self)
-
-    def _start(self) -> Any:
-        """Begin an epoch."""
-        with self._clock.hold() as epoch:
-            self.dataset._tell(begun=epoch)
-            return super().__iter__()
-
-    def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
-        batches = self.dataset._batches(self.num_workers)
-        return super().__len__() if batches is None else batches
+# ---------------------------------------------------------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
@@ -1287,7 +2659,22 @@ class Task:
     batches: int | None
 
 
-class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
+def level(batches: Sequence[int], target: int) -> list[int]:
+    """Change numbers so that their sum is the target, and they differ as little as may be."""
+    result = list(batches)
+    while sum(result) < target:
+        result[result.index(min(result))] += 1
+    while sum(result) > target:
+        result[result.index(max(result))] -= 1
+    return result
+
+
+# -------------------------------------------------------------------------------------------------------- shard_dataset
+
+BUFFER_SIZE = 4
+
+
+class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
     CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
     `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
@@ -1519,7 +2906,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        iteration = _Iteration(self._read, self._epoch_here, self._go_on)
+        iteration = Iteration(self._read, self._epoch_here, self._go_on)
         try:
             return iteration.start(self._epoch_here())  # now, not when the first sample is asked for
         except LoaderError:
@@ -1592,1280 +2979,7 @@ class CTReportWebDataset(_Epochs, IterableDataset[Sample]):
                 )
 
 
-def level(batches: Sequence[int], target: int) -> list[int]:
-    """Change numbers so that their sum is the target, and they differ as little as may be."""
-    result = list(batches)
-    while sum(result) < target:
-        result[result.index(min(result))] += 1
-    while sum(result) > target:
-        result[result.index(max(result))] -= 1
-    return result
-
-
-# ----------------------------------------------------------------------------------------------------------------- NPZ
-
-MISSING = set(
-    "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null".split("|")
-)
-META_COLUMNS = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
-REPORT_COLUMNS = ("Findings_EN", "Impressions_EN")
-STUDY_COLUMNS = ("study_id", "VolumeName")  # of lists of studies
-META_ROLES = ("slope", "intercept", "xy", "z")
-OWN_FIELDS = frozenset(
-    (
-        *("study_id", *META_COLUMNS, "original_shape", "volume_shape", "volume_dtype", "volume_window", "volume_kind"),
-        *("volume_codec", "volume_filter", "affine"),
-    )
-)  # of the JSON of a sample
-NAMELESS = re.compile(r"$|Unnamed:\s*[0-9]")  # pandas writes row numbers so
-CONVERT = "python3 -c \"import pandas; pandas.read_{}('FILE').to_csv('FILE.csv', index=False)\""
-NOT_CSV = (
-    (b"\x28\xb5\x2f\xfd", "a zstd file; unpack it (unzstd)"),
-    (b"\xfd7zXZ", "an xz file; unpack it (unxz)"),
-    (b"BZh91AY&SY", "a bzip2 file; unpack it (bunzip2)"),
-    (b"PK\x03\x04", f"a zip archive or an Excel workbook; unpack it, or: {CONVERT.format('excel')}"),
-    (b"\xd0\xcf\x11\xe0", f"an Excel workbook; {CONVERT.format('excel')} makes a table of it"),
-    (b"PAR1", f"a Parquet file; {CONVERT.format('parquet')} makes a table of it"),
-    (b"ARROW1", f"an Arrow file; {CONVERT.format('feather')} makes a table of it"),
-    (b"\xff\xfe\0\0", "text in UTF-32; save it as UTF-8"),
-    (b"\0\0\xfe\xff", "text in UTF-32; save it as UTF-8"),
-)
-DELIMITERS = ",;\t|"
-SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".dcm")  # of ids in tables
-SWITCHES = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
-DEPTHS = ("*/*/*", "*/*", "*")  # of equals the deepest
-DEEPER = tuple("/".join("*" * depth) for depth in range(8, 3, -1))  # where those have no volume
-NIFTI = (".nii.gz", ".nii")
-FORMAT_NAMES = {".npz": "NPZ", ".npy": "NPY", ".nii.gz": "NIfTI", ".nii": "NIfTI"}
-SOURCES = {"auto": (".npz", ".npy", *NIFTI), "npz": (".npz",), "npy": (".npy",), "nifti": NIFTI}
-AXES = ("HWD", "HDW", "WHD", "WDH", "DHW", "DWH")  # height, width, depth
-
-
-def find_volumes(folder: AnyPath, source: str, patterns: Sequence[str]) -> list[str]:
-    """The volumes of the folder depth that has the most, or those that match a pattern, by the bytes of their relative
-    paths."""
-
-    def found(pattern: str) -> list[str]:
-        paths = glob.glob(pattern, root_dir=folder, recursive=True)
-        return [
-            path
-            for path in (os.path.normpath(path) for path in paths)
-            if path.endswith(SOURCES[source]) and not any(part.startswith(".") for part in path.split("/"))
-        ]
-
-    for pattern in patterns:
-        if not found(pattern):
-            raise LoaderError(f"{os.fspath(folder)}: no volume matches pattern {pattern!r} (relative to that folder)")
-    if patterns:
-        most = sorted({path for pattern in patterns for path in found(pattern)}, key=os.fsencode)
-    else:
-        most = max((found(depth) for depth in DEPTHS), key=len) or max((found(depth) for depth in DEEPER), key=len)
-    if not most:
-        formats = " or ".join(dict.fromkeys(FORMAT_NAMES[suffix] for suffix in SOURCES[source]))
-        raise LoaderError(
-            f"{os.fspath(folder)}: no {formats} file in it, nor down to {len(DEPTHS + DEEPER)} "
-            "levels below: is it the folder that holds the volumes?"
-        )
-    studies: dict[str, str] = {}
-    for path in most:
-        if (earlier := studies.setdefault(study_of(path), path)) != path:
-            raise LoaderError(
-                f"{os.fspath(folder)}: two volumes have the study id {study_of(path)!r}: {earlier} and {path}; remove "
-                "or rename one, or leave one out by source or pattern"
-            )
-    return sorted(most, key=os.fsencode)
-
-
-def study_of(path: str) -> str:
-    """The study id of a volume's file: its name without the suffix."""
-    name = os.path.basename(path)
-    return name.removesuffix(next((suffix for suffix in FORMAT_NAMES if name.endswith(suffix)), ""))
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns that are read of the tables: those of CT-RATE, or those that `ctwds.toml` names. `classes` and
-    `extra` are names, ranges (FIRST..LAST) and patterns (Nodule*); without `classes`, all columns but the ids are such.
-    """
-
-    ids: Sequence[str] = ("VolumeName",)
-    texts: Sequence[str] = REPORT_COLUMNS
-    classes: Sequence[str] = ()
-    meta: Sequence[str] = META_COLUMNS
-    extra: Sequence[str] = ()
-
-
-def places_of(name: str, header: Sequence[str]) -> list[int]:
-    """The places of the columns that a name, a range or a pattern means; none raises LookupError with the reason."""
-    first, dots, last = name.partition("..")
-
-    def place(one: str) -> int:
-        if one in header:
-            return header.index(one)
-        meant = difflib.get_close_matches(one, header, n=1, cutoff=0)
-        raise LookupError(f"column '{one}' is missing" + "".join(f"; is '{near}' meant?" for near in meant))
-
-    if dots and first and last:
-        found = list(range(place(first.strip()), place(last.strip()) + 1))
-    elif "*" in name or "?" in name:
-        pattern = re.escape(name).replace(r"\*", ".*").replace(r"\?", ".")
-        found = [at for at, column in enumerate(header) if re.fullmatch(pattern, column, re.DOTALL)]
-    else:
-        found = [place(name)]
-    if not found:
-        raise LookupError(f"no column is '{name}'")
-    return found
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table: its file, its line in it, the fields of the table's columns, those of further ones, and what
-    stands between them."""
-
-    path: AnyPath
-    line: int
-    fields: list[str]
-    extra: list[str]
-    delimiter: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns of one CSV file or several; the rows by the ids of volumes."""
-
-    columns: list[str]
-    rows: dict[str, Row]
-    bare: dict[str, list[Row]]  # by ids without folders and suffixes
-    header: list[str]  # of the first file
-    extra: list[int]  # places of further columns in it
-    keys: list[str]  # the column with the ids of each file
-
-    def find(self, study: str) -> Row | None:
-        """The row of a study: of its name with .nii.gz, else of its name, else of the same but for folders and
-        suffix."""
-        if row := self.rows.get(f"{study}.nii.gz") or self.rows.get(study):
-            return row
-        if not self.bare:
-            for name, row in self.rows.items():
-                self.bare.setdefault(bare_id(name), []).append(row)
-        rows = self.bare.get(bare_id(study), [])
-        if len(rows) > 1:
-            first = rows[0].path
-            lines = " and ".join(
-                str(row.line) + ("" if row.path == first else f" of {os.fspath(row.path)}") for row in rows
-            )
-            raise LoaderError(
-                f"{os.fspath(first)}: lines {lines}: {self.keys[0]} is '{bare_id(study)}' on each, but for folder and "
-                "suffix; remove one"
-            )
-        return rows[0] if rows else None
-
-
-def bare_id(name: str) -> str:
-    """An id without the folders before it and the suffix behind it."""
-    name = re.split(r"[/\\]", name)[-1]
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
-
-
-def table_text(path: AnyPath) -> str:
-    """The text of a table, in UTF-8 or UTF-16, packed with gzip or not; its line ends as they are."""
-    content = Path(path).read_bytes()
-    try:
-        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise LoaderError(f"{os.fspath(path)}: a damaged gzip file ({error}); fetch or write it again") from error
-    if what := next((what for first, what in NOT_CSV if content.startswith(first)), None):
-        raise LoaderError(f"{os.fspath(path)}: not a CSV file but {what.replace('FILE', os.fspath(path))}")
-    encoding = "utf-8"
-    if content.startswith((b"\xfe\xff", b"\xff\xfe")):
-        encoding = "utf-16-be" if content[0] == 0xFE else "utf-16-le"
-    elif len(content) > 1 and (content[0] == 0) != (content[1] == 0):  # a Latin letter without a byte-order mark
-        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
-    try:
-        return content.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
-            raise LoaderError(f"{os.fspath(path)}: damaged text in UTF-16; save it as UTF-8") from error
-        line = 1 + len(re.findall(rb"\r\n|\r|\n", content[: error.start]))
-        raise LoaderError(
-            f"{os.fspath(path)}: line {line}: not UTF-8 (byte {content[error.start]:#04x}); save the table as UTF-8"
-        ) from error
-
-
-def delimiter_of(text: str, ids: Sequence[str]) -> str:
-    """The one of which the first record has a column with ids; else a comma."""
-    first = text.lstrip("\r\n")
-    for delimiter in DELIMITERS:
-        header = next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
-        if any(name in header for name in ids):
-            return delimiter
-    return ","
-
-
-def table_rows(path: AnyPath, ids: Sequence[str]) -> tuple[str, list[tuple[int, list[str]]]]:
-    """The delimiter of a table and its rows, each with the line on which it begins; blank lines are none."""
-    text = table_text(path)
-    lines = list(io.StringIO(text, newline=""))
-    delimiter = delimiter_of(text, ids)
-    reader = csv.reader([*lines, ""], delimiter=delimiter)  # the last one is in no row, unless a quoted field is open
-    rows, begin, limit = [], 1, csv.field_size_limit(len(text) + 1)
-    try:
-        for row in reader:
-            if begin <= len(lines) < reader.line_num:
-                record = "".join(lines[begin - 1 :])
-                field = r'(?:"(?:[^"]|"")*"(?!")[^,\r\n]*|[^",\r\n][^,\r\n]*|[,\r\n])*'
-                quote = re.match(field.replace(",", re.escape(delimiter)), record)
-                line = begin + len(re.findall(r"\r\n|\r|\n", record[: quote.end() if quote else 0]))
-                raise LoaderError(
-                    f"{os.fspath(path)}: line {line}: the file ends inside the quoted field that begins here: it was "
-                    "cut off, or a closing quote is missing; write the file again"
-                )
-            if begin <= len(lines) and "".join(lines[begin - 1 : reader.line_num]).strip(" \t\r\n\f"):
-                rows.append((begin, row))
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise LoaderError(f"{os.fspath(path)}: line {begin}: {error}") from error
-    finally:
-        csv.field_size_limit(limit)
-    return delimiter, rows
-
-
-def read_table(paths: Sequence[AnyPath], columns: Columns, wanted: Sequence[str], are_classes: bool) -> Table:
-    """Some columns of a table, which are classes or have these names. The rows of several files are appended; the
-    columns are those of the first one."""
-    table = Table([], {}, {}, [], [], [])
-    for path in paths:
-        append_file(table, path, columns, wanted, are_classes)
-    return table
-
-
-def append_file(table: Table, path: AnyPath, columns: Columns, wanted: Sequence[str], are_classes: bool) -> None:
-    """Read a file of a table, and add its rows."""
-    delimiter, rows = table_rows(path, columns.ids)
-    (_, header), *rows = rows or [(1, [""])]
-    key_name = next((name for name in columns.ids if name in header), columns.ids[0])
-    if key_name not in header:
-        raise LoaderError(f"{os.fspath(path)}: {absent(key_name, header)}")
-    key = header.index(key_name)
-    if table.columns:
-        names = [*table.columns, *(table.header[at] for at in table.extra)]
-        kept = [column_of(path, header, name) for name in names]
-    else:
-        kept = classes_in(path, header, key, wanted) if are_classes else [column_of(path, header, n) for n in wanted]
-        if not kept:
-            raise LoaderError(f"{os.fspath(path)}: there is no column with a name besides {key_name}")
-        table.columns.extend(header[at] for at in kept)
-        table.header.extend(header)
-        for name in columns.extra:
-            with contextlib.suppress(LookupError):
-                places = places_of(name, header)
-                is_one = len(places) == 1 and header[places[0]] == name
-                table.extra.extend(at for at in places if at not in table.extra and (at != key or is_one))
-        kept += table.extra
-    table.keys.append(key_name)
-    before, count = set(table.rows), len(table.columns)
-    for line, row in rows:
-        if len(row) != len(header):
-            raise LoaderError(
-                f"{os.fspath(path)}: line {line}: {len(row)} fields, the header has {len(header)}; is a quote missing?"
-            )
-        fields = [row[at] for at in kept]
-        found = Row(path, line, fields[:count], fields[count:], delimiter)
-        first = table.rows.setdefault(row[key], found)
-        if row[key] in before:
-            raise LoaderError(
-                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} of "
-                f"{os.fspath(first.path)} already; remove one of the two"
-            )
-        if (first.fields, first.extra) != (found.fields, found.extra):
-            raise LoaderError(
-                f"{os.fspath(path)}: line {line}: {key_name} '{row[key]}' stands on line {first.line} with other "
-                "values; remove one"
-            )
-
-
-def column_of(path: AnyPath, header: Sequence[str], name: str) -> int:
-    """The place of a column."""
-    if name not in header:
-        raise LoaderError(f"{os.fspath(path)}: {absent(name, header)}")
-    return header.index(name)
-
-
-def classes_in(path: AnyPath, header: Sequence[str], key: int, wanted: Sequence[str]) -> list[int]:
-    """The places of the classes; if none is named, of all columns that have a name but the ids."""
-    found: list[int] = []
-    for name in wanted:
-        try:
-            found += [at for at in places_of(name, header) if at != key and at not in found]
-        except LookupError as error:
-            raise LoaderError(f"{os.fspath(path)}: label_columns: {error.args[0]}") from error
-    if wanted:
-        return found
-    for at, name in enumerate(header):
-        if at != key and NAMELESS.match(name.strip()):
-            warnings.warn(
-                f"{os.fspath(path)}: column {at + 1} has no name ({name!r}), as the row numbers that pandas "
-                "writes: it is left out, and is no class",
-                stacklevel=4,
-            )
-    return [at for at, name in enumerate(header) if at != key and not NAMELESS.match(name.strip())]
-
-
-def absent(name: str, header: Sequence[str]) -> str:
-    """What is wrong with a header that lacks a column."""
-    blanks = next((f"; {found!r} has blanks around it: remove them" for found in header if found.strip() == name), "")
-    return f"column '{name}' is missing; the columns are: {', '.join(header)}{blanks}"
-
-
-def axes_option(axes: str | None) -> str | None:
-    """The order of axes, in capitals."""
-    return axes if axes is None else str(choice("axes", axes.upper(), AXES))
-
-
-Tables = AnyPath | Sequence[AnyPath] | None
-
-
-def files_of(table: Tables) -> list[AnyPath]:
-    """The files of a table: one, several, or none."""
-    if table is None:
-        return []
-    return [table] if isinstance(table, (str, os.PathLike)) else list(table)
-
-
-def read_tables(
-    reports: Tables, meta: Tables, labels: Tables, columns: Columns, has_spacing: bool
-) -> tuple[Table | None, Table | None, Table | None]:
-    """The tables that there are; if one does not fit, the message says which of the files does. The spacing is read of
-    the table if it `has_spacing`."""
-    of_meta = columns.meta if has_spacing else columns.meta[:2]
-    given = {
-        "reports_file": (files_of(reports), columns.texts),
-        "meta_file": (files_of(meta), of_meta),
-        "labels": (files_of(labels), ()),
-    }
-
-    def fits(role: str, path: AnyPath) -> bool:
-        header = next(iter(table_rows(path, columns.ids)[1]), (1, []))[1]
-        others = any(set(names) <= set(header) for _, names in given.values() if names) and not columns.classes
-        has_ids = any(name in header for name in columns.ids)
-        return has_ids and (set(given[role][1]) <= set(header) if given[role][1] else not others)
-
-    def read(role: str) -> Table | None:
-        paths, names = given[role]
-        if not paths:
-            return None
-        # Of one table for several roles, further columns are those of the first.
-        is_first = next(other for other, (files, _) in given.items() if files == paths) == role
-        own = columns if is_first else replace(columns, extra=())
-        try:
-            table = read_table(paths, own, names or columns.classes, role == "labels")
-            if role == "labels" and not fits(role, paths[0]):
-                raise LoaderError(f"{os.fspath(paths[0])}: it has the columns of another table, which are no classes")
-            return table
-        except LoaderError as error:
-            for other, (files, _) in given.items():
-                for file in files:
-                    if other != role and not all(fits(role, path) for path in paths) and fits(role, file):
-                        raise LoaderError(
-                            f"{error}; the file was given as {role}: {os.fspath(file)}, given as {other}, fits; "
-                            "are they swapped?"
-                        ) from error
-            raise
-
-    return read("reports_file"), read("meta_file"), read("labels")
-
-
-Place = tuple[str, int, int]  # of a further column: its name, its table, and its place among the further columns there
-
-
-def further_columns(columns: Columns, tables: Sequence[Table | None]) -> list[Place]:
-    """The columns whose values become fields of the metadata; one with ids is taken of the first table that has it."""
-    chosen: dict[str, tuple[int, int]] = {}
-    for name in columns.extra:
-        errors, before = [], len(chosen)
-        for at, table in enumerate(tables):
-            try:
-                found = places_of(name, table.header) if table else []
-            except LookupError as error:
-                errors.append(error)
-                continue
-            for place in found:
-                if not table or place not in table.extra:
-                    continue
-                column = table.header[place]
-                if chosen.setdefault(column, (at, place)) != (at, place) and column not in columns.ids:
-                    raise LoaderError(f"extra_columns: two columns are called '{column}'; rename one")
-        if len(errors) == sum(table is not None for table in tables):
-            raise LoaderError(f"extra_columns: of all tables, {errors[0].args[0] if errors else 'none is given'}")
-        for column in list(chosen)[before:]:
-            if column in OWN_FIELDS or column.startswith("also_"):
-                raise LoaderError(f"extra_columns: the metadata has a field '{column}' of its own; rename the column")
-    return [(name, at, table.extra.index(place)) for name, (at, place) in chosen.items() if (table := tables[at])]
-
-
-def decimal_comma(field: str) -> str:
-    """The end of a message about a number whose comma may be a decimal one."""
-    is_decimal = re.fullmatch("[+-]?[0-9]+,[0-9]+", field.strip())
-    return "; if its comma is a decimal one, write the table with points: ctwds-fs plan says how" if is_decimal else ""
-
-
-def extra_value(field: str) -> int | float | str | None:
-    """The value of a further column, as ctwds-fs puts it into the JSON of a sample."""
-    bare = field.strip()
-    if bare in MISSING:
-        return None
-    if re.fullmatch("[+-]?(0|[1-9][0-9]*)", bare):
-        return int(bare) if -(2**63) <= int(bare) < 2**63 else field
-    value = None if re.match("[+-]?0[0-9]", bare) else decimal(bare)
-    return field if value is None else value
-
-
-def label_row(table: Table, row: Row, missing: str = "error") -> NDArray[Any] | None:
-    """The labels of a row; None if one is missing and such samples are left out."""
-    values: list[float] = []
-    instead = {"0": 0.0, "nan": math.nan, "exclude": math.inf}.get(missing)
-    for column, field in zip(table.columns, row.fields, strict=True):
-        if instead is not None and field.strip() in MISSING:
-            values.append(instead)
-            continue
-        value = SWITCHES.get(field.strip().lower(), decimal(field))
-        if value is None or not math.isfinite(in_float32(value)):
-            what = "beyond float32, as which labels are stored"
-            what = "not a number" + decimal_comma(field) if value is None else what
-            raise LoaderError(
-                f"{os.fspath(row.path)}: line {row.line}, column '{column}': the label {field!r} is {what}"
-            )
-        values.append(value)
-    return None if math.inf in values else np.array(values, np.float32)
-
-
-@dataclass
-class Selection:
-    """The studies to take: those of a list, the first ones, without some."""
-
-    listed: set[str] | None
-    excluded: set[str]
-    limit: int | None
-    count: int = 0
-
-    def words(self) -> str:
-        """What is beside being in all tables, for a message."""
-        return " and selected" if self.listed is not None or self.limit is not None or self.excluded else ""
-
-    def has(self, study: str) -> bool:
-        """Whether the next study in all tables is taken."""
-        if (self.listed is not None and study not in self.listed) or self.count == self.limit:
-            return False
-        self.count += 1  # those that are left out have their slots
-        return study not in self.excluded
-
-
-def studies_in(path: AnyPath) -> set[str]:
-    """The studies of a list: one a line, or a column of a table. Lines that begin with # are comments."""
-    text = table_text(path)
-    lines = [line for line in io.StringIO(text, newline=None) if not line.startswith("#")]
-    rows = list(csv.reader(lines, delimiter=delimiter_of("".join(lines), STUDY_COLUMNS)))
-    rows = [[field.strip() for field in row] for row in rows if any(field.strip() for field in row)]
-    column = next((rows[0].index(name) for name in STUDY_COLUMNS if rows and name in rows[0]), None)
-    if column is None and any(len(row) > 1 for row in rows):
-        raise LoaderError(f"{os.fspath(path)}: more than a study id in a line, and no column study_id or VolumeName")
-    fields = [row[column or 0] for row in rows[column is not None :] if len(row) > (column or 0)]
-    found = {re.sub(r"\.nii\.gz$|\.nii$|\.npz$", "", field) for field in fields if not field.startswith("#")} - {""}
-    if not found:
-        raise LoaderError(f"{os.fspath(path)}: there is no study in it; write one study id a line")
-    return found
-
-
-def excluded_in(path: AnyPath) -> set[str]:
-    """The studies of a `quarantine.csv`, where an apostrophe stands before what would be a formula."""
-    _, found = table_rows(path, STUDY_COLUMNS[:1])
-    (_, header), *rows = found or [(1, [""])]
-    if "study_id" not in header:
-        raise LoaderError(f"{os.fspath(path)}: the list needs the column study_id")
-    at = header.index("study_id")
-    return {re.sub(r"^'(?='*[=+\-@\t\r])", "", row[at]) for _, row in rows}
-
-
-class DatasetFile:
-    """What a `ctwds.toml` says of a data set, for NPZ files; nothing if there is none. Keys of the commands alone, such
-    as `mountpoint`, are passed over; what makes other samples, and the loader does not do, is refused."""
-
-    # Keys, with the values that change nothing.
-    REFUSED: Mapping[str, tuple[Any, ...]] = {
-        **dict.fromkeys(("where", "config", "split", "window", "also"), ()),
-        "orientation": ("keep",),
-        "output_dtype": ("float16", "float32", "int16"),
-    }
-    # Those of preprocessed volumes, which the loader makes in one way.
-    OF_PREPROCESSED: Mapping[str, tuple[Any, ...]] = {
-        "hu_range": ([-1000, 1000], "-1000,1000"),
-        "pad_value": (-1,),
-        "resample": ("auto",),
-    }
-    TAKEN = (
-        *("data_folder", "reports_file", "meta_file", "labels_file", "id_column", "text_columns", "label_columns"),
-        *("meta_columns", "extra_columns", "missing_label", "missing_text", "missing_meta", "array", "channel"),
-        *("source", "pattern", "axes", "spacing_array", "spacing_from", "dialect", "rescale", "volume"),
-        *("spacing", "shape", "also_pad", "studies", "exclude", "limit", "test_mode"),
-    )
-
-    def __init__(self, path: AnyPath | None) -> None:
-        self.path = path
-        self.keys: dict[str, Any] = {}
-        if path is None:
-            return
-        try:
-            tomllib = importlib.import_module("tomllib")
-        except ImportError as error:
-            raise LoaderError(
-                f"{os.fspath(path)}: only Python 3.11 and later read TOML: give folder and tables as arguments"
-            ) from error
-        try:
-            read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise LoaderError(f"{os.fspath(path)}: not TOML ({error})") from error
-        for name, value in read.items():
-            key = name.replace("-", "_")
-            if key in self.keys:
-                raise LoaderError(f"{os.fspath(path)}: '{key}' is there twice")
-            self.keys[key] = value
-        self._check()
-
-    def _check(self) -> None:
-        """Refuse what would be other samples than the shards have."""
-        known = (*self.TAKEN, *self.REFUSED, *self.OF_PREPROCESSED)
-        refused = {**self.REFUSED, **(self.OF_PREPROCESSED if self.keys.get("volume") == "preprocessed" else {})}
-        for key, value in self.keys.items():
-            if key in refused and value not in refused[key]:
-                raise LoaderError(
-                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
-                    "leave the key out"
-                )
-            meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
-            if meant and key not in known:
-                raise LoaderError(f"{os.fspath(self.path or '')}: there is no key '{key}'; is '{meant[0]}' meant?")
-
-    def _in_folder(self, path: Any) -> AnyPath:
-        return os.path.join(os.path.dirname(self.path or ""), str(path))
-
-    def texts(self, key: str) -> list[str]:
-        """The values of a key: one, several or none."""
-        value = self.keys.get(key, [])
-        return [str(one) for one in value] if isinstance(value, list) else [str(value)]
-
-    def names(self, key: str) -> list[str]:
-        """The names of columns of a key, with commas between them."""
-        rows = [next(csv.reader([text]), []) for text in self.texts(key)]
-        return [name.strip() for row in rows for name in row]
-
-    def texts_or(self, **given: str | None) -> list[str | None]:
-        """The values of some keys, where the arguments give none."""
-        return [str(self.keys[key]) if value is None and key in self.keys else value for key, value in given.items()]
-
-    def paths(self, folder: AnyPath | None, *tables: Tables) -> tuple[AnyPath, Tables, Tables, Tables]:
-        """The data folder and the tables, where the arguments give none."""
-        if folder is None and "data_folder" in self.keys:
-            folder = self._in_folder(self.keys["data_folder"])
-        if folder is None:
-            raise LoaderError(f"{os.fspath(self.path or 'CTReportDataset')}: data_folder is missing")
-        keys = ("reports_file", "meta_file", "labels_file")
-        reports, meta, labels = (
-            table if table is not None else [self._in_folder(path) for path in self.texts(key)]
-            for key, table in zip(keys, tables, strict=True)
-        )
-        return folder, reports, meta, labels
-
-    def columns(self) -> Columns:
-        """The columns of the tables."""
-        meta = list(META_COLUMNS)
-        for name in self.names("meta_columns"):
-            role, equals, column = name.partition("=")
-            if not equals or role.strip() not in META_ROLES:
-                raise LoaderError(
-                    f"{os.fspath(self.path or '')}: meta_columns: {name!r} is not slope=COLUMN or the like"
-                )
-            meta[META_ROLES.index(role.strip())] = column.strip()
-        texts = [name.split("=", 1)[-1].strip() for name in self.names("text_columns")]
-        return Columns(
-            self.texts("id_column") or Columns.ids,
-            texts or REPORT_COLUMNS,
-            self.names("label_columns"),
-            meta,
-            self.names("extra_columns"),
-        )
-
-    def selection(self) -> Selection:
-        """Which of the studies in all tables are taken."""
-        limit = 100 if self.keys.get("test_mode") is True else self.keys.get("limit")
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise LoaderError(f"{os.fspath(self.path or '')}: limit is {limit!r}; it must be a number of studies")
-        listed = studies_in(self._in_folder(self.keys["studies"])) if "studies" in self.keys else None
-        excluded = excluded_in(self._in_folder(self.keys["exclude"])) if "exclude" in self.keys else set()
-        return Selection(listed, excluded, limit)
-
-    def missing_label(self) -> str:
-        """What becomes of a label that is missing."""
-        value = str(self.keys.get("missing_label", "error"))
-        return str(choice("missing_label", value, ("error", "0", "nan", "exclude")))
-
-    def missing_text(self) -> str:
-        """What stands for a text that is missing."""
-        return str(self.keys.get("missing_text", ""))
-
-    def leaves_out(self, needs_meta: Callable[[str], bool], path: str) -> bool:
-        """Whether a volume is left out whose metadata is incomplete."""
-        if self.keys.get("missing_meta", "exclude") == "nan":
-            return False
-        is_of_stored = self.path is not None and self.keys.get("volume", "stored") != "preprocessed"
-        return is_of_stored or needs_meta(path)
-
-    def rescale(self) -> Rescale:
-        """What makes HU of the values."""
-        value = self.keys.get("rescale", "auto")
-        if value in ("auto", "table", "none"):
-            return str(value)
-        return self._floats("rescale", value, 2)
-
-    def spacing(self, given: Sequence[float], shape: Sequence[int]) -> Sequence[float]:
-        """The spacing of preprocessed volumes, which must have the shape that the loader gives."""
-        if self.keys.get("volume") != "preprocessed":
-            return given
-        if tuple(made := self._floats("shape", self.keys.get("shape", list(SHAPE)), 3)) != tuple(shape):
-            raise LoaderError(f"{os.fspath(self.path or '')}: shape is {made}, and that of the loader {tuple(shape)}")
-        own = self._floats("spacing", self.keys.get("spacing", list(SPACING)), 3)
-        return own if given is SPACING else given
-
-    def _floats(self, key: str, value: Any, count: int) -> list[float]:
-        texts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-        found = [number for text in texts if (number := decimal(str(text))) is not None]
-        if len(found) != count or len(found) != len(texts):
-            raise LoaderError(f"{os.fspath(self.path or '')}: {key} is {value!r}; it must be {count} numbers")
-        return found
-
-
-@dataclass(frozen=True)
-class Study:
-    """A volume that all tables know."""
-
-    path: str
-    meta: dict[str, Any]
-    text: str
-    labels: NDArray[Any]
-
-
-KNOWN_ARRAYS = ("data", "volume", "arr_0")
-ZIP_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 20: "zstd", 93: "zstd", 95: "xz"}
-
-
-@dataclass(frozen=True)
-class ArrayChoice:
-    """What is taken of a file: the array of a name, and a channel of it. `any_shape` takes arrays as they are."""
-
-    name: str | None = None
-    channel: str | None = None
-    any_shape: bool = False
-
-    def part(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, int] | None]:
-        """The three axes of the volume in an array of this shape; and if it is one channel, whether the channels are
-        along the last axis, and its number. As src/formats/npz/part.rs does."""
-        axes = list(shape)
-        if self.any_shape:
-            return tuple(axes), None
-        while len(axes) > 3 and 1 in axes:
-            axes.remove(1)
-        found = re.fullmatch("(?:(first|last):)?([0-9]+)", self.channel or "0")
-        if not found:
-            raise ValueError(f"channel is {self.channel!r}; it must be N, first:N or last:N with N from 0 on")
-        named, number = found[1], int(found[2])
-        if len(axes) == 3 and number > 0:
-            raise ValueError(f"its shape is {tuple(shape)}: it has one channel, not number {number}; they count from 0")
-        if len(axes) == 4 and self.channel is not None:
-            if not named and axes[3] < axes[0]:
-                raise ValueError(
-                    f"its shape is {tuple(shape)}: the channels may be along its last axis; channel last:{number} or "
-                    f"first:{number} says where they are"
-                )
-            count = axes.pop(-1 if named == "last" else 0)
-            if number >= count or count > 1024:
-                raise ValueError(f"its shape is {tuple(shape)}: no channel {number} (at most 1024 are read) of {count}")
-            return tuple(axes), (named == "last", number)
-        if len(axes) != 3:
-            hint = "; channel N takes one of the first axis, last:N of the last" if len(axes) == 4 else ""
-            raise ValueError(f"its shape is {tuple(shape)}: a volume has three dimensions{hint}")
-        return tuple(axes), None
-
-    def volume(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The volume in an array."""
-        axes, channel = self.part(array.shape)
-        if channel is None:
-            return array.reshape(axes, order="A")
-        is_last, number = channel
-        return array.squeeze()[..., number] if is_last else array.squeeze()[number]
-
-
-def oriented(array: NDArray[Any], axes: str | None, dialect: str) -> NDArray[Any]:
-    """An array with the axes of its dialect: height, width, depth; of normalized ones depth, height, width."""
-    if axes is None or array.ndim != 3:
-        return array
-    return array.transpose([axes.index(axis) for axis in ("DHW" if dialect == "normalized" else "HWD")])
-
-
-class NpyFile:
-    """An NPY file, in place of an NPZ file with one array that has no name."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.info = zipfile.ZipInfo(".npy")
-        self.info.file_size = os.stat(path).st_size
-
-    def infolist(self) -> list[zipfile.ZipInfo]:
-        """The one array."""
-        return [self.info]
-
-    def open(self, _: zipfile.ZipInfo) -> IO[bytes]:
-        """The file."""
-        return open(self.path, "rb")
-
-
-Archive = zipfile.ZipFile | NpyFile
-
-
-def open_archive(path: str) -> contextlib.AbstractContextManager[Archive]:
-    """The arrays of an NPZ file, or the one of an NPY file."""
-    return contextlib.nullcontext(NpyFile(path)) if path.endswith(".npy") else zipfile.ZipFile(path)
-
-
-def read_spacing(path: str, name: str) -> tuple[float, ...]:
-    """The three numbers of an array of an NPZ file that gives the spacing, in their order."""
-    try:
-        if path.endswith(".npy"):
-            raise ValueError(f"there is no array {name!r} beside the volume")
-        with np.load(path, allow_pickle=False) as arrays:
-            if name not in arrays.files:
-                raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
-            array = arrays[name]
-        numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
-        if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
-            raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
-        return numbers
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise LoaderError(f"{path}: no spacing in it ({error}): spacing_array names its array") from error
-
-
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What the header of a NIfTI file says of its voxels, as nibabel takes it."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int  # of the first voxel
-    scale: tuple[float, float] | None  # slope and intercept, where they change anything
-    zooms: tuple[float, ...]  # size of a voxel along the first three axes, in mm
-
-
-NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-# Of NIfTI-1 and NIfTI-2: bytes of the header, and where it has which numbers.
-NIFTI_FIELDS: tuple[tuple[int, dict[str, tuple[int, str]]], ...] = (
-    (348, {"dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "offset": (108, "f"), "scale": (112, "2f")}),
-    (540, {"dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "offset": (168, "q"), "scale": (176, "2d")}),
-)
-
-
-def open_nifti(path: str) -> Any:
-    """The bytes of a NIfTI file, unpacked."""
-    return (gzip.open if path.endswith(".gz") else open)(path, "rb")
-
-
-def nifti_header(file: IO[bytes]) -> NiftiHeader:
-    """The header at the beginning of a file."""
-    head = file.read(540)
-    sizes = struct.unpack("<i", head[:4].ljust(4, b"\0"))[0], struct.unpack(">i", head[:4].ljust(4, b"\0"))[0]
-    second = head[344:348] not in (b"n+1\0", b"ni1\0")
-    size, fields = NIFTI_FIELDS[second]
-    is_known = size in sizes and head[4:8] in (b"n+2\0", b"ni2\0") and head[8:12] in (b"\r\n\x1a\n", bytes(4))
-    if len(head) < size or (second and not is_known):
-        raise ValueError("its header is none of NIfTI")
-
-    def get(name: str, order: str) -> tuple[Any, ...]:
-        at, kind = fields[name]
-        return struct.unpack_from(order + kind, head, at)
-
-    count = get("dim", "<")[0]
-    order = "<" if 1 <= count <= 7 or (count == 0 and sizes[0] == size) else ">"
-    count, *lengths = get("dim", order)
-    (code,), (offset,), (slope, inter) = get("type", order), get("offset", order), get("scale", order)
-    if code not in NIFTI_TYPES:
-        raise ValueError(f"its datatype {code} is not supported: integers and floats of up to 8 bytes are")
-    if not 1 <= count <= 7 or min(lengths[:count]) < 0:
-        raise ValueError(f"its dimensions are {count}: {lengths}")
-    if head[344:348] == b"ni1\0" and not second and offset == 0:
-        offset = size + 4
-    if not math.isfinite(offset) or offset < size + 4:
-        raise ValueError(f"its voxels begin at byte {offset} (vox_offset), inside the header")
-    scale = None
-    if slope != 0 and math.isfinite(slope):
-        if not math.isfinite(inter):
-            raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
-        scale = (slope, inter) if (slope, inter) != (1, 0) else None
-    while count > 3 and lengths[count - 1] == 1:
-        count -= 1
-    if count > 3 and 1 in lengths[:count]:
-        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
-    dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
-    return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
-
-
-def nifti_values(stored: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
-    """What the header's slope and intercept make of stored numbers, as `get_fdata().astype(float32)` of nibabel."""
-    slope, inter = header.scale or (1, 0)
-    found = np.empty(stored.size, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for at in range(0, stored.size, CHUNK):
-            values = stored[at : at + CHUNK].astype(np.float64)
-            # A step that changes nothing is left out, as -0.0 + 0.0 would change the sign.
-            if slope != 1:
-                values *= slope
-            if inter != 0:
-                values += inter
-            found[at : at + CHUNK] = values
-    return found
-
-
-def read_nifti(path: str, choice: ArrayChoice, look: int | None) -> NDArray[Any]:
-    """The volume of a NIfTI file; with `look` the values in its first bytes. The checksum of a packed one is compared
-    at its end."""
-    with open_nifti(path) as file:
-        header = nifti_header(file)
-        file.seek(header.offset)
-        width, count = header.dtype.itemsize, math.prod(header.shape)
-        if not count:
-            raise ValueError(f"its shape is {header.shape}: there is no voxel")
-        # As the program looks at them: small integers as they are, all else as float32.
-        seen = width if header.scale is None and header.dtype.kind in "iu" and width < 8 else 4
-        if look is not None and choice.part(header.shape)[1] is None:
-            return nifti_values(np.frombuffer(file.read(min(look // seen, count) * width), header.dtype), header)
-        content = bytearray()  # grows as it is read: what a header claims need not be there
-        while piece := file.read(min(CHUNK, count * width - len(content))):
-            content += piece
-        if len(content) < count * width:
-            raise ValueError(f"it ends before its {count} voxels do")
-        try:
-            while path.endswith(".gz") and file.read(CHUNK):
-                pass
-        except gzip.BadGzipFile as error:
-            if "Not a gzipped file" not in str(error):  # what else stands behind the last member is none of it
-                raise
-    values = nifti_values(np.frombuffer(content, header.dtype), header)
-    volume = choice.volume(values.reshape(header.shape, order="F"))
-    return volume if look is None else volume.ravel("F")[: look // seen]
-
-
-def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, NDArray[Any]]:
-    """The volume that ctwds-fs takes of an NPZ, NPY or NIfTI file (with `any_shape` the first array, if none has a
-    known name), and its array's name; with `look` only the values in its first bytes."""
-    if path.endswith(NIFTI):
-        try:
-            return "data", read_nifti(path, choice, look)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
-            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
-    wanted = None if path.endswith(".npy") else choice.name
-    try:
-        with open_archive(path) as archive:
-            # By the names of the arrays; NumPy reads those without .npy as well.
-            listed: dict[str, list[zipfile.ZipInfo]] = {}
-            for info in archive.infolist():
-                listed.setdefault(info.filename.removesuffix(".npy"), []).append(info)
-            if wanted is not None and wanted not in listed:
-                raise ValueError(f"there is no array '{wanted}', but {', '.join(listed)}")
-            names = (wanted,) if wanted is not None else KNOWN_ARRAYS
-            name = next((name for name in names if name in listed), None)
-            if name is None and (choice.any_shape or path.endswith(".npy")):
-                name = next(iter(listed), None)
-            if name is None:
-                name = only_volume(archive, listed, choice)
-            if len(listed[name]) > 1:
-                raise ValueError(f"the file has array '{name}' more than once; write it again with one of them")
-            return name, read_array(archive, listed[name][0], name, choice, look)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
-
-
-def only_volume(archive: Archive, listed: Mapping[str, list[zipfile.ZipInfo]], choice: ArrayChoice) -> str:
-    """The name of the only array of numbers of three dimensions; where there is none, of the only larger one."""
-    found: list[tuple[str, tuple[int, ...], bool]] = []
-    for name, info in ((name, info) for name, infos in listed.items() for info in infos):
-        is_npy = info.filename.endswith(".npy")
-        try:
-            if is_npy or not unreadable(info, name):
-                with open_array(archive, info, name) as file:
-                    shape, dtype = npy_header(file)
-                    found += [(name, shape, fits(shape, dtype, choice))] if len(shape) >= 3 else []
-        except Unreadable:
-            raise
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-            continue  # a note, say
-    if not found:
-        raise ValueError(f"none of its arrays ({', '.join(listed)}) is data, volume, arr_0 or of three dimensions")
-    found = [one for one in found if one[2]] or found
-    if len({name for name, *_ in found}) > 1:
-        shown = ", ".join(f"{name} {shape}" for name, shape, _ in found)
-        raise ValueError(f"several arrays could be the volume ({shown}); choose one with array")
-    return found[0][0]
-
-
-def fits(shape: Sequence[int], dtype: np.dtype[Any], choice: ArrayChoice) -> bool:
-    """Whether it is an array of numbers that has three dimensions."""
-    try:
-        return dtype.kind in "biufc" and bool(choice.part(shape))
-    except ValueError:
-        return False
-
-
-class Unreadable(ValueError):
-    """An array that is refused as ctwds-fs refuses it."""
-
-
-def unreadable(info: zipfile.ZipInfo, name: str) -> str:
-    """Why a member of a zip file is not read; empty if it is."""
-    if info.flag_bits & 1:
-        return f"array '{name}' is encrypted; write the file again without a password"
-    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return ""
-    method = ZIP_METHODS.get(info.compress_type, "an unknown method")
-    return (
-        f"array '{name}' is packed with {method} (zip compression method {info.compress_type}); stored and deflated "
-        "arrays are read: write the file again with np.savez or np.savez_compressed"
-    )
-
-
-def open_array(archive: Archive, info: zipfile.ZipInfo, name: str) -> IO[bytes]:
-    """The bytes of an array's member."""
-    if reason := unreadable(info, name):
-        raise Unreadable(reason)
-    return archive.open(info)
-
-
-def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array that begins here."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
-    return shape, dtype
-
-
-def read_array(
-    archive: Archive, info: zipfile.ZipInfo, name: str, choice: ArrayChoice, look: int | None
-) -> NDArray[Any]:
-    """The volume in an array of booleans, integers or floats of up to 8 bytes, whose checksum is right; with `look` the
-    values in its first bytes, in a row and in the file's order."""
-    with open_array(archive, info, name) as file:
-        shape, dtype = npy_header(file)
-        if dtype.hasobject:
-            raise ValueError(
-                f"array '{name}' is an object array (pickled data, never executed here); save it as float32"
-            )
-        if dtype.kind not in "biuf" or dtype.itemsize > 8:
-            what = f"'{dtype}' (longdouble)" if dtype.kind == "f" else f"'{dtype}'"
-            raise ValueError(
-                f"array '{name}': dtype {what} is not supported: booleans, integers and floats of up to 8 bytes are; "
-                "save it as one"
-            )
-        if info.file_size != file.tell() + math.prod(shape) * dtype.itemsize:
-            raise ValueError(
-                f"array '{name}' of shape {shape} and dtype {dtype} does not fit its {info.file_size} bytes"
-            )
-        if look is not None and choice.part(shape)[1] is None:
-            return np.frombuffer(file.read(look // dtype.itemsize * dtype.itemsize), dtype)
-    with open_array(archive, info, name) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-    volume = choice.volume(array)
-    if look is not None:
-        return volume.ravel("C" if array.flags.c_contiguous else "F")[: look // dtype.itemsize]
-    return volume
-
-
-class CTReportDataset(_Epochs):
-    """The samples of NPZ, NPY or NIfTI files and of tables of reports, metadata and labels, in the order of the files'
-    paths. A table is a file, a list of files whose rows are appended, or None: texts are empty without reports, labels
-    have no class without theirs, and without metadata arrays must hold HU at their spacing already.
-    A volume is the array `array`, or by default `data`, `volume`, `arr_0`, or the only one of three dimensions; axes of
-    length 1 are taken away down to three, and of one axis more `channel` takes number N: "N", "first:N" or "last:N".
-    `source` ("npz", "npy", "nifti") and `pattern` (one or several, relative to the folder) choose the files. `axes` is
-    the order of the arrays' axes ("DHW"), and `spacing_array` the array of each NPZ file with the spacing of these axes
-    in mm, or of others ("spacing:WHD"), in place of the table's columns.
-    NIfTI files (`.nii`, `.nii.gz`) hold what nibabel's `get_fdata` gives, as float32: where their header scales, slope
-    and intercept of the table count as applied. `spacing_from` says whose spacing is taken: the "table"'s (the default
-    if there is one) or the "header"'s.
-    `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
-    `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
-    `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
-    over it. Needs Python 3.11."""
-
-    def __init__(
-        self,
-        data_folder: AnyPath | None = None,
-        reports_file: Tables = None,
-        meta_file: Tables = None,
-        labels: Tables = None,
-        mode: str = "train",
-        use_embedding: bool = False,
-        *,
-        shuffle: bool = True,
-        dtype: torch.dtype = torch.float32,
-        shape: Sequence[int] = SHAPE,
-        spacing: Sequence[float] = SPACING,
-        rescale: Rescale = "auto",
-        seed: int = 0,
-        rank: int | None = None,
-        world_size: int | None = None,
-        uneven: str = "pad",
-        dialect: str | None = None,
-        array: str | None = None,
-        channel: int | str | None = None,
-        source: str = "auto",
-        pattern: str | Sequence[str] = (),
-        axes: str | None = None,
-        spacing_array: str | None = None,
-        spacing_from: str | None = None,
-        dataset: AnyPath | None = None,
-        with_meta: bool = False,
-    ) -> None:
-        super().__init__(shuffle, mode, seed, rank, world_size, uneven)
-        file = DatasetFile(dataset)
-        data_folder, reports_file, meta_file, labels = file.paths(data_folder, reports_file, meta_file, labels)
-        array, dialect, axes, spacing_array, spacing_from = file.texts_or(
-            array=array, dialect=dialect, axes=axes, spacing_array=spacing_array, spacing_from=spacing_from
-        )
-        channel = file.keys.get("channel") if channel is None else channel
-        source = str(file.keys.get("source", source)) if source == "auto" else source
-        pattern = pattern or file.texts("pattern")
-        rescale = file.rescale() if rescale == "auto" else rescale
-        self.steps = Steps(shape, file.spacing(spacing, shape), dtype, rescale, use_embedding, with_meta)
-        self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        self.choice = ArrayChoice(array, None if channel is None else str(channel), use_embedding)
-        self.axes = axes_option(axes)
-        name, _, order = (spacing_array or "").rpartition(":")
-        self._spacing = (name, order.upper()) if order.upper() in AXES else (spacing_array, None)
-        self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
-        has_spacing = spacing_array is None and self.spacing_from != "header"
-        columns = META_COLUMNS if has_spacing else META_COLUMNS[:2]
-        named = file.columns()
-        reports, metas, rows = read_tables(reports_file, meta_file, labels, named, has_spacing)
-        further = further_columns(named, (reports, metas, rows))
-        selection = file.selection()
-        patterns = [pattern] if isinstance(pattern, str) else pattern
-        tables = [table for table in (rows, metas, reports) if table]
-        self.studies: list[Study] = []
-        unusable: list[str] = []
-        of_row: dict[tuple[AnyPath, int], str] = {}  # of the first table
-        for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
-            study, path = study_of(name), os.path.join(data_folder, name)
-            found = [table.find(study) for table in tables]
-            if None in found:
-                continue
-            if found and found[0] and (earlier := of_row.setdefault((found[0].path, found[0].line), name)) != name:
-                raise LoaderError(
-                    f"{os.fspath(found[0].path)}: line {found[0].line} is the row of two volumes, {earlier} and "
-                    f"{name}; remove or rename one"
-                )
-            if not selection.has(study):
-                continue
-            of_tables = [table.find(study) if table else None for table in (reports, metas, rows)]
-            report, of_meta, label = of_tables
-            meta = {"study_id": study} | self._metadata(columns, of_meta, named.meta)
-            for column, at, place in further:
-                row = of_tables[at]
-                meta[column] = extra_value(row.extra[place]) if row else None
-            is_incomplete = metas is not None and any(meta[column] in MISSING for column in columns)
-            try:
-                if spacing_array is not None:
-                    meta |= self._spacing_of(path)
-                meta |= self._of_header(path, metas is not None)
-            except LoaderError as error:
-                unusable.append(f"{study}: {error}")
-                continue
-            values = label_row(rows, label, file.missing_label()) if rows and label else np.zeros(0, np.float32)
-            if values is None or (is_incomplete and file.leaves_out(self._needs_meta, path)):
-                continue  # as ctwds-fs leaves it out
-            try:
-                slope_and_intercept(meta, self.steps.rescale), voxel_spacing(meta)
-            except LoaderError as error:
-                if self._needs_meta(path):
-                    if metas is None:
-                        raise LoaderError(f"{path}: its array is to be resampled, and there is no meta_file") from error
-                    unusable.append(f"{study}: {error}")
-                    continue
-            text = "\n".join(file.missing_text() if f in MISSING else f for f in report.fields) if report else ""
-            self.studies.append(Study(path, meta, text, values))
-        if unusable:
-            files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
-            warnings.warn(
-                f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})",
-                stacklevel=2,
-            )
-        if not self.studies:
-            raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all tables{selection.words()}; compare their "
-                f"{' or '.join(named.ids)} with the files"
-            )
-        self._decided = self._look_at_volumes()
-
-    def _metadata(self, columns: Sequence[str], row: Row | None, names: Sequence[str]) -> dict[str, Any]:
-        """The fields of a row of the metadata table; all are missing without one."""
-        fields = row.fields if row else ["nan"] * len(columns)
-        for column, name, field in zip(columns, names, fields, strict=False):  # no names of a spacing in the files
-            if row is None or field in MISSING:
-                continue
-            what = ""
-            if column != "XYSpacing" and decimal(field) is None:
-                what = "is not a number"
-            elif column == "XYSpacing" and row.delimiter != "," and decimal_comma(field):
-                what = "may be one number or two"
-            if what:
-                raise LoaderError(
-                    f"{os.fspath(row.path)}: line {row.line}, column '{name}': {field!r} {what}{decimal_comma(field)}"
-                )
-        return dict(zip(columns, fields, strict=True))
-
-    def _look_at_volumes(self) -> dict[Pair, Rescale]:
-        """What makes HU of the values, by a look at the volumes that ctwds-fs looks at."""
-        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
-            return {}
-        groups: dict[Pair, list[Study]] = {}
-        for study in self.studies:
-            groups.setdefault(table_pair(study.meta), []).append(study)
-        chosen = [(pair, study) for pair, studies in groups.items() for study in spread(studies, LOOKS_OF_EACH)]
-        shown: dict[Pair, list[tuple[str, str]]] = {}
-        for pair, study in chosen[:LOOKS_IN_ALL]:
-            with contextlib.suppress(LoaderError):  # loading it says why
-                values, dialect = self._load(study.path, LOOK)
-                what = look_at(values, pair) if dialect == "native" else ""
-                shown.setdefault(pair, []).append((study.meta["study_id"], what))
-        return decide(shown)
-
-    def _spacing_of(self, path: str) -> dict[str, Any]:
-        """The spacing that an array of the file gives, as the table spells it."""
-        name, order = self._spacing
-        numbers = read_spacing(path, name or "")
-        if order is None:
-            order = self.axes or ("DHW" if self._load(path, 8)[1] == "normalized" else "HWD")
-        height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
-        return {"XYSpacing": str([height, width]), "ZSpacing": depth}
-
-    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
-        """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
-        and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
-        if not path.endswith(NIFTI):
-            if self.spacing_from == "header":
-                raise LoaderError(
-                    f"{path}: it has no NIfTI header with a spacing; spacing_from 'table' takes the table's"
-                )
-            return {}
-        try:
-            with open_nifti(path) as file:
-                header = nifti_header(file)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
-            raise LoaderError(f"{path}: it cannot be read ({error}): remove it or its row in a table") from error
-        found: dict[str, Any] = {}
-        if not has_table or (header.scale and self.steps.rescale != "table"):
-            found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
-        if not has_table or self.spacing_from == "header":
-            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
-            found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
-        return found
-
-    def _needs_meta(self, path: str) -> bool:
-        return not self.steps.use_embedding and self._load(path)[1] == "native"
-
-    def _load(self, path: str, look: int | None = None) -> tuple[NDArray[Any], str]:
-        """The array of voxels, or its first values in a row if `look` says how many bytes of it to read, and its
-        dialect."""
-        name, array = read_volume(path, self.choice, look)
-        kind, size = array.dtype.kind, array.dtype.itemsize
-        known = {"data": "native"}
-        if (kind, size) == ("i", 2):
-            known["volume"] = "hu"
-        if kind == "f":
-            known["arr_0"] = "normalized"
-        dialect = self.dialect or known.get(name)
-        if dialect is None and not self.steps.use_embedding:
-            raise LoaderError(
-                f"{path}: what does the array '{name}' of {array.dtype} hold? Give dialect ({', '.join(DIALECTS)})"
-            )
-        return array, dialect or ""
-
-    def __len__(self) -> int:
-        """Samples of the whole data set, of all ranks."""
-        return len(self.studies)
-
-    def __getitem__(self, index: int) -> Sample:
-        study = self.studies[index]
-        array, dialect = self._load(study.path)
-        try:
-            rescale = self._decided.get(table_pair(study.meta), self.steps.rescale)
-            unit, array = Unit(dialect, rescale), oriented(np.asarray(array, np.float32), self.axes, dialect)
-            return self.steps.sample(array, study.meta, unit, study.text, study.labels)
-        except (LoaderError, ValueError) as error:
-            raise LoaderError(f"{study.path}: {error}") from error
-
-    def _sampler(self) -> Sampler[int]:
-        return EpochSampler(self)
-
-
-class EpochSampler(DistributedSampler[int]):
-    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
-    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
-    DistributedSampler, Lightning does not split it once more."""
-
-    def __init__(self, data: CTReportDataset) -> None:
-        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
-        self.data = data
-        self.clock = data._clock.of_loader()
-
-    def __len__(self) -> int:
-        """How many."""
-        world = self.data.world_size
-        if self.data.uneven == "keep":
-            return len(range(self.data.rank, len(self.data), world))
-        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration over this sampler."""
-        refuse_second_split(self.data.world_size)
-        clock = self.clock
-        if (
-            caller_of(1).endswith("lightning")
-            and not (clock.calls or clock.managed)
-            and clock.begun not in (None, epoch)
-        ):
-            raise LoaderError(
-                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
-                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
-            )
-        clock.set_late(epoch)
-
-    def __iter__(self) -> Iterator[int]:
-        self.data._check_world()
-        return _Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
-
-    def _read(self, epoch: int) -> Iterator[int]:
-        data = self.data
-        order = list(range(len(data)))
-        if data.shuffle:
-            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
-        extra = -len(order) % data.world_size
-        if data.uneven == "pad":
-            order += list(itertools.islice(itertools.cycle(order), extra))
-        elif data.uneven == "drop":
-            order = order[: len(order) // data.world_size * data.world_size]
-        return iter(order[data.rank :: data.world_size])
-
-
-# ------------------------------------------------------------------------------------------------------- configuration
+# --------------------------------------------------------------------------------------------------------------- config
 
 NPZ_KEYS = {
     "train": ("train_dir", "reports_train", "train_meta", "labels_train"),
@@ -2899,7 +3013,6 @@ KNOWN_KEYS = (
     *ARRAY_KEYS,
 )
 FORMATS = ("webdataset", "npz", "mixed")  # mixed: trains from shards, validates from NPZ
-
 Config = str | os.PathLike[str] | Mapping[str, Any]
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
 #
-#   Debian packages  a C toolchain and cmake (zlib-ng is built from source), fuse3, and Python with NumPy and PyTorch
+#   Debian packages  a C toolchain, cmake (the tests build zlib-ng from source), fuse3, and Python with NumPy and PyTorch
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py

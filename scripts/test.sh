@@ -30,7 +30,7 @@ done
 
 # What --quick runs of tests/python: 25 s with the debug build. pytest fails if one of these files is not there.
 readonly QUICK_TESTS=(
-    test_marks.py test_docs.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
+    test_marks.py test_docs.py test_standalone.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
     test_estimate.py test_goldens_tables.py test_verify_voxels.py test_verify_sources.py test_compressed.py
     test_reclaim.py
 )
@@ -70,14 +70,15 @@ if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     current="/dev/fuse (set CTWDS_SKIP_FUSE=1 to go without the tests that mount)"
     exit 1
 fi
-step "formatting" cargo fmt --check
+step "formatting" cargo fmt --all --check
 step "Python formatting" .venv/bin/ruff format --check
 step "Python lint" .venv/bin/ruff check
 step "Python types" .venv/bin/mypy
-step "clippy" cargo clippy --all-targets -- -D warnings
+step "clippy" cargo clippy --package ctwds-fs --package ctwds-native --all-targets -- -D warnings
 if $quick; then
     step "Rust unit tests" cargo test --lib --bins --test tidy
     step "debug build" cargo build
+    step "extension" scripts/extension.sh
     CTWDS_FS=${CTWDS_FS:-${CARGO_TARGET_DIR:-target}/debug/ctwds-fs}
     export CTWDS_FS
     step "quick Python tests" python_tests "${QUICK_TESTS[@]/#/tests/python/}"
@@ -87,7 +88,10 @@ fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 step "Rust tests" cargo test
 step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
+step "inflate against zlib-ng" cargo test -p ctwds-fs -p ctwds-fs-zlib-ng --lib --test corpus -- \
+    inflate gzip every_input flate2
 step "release build" cargo build --release
+step "extension" scripts/extension.sh --release
 step "Python tests" python_tests tests/python
 if [ "${CTWDS_SKIP_FUSE:-}" = 1 ]; then
     printf '\n== demo: left out, CTWDS_SKIP_FUSE=1\n'

@@ -100,9 +100,9 @@ def cold_rows() -> list[Row]:
 
 def nifti_rows() -> list[Row]:
     """NIfTI files as sources."""
-    one, against = "cold read, .nii.gz, 1 reader", "nibabel + NumPy in one process"
+    one, against = "cold read, .nii.gz with noise, 1 reader", "nibabel + NumPy in one process"
     return [
-        Row("nifti/1", one, against, "nifti 1", "mount", "nibabel"),
+        Row("nifti/1", one, against, "nifti 1", "mount", "nibabel", 5.0),
         Row(
             "nifti/2",
             "cold read, .nii.gz, 2 readers",
@@ -110,6 +110,7 @@ def nifti_rows() -> list[Row]:
             "nifti 2",
             "mount",
             "nibabel",
+            3.2,
         ),
         Row(
             "nifti/cpu",
@@ -118,11 +119,11 @@ def nifti_rows() -> list[Row]:
             "nifti 1",
             "mount",
             "nibabel",
-            None,
+            0.35,
             COST,
             "cpu",
         ),
-        Row("nifti/npz", one, "mount of the deflated NPZ files", "nifti 1", "mount", "mount of NPZ"),
+        Row("nifti/npz", one, "mount of the deflated NPZ files", "nifti 1", "mount", "mount of NPZ", 1.15),
         Row(
             "nifti/preprocessed",
             "cold read, preprocessed, .nii.gz, 1 thread",
@@ -130,6 +131,7 @@ def nifti_rows() -> list[Row]:
             "nifti preprocessed",
             "mount",
             "NumPy + PyTorch",
+            5.0,
         ),
         Row(
             "nifti/start",
@@ -138,7 +140,7 @@ def nifti_rows() -> list[Row]:
             "nifti start",
             ".nii.gz",
             ".npz",
-            None,
+            1.5,
             COST,
         ),
     ]

@@ -2,8 +2,8 @@
 //! (`npy_header`, `nifti`).
 //!
 //! The program's own decoders (`formats`) are not used. Two libraries are below both:
-//! `crc32fast` computes the CRC-32 of a member in both; and `flate2` with zlib-ng, by which the `zip` crate inflates
-//! the whole member, inflates in the own decoder only the first bytes of a member, for the header of its array. Zip
+//! `crc32fast` computes the CRC-32 of a member in both; and `flate2`, by which the `zip` crate inflates the whole
+//! member, inflates in the own decoder only the first bytes of a member, for the header of its array. Zip
 //! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::fmt::Display;

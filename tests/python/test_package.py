@@ -73,7 +73,23 @@ def test_every_source_file_is_packaged(packaged: list[str]) -> None:
     assert {str(path.relative_to(REPOSITORY)) for path in paths} - set(packaged) == set()
 
 
-@pytest.mark.parametrize("path", ["Cargo.toml", "fuzz/Cargo.toml"])
+def test_a_build_needs_no_cmake() -> None:
+    """zlib-ng, which the tests compare with, is built with cmake: the program's own build knows nothing of it."""
+    command = ["cargo", "tree", "--offline", "--edges", "normal,build", "--prefix", "none"]
+    graphs = []
+    for more in ([], ["--package", "ctwds-fs-zlib-ng"]):
+        done = subprocess.run(
+            [*command, *more], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        graphs.append({line.split()[0] for line in done.stdout.splitlines() if line})
+    program, oracle = graphs
+    needs_cmake = {"cmake", "libz-ng-sys", "libz-sys"}
+    assert program & needs_cmake == set() and "flate2" in program
+    assert oracle & needs_cmake == {"cmake", "libz-ng-sys"}
+
+
+@pytest.mark.parametrize("path", ["Cargo.toml", "fuzz/Cargo.toml", "tests/zlib_ng/Cargo.toml"])
 def test_licence(path: str) -> None:
     """The same two for all code, with their texts beside it."""
     assert manifest(path)["license"] == LICENCE

@@ -11,6 +11,7 @@ mod header;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -29,8 +30,10 @@ use super::npz::{
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 
-/// The bytes that are read at a time for a header, which takes a few hundred when it is packed.
+/// The bytes of a file that are read at once: a packed header takes a few hundred of them.
 const HEAD: usize = 4 << 10;
+/// The packed bytes that are handed to the decompressor at a time, which unpacks all that it gets but 1,024.
+const PIECE: usize = 1536;
 /// The name of the array in the NPZ file that people made of a NIfTI file.
 const NAME: &str = "data";
 
@@ -45,10 +48,11 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
         return Err(Error::malformed(path, "not a regular file"));
     }
     let file_id = FileId::of(&metadata);
-    let header = read_header(path, file, is_packed)?;
+    let mut head = Head::read(file, file_id.size).map_err(|error| Error::io(path, "read the header", error))?;
+    let header = read_header(path, &mut head, is_packed)?;
     let Header { conversion, ref shape, spacing, offset, .. } = header;
     let len = check_len(path, shape, conversion, offset)?;
-    let member = if is_packed { packed(path, file, file_id.size, len)? } else { plain(path, file_id.size, len)? };
+    let member = if is_packed { packed(path, &head, file_id.size, len)? } else { plain(path, file_id.size, len)? };
     if choice.spacing.is_some() {
         let reason = "a NIfTI file has no array with the spacing; --spacing-from header takes that of its header";
         return Err(Error::malformed(path, reason));
@@ -127,25 +131,25 @@ fn plain(path: &Path, size: u64, len: u64) -> Result<ZipMember> {
 }
 
 /// The array of a file that is packed by gzip, with its CRC-32 if the file's end shows that it is one member.
-fn packed(path: &Path, file: &File, size: u64, len: u64) -> Result<ZipMember> {
+fn packed(path: &Path, head: &Head<'_>, size: u64, len: u64) -> Result<ZipMember> {
     if len / MAX_DEFLATE_RATIO > size {
         let reason = format!("its header says {len} bytes, more than its {size} packed ones can hold");
         return Err(Error::malformed(path, reason));
     }
     let mut end = [0; Trailer::BYTES];
     let at = size.saturating_sub(end.len() as u64);
-    file.read_exact_at(&mut end, at).map_err(|error| Error::io(path, "read the file's end", error))?;
+    head.read_exact_at(&mut end, at).map_err(|error| Error::io(path, "read the file's end", error))?;
     let Trailer { crc, len: len_at_end } = Trailer::parse(end);
     let crc = (u64::from(len_at_end) == len % (1 << 32)).then_some(crc);
     Ok(ZipMember { name: NAME.into(), compression: Compression::Gzip, offset: 0, packed_len: size, len, crc })
 }
 
-fn read_header(path: &Path, file: &File, is_packed: bool) -> Result<Header> {
+fn read_header(path: &Path, source: &mut Head<'_>, is_packed: bool) -> Result<Header> {
     let failed = |error| Error::io(path, "read the header", error);
-    let (mut head, mut source) = ([0; header::LONGEST], FromStart { file, at: 0 });
+    let mut head = [0; header::LONGEST];
     let len = if is_packed {
-        let mut inflater = Inflater::new().map_err(|error| Error::io(path, "get memory to unpack", error))?;
-        match Gzip::default().read(&mut inflater, &mut source, &mut head) {
+        let read = with_inflater(|inflater| Gzip::default().read(inflater, source, &mut head));
+        match read.map_err(|error| Error::io(path, "get memory to unpack", error))? {
             Ok(len) => len,
             Err(GzipError::Read(error)) => return Err(failed(error)),
             Err(GzipError::Damaged(reason)) => return Err(Error::malformed(path, reason)),
@@ -162,16 +166,77 @@ fn read_header(path: &Path, file: &File, is_packed: bool) -> Result<Header> {
     header::parse(&head[..len]).map_err(|reason| Error::malformed(path, reason))
 }
 
-/// The bytes of a file from its beginning on, wherever its own position is; few at a time.
-struct FromStart<'a> {
+/// Runs `work` with a decompressor of this thread, which a plan of many files uses again for each: to map its memory
+/// and to give it back takes longer than to unpack a header.
+///
+/// # Errors
+/// The operating system's error if it has no memory.
+fn with_inflater<R>(work: impl FnOnce(&mut Inflater) -> R) -> io::Result<R> {
+    thread_local! {
+        static INFLATER: RefCell<Option<Inflater>> = const { RefCell::new(None) };
+    }
+    INFLATER.with_borrow_mut(|inflater| {
+        let inflater = match inflater {
+            Some(inflater) => inflater,
+            none => none.insert(Inflater::new()?),
+        };
+        inflater.reset();
+        Ok(work(inflater))
+    })
+}
+
+/// A file's bytes from its beginning on, wherever its own position is. The first [`HEAD`] are read at once: for most
+/// headers no more is read.
+struct Head<'a> {
     file: &'a File,
+    bytes: [u8; HEAD],
+    /// The bytes that were read at once, all of the file's if they are fewer than [`HEAD`].
+    len: usize,
+    /// The next byte to hand out.
     at: u64,
 }
 
-impl Read for FromStart<'_> {
+impl<'a> Head<'a> {
+    /// The head of a file of so many bytes.
+    fn read(file: &'a File, size: u64) -> io::Result<Self> {
+        let (mut bytes, mut len) = ([0; HEAD], 0);
+        while len < HEAD && (len as u64) < size {
+            match file.read_at(&mut bytes[len..], len as u64) {
+                Ok(0) => break,
+                Ok(n) => len += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { file, bytes, len, at: 0 })
+    }
+
+    /// Fills `out` with the bytes from `at` on, of which those that were read at once are not read again.
+    fn read_exact_at(&self, out: &mut [u8], at: u64) -> io::Result<()> {
+        match self.known(at).get(..out.len()) {
+            Some(known) => out.copy_from_slice(known),
+            None => self.file.read_exact_at(out, at)?,
+        }
+        Ok(())
+    }
+
+    /// The bytes from `at` on that were read at once.
+    fn known(&self, at: u64) -> &[u8] {
+        usize::try_from(at).ok().and_then(|at| self.bytes[..self.len].get(at..)).unwrap_or_default()
+    }
+}
+
+impl Read for Head<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let most = out.len().min(HEAD);
-        let n = self.file.read_at(&mut out[..most], self.at)?;
+        let known = self.known(self.at);
+        let n = if known.is_empty() {
+            let most = out.len().min(HEAD);
+            self.file.read_at(&mut out[..most], self.at)?
+        } else {
+            let n = known.len().min(out.len()).min(PIECE);
+            out[..n].copy_from_slice(&known[..n]);
+            n
+        };
         self.at += n as u64;
         Ok(n)
     }

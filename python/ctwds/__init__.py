@@ -1,0 +1,64 @@
+"""CT volumes and reports for PyTorch: the program ctwds-fs in a Python process, and data sets of shards and of files.
+
+NumPy is all that the package needs. What makes tensors needs PyTorch, and is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._native import __version__
+from .errors import Error, LengthUnknown, LoaderError, PackageMissing
+
+if TYPE_CHECKING:
+    from .batches import collate
+    from .config import create_dataset_from_config, create_loader_from_config, create_webdataset_from_config
+    from .npz_dataset import CTReportDataset
+    from .shard_dataset import CTReportWebDataset
+    from .torch_loader import CTReportLoader, EpochSampler
+
+__all__ = [
+    "CTReportDataset",
+    "CTReportLoader",
+    "CTReportWebDataset",
+    "EpochSampler",
+    "Error",
+    "LengthUnknown",
+    "LoaderError",
+    "PackageMissing",
+    "__version__",
+    "collate",
+    "create_dataset_from_config",
+    "create_loader_from_config",
+    "create_webdataset_from_config",
+]
+
+# Modules that need PyTorch, and the names that are taken of them when they are first used.
+_WITH_TORCH = {
+    "batches": ("collate",),
+    "config": ("create_dataset_from_config", "create_loader_from_config", "create_webdataset_from_config"),
+    "npz_dataset": ("CTReportDataset",),
+    "shard_dataset": ("CTReportWebDataset",),
+    "torch_loader": ("CTReportLoader", "EpochSampler"),
+}
+
+if not TYPE_CHECKING:  # a type checker knows the names from above, and would take any other for one of these
+
+    def __getattr__(name: str) -> Any:
+        module = next((module for module, names in _WITH_TORCH.items() if name in names), None)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            found = getattr(importlib.import_module(f".{module}", __name__), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "torch":
+                raise
+            raise PackageMissing(
+                f"ctwds.{name} makes tensors, and PyTorch is not installed: pip install torch"
+            ) from error
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,3 @@
+"""The extension module: the program's own decoders, in this process."""
+
+__version__: str

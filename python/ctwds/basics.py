@@ -1,0 +1,29 @@
+"""Sizes and names that all modules share."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+SHAPE = (480, 480, 240)  # height, width, depth
+SPACING = (0.75, 0.75, 1.5)  # mm, in the same order
+BLOCK = 512  # bytes, of a tar
+CHUNK = 8 << 20  # bytes that one system call reads, so that Ctrl-C need not wait for a whole volume
+DIALECTS = ("native", "hu", "normalized")  # of the arrays in NPZ files, see CTReportDataset
+Rescale = str | Sequence[float]
+Pair = tuple[float | None, float | None]  # slope and intercept of the table; none where missing
+AnyPath = str | os.PathLike[str]
+T = TypeVar("T")
+
+
+def clean_text(text: str) -> str:
+    """A report (findings, newline, impressions) as the text encoder gets it."""
+    return "" if text == "Not given." else re.sub("[\"'()]", "", text)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, spread over them."""
+    count = min(count, len(items))
+    return [items[n * len(items) // count] for n in range(count)]

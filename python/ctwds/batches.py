@@ -1,0 +1,51 @@
+"""Samples as batches, in memory that is shared with the training process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
+    if get_worker_info() is None:
+        return torch.empty(*shape, dtype=dtype)
+    size = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
+
+
+def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
+    first = tensors[0]
+    if first.numel() == 0:
+        return torch.empty(0)
+    slab, size = first._base, first.numel()
+    if (
+        slab is not None
+        and len(tensors) <= len(slab)
+        and all(each._base is slab and each.storage_offset() == at * size for at, each in enumerate(tensors))
+    ):
+        return slab[: len(tensors)]
+    if len(tensors) == 1:
+        return first[None]
+    return torch.stack(list(tensors), out=allocate((len(tensors), *first.shape), first.dtype))
+
+
+def collate(samples: Sequence[Any]) -> Any:
+    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
+    batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
+    return (*batch, *(beside(each) for each in more)) if more else batch
+
+
+def beside(each: Sequence[Any]) -> Any:
+    """Of each sample the metadata, or the arrays by their names, as a batch."""
+    if not all(isinstance(array, torch.Tensor) for array in each[0].values()):
+        return list(each)
+    return {name: torch.stack([arrays[name] for arrays in each]) for name in each[0]}

@@ -1,0 +1,29 @@
+"""What cannot be loaded: one hierarchy of exceptions, each with file, reason and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Error(Exception):
+    """What the package raises. The message names the file, the reason and the remedy."""
+
+
+class LoaderError(Error, RuntimeError):
+    """Something cannot be loaded. The message names it, the reason and the remedy."""
+
+
+class PackageMissing(Error, ImportError):
+    """A package that is not installed is needed for this. The message says how to install it."""
+
+
+class LengthUnknown(LoaderError, TypeError):
+    """There is no manifest. `list(loader)`, which asks for the length as a hint, goes on at a TypeError."""
+
+
+def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
+    """The value of an option, if it is one of those there are."""
+    if value not in allowed:
+        raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
+    return value

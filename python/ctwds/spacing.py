@@ -1,0 +1,88 @@
+"""Numbers in tables and headers: decimals, slope and intercept, and the size of a voxel."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from .basics import Rescale
+from .errors import LoaderError
+
+CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
+
+
+def decimal(text: str) -> float | None:
+    """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
+    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
+    return float(text) if is_number and math.isfinite(float(text)) else None
+
+
+def in_float32(value: float) -> float:
+    """The value as float32 rounds it; infinite beyond its range."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def number(meta: Mapping[str, Any], field: str) -> float:
+    """A number of the metadata."""
+    value = decimal(str(meta.get(field)))
+    if value is None:
+        raise LoaderError(
+            f"{field} is {meta.get(field)!r}, not a number; mount without --missing-meta, or correct the table"
+        )
+    return value
+
+
+def linear(slope: float, intercept: float, whose: str) -> tuple[float, float]:
+    """Slope and intercept, if they keep voxels apart."""
+    if in_float32(slope) == 0:
+        raise LoaderError(
+            f"{whose}: slope {slope} makes every voxel the intercept (NIfTI's 0 means: not scaled); say "
+            "rescale='none', or a slope and an intercept"
+        )
+    if not math.isfinite(in_float32(slope)) or not math.isfinite(in_float32(intercept)):
+        raise LoaderError(f"{whose}: slope {slope} and intercept {intercept} are beyond float32")
+    return slope, intercept
+
+
+def slope_and_intercept(meta: Mapping[str, Any], rescale: Rescale) -> tuple[float, float]:
+    """What makes HU of the values of a sample; of those that are HU by their kind, nothing but their own 1 and 0."""
+    if rescale in ("auto", "table") or meta.get("volume_kind") == "rescaled":
+        return linear(number(meta, "RescaleSlope"), number(meta, "RescaleIntercept"), "RescaleSlope of the metadata")
+    return (1.0, 0.0) if rescale == "none" else (float(rescale[0]), float(rescale[1]))
+
+
+def numbers(text: str) -> list[float] | None:
+    """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
+    none if anything else stands there, or a bracket or a quote is not closed."""
+    open_, found = [""], []
+    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+        if word == open_[-1]:
+            open_.pop()
+        elif word in CLOSED_BY:
+            open_.append(CLOSED_BY[word])
+        elif word[-1] == "(" and re.match("[A-Za-z]", word):  # the name of a type
+            open_.append(")")
+        elif (value := decimal(word)) is not None:
+            found.append(value)
+        else:
+            return None
+    return found if open_ == [""] else None
+
+
+def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Height, width and depth of a voxel in mm: the first two numbers of `XYSpacing` (one holds for both, and so does
+    the first of two that differ by rounding only), and `ZSpacing`."""
+    plane, depth = numbers(str(meta.get("XYSpacing"))) or [], decimal(str(meta.get("ZSpacing"))) or 0.0
+    if not 1 <= len(plane) <= 3 or min(*plane, depth) <= 0:
+        raise LoaderError(
+            f"XYSpacing {meta.get('XYSpacing')!r} and ZSpacing {meta.get('ZSpacing')!r} of the metadata are no spacing "
+            "to resample from; correct the table"
+        )
+    height, width = plane[0], plane[min(1, len(plane) - 1)]
+    return height, height if abs(height - width) <= 1e-6 * height else width, depth

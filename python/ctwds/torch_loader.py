@@ -1,0 +1,250 @@
+"""The DataLoader of both data sets, their ranks, and the order of an epoch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data.distributed import DistributedSampler
+
+from .batches import collate
+from .epochs import Clock, Iteration, caller_of, refuse_second_split
+from .errors import LoaderError, choice
+from .preprocess import Sample
+
+if TYPE_CHECKING:
+    from .npz_dataset import CTReportDataset
+
+
+class Epochs(Dataset[Sample]):
+    """What both data sets have: the epoch, the rank, and the loader."""
+
+    def __init__(
+        self, shuffle: bool, mode: str, seed: int, rank: int | None, world_size: int | None, uneven: str
+    ) -> None:
+        self.mode = choice("mode", mode, ("train", "val"))
+        self.shuffle, self.seed = shuffle and mode == "train", seed
+        self.uneven = choice("uneven", uneven, ("pad", "drop", "keep"))
+        if (rank is None) != (world_size is None):
+            raise LoaderError("rank and world_size are given together, or neither")
+        self._given = None if rank is None or world_size is None else (rank, world_size)
+        self.rank, self.world_size = self._find_world()
+        self._clock = Clock()
+
+    def _find_world(self) -> tuple[int, int]:
+        if self._given:
+            world = self._given
+        elif is_distributed():
+            world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:
+            world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if not 0 <= world[0] < world[1]:
+            raise LoaderError(f"rank {world[0]} of {world[1]} processes: check RANK and WORLD_SIZE, or the arguments")
+        return world
+
+    def _check_world(self) -> None:
+        """Refuse a rank that was found before there were ranks. A spawned worker cannot know them."""
+        if get_worker_info() is not None and not is_distributed():
+            return
+        if (self.rank, self.world_size) != self._find_world():
+            raise LoaderError(
+                "torch.distributed was initialised after the data set was made: make it after that (with Lightning in "
+                "train_dataloader(), with Accelerate after Accelerator())"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that began last, or the one that `set_epoch` has chosen since; at first 0."""
+        self._clock.listen()
+        return self._clock.next if self._clock.begun is None else self._clock.begun
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration, of every loader; called on every rank, before `iter(loader)`."""
+        refuse_second_split(self.world_size)
+        self._clock.set(epoch)
+        self._tell()
+
+    def make_loader(
+        self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
+    ) -> CTReportLoader:
+        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
+        are persistent, and memory is pinned where there is a GPU."""
+        together = one_sample if batch_size is None else collate
+        options = {
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": together,
+            "sampler": self._sampler(),
+        } | options
+        if num_workers > 0:
+            options = {"persistent_workers": True, "prefetch_factor": prefetch_factor} | options
+        else:
+            options.pop("persistent_workers", None)
+        loader = CTReportLoader(self, batch_size, num_workers=num_workers, **options)
+        loader.dataset._check(num_workers, prefetch_factor)
+        return loader
+
+    create_pytorch_dataloader = make_loader
+
+    def _of_loader(self, batch_size: int | None, drop_last: bool) -> Epochs:
+        """The data set as one loader reads it."""
+        return self
+
+    def _tell(self, begun: int | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
+
+    def _sampler(self) -> Sampler[int] | None:
+        return None
+
+    def _check(self, workers: int, prefetch: int) -> None:
+        """Refuse what could not work."""
+
+    def _batches(self, workers: int) -> int | None:
+        """How many batches a loader gives, if its sampler does not tell."""
+        return None
+
+
+def is_distributed() -> bool:
+    """Whether this process knows its rank of torch.distributed."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def one_sample(sample: Sample) -> Sample:
+    """A sample as it is, where PyTorch's own function would make tensors of the labels."""
+    return sample
+
+
+class _AtOnce:
+    """The indices of all batches, drawn when an iteration begins. PyTorch's BatchSampler draws the first ones when the
+    first batch is wanted, of whatever epoch it is then."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._sampler))
+
+
+class _Batches(Iterator[Any]):
+    """What a CTReportLoader gives in one iteration."""
+
+    def __init__(self, loader: CTReportLoader) -> None:
+        self._loader = loader
+        self._batches: Any = loader._start()
+        self._epoch, self._untouched = loader._clock.begun, True
+
+    def __next__(self) -> Any:
+        if self._untouched:
+            self._untouched = False
+            clock = self._loader._clock
+            if clock.late is not None and clock.late != self._epoch:
+                self._batches = None  # ends its workers, if they are not kept
+                self._batches = self._loader._start()
+            elif clock.late is not None:
+                clock.go_on(clock.late)
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class CTReportLoader(DataLoader[Any]):
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+
+    dataset: Epochs
+    # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
+    _is_accelerate_prepared = True
+
+    def __init__(self, dataset: Epochs, batch_size: int | None = 1, **options: Any) -> None:
+        data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
+        super().__init__(data, batch_size, **options)
+        if isinstance(data, IterableDataset):
+            vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
+
+    @property
+    def _clock(self) -> Clock:
+        return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration of this loader."""
+        refuse_second_split(self.dataset.world_size)
+        self._clock.set(epoch)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """DataLoader's, for its iterators."""
+        sampler = super()._index_sampler
+        return sampler if isinstance(self.dataset, IterableDataset) else _AtOnce(sampler)
+
+    def __iter__(self) -> Any:
+        self.dataset._check_world()
+        return _Batches(self)
+
+    def _start(self) -> Any:
+        """Begin an epoch."""
+        with self._clock.hold() as epoch:
+            self.dataset._tell(begun=epoch)
+            return super().__iter__()
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch."""
+        batches = self.dataset._batches(self.num_workers)
+        return super().__len__() if batches is None else batches
+
+
+class EpochSampler(DistributedSampler[int]):
+    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
+    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
+    DistributedSampler, Lightning does not split it once more."""
+
+    def __init__(self, data: CTReportDataset) -> None:
+        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
+        self.data = data
+        self.clock = data._clock.of_loader()
+
+    def __len__(self) -> int:
+        """How many."""
+        world = self.data.world_size
+        if self.data.uneven == "keep":
+            return len(range(self.data.rank, len(self.data), world))
+        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration over this sampler."""
+        refuse_second_split(self.data.world_size)
+        clock = self.clock
+        if (
+            caller_of(1).endswith("lightning")
+            and not (clock.calls or clock.managed)
+            and clock.begun not in (None, epoch)
+        ):
+            raise LoaderError(
+                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
+                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
+            )
+        clock.set_late(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        self.data._check_world()
+        return Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
+
+    def _read(self, epoch: int) -> Iterator[int]:
+        data = self.data
+        order = list(range(len(data)))
+        if data.shuffle:
+            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
+        extra = -len(order) % data.world_size
+        if data.uneven == "pad":
+            order += list(itertools.islice(itertools.cycle(order), extra))
+        elif data.uneven == "drop":
+            order = order[: len(order) // data.world_size * data.world_size]
+        return iter(order[data.rank :: data.world_size])
