@@ -1,15 +1,15 @@
 //! Files that the user names and that are read whole: tables, lists, configurations. They may be pipes, as of
 //! `--exclude <(grep …)` or `--exclude /dev/stdin`; one that gives nothing is an error, and is not waited for for ever.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
 
+use super::files;
 use crate::error::{Error, Result};
 
 /// How long a FIFO waits for somebody who writes into it.
@@ -43,7 +43,7 @@ pub fn read_text(path: &Path, doing: &'static str) -> Result<String> {
 
 fn read_patiently(path: &Path, nobody: Duration, silence: Duration) -> io::Result<Vec<u8>> {
     // To open a FIFO without a writer would wait.
-    let mut file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let mut file = files::open_now(path)?;
     let kind = file.metadata()?.file_type();
     let mut bytes = Vec::new();
     if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
@@ -101,7 +101,7 @@ fn read_pipe(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, OpenOptions};
     use std::path::PathBuf;
     use std::process::Command;
     use std::thread;

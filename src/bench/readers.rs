@@ -1,6 +1,6 @@
 //! Readers that begin at the same time: threads that read files, and Python processes that read NPZ volumes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,6 +13,7 @@ use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
 use super::workload::FileRange;
+use crate::base::files;
 use crate::base::limits::not_started;
 use crate::base::lock::lock;
 use crate::base::low_limits::in_force;
@@ -36,7 +37,7 @@ pub(super) fn distribute<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
 /// [`Error::Io`] if a file cannot be opened.
 pub(super) fn drop_cached<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
     for path in paths {
-        let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+        let file = files::open(path).map_err(|error| Error::io(path, "open the file", error))?;
         // This is advice: a file system that ignores it keeps the files cached, for all targets alike.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
     }
@@ -80,7 +81,7 @@ pub(super) fn read_files(shares: &[Vec<FileRange>], stop: &AtomicBool) -> Result
 
 fn read_range(FileRange { path, range }: &FileRange, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
     let failed = |error| Error::io(path, "read the shard", error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = files::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
     let mut file = file.take(range.end - range.start);
     while file.read(buffer).map_err(failed)? > 0 {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::shared::FAILED;
 use crate::base::limits::not_started;
+use crate::base::low_limits::in_force;
 use crate::cli;
 use crate::error::{Error, Result, shown};
 
@@ -27,16 +28,21 @@ const READY: &[u8] = b"ready\n";
 pub(super) enum Start {
     /// The mount can be used; the process serves it.
     Ready(Child),
-    /// The daemon has ended with this exit code, after it printed its error.
-    Failed(ExitCode),
+    /// The daemon has ended.
+    Failed {
+        /// Its process id, which the mount has that it may have left.
+        pid: u32,
+        /// The exit code, after it printed its error; or the error, if a signal killed it.
+        end: Result<ExitCode>,
+    },
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
 /// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given.
 ///
 /// # Errors
-/// [`Error::System`] if the process cannot be started, [`Error::Refused`] if a signal killed it, or if it could not read a
-/// file that this command alone has open.
+/// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
+/// alone has open.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
@@ -58,12 +64,13 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
     if report == READY {
         return Ok(Start::Ready(daemon));
     }
-    let status = daemon.wait().map_err(failed)?;
+    let (pid, status) = (daemon.id(), daemon.wait().map_err(failed)?);
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return Err(Error::Refused(format!("the daemon was killed by signal {signal} before the mount was ready")));
+        let reason = format!("the daemon was killed by signal {signal} before the mount was ready{}", in_force());
+        return Ok(Start::Failed { pid, end: Err(Error::Refused(reason)) });
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
-    Ok(Start::Failed(ExitCode::from(code.unwrap_or(FAILED))))
+    Ok(Start::Failed { pid, end: Ok(ExitCode::from(code.unwrap_or(FAILED))) })
 }
 
 /// Refuses an argument that names what this process alone has open, as of `--exclude <(…)`: the daemon keeps no

@@ -1,7 +1,6 @@
 //! `ctwds-fs verify --sources`: finds the volumes that cannot be read, before anything is made of them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use super::progress::Bar;
 use super::shared::{self, make_new_plan};
 use super::terminal::print;
 use crate::base::durable::publish_private;
-use crate::base::files::file_name;
+use crate::base::files::{self, file_name};
 use crate::base::memory;
 use crate::base::num::counted;
 use crate::base::num::to_usize;
@@ -172,7 +171,7 @@ fn read_whole(path: &Path, array: &Array) -> Result<()> {
     let no_memory = |error| Error::io(path, "get memory to read the volume", error);
     memory::zeros::<u8>(to_usize(array.member.len)).map_err(no_memory)?;
     readable(path, &source_volume(array)).map_err(|reason| {
-        match File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+        match files::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
             Ok(_) => Error::malformed(path, reason),
             Err(error) => Error::io(path, "read the volume", error),
         }

@@ -195,9 +195,14 @@ pub fn unmount_or_detach(mount: &MountEntry) -> std::io::Result<()> {
 fn unmount_as_user(path: &Path, how: Unmount) -> std::io::Result<()> {
     let mut helper = Command::new("fusermount3");
     helper.arg("-u").args((how == Unmount::Detach).then_some("-z")).arg("--").arg(path);
-    let output = helper
-        .output()
-        .map_err(|error| std::io::Error::new(error.kind(), format!("fusermount3: {error} (install fuse3)")))?;
+    let output = helper.output().map_err(|error| {
+        let kind = error.kind();
+        let reason = match kind {
+            std::io::ErrorKind::NotFound => format!("fusermount3: {error} (install fuse3)"),
+            _ => not_started("start fusermount3", error).to_string(),
+        };
+        std::io::Error::new(kind, reason)
+    })?;
     if output.status.success() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::source::{SourceArray, SourceVolume};
 use super::unread::Unread;
 use super::walked::{Span, WalkedSample};
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::dataset::{FieldValue, JsonField, Study};
 use crate::error::shown;
@@ -129,7 +130,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
-    let file = match File::open(shard) {
+    let file = match files::open(shard) {
         Ok(file) => file,
         Err(error) => return unchecked(Unread::from(error).behind(shard.display())),
     };

@@ -1,6 +1,5 @@
 //! NIfTI files: the header, read field by field, and the content of gzip files, by code of its own.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use flate2::bufread::GzDecoder;
 
 use super::npy_header::{ElementType, SourceHeader};
 use super::unread::Unread;
+use crate::base::files;
 
 /// Bytes of a NIfTI-1 header.
 const HEADER_1: usize = 348;
@@ -229,7 +229,7 @@ pub(super) fn is_named_so(path: &Path) -> bool {
 
 /// Opens a NIfTI file; what a gzip file holds is unpacked as it is read.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
-    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let file = BufReader::with_capacity(1 << 20, files::open(path)?);
     if path.extension().is_some_and(|suffix| suffix == "gz") {
         return Ok(Box::new(Unpacked { member: Some(GzDecoder::new(file)) }));
     }

@@ -7,7 +7,6 @@
 //! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -18,6 +17,7 @@ use zip::ZipArchive;
 use super::nifti;
 use super::npy_header::{self, ElementType, SourceHeader};
 use super::unread::Unread;
+use crate::base::files;
 
 /// Numbers of a NIfTI file that are read at a time.
 const READ: usize = 1 << 18;
@@ -86,7 +86,7 @@ impl SourceArray {
                 None => found,
             });
         }
-        let file = File::open(path)?;
+        let file = files::open(path)?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
             return Self::to_end(&mut BufReader::new(file), channel);
         }

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 
@@ -18,6 +17,7 @@ use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
 use super::unread::Unread;
 use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
+use crate::base::files;
 use crate::error::is_limit;
 
 /// Largest small member, in bytes, whose content is checked: reports have a few KB.
@@ -30,7 +30,7 @@ const NPY_HEAD: usize = 128;
 /// Reads a shard to its end. Faults are in the findings of the result.
 pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
-    let source = match File::open(&file.path) {
+    let source = match files::open(&file.path) {
         Ok(source) => source,
         Err(error) => {
             walk.findings.push(Finding::unread(&file.name, "it cannot be opened", error));

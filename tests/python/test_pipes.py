@@ -4,6 +4,7 @@ writes into is an error in time, and one that lies in a folder is no file of it.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_a_pipe_is_read_to_its_end(program: Program, data: Dataset, tmp_path: Pa
         line = f"cat {file} | " + " ".join([*plan, *map(str, arguments(data, option, "/dev/stdin"))])
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == right
+    # The plan names the list of those that are left out.
+    assert re.sub(r"/dev/(fd/\d+|stdin)|[^ ]*/pipe", str(file), done.stdout) == right
 
 
 def test_an_empty_pipe_is_an_empty_file(program: Program, data: Dataset) -> None:

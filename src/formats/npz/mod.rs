@@ -34,6 +34,7 @@ pub use payload::Payload;
 pub use spacing::Spacing;
 
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use directory::WindowedFile;
@@ -204,7 +205,7 @@ const MORE_OF_A_HEADER: usize = 64 << 10;
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
-    let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let file = files::open_now(path).map_err(|error| Error::io(path, "open the file", error))?;
     inspect_file(path, &file, choice)
 }
 
