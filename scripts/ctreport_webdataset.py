@@ -442,6 +442,42 @@ def numbers(text: str) -> list[float] | None:
     return found if open_ == [""] else None
 
 
+class Spacings:
+    """The spacings of NIfTI headers and of the metadata table, compared. As src/dataset/header_values.rs does."""
+
+    DIFFERENT = 0.01  # what is no rounding, relative to the larger one
+    NAMED = 3  # studies of those that differ
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.different: list[str] = []
+
+    def compare(self, meta: Mapping[str, Any], header: Sequence[float]) -> None:
+        """Compare those of a study along height, width and depth, where there are two."""
+        try:
+            table = voxel_spacing(meta)
+        except LoaderError:
+            return
+        if all(math.isfinite(size) for size in header):
+            self.compared += 1
+            differ = (
+                abs(one - other) > self.DIFFERENT * max(one, other) for one, other in zip(header, table, strict=True)
+            )
+            if any(differ):
+                self.different.append(str(meta["study_id"]))
+
+    def warning(self) -> str:
+        """What the user should know; empty if none differ."""
+        if not self.different:
+            return ""
+        more = ", …" if len(self.different) > self.NAMED else ""
+        return (
+            f"{len(self.different)} of {self.compared} volumes ({', '.join(self.different[: self.NAMED])}{more}) have "
+            "another spacing in the NIfTI header than in the metadata table, by more than 1 %; the table's is taken, "
+            "and spacing_from='header' takes the other"
+        )
+
+
 def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
     """Height, width and depth of a voxel in mm: the first two numbers of `XYSpacing` (one holds for both, and so does
     the first of two that differ by rounding only), and `ZSpacing`."""
@@ -813,8 +849,8 @@ class DatasetFile:
         for key, value in self.keys.items():
             if key in refused and value not in refused[key]:
                 raise LoaderError(
-                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
-                    "leave the key out"
+                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on files of volumes: read the "
+                    "shards of a mount (ctwds-fs mount), or leave the key out"
                 )
             meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
             if meant and key not in known:
@@ -1097,10 +1133,6 @@ def nifti_header(file: IO[bytes]) -> NiftiHeader:
         if not math.isfinite(inter):
             raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
         scale = (slope, inter) if (slope, inter) != (1, 0) else None
-    while count > 3 and lengths[count - 1] == 1:
-        count -= 1
-    if count > 3 and 1 in lengths[:count]:
-        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
     dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
     return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
 
@@ -2125,6 +2157,7 @@ class CTReportDataset(Epochs):
         selection = file.selection()
         patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
+        self._spacings = Spacings()
         unusable: list[str] = []
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
             study, path = study_of(name), os.path.join(data_folder, name)
@@ -2136,6 +2169,8 @@ class CTReportDataset(Epochs):
                 unusable.append(f"{study}: {found}")
             elif found:
                 self.studies.append(found)
+        if different := self._spacings.warning():
+            warnings.warn(different, stacklevel=2)
         if unusable:
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
@@ -2155,7 +2190,7 @@ class CTReportDataset(Epochs):
         try:
             if self._spacing[0] is not None:
                 meta |= self._spacing_of(path)
-            meta |= self._of_header(path, tables.metas is not None)
+            meta |= self._of_header(path, meta, tables.metas is not None)
         except LoaderError as error:
             return error
         values = tables.labels_of(rows)
@@ -2195,7 +2230,7 @@ class CTReportDataset(Epochs):
         height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
         return {"XYSpacing": str([height, width]), "ZSpacing": depth}
 
-    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+    def _of_header(self, path: str, meta: Mapping[str, Any], has_table: bool) -> dict[str, Any]:
         """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
         and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
         if not path.endswith(NIFTI):
@@ -2212,9 +2247,11 @@ class CTReportDataset(Epochs):
         found: dict[str, Any] = {}
         if not has_table or (header.scale and self.steps.rescale != "table"):
             found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
         if not has_table or self.spacing_from == "header":
-            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
             found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        elif self._spacing[0] is None:
+            self._spacings.compare(meta, (height, width, depth))
         return found
 
     def _needs_meta(self, path: str) -> bool:

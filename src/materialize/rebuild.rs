@@ -14,7 +14,7 @@ use super::index_files;
 use super::request::ManifestOutcome;
 use super::target::Target;
 use crate::base::durable::publish;
-use crate::base::files::size;
+use crate::base::files::{self, size};
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
@@ -115,7 +115,7 @@ impl Rebuild<'_> {
         let (plan, name) = (self.asked, Plan::shard_name(id));
         let path = self.folder.join(&name);
         let Some(len) = size(&path)? else { return Ok(Checked::Wrong(format!("{name}: the file is not there"))) };
-        let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
+        let file = files::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
         let keys = match keys(&file, len) {
             Ok(keys) => keys,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -147,7 +147,7 @@ impl Rebuild<'_> {
         if found != planned {
             return Ok(Checked::Wrong(format!("{name}: it has {found} bytes, {planned} are planned")));
         }
-        let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
+        let file = files::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
         for (extent, _) in set.plan().locate(id, 0, u64::MAX) {
             if matches!(extent.content, Content::Payload(member) if member.member.has_voxels()) {
                 continue;
