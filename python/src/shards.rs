@@ -220,11 +220,7 @@ impl Decoders {
 
 impl Decoders {
     /// Runs `work` without Python's lock.
-    fn with(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&ShardSet) -> Result<(), Error> + Send,
-    ) -> PyResult<()> {
+    fn with(&self, py: Python<'_>, work: impl FnOnce(&ShardSet) -> Result<(), Error> + Send) -> PyResult<()> {
         if self.pid != std::process::id() {
             return Err(exception(py, "Error", "these decoders are of the process that forked; open the data again"));
         }

@@ -8,14 +8,9 @@ use serde_json::json;
 
 use super::daemon::{self, Start};
 use super::log_file;
-<<<<<<< HEAD
 use super::plans::make_plan;
 use super::shared::warn_left_out;
-use super::terminal::print;
-=======
-use super::shared::{make_plan, warn_left_out};
 use super::terminal::{print, say};
->>>>>>> w-b
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::progress::Bar;
 use super::plans::make_new_plan;
+use super::progress::Bar;
 use super::shared;
 use super::terminal::print;
 use crate::base::durable::publish_private;
