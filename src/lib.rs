@@ -36,11 +36,12 @@
 //! # One waist
 //!
 //! Everything that makes plain shard bytes asks [`shard::ShardSet`], which makes them in one function
-//! (`shard/read.rs`): the extension of the Python package, a crate of its own in `python/`, as well. Two ways lead on from there: `materialize/compress.rs` packs these bytes anew, with headers of
-//! their own, and a mount with `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount
-//! and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard equals its
-//! materialised file by construction. That both are *right* is shown by tests with code of its own: a naive shard in
-//! `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
+//! (`shard/read.rs`): the extension of the Python package, a crate of its own in `python/`, as well. Two ways lead on
+//! from there: `materialize/compress.rs` packs these bytes anew, with headers of their own, and a mount with
+//! `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount and `materialize` are
+//! callers of it, side by side, and neither imports the other. So a virtual shard equals its materialised file by
+//! construction. That both are *right* is shown by tests with code of its own: a naive shard in `tests/common`, and
+//! NumPy's and `tarfile`'s in `tests/python`.
 //!
 //! ```text
 //! cli ─► commands ─► dataset ─► plan ─► shard ─► fs            a mount

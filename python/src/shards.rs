@@ -170,7 +170,7 @@ impl Decoders {
         let out = out.as_slice_mut()?;
         let len = out.len();
         self.with(py, move |set| {
-            let bytes = read(set, (sample, member(extra)), from_end, len, Part::Whole)?;
+            let bytes = read(set, (sample, member(extra)), from_end, len, Wanted::Whole)?;
             out.copy_from_slice(&bytes);
             Ok(())
         })
@@ -186,7 +186,7 @@ impl Decoders {
     ) -> PyResult<()> {
         let out = out.as_slice_mut()?;
         self.with(py, move |set| {
-            let bytes = read(set, (sample, Member::Volume), from_end, 2 * out.len(), Part::Whole)?;
+            let bytes = read(set, (sample, Member::Volume), from_end, 2 * out.len(), Wanted::Whole)?;
             widen(&bytes, out);
             Ok(())
         })
@@ -241,11 +241,11 @@ impl Drop for Decoders {
 
 /// How much of a volume a reader wants.
 #[derive(Clone, Copy)]
-enum Part {
-    /// All of it, sooner or later.
+enum Wanted {
+    /// All of it.
     Whole,
     /// No more than these bytes.
-    Only,
+    Excerpt,
 }
 
 /// Reads `len` bytes of a member from `from_end` bytes before its end on.
@@ -254,7 +254,7 @@ fn read(
     (sample, member): (usize, Member),
     from_end: u64,
     len: usize,
-    part: Part,
+    wanted: Wanted,
 ) -> Result<Bytes, Error> {
     let plan = set.plan();
     let range = if sample < plan.dataset.samples.len() { plan.member_range(sample, member) } else { None };
@@ -262,9 +262,9 @@ fn read(
     let start = range.end.checked_sub(from_end).filter(|start| *start >= range.start);
     let start = start.filter(|start| start + len as u64 <= range.end);
     let start = start.ok_or_else(|| Error::Internal("a read beyond a member".into()))?;
-    let bytes = match part {
-        Part::Whole => set.read(shard, start, len),
-        Part::Only => set.read_part(shard, start, len),
+    let bytes = match wanted {
+        Wanted::Whole => set.read(shard, start, len),
+        Wanted::Excerpt => set.read_excerpt(shard, start, len),
     }?;
     if bytes.len() == len { Ok(bytes) } else { Err(Error::Internal("a read gave fewer bytes".into())) }
 }
@@ -312,7 +312,7 @@ impl Box3 {
             }
             let (start, end) = (self.span(plane).0, self.span(last).1);
             let len = usize::try_from(end - start).unwrap_or(usize::MAX);
-            let bytes = read(set, (sample, Member::Volume), total - start, len, Part::Only)?;
+            let bytes = read(set, (sample, Member::Volume), total - start, len, Wanted::Excerpt)?;
             for (plane, out) in (plane..=last).zip(&mut outs) {
                 self.copy_plane(&bytes, self.span(plane).0 - start, out);
             }

@@ -134,7 +134,7 @@ impl ShardSet {
     /// Why a volume could not be decoded; [`Error::NotFound`] if there is no such shard.
     pub fn read(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
         wait_for(|done| {
-            read::start(self.state.clone(), Request { shard, offset, len, cursor: None, is_part: false }, done)
+            read::start(self.state.clone(), Request { shard, offset, len, cursor: None, is_excerpt: false }, done)
         })
     }
 
@@ -143,8 +143,8 @@ impl ShardSet {
     ///
     /// # Errors
     /// As [`Self::read`]. The checksum of a whole NPZ array is not compared for a part of it.
-    pub fn read_part(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
-        let request = Request { shard, offset, len, cursor: None, is_part: true };
+    pub fn read_excerpt(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
+        let request = Request { shard, offset, len, cursor: None, is_excerpt: true };
         wait_for(|done| read::start(self.state.clone(), request, done))
     }
 
@@ -165,7 +165,7 @@ impl ShardSet {
         len: usize,
         done: impl FnOnce(Result<Bytes>) + Send + 'static,
     ) {
-        let request = Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()), is_part: false };
+        let request = Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()), is_excerpt: false };
         read::start(self.state.clone(), request, Box::new(done));
     }
 

@@ -41,12 +41,12 @@ pub(super) struct Request {
     /// The reader's cursor, for which volumes are filled ahead; `None` for a single read.
     pub(super) cursor: Option<Arc<Cursor>>,
     /// Whether the caller wants no more of the volumes than these bytes.
-    pub(super) is_part: bool,
+    pub(super) is_excerpt: bool,
 }
 
 /// Starts a read. `done` is called before this returns if no voxel must be waited for, else by a filling thread.
 pub(super) fn start(state: Arc<State>, request: Request, done: Done) {
-    let Request { shard, offset, len, cursor, is_part } = request;
+    let Request { shard, offset, len, cursor, is_excerpt } = request;
     let Some(shard_len) = state.plan().shard(shard).map(|shard| shard.layout.len()) else {
         return done(Err(Error::NotFound));
     };
@@ -55,7 +55,7 @@ pub(super) fn start(state: Arc<State>, request: Request, done: Done) {
     state.served.fetch_add(len, Ordering::Relaxed);
     let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(noted(&state, offset, len, &pieces)));
     let answer = Answer::for_pieces(pieces.len(), len);
-    Box::new(Read { state, cursor, sequential, is_part, pieces, answer, done }).advance();
+    Box::new(Read { state, cursor, sequential, is_excerpt, pieces, answer, done }).advance();
 }
 
 /// Bytes of a read that have one origin.
@@ -171,7 +171,7 @@ struct Read {
     /// Whether the cursor takes its reader for one that reads the shard in order.
     sequential: bool,
     /// Whether no more of the volumes is wanted.
-    is_part: bool,
+    is_excerpt: bool,
     /// The pieces that are not in the answer yet.
     pieces: VecDeque<Piece>,
     answer: Answer,
@@ -196,7 +196,7 @@ impl Read {
 
     /// Whether voxels are better made on their own than by a fill of their volume.
     fn is_better_peeked(&self, voxels: &Voxels) -> bool {
-        match self.is_part {
+        match self.is_excerpt {
             true => peek::is_enough(&self.state, voxels.key, &voxels.range),
             false => !self.sequential && peek::is_better(&self.state, voxels.key, &voxels.range),
         }
