@@ -149,17 +149,16 @@ pub fn is_limit(source: &io::Error) -> bool {
     source.kind() == io::ErrorKind::OutOfMemory || matches!(number, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// The operating system's number of an error, also of one that a library has put a path around.
+/// The operating system's number of an error.
 fn number(source: &io::Error) -> Option<Errno> {
-    let within = || source.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
-    source.raw_os_error().or_else(within).map(Errno::from_raw_os_error)
+    source.raw_os_error().map(Errno::from_raw_os_error)
 }
 
 /// The limit, or the dead mount, that stands behind the operating system's reason, where that does not say it, in
 /// brackets.
 fn behind(source: &io::Error) -> &'static str {
     match (source.kind(), number(source)) {
-        (_, Some(Errno::NOTCONN)) => {
+        (io::ErrorKind::NotConnected, _) => {
             " (the process behind a mount on this path is gone: `ctwds-fs unmount` of the mountpoint clears it, and \
              `ctwds-fs mount` mounts again)"
         }

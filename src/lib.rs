@@ -63,7 +63,7 @@
 //! | room | owns | does not know |
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
-//! | [`base`] | numbers, threads, memory, locks, whole files, files below folders of others, the user's folders | CT |
+//! | [`base`] | numbers, threads, memory, locks, limits, mount tables, whole files, others' folders, the user's | CT |
 //! | [`formats`] | others' formats: NPZ, NIfTI, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
@@ -185,6 +185,8 @@
 //! - **limits**: `base/parallel.rs` alone starts threads, by calls that can fail; buffers whose size the data choose
 //!   are had by calls that can fail ([`base::memory`]). Lack of memory, threads, descriptors or room is no damage, and
 //!   its message names the limit ([`error`], [`base::limits`]).
+//! - **pipes**: nothing waits for a writer of a FIFO. Files that the user names are read by [`base::given`], which knows
+//!   an end for a pipe that says nothing; all others by [`base::files`], which opens regular files alone.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
 //!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
 //!   (processor instructions, each beside a portable definition that the tests compare with), one system call in

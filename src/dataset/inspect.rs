@@ -139,7 +139,9 @@ impl<'a> Folder<'a> {
 
     fn inspect(&self, relative: &Path, array: &ArrayChoice) -> Result<npz::Array> {
         let path = self.path.join(relative);
-        let file = retry_on_intr(|| openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
+        let file = retry_on_intr(|| {
+            openat(&self.open, relative, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+        });
         let file = file.map_err(|error| Error::io(&path, "open the file", error.into()))?;
         volume_file::inspect_file(&path, &File::from(file), array)
     }

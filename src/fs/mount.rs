@@ -157,7 +157,7 @@ fn wait_for_threads(session: BackgroundSession) -> io::Result<BackgroundSession>
     if !session.guard.is_finished() {
         return Ok(session);
     }
-    let ended = || io::Error::new(ErrorKind::NotConnected, "it was ended from outside as soon as it was made");
+    let ended = || io::Error::new(ErrorKind::ConnectionAborted, "it was ended from outside as soon as it was made");
     Err(session.join().err().unwrap_or_else(ended))
 }
 
@@ -216,7 +216,7 @@ fn mount_error(path: &Path, allow_other: bool, has_device: bool, error: io::Erro
         _ if allow_other && text.contains("user_allow_other") => {
             "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
-        ErrorKind::NotConnected => "mount here",
+        ErrorKind::NotConnected | ErrorKind::ConnectionAborted => "mount here",
         _ if is_no_descriptor(&error) => "mount here",
         _ if !has_device || NO_MOUNTS.iter().any(|said| text.contains(said)) => {
             "mount here (is the fuse module loaded by modprobe fuse, and may this user open /dev/fuse? Where nothing can \

@@ -57,7 +57,7 @@ impl MountEntry {
     /// device to another file system.
     pub fn is_alive(&self) -> bool {
         Path::new("/sys/class/bdi").join(&self.device).exists()
-            && self.daemon().is_some_and(|pid| processes::is_daemon(pid, &self.device))
+            && self.daemon().is_some_and(|pid| processes::may_serve(pid, &self.device))
             && !self.has_lost_its_device()
     }
 

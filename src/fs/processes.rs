@@ -76,7 +76,13 @@ pub fn is_running(pid: u32) -> bool {
 /// Whether a process runs and is the daemon of a mount with this device number ("major:minor"): the kernel may have
 /// given its number to another program, or to the daemon of another mount.
 pub fn is_daemon(pid: u32, device: &str) -> bool {
-    is_running(pid) && name(pid) == PROGRAM && serves(pid, device) != Some(false)
+    name(pid) == PROGRAM && may_serve(pid, device)
+}
+
+/// Whether a process runs and, as far as this user may see, serves a mount with this device number ("major:minor"),
+/// whatever its name is.
+pub fn may_serve(pid: u32, device: &str) -> bool {
+    is_running(pid) && serves(pid, device) != Some(false)
 }
 
 /// Whether a process has the FUSE connection of a device open; `None` if this user or this kernel does not tell.

@@ -117,7 +117,10 @@ def test_scaled_twice(program: Program, tmp_path: Path, intercept: int) -> None:
     assert_same(collected(data[at] for at in range(4)), collected(right[at] for at in range(4)))
     assert_same(collected(from_shards(made)), collected(right[at] for at in range(4)))
 
-    raw = {path: written(head(at) - intercept, "i2").scaled(1, intercept) for at, path in enumerate(files)}
+    raw = {
+        path: written(head(at) - intercept, "i2", zooms=(0.7, 0.7, 1.5)).scaled(1, intercept)
+        for at, path in enumerate(files)
+    }
     scaled = write_niftis(tmp_path / "scaled", raw)
     set_meta(scaled, {bare(path): (1, intercept, "[0.7, 0.7]", 1.5) for path in files})
     made = program.materialize(scaled, tmp_path / "fine", "--volume", "rescaled")
