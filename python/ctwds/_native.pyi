@@ -1,3 +1,56 @@
-"""The extension module: the program's own decoders, in this process."""
+"""The extension module: the program's own plans and decoders, in this process."""
+
+import os
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
 
 __version__: str
+
+_Bytes = NDArray[np.uint8]
+_Triple = tuple[int, int, int]
+
+@final
+class Shards:
+    """A plan: which samples there are, and all of them but the voxels."""
+
+    digest: str
+    dtype: str
+    kind: str
+    @staticmethod
+    def planned(flags: Sequence[str | os.PathLike[str]]) -> tuple[Shards, list[str]]: ...
+    def ids(self) -> list[str]: ...
+    def label_names(self) -> list[str]: ...
+    def extra_names(self) -> list[str]: ...
+    def left_out(self) -> list[tuple[str, str]]: ...
+    def small(self, sample: int) -> list[bytes]: ...
+    def member_size(self, sample: int, extra: int | None = None) -> int: ...
+    def largest(self) -> int: ...
+    def order(self, seed: int, epoch: int) -> NDArray[np.uint32]: ...
+    def chosen(self, condition: str) -> list[int]: ...
+    def decoders(self, threads: int, cache: int) -> Decoders: ...
+
+@final
+class Decoders:
+    """The threads that fill the volumes of a plan, and the volumes that they keep; of one process."""
+
+    def read_into(self, sample: int, from_end: int, out: _Bytes, extra: int | None = None) -> None: ...
+    def read_wide(self, sample: int, from_end: int, out: NDArray[np.float32]) -> None: ...
+    def read_box(
+        self, sample: int, of: tuple[_Triple, int], between: tuple[_Triple, _Triple], out: _Bytes
+    ) -> None: ...
+    def stats(self) -> tuple[int, int, int]: ...
+
+@final
+class VolumeFile:
+    """A file whose header was read."""
+
+    shape: list[int]
+    descr: str
+    @staticmethod
+    def inspected(
+        path: str | os.PathLike[str], array: str | None = None, channel: str | None = None
+    ) -> VolumeFile: ...
+    def read_into(self, as_float16: bool, out: _Bytes) -> None: ...

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::progress::styled;
-use super::shared::{self, make_plan, stop_on_signals};
+use super::plans::make_plan;
+use super::shared::{self, stop_on_signals};
 use super::terminal::print;
 use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;

@@ -11,7 +11,8 @@ use bytesize::ByteSize;
 use indicatif::ProgressBar;
 
 use super::progress::styled;
-use super::shared::{FAILED, make_plan, stop_on_signals, warn_left_out};
+use super::plans::make_plan;
+use super::shared::{FAILED, stop_on_signals, warn_left_out};
 use super::terminal::{print, say};
 use crate::base::lock::lock;
 use crate::base::num::counted;

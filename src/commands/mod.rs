@@ -13,6 +13,7 @@ mod manifest;
 mod materialize;
 mod mount;
 mod plan;
+mod plans;
 mod progress;
 mod reclaim;
 mod run;
@@ -36,6 +37,7 @@ use crate::base::limits;
 use crate::base::signals::is_ignored;
 use crate::cli::{self, Cli, Command};
 use crate::error::{Error, Result};
+pub use plans::plan_of;
 use shared::FAILED;
 use terminal::say;
 
