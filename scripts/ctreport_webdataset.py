@@ -96,6 +96,26 @@ class Error(Exception):
     """What the package raises. The message names the file, the reason and the remedy."""
 
 
+class UsageError(Error, ValueError):
+    """An argument is wrong. The message names it, and what is possible."""
+
+
+class RefusedError(Error):
+    """The data cannot be used with these options. The message names the option that helps."""
+
+
+class DamagedError(Error):
+    """A file or a table is damaged, or holds what is not supported. The message names the file and the fault."""
+
+
+class ChangedError(Error):
+    """A file is no longer the one that was planned. The message names the file and what differs."""
+
+
+class ReadError(Error, OSError):
+    """The operating system refused to read a file, or to give memory or threads. The message has its reason."""
+
+
 class LoaderError(Error, RuntimeError):
     """Something cannot be loaded. The message names it, the reason and the remedy."""
 

@@ -195,11 +195,13 @@ def test_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     made = noise_dataset(tmp_path, 8, (128, 128, 64), deflated=True)
     text = (
         "import ctwds, sys\n"
-        f"data = ctwds.open(**{ {name: str(value) for name, value in options(made).items()} !r})\n"
+        f"data = ctwds.open(**{ {name: str(value) for name, value in options(made).items()}!r})\n"
         "while True:\n    for batch in ctwds.Loader(data, threads=2):\n        print(batch.id, flush=True)\n"
     )
     paths = {**os.environ, "PYTHONPATH": str(REPOSITORY / "python")}
-    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=paths) as it:
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=paths
+    ) as it:
         assert it.stdout and it.stdout.readline()
         begun = time.monotonic()
         it.send_signal(signal.SIGINT)
