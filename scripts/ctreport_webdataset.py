@@ -73,6 +73,7 @@ import os
 import re
 import struct
 import sys
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -133,6 +134,16 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+@contextlib.contextmanager
+def npy_errors() -> Iterator[None]:
+    """What NumPy raises of the header of an array, as ValueError: of a damaged one it lets errors of Python's parser
+    through."""
+    try:
+        yield
+    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"the array's header cannot be read ({error})") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------- axes
@@ -365,10 +376,15 @@ def excluded_in(path: AnyPath) -> set[str]:
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 
 
+# Around a number may be white space as Unicode has it; not the separators of ASCII, which Python's `\s` has too.
+NUMBER = re.compile(r"[^\S\x1c-\x1f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[^\S\x1c-\x1f]*")
+
+
 def decimal(text: str) -> float | None:
     """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
+    found = NUMBER.fullmatch(text)
+    value = float(found[1]) if found else math.nan
+    return value if math.isfinite(value) else None
 
 
 def in_float32(value: float) -> float:
@@ -412,7 +428,7 @@ def numbers(text: str) -> list[float] | None:
     """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
     none if anything else stands there, or a bracket or a quote is not closed."""
     open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+    for word in re.findall(r"[\[\]()'\"]|(?:[^,\\\s\[\]()'\"]|[\x1c-\x1f])+\(?", text):
         if word == open_[-1]:
             open_.pop()
         elif word in CLOSED_BY:
@@ -424,6 +440,42 @@ def numbers(text: str) -> list[float] | None:
         else:
             return None
     return found if open_ == [""] else None
+
+
+class Spacings:
+    """The spacings of NIfTI headers and of the metadata table, compared. As src/dataset/header_values.rs does."""
+
+    DIFFERENT = 0.01  # what is no rounding, relative to the larger one
+    NAMED = 3  # studies of those that differ
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.different: list[str] = []
+
+    def compare(self, meta: Mapping[str, Any], header: Sequence[float]) -> None:
+        """Compare those of a study along height, width and depth, where there are two."""
+        try:
+            table = voxel_spacing(meta)
+        except LoaderError:
+            return
+        if all(math.isfinite(size) for size in header):
+            self.compared += 1
+            differ = (
+                abs(one - other) > self.DIFFERENT * max(one, other) for one, other in zip(header, table, strict=True)
+            )
+            if any(differ):
+                self.different.append(str(meta["study_id"]))
+
+    def warning(self) -> str:
+        """What the user should know; empty if none differ."""
+        if not self.different:
+            return ""
+        more = ", …" if len(self.different) > self.NAMED else ""
+        return (
+            f"{len(self.different)} of {self.compared} volumes ({', '.join(self.different[: self.NAMED])}{more}) have "
+            "another spacing in the NIfTI header than in the metadata table, by more than 1 %; the table's is taken, "
+            "and spacing_from='header' takes the other"
+        )
 
 
 def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -797,8 +849,8 @@ class DatasetFile:
         for key, value in self.keys.items():
             if key in refused and value not in refused[key]:
                 raise LoaderError(
-                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
-                    "leave the key out"
+                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on files of volumes: read the "
+                    "shards of a mount (ctwds-fs mount), or leave the key out"
                 )
             meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
             if meant and key not in known:
@@ -1081,10 +1133,6 @@ def nifti_header(file: IO[bytes]) -> NiftiHeader:
         if not math.isfinite(inter):
             raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
         scale = (slope, inter) if (slope, inter) != (1, 0) else None
-    while count > 3 and lengths[count - 1] == 1:
-        count -= 1
-    if count > 3 and 1 in lengths[:count]:
-        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
     dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
     return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
 
@@ -1173,7 +1221,8 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         with np.load(path, allow_pickle=False) as arrays:
             if name not in arrays.files:
                 raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
-            array = arrays[name]
+            with npy_errors():
+                array = arrays[name]
         numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
         if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
             raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
@@ -1211,10 +1260,11 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    with npy_errors():
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # version 3 is alike, but for names' encoding
     return shape, dtype
 
 
@@ -1396,7 +1446,8 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("the npy header has another version than 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with npy_errors():
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
@@ -1518,10 +1569,10 @@ class Steps:
         height, width, depth = voxel_spacing(meta)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
         size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
-        if min(size) < 1:
+        if min(size) < 1 or max(size) >= 1_000_000:  # as ctwds-fs has it
             raise LoaderError(
-                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
-                f"{self.spacing} mm"
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are {(*size[1:], size[0])} of "
+                f"{self.spacing} mm, which is no volume; correct the spacing in the table"
             )
         return size
 
@@ -2106,6 +2157,7 @@ class CTReportDataset(Epochs):
         selection = file.selection()
         patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
+        self._spacings = Spacings()
         unusable: list[str] = []
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
             study, path = study_of(name), os.path.join(data_folder, name)
@@ -2117,6 +2169,8 @@ class CTReportDataset(Epochs):
                 unusable.append(f"{study}: {found}")
             elif found:
                 self.studies.append(found)
+        if different := self._spacings.warning():
+            warnings.warn(different, stacklevel=2)
         if unusable:
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
@@ -2136,7 +2190,7 @@ class CTReportDataset(Epochs):
         try:
             if self._spacing[0] is not None:
                 meta |= self._spacing_of(path)
-            meta |= self._of_header(path, tables.metas is not None)
+            meta |= self._of_header(path, meta, tables.metas is not None)
         except LoaderError as error:
             return error
         values = tables.labels_of(rows)
@@ -2176,7 +2230,7 @@ class CTReportDataset(Epochs):
         height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
         return {"XYSpacing": str([height, width]), "ZSpacing": depth}
 
-    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+    def _of_header(self, path: str, meta: Mapping[str, Any], has_table: bool) -> dict[str, Any]:
         """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
         and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
         if not path.endswith(NIFTI):
@@ -2193,9 +2247,11 @@ class CTReportDataset(Epochs):
         found: dict[str, Any] = {}
         if not has_table or (header.scale and self.steps.rescale != "table"):
             found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
         if not has_table or self.spacing_from == "header":
-            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
             found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        elif self._spacing[0] is None:
+            self._spacings.compare(meta, (height, width, depth))
         return found
 
     def _needs_meta(self, path: str) -> bool:
@@ -2671,7 +2727,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     begin = io.BytesIO(found.get("bin") or found.get("volume.npy") or b"")
     if "volume.npy" in found:
         np.lib.format.read_magic(begin)
-        np.lib.format.read_array_header_1_0(begin)
+        with npy_errors():
+            np.lib.format.read_array_header_1_0(begin)
     dtype = np.dtype(meta["volume_dtype"]).newbyteorder("<")
     return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)
 

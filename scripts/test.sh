@@ -89,6 +89,7 @@ if $quick; then
 fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 step "Rust tests" cargo test "${PACKAGES[@]}"
+step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
 step "inflate against zlib-ng" cargo test "${PACKAGES[@]}" --package ctwds-fs-zlib-ng --lib --test corpus -- \
     inflate gzip every_input flate2
 step "release build" scripts/extension.sh --release

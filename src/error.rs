@@ -13,7 +13,7 @@ use rustix::io::Errno;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused an operation on a file or folder (missing file, EIO, no space, no permission).
-    #[error("{path}: cannot {doing}: {source}{}", limit_of(source), path = shown(path))]
+    #[error("{path}: cannot {doing}: {source}{}", behind(source), path = shown(path))]
     Io {
         /// The file or folder concerned.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// The operating system refused something that concerns no file: memory, a thread, a signal, a process.
-    #[error("cannot {doing}: {source}{}{}", limit_of(source), after_semicolon(*remedy))]
+    #[error("cannot {doing}: {source}{}{}", behind(source), after_semicolon(*remedy))]
     System {
         /// The attempted operation, as a verb phrase ("start 8 decoder threads").
         doing: Cow<'static, str>,
@@ -98,6 +98,11 @@ impl Error {
         Self::Malformed { path: path.to_owned(), reason: reason.into() }
     }
 
+    /// Whether this process, or the machine, lacks memory or descriptors: see [`is_limit`].
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::Io { source, .. } | Self::System { source, .. } if is_limit(source))
+    }
+
     /// The error of a table that cannot be used.
     pub fn table(path: &Path, reason: impl Into<String>) -> Self {
         Self::Table { path: path.to_owned(), reason: reason.into() }
@@ -132,14 +137,32 @@ pub fn is_hidden(c: char) -> bool {
     c.is_control() || is_mark(c)
 }
 
-/// The operating system's reason for a message that is no [`Error`], with the limit that stands behind it.
+/// The operating system's reason for a message that is no [`Error`], with what stands behind it.
 pub fn reason(source: &io::Error) -> String {
-    format!("{source}{}", limit_of(source))
+    format!("{source}{}", behind(source))
 }
 
-/// The limit that stands behind the operating system's reason, where that does not say it, in brackets.
-fn limit_of(source: &io::Error) -> &'static str {
-    match (source.kind(), source.raw_os_error().map(Errno::from_raw_os_error)) {
+/// Whether an error is that this process, or the machine, lacks memory or descriptors: it says nothing about the file
+/// that was to be read.
+pub fn is_limit(source: &io::Error) -> bool {
+    let number = number(source);
+    source.kind() == io::ErrorKind::OutOfMemory || matches!(number, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// The operating system's number of an error, also of one that a library has put a path around.
+fn number(source: &io::Error) -> Option<Errno> {
+    let within = || source.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
+    source.raw_os_error().or_else(within).map(Errno::from_raw_os_error)
+}
+
+/// The limit, or the dead mount, that stands behind the operating system's reason, where that does not say it, in
+/// brackets.
+fn behind(source: &io::Error) -> &'static str {
+    match (source.kind(), number(source)) {
+        (_, Some(Errno::NOTCONN)) => {
+            " (the process behind a mount on this path is gone: `ctwds-fs unmount` of the mountpoint clears it, and \
+             `ctwds-fs mount` mounts again)"
+        }
         (_, Some(Errno::MFILE)) => " (ulimit -n: raise the limit, or lower --threads or --num-workers)",
         (_, Some(Errno::NFILE)) => " (sysctl fs.file-max: the machine's limit of open files)",
         (io::ErrorKind::OutOfMemory, _) => {
@@ -183,6 +206,7 @@ mod tests {
         }
         assert!(text(libc::ENOSPC).contains("No space left on device"));
         assert!(!text(libc::EIO).contains("limit"));
+        assert!(text(libc::ENOTCONN).contains("`ctwds-fs unmount`"));
         assert!(Error::system("map", io::Error::from_raw_os_error(libc::ENOMEM)).to_string().contains("ulimit -v"));
     }
 

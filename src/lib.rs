@@ -83,9 +83,9 @@
 //!
 //! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in
 //!   `volume/`, its digest text (pinned) in `plan/digest_text.rs`, its options in `cli/dataset.rs`, and its definition
-//!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
-//!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
-//!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
+//!   anew in `verify/expected.rs`. The compiler names these places and the others in `src/`, because kinds are told
+//!   apart by `match` without a wildcard ([`volume::Kind::is_resampled`] and its like), but for the names of kinds in
+//!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/guide.md`.
 //! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in

@@ -5,6 +5,28 @@
 use std::fs;
 use std::path::Path;
 
+/// `scripts/test.sh` builds the targets; this holds in every run of the tests that each one is a program of
+/// `fuzz/Cargo.toml`, does what the corpus replays, and is missing nowhere.
+#[test]
+fn every_target_is_built_and_replayed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let mut files: Vec<String> = fs::read_dir(root.join("fuzz_targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let mut names: Vec<&str> = ctwds_fs::fuzzing::TARGETS.iter().map(|(name, _)| *name).collect();
+    files.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(files, names);
+    for name in names {
+        let file = format!("fuzz_targets/{name}.rs");
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"{file}\"")), "fuzz/Cargo.toml: {name}");
+        let text = fs::read_to_string(root.join(&file)).unwrap();
+        assert!(text.contains(&format!("ctwds_fs::fuzzing::{name}(bytes)")), "{file}");
+    }
+}
+
 #[test]
 fn every_input_of_the_corpus() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

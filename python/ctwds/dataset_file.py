@@ -71,8 +71,8 @@ class DatasetFile:
         for key, value in self.keys.items():
             if key in refused and value not in refused[key]:
                 raise LoaderError(
-                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on NPZ files: read the shards, or "
-                    "leave the key out"
+                    f"{os.fspath(self.path or '')}: the loader does not do '{key}' on files of volumes: read the "
+                    "shards of a mount (ctwds-fs mount), or leave the key out"
                 )
             meant = difflib.get_close_matches(key, known, n=1, cutoff=0.88)
             if meant and key not in known:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import tokenize
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -47,3 +49,13 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+@contextlib.contextmanager
+def npy_errors() -> Iterator[None]:
+    """What NumPy raises of the header of an array, as ValueError: of a damaged one it lets errors of Python's parser
+    through."""
+    try:
+        yield
+    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"the array's header cannot be read ({error})") from error

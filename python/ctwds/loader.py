@@ -276,9 +276,7 @@ class Loader:
             for thread in threads:
                 thread.join()
 
-    def _begin(
-        self, numbers: list[int], pool: _Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]
-    ) -> _Pending:
+    def _begin(self, numbers: list[int], pool: _Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
         """Have the volumes of a batch read."""
         infos = [self.data._info(number) for number in numbers]
         shapes = {info.shape for info in infos}
@@ -318,9 +316,7 @@ class Loader:
             volume = volume if len(good) == len(pending.infos) else volume[good]
         else:
             volume = [self._laid_out(torch.from_numpy(pending.outs[place][None])) for place in good]
-        also = {
-            name: [torch.from_numpy(pending.also[place][name]) for place in good] for name in self.data.also_names
-        }
+        also = {name: [torch.from_numpy(pending.also[place][name]) for place in good] for name in self.data.also_names}
         labels = torch.from_numpy(np.stack([info.labels for info in infos]).astype(np.float32, copy=False))
         return Batch(
             [info.id for info in infos], volume, [info.text for info in infos], labels, [i.meta for i in infos], also

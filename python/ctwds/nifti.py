@@ -70,10 +70,6 @@ def nifti_header(file: IO[bytes]) -> NiftiHeader:
         if not math.isfinite(inter):
             raise ValueError(f"its scl_slope is {slope} and its scl_inter {inter}")
         scale = (slope, inter) if (slope, inter) != (1, 0) else None
-    while count > 3 and lengths[count - 1] == 1:
-        count -= 1
-    if count > 3 and 1 in lengths[:count]:
-        raise ValueError(f"its shape is {tuple(lengths[:count])}: axes behind the third must have the length 1")
     dtype, zooms = np.dtype(order + NIFTI_TYPES[code]), tuple(abs(zoom) or 1.0 for zoom in get("pixdim", order)[1:4])
     return NiftiHeader(tuple(lengths[:count]), dtype, int(offset), scale, zooms)
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from .hounsfield import LOOK, LOOKS_IN_ALL, LOOKS_OF_EACH, Unit, decide, look_at
 from .nifti import nifti_header, open_nifti
 from .npz import read_spacing, read_volume
 from .preprocess import Sample, Steps
-from .spacing import slope_and_intercept, voxel_spacing
+from .spacing import Spacings, slope_and_intercept, voxel_spacing
 from .studies import Rows, Study, StudyTables
 from .tables import Tables, files_of
 from .torch_loader import Epochs, EpochSampler
@@ -107,6 +107,7 @@ class CTReportDataset(Epochs):
         selection = file.selection()
         patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
+        self._spacings = Spacings()
         unusable: list[str] = []
         for name in find_volumes(data_folder, choice("source", source, tuple(SOURCES)), patterns):
             study, path = study_of(name), os.path.join(data_folder, name)
@@ -118,6 +119,8 @@ class CTReportDataset(Epochs):
                 unusable.append(f"{study}: {found}")
             elif found:
                 self.studies.append(found)
+        if different := self._spacings.warning():
+            warnings.warn(different, stacklevel=2)
         if unusable:
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
@@ -137,7 +140,7 @@ class CTReportDataset(Epochs):
         try:
             if self._spacing[0] is not None:
                 meta |= self._spacing_of(path)
-            meta |= self._of_header(path, tables.metas is not None)
+            meta |= self._of_header(path, meta, tables.metas is not None)
         except LoaderError as error:
             return error
         values = tables.labels_of(rows)
@@ -177,7 +180,7 @@ class CTReportDataset(Epochs):
         height, width, depth = (numbers[order.index(axis)] for axis in "HWD")
         return {"XYSpacing": str([height, width]), "ZSpacing": depth}
 
-    def _of_header(self, path: str, has_table: bool) -> dict[str, Any]:
+    def _of_header(self, path: str, meta: Mapping[str, Any], has_table: bool) -> dict[str, Any]:
         """What the header of a NIfTI file says in place of the table: a slope and an intercept that were applied are 1
         and 0; and the spacing, if there is no table or `spacing_from` asks for it."""
         if not path.endswith(NIFTI):
@@ -194,9 +197,11 @@ class CTReportDataset(Epochs):
         found: dict[str, Any] = {}
         if not has_table or (header.scale and self.steps.rescale != "table"):
             found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+        height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
         if not has_table or self.spacing_from == "header":
-            height, width, depth = (header.zooms[(self.axes or "HWD").index(axis)] for axis in "HWD")
             found |= {"XYSpacing": str([height, width]), "ZSpacing": depth}
+        elif self._spacing[0] is None:
+            self._spacings.compare(meta, (height, width, depth))
         return found
 
     def _needs_meta(self, path: str) -> bool:

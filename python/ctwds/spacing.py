@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .basics import Rescale
@@ -14,10 +14,15 @@ from .errors import LoaderError
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 
 
+# Around a number may be white space as Unicode has it; not the separators of ASCII, which Python's `\s` has too.
+NUMBER = re.compile(r"[^\S\x1c-\x1f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[^\S\x1c-\x1f]*")
+
+
 def decimal(text: str) -> float | None:
     """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
+    found = NUMBER.fullmatch(text)
+    value = float(found[1]) if found else math.nan
+    return value if math.isfinite(value) else None
 
 
 def in_float32(value: float) -> float:
@@ -61,7 +66,7 @@ def numbers(text: str) -> list[float] | None:
     """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
     none if anything else stands there, or a bracket or a quote is not closed."""
     open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+    for word in re.findall(r"[\[\]()'\"]|(?:[^,\\\s\[\]()'\"]|[\x1c-\x1f])+\(?", text):
         if word == open_[-1]:
             open_.pop()
         elif word in CLOSED_BY:
@@ -73,6 +78,42 @@ def numbers(text: str) -> list[float] | None:
         else:
             return None
     return found if open_ == [""] else None
+
+
+class Spacings:
+    """The spacings of NIfTI headers and of the metadata table, compared. As src/dataset/header_values.rs does."""
+
+    DIFFERENT = 0.01  # what is no rounding, relative to the larger one
+    NAMED = 3  # studies of those that differ
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.different: list[str] = []
+
+    def compare(self, meta: Mapping[str, Any], header: Sequence[float]) -> None:
+        """Compare those of a study along height, width and depth, where there are two."""
+        try:
+            table = voxel_spacing(meta)
+        except LoaderError:
+            return
+        if all(math.isfinite(size) for size in header):
+            self.compared += 1
+            differ = (
+                abs(one - other) > self.DIFFERENT * max(one, other) for one, other in zip(header, table, strict=True)
+            )
+            if any(differ):
+                self.different.append(str(meta["study_id"]))
+
+    def warning(self) -> str:
+        """What the user should know; empty if none differ."""
+        if not self.different:
+            return ""
+        more = ", …" if len(self.different) > self.NAMED else ""
+        return (
+            f"{len(self.different)} of {self.compared} volumes ({', '.join(self.different[: self.NAMED])}{more}) have "
+            "another spacing in the NIfTI header than in the metadata table, by more than 1 %; the table's is taken, "
+            "and spacing_from='header' takes the other"
+        )
 
 
 def voxel_spacing(meta: Mapping[str, Any]) -> tuple[float, float, float]:

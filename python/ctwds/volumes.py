@@ -21,16 +21,19 @@ from .members import npy_voxels
 
 MANIFEST = "manifest.json"
 
-_started = threading.Lock()  # one at a time makes decoders
+
+class _Start:
+    """Decoders are made one at a time."""
+
+    lock = threading.Lock()
+
+    @classmethod
+    def forget(cls) -> None:
+        """In a process that was forked while another thread held it, nobody would ever give it back."""
+        cls.lock = threading.Lock()
 
 
-def _forget_lock() -> None:
-    """In a process that was forked while another thread held it, nobody would ever give it back."""
-    global _started
-    _started = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_lock)
+os.register_at_fork(after_in_child=_Start.forget)
 
 
 class Sample(NamedTuple):
@@ -136,6 +139,7 @@ class Volumes(Sequence[Sample]):
         return [self._all_ids[number] for number in self._chosen]
 
     def __contains__(self, key: object) -> bool:
+        """Whether there is a sample of this study id."""
         return key in self._known()
 
     def __iter__(self) -> Iterator[Sample]:
@@ -255,7 +259,7 @@ class Volumes(Sequence[Sample]):
     def _extra(self, number: int, place: int, reader: Decoders | None = None) -> NDArray[Any]:
         member = np.empty(self._shards.member_size(number, place), np.uint8)
         (reader or self._reader()).read_into(number, len(member), member, place)
-        return npy_voxels(memoryview(member), {})
+        return npy_voxels(member.data, {})
 
     def _fill(self, number: int, info: Info, out: NDArray[Any], reader: Decoders | None = None) -> None:
         size = math.prod(info.shape) * info.dtype.itemsize
@@ -278,7 +282,7 @@ class Volumes(Sequence[Sample]):
         held, process = self._decoders, os.getpid()
         if held is not None and held[0] == process:
             return held[1]
-        with _started:
+        with _Start.lock:
             if self._closed:
                 raise Error("the data set was closed; open it again")
             if self._decoders is None or self._decoders[0] != process:

@@ -192,21 +192,22 @@ impl Decoders {
         })
     }
 
-    /// Fills `out` with a box of a volume in C order: the voxels, of `size` bytes each, from `start` to before `stop`,
-    /// of a volume of this `shape`.
+    /// Fills `out` with a box of a volume in C order. `of` is the volume's shape and the bytes of a voxel, `between` the
+    /// first place of the box, and that behind its last.
     fn read_box(
         &self,
         py: Python<'_>,
         sample: usize,
-        (shape, size): ([u64; 3], u64),
-        (start, stop): ([u64; 3], [u64; 3]),
+        of: ([u64; 3], u64),
+        between: ([u64; 3], [u64; 3]),
         mut out: PyReadwriteArray1<'_, u8>,
     ) -> PyResult<()> {
+        let ((shape, size), (start, stop)) = (of, between);
+        let out = out.as_slice_mut()?;
         let wanted = (0..3).map(|axis| stop[axis].saturating_sub(start[axis])).product::<u64>() * size;
         if (0..3).any(|axis| stop[axis] > shape[axis]) || wanted != out.len() as u64 || wanted == 0 {
             return Err(exception(py, "UsageError", "the box is not in the volume, or the array has another size"));
         }
-        let out = out.as_slice_mut()?;
         self.with(py, move |set| Box3 { shape, size, start, stop }.read(set, sample, out))
     }
 
@@ -219,11 +220,7 @@ impl Decoders {
 
 impl Decoders {
     /// Runs `work` without Python's lock.
-    fn with(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&ShardSet) -> Result<(), Error> + Send,
-    ) -> PyResult<()> {
+    fn with(&self, py: Python<'_>, work: impl FnOnce(&ShardSet) -> Result<(), Error> + Send) -> PyResult<()> {
         if self.pid != std::process::id() {
             return Err(exception(py, "Error", "these decoders are of the process that forked; open the data again"));
         }

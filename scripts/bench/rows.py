@@ -343,9 +343,19 @@ def other_rows() -> list[Row]:
         ),
         Row("start/first", "plan of many tiny volumes, warm", tiny, "start", "plan", "scan", 10.0),
         Row("start/saved", "plan again, nothing changed", tiny, "start", "saved plan", "scan", 20.0),
-        Row("memory/C", "daemon's peak memory, C order", budget, "memory C", "daemon", "limit", 1.0, COST, "bytes"),
-        Row(
-            "memory/F", "daemon's peak memory, Fortran order", budget, "memory F", "daemon", "limit", 1.0, COST, "bytes"
+        *(
+            Row(
+                f"memory/{source}",
+                f"daemon's peak memory, {what}",
+                budget,
+                f"memory {source}",
+                "daemon",
+                "limit",
+                1.0,
+                COST,
+                "bytes",
+            )
+            for source, what in (("C", "C order"), ("F", "Fortran order"), ("nifti", ".nii.gz"))
         ),
         Row("first-byte", "first voxel byte, cold", "all of the volume", "first byte", "first", "all", 0.1, COST),
     ]

@@ -1,8 +1,11 @@
 //! Small operations on files and folders, with errors that name the file.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
 
@@ -16,6 +19,39 @@ pub fn size(path: &Path) -> Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "look at the file", error)),
     }
+}
+
+/// Opens a file to read it, without waiting: a FIFO that lies where a file should be would wait for a writer. For who
+/// looks then what kind of file it is; [`open`] is for all others.
+///
+/// # Errors
+/// The operating system's reason.
+pub fn open_now(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    match opened {
+        // A file server has lent the file to somebody, and wants it back first.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => File::open(path),
+        opened => opened,
+    }
+}
+
+/// Opens a regular file to read it.
+///
+/// # Errors
+/// The operating system's reason, or that it is something else.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = open_now(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// Reads a regular file to its end.
+///
+/// # Errors
+/// Those of [`open`], and that it cannot be read.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open(path)?.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Removes a file, if it is there. `doing` says in the error what was tried.

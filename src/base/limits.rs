@@ -83,7 +83,8 @@ pub fn is_no_descriptor(error: &io::Error) -> bool {
 
 /// The limit of threads and processes that is reached, as a clause.
 fn reached() -> &'static str {
-    if control_group_is_full(Path::new("/sys/fs/cgroup")) {
+    // A thread that was just refused may have been one of several: that leaves room for one.
+    if control_group_is_full(Path::new("/sys/fs/cgroup"), 1) {
         "the control group has as many processes and threads as it may (pids.max); ask for more"
     } else if limit().is_some_and(|limit| used_address_space() + FLOOR / 8 > limit) {
         "the address space is used up (ulimit -v); raise the limit"
@@ -101,14 +102,15 @@ fn used_address_space() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
-/// Whether the process's control group, or one above it, has as many processes as it may; for versions 1 and 2.
-fn control_group_is_full(root: &Path) -> bool {
+/// Whether the process's control group, or one above it, has as many processes as it may, or up to `room` fewer; for
+/// versions 1 and 2.
+pub(super) fn control_group_is_full(root: &Path, room: u64) -> bool {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().any(|line| is_full(root, line))
+    groups.lines().any(|line| is_full(root, line, room))
 }
 
 /// Whether the group of a line `hierarchy:controllers:/path` of `/proc/self/cgroup`, or one above it, is full.
-fn is_full(root: &Path, line: &str) -> bool {
+fn is_full(root: &Path, line: &str, room: u64) -> bool {
     let Some((controllers, path)) = line.split_once(':').and_then(|(_, rest)| rest.split_once(':')) else {
         return false;
     };
@@ -119,9 +121,9 @@ fn is_full(root: &Path, line: &str) -> bool {
     };
     let number = |level: &Path, name| fs::read_to_string(level.join(name)).ok()?.trim().parse::<u64>().ok();
     let leaf = root.join(path.trim_start_matches('/'));
-    // A thread that was just refused may have been one of several: that leaves room for one.
     leaf.ancestors().take_while(|level| level.starts_with(&root)).any(|level| {
-        number(level, "pids.max").is_some_and(|most| number(level, "pids.current").is_some_and(|now| now + 1 >= most))
+        number(level, "pids.max")
+            .is_some_and(|most| number(level, "pids.current").is_some_and(|now| now + room >= most))
     })
 }
 
@@ -139,12 +141,12 @@ mod tests {
             fs::write(level.join("pids.current"), now).unwrap();
         };
         write(&job, "max\n", "9\n");
-        assert!(!is_full(folder.path(), "8:pids:/slurm/job"));
+        assert!(!is_full(folder.path(), "8:pids:/slurm/job", 1));
         write(&folder.path().join("pids/slurm"), "10\n", "9\n");
-        assert!(is_full(folder.path(), "8:pids:/slurm/job"));
-        assert!(!is_full(folder.path(), "8:memory:/slurm/job"));
+        assert!(is_full(folder.path(), "8:pids:/slurm/job", 1));
+        assert!(!is_full(folder.path(), "8:memory:/slurm/job", 1));
         write(folder.path(), "4", "4");
-        assert!(is_full(folder.path(), "0::/"));
+        assert!(is_full(folder.path(), "0::/", 1));
     }
 
     #[test]

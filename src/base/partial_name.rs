@@ -81,12 +81,18 @@ impl<'a> PartialName<'a> {
 }
 
 /// Whether a process of this machine holds the lock that [`super::durable::PartialFile`] puts on the file it writes.
+/// True if in doubt: where this process has no descriptor left, say, nobody knows.
 pub fn is_locked(path: &Path) -> bool {
-    let lock = |file| flock(file, FlockOperation::NonBlockingLockShared);
     // No process writes to a link or a pipe of such a name.
     let flags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
-    file.is_ok_and(|file| lock(file) == Err(Errno::WOULDBLOCK))
+    match OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path) {
+        // Where locks are not known, the process in the name has told.
+        Ok(file) => flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK),
+        Err(error) => !matches!(
+            error.raw_os_error().map(Errno::from_raw_os_error),
+            Some(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) // gone, a link, a socket, no device
+        ),
+    }
 }
 
 /// The process that a name's part `HOST-PROCESS-STARTED-ATTEMPT` stands for.
@@ -136,6 +142,24 @@ mod tests {
             assert_eq!(PartialName::parse(&old), Some(PartialName { output, writer: None }));
         }
         assert_eq!(PartialName::parse("shard-000000.tar"), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_asked_may_be_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(!is_locked(&path), "it is not there");
+        fs::write(&path, "").unwrap();
+        assert!(!is_locked(&path));
+        let held = fs::File::open(&path).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        assert!(is_locked(&path));
+        drop(held);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(!is_locked(&link), "no run writes through a link");
+        // A folder that is none: as with EMFILE, the answer is not known.
+        assert!(is_locked(&path.join("below")));
     }
 
     #[test]

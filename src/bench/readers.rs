@@ -1,6 +1,6 @@
 //! Readers that begin at the same time: threads that read files, and Python processes that read NPZ volumes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,8 +13,10 @@ use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
 use super::workload::FileRange;
+use crate::base::files;
 use crate::base::limits::not_started;
 use crate::base::lock::lock;
+use crate::base::low_limits::in_force;
 use crate::base::parallel::{join, spawn_in};
 use crate::error::{Error, Result};
 
@@ -35,7 +37,7 @@ pub(super) fn distribute<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
 /// [`Error::Io`] if a file cannot be opened.
 pub(super) fn drop_cached<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
     for path in paths {
-        let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+        let file = files::open(path).map_err(|error| Error::io(path, "open the file", error))?;
         // This is advice: a file system that ignores it keeps the files cached, for all targets alike.
         let _ = fadvise(&file, 0, None, Advice::DontNeed);
     }
@@ -79,7 +81,7 @@ pub(super) fn read_files(shares: &[Vec<FileRange>], stop: &AtomicBool) -> Result
 
 fn read_range(FileRange { path, range }: &FileRange, buffer: &mut [u8], stop: &AtomicBool) -> Result<()> {
     let failed = |error| Error::io(path, "read the shard", error);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = files::open(path).map_err(failed)?;
     file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
     let mut file = file.take(range.end - range.start);
     while file.read(buffer).map_err(failed)? > 0 {
@@ -170,9 +172,9 @@ impl Python {
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
-        self.input
-            .write_all(text.as_bytes())
-            .map_err(|error| Error::system("write to a Python process that reads NPZ files", error))
+        self.input.write_all(text.as_bytes()).map_err(|error| {
+            Error::system(format!("write to a Python process that reads NPZ files{}", in_force()), error)
+        })
     }
 
     /// The next line of the process.
@@ -184,7 +186,10 @@ impl Python {
         }
         match read {
             Ok(n) if n > 0 => Ok(line.trim_end().to_owned()),
-            _ => Err(Error::Refused("a Python process that read NPZ files failed; it said why above".into())),
+            _ => Err(Error::Refused(format!(
+                "a Python process that read NPZ files failed; it said why above{}",
+                in_force()
+            ))),
         }
     }
 }

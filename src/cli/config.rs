@@ -1,7 +1,6 @@
 //! The configuration that the training reads: a YAML file whose section `data` names the paths of the data set and its
 //! shards. Other keys are ignored.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use serde::de::IgnoredAny;
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 use super::input_paths::InputPaths;
+use crate::base::given;
 use crate::error::{Error, Result};
 
 /// One of the two data sets of a configuration.
@@ -64,7 +64,7 @@ impl Configured {
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no YAML or has no section `data`.
     pub fn read(file: &Path, split: Split) -> Result<Self> {
-        let text = fs::read_to_string(file).map_err(|error| Error::io(file, "read the configuration", error))?;
+        let text = given::read_text(file, "read the configuration")?;
         let options = serde_saphyr::options! {
             duplicate_keys: DuplicateKeyPolicy::LastWins, // as in PyYAML, with which the training reads it
             with_snippet: false,
@@ -185,6 +185,8 @@ fn without_epoch(folder: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TRAIN: &str = "model: {size: 3, tags: [a, b]}\n\

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::base::given;
 use crate::error::{Error, Result};
 
 /// The name by which the file is found.
@@ -48,7 +48,7 @@ impl DatasetFile {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Malformed`] if it is no TOML, or a value is a table or a date.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|error| Error::io(path, "read the data set's file", error))?;
+        let text = given::read_text(path, "read the data set's file")?;
         let table = DeTable::parse(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
             Error::malformed(path, format!("line {line}: {}", error.message()))

@@ -2,24 +2,23 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
-use super::progress::styled;
 use super::plans::make_plan;
+use super::progress::styled;
 use super::shared::{self, stop_on_signals};
-use super::terminal::print;
+use super::terminal::{print, say};
 use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;
 use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason, shown};
 use crate::fs::{mount_table, processes};
 use crate::materialize::{OnError, Request, Silent, materialize};
 use crate::output::partition::Part;
@@ -58,6 +57,7 @@ pub(super) fn measure(
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
+    let folder = WorkFolder(folder.keep());
     let stop = stop_on_signals()?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
     // Shards that exist already are measured also if nothing can be mounted.
@@ -130,9 +130,31 @@ struct OwnShards<'a> {
     page_cache: bool,
     threads: usize,
     plan: Plan,
-    folder: TempDir,
+    folder: WorkFolder,
     given: Option<Vec<FileRange>>,
     stop: Arc<AtomicBool>,
+}
+
+/// A folder to work in, which is removed with all in it when dropped.
+struct WorkFolder(PathBuf);
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            let folder = shown(&self.0);
+            say(format_args!("ctwds-fs: warning: {folder}: cannot be removed: {}; remove it by rm -r", reason(&error)));
+        }
+    }
+}
+
+/// Removes a folder and all in it. The standard library has as many folders open as lie in each other, and under
+/// `ulimit -n` there may be one descriptor.
+fn remove(folder: &Path) -> io::Result<()> {
+    let paths: io::Result<Vec<PathBuf>> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect();
+    for path in paths? {
+        if fs::symlink_metadata(&path)?.is_dir() { remove(&path)? } else { fs::remove_file(&path)? }
+    }
+    fs::remove_dir(folder)
 }
 
 /// A mount that is ended when dropped.
@@ -162,19 +184,20 @@ impl ShardProvider for OwnShards<'_> {
 
     fn mount(&self, read_ahead: usize) -> Result<(Self::MountGuard, Vec<PathBuf>)> {
         let failed = |error| not_started("start the mount", error);
-        let mountpoint = mount_table::resolve_links(&self.folder.path().join("mount"));
+        let mountpoint = mount_table::resolve_links(&self.folder.0.join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
-        let cache = cli::cache_size(self.args.cache_size)?;
         let mut flags = cli::dataset_flags(cli::arguments(), &["limit", "test_mode", "samples_per_shard"]);
         let mut set = |flag: &str, value: &dyn std::fmt::Display| flags.push(format!("--{flag}={value}").into());
         set("limit", &self.part.limit.unwrap_or_default());
         set("samples-per-shard", &self.part.samples_per_shard);
         set("read-ahead", &read_ahead);
         set("threads", &self.threads);
-        set("cache-size", &cache);
+        if let Some(cache) = self.args.cache_size {
+            set("cache-size", &cli::cache_size(Some(cache))?);
+        }
         set("page-cache", if self.page_cache { &"on" } else { &"off" });
         let mut log = OsString::from("--log-file=");
-        log.push(self.folder.path().join("mount.log"));
+        log.push(self.folder.0.join("mount.log"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut mount = Command::new(program);
         mount.arg("mount").args(&flags).arg(log).arg(&mountpoint).stdin(Stdio::null());
@@ -194,7 +217,7 @@ impl ShardProvider for OwnShards<'_> {
     }
 
     fn materialize(&self) -> Result<Vec<PathBuf>> {
-        let out = self.folder.path().join("files");
+        let out = self.folder.0.join("files");
         let read_ahead = Serving::usual_read_ahead(self.threads);
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::shared::make_plan;
+use super::plans::make_plan;
 use super::terminal::{is_seen, stream};
 use crate::base::num::to_usize;
 use crate::base::parallel::available_cores;

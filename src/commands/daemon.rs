@@ -4,14 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::shared::FAILED;
 use crate::base::limits::not_started;
+use crate::base::low_limits::in_force;
 use crate::cli;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 
 /// The environment variable, and its value, from which size on glibc gives a buffer pages of its own. Such pages cost
 /// nothing before they are touched. Where no threshold is set, glibc raises it when a large buffer is freed, takes the
@@ -26,16 +28,23 @@ const READY: &[u8] = b"ready\n";
 pub(super) enum Start {
     /// The mount can be used; the process serves it.
     Ready(Child),
-    /// The daemon has ended with this exit code, after it printed its error.
-    Failed(ExitCode),
+    /// The daemon has ended.
+    Failed {
+        /// Its process id, which the mount has that it may have left.
+        pid: u32,
+        /// The exit code, after it printed its error; or the error, if a signal killed it.
+        end: Result<ExitCode>,
+    },
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
 /// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given.
 ///
 /// # Errors
-/// [`Error::System`] if the process cannot be started, [`Error::Refused`] if a signal killed it.
+/// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
+/// alone has open.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
+    refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -55,12 +64,32 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
     if report == READY {
         return Ok(Start::Ready(daemon));
     }
-    let status = daemon.wait().map_err(failed)?;
+    let (pid, status) = (daemon.id(), daemon.wait().map_err(failed)?);
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return Err(Error::Refused(format!("the daemon was killed by signal {signal} before the mount was ready")));
+        let reason = format!("the daemon was killed by signal {signal} before the mount was ready{}", in_force());
+        return Ok(Start::Failed { pid, end: Err(Error::Refused(reason)) });
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
-    Ok(Start::Failed(ExitCode::from(code.unwrap_or(FAILED))))
+    Ok(Start::Failed { pid, end: Ok(ExitCode::from(code.unwrap_or(FAILED))) })
+}
+
+/// Refuses an argument that names what this process alone has open, as of `--exclude <(…)`: the daemon keeps no
+/// descriptor that it inherited.
+fn refuse_own_files() -> Result<()> {
+    let own = ["/dev/stdin", "/dev/fd", "/proc/self/fd"];
+    for argument in cli::arguments().skip(2).take_while(|argument| argument != "--") {
+        let bytes = argument.as_bytes();
+        let value = bytes.iter().position(|byte| *byte == b'=').map_or(bytes, |at| &bytes[at + 1..]);
+        let path = Path::new(OsStr::from_bytes(value));
+        if own.iter().any(|own| path.starts_with(own)) {
+            return Err(Error::Refused(format!(
+                "{}: the background process that serves the mount cannot read a pipe of this command; write it to a file, \
+                 and name that",
+                shown(path)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the daemon end with the command that started it, until [`outlive_parent`]. The daemon calls this before it

@@ -10,12 +10,12 @@ use super::daemon::{self, Start};
 use super::log_file;
 use super::plans::make_plan;
 use super::shared::warn_left_out;
-use super::terminal::print;
+use super::terminal::{print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::fs::mount;
 use crate::fs::mount_table::{self, Unmount};
 use crate::fs::tree::Tree;
@@ -36,7 +36,10 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let log_file = log_file::path(args.log_file.as_deref(), &log_file::name(&mountpoint));
     let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
         Start::Ready(daemon) => daemon,
-        Start::Failed(code) => return Ok(code),
+        Start::Failed { pid, end } => {
+            clear(&mountpoint, pid);
+            return end;
+        }
     };
     // An exit code of 0 promises that the first shard can be opened.
     let first = mountpoint.join(Plan::shard_name(0));
@@ -51,6 +54,18 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
         let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the mount that a daemon may have left which could not be ready: with as many threads as it may have, it cannot
+/// start the helper that ends an ordinary user's mount.
+fn clear(mountpoint: &Path, pid: u32) {
+    let left = mount_table::at(mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(pid));
+    if let Some(Err(error)) = left.map(|entry| mount_table::unmount(&entry, Unmount::Detach)) {
+        let point = shown(mountpoint);
+        say(format_args!(
+            "ctwds-fs: warning: {point}: a dead mount is left ({error}); `ctwds-fs unmount {point}` clears it"
+        ));
+    }
 }
 
 /// The party that decides when a mount ends.

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 
-use super::progress::Bar;
 use super::plans::SCANNERS;
+use super::progress::Bar;
 use super::shared::{self, FAILED, stop_on_signals};
 use super::terminal::{print, say, say_in_line};
 use crate::base::num::counted;

@@ -1,7 +1,6 @@
 //! `ctwds-fs verify --sources`: finds the volumes that cannot be read, before anything is made of them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,12 +8,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::progress::Bar;
 use super::plans::make_new_plan;
+use super::progress::Bar;
 use super::shared;
 use super::terminal::print;
 use crate::base::durable::publish_private;
-use crate::base::files::file_name;
+use crate::base::files::{self, file_name};
 use crate::base::memory;
 use crate::base::num::counted;
 use crate::base::num::to_usize;
@@ -50,7 +49,8 @@ struct SourcesReport {
 /// Reads all volumes of the data set, writes the list of those that cannot be made, and returns the verdict.
 ///
 /// # Errors
-/// The data set cannot be planned, or the list cannot be written.
+/// The data set cannot be planned, the list cannot be written, or this process lacks memory or descriptors and no volume
+/// is damaged.
 pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
     let plan = make_new_plan(&args.dataset)?;
@@ -59,12 +59,15 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     let mut checked = check_left_out(&plan.dataset, &args.dataset.array_choice(), &excluded, workers)?;
     let volumes = plan.dataset.samples.len() + checked.len();
     checked.extend(read_all(plan, workers)?);
-    let (mut bad, mut unread) = (Vec::new(), Vec::new());
+    let (mut bad, mut unread, mut limited) = (Vec::new(), Vec::new(), None);
     for VolumeCheck { study_id, path, error } in checked {
         match error {
             None => {}
             Some(Error::Malformed { reason, .. }) => bad.push(Quarantined { study_id, path, reason }),
-            Some(other) => unread.push(Quarantined { study_id, path, reason: other.to_string() }),
+            Some(other) => {
+                unread.push(Quarantined { study_id, path, reason: other.to_string() });
+                limited = limited.or(Some(other).filter(Error::is_limit));
+            }
         }
     }
     let verdict = match (bad.is_empty(), unread.is_empty()) {
@@ -78,7 +81,8 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     store(&name, &quarantine::render(&rows))?;
     let report = SourcesReport { verdict, volumes, bad, unread, quarantine: name };
     print(if args.json { shared::json(&report)? + "\n" } else { describe(&report) }, "print the report")?;
-    Ok(verdict)
+    // A limit of this process says nothing about the volumes.
+    limited.filter(|_| verdict == Verdict::Unchecked).map_or(Ok(verdict), Err)
 }
 
 /// The result of reading a volume: the error, or none if the volume can be made.
@@ -168,7 +172,7 @@ fn read_whole(path: &Path, array: &Array) -> Result<()> {
     let no_memory = |error| Error::io(path, "get memory to read the volume", error);
     memory::zeros::<u8>(to_usize(array.member.len)).map_err(no_memory)?;
     readable(path, &source_volume(array)).map_err(|reason| {
-        match File::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+        match files::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
             Ok(_) => Error::malformed(path, reason),
             Err(error) => Error::io(path, "read the volume", error),
         }

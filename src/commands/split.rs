@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::durable;
+use crate::base::files;
 use crate::base::num::counted;
 use crate::cli::PlanArgs;
 use crate::dataset;
@@ -80,7 +81,7 @@ fn lists(plan: &Plan, folder: &Path, splits: &[Split], studies: &[&str]) -> Resu
     for split in splits {
         let ids: Vec<&str> = split.studies.iter().map(|number| studies[*number]).collect();
         let (path, content) = (list_path(folder, &split.name), dataset::list_of_studies(&ids)?);
-        match fs::read(&path) {
+        match files::read(&path) {
             Ok(found) if found == content.as_bytes() => {}
             Ok(_) => {
                 return Err(Error::Refused(format!(

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::progress::Bar;
 use super::plans::make_new_plan;
+use super::progress::Bar;
 use super::shared::{self, stop_on_signals};
 use super::terminal::{print, say};
 use super::{bench, sources};
@@ -30,7 +30,7 @@ const RUNS: usize = 3;
 /// Runs `verify`, and returns the exit code of its verdict.
 ///
 /// # Errors
-/// The folder or the data set cannot be used.
+/// The folder or the data set cannot be used, or this process lacks memory or descriptors and nothing worse was found.
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let dataset = args.dataset()?;
@@ -66,6 +66,9 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
         false => None,
     };
     print(render(args, &report, benchmark.as_ref())?, "print the report")?;
+    if let Some(limited) = report.limited() {
+        return Err(Error::Refused(format!("not all could be checked: {}: {}", limited.place, limited.what)));
+    }
     Ok(exit_code(report.verdict))
 }
 

@@ -15,7 +15,9 @@ pub(super) fn is_decimal(field: &str) -> bool {
 /// The end of a message about such a number: how to write the table again. No other field changes by it.
 pub(super) fn remedy(path: &Path, delimiter: u8) -> String {
     let mut mark = [0; 2];
-    let is_utf16 = File::open(path).and_then(|mut file| file.read_exact(&mut mark)).is_ok()
+    // A pipe was read to its end.
+    let is_utf16 = path.is_file()
+        && File::open(path).and_then(|mut file| file.read_exact(&mut mark)).is_ok()
         && [[0xff, 0xfe], [0xfe, 0xff]].contains(&mark);
     let encoding = if is_utf16 { ", encoding='utf-16'" } else { "" };
     let (file, delimiter) = (path.display(), char::from(delimiter).escape_default());

@@ -1,12 +1,12 @@
 //! CSV files that people give: read as text, with a message for a file that is something else, and split into records
 //! with the lines that an editor shows. Tables, lists of studies and lists of excluded samples are read here.
 
-use std::fs;
 use std::path::Path;
 
 use csv::{Reader, ReaderBuilder, StringRecord};
 
 use super::encoded::{self, line_ends};
+use crate::base::given;
 use crate::error::{Error, Result};
 
 /// The bytes that stand between fields: a comma, and what other programs write.
@@ -42,7 +42,7 @@ impl<'a> CsvFile<'a> {
     /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no such text: the message says what the file
     /// is, or the line of the first wrong byte.
     pub(super) fn read(path: &'a Path, doing: &'static str, keys: &[&str]) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|error| Error::io(path, doing, error))?;
+        let bytes = given::read(path, doing)?;
         let text = encoded::text(path, bytes)?;
         let mut file = Self { path, text, delimiter: DELIMITERS[0] };
         file.delimiter = DELIMITERS.into_iter().find(|delimiter| file.has(*delimiter, keys)).unwrap_or(DELIMITERS[0]);
@@ -170,6 +170,8 @@ fn open_quote(record: &[u8], delimiter: u8) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// The first fields of all records with their lines, or the message.

@@ -55,6 +55,8 @@ struct Listing {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     certain: bool,
+    /// One of the files that are half of a NIfTI volume.
+    half: Option<PathBuf>,
 }
 
 /// Lists the volumes below `root`: those of the three depths that data sets use, or where these have none, down to the
@@ -71,7 +73,7 @@ pub(super) fn find_volumes(root: &Path, choice: &FileChoice, threads: usize) -> 
     let open = File::open(root).map_err(|error| Error::io(root, "open the data folder", error))?;
     let level = vec![PathBuf::new()];
     let (by_depth, listed) = (Vec::new(), Vec::new());
-    let walk = Walk { root, open, source: choice.source, threads, level, by_depth, listed, certain: true };
+    let walk = Walk { root, open, source: choice.source, threads, level, by_depth, listed, certain: true, half: None };
     if choice.patterns.is_empty() { walk.fullest_depth() } else { walk.matching(choice) }
 }
 
@@ -88,6 +90,8 @@ struct Walk<'a> {
     /// The folders that were listed, and their states before.
     listed: Vec<(PathBuf, FileId)>,
     certain: bool,
+    /// One of the files that are half of a NIfTI volume, which is not read.
+    half: Option<PathBuf>,
 }
 
 impl Walk<'_> {
@@ -102,6 +106,7 @@ impl Walk<'_> {
             self.level.extend(listing.folders);
             self.listed.push((folder, listing.state));
             self.certain &= listing.certain;
+            self.half = self.half.take().or(listing.half);
         }
         self.by_depth.push(files);
         Ok(())
@@ -127,9 +132,10 @@ impl Walk<'_> {
             return Err(Error::Refused(format!(
                 "--data-folder {}: no {} found; looked for *.npz, *.npy, *.nii and *.nii.gz in the folder and in those \
                  below it, down to {MORE_DEPTHS} levels (without names that begin with a dot). Is this the folder that holds the \
-                 volumes?",
+                 volumes?{}",
                 self.root.display(),
-                self.source.files()
+                self.source.files(),
+                self.about_pairs()
             )));
         }
         Ok(self.found(files))
@@ -144,16 +150,28 @@ impl Walk<'_> {
             if !files.iter().any(|file| pattern.matches(file)) {
                 return Err(Error::Refused(format!(
                     "--pattern '{}': no {} below {} matches; a pattern is relative to that folder, * stays within a \
-                     name, and ** stands for any folders",
+                     name, and ** stands for any folders{}",
                     shown(&pattern.to_string()),
                     self.source.files(),
-                    self.root.display()
+                    self.root.display(),
+                    self.about_pairs()
                 )));
             }
         }
         files.retain(|file| choice.patterns.iter().any(|pattern| pattern.matches(file)));
         let files = sorted(files);
         Ok(self.found(files))
+    }
+
+    /// What a message adds where there are files that are half of a NIfTI volume.
+    fn about_pairs(&self) -> String {
+        self.half.as_deref().map_or_else(String::new, |half| {
+            format!(
+                "\n{}: pairs of .hdr and .img files are not read; make one file of each pair: python3 -c \"import nibabel, \
+                 sys; nibabel.save(nibabel.load(sys.argv[1]), sys.argv[2])\" a.img a.nii.gz",
+                shown(&self.root.join(half))
+            )
+        })
     }
 
     fn found(self, files: Vec<PathBuf>) -> FoundVolumes {
@@ -179,7 +197,7 @@ fn list(
     let open = rustix::fs::openat(open_root, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(failed)?;
     let state = FileId::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
-    let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true };
+    let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true, half: None };
     let mut names = [MaybeUninit::uninit(); NAMES];
     let mut entries = RawDir::new(open, &mut names);
     while let Some(entry) = entries.next() {
@@ -197,11 +215,17 @@ fn list(
         let path = || folder.join(name);
         match kind {
             Some(FileType::RegularFile) if is_volume => listing.files.push(path()),
+            Some(FileType::RegularFile) if listing.half.is_none() && is_half(name) => listing.half = Some(path()),
             Some(FileType::Directory) if enters(&path()) => listing.folders.push(path()),
             _ => {}
         }
     }
     Ok(listing)
+}
+
+/// Whether a name is that of a file that is half of a NIfTI volume, whose header and voxels are apart.
+fn is_half(name: &OsStr) -> bool {
+    [".hdr", ".img", ".hdr.gz", ".img.gz"].iter().any(|suffix| name.as_bytes().ends_with(suffix.as_bytes()))
 }
 
 impl Listing {
@@ -295,6 +319,21 @@ mod tests {
         symlink("..", dir.path().join("real/up")).unwrap();
         let error = find_volumes(dir.path(), &FileChoice::default(), 4).unwrap_err().to_string();
         assert!(error.contains("real/up") && error.contains("cycle"), "{error}");
+    }
+
+    #[test]
+    fn pairs_are_named_where_nothing_else_is_found() {
+        let said = |files: &[&str], choice: &FileChoice| {
+            find_volumes(tree(files).path(), choice, 2).map_err(|error| error.to_string())
+        };
+        for pair in [["a/v.hdr", "a/v.img"], ["v.hdr.gz", "v.img.gz"]] {
+            let refused = said(&pair, &FileChoice::default()).unwrap_err();
+            assert!(refused.contains(pair[0].split_once('.').unwrap().0) && refused.contains("pairs of"), "{refused}");
+        }
+        let pattern = FileChoice { patterns: vec!["*/*.hdr".parse().unwrap()], ..FileChoice::default() };
+        assert!(said(&["a/v.hdr", "a/v.img"], &pattern).unwrap_err().contains("nibabel.save"));
+        assert!(!said(&["a/v.txt"], &FileChoice::default()).unwrap_err().contains("pairs of"));
+        assert!(said(&["a/v.hdr", "a/v.img", "a/w.nii"], &FileChoice::default()).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::nifti;
 use super::npz::{self, Array, ArrayChoice, NamedArray};
+use crate::base::files;
 use crate::error::{Error, Result};
 
 /// The format of a file that holds volumes.
@@ -56,7 +57,7 @@ fn format(path: &Path) -> Format {
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
-    let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let file = files::open_now(path).map_err(|error| Error::io(path, "open the file", error))?;
     inspect_file(path, &file, choice)
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::base::lock::lock;
 use crate::error::{Error, Result};
 use crate::output::journal::{self, Journals};
@@ -98,7 +99,7 @@ impl FinishedShards {
     /// read, or if the file has another size.
     pub(super) fn file(&self, id: ShardId) -> Option<(File, u64)> {
         let size = self.recorded(id)?;
-        let file = File::open(self.path(id)).ok()?;
+        let file = files::open_now(&self.path(id)).ok()?;
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.len() == size).then_some((file, size))
     }

@@ -22,6 +22,8 @@ use crate::error::{Error, Result, shown};
 
 /// How long readers may finish what they read after a signal has ended the mount.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The time between two looks whether files are open in a mount that lives on elsewhere.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The time between two looks at the folder of materialised shards. An open that comes sooner uses a new file as well,
 /// but through the daemon; only after the look does the kernel read the file by itself.
@@ -94,7 +96,7 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
         Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Error::system("wait for signals", error))?;
     let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let tree = Arc::new(tree);
-    let watched = Arc::downgrade(&tree);
+    let (watched, served_tree) = (Arc::downgrade(&tree), tree.clone());
     let adapter = Adapter { tree, passthrough: Arc::default(), owner, events: events.clone() };
     let session = Session::new(adapter, path, &config(allow_other)).and_then(Session::spawn);
     let session = session.and_then(wait_for_threads).map_err(failed)?;
@@ -117,7 +119,7 @@ pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() ->
     match inbox.recv() {
         Ok(Event::Signal(signal)) => {
             log::info!("signal {signal}: unmounting {}", path.display());
-            own.end_gently(&inbox);
+            own.end_gently(&inbox, &served_tree);
         }
         Ok(Event::Ended) | Err(_) => log::info!("{} was unmounted", path.display()),
     }
@@ -259,6 +261,11 @@ impl OwnMount {
         self.entry.as_ref().map_or_else(|| Err(ErrorKind::NotFound.into()), |entry| mount_table::unmount(entry, how))
     }
 
+    /// Whether it is mounted anywhere, also where that is not seen from here.
+    fn is_alive(&self) -> bool {
+        self.entry.as_ref().is_some_and(MountEntry::is_alive)
+    }
+
     /// Detaches the mount if it is still there.
     fn detach(&self) {
         match self.unmount(Unmount::Detach) {
@@ -268,12 +275,13 @@ impl OwnMount {
     }
 
     /// Ends the mount, and waits until its readers have closed their files; those that take longer than [`PATIENCE`]
-    /// get errors.
-    fn end_gently(&self, inbox: &mpsc::Receiver<Event>) {
+    /// get errors. Where the mount lives on in another place or namespace and nobody has a file open in it, the process
+    /// ends at once.
+    fn end_gently(&self, inbox: &mpsc::Receiver<Event>, tree: &Tree) {
         match self.unmount(Unmount::IfIdle) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                log::warn!("it is mounted elsewhere only: files may be read for {} s more", PATIENCE.as_secs());
+                log::warn!("it is mounted elsewhere only: open files may be read for {} s more", PATIENCE.as_secs());
             }
             Err(error) => {
                 log::warn!("{error}; detaching, open files may be read for {} s more", PATIENCE.as_secs());
@@ -282,15 +290,20 @@ impl OwnMount {
         }
         let deadline = Instant::now() + PATIENCE; // further signals do not put it off
         loop {
-            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Signal(_)) => {}
+            let left = deadline.saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(LOOK.min(left)) {
+                Ok(Event::Signal(_)) => continue,
                 Ok(Event::Ended) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    log::warn!("files are still open; ending anyway, their readers get errors");
-                    // Ends the connection, because it closes /dev/fuse; there is nothing to save.
-                    std::process::exit(0);
+                Err(RecvTimeoutError::Timeout) if !tree.has_open_files() && self.is_alive() => {
+                    log::warn!("the mount lives on elsewhere, where nobody has a file open; ending it there, too");
                 }
+                Err(RecvTimeoutError::Timeout) if left <= LOOK => {
+                    log::warn!("files are still open; ending anyway, their readers get errors");
+                }
+                Err(RecvTimeoutError::Timeout) => continue,
             }
+            // Ends the connection, because it closes /dev/fuse; there is nothing to save.
+            std::process::exit(0);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,14 +11,12 @@ use rustix::mount::UnmountFlags;
 
 use super::processes;
 use crate::base::limits::not_started;
+use crate::base::mounts::{self, MountLine, OWN_TABLE};
 use crate::base::parallel;
 use crate::error::{Error, Result};
 
 /// The prefix of the source of this program's mounts in the mount table; the daemon's process id follows.
 pub const SOURCE: &str = "ctwds-fs:";
-
-/// The mounts that this process sees.
-const OWN_TABLE: &str = "/proc/self/mountinfo";
 
 /// How long an answer of a mount is awaited; a healthy daemon answers in microseconds.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -55,10 +52,21 @@ impl MountEntry {
         (&self.device, &self.source) == (&other.device, &other.source)
     }
 
-    /// Whether the file system is alive: mounted somewhere, also in a mount namespace that is not seen from here, or
-    /// detached with files open. False where the kernel does not tell.
+    /// Whether the file system of a mount of this program is alive: mounted somewhere, also in a mount namespace that is
+    /// not seen from here, or detached with files open. False where the kernel does not tell, and where it has given the
+    /// device to another file system.
     pub fn is_alive(&self) -> bool {
         Path::new("/sys/class/bdi").join(&self.device).exists()
+            && self.daemon().is_some_and(|pid| processes::is_daemon(pid, &self.device))
+            && !self.has_lost_its_device()
+    }
+
+    /// Whether a mount of another source has the device, as far as the tables of the processes that this user may see
+    /// tell: the file systems of a device are one.
+    fn has_lost_its_device(&self) -> bool {
+        let is_other = |entry: &MountEntry| entry.device == self.device && entry.source != self.source;
+        let own = read(Path::new(OWN_TABLE)).unwrap_or_default();
+        own.iter().any(is_other) || other_tables().any(|(_, entries)| entries.iter().any(is_other))
     }
 }
 
@@ -74,30 +82,8 @@ pub fn at(path: &Path) -> Result<Option<MountEntry>> {
 
 /// The mounts of a table such as `/proc/self/mountinfo`, those of one folder from the lowest on.
 fn read(table: &Path) -> std::io::Result<Vec<MountEntry>> {
-    Ok(fs::read(table)?.split(|byte| *byte == b'\n').filter_map(parse).collect())
-}
-
-/// Parses a line `36 35 98:0 /root /mnt options [tags] - type source superoptions`.
-fn parse(line: &[u8]) -> Option<MountEntry> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let device = str::from_utf8(fields.nth(1)?).ok()?.to_owned();
-    let path = unescape(fields.nth(1)?).into();
-    let source = unescape(fields.skip_while(|field| *field != b"-").nth(2)?);
-    Some(MountEntry { id, path, source, device })
-}
-
-/// The kernel writes some bytes, such as spaces and newlines, as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> OsString {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.first_chunk::<3>().filter(|_| *first == b'\\');
-        let escaped = escaped.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[3..] } else { tail };
-    }
-    OsString::from_vec(plain)
+    let lines = mounts::read(table)?.into_iter();
+    Ok(lines.map(|MountLine { id, path, source, device, .. }| MountEntry { id, path, source, device }).collect())
 }
 
 /// The folders of this mount namespace in which the file system of `mount` is mounted, as by `mount --bind`.
@@ -118,21 +104,22 @@ pub struct OtherNamespace {
 /// Mount namespaces besides that of this process in which the file system of `mount` is mounted, as far as this user
 /// may see them.
 pub fn other_namespaces(mount: &MountEntry) -> Vec<OtherNamespace> {
+    let is_of_device = |entry: &MountEntry| entry.is_of_same_file_system(mount);
+    let tables = other_tables().filter(|(_, entries)| entries.iter().any(is_of_device));
+    tables.map(|(pid, _)| OtherNamespace { pid, name: processes::name(pid) }).collect()
+}
+
+/// The mount tables of the namespaces besides that of this process, as far as this user may see them, each with one of
+/// its processes.
+fn other_tables() -> impl Iterator<Item = (u32, Vec<MountEntry>)> {
     let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
     let mut seen: HashSet<PathBuf> = namespace(Path::new("/proc/self")).into_iter().collect();
-    let mut found = Vec::new();
-    for pid in processes::all() {
+    processes::all().into_iter().filter_map(move |pid| {
         let process = PathBuf::from(format!("/proc/{pid}"));
         // All processes of a namespace have the same table.
-        if !namespace(&process).is_some_and(|namespace| seen.insert(namespace)) {
-            continue;
-        }
-        let is_of_device = |entry: &MountEntry| entry.is_of_same_file_system(mount);
-        if read(&process.join("mountinfo")).is_ok_and(|entries| entries.iter().any(is_of_device)) {
-            found.push(OtherNamespace { pid, name: processes::name(pid) });
-        }
-    }
-    found
+        let is_new = namespace(&process).is_some_and(|namespace| seen.insert(namespace));
+        is_new.then(|| read(&process.join("mountinfo")).ok().map(|entries| (pid, entries))).flatten()
+    })
 }
 
 /// An absolute path without links in its parents. The last component is not touched: a dead mount would not answer.
@@ -208,9 +195,14 @@ pub fn unmount_or_detach(mount: &MountEntry) -> std::io::Result<()> {
 fn unmount_as_user(path: &Path, how: Unmount) -> std::io::Result<()> {
     let mut helper = Command::new("fusermount3");
     helper.arg("-u").args((how == Unmount::Detach).then_some("-z")).arg("--").arg(path);
-    let output = helper
-        .output()
-        .map_err(|error| std::io::Error::new(error.kind(), format!("fusermount3: {error} (install fuse3)")))?;
+    let output = helper.output().map_err(|error| {
+        let kind = error.kind();
+        let reason = match kind {
+            std::io::ErrorKind::NotFound => format!("fusermount3: {error} (install fuse3)"),
+            _ => not_started("start fusermount3", error).to_string(),
+        };
+        std::io::Error::new(kind, reason)
+    })?;
     if output.status.success() {
         return Ok(());
     }
@@ -269,34 +261,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_mount_table() {
-        let line = br"141 28 0:48 / /mnt/a\040b ro,nosuid shared:7 - fuse.ctwds-fs ctwds-fs:4711 ro,user_id=0";
-        let entry = parse(line).unwrap();
-        assert_eq!((entry.path.to_str(), entry.daemon(), &*entry.device), (Some("/mnt/a b"), Some(4711), "0:48"));
-        assert_eq!(entry.id, 141);
+    fn the_topmost_mount_of_a_folder() {
         assert_eq!(at(Path::new("/proc")).unwrap().map(|entry| entry.daemon()), Some(None));
         assert_eq!(at(Path::new("/proc/no-mount")).unwrap(), None);
-    }
-
-    #[test]
-    fn the_table_is_bytes() {
-        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
-        let fields: [(&[u8], &[u8]); 6] = [
-            (b"/mnt/\xff\xfe", b"/mnt/\xff\xfe"),
-            (b"/mnt/\\011\\012\\134\\043", b"/mnt/\t\n\\#"),
-            (b"/mnt/\\134040", b"/mnt/\\040"),
-            (b"/mnt/\\377", b"/mnt/\xff"),
-            (b"/mnt/-", b"/mnt/-"),
-            (b"/mnt/\\04", b"/mnt/\\04"),
-        ];
-        for (written, meant) in fields {
-            let line = [b"7 1 0:48 / ", written, b" ro - tmpfs \xff ro"].concat();
-            let entry = parse(&line).unwrap();
-            assert_eq!((bytes(&entry.path), entry.daemon()), (meant.to_vec(), None));
-        }
-        for cut in [&b""[..], b"7", b"7 1 0:48 / /mnt ro", b"7 1 0:48 / /mnt ro -", b"\xff 1 0:48 / /mnt ro - a b c"] {
-            assert_eq!(parse(cut), None);
-        }
+        let (id, path, device) = (1, "/mnt".into(), "0:48".into());
+        let daemon = |source: &str| {
+            let (path, device) = (PathBuf::clone(&path), String::clone(&device));
+            MountEntry { id, path, source: source.into(), device }.daemon()
+        };
+        assert_eq!(["ctwds-fs:4711", "ctwds-fs:x", "tmpfs"].map(daemon), [Some(4711), None, None]);
     }
 
     #[test]

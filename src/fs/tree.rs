@@ -376,6 +376,11 @@ impl Tree {
         }
     }
 
+    /// Whether anybody has a file open in the mount.
+    pub fn has_open_files(&self) -> bool {
+        !lock::read(&self.handles).is_empty()
+    }
+
     /// Closes a handle.
     pub fn release(&self, handle: u64) {
         // The handle is dropped after the lock, because the end of a cursor changes the cache.

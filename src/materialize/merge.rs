@@ -7,7 +7,7 @@ use std::path::Path;
 use super::index_files;
 use super::request::ManifestOutcome;
 use crate::base::durable::publish;
-use crate::base::files::{file_name, list, remove, size};
+use crate::base::files::{self, file_name, list, remove, size};
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
 use crate::output::manifest::{self, Manifest, Merged};
@@ -97,7 +97,7 @@ fn write_list(folder: &Path, whole: Option<&Manifest>, mut bad: Vec<Quarantined>
 
 /// Reads the manifest of a part.
 fn read(path: &Path) -> Result<Manifest> {
-    let text = fs::read(path).map_err(|error| Error::io(path, "read the part's manifest", error))?;
+    let text = files::read(path).map_err(|error| Error::io(path, "read the part's manifest", error))?;
     serde_json::from_slice(&text).map_err(|error| {
         Error::Refused(format!("{}: it is damaged ({error}); run its part again, which writes it anew", path.display()))
     })

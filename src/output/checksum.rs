@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::base::files;
 use crate::error::{Error, Result};
 
 /// Bytes that are read at a time.
@@ -17,7 +18,7 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
 pub fn of_path(path: &Path, stop: &AtomicBool) -> Result<String> {
-    let mut file = File::open(path).map_err(|error| Error::io(path, "read the finished shard", error))?;
+    let mut file = files::open(path).map_err(|error| Error::io(path, "read the finished shard", error))?;
     of_file(&mut file, path, stop, &|_| ())
 }
 

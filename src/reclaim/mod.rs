@@ -34,6 +34,7 @@ use serde::Serialize;
 
 use crate::base::beneath::Folder;
 use crate::base::durable::sync_folder;
+use crate::base::files;
 use crate::base::lock::lock;
 use crate::base::parallel::try_map;
 use crate::dataset::{Config, Dataset};
@@ -332,7 +333,7 @@ fn no_more_than(path: &Path, channels: u64, arrays: &[&str]) -> Result<(), Strin
         return Ok(());
     }
     let failed = |error: &dyn std::fmt::Display| format!("it cannot be looked into: {error}");
-    let file = File::open(path).map_err(|error| failed(&error))?;
+    let file = files::open(path).map_err(|error| failed(&error))?;
     let archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|error| failed(&error))?;
     let names: Vec<&str> = archive.file_names().collect();
     let is_held =

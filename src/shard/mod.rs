@@ -133,7 +133,9 @@ impl ShardSet {
     /// # Errors
     /// Why a volume could not be decoded; [`Error::NotFound`] if there is no such shard.
     pub fn read(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
-        wait_for(|done| read::start(self.state.clone(), Request { shard, offset, len, cursor: None, is_part: false }, done))
+        wait_for(|done| {
+            read::start(self.state.clone(), Request { shard, offset, len, cursor: None, is_part: false }, done)
+        })
     }
 
     /// Reads as [`Self::read`] does, for a caller who wants no more of a volume: of compressed shards only the blocks
@@ -163,8 +165,7 @@ impl ShardSet {
         len: usize,
         done: impl FnOnce(Result<Bytes>) + Send + 'static,
     ) {
-        let request =
-            Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()), is_part: false };
+        let request = Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()), is_part: false };
         read::start(self.state.clone(), request, Box::new(done));
     }
 

@@ -1,21 +1,24 @@
 //! Compares a sample of a shard with its NPZ file and its rows of the tables.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::affine;
 use super::dtype::{Dtype, Rounding};
 use super::expected::{Expected, ExpectedVoxel};
 use super::extras;
-use super::finding::{Finding, Verdict};
+use super::finding::Finding;
 use super::packed;
 use super::payload;
 use super::progress::Progress;
 use super::source::{SourceArray, SourceVolume};
+use super::unread::Unread;
 use super::walked::{Span, WalkedSample};
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::dataset::{FieldValue, JsonField, Study};
 use crate::error::shown;
@@ -118,21 +121,28 @@ fn source_volume(study: &Study) -> SourceVolume<'_> {
 pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn Progress) -> Compared {
     let Comparison { sample, shard, npz, study } = *comparison;
     let place = format!("{} {}", sample.key, sample.study_id);
-    let unchecked = |reason: String| {
-        let what = format!("it cannot be compared with its source: {reason}");
-        Compared { difference: None, findings: vec![Finding::new(Verdict::Unchecked, &place, what)] }
+    let unchecked = |unread: Unread| Compared {
+        difference: None,
+        findings: vec![Finding::unread(&place, "it cannot be compared with its source", unread)],
     };
-    let array = match SourceArray::read(&plan.dataset.root.join(npz), &source_volume(study)) {
+    let path = plan.dataset.root.join(npz);
+    let array = match SourceArray::read(&path, &source_volume(study)) {
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
-    let file = match File::open(shard) {
+    let file = match files::open(shard) {
         Ok(file) => file,
-        Err(error) => return unchecked(format!("{}: {error}", shard.display())),
+        Err(error) => return unchecked(Unread::from(error).behind(shard.display())),
     };
-    let mut wrong = small_members(&file, plan, comparison, &array);
+    let (mut wrong, json) = small_members(&file, plan, comparison, &array);
     let expected =
         Expected::new(&array, &study.recipe, Rounding { format: study.format, overflow: plan.options.overflow });
+    if let Some(json) = json {
+        match affine::check(&json, &path, study, expected.shape()) {
+            Ok(found) => wrong.extend(found),
+            Err(unread) => return unchecked(unread),
+        }
+    }
     let mut difference = None;
     if (sample.dtype, sample.window) != (Dtype::planned(study.format), study.format.window()) {
         wrong.push(format!(
@@ -150,7 +160,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
                 wrong.extend(judge(&found, &expected));
                 difference = Some(found);
             }
-            Err(error) => return unchecked(format!("{}: {error}", shard.display())),
+            Err(unread) => return unchecked(unread.behind(shard.display())),
         }
     }
     let mut findings: Vec<Finding> = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
@@ -158,10 +168,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         let place = format!("{place} '{}'", extra.name);
         findings.extend(match extras::compare(&file, found, &extra.root, array) {
             Ok(wrong) => wrong.map(|what| Finding::damaged(&place, what)),
-            Err(reason) => {
-                let what = format!("it cannot be compared with its source: {reason}");
-                Some(Finding::new(Verdict::Unchecked, &place, what))
-            }
+            Err(reason) => Some(Finding::unread(&place, "it cannot be compared with its source", reason)),
         });
     }
     Compared { difference, findings }
@@ -198,13 +205,13 @@ fn hu_per_unit(study: &Study) -> f64 {
 /// Compares all voxels, in the order of the shard.
 ///
 /// # Errors
-/// The shard cannot be read.
+/// The shard cannot be read, or there is no memory.
 fn voxels(
     file: &File,
     comparison: &Comparison<'_>,
     expected: &Expected<'_>,
     progress: &dyn Progress,
-) -> io::Result<Difference> {
+) -> Result<Difference, Unread> {
     let Comparison { sample, study, .. } = *comparison;
     let Span { start, len } = sample.members.voxels;
     let [_, width, depth] = expected.shape();
@@ -242,25 +249,30 @@ fn voxels(
 }
 
 /// Reads a compressed volume member, and unpacks it.
-fn unpack(file: &File, span: Span, dtype: Dtype) -> io::Result<Vec<u8>> {
+fn unpack(file: &File, span: Span, dtype: Dtype) -> Result<Vec<u8>, Unread> {
     let member = span.read(file)?;
     let mut volume = Vec::new();
-    packed::unpack(&member, dtype.size(), |block| volume.extend(block))
-        .map_err(|wrong| io::Error::other(wrong.join("; ")))?;
+    packed::unpack_to(&mut volume, &member, dtype.size())?;
     Ok(volume)
 }
 
-/// Compares text, labels and JSON with the tables, and returns what is wrong.
-fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &SourceArray) -> Vec<String> {
+/// Compares text, labels and JSON with the tables, and returns what is wrong, and the JSON if it is one.
+fn small_members(
+    file: &File,
+    plan: &Plan,
+    comparison: &Comparison<'_>,
+    array: &SourceArray,
+) -> (Vec<String>, Option<Value>) {
     let Comparison { sample, study, .. } = *comparison;
     let member = |span: Span| span.read(file).map_err(|error| error.to_string());
     let mut wrong = Vec::new();
-    match member(sample.members.json).and_then(|bytes| payload::json(&bytes)) {
+    let json = member(sample.members.json).and_then(|bytes| payload::json(&bytes));
+    match &json {
         Ok(json) => {
-            fields(&json, study, array, &mut wrong);
-            wrong.extend(study.fields.iter().filter_map(|one| field(&json, one)));
+            fields(json, study, array, &mut wrong);
+            wrong.extend(study.fields.iter().filter_map(|one| field(json, one)));
         }
-        Err(reason) => wrong.push(reason),
+        Err(reason) => wrong.push(reason.clone()),
     }
     match member(sample.members.text) {
         Ok(bytes) if bytes != study.text.as_bytes() => wrong.push("its text is not that of the reports table".into()),
@@ -279,7 +291,7 @@ fn small_members(file: &File, plan: &Plan, comparison: &Comparison<'_>, array: &
         Ok(_) => {}
         Err(reason) => wrong.push(reason),
     }
-    wrong
+    (wrong, json.ok())
 }
 
 /// Compares the value of a further column with the table's, and returns what is wrong.

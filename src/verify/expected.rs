@@ -77,7 +77,7 @@ impl<'a> Expected<'a> {
 
     /// Whether each voxel must be right to the bit. A resampled one may be off by as much as [`Self::is_near`] says.
     pub(super) fn is_exact(&self) -> bool {
-        !matches!(self.recipe, Recipe::Preprocessed(_))
+        !self.recipe.kind().is_resampled()
     }
 
     /// The rounding of the voxels.
@@ -164,7 +164,7 @@ impl AxisWeights {
 }
 
 /// The shape of a source as height, width and depth.
-pub(super) fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
+pub(super) fn hwd<T>(axes: Axes, shape: [T; 3]) -> [T; 3] {
     let [a, b, c] = shape;
     match axes {
         Axes::Hwd => [a, b, c],
@@ -177,7 +177,7 @@ pub(super) fn hwd(axes: Axes, shape: [usize; 3]) -> [usize; 3] {
 }
 
 /// The position in the source of a height, width and depth.
-pub(super) fn source_place(axes: Axes, [h, w, d]: [usize; 3]) -> [usize; 3] {
+pub(super) fn source_place<T>(axes: Axes, [h, w, d]: [T; 3]) -> [T; 3] {
     match axes {
         Axes::Hwd => [h, w, d],
         Axes::Hdw => [h, d, w],

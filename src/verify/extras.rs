@@ -8,6 +8,7 @@ use super::expected::{Expected, hwd, source_place};
 use super::npy_header::{self, ElementType};
 use super::packed;
 use super::source::{SourceArray, SourceVolume};
+use super::unread::Unread;
 use super::walked::WalkedExtra;
 use crate::base::num::to_usize;
 use crate::dataset::ExtraArray;
@@ -23,7 +24,7 @@ const HALF: f64 = 1.0 / 1024.0;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64, Vec<String>> {
+pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64, Vec<Unread>> {
     let mut head = Vec::new();
     let len = match width {
         None => {
@@ -35,7 +36,7 @@ pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64,
         })?,
     };
     let mut rest = &head[..];
-    let header = npy_header::read(&mut rest).map_err(|what| vec![what])?;
+    let header = npy_header::read(&mut rest).map_err(|what| vec![what.into()])?;
     let size = match header.element {
         ElementType::Float(size) | ElementType::Signed(size) | ElementType::Unsigned(size) => size,
         ElementType::Truth => 1,
@@ -44,10 +45,11 @@ pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64,
     let planned = elements.and_then(|elements| elements.checked_add((head.len() - rest.len()) as u64));
     let shape = &header.shape;
     if planned != Some(len) || header.is_fortran || header.is_big_endian {
-        return Err(vec![format!("its header does not fit its {len} bytes: {shape:?} of {size} bytes, C order")]);
+        let what = format!("its header does not fit its {len} bytes: {shape:?} of {size} bytes, C order");
+        return Err(vec![what.into()]);
     }
     match width {
-        Some(width) if width != size => Err(vec![format!("values of {size} bytes are shuffled as of {width}")]),
+        Some(width) if width != size => Err(vec![format!("values of {size} bytes are shuffled as of {width}").into()]),
         _ => Ok(len),
     }
 }
@@ -61,7 +63,7 @@ pub(super) fn compare(
     found: &WalkedExtra,
     root: &Path,
     extra: &ExtraArray,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, Unread> {
     let volume = SourceVolume {
         array: &extra.array.member.name,
         channel: None,
@@ -69,10 +71,10 @@ pub(super) fn compare(
         is_extra: true,
     };
     let source = SourceArray::read(&root.join(&extra.path), &volume)?;
-    let mut bytes = found.span.read(file).map_err(|error| error.to_string())?;
+    let mut bytes = found.span.read(file)?;
     if let Some(width) = found.packed_width {
         let mut plain = Vec::new();
-        packed::unpack(&bytes, width, |block| plain.extend(block)).map_err(|wrong| wrong.join("; "))?;
+        packed::unpack_to(&mut plain, &bytes, width)?;
         bytes = plain;
     }
     let member = SourceArray::to_end(&mut &bytes[..], None)?;
@@ -84,7 +86,7 @@ pub(super) fn compare(
     if member.shape() != expected.shape() {
         return Ok(Some(format!("its shape is {:?}, and {:?} by its source", member.shape(), expected.shape())));
     }
-    let is_computed = source.is_float() && matches!(extra.recipe, Recipe::Preprocessed(_));
+    let is_computed = source.is_float() && extra.recipe.kind().is_resampled();
     let largest = if is_computed { largest(&source) } else { 0.0 };
     let slack = largest * if extra.array.header.element.size() == 2 { HALF } else { SLACK };
     let places = Places::new(&source, &extra.recipe);
@@ -117,7 +119,10 @@ fn largest(source: &SourceArray) -> f64 {
 
 /// The bits of the padding.
 fn pad_bits(recipe: &Recipe, extra: &ExtraArray) -> u64 {
-    let Recipe::Preprocessed(Preprocess { pad_value, .. }) = recipe else { return 0 };
+    let pad_value = match recipe {
+        Recipe::Preprocessed(Preprocess { pad_value, .. }) => pad_value,
+        Recipe::Stored | Recipe::Rescaled { .. } => return 0, // nothing is padded
+    };
     #[expect(clippy::cast_possible_truncation, reason = "a whole number that the dtype holds, by the plan")]
     let value = (*pad_value as i128).to_le_bytes();
     let mut bytes = [0; 8];

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
+use super::unread::Unread;
+
 /// The judgement of one finding, or of a whole folder; a later variant outweighs an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,12 +29,29 @@ pub struct Finding {
     pub place: String,
     /// A sentence for people that says what is wrong.
     pub what: String,
+    /// Whether it could not be checked because this process lacks memory or descriptors.
+    #[serde(skip)]
+    pub is_limit: bool,
 }
 
 impl Finding {
     /// A finding of any verdict about `place`.
     pub(super) fn new(verdict: Verdict, place: impl Display, what: impl Into<String>) -> Self {
-        Self { verdict, place: place.to_string(), what: what.into() }
+        Self { verdict, place: place.to_string(), what: what.into(), is_limit: false }
+    }
+
+    /// A finding of the verdict [`Verdict::Unchecked`] about `place`; `doing` says what could not be done.
+    pub(super) fn unread(place: impl Display, doing: &str, unread: impl Into<Unread>) -> Self {
+        let Unread { reason, is_limit } = unread.into();
+        Self { is_limit, ..Self::new(Verdict::Unchecked, place, format!("{doing}: {reason}")) }
+    }
+
+    /// A finding about `place` that is damaged, unless this process lacks the memory to look into it.
+    pub(super) fn damaged_or_unread(place: impl Display, what: Unread) -> Self {
+        if what.is_limit {
+            return Self::unread(place, "it cannot be looked into", what);
+        }
+        Self::damaged(place, what.reason)
     }
 
     /// A finding of the verdict [`Verdict::Damaged`] about `place`.

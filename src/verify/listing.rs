@@ -42,7 +42,7 @@ pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<
             (Some(number), Ok(metadata)) => files.push(ShardFile { name, path, number, len: metadata.len() }),
             (None, _) => findings.push(Finding::damaged(&name, "a tar file that is no shard of this data set")),
             (_, Err(error)) => {
-                findings.push(Finding::new(Verdict::Unchecked, &name, format!("it cannot be looked at: {error}")));
+                findings.push(Finding::unread(&name, "it cannot be looked at", error));
             }
         }
     }

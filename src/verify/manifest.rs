@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::finding::{Finding, Verdict};
+use crate::base::files;
 use crate::error::{Error, Result};
 
 /// Name of the manifest in a folder of shards.
@@ -143,7 +144,7 @@ impl Manifest {
 /// The folder cannot be listed.
 pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
     fs::read_dir(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
-    let bytes = match fs::read(folder.join(FILE_NAME)) {
+    let bytes = match files::read(&folder.join(FILE_NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let what = "it is missing: materialize has not finished here (the same command goes on where it was), or \
@@ -151,10 +152,7 @@ pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
             return Ok((None, vec![Finding::new(Verdict::Incomplete, FILE_NAME, what)]));
         }
         Err(error) => {
-            return Ok((
-                None,
-                vec![Finding::new(Verdict::Unchecked, FILE_NAME, format!("it cannot be read: {error}"))],
-            ));
+            return Ok((None, vec![Finding::unread(FILE_NAME, "it cannot be read", error)]));
         }
     };
     match serde_json::from_slice::<Manifest>(&bytes) {

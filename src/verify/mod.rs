@@ -6,10 +6,11 @@
 //! each volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six
 //! numbers and no digest.
 //!
-//! Imports go one way: `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
+//! Imports go one way: `unread`, `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
 //! `packed`, `npy_header`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
-//! `compare`), and `report` is above all of them.
+//! `affine`, `compare`), and `report` is above all of them.
 
+mod affine;
 mod compare;
 mod dtype;
 mod expected;
@@ -26,6 +27,7 @@ mod payload;
 mod progress;
 mod report;
 mod source;
+mod unread;
 mod values;
 mod walk;
 mod walked;

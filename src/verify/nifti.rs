@@ -1,12 +1,13 @@
 //! NIfTI files: the header, read field by field, and the content of gzip files, by code of its own.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
 use super::npy_header::{ElementType, SourceHeader};
+use super::unread::Unread;
+use crate::base::files;
 
 /// Bytes of a NIfTI-1 header.
 const HEADER_1: usize = 348;
@@ -32,6 +33,14 @@ impl NiftiHeader {
         let product = if slope == 1.0 { stored } else { stored * slope };
         (if intercept == 0.0 { product } else { product + intercept }) as f32
     }
+}
+
+/// Where the voxels of a file are in the body.
+pub(super) struct Place {
+    /// The upper three rows of the matrix from an index to mm to the right, to the front, and up.
+    pub affine: [[f64; 4]; 3],
+    /// Lengths of the first three axes, in voxels.
+    pub shape: [usize; 3],
 }
 
 /// Numbers of a header in the order of its bytes.
@@ -75,6 +84,41 @@ impl Fields {
         }
     }
 
+    /// A float of 4 bytes at `at` in a NIfTI-1 header, of 8 bytes at `second` in a NIfTI-2 header.
+    fn float(&self, at: usize, second: usize) -> f64 {
+        if self.is_second { f64::from_le_bytes(self.le(second)) } else { f32::from_le_bytes(self.le(at)).into() }
+    }
+
+    /// Whether the code of an sform or a qform is one of those that the format knows, besides that of none.
+    fn has_form(&self, at: usize, second: usize) -> bool {
+        let code = if self.is_second { i32::from_le_bytes(self.le(second)) } else { self.i16(at).into() };
+        matches!(code, 1..=5)
+    }
+
+    /// The spacing along the first three axes, in mm.
+    fn spacing(&self) -> [f64; 3] {
+        let spacing = [1, 2, 3].map(|axis| self.float(76 + 4 * axis, 104 + 8 * axis).abs());
+        spacing.map(|spacing| if spacing == 0.0 { 1.0 } else { spacing })
+    }
+
+    /// The matrix of the quaternion, as the format's description (`nifti1.h`) has it.
+    fn qform(&self) -> [[f64; 4]; 3] {
+        let [b, c, d] = [0, 1, 2].map(|at| self.float(256 + 4 * at, 352 + 8 * at));
+        let a = (1.0 - b * b - c * c - d * d).max(0.0).sqrt();
+        let rotation = [
+            [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+            [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+            [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ];
+        let [x, y, z] = self.spacing();
+        let steps = [x, y, if self.float(76, 104) == -1.0 { -z } else { z }];
+        let turned = [0, 1, 2].map(|row: usize| [0, 1, 2].map(|axis: usize| rotation[row][axis] * steps[axis]));
+        [0, 1, 2].map(|row: usize| {
+            let [i, j, k] = turned[row];
+            [i, j, k, self.float(268 + 4 * row, 376 + 8 * row)]
+        })
+    }
+
     /// The byte at which the voxels begin; fractions are cut off.
     fn voxels_at(&self) -> i64 {
         #[expect(clippy::cast_possible_truncation, reason = "meant: what nibabel does")]
@@ -112,12 +156,30 @@ pub(super) fn read(file: &mut dyn Read) -> Result<NiftiHeader, String> {
         let length = fields.dim(axis);
         usize::try_from(length).map_err(|_| format!("dimension {axis} has {length} voxels"))
     };
-    let mut shape = (1..=count).map(length).collect::<Result<Vec<usize>, String>>()?;
-    while shape.len() > 3 && shape.last() == Some(&1) {
-        shape.pop();
-    }
+    let shape = (1..=count).map(length).collect::<Result<Vec<usize>, String>>()?;
     let is_big_endian = fields.is_big_endian;
     Ok(NiftiHeader { array: SourceHeader { element, is_big_endian, is_fortran: true, shape }, scale })
+}
+
+/// Reads where the voxels of a file are: by the sform of its header, else by its qform, else with the middle of the
+/// volume at 0 and the first axis to the left, as nibabel does.
+///
+/// # Errors
+/// The reason why the file's header is not read.
+pub(super) fn place(path: &Path) -> Result<Place, Unread> {
+    let fields = fields(&mut *open(path)?).map_err(|reason| Unread::from(reason).behind(path.display()))?;
+    let shape = [1, 2, 3].map(|axis| usize::try_from(fields.dim(axis)).unwrap_or(0).max(1));
+    let affine = if fields.has_form(254, 348) {
+        let entry = |row: usize, at: usize| fields.float(280 + 16 * row + 4 * at, 400 + 32 * row + 8 * at);
+        [0, 1, 2].map(|row| [0, 1, 2, 3].map(|at| entry(row, at)))
+    } else if fields.has_form(252, 344) {
+        fields.qform()
+    } else {
+        let [x, y, z] = fields.spacing();
+        let middle = |axis: usize, step: f64| -step * (shape[axis] - 1) as f64 / 2.0;
+        [[-x, 0.0, 0.0, middle(0, -x)], [0.0, y, 0.0, middle(1, y)], [0.0, 0.0, z, middle(2, z)]]
+    };
+    Ok(Place { affine, shape })
 }
 
 /// The header's numbers, in the version and byte order that nibabel finds.
@@ -167,7 +229,7 @@ pub(super) fn is_named_so(path: &Path) -> bool {
 
 /// Opens a NIfTI file; what a gzip file holds is unpacked as it is read.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
-    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let file = BufReader::with_capacity(1 << 20, files::open(path)?);
     if path.extension().is_some_and(|suffix| suffix == "gz") {
         return Ok(Box::new(Unpacked { member: Some(GzDecoder::new(file)) }));
     }

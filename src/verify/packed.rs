@@ -3,8 +3,9 @@
 //! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
 //! nothing with the code that compresses but the `zstd` crate.
 
-use std::io::{BufRead, Cursor, Read};
+use std::io::{self, BufRead, Cursor, Read};
 
+use super::unread::Unread;
 use crate::base::num::to_usize;
 
 /// Bytes of a value, and the filter of such values, by which a member's name ends and which the JSON names.
@@ -14,6 +15,8 @@ pub(super) const CODEC: &str = "zstd";
 
 /// Bytes of the largest block that a mount reads.
 const MAX_BLOCK: u32 = 16 << 20;
+/// What zstd says when it gets no memory.
+const NO_MEMORY: &str = "not enough memory";
 const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
@@ -58,19 +61,31 @@ pub(super) fn is_at_end(json: &[u8]) -> bool {
 ///
 /// # Errors
 /// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.
-pub(super) fn unpack(member: &[u8], width: usize, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<String>> {
-    let rows = seek_table(member).map_err(|what| vec![what])?;
+pub(super) fn unpack(member: &[u8], width: usize, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<Unread>> {
+    let rows = seek_table(member).map_err(|what| vec![what.into()])?;
     let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
     for (number, row) in rows.iter().enumerate() {
         let end = at + to_usize(u64::from(row.packed));
         match block(&member[at..end], row, width) {
             Ok(plain) => each(&plain),
-            Err(what) => wrong.push(format!("block {number}: {what}")),
+            Err(what) => wrong.push(what.behind(format_args!("block {number}"))),
         }
         at = end;
         len += u64::from(row.plain);
     }
     if wrong.is_empty() { Ok(len) } else { Err(wrong) }
+}
+
+/// Unpacks a member whose values have `width` bytes to the end of `plain`.
+///
+/// # Errors
+/// There is no memory, or the member is damaged.
+pub(super) fn unpack_to(plain: &mut Vec<u8>, member: &[u8], width: usize) -> Result<(), Unread> {
+    let rows = seek_table(member)?;
+    let len: u64 = rows.iter().map(|row| u64::from(row.plain)).sum();
+    plain.try_reserve_exact(to_usize(len)).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    unpack(member, width, |block| plain.extend(block)).map_err(|wrong| Unread::all(&wrong))?;
+    Ok(())
 }
 
 /// Bytes by which a sample's JSON is longer than in a plain shard.
@@ -118,10 +133,10 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
 }
 
 /// Unpacks one block, and puts the bytes of each value together again.
-fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, String> {
+fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, Unread> {
     let SeekTableRow { plain, checksum, .. } = *row;
     if plain > MAX_BLOCK || !to_usize(u64::from(plain)).is_multiple_of(width) {
-        return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes"));
+        return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes").into());
     }
     if word(frame, 0) != FRAME_MAGIC {
         return Err("it is no zstd frame".into());
@@ -134,17 +149,25 @@ fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, Stri
     }
     // zstd computes the checksum of what it has unpacked, and compares.
     let mut rest = Cursor::new(frame);
-    let mut shuffled = Vec::new();
-    let decoder = zstd::stream::read::Decoder::with_buffer(&mut rest).map_err(|error| error.to_string())?;
+    let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+    let (mut shuffled, mut values) = (Vec::new(), Vec::new());
+    shuffled.try_reserve_exact(to_usize(u64::from(plain))).map_err(no_memory)?;
+    values.try_reserve_exact(to_usize(u64::from(plain))).map_err(no_memory)?;
+    let failed = |error: io::Error| match error.to_string() {
+        lacking if lacking.contains(NO_MEMORY) => Unread::from(io::Error::from(io::ErrorKind::OutOfMemory)),
+        _ => Unread::from(error).behind("it cannot be unpacked"),
+    };
+    let decoder = zstd::stream::read::Decoder::with_buffer(&mut rest).map_err(failed)?;
     let mut decoder = decoder.single_frame().take(u64::from(plain) + 1);
-    decoder.read_to_end(&mut shuffled).map_err(|error| format!("it cannot be unpacked: {error}"))?;
+    decoder.read_to_end(&mut shuffled).map_err(failed)?;
     if shuffled.len() as u64 != u64::from(plain) {
-        return Err(format!("it does not hold the {plain} bytes that the seek table says"));
+        return Err(format!("it does not hold the {plain} bytes that the seek table says").into());
     }
     drop(decoder);
     if rest.fill_buf().is_ok_and(|behind| !behind.is_empty()) {
         return Err("there is something behind its frame".into());
     }
     let count = shuffled.len() / width;
-    Ok((0..shuffled.len()).map(|at| shuffled[at % width * count + at / width]).collect())
+    values.extend((0..shuffled.len()).map(|at| shuffled[at % width * count + at / width]));
+    Ok(values)
 }

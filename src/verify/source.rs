@@ -7,7 +7,6 @@
 //! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -17,6 +16,8 @@ use zip::ZipArchive;
 
 use super::nifti;
 use super::npy_header::{self, ElementType, SourceHeader};
+use super::unread::Unread;
+use crate::base::files;
 
 /// Numbers of a NIfTI file that are read at a time.
 const READ: usize = 1 << 18;
@@ -70,67 +71,69 @@ impl SourceArray {
     /// Reads an array of an NPZ file to its end, so that the `zip` crate checks the CRC; of a gzip file, `flate2` does.
     ///
     /// # Errors
-    /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
-    pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, String> {
+    /// A reason that names the file: it cannot be read, is damaged, or the array is none that is compared.
+    pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
+        Self::read_any(path, volume).map_err(|reason| reason.behind(path.display()))
+    }
+
+    fn read_any(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
         let &SourceVolume { array, channel, .. } = volume;
-        let failed = |error: &dyn Display| format!("{}: {error}", path.display());
+        let failed = |error: &dyn Display| Unread::from(error.to_string());
         if nifti::is_named_so(path) {
-            let mut file = nifti::open(path).map_err(|error| failed(&error))?;
-            let found = Self::of_nifti(&mut *file, volume).map_err(|reason| failed(&reason))?;
+            let found = Self::of_nifti(&mut *nifti::open(path)?, volume)?;
             return Ok(match volume.turn {
                 Some((axes, backwards)) => found.turned(axes, backwards),
                 None => found,
             });
         }
-        let file = File::open(path).map_err(|error| failed(&error))?;
+        let file = files::open(path)?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
-            return Self::to_end(&mut BufReader::new(file), channel).map_err(|reason| failed(&reason));
+            return Self::to_end(&mut BufReader::new(file), channel);
         }
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
         // NumPy ends the names of arrays with `.npy`, and reads others too.
         let with_suffix = format!("{array}.npy");
         let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
-        Self::to_end(&mut member, channel).map_err(|reason| failed(&reason))
+        Self::to_end(&mut member, channel)
     }
 
     /// The array in NPY that comes next in a file, and is the last thing in it.
     ///
     /// # Errors
     /// The file cannot be read, or holds no such array.
-    pub(super) fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, String> {
+    pub(super) fn to_end(file: &mut dyn Read, channel: Option<(bool, usize)>) -> Result<Self, Unread> {
         let header = npy_header::read(file)?;
         let found = Self::of_elements(&header, channel, file)?;
         match file.read(&mut [0]) {
             Ok(0) => Ok(found),
             Ok(_) => Err("the array goes on behind its last voxel".into()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The volume of a NIfTI file, as the values that its header makes of its numbers. What stands behind the voxels is
     /// none of it, and is read for the checksum of a gzip file.
-    fn of_nifti(file: &mut dyn Read, volume: &SourceVolume<'_>) -> Result<Self, String> {
+    fn of_nifti(file: &mut dyn Read, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
         let (header, channel) = (nifti::read(file)?, volume.channel);
         if volume.is_extra && header.scale.is_none() {
             let found = Self::of_elements(&header.array, channel, file)?;
-            io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
+            io::copy(file, &mut io::sink())?;
             return Ok(found);
         }
         let (placed, count) = Self::placed(&header.array, channel)?;
-        let mut values = Vec::new();
-        values.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
+        let mut values = reserved(count)?;
         while values.len() < count {
             let next = READ.min(count - values.len());
             let stored = Elements::read(&header.array, next, file)?;
             values.extend((0..next).map(|at| header.value(stored.at(at))));
         }
-        io::copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
+        io::copy(file, &mut io::sink())?;
         Ok(Self { elements: Elements::F32(values), ..placed })
     }
 
     /// An array whose elements come next in a file.
-    fn of_elements(header: &SourceHeader, channel: Option<(bool, usize)>, file: &mut dyn Read) -> Result<Self, String> {
+    fn of_elements(header: &SourceHeader, channel: Option<(bool, usize)>, file: &mut dyn Read) -> Result<Self, Unread> {
         let (placed, count) = Self::placed(header, channel)?;
         Ok(Self { elements: Elements::read(header, count, file)?, ..placed })
     }
@@ -233,7 +236,7 @@ impl SourceArray {
 
 impl Elements {
     /// Reads elements of the type that a header tells.
-    fn read(header: &SourceHeader, count: usize, file: &mut dyn Read) -> Result<Self, String> {
+    fn read(header: &SourceHeader, count: usize, file: &mut dyn Read) -> Result<Self, Unread> {
         let &SourceHeader { element, is_big_endian, .. } = header;
         Ok(match element {
             ElementType::Float(2) => Elements::F16(read_elements(file, count, is_big_endian)?),
@@ -271,9 +274,8 @@ impl Elements {
 }
 
 /// Reads elements of any type of number.
-fn read_elements<T: Pod>(file: &mut dyn Read, count: usize, is_big_endian: bool) -> Result<Vec<T>, String> {
-    let mut elements = Vec::new();
-    elements.try_reserve_exact(count).map_err(|error| format!("{count} voxels: {error}"))?;
+fn read_elements<T: Pod>(file: &mut dyn Read, count: usize, is_big_endian: bool) -> Result<Vec<T>, Unread> {
+    let mut elements = reserved(count)?;
     elements.resize(count, T::zeroed());
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
     file.read_exact(bytes).map_err(|error| format!("its voxels cannot be read: {error}"))?;
@@ -283,10 +285,18 @@ fn read_elements<T: Pod>(file: &mut dyn Read, count: usize, is_big_endian: bool)
     Ok(elements)
 }
 
+/// An empty list with room for so many elements.
+fn reserved<T>(count: usize) -> Result<Vec<T>, Unread> {
+    let mut elements = Vec::new();
+    let enough = elements.try_reserve_exact(count).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory));
+    enough.map_err(|error| Unread::from(error).behind(format_args!("{count} voxels")))?;
+    Ok(elements)
+}
+
 /// Checks that an array of an NPZ file can be read, and that its CRC is right.
 ///
 /// # Errors
 /// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
 pub fn readable(path: &Path, volume: &SourceVolume<'_>) -> Result<(), String> {
-    SourceArray::read(path, volume).map(|_| ())
+    SourceArray::read(path, volume).map(|_| ()).map_err(|unread| unread.reason)
 }

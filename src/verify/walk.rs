@@ -3,20 +3,22 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 
 use sha2::Digest;
 
 use super::extras;
-use super::finding::{Finding, Verdict};
+use super::finding::Finding;
 use super::hashing_reader::{BLOCK, HashingReader, ReadState, check_complete, padded, pass};
 use super::listing::ShardFile;
 use super::packed;
 use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
+use super::unread::Unread;
 use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
+use crate::base::files;
+use crate::error::is_limit;
 
 /// Largest small member, in bytes, whose content is checked: reports have a few KB.
 const SMALL: u64 = 16 << 20;
@@ -28,11 +30,10 @@ const NPY_HEAD: usize = 128;
 /// Reads a shard to its end. Faults are in the findings of the result.
 pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
-    let source = match File::open(&file.path) {
+    let source = match files::open(&file.path) {
         Ok(source) => source,
         Err(error) => {
-            let what = format!("it cannot be opened: {error}");
-            walk.findings.push(Finding::new(Verdict::Unchecked, &file.name, what));
+            walk.findings.push(Finding::unread(&file.name, "it cannot be opened", error));
             return walk;
         }
     };
@@ -47,8 +48,10 @@ pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progres
     walk.is_read_to_end = error.is_none();
     walk.findings.extend(match (error, result) {
         (Some(error), _) => {
-            let what = format!("it cannot be read: {error} (at byte {position})");
-            Some(Finding::new(Verdict::Unchecked, &file.name, what))
+            Some(Finding::unread(&file.name, "it cannot be read", format!("{error} (at byte {position})")))
+        }
+        (None, Err(error)) if is_limit(&error) => {
+            Some(Finding::unread(&file.name, &format!("what follows byte {position} was not looked at"), error))
         }
         (None, Err(error)) => {
             let what = format!("{error} (at byte {position}); what follows was not looked at");
@@ -102,10 +105,10 @@ struct Walker<'a, 'b> {
 }
 
 impl Walker<'_, '_> {
-    /// Adds a finding about `place` within the shard; the pending sample is broken by it.
-    fn damaged(&mut self, place: impl Display, what: impl Into<String>) {
-        let place = format!("{}: {place}", self.shard.name);
-        self.shard.findings.push(Finding::damaged(place, what));
+    /// Adds a finding about `place` within the shard: damage, unless this process lacks the memory to look at it. The
+    /// pending sample is broken by it.
+    fn damaged(&mut self, place: impl Display, what: impl Into<Unread>) {
+        self.shard.findings.push(Finding::damaged_or_unread(format!("{}: {place}", self.shard.name), what.into()));
         if let Some(pending) = &mut self.pending {
             pending.is_broken = true;
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::error::{Error, Result};
 
 /// The change of a file of which only the ctime differs, and which has no checksum to compare.
@@ -38,7 +39,7 @@ impl PlannedFile<'_> {
     /// # Errors
     /// [`Error::Changed`] if the file is gone, or if more than its ctime differs; [`Error::Io`] if it cannot be opened.
     pub(super) fn open(&self) -> Result<(File, FileState)> {
-        let file = File::open(self.path).map_err(|error| match error.kind() {
+        let file = files::open_now(self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => self.changed("it is gone"),
             _ => Error::io(self.path, self.opening, error),
         })?;

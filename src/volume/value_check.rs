@@ -3,15 +3,16 @@
 //! CT-RATE was published twice: with raw values, and with HU already; both as `data` of f32, and the table's slope and
 //! intercept fit the first only. Applied to the second they shift everything by a thousand HU, and nothing fails.
 
-use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::cast::widen;
-use super::kind::{Dialect, Geometry};
+use super::dialect::Dialect;
+use super::kind::Geometry;
 use super::scratch::Scratch;
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{Array, Payload};
@@ -134,7 +135,7 @@ fn is_share(found: usize, count: usize) -> bool {
 fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     const PIECE: usize = 16 << 10;
     let array = &array.as_in_file(); // turned, the first values may be the file's last
-    let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let file = files::open_now(path).map_err(|error| Error::io(path, "open the file", error))?;
     let element = array.header.element.size();
     let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;
     Scratch::with(path, |scratch| {

@@ -3,9 +3,11 @@ For tests that disturb all of them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import SMALL_FLAGS, Program, files_in, is_mounted
 from make_dataset import Dataset
@@ -44,10 +46,10 @@ class Command:
     mounts: bool = False
     needs_mount: bool = False
 
-    def run_before(self, program: Program, place: Place) -> None:
-        """Make what the command needs."""
+    def run_before(self, program: Program, place: Place, **options: Any) -> None:
+        """Make what the command needs; the options are those of the process, such as another user."""
         if self.needs_mount:
-            program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount)
+            program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount, **options)
 
 
 def is_complete(place: Place, code: int) -> bool:
@@ -102,6 +104,14 @@ COMMANDS = {
         ],
         code=COMMAND_CODE,
         prints=False,
+        mounts=True,
+    ),
+    "bench": Command(
+        lambda p: [
+            *("bench", *p.data.flags(), "--samples", 2, "--runs", 1, "--readers", 2, "--read-ahead", 1),
+            *("--python", sys.executable, "--work-dir", p.out),
+        ],
+        made=lambda p, _: not list(p.out.iterdir()),
         mounts=True,
     ),
     "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from harness import Program, daemon_of, digest, mount_folder, shards
 from make_dataset import Dataset
+from niftis import write_niftis, written
 from small_datasets import write_dataset
 
 MIB = 1 << 20
@@ -62,3 +64,38 @@ def test_large_planes(
         program.run("unmount", point)
     assert len(found) == 2 and most > limit, "the volumes were not made, or their planes are not what is large"
     assert most <= limit + volume + 2 * DECODER + PROGRAM, f"{most / MIB} MiB with a limit of {limit / MIB} MiB"
+
+
+READERS = 8
+SHAPE = (256, 256, 128)
+VOLUME = 2 * 256 * 256 * 128  # bytes of it as float16
+
+
+@pytest.mark.parametrize("source", ["npz C", "npz F", "nii", "nii.gz", "nii.gz scaled", "nii.gz turned"])
+def test_eight_readers(program: Program, tmp_path: Path, source: str) -> None:
+    """With room for four volumes, eight readers of eight keep the process within one bound, whatever the sources are:
+    limit, and 32 MiB a decoder."""
+    values = (np.arange(np.prod(SHAPE)) % 251).astype("i2").reshape(SHAPE)
+    flags = ("--orientation", "SPL") if source.endswith("turned") else ()
+    if source.startswith("npz"):
+        order: Literal["C", "F"] = "F" if source.endswith("F") else "C"
+        arrays = {"data": np.asarray(values, np.float32, order=order)}
+        files = {f"v{at}.npz": arrays for at in range(READERS)}
+        dataset = write_dataset(tmp_path / "data", files, writer="numpy", deflated=True)
+    else:
+        file = written(values, "i2")
+        file = file.scaled(0.5, -3) if source.endswith("scaled") else file
+        suffix = source.split()[0]
+        content = gzip.compress(file.content, 1) if suffix == "nii.gz" else file.content
+        dataset = write_niftis(tmp_path / "data", {f"v{at}.{suffix}": content for at in range(READERS)})
+    limit, decoders = 4 * VOLUME, 2
+    with program.mounted(
+        dataset, "--samples-per-shard", 1, "--threads", decoders, "--cache-size", limit, *flags
+    ) as point:
+        pid = daemon_of(point)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(digest, shards(point)))
+        most = peak(pid)
+    assert len(found) == READERS and most > VOLUME, "nothing was made"
+    bound = limit + decoders * DECODER + PROGRAM
+    assert most <= bound, f"{most / MIB:.0f} MiB, and the bound is {bound / MIB:.0f} MiB"

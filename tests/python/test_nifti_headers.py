@@ -111,6 +111,11 @@ READ: dict[str, Read] = {
     "magic-ni1": Read(PLAIN.put(344, "4s", b"ni1\0")),
     "dims-behind-count": Read(with_dims(PLAIN, 3, 8, 9, 10, 9, -9, 0, 7)),
     "dims-4-of-1": Read(with_dims(PLAIN, 4, 8, 9, 10, 1)),
+    "dims-1-at-first": Read(with_dims(PLAIN, 4, 1, 72, 10, 1)),
+    "dims-1-as-second": Read(with_dims(PLAIN, 5, 72, 1, 10, 1, 1)),
+    "dims-1-before-three": Read(with_dims(PLAIN, 4, 1, 8, 9, 10)),
+    "dims-1-between": Read(with_dims(PLAIN, 5, 8, 1, 9, 1, 10)),
+    "dims-1-of-three": Read(with_dims(PLAIN, 3, 1, 72, 10)),
     "dims-7-of-1": Read(with_dims(PLAIN, 7, 8, 9, 10, 1, 1, 1, 1)),
     "units-micrometres": Read(PLAIN.zooms(700, 700, 1500).put(FIELDS[1].units, "b", 3)),
     "voxel-of-1": Read(written(VALUES[:1, :1, :1])),
@@ -207,6 +212,14 @@ def judged(path: Path) -> Any:
         return None
 
 
+def volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """That of the volume in an NPZ: axes of length 1 go, from the first on, until three are left."""
+    axes = list(shape)
+    while len(axes) > 3 and 1 in axes:
+        axes.remove(1)
+    return tuple(axes)
+
+
 @pytest.mark.parametrize("name", READ)
 def test_read(data: Dataset, made: tuple[Path, dict[str, str]], name: str) -> None:
     """As nibabel reads it, by a shard and by the loader."""
@@ -217,7 +230,7 @@ def test_read(data: Dataset, made: tuple[Path, dict[str, str]], name: str) -> No
         assert right is None, "nibabel reads it by now"
         right = VALUES.astype(np.float32)
     assert right is not None and name not in reasons, reasons.get(name)
-    right = right.reshape(right.shape[:3])
+    right = right.reshape(volume_shape(right.shape))
     assert np.array_equal(samples(folder)[name]["volume"].view("u2"), right.astype(np.float16).view("u2"))
     loaded = read_by_loader(path)
     assert np.array_equal(loaded.view("u4"), right.view("u4"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from damages import DAMAGED, recompute, with_json
 from harness import Program, payload, shards
 from make_dataset import Dataset, dataset_at
 from niftis import Nifti, write
@@ -211,3 +214,65 @@ def test_what_has_no_place_in_the_body(program: Program, tmp_path: Path) -> None
     assert "Samples      2 " in kept, kept
     wrong = program.run("plan", "--data-folder", data, "--orientation", "LRS", check=False)
     assert wrong.returncode == 2 and "three letters such as LPS" in wrong.stderr
+
+
+Affine = NDArray[np.float64]
+# What has gone wrong in the matrix of readers: each is no matter of rounding.
+WRONG: dict[str, Callable[[Affine], Affine]] = {
+    "a place": lambda affine: affine + np.outer([0, 1, 0, 0], [0, 0, 0, 0.01]),
+    "LPS for RAS": lambda affine: np.diag([-1, -1, 1, 1]) @ affine,
+    "rows for columns": lambda affine: np.block([[affine[:3, :3].T, affine[:3, 3:]], [affine[3:]]]),
+    "two axes exchanged": lambda affine: affine[:, [1, 0, 2, 3]],
+    "an axis backwards": lambda affine: affine @ np.diag([1, 1, -1, 1]),
+    "the spacing of before": lambda affine: affine @ np.diag([1.1, 1, 1, 1]),
+    "half a voxel beside": lambda affine: affine @ np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    "a crop that is not counted": lambda affine: (
+        affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]])
+    ),
+    "the last row": lambda affine: affine * np.array([[1], [1], [1], [2]]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["stored", "preprocessed"])
+def test_verify_finds_a_wrong_affine(program: Program, tmp_path: Path, kind: str, form: str) -> None:
+    """Whatever form the header has; a missing one, and one that nobody asked for, as well."""
+    data = tmp_path / "data"
+    data.mkdir()
+    nib.save(image(5, AXES[13], form, 1, "i2"), data / "v.nii.gz")
+    steps = ("--spacing", "1,1.1,0.9", "--shape", "6,7,5") if kind == "preprocessed" else ()
+    flags = ("--data-folder", data, "--orientation", "RAS", "--volume", kind, *steps)
+    good = tmp_path / "good"
+    program.run("materialize", *flags, "--output_dir", good)
+    assert verify(program, good, *flags)[0] == 0
+    right = np.array(members(good)["v"]["json"]["affine"])
+    wrong = {name: change(right) for name, change in WRONG.items()}
+    # Rows and columns are the same where the axes are those of the body.
+    plants: dict[str, object] = {name: bad.tolist() for name, bad in wrong.items() if not np.allclose(bad, right)}
+    assert len(plants) >= len(WRONG) - 1
+    plants |= {"none": None, "text": "affine", "three rows": right[:3].tolist(), "NaN": [[None] * 4] * 4}
+    for name, planted in plants.items():
+        bad = tmp_path / "bad"
+        shutil.copytree(good, bad)
+        with_json("affine", planted)(bad)
+        recompute(bad)
+        code, report = verify(program, bad, *flags)
+        assert code == DAMAGED and "affine" in report, f"{name}: {report}"
+        shutil.rmtree(bad)
+    unasked = ("--data-folder", data, "--volume", kind, *steps)
+    program.run("materialize", *unasked, "--output_dir", tmp_path / "unasked")
+    with_json("affine", right.tolist())(tmp_path / "unasked")
+    recompute(tmp_path / "unasked")
+    code, report = verify(program, tmp_path / "unasked", *unasked)
+    assert code == DAMAGED and "do not ask" in report, report
+
+
+@pytest.mark.parametrize("dims", [(1, 5, 4, 1), (5, 1, 4, 1, 1), (1, 1, 5, 4)])
+def test_axes_that_are_none_of_space(program: Program, tmp_path: Path, dims: tuple[int, ...]) -> None:
+    """Where the volume has lost one of the first three axes, as that of an NPZ does, nobody knows where it leads."""
+    data = tmp_path / "data"
+    data.mkdir()
+    nib.save(nib.Nifti1Image(np.arange(20, dtype="i2").reshape(dims), np.eye(4)), data / "v.nii.gz")
+    refused = program.refuses("plan", "--data-folder", data, "--orientation", "keep")
+    assert "--orientation needs its first three axes" in refused
+    program.run("plan", "--data-folder", data)

@@ -3,6 +3,7 @@ by the steps of the original loader and by the project's loader; and what tables
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
@@ -152,7 +153,9 @@ def test_spacing_of_table_and_header(program: Program, tmp_path: Path) -> None:
                 mm = zooms(dataset.folder / path)
             made, inside = preprocessed(load(dataset.folder / path), 1, -1024, mm, steps)
             assert_close(found[bare(path)]["volume"], made, inside)
-        data = from_npz(dataset, spacing_from=which, **options)
+        differ = pytest.warns(UserWarning, match=r"4 of 7 volumes \(v2, v3, v4, …\) have another spacing")
+        with differ if which == "table" else contextlib.nullcontext():
+            data = from_npz(dataset, spacing_from=which, **options)
         assert_same(collected(from_shards(out, **options)), collected(data[at] for at in range(len(files))), HALF_HU)
     program.run("materialize", "--data-folder", dataset.folder, *flags, "--output-dir", tmp_path / "no-table")
     alone = from_npz(replace(dataset, meta=None), **options)  # type: ignore[arg-type]  # there is no table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from reclaiming import COUNT, DELETE, FLAGS, names, reclaim
 from small_datasets import noise_dataset
 
 DEADLINE = 60
+MAPPED = f"ctwds-test-{os.getpid()}"  # the name of a mapped disk
 
 
 @pytest.fixture
@@ -40,6 +42,29 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
             ["mount", "-o", "loop", image / "disk", folder],
         ]
         places = [folder, image]
+    elif kind in ("overlay", "lower layer"):
+        memory, disk = folder.parent / "layers", folder.parent / "on disk"
+        upper, lower = (memory, disk) if kind == "overlay" else (disk, memory)
+        for path in (memory, disk):
+            path.mkdir()
+        layers = f"upperdir={upper}/upper,workdir={upper}/work,lowerdir={lower}/lower"
+        commands = [
+            ["mount", "-t", "tmpfs", "none", memory],
+            ["mkdir", upper / "upper", upper / "work", lower / "lower"],
+            ["mount", "-t", "overlay", "-o", layers, "none", folder],
+        ]
+        places = [folder, memory]
+    elif kind == "mapped":
+        image.mkdir()
+        commands = [
+            ["mount", "-t", "tmpfs", "none", image],
+            ["truncate", "-s", "16M", image / "disk"],
+            ["sh", "-c", f"losetup --find --show '{image}/disk' > '{image}/loop'"],
+            ["sh", "-c", f"echo 0 32768 linear $(cat '{image}/loop') 0 | dmsetup create {MAPPED}"],
+            ["mkfs.ext4", "-q", f"/dev/mapper/{MAPPED}"],
+            ["mount", f"/dev/mapper/{MAPPED}", folder],
+        ]
+        places = [folder, image]
     try:
         for command in commands:
             done = subprocess.run(
@@ -49,20 +74,27 @@ def mounted(kind: str, folder: Path) -> Iterator[Path]:
                 pytest.skip(f"this machine has no {kind} to mount: {done.stderr.strip()}")
         yield folder
     finally:
-        for place in places:
+        subprocess.run(["umount", str(places[0])], capture_output=True, timeout=DEADLINE, check=False)
+        if kind == "mapped":
+            line = f"dmsetup remove {MAPPED}; losetup -d $(cat '{image}/loop')"
+            subprocess.run(["sh", "-c", line], capture_output=True, timeout=DEADLINE, check=False)
+        for place in places[1:]:
             subprocess.run(["umount", str(place)], capture_output=True, timeout=DEADLINE, check=False)
 
 
 @needs_root
-@pytest.mark.parametrize("kind", ["tmpfs", "ramfs", "image"])
+@pytest.mark.parametrize("kind", ["tmpfs", "ramfs", "image", "overlay", "lower layer", "mapped"])
 def test_shards_in_memory_are_no_copy(program: Program, data: Dataset, tmp_path: Path, kind: str) -> None:
     """Nothing is removed for them, and a copy of them on a disk is one."""
     with mounted(kind, tmp_path / "memory") as memory:
         on_disk = program.materialize(data, tmp_path / "disk", *FLAGS)
         made = Path(shutil.copytree(on_disk, memory / "out"))
+        if kind == "lower layer":  # where they were before the layers were laid over each other
+            made = Path(shutil.copytree(on_disk, memory.parent / "layers" / "lower" / "below"))
+            made = memory / "below"
         arguments = ["reclaim", *data.flags(), *FLAGS, "--shards", made]
         said = program.refuses(*arguments, *DELETE)
-        assert str(made) in said and "in memory" in said and ("tmpfs" if kind == "image" else kind) in said, said
+        assert str(made) in said and "in memory" in said and (kind if kind == "ramfs" else "tmpfs") in said, said
         assert len(names(data)) == COUNT and not (made / ".ctwds" / "reclaim.jsonl").exists()
         (tmp_path / "link").symlink_to(made)
         arguments[-1] = tmp_path / "link"

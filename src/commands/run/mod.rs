@@ -75,7 +75,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let kills = memory::kills();
     let daemon = match daemon::start(&hidden_flags, log.default_path())? {
         Start::Ready(daemon) => daemon,
-        Start::Failed(code) => return Ok(code),
+        Start::Failed { end, .. } => return end, // what it has left ends with this namespace
     };
     right.keep()?;
     let mut mount = PrivateMount { path, log, daemon };

@@ -114,7 +114,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The lengths of the axes; those behind the third only if they are not all 1.
+    /// The lengths of the axes.
     fn shape(&self) -> Result<Vec<u64>, String> {
         let count = usize::try_from(self.dim(0)).ok().filter(|count| (1..=AXES).contains(count));
         let count = count.ok_or_else(|| format!("its header says {} axes; 1 to 7 are possible", self.dim(0)))?;
@@ -122,9 +122,6 @@ impl<'a> Fields<'a> {
         for at in 1..=count {
             let length = self.dim(at);
             shape.push(u64::try_from(length).map_err(|_| format!("its axis {at} has the length {length}"))?);
-        }
-        while shape.len() > 3 && shape.last() == Some(&1) {
-            shape.pop();
         }
         Ok(shape)
     }

@@ -57,15 +57,15 @@ pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayCho
         let reason = "a NIfTI file has no array with the spacing; --spacing-from header takes that of its header";
         return Err(Error::malformed(path, reason));
     }
-    // Axes are taken away behind the third alone, so that (i, j, k) stay height, width and depth.
-    let found = if shape.len() > 3 && shape.contains(&1) {
-        Err("the axes behind the third must have the length 1".to_owned())
-    } else {
-        of_shape(shape, true, choice.channel)
-    };
-    let (axes, part) =
-        found.map_err(|reason| Error::malformed(path, format!("its array has shape {shape:?}: {reason}")))?;
+    let not_read = |reason| Error::malformed(path, format!("its array has shape {shape:?}: {reason}"));
+    // As of the NPZ file that NumPy makes of it: (1, y, z, 1) is (y, z, 1).
+    let (axes, part) = of_shape(shape, true, choice.channel).map_err(not_read)?;
     let axes: [u64; 3] = axes.try_into().map_err(|_| Error::malformed(path, "it has not three axes"))?;
+    if choice.orientation.is_some() && !shape.starts_with(&axes) {
+        let reason = "--orientation needs its first three axes, which are those in space, and one of them is none of the \
+                      volume's (an axis of length 1 goes first, or --channel takes it)";
+        return Err(not_read(reason.into()));
+    }
     let placed = choice.orientation.map(|asked| placed(&header, axes, asked)).transpose();
     let placed = placed.map_err(|reason| Error::malformed(path, format!("--orientation: {reason}")))?;
     let turn = placed.as_ref().and_then(|placed| placed.turn);

@@ -1,10 +1,10 @@
 //! All arrays of an NPZ or NPY file, for whoever looks before a volume is chosen.
 
-use std::fs::File;
 use std::path::Path;
 
 use super::directory::{self, WindowedFile};
 use super::{ArrayHeader, Unread, read_header, whole_file};
+use crate::base::files;
 use crate::error::{Error, Result};
 
 /// An array of an NPZ file, or that of an NPY file.
@@ -22,7 +22,7 @@ pub struct NamedArray {
 /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no such file.
 pub fn arrays(path: &Path) -> Result<Vec<NamedArray>> {
     let failed = |error| Error::io(path, "open the file", error);
-    let file = File::open(path).map_err(failed)?;
+    let file = files::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     let windows = WindowedFile::new(&file, size);
     if path.extension().is_some_and(|suffix| suffix == "npy") {

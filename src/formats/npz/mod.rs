@@ -34,6 +34,7 @@ pub use payload::Payload;
 pub use spacing::Spacing;
 
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use directory::WindowedFile;
@@ -139,6 +140,15 @@ impl Array {
         self.turn().map(|(Turn { axes, flipped }, _)| (axes, flipped))
     }
 
+    /// Where the user asked the array's axes to lead: for each the axis of the world (right, front, up), and whether it
+    /// leads against it; `None` if they stay as they are.
+    pub fn asked_directions(&self) -> Option<[(usize, bool); 3]> {
+        match self.placed()?.asked {
+            Orientation::Keep => None,
+            Orientation::Along(directions) => Some(directions.map(|asked| (asked.world, asked.is_reversed))),
+        }
+    }
+
     /// The array as the file has it, for whoever needs values in any order.
     pub fn as_in_file(&self) -> Self {
         let mut array = self.clone();
@@ -195,7 +205,7 @@ const MORE_OF_A_HEADER: usize = 64 << 10;
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
 pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
-    let file = File::open(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let file = files::open_now(path).map_err(|error| Error::io(path, "open the file", error))?;
     inspect_file(path, &file, choice)
 }
 

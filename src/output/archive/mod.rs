@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample};
@@ -91,7 +92,7 @@ fn read_samples(
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
     }
     let path = root.join(&shard.name);
-    let file = File::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
+    let file = files::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
     let metadata = file.metadata().map_err(|error| Error::io(&path, "stat the shard", error))?;
     let file_id = FileId::of(&metadata);
     if file_id.size != shard.size {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{FILE, Manifest, NAME, SCHEMA_VERSION};
+use crate::base::files;
 use crate::error::{Error, Result};
 use crate::output::partition::Part;
 
@@ -15,7 +16,7 @@ use crate::output::partition::Part;
 /// the file is no manifest of this version.
 pub fn read(folder: &Path) -> Result<Manifest> {
     let path = folder.join(NAME);
-    let text = fs::read(&path).map_err(|error| match error.kind() {
+    let text = files::read(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if has_parts(folder) => Error::Refused(format!(
             "{0}: no {NAME} here, only those of parts; when all parts are finished, ctwds-fs manifest merge {0} joins them",
             folder.display()

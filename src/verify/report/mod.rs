@@ -257,6 +257,11 @@ impl Report {
         information.ratio_to_f32 = bytes / information.f32_bytes.max(1) as f64;
     }
 
+    /// The first finding whose reason is that this process lacks memory or descriptors, if nothing worse was found.
+    pub fn limited(&self) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.is_limit && finding.verdict == self.verdict)
+    }
+
     /// Adds a finding of the verdict [`Verdict::Unchecked`] about `place`.
     pub fn unchecked(&mut self, place: &str, what: impl Into<String>) {
         self.findings.push(Finding::new(Verdict::Unchecked, place, what));

@@ -1,0 +1,52 @@
+//! The reason why something could not be read: what is wrong with it, or what this process lacks.
+
+use std::fmt::{self, Display, Formatter};
+use std::io;
+
+use crate::error::{is_limit, reason};
+
+/// The reason why something could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    /// A clause for people.
+    pub reason: String,
+    /// Whether this process lacks memory or descriptors, so that nothing is known about what was to be read.
+    pub is_limit: bool,
+}
+
+impl Unread {
+    /// The same reason, with what stands before it.
+    pub(super) fn behind(self, what: impl Display) -> Self {
+        Self { reason: format!("{what}: {}", self.reason), ..self }
+    }
+
+    /// Several reasons as one.
+    pub(super) fn all(reasons: &[Self]) -> Self {
+        let is_limit = reasons.iter().any(|reason| reason.is_limit);
+        Self { reason: reasons.iter().map(|one| &*one.reason).collect::<Vec<_>>().join("; "), is_limit }
+    }
+}
+
+impl Display for Unread {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self { reason: reason(&error), is_limit: is_limit(&error) }
+    }
+}
+
+impl From<String> for Unread {
+    fn from(reason: String) -> Self {
+        Self { reason, is_limit: false }
+    }
+}
+
+impl From<&str> for Unread {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
