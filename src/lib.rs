@@ -36,7 +36,7 @@
 //! # One waist
 //!
 //! Everything that makes plain shard bytes asks [`shard::ShardSet`], which makes them in one function
-//! (`shard/read.rs`). Two ways lead on from there: `materialize/compress.rs` packs these bytes anew, with headers of
+//! (`shard/read.rs`): the extension of the Python package, a crate of its own in `python/`, as well. Two ways lead on from there: `materialize/compress.rs` packs these bytes anew, with headers of
 //! their own, and a mount with `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount
 //! and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard equals its
 //! materialised file by construction. That both are *right* is shown by tests with code of its own: a naive shard in
@@ -95,6 +95,8 @@
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
+//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all else
+//!   is Python in `python/ctwds/`. The core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder
 //!   and journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources`
