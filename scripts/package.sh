@@ -25,7 +25,7 @@ wheel=$(echo build/wheel/ctwds_fs-*.whl)
 .venv-package/bin/auditwheel repair --plat "$platform" --only-plat --wheel-dir dist "$wheel"
 made=$(echo dist/ctwds_fs-*.whl)
 case "$made" in
-    dist/ctwds_fs-*-cp310-abi3-"$platform".whl) ;;
+    dist/ctwds_fs-*-cp310-abi3-*"$platform".whl) ;; # manylinux2014 is the older name of the same
     *) die "the wheel is not for CPython 3.10 and $platform: $made" ;;
 esac
 printf 'package: %s, %s bytes\n' "$made" "$(stat -c %s "$made")"

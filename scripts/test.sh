@@ -35,6 +35,9 @@ readonly QUICK_TESTS=(
     test_verify_sources.py test_compressed.py test_reclaim.py
 )
 
+# Always named together: alone, each has its dependencies with other features, and all of them are built once more.
+readonly PACKAGES=(--package ctwds-fs --package ctwds-native)
+
 times=()
 current=setup
 finished=false # a signal ends the script with the status of the step before it
@@ -74,9 +77,9 @@ step "formatting" cargo fmt --all --check
 step "Python formatting" .venv/bin/ruff format --check
 step "Python lint" .venv/bin/ruff check
 step "Python types" .venv/bin/mypy
-step "clippy" cargo clippy --package ctwds-fs --package ctwds-native --all-targets -- -D warnings
+step "clippy" cargo clippy "${PACKAGES[@]}" --all-targets -- -D warnings
 if $quick; then
-    step "Rust unit tests" cargo test --lib --bins --test tidy
+    step "Rust unit tests" cargo test "${PACKAGES[@]}" --lib --bins --test tidy
     step "debug build" scripts/extension.sh
     CTWDS_FS=${CTWDS_FS:-${CARGO_TARGET_DIR:-target}/debug/ctwds-fs}
     export CTWDS_FS
@@ -85,9 +88,9 @@ if $quick; then
     exit 0
 fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
-step "Rust tests" cargo test
+step "Rust tests" cargo test "${PACKAGES[@]}"
 step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
-step "inflate against zlib-ng" cargo test -p ctwds-fs -p ctwds-fs-zlib-ng --lib --test corpus -- \
+step "inflate against zlib-ng" cargo test "${PACKAGES[@]}" --package ctwds-fs-zlib-ng --lib --test corpus -- \
     inflate gzip every_input flate2
 step "release build" scripts/extension.sh --release
 step "wheel" scripts/package.sh

@@ -6,7 +6,7 @@
 //! Messages and progress go to standard error ([`say`]): nobody may be there to read them, and that changes nothing.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -45,6 +45,11 @@ pub(super) fn stream(piece: &[u8], doing: &'static str) -> Result<bool> {
             Err(Error::system_with_remedy(doing, error, remedy))
         }
     }
+}
+
+/// Whether standard output is a terminal, where bytes that are no text would control it.
+pub(super) fn is_seen() -> bool {
+    rustix::stdio::stdout().is_terminal()
 }
 
 /// Writes a message and a line end to standard error, as far as that can be written.

@@ -62,13 +62,15 @@ def version_of_cargo() -> str:
 def test_what_is_in_it(wheel: Path) -> None:
     """The modules, the extension and the program, which is an executable of its own; nothing else. It runs on every
     CPython from 3.10 on, with glibc 2.17."""
-    assert re.fullmatch(rf"ctwds_fs-{version_of_cargo()}-cp310-abi3-manylinux_2_17_\w+\.whl", wheel.name)
+    assert re.fullmatch(
+        rf"ctwds_fs-{version_of_cargo()}-cp310-abi3-manylinux2014_(\w+)\.manylinux_2_17_\1\.whl", wheel.name
+    )
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        names = [name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")]
         program = next(name for name in names if PROGRAM.fullmatch(name))
         binaries = {program, "ctwds/_native.abi3.so"}
         sources = {f"ctwds/{path.name}" for path in (REPOSITORY / "python" / "ctwds").glob("*.py*") if path.is_file()}
-        assert set(names) == binaries | sources and "ctwds/py.typed" in sources
+        assert set(names) == binaries | sources | {"ctwds/py.typed"}
         assert all(archive.read(name)[:4] == b"\x7fELF" for name in binaries)
         assert stat.S_IMODE(archive.getinfo(program).external_attr >> 16) & 0o111 == 0o111
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))

@@ -1,9 +1,9 @@
-//! `ctwds-fs demo`: writes a small data set, and shows with it what the program does, by the commands that a user types.
+//! `ctwds-fs demo`: writes a small data set, and shows what the program does with it, by commands that a user types.
 
 mod phantom;
 
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use super::shared::stop_on_signals;
 use super::terminal::{print, say};
 use crate::base::limits::not_started;
 use crate::base::num::counted;
-use crate::cli::DemoArgs;
+use crate::cli::{DATASET_FILE, DemoArgs};
 use crate::error::{Error, Result};
 
 /// The folder of the shards in the data set's folder.
@@ -75,20 +75,32 @@ impl Demo {
     /// A command fails, or `stop` says that the user has had enough.
     fn show(&self, stop: &AtomicBool) -> Result<bool> {
         self.must(&["init", "volumes", "--yes"], stop)?;
+        self.make_several_shards()?;
         self.must(&["plan"], stop)?;
         let shards = self.folder.join(SHARDS);
         fs::create_dir_all(&shards).map_err(|error| Error::io(&shards, "make the folder", error))?;
-        let is_mounted = self.run(&["mount", "--samples-per-shard=4", SHARDS], stop)?;
+        let is_mounted = self.run(&["mount", SHARDS], stop)?;
         if !is_mounted {
             say("ctwds-fs: note: nothing can be mounted here: the same shards are written as files");
-            self.must(&["materialize", "--samples-per-shard=4", "--output-dir", SHARDS], stop)?;
+            self.must(&["materialize", "--output-dir", SHARDS], stop)?;
         }
         print(read_all(&shards)?, "print how fast the shards are")?;
-        self.must(&["verify", "--samples-per-shard=4", "--shards", SHARDS, "--check-precision"], stop)?;
+        self.must(&["verify", "--shards", SHARDS, "--check-precision"], stop)?;
         if is_mounted {
             self.must(&["unmount", SHARDS], stop)?;
         }
         Ok(is_mounted)
+    }
+
+    /// Adds a flag to the file that `init` has written, as a user would.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    fn make_several_shards(&self) -> Result<()> {
+        let path = self.folder.join(DATASET_FILE);
+        let failed = |error| Error::io(&path, "add samples_per_shard", error);
+        let mut file = File::options().append(true).open(&path).map_err(failed)?;
+        file.write_all(b"\n# small shards, so that there are several\nsamples_per_shard = 4\n").map_err(failed)
     }
 
     /// Runs this program in the folder, and shows the command as a user types it. Whether it succeeded.
@@ -158,7 +170,7 @@ fn read_all(folder: &Path) -> Result<String> {
             continue;
         }
         let failed = |error| Error::io(&path, "read the shard", error);
-        let mut file = fs::File::open(&path).map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
         loop {
             match file.read(&mut buffer).map_err(failed)? {
                 0 => break,
