@@ -23,7 +23,7 @@ done
 
 scripts/setup.sh
 if [ -z "${CTWDS_FS:-}" ]; then
-    cargo build --release
+    scripts/extension.sh --release
     CTWDS_FS=${CARGO_TARGET_DIR:-$PWD/target}/release/ctwds-fs
 fi
 CTWDS_FS=$(realpath "$CTWDS_FS")

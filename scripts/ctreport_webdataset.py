@@ -73,6 +73,7 @@ import os
 import re
 import struct
 import sys
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -96,6 +97,26 @@ class Error(Exception):
     """What the package raises. The message names the file, the reason and the remedy."""
 
 
+class UsageError(Error, ValueError):
+    """An argument is wrong. The message names it, and what is possible."""
+
+
+class RefusedError(Error):
+    """The data cannot be used with these options. The message names the option that helps."""
+
+
+class DamagedError(Error):
+    """A file or a table is damaged, or holds what is not supported. The message names the file and the fault."""
+
+
+class ChangedError(Error):
+    """A file is no longer the one that was planned. The message names the file and what differs."""
+
+
+class ReadError(Error, OSError):
+    """The operating system refused to read a file, or to give memory or threads. The message has its reason."""
+
+
 class LoaderError(Error, RuntimeError):
     """Something cannot be loaded. The message names it, the reason and the remedy."""
 
@@ -113,6 +134,16 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+@contextlib.contextmanager
+def npy_errors() -> Iterator[None]:
+    """What NumPy raises of the header of an array, as ValueError: of a damaged one it lets errors of Python's parser
+    through."""
+    try:
+        yield
+    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"the array's header cannot be read ({error})") from error
 
 
 # ----------------------------------------------------------------------------------------------------------------- axes
@@ -345,10 +376,15 @@ def excluded_in(path: AnyPath) -> set[str]:
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 
 
+# Around a number may be white space as Unicode has it; not the separators of ASCII, which Python's `\s` has too.
+NUMBER = re.compile(r"[^\S\x1c-\x1f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[^\S\x1c-\x1f]*")
+
+
 def decimal(text: str) -> float | None:
     """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
+    found = NUMBER.fullmatch(text)
+    value = float(found[1]) if found else math.nan
+    return value if math.isfinite(value) else None
 
 
 def in_float32(value: float) -> float:
@@ -392,7 +428,7 @@ def numbers(text: str) -> list[float] | None:
     """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
     none if anything else stands there, or a bracket or a quote is not closed."""
     open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+    for word in re.findall(r"[\[\]()'\"]|(?:[^,\\\s\[\]()'\"]|[\x1c-\x1f])+\(?", text):
         if word == open_[-1]:
             open_.pop()
         elif word in CLOSED_BY:
@@ -1185,7 +1221,8 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         with np.load(path, allow_pickle=False) as arrays:
             if name not in arrays.files:
                 raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
-            array = arrays[name]
+            with npy_errors():
+                array = arrays[name]
         numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
         if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
             raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
@@ -1223,10 +1260,11 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    with npy_errors():
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # version 3 is alike, but for names' encoding
     return shape, dtype
 
 
@@ -1352,7 +1390,9 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    """Samples as a batch: volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids, embeddings;
+    with a list of the metadata and the arrays (B, 1, D, H, W) beside the volumes by name, if samples have them. Volumes
+    of other shapes than the first raise RuntimeError."""
     volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
     batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
     return (*batch, *(beside(each) for each in more)) if more else batch
@@ -1406,7 +1446,8 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("the npy header has another version than 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with npy_errors():
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
@@ -1528,10 +1569,10 @@ class Steps:
         height, width, depth = voxel_spacing(meta)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
         size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
-        if min(size) < 1:
+        if min(size) < 1 or max(size) >= 1_000_000:  # as ctwds-fs has it
             raise LoaderError(
-                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
-                f"{self.spacing} mm"
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are {(*size[1:], size[0])} of "
+                f"{self.spacing} mm, which is no volume; correct the spacing in the table"
             )
         return size
 
@@ -1856,8 +1897,9 @@ class Epochs(Dataset[Sample]):
     def make_loader(
         self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
     ) -> CTReportLoader:
-        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
-        are persistent, and memory is pinned where there is a GPU."""
+        """A DataLoader of batches (volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids,
+        embeddings); of samples, if `batch_size` is None. `options` are DataLoader's; by default workers are persistent,
+        and memory is pinned where there is a GPU. LoaderError if there are fewer shards than workers of all ranks."""
         together = one_sample if batch_size is None else collate
         options = {
             "pin_memory": torch.cuda.is_available(),
@@ -1940,7 +1982,9 @@ class _Batches(Iterator[Any]):
 
 
 class CTReportLoader(DataLoader[Any]):
-    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
+    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
@@ -2056,7 +2100,12 @@ class CTReportDataset(Epochs):
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
     `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
-    over it. Needs Python 3.11."""
+    over it. Needs Python 3.11.
+
+    `data[n]` is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names a file or a table that cannot be used, the reason and the
+    remedy, when the data set is made or when the sample is read."""
 
     def __init__(
         self,
@@ -2095,7 +2144,7 @@ class CTReportDataset(Epochs):
         )
         channel = file.keys.get("channel") if channel is None else channel
         source = str(file.keys.get("source", source)) if source == "auto" else source
-        pattern = pattern or file.texts("pattern")
+        patterns = [pattern] if isinstance(pattern, str) and pattern else pattern or file.texts("pattern")
         rescale = file.rescale() if rescale == "auto" else rescale
         self.steps = Steps(shape, file.spacing(spacing, shape), dtype, rescale, use_embedding, with_meta)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -2103,10 +2152,9 @@ class CTReportDataset(Epochs):
         self.axes = axes_option(axes)
         self._spacing = spacing_option(spacing_array)
         self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
-        has_spacing = spacing_array is None and self.spacing_from != "header"
-        tables = StudyTables(file, reports_file, meta_file, labels, has_spacing)
+        in_table = spacing_array is None and self.spacing_from != "header"  # the spacing
+        tables = StudyTables(file, reports_file, meta_file, labels, in_table)
         selection = file.selection()
-        patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
         self._spacings = Spacings()
         unusable: list[str] = []
@@ -2126,10 +2174,8 @@ class CTReportDataset(Epochs):
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
         if not self.studies:
-            raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all tables{selection.words()}; compare their "
-                f"{' or '.join(tables.named.ids)} with the files"
-            )
+            what = f"no volume is in all tables{selection.words()}; compare their {' or '.join(tables.named.ids)}"
+            raise LoaderError(f"{os.fspath(data_folder)}: {what} with the files")
         self._decided = self._look_at_volumes()
 
     def _study(
@@ -2678,7 +2724,8 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     begin = io.BytesIO(found.get("bin") or found.get("volume.npy") or b"")
     if "volume.npy" in found:
         np.lib.format.read_magic(begin)
-        np.lib.format.read_array_header_1_0(begin)
+        with npy_errors():
+            np.lib.format.read_array_header_1_0(begin)
     dtype = np.dtype(meta["volume_dtype"]).newbyteorder("<")
     return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)
 
@@ -2712,10 +2759,16 @@ BUFFER_SIZE = 4
 
 
 class CTReportWebDataset(Epochs, IterableDataset[Sample]):
-    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
-    `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
-    the voxels of the volume, (1, D, H, W), in batches (B, 1, D, H, W)."""
+    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See CTReportDataset for
+    the dialects of the arrays that the shards were made of, and for the axes of stored ones. `also` names the arrays
+    beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on the voxels of the
+    volume, (1, D, H, W), in batches (B, 1, D, H, W).
+
+    Each sample is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names the shard, the reason and the remedy; with
+    `on_error="skip"` what is damaged is left out, with a warning. `len(data)` needs a manifest, else it raises
+    LengthUnknown."""
 
     def __init__(
         self,
@@ -3100,7 +3153,8 @@ def arguments(data_cfg: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any
 
 
 def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "train") -> CTReportWebDataset:
-    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself."""
+    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself.
+    LoaderError names a key that is missing or not known."""
     shards = required(check_keys(data_cfg), f"webdataset_shards_{choice('mode', mode, ('train', 'val'))}")
     more = arguments(data_cfg, (*COMMON_KEYS, *SHARD_KEYS))
     if mode == "val":
@@ -3110,7 +3164,8 @@ def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "trai
 
 def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
     """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (trains from shards, validates
-    from NPZ)."""
+    from NPZ). `cfg` is a mapping or the path of a YAML file, with a section `data`; `mode` is "train" or "val".
+    LoaderError names a key that is missing or not known."""
     data_cfg = data_section(cfg)
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
@@ -3122,7 +3177,8 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:
-    """Its loader, with `batch_size`, `num_workers`, `prefetch_factor` and `persistent_workers`."""
+    """The loader of the data set that `create_dataset_from_config` makes, with `batch_size`, `num_workers`,
+    `prefetch_factor` and `persistent_workers` of the section `data`. LoaderError as there."""
     data_cfg = data_section(cfg)
     values = LOADER_KEYS | {key: data_cfg[key] for key in LOADER_KEYS if data_cfg.get(key) is not None}
     return create_dataset_from_config(cfg, mode).make_loader(**values)

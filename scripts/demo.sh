@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows everything in a minute, on a fresh machine too: installs what is missing, builds, writes a small data set,
-# mounts it, reads it with webdataset, materialises it, compares, unmounts. Arguments go to scripts/demo.py, e.g.
+# Shows everything in a minute, on a fresh machine too: installs what is missing, builds, and runs `ctwds-fs demo`; then
+# writes another data set, mounts it, reads it with webdataset, materialises it, compares, unmounts. Arguments go to scripts/demo.py, e.g.
 #   scripts/demo.sh --volumes 50 --size 512 512 200
 # CTWDS_FS=PATH demonstrates another binary and builds none.
 set -euo pipefail
@@ -32,4 +32,5 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+"$CTWDS_FS" demo "$work/demo"
 .venv/bin/python scripts/demo.py "$@" "$CTWDS_FS" "$work"

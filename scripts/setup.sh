@@ -7,6 +7,7 @@
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
 #   .venv-frameworks/  only with --frameworks: PyTorch of today, Lightning, Accelerate and torchdata, 1.5 GB, for
 #                    test_loader_frameworks.py
+#   .venv-package/   only with --package: what scripts/package.sh builds a wheel with, 420 MB
 #
 # The tests of the last three are skipped, and say so, where they are not installed.
 #
@@ -80,8 +81,8 @@ install_venv() {
 
 for option in "$@"; do
     case "$option" in
-        --dali | --datasets | --frameworks) ;;
-        *) die "unknown option $option; there are --dali, --datasets and --frameworks" ;;
+        --dali | --datasets | --frameworks | --package) ;;
+        *) die "unknown option $option; there are --dali, --datasets, --frameworks and --package" ;;
     esac
 done
 install_packages
@@ -90,6 +91,9 @@ for option in "$@"; do
     case "$option" in
         --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
         --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;
+        --package)
+            install_venv .venv-package scripts/requirements-package.txt "auditwheel, build, setuptools_rust, ziglang"
+            ;;
         --frameworks)
             install_venv .venv-frameworks scripts/requirements-frameworks.txt \
                 "lightning.pytorch, accelerate, torchdata.stateful_dataloader, pytest"

@@ -30,10 +30,13 @@ done
 
 # What --quick runs of tests/python: 25 s with the debug build. pytest fails if one of these files is not there.
 readonly QUICK_TESTS=(
-    test_marks.py test_docs.py test_standalone.py test_plan.py test_bad_input.py test_config.py test_manifest.py test_exclude.py test_select.py
-    test_estimate.py test_goldens_tables.py test_verify_voxels.py test_verify_sources.py test_compressed.py
-    test_reclaim.py
+    test_marks.py test_docs.py test_standalone.py test_api.py test_plan.py test_bad_input.py test_config.py
+    test_manifest.py test_exclude.py test_select.py test_estimate.py test_goldens_tables.py test_verify_voxels.py
+    test_verify_sources.py test_compressed.py test_reclaim.py
 )
+
+# Always named together: alone, each has its dependencies with other features, and all of them are built once more.
+readonly PACKAGES=(--package ctwds-fs --package ctwds-native)
 
 times=()
 current=setup
@@ -74,11 +77,10 @@ step "formatting" cargo fmt --all --check
 step "Python formatting" .venv/bin/ruff format --check
 step "Python lint" .venv/bin/ruff check
 step "Python types" .venv/bin/mypy
-step "clippy" cargo clippy --package ctwds-fs --package ctwds-native --all-targets -- -D warnings
+step "clippy" cargo clippy "${PACKAGES[@]}" --all-targets -- -D warnings
 if $quick; then
-    step "Rust unit tests" cargo test --lib --bins --test tidy
-    step "debug build" cargo build
-    step "extension" scripts/extension.sh
+    step "Rust unit tests" cargo test "${PACKAGES[@]}" --lib --bins --test tidy
+    step "debug build" scripts/extension.sh
     CTWDS_FS=${CTWDS_FS:-${CARGO_TARGET_DIR:-target}/debug/ctwds-fs}
     export CTWDS_FS
     step "quick Python tests" python_tests "${QUICK_TESTS[@]/#/tests/python/}"
@@ -86,12 +88,12 @@ if $quick; then
     exit 0
 fi
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
-step "Rust tests" cargo test
+step "Rust tests" cargo test "${PACKAGES[@]}"
 step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
-step "inflate against zlib-ng" cargo test -p ctwds-fs -p ctwds-fs-zlib-ng --lib --test corpus -- \
+step "inflate against zlib-ng" cargo test "${PACKAGES[@]}" --package ctwds-fs-zlib-ng --lib --test corpus -- \
     inflate gzip every_input flate2
-step "release build" cargo build --release
-step "extension" scripts/extension.sh --release
+step "release build" scripts/extension.sh --release
+step "wheel" scripts/package.sh
 step "Python tests" python_tests tests/python
 if [ "${CTWDS_SKIP_FUSE:-}" = 1 ]; then
     printf '\n== demo: left out, CTWDS_SKIP_FUSE=1\n'

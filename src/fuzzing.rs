@@ -81,8 +81,8 @@ pub fn npz(bytes: &[u8]) {
     });
 }
 
-/// Checks that a deflate stream is unpacked to the bytes that `flate2` makes of it, or refused where `flate2` refuses it;
-/// `tests/zlib_ng` and the fuzzer make `flate2` use zlib-ng. Bytes before a refusal are the same, too.
+/// Checks that a deflate stream is unpacked to the bytes that `flate2` makes of it, or refused where `flate2` refuses
+/// it; `tests/zlib_ng` and the fuzzer make `flate2` use zlib-ng. Bytes before a refusal are the same, too.
 pub fn inflate(bytes: &[u8]) {
     let mut expected = Vec::with_capacity(64 + bytes.len() * 1032); // deflate cannot pack better
     let status = Decompress::new(false).decompress_vec(bytes, &mut expected, FlushDecompress::Finish);

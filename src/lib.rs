@@ -36,11 +36,12 @@
 //! # One waist
 //!
 //! Everything that makes plain shard bytes asks [`shard::ShardSet`], which makes them in one function
-//! (`shard/read.rs`). Two ways lead on from there: `materialize/compress.rs` packs these bytes anew, with headers of
-//! their own, and a mount with `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount
-//! and `materialize` are callers of it, side by side, and neither imports the other. So a virtual shard equals its
-//! materialised file by construction. That both are *right* is shown by tests with code of its own: a naive shard in
-//! `tests/common`, and NumPy's and `tarfile`'s in `tests/python`.
+//! (`shard/read.rs`): the extension of the Python package, a crate of its own in `python/`, as well. Two ways lead on
+//! from there: `materialize/compress.rs` packs these bytes anew, with headers of their own, and a mount with
+//! `--materialized` hands out finished files (`fs/tree.rs`, `fs/passthrough.rs`). The mount and `materialize` are
+//! callers of it, side by side, and neither imports the other. So a virtual shard equals its materialised file by
+//! construction. That both are *right* is shown by tests with code of its own: a naive shard in `tests/common`, and
+//! NumPy's and `tarfile`'s in `tests/python`.
 //!
 //! ```text
 //! cli ─► commands ─► dataset ─► plan ─► shard ─► fs            a mount
@@ -83,9 +84,9 @@
 //!
 //! - A kind of volume: a variant of [`volume::Kind`] and of [`volume::Recipe`] with the planes that it makes in
 //!   `volume/`, its digest text (pinned) in `plan/digest_text.rs`, its options in `cli/dataset.rs`, and its definition
-//!   anew in `verify/expected.rs`. The compiler names most other places. It does not name: `Recipe::new` and
-//!   `keeps_places` in `volume/kind.rs`, `cast` in `volume/mod.rs`, `dataset/join.rs`, the names of kinds in
-//!   `verify/payload.rs`, the loader in `scripts/`, and `docs/guide.md`.
+//!   anew in `verify/expected.rs`. The compiler names these places and the others in `src/`, because kinds are told
+//!   apart by `match` without a wildcard ([`volume::Kind::is_resampled`] and its like), but for the names of kinds in
+//!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/guide.md`.
 //! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
@@ -95,15 +96,17 @@
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
+//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all else
+//!   is Python in `python/ctwds/`. The core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
-//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
-//!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
-//!   list); `init` (`ctwds.toml`); `bench` (a temporary folder); `plan --split-by` (its lists); `run` (the folders of
-//!   `--at`); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
-//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; the user cache's
-//!   files are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
-//!   user did not name for it, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
-//!   `commands/run/namespace.rs`.
+//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder
+//!   and journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources`
+//!   (its list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its
+//!   lists); `run` (the folders of `--at`); a mount's log (`commands/log_file.rs`); the user's cache folder
+//!   ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by [`base::durable`]; journals and
+//!   logs grow by lines; the user cache's files are renamed into place, without waiting for the disk. Nothing is ever
+//!   written into a data folder that the user did not name for it, or through a mount. Kernel settings are in
+//!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!

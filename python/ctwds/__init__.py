@@ -9,35 +9,61 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._native import __version__
-from .errors import Error, LengthUnknown, LoaderError, PackageMissing
+from .errors import (
+    ChangedError,
+    DamagedError,
+    Error,
+    LengthUnknown,
+    LoaderError,
+    PackageMissing,
+    ReadError,
+    RefusedError,
+    UsageError,
+)
+from .file import load
+from .volumes import Info, Sample, Volumes, open
 
 if TYPE_CHECKING:
     from .batches import collate
     from .config import create_dataset_from_config, create_loader_from_config, create_webdataset_from_config
+    from .loader import Batch, Loader
     from .npz_dataset import CTReportDataset
     from .shard_dataset import CTReportWebDataset
     from .torch_loader import CTReportLoader, EpochSampler
 
 __all__ = [
+    "Batch",
     "CTReportDataset",
     "CTReportLoader",
     "CTReportWebDataset",
+    "ChangedError",
+    "DamagedError",
     "EpochSampler",
     "Error",
+    "Info",
     "LengthUnknown",
+    "Loader",
     "LoaderError",
     "PackageMissing",
+    "ReadError",
+    "RefusedError",
+    "Sample",
+    "UsageError",
+    "Volumes",
     "__version__",
     "collate",
     "create_dataset_from_config",
     "create_loader_from_config",
     "create_webdataset_from_config",
+    "load",
+    "open",
 ]
 
 # Modules that need PyTorch, and the names that are taken of them when they are first used.
 _WITH_TORCH = {
     "batches": ("collate",),
     "config": ("create_dataset_from_config", "create_loader_from_config", "create_webdataset_from_config"),
+    "loader": ("Batch", "Loader"),
     "npz_dataset": ("CTReportDataset",),
     "shard_dataset": ("CTReportWebDataset",),
     "torch_loader": ("CTReportLoader", "EpochSampler"),

@@ -38,7 +38,9 @@ def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as a batch; with the metadata and the arrays beside the volumes, if samples have them."""
+    """Samples as a batch: volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids, embeddings;
+    with a list of the metadata and the arrays (B, 1, D, H, W) beside the volumes by name, if samples have them. Volumes
+    of other shapes than the first raise RuntimeError."""
     volumes, texts, labels, ids, embeddings, *more = zip(*samples, strict=True)
     batch = stack(volumes), list(texts), np.stack(labels), list(ids), stack(embeddings)
     return (*batch, *(beside(each) for each in more)) if more else batch

@@ -98,7 +98,8 @@ def arguments(data_cfg: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any
 
 
 def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "train") -> CTReportWebDataset:
-    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself."""
+    """The shards that `webdataset_shards_train` or `webdataset_shards_val` names; from the section `data` itself.
+    LoaderError names a key that is missing or not known."""
     shards = required(check_keys(data_cfg), f"webdataset_shards_{choice('mode', mode, ('train', 'val'))}")
     more = arguments(data_cfg, (*COMMON_KEYS, *SHARD_KEYS))
     if mode == "val":
@@ -108,7 +109,8 @@ def create_webdataset_from_config(data_cfg: Mapping[str, Any], mode: str = "trai
 
 def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebDataset | CTReportDataset:
     """The data set of `data.dataset_format`: webdataset (the default), npz, or mixed (trains from shards, validates
-    from NPZ)."""
+    from NPZ). `cfg` is a mapping or the path of a YAML file, with a section `data`; `mode` is "train" or "val".
+    LoaderError names a key that is missing or not known."""
     data_cfg = data_section(cfg)
     kind = choice("data.dataset_format", data_cfg.get("dataset_format", "webdataset"), FORMATS)
     if kind == "webdataset" or (kind == "mixed" and mode == "train"):
@@ -120,7 +122,8 @@ def create_dataset_from_config(cfg: Config, mode: str = "train") -> CTReportWebD
 
 
 def create_loader_from_config(cfg: Config, mode: str = "train") -> CTReportLoader:
-    """Its loader, with `batch_size`, `num_workers`, `prefetch_factor` and `persistent_workers`."""
+    """The loader of the data set that `create_dataset_from_config` makes, with `batch_size`, `num_workers`,
+    `prefetch_factor` and `persistent_workers` of the section `data`. LoaderError as there."""
     data_cfg = data_section(cfg)
     values = LOADER_KEYS | {key: data_cfg[key] for key in LOADER_KEYS if data_cfg.get(key) is not None}
     return create_dataset_from_config(cfg, mode).make_loader(**values)

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import tokenize
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
 class Error(Exception):
     """What the package raises. The message names the file, the reason and the remedy."""
+
+
+class UsageError(Error, ValueError):
+    """An argument is wrong. The message names it, and what is possible."""
+
+
+class RefusedError(Error):
+    """The data cannot be used with these options. The message names the option that helps."""
+
+
+class DamagedError(Error):
+    """A file or a table is damaged, or holds what is not supported. The message names the file and the fault."""
+
+
+class ChangedError(Error):
+    """A file is no longer the one that was planned. The message names the file and what differs."""
+
+
+class ReadError(Error, OSError):
+    """The operating system refused to read a file, or to give memory or threads. The message has its reason."""
 
 
 class LoaderError(Error, RuntimeError):
@@ -27,3 +49,13 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+@contextlib.contextmanager
+def npy_errors() -> Iterator[None]:
+    """What NumPy raises of the header of an array, as ValueError: of a damaged one it lets errors of Python's parser
+    through."""
+    try:
+        yield
+    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"the array's header cannot be read ({error})") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import LoaderError
+from .errors import LoaderError, npy_errors
 
 HUGE_PAGE = 2 << 20
 
@@ -57,7 +57,8 @@ def npy_voxels(payload: memoryview, meta: Mapping[str, Any]) -> NDArray[Any]:
     file = io.BytesIO(payload[:4096])
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("the npy header has another version than 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    with npy_errors():
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     return np.frombuffer(payload, dtype, math.prod(shape), file.tell()).reshape(shape, order="F" if fortran else "C")
 
 

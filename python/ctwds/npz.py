@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .axes import ArrayChoice
-from .errors import LoaderError
+from .errors import LoaderError, npy_errors
 from .files import NIFTI
 from .nifti import read_nifti
 
@@ -55,7 +55,8 @@ def read_spacing(path: str, name: str) -> tuple[float, ...]:
         with np.load(path, allow_pickle=False) as arrays:
             if name not in arrays.files:
                 raise ValueError(f"there is no array {name!r}, but {', '.join(arrays.files)}")
-            array = arrays[name]
+            with npy_errors():
+                array = arrays[name]
         numbers = tuple(float(number) for number in array.reshape(-1)) if array.dtype.kind in "biuf" else ()
         if len(numbers) != 3 or not all(math.isfinite(number) and number > 0 for number in numbers):
             raise ValueError(f"array {name!r} is {array.tolist()!r}, and a spacing has three numbers above 0")
@@ -93,10 +94,11 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"NPY format version {version[0]}.{version[1]} is not supported (1.0, 2.0 and 3.0 are)")
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # of version 3 too, but for the encoding of names
+    with npy_errors():
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)  # version 3 is alike, but for names' encoding
     return shape, dtype
 
 

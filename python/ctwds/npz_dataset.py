@@ -50,7 +50,12 @@ class CTReportDataset(Epochs):
     `dialect` says what the arrays hold, if their names do not: "native" (stored values or HU at the scanner's spacing:
     `data`), "hu" (HU, resampled: `volume`), "normalized" (HU / 1000, resampled, axes D, H, W: `arr_0`).
     `dataset` is a `ctwds.toml`, as ctwds-fs reads it: folder, tables, their columns and all of the above. Arguments win
-    over it. Needs Python 3.11."""
+    over it. Needs Python 3.11.
+
+    `data[n]` is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names a file or a table that cannot be used, the reason and the
+    remedy, when the data set is made or when the sample is read."""
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class CTReportDataset(Epochs):
         )
         channel = file.keys.get("channel") if channel is None else channel
         source = str(file.keys.get("source", source)) if source == "auto" else source
-        pattern = pattern or file.texts("pattern")
+        patterns = [pattern] if isinstance(pattern, str) and pattern else pattern or file.texts("pattern")
         rescale = file.rescale() if rescale == "auto" else rescale
         self.steps = Steps(shape, file.spacing(spacing, shape), dtype, rescale, use_embedding, with_meta)
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
@@ -97,10 +102,9 @@ class CTReportDataset(Epochs):
         self.axes = axes_option(axes)
         self._spacing = spacing_option(spacing_array)
         self.spacing_from = choice("spacing_from", spacing_from, (None, "table", "header"))
-        has_spacing = spacing_array is None and self.spacing_from != "header"
-        tables = StudyTables(file, reports_file, meta_file, labels, has_spacing)
+        in_table = spacing_array is None and self.spacing_from != "header"  # the spacing
+        tables = StudyTables(file, reports_file, meta_file, labels, in_table)
         selection = file.selection()
-        patterns = [pattern] if isinstance(pattern, str) else pattern
         self.studies: list[Study] = []
         self._spacings = Spacings()
         unusable: list[str] = []
@@ -120,10 +124,8 @@ class CTReportDataset(Epochs):
             files = ", ".join(os.fspath(path) for path in files_of(meta_file)) or os.fspath(data_folder)
             warnings.warn(f"{files}: {len(unusable)} volumes are left out (for example {unusable[0]})", stacklevel=2)
         if not self.studies:
-            raise LoaderError(
-                f"{os.fspath(data_folder)}: no volume is in all tables{selection.words()}; compare their "
-                f"{' or '.join(tables.named.ids)} with the files"
-            )
+            what = f"no volume is in all tables{selection.words()}; compare their {' or '.join(tables.named.ids)}"
+            raise LoaderError(f"{os.fspath(data_folder)}: {what} with the files")
         self._decided = self._look_at_volumes()
 
     def _study(

@@ -82,10 +82,10 @@ class Steps:
         height, width, depth = voxel_spacing(meta)
         target = (self.spacing[2], self.spacing[0], self.spacing[1])
         size = [int(n * (now / then)) for n, now, then in zip(shape, (depth, height, width), target, strict=True)]
-        if min(size) < 1:
+        if min(size) < 1 or max(size) >= 1_000_000:  # as ctwds-fs has it
             raise LoaderError(
-                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are less than one of "
-                f"{self.spacing} mm"
+                f"{(*shape[1:], shape[0])} voxels of {height} x {width} x {depth} mm are {(*size[1:], size[0])} of "
+                f"{self.spacing} mm, which is no volume; correct the spacing in the table"
             )
         return size
 

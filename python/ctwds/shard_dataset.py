@@ -78,10 +78,16 @@ BUFFER_SIZE = 4
 
 
 class CTReportWebDataset(Epochs, IterableDataset[Sample]):
-    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See the module, and
-    CTReportDataset for the dialects of the arrays that the shards were made of, and for the axes of stored ones.
-    `also` names the arrays beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on
-    the voxels of the volume, (1, D, H, W), in batches (B, 1, D, H, W)."""
+    """The samples of shards, named by a folder, a glob, a brace pattern, or a list of those. See CTReportDataset for
+    the dialects of the arrays that the shards were made of, and for the axes of stored ones. `also` names the arrays
+    beside the volumes (`--also` of ctwds-fs) that each sample has as a sixth part, by name: on the voxels of the
+    volume, (1, D, H, W), in batches (B, 1, D, H, W).
+
+    Each sample is the tuple (volume, text, labels, study id, embedding): a tensor (1, D, H, W) of `dtype` in [-1, 1],
+    with the `shape` (height, width, depth) and the `spacing` (mm, in the same order); a string; a float32 array
+    (classes,); a string; an empty tensor. LoaderError names the shard, the reason and the remedy; with
+    `on_error="skip"` what is damaged is left out, with a warning. `len(data)` needs a manifest, else it raises
+    LengthUnknown."""
 
     def __init__(
         self,

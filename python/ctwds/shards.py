@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .basics import BLOCK, AnyPath
-from .errors import LoaderError
+from .errors import LoaderError, npy_errors
 from .hounsfield import LOOK
 from .members import OTHERS, VOXELS, parse_header, values_of
 from .samples import Recorded
@@ -118,6 +118,7 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
     begin = io.BytesIO(found.get("bin") or found.get("volume.npy") or b"")
     if "volume.npy" in found:
         np.lib.format.read_magic(begin)
-        np.lib.format.read_array_header_1_0(begin)
+        with npy_errors():
+            np.lib.format.read_array_header_1_0(begin)
     dtype = np.dtype(meta["volume_dtype"]).newbyteorder("<")
     return meta, values_of(np.frombuffer(begin.read(LOOK // 4 * dtype.itemsize), dtype), meta)

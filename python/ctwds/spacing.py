@@ -14,10 +14,15 @@ from .errors import LoaderError
 CLOSED_BY = {"[": "]", "(": ")", "'": "'", '"': '"'}
 
 
+# Around a number may be white space as Unicode has it; not the separators of ASCII, which Python's `\s` has too.
+NUMBER = re.compile(r"[^\S\x1c-\x1f]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[^\S\x1c-\x1f]*")
+
+
 def decimal(text: str) -> float | None:
     """A finite decimal number, or none: `inf`, `nan`, `1_0` are none, as for ctwds-fs."""
-    is_number = re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip())
-    return float(text) if is_number and math.isfinite(float(text)) else None
+    found = NUMBER.fullmatch(text)
+    value = float(found[1]) if found else math.nan
+    return value if math.isfinite(value) else None
 
 
 def in_float32(value: float) -> float:
@@ -61,7 +66,7 @@ def numbers(text: str) -> list[float] | None:
     """The numbers of a list in any of Python's spellings: 0.7, [0.7, 0.7], ['0.7', '0.7'], [np.float64(0.7), ...];
     none if anything else stands there, or a bracket or a quote is not closed."""
     open_, found = [""], []
-    for word in re.findall(r"[\[\]()'\"]|[^,\\ \t\n\[\]()'\"]+\(?", text.strip()):
+    for word in re.findall(r"[\[\]()'\"]|(?:[^,\\\s\[\]()'\"]|[\x1c-\x1f])+\(?", text):
         if word == open_[-1]:
             open_.pop()
         elif word in CLOSED_BY:

@@ -74,8 +74,9 @@ class Epochs(Dataset[Sample]):
     def make_loader(
         self, batch_size: int | None, num_workers: int = 4, prefetch_factor: int = 2, **options: Any
     ) -> CTReportLoader:
-        """A DataLoader of batches; of samples, if `batch_size` is None. `options` are DataLoader's; by default workers
-        are persistent, and memory is pinned where there is a GPU."""
+        """A DataLoader of batches (volumes (B, 1, D, H, W), list of texts, labels (B, classes), list of study ids,
+        embeddings); of samples, if `batch_size` is None. `options` are DataLoader's; by default workers are persistent,
+        and memory is pinned where there is a GPU. LoaderError if there are fewer shards than workers of all ranks."""
         together = one_sample if batch_size is None else collate
         options = {
             "pin_memory": torch.cuda.is_available(),
@@ -158,7 +159,9 @@ class _Batches(Iterator[Any]):
 
 
 class CTReportLoader(DataLoader[Any]):
-    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives."""
+    """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
+    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.

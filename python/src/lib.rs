@@ -1,10 +1,20 @@
-//! The extension module `ctwds._native`.
+//! The extension module `ctwds._native`: plans, and the decoders behind them, for the Python package. It calls the
+//! waist and the decoders of `ctwds_fs`, and makes no byte by itself.
+
+mod errors;
+mod file;
+mod shards;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 mod _native {
     use super::*;
+
+    #[pymodule_export]
+    use super::file::VolumeFile;
+    #[pymodule_export]
+    use super::shards::{Decoders, Shards};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

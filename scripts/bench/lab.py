@@ -282,6 +282,7 @@ class Lab:
             "readers_cpu": readers,
             "daemon_cpu": daemon,
             "bytes_read": read,
+            "more": next((answer["more"] for answer in answers if "more" in answer), None),
         }
 
     def interleave(self, variants: dict[str, Callable[[], Sample]], patience: float = 1.0) -> Samples:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.rows import ROWS, SPEED, Row, measured, reached
+from bench.row import SPEED, Row
+from bench.rows import ROWS, measured, reached
 
 HEADER = ["row", "measured", "against", "ratio, median [min–max]", "target", "", "medians"]
 NOTES = """\

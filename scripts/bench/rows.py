@@ -6,23 +6,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-SPEED, COST = "speed", "cost"  # more is better, less is better
-
-
-@dataclass(frozen=True)
-class Row:
-    """A ratio of two variants of an experiment. A speed is their time over ours, a cost is ours over theirs."""
-
-    name: str
-    path: str
-    against: str
-    experiment: str
-    ours: str
-    theirs: str
-    target: float | None = None
-    kind: str = SPEED
-    field: str = "wall"
-    beside: bool = False  # printed beside a row, and not counted
+from bench.in_process_rows import in_process_rows
+from bench.row import COST, SPEED, Row
 
 
 @dataclass(frozen=True)
@@ -378,6 +363,7 @@ ROWS = [
     *nifti_rows(),
     *webdataset_rows(),
     *loader_rows(),
+    *in_process_rows(),
     *with_page_cache(CPU),
     *fortran_rows(),
     *kind_rows(),

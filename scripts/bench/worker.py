@@ -210,6 +210,67 @@ def samples(data: Any, job: Job) -> Run:
     return lambda: {"bytes": total_bytes(batch[0] for batch in loader)}
 
 
+def package() -> Any:
+    """The package of this clone, whose extension was built."""
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+    import ctwds
+
+    return ctwds
+
+
+def peak() -> int:
+    """The most bytes of memory that this process had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def in_process(job: Job) -> Run:
+    """`ctwds.Loader` on a data set that is planned already; its flags come in place of paths."""
+    ctwds = package()
+    import torch  # noqa: F401  # as its import is not measured
+
+    def run() -> dict[str, Any]:
+        before = peak()
+        loader = ctwds.Loader(ctwds.Volumes(job["paths"]), batch_size=job.get("batch", 1), threads=job["threads"])
+        total = total_bytes(batch.volume for batch in loader)
+        return {"bytes": total, "more": (peak() - before, loader.memory)}
+
+    return run
+
+
+def load(job: Job) -> Run:
+    """`ctwds.load` of one file after the other."""
+    ctwds = package()
+    return lambda: {"bytes": sum(ctwds.load(path).nbytes for path in job["paths"])}
+
+
+def whole(job: Job) -> Run:
+    """All volumes of a folder of shards, each as a whole, by one decoder; counted."""
+    return boxes(job, None)
+
+
+def region(job: Job) -> Run:
+    """A box from the middle of each volume, by one decoder; counted."""
+    return boxes(job, job["box"])
+
+
+def boxes(job: Job, side: int | None) -> Run:
+    """Boxes of this side, or whole volumes."""
+    ctwds = package()
+    data = ctwds.open(job["paths"][0], threads=1)
+
+    def run() -> dict[str, Any]:
+        for index in range(len(data)):
+            shape = data.info(index).shape
+            middle = [slice((n - (side or n)) // 2, (n + (side or n)) // 2) for n in shape]
+            found = data.region(index, middle) if side else data[index].volume
+            assert found.shape == tuple(side or n for n in shape)
+        return {"bytes": len(data)}
+
+    return run
+
+
 def first(job: Job) -> Run:
     """The first volume of a shard: how long until its first bytes come, and until all have come."""
     from tarfile import BLOCKSIZE, TarInfo
@@ -245,6 +306,10 @@ MAKERS = (
     samples_loader,
     npz_samples_loader,
     preprocess,
+    in_process,
+    load,
+    whole,
+    region,
     first,
 )
 KINDS = {maker.__name__: maker for maker in MAKERS}

@@ -2,6 +2,7 @@
 //! statements, and the panic itself ends the command with its own message.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 /// Locks `mutex`, poisoned or not.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -26,4 +27,9 @@ pub fn into_inner<T>(mutex: Mutex<T>) -> T {
 /// Waits until `changed` is notified; the lock of `guard` is released meanwhile, poisoned or not.
 pub fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits as [`wait`] does, for no longer than `most`.
+pub fn wait_timeout<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>, most: Duration) -> MutexGuard<'a, T> {
+    changed.wait_timeout(guard, most).unwrap_or_else(PoisonError::into_inner).0
 }

@@ -292,8 +292,7 @@ impl<S: VolumeSource> Shared<S> {
             let now = Instant::now();
             schedule = match schedule.next(now) {
                 WorkerStep::Wait(Some(until)) => {
-                    let wait = self.changed.wait_timeout(schedule, until.saturating_duration_since(now));
-                    wait.unwrap_or_else(std::sync::PoisonError::into_inner).0
+                    lock::wait_timeout(&self.changed, schedule, until.saturating_duration_since(now))
                 }
                 WorkerStep::Wait(None) => lock::wait(&self.changed, schedule),
                 next => return next,

@@ -293,7 +293,7 @@ impl DatasetArgs {
             let name = format.name();
             return Err(format!("--overflow inf: {name} has no infinity; choose --overflow saturate, or error"));
         }
-        if self.volume == Kind::Preprocessed {
+        if self.volume.is_resampled() {
             format
                 .check_padding(self.pad_value * 1000.0, self.overflow)
                 .map_err(|what| format!("--pad-value {} (HU / 1000): {what}", self.pad_value))?;

@@ -1,10 +1,12 @@
 //! The command line: how it is parsed, and resolved into the configurations of the library.
 
 mod bench;
+mod cat;
 mod complete;
 mod config;
 mod dataset;
 mod dataset_file;
+mod demo;
 mod estimate;
 mod init;
 mod input_paths;
@@ -25,9 +27,11 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use bench::BenchArgs;
+pub use cat::CatArgs;
 pub use complete::{Completed, complete};
 pub use dataset::{DatasetArgs, ShardsArgs};
 pub use dataset_file::NAME as DATASET_FILE;
+pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
 pub use init::InitArgs;
 pub use manifest::{ManifestArgs, ManifestCommand};
@@ -60,6 +64,8 @@ pub enum Command {
     Run(RunArgs),
     /// Write the shards and manifest.json to a folder; run again to continue
     Materialize(MaterializeArgs),
+    /// Write one shard to standard output: for readers of a pipe, where nothing can be mounted
+    Cat(CatArgs),
     /// Join the manifests of parts, or make one again from the shards
     Manifest(ManifestArgs),
     /// Show how a mount is doing
@@ -70,6 +76,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Remove the NPZ files whose volumes finished shards hold; says only what it would do without --delete
     Reclaim(ReclaimArgs),
+    /// Write a small data set, and show with it what the program does
+    Demo(DemoArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
 }

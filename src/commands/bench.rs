@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{self, make_plan, stop_on_signals};
+use super::shared::{self, stop_on_signals};
 use super::terminal::{print, say};
 use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;

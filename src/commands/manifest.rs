@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::materialize::ShardBar;
-use super::shared::{FAILED, make_plan_unchecked, stop_on_signals};
+use super::plans::make_plan_unchecked;
+use super::shared::{FAILED, stop_on_signals};
 use super::terminal::{print, say};
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;

@@ -10,8 +10,9 @@ use std::time::Instant;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
 
+use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{FAILED, make_plan, stop_on_signals, warn_left_out};
+use super::shared::{FAILED, stop_on_signals, warn_left_out};
 use super::terminal::{print, say};
 use crate::base::lock::lock;
 use crate::base::num::counted;

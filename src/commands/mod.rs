@@ -1,9 +1,11 @@
 //! The commands: each calls the library and speaks to the user.
 
 mod bench;
+mod cat;
 mod classes;
 mod columns;
 mod daemon;
+mod demo;
 mod estimate;
 mod init;
 mod log_file;
@@ -11,6 +13,7 @@ mod manifest;
 mod materialize;
 mod mount;
 mod plan;
+mod plans;
 mod progress;
 mod reclaim;
 mod run;
@@ -34,6 +37,7 @@ use crate::base::limits;
 use crate::base::signals::is_ignored;
 use crate::cli::{self, Cli, Command};
 use crate::error::{Error, Result};
+pub use plans::plan_of;
 use shared::FAILED;
 use terminal::say;
 
@@ -95,11 +99,13 @@ fn run_command(cli: Cli) -> Result<ExitCode> {
         Command::Mount(args) => mount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Cat(args) => cat::run(&args),
         Command::Manifest(args) => manifest::run(&args),
         Command::Unmount(args) => unmount::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Reclaim(args) => reclaim::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::daemon::{self, Start};
 use super::log_file;
-use super::shared::{make_plan, warn_left_out};
+use super::plans::make_plan;
+use super::shared::warn_left_out;
 use super::terminal::{print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;

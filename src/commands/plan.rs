@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 
-use super::shared::{self, FAILED, LISTED, make_plan_unchecked};
+use super::plans::make_plan_unchecked;
+use super::shared::{self, FAILED, LISTED};
 use super::terminal::{print_exactly, say};
 use super::{classes, columns, estimate, split, value_check};
 use crate::base::num::counted;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 
+use super::plans::SCANNERS;
 use super::progress::Bar;
-use super::shared::{self, FAILED, SCANNERS, stop_on_signals};
+use super::shared::{self, FAILED, stop_on_signals};
 use super::terminal::{print, say, say_in_line};
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;

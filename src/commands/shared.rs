@@ -1,4 +1,4 @@
-//! Functions that several commands need: plans, this program's mounts, signals, output and exit codes.
+//! Functions that several commands need: this program's mounts, signals, output and exit codes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,75 +8,17 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::terminal::say;
-use super::value_check;
 use crate::base::num::counted;
 use crate::base::signals::is_ignored;
-use crate::cli::DatasetArgs;
-use crate::dataset::Dataset;
 use crate::error::{Error, Result, is_hidden, shown};
 use crate::fs::mount_table::{self, MountEntry};
-use crate::output::archive;
 use crate::plan::Plan;
 
 /// The exit code of every failure besides usage errors.
 pub(super) const FAILED: u8 = 1;
 
-/// The number of threads that look into shards: opening a file on a network waits for the server.
-pub(super) const SCANNERS: usize = 32;
-
 /// Lists longer than this are cut in the text for people; `--json` has all.
 pub(super) const LISTED: usize = 20;
-
-/// Plans a data set, or the finished `shards`, and prints warnings.
-///
-/// # Errors
-/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can
-/// be made.
-pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    check_values(args, make_plan_unchecked(args, shards)?)
-}
-
-fn check_values(args: &DatasetArgs, plan: Plan) -> Result<Plan> {
-    match value_check::problem(&plan, &args.kind()?) {
-        Some(problem) if problem.is_fatal => return Err(Error::Refused(problem.message)),
-        Some(problem) => say(format_args!("ctwds-fs: warning: {}", problem.message)),
-        None => {}
-    }
-    Ok(plan)
-}
-
-/// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
-/// changed although no metadata show it must not make them call old values right.
-///
-/// # Errors
-/// The errors of [`make_plan`].
-pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
-    let (config, options) = args.resolve()?;
-    let dataset = Dataset::scan(&config)?;
-    let values = value_check::look(&dataset, &args.kind()?)?;
-    check_values(args, with_warnings(Plan::new(dataset, options)?.with_values(Some(values))))
-}
-
-/// Plans a data set, or the finished `shards`, and prints warnings; what the values of volumes show is for the caller
-/// to judge.
-///
-/// # Errors
-/// The data set or the shards cannot be used or read.
-pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    if let Some(folder) = shards {
-        return archive::plan(folder, SCANNERS);
-    }
-    let (config, options) = args.resolve()?;
-    let kind = config.kind;
-    Ok(with_warnings(Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?))
-}
-
-fn with_warnings(plan: Plan) -> Plan {
-    for warning in &plan.dataset.warnings {
-        say(format_args!("ctwds-fs: warning: {}", shown(warning)));
-    }
-    plan
-}
 
 /// Prints one line about the volumes that are left out, for commands whose subject is something else.
 pub(super) fn warn_left_out(plan: &Plan) {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::shared::{self, make_new_plan};
+use super::shared;
 use super::terminal::print;
 use crate::base::durable::publish_private;
 use crate::base::files::{self, file_name};

@@ -6,7 +6,7 @@
 //! Messages and progress go to standard error ([`say`]): nobody may be there to read them, and that changes nothing.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -28,13 +28,28 @@ pub(super) fn print(result: impl AsRef<str>, doing: &'static str) -> Result<()> 
 /// # Errors
 /// [`Error::System`] if the result cannot be written.
 pub(super) fn print_exactly(result: &[u8], doing: &'static str) -> Result<()> {
-    match write_all(rustix::stdio::stdout(), result) {
-        Ok(()) | Err(Errno::PIPE) => Ok(()),
+    stream(result, doing).map(drop)
+}
+
+/// Writes a piece of a result to standard output, as [`print_exactly`] does; false if the reader has stopped, so that
+/// no more need be written.
+///
+/// # Errors
+/// As [`print_exactly`].
+pub(super) fn stream(piece: &[u8], doing: &'static str) -> Result<bool> {
+    match write_all(rustix::stdio::stdout(), piece) {
+        Ok(()) => Ok(true),
+        Err(Errno::PIPE) => Ok(false),
         Err(error) => {
             let remedy = "what the command has done stays done; send standard output elsewhere";
             Err(Error::system_with_remedy(doing, error, remedy))
         }
     }
+}
+
+/// Whether standard output is a terminal, where bytes that are no text would control it.
+pub(super) fn is_seen() -> bool {
+    rustix::stdio::stdout().is_terminal()
 }
 
 /// Writes a message and a line end to standard error, as far as that can be written.

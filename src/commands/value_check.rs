@@ -7,7 +7,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::values::{Found, ValueGroup, groups};
-use crate::volume::{Kind, KindOptions, Recipe, Values, check_values};
+use crate::volume::{KindOptions, Recipe, Values, check_values};
 
 /// The HU between the lowest and the highest value below which 8 bits hold no CT: a window of soft tissue has 400.
 const LEAST_SPAN: f64 = 300.0;
@@ -45,7 +45,7 @@ pub(super) fn look(dataset: &Dataset, asked: &KindOptions) -> Result<Vec<ValueGr
 pub(super) fn problem(plan: &Plan, asked: &KindOptions) -> Option<ValueProblem> {
     plan.dataset.samples.first()?.study()?;
     let groups = plan.values.as_deref()?;
-    let is_stored = asked.kind == Kind::Stored;
+    let is_stored = asked.kind.keeps_values();
     if let Some(group) = groups.iter().find(|group| group.is_mixed()) {
         return Some(ValueProblem { message: mixed(group), is_fatal: true });
     }

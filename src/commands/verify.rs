@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::shared::{self, make_new_plan, stop_on_signals};
+use super::shared::{self, stop_on_signals};
 use super::terminal::{print, say};
 use super::{bench, sources};
 use crate::base::parallel::available_cores;

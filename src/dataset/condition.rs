@@ -78,6 +78,19 @@ impl FromStr for Condition {
 }
 
 impl Condition {
+    /// The numbers of the rows of labels that fulfil the condition, from 0 on; a row has a value for each of `classes`.
+    ///
+    /// # Errors
+    /// The message for a name that is no class, or that two classes have.
+    pub fn chosen<'a>(
+        &self,
+        classes: &[String],
+        rows: impl IntoIterator<Item = &'a [f32]>,
+    ) -> Result<Vec<usize>, String> {
+        let bound = self.bind(classes)?;
+        Ok((0..).zip(rows).filter(|(_, labels)| bound.holds(labels)).map(|(number, _)| number).collect())
+    }
+
     /// Looks the condition's class names up in `classes`, the columns of the label table.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{Config, Meta, MissingMeta};
 use crate::formats::npz::Array;
-use crate::volume::{Kind, Rescale};
+use crate::volume::Rescale;
 
 /// The relative difference of two spacings that is no rounding.
 const DIFFERENT: f64 = 0.01;
@@ -38,7 +38,7 @@ pub(super) fn applied(config: &Config, array: &Array, meta: Meta, has_table: boo
         return Ok(meta);
     }
     let spacing = config.kind.spacing_in_header(array);
-    let shown = config.kind.kind != Kind::Preprocessed;
+    let shown = !config.kind.kind.is_resampled();
     if spacing.is_none() && has_table && shown && config.missing_meta == MissingMeta::Exclude {
         return Err("its NIfTI header has no spacing (--missing-meta nan keeps the sample)".into());
     }

@@ -18,7 +18,6 @@ use crate::base::file_id::FileId;
 use crate::base::num::counted;
 use crate::base::parallel::{available_cores, both, try_map};
 use crate::error::{Error, Result, shown};
-use crate::volume::Kind;
 
 /// The outcome of a look-up of one study in all tables.
 enum TableRow {
@@ -338,7 +337,7 @@ fn parse_meta(config: &Config, fields: Fields<'_>) -> Result<MetaValues> {
     }
     let xy_spacing = xy_spacing.unwrap_or("nan").to_owned();
     // A preprocessed sample shows no metadata; its recipe says which values it needs.
-    let shown = config.kind.kind != Kind::Preprocessed;
+    let shown = !config.kind.kind.is_resampled();
     if !missing.is_empty() && shown && config.missing_meta == MissingMeta::Exclude {
         let reason = format!("the metadata table has no {} (--missing-meta nan keeps the sample)", missing.join(", "));
         return Ok(MetaValues::Missing(reason));

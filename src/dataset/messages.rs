@@ -4,7 +4,6 @@ use super::roles::{LABELS, META, REPORTS};
 use super::{Config, Dataset, Sample};
 use crate::base::num::counted;
 use crate::error::{Error, shown};
-use crate::volume::Kind;
 
 impl Dataset {
     /// Counts missing labels of one study, given by the places of their classes.
@@ -43,7 +42,7 @@ impl Dataset {
     /// The message about samples whose metadata a reader cannot use, for kinds that leave rescaling or resampling to
     /// the reader.
     fn unusable_metadata(&self, config: &Config) -> Option<String> {
-        if config.kind.kind == Kind::Preprocessed || config.meta_files.is_empty() {
+        if config.kind.kind.is_resampled() || config.meta_files.is_empty() {
             return None; // these are left out, with the reason; or all are alike, as another message says
         }
         let reason = |sample: &Sample| {

@@ -89,7 +89,7 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
 /// [`Error::Io`] if the mount is refused or its session fails, [`Error::System`] if signals cannot be waited
 /// for, or the error of `ready`; the mount is then ended.
 pub fn serve(tree: Tree, path: &Path, allow_other: bool, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    let failed = |error| mount_error(path, allow_other, error);
+    let failed = |error| mount_error(path, allow_other, Path::new(DEVICE).exists(), error);
     let (events, inbox) = mpsc::channel();
     // This is done before the mount: a signal that comes while it is made must not leave it behind.
     let mut signals =
@@ -198,8 +198,16 @@ fn config(allow_other: bool) -> Config {
     config
 }
 
-/// The error of a mount that was refused. What `fusermount3` says stands for itself.
-fn mount_error(path: &Path, allow_other: bool, error: io::Error) -> Error {
+/// The device by which a mount is made.
+const DEVICE: &str = "/dev/fuse";
+
+/// What `fusermount3` says where a container or a cluster allows no mount at all: there is no device, it may not be
+/// opened, or the kernel refuses.
+const NO_MOUNTS: [&str; 3] =
+    ["fuse device not found", "failed to open /dev/fuse", "mount failed: Operation not permitted"];
+
+/// The error of a mount that was refused. What `fusermount3` says stands for itself, but for what goes without a mount.
+fn mount_error(path: &Path, allow_other: bool, has_device: bool, error: io::Error) -> Error {
     let text = error.to_string();
     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::OutOfMemory) {
         return not_started(format!("mount at {}", path.display()), error);
@@ -209,9 +217,16 @@ fn mount_error(path: &Path, allow_other: bool, error: io::Error) -> Error {
             "mount here with --allow-other (root has to write user_allow_other into /etc/fuse.conf)"
         }
         ErrorKind::NotConnected | ErrorKind::ConnectionAborted => "mount here",
-        _ if text.contains("fusermount") || is_no_descriptor(&error) => "mount here",
-        ErrorKind::NotFound => "mount here (is the fuse module loaded by modprobe fuse, and fuse3 installed?)",
-        ErrorKind::PermissionDenied => "mount here (may this user open /dev/fuse?)",
+        _ if is_no_descriptor(&error) => "mount here",
+        _ if !has_device || NO_MOUNTS.iter().any(|said| text.contains(said)) => {
+            "mount here (is the fuse module loaded by modprobe fuse, and may this user open /dev/fuse? Where nothing can \
+             be mounted: `ctwds-fs cat` for readers of a pipe, `ctwds-fs materialize`, or the Python package ctwds)"
+        }
+        _ if text.contains("fusermount") => "mount here",
+        ErrorKind::PermissionDenied => {
+            "mount here (may this user open /dev/fuse? Else: `ctwds-fs cat` for readers of a pipe, `ctwds-fs \
+             materialize`, or the Python package ctwds)"
+        }
         _ => "mount here (without root, fusermount3 must be installed, which is in Debian's package fuse3)",
     };
     Error::io(path, doing, error)
@@ -301,17 +316,24 @@ mod tests {
 
     #[test]
     fn a_refused_mount_names_what_was_asked_for() {
-        let message = |allow_other, error| mount_error(Path::new("/mnt"), allow_other, error).to_string();
+        let message =
+            |allow_other, has_device, error| mount_error(Path::new("/mnt"), allow_other, has_device, error).to_string();
         let conf = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
-        let refused = message(true, IoError::new(ErrorKind::PermissionDenied, conf));
+        let refused = message(true, true, IoError::new(ErrorKind::PermissionDenied, conf));
         assert!(refused.contains("with --allow-other (root has to write user_allow_other"), "{refused}");
         for allow_other in [false, true] {
-            let device = message(allow_other, IoError::from(ErrorKind::PermissionDenied));
-            assert!(device.contains("/dev/fuse") && !device.contains("allow"), "{device}");
-            let missing = message(allow_other, IoError::from(ErrorKind::NotFound));
+            let closed = message(allow_other, true, IoError::from(ErrorKind::PermissionDenied));
+            assert!(closed.contains("/dev/fuse") && !closed.contains("allow"), "{closed}");
+            let missing = message(allow_other, false, IoError::from(ErrorKind::NotFound));
             assert!(missing.contains("modprobe fuse") && !missing.contains("allow"), "{missing}");
+            let helper =
+                NO_MOUNTS.map(|said| message(allow_other, true, IoError::other(format!("fusermount3: {said}"))));
+            for message in [closed, missing].iter().chain(&helper) {
+                let ways = ["ctwds-fs cat", "ctwds-fs materialize", "the Python package ctwds"];
+                assert!(ways.iter().all(|way| message.contains(way)), "{message}");
+            }
             let said = "fusermount3: user has no write access to mountpoint /mnt";
-            let said = message(allow_other, IoError::other(said));
+            let said = message(allow_other, true, IoError::other(said));
             assert_eq!(said, "/mnt: cannot mount here: fusermount3: user has no write access to mountpoint /mnt");
         }
     }

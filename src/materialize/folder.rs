@@ -19,7 +19,7 @@ use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::output::source_times;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, shard_ids};
 
 /// An output folder of which a part is locked for this process.
 pub(super) struct OutputFolder {
@@ -153,7 +153,7 @@ impl OutputFolder {
         }
         sync_folder(&self.path)?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
-        let shards = ShardId::try_from(plan.shards.len()).unwrap_or(ShardId::MAX);
+        let shards = shard_ids(plan.shards.len()).end;
         let unrecorded = self.unrecorded.iter().copied().collect();
         let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, unrecorded })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());

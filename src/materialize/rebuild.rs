@@ -25,7 +25,7 @@ use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
 use crate::plan::layout::Content;
-use crate::plan::{Plan, ShardId};
+use crate::plan::{Plan, ShardId, shard_ids};
 use crate::shard::ShardSet;
 
 /// Rebuilds the manifest and the indexes of `folder` from its shards, and records the shards that no journal knew.
@@ -54,7 +54,7 @@ pub fn rebuild(
         )));
     }
     let asked = set.shared_plan();
-    let ids: Vec<ShardId> = (0..ShardId::try_from(asked.shards.len()).unwrap_or(ShardId::MAX)).collect();
+    let ids: Vec<ShardId> = shard_ids(asked.shards.len()).collect();
     let rebuild = Rebuild { folder, asked: &asked, journals: &journals, control: Control { stop, observer } };
     let absent = match separate(try_map(&ids, workers, |id| rebuild.absent(*id))?) {
         Ok(absent) => absent.into_iter().flatten().collect(),
@@ -177,7 +177,7 @@ impl Rebuild<'_> {
     fn lines(&self, set: &ShardSet, absent: &BadSamples, digests: &[String]) -> Vec<Line> {
         let run = self.journals.last_run + 1;
         let (plan_digest, unrecorded) = (self.asked.digest.clone(), Vec::new());
-        let shards = ShardId::try_from(digests.len()).unwrap_or(ShardId::MAX);
+        let shards = shard_ids(digests.len()).end;
         let mut lines = vec![Line::Run(Run { run, plan_digest, codec: None, shards, unrecorded })];
         let target = Target { run, set, asked: self.asked, skipped: absent };
         for (id, sha256) in (0..).zip(digests) {

@@ -1,11 +1,13 @@
 //! The bytes behind a plan's extents: the tar header of a member, its payload, and the volume that makes its voxels.
 //! Nothing here reads a file.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::digests::{self, SampleDigest};
-use super::layout::MemberId;
+use super::layout::{Content, MemberId};
 use super::members::{Member, Members};
 use super::{Options, Plan, ShardId};
 use crate::dataset::{Dataset, ExtraArray, Origin, Sample};
@@ -64,6 +66,22 @@ impl Plan {
     /// The payload size of one member of a sample in bytes; 0 if samples have no such member.
     pub fn member_size(&self, sample: usize, member: Member) -> u64 {
         self.members.place(member).map_or(0, |place| self.member_sizes(sample)[place])
+    }
+
+    /// The plain shard of a sample and the bytes of a member's payload in it; `None` if samples have no such member. The
+    /// sample is an index into the samples of the data set.
+    pub fn member_range(&self, sample: usize, member: Member) -> Option<(ShardId, Range<u64>)> {
+        let id = self.shard_of(sample);
+        let shard = self.shard(id)?;
+        let place = sample.checked_sub(shard.samples.start)?;
+        let start = *shard.layout.sample_starts().get(place)?;
+        let is_wanted = |content| match content {
+            Content::Payload(found) => found.sample as usize == place && found.member == member,
+            Content::Header(_) | Content::Zeros => false,
+        };
+        let mut extents = self.locate(id, start, u64::MAX);
+        let (extent, _) = extents.find(|(extent, _)| is_wanted(extent.content))?;
+        Some((id, extent.start..extent.start + extent.len))
     }
 
     /// The volume that makes the voxels of a member of a sample: of its volume, or of an extra.

@@ -7,7 +7,7 @@ use super::sources::{NpzState, in_slots_of, present, refuse_other_options, state
 use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::output::{archive, manifest, removals};
-use crate::plan::{Options, Plan, ShardId};
+use crate::plan::{Options, Plan, ShardId, shard_ids};
 
 /// The shards of a folder, and what is known of their NPZ files.
 pub(super) struct Inventory {
@@ -68,7 +68,7 @@ impl Inventory {
     }
 
     fn ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        0..ShardId::try_from(self.shards.shards.len()).unwrap_or(ShardId::MAX)
+        shard_ids(self.shards.shards.len())
     }
 
     /// The shards that have NPZ files which no earlier run is known to have removed.

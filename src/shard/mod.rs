@@ -133,7 +133,19 @@ impl ShardSet {
     /// # Errors
     /// Why a volume could not be decoded; [`Error::NotFound`] if there is no such shard.
     pub fn read(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
-        wait_for(|done| read::start(self.state.clone(), Request { shard, offset, len, cursor: None }, done))
+        wait_for(|done| {
+            read::start(self.state.clone(), Request { shard, offset, len, cursor: None, is_excerpt: false }, done)
+        })
+    }
+
+    /// Reads as [`Self::read`] does, for a caller who wants no more of a volume: of compressed shards only the blocks
+    /// are unpacked that hold these bytes. Where a volume can only be made from its beginning on, all of it is.
+    ///
+    /// # Errors
+    /// As [`Self::read`]. The checksum of a whole NPZ array is not compared for a part of it.
+    pub fn read_excerpt(&self, shard: ShardId, offset: u64, len: usize) -> Result<Bytes> {
+        let request = Request { shard, offset, len, cursor: None, is_excerpt: true };
+        wait_for(|done| read::start(self.state.clone(), request, done))
     }
 
     /// Reads as [`Self::read`] does, for a reader with a cursor, and waits.
@@ -153,7 +165,7 @@ impl ShardSet {
         len: usize,
         done: impl FnOnce(Result<Bytes>) + Send + 'static,
     ) {
-        let request = Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()) };
+        let request = Request { shard: cursor.shard(), offset, len, cursor: Some(cursor.clone()), is_excerpt: false };
         read::start(self.state.clone(), request, Box::new(done));
     }
 

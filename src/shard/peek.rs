@@ -35,3 +35,12 @@ pub(super) fn is_better(state: &State, key: Key, range: &Range<u64>) -> bool {
     }
     is_cheap && !state.cache.contains(key)
 }
+
+/// Whether a part of a volume, of which no more is wanted, is better made on its own: where no byte before it must be
+/// unpacked, and the volume is not in the cache. Of what is unpacked, each block has its own checksum.
+pub(super) fn is_enough(state: &State, key: Key, range: &Range<u64>) -> bool {
+    let volumes = state.volumes();
+    let cost = |start| volumes.peek_cost(key, start, range.end - range.start);
+    let starts_anywhere = cost(range.start).zip(cost(0)).is_some_and(|(here, first)| here <= 2 * first);
+    starts_anywhere && !volumes.has_failed(key) && !state.cache.contains(key)
+}

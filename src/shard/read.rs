@@ -40,11 +40,13 @@ pub(super) struct Request {
     pub(super) len: usize,
     /// The reader's cursor, for which volumes are filled ahead; `None` for a single read.
     pub(super) cursor: Option<Arc<Cursor>>,
+    /// Whether the caller wants no more of the volumes than these bytes.
+    pub(super) is_excerpt: bool,
 }
 
 /// Starts a read. `done` is called before this returns if no voxel must be waited for, else by a filling thread.
 pub(super) fn start(state: Arc<State>, request: Request, done: Done) {
-    let Request { shard, offset, len, cursor } = request;
+    let Request { shard, offset, len, cursor, is_excerpt } = request;
     let Some(shard_len) = state.plan().shard(shard).map(|shard| shard.layout.len()) else {
         return done(Err(Error::NotFound));
     };
@@ -53,7 +55,7 @@ pub(super) fn start(state: Arc<State>, request: Request, done: Done) {
     state.served.fetch_add(len, Ordering::Relaxed);
     let sequential = cursor.as_ref().is_some_and(|cursor| cursor.note(noted(&state, offset, len, &pieces)));
     let answer = Answer::for_pieces(pieces.len(), len);
-    Box::new(Read { state, cursor, sequential, pieces, answer, done }).advance();
+    Box::new(Read { state, cursor, sequential, is_excerpt, pieces, answer, done }).advance();
 }
 
 /// Bytes of a read that have one origin.
@@ -168,6 +170,8 @@ struct Read {
     cursor: Option<Arc<Cursor>>,
     /// Whether the cursor takes its reader for one that reads the shard in order.
     sequential: bool,
+    /// Whether no more of the volumes is wanted.
+    is_excerpt: bool,
     /// The pieces that are not in the answer yet.
     pieces: VecDeque<Piece>,
     answer: Answer,
@@ -180,11 +184,7 @@ impl Read {
         while let Some(piece) = self.pieces.pop_front() {
             match piece {
                 Piece::Known(bytes) => self.answer.add(bytes),
-                Piece::Voxels(voxels)
-                    if !self.sequential && peek::is_better(&self.state, voxels.key, &voxels.range) =>
-                {
-                    return self.peek(voxels);
-                }
+                Piece::Voxels(voxels) if self.is_better_peeked(&voxels) => return self.peek(voxels),
                 Piece::Voxels(voxels) => match self.take(voxels) {
                     Some(read) => self = read,
                     None => return,
@@ -192,6 +192,14 @@ impl Read {
             }
         }
         (self.done)(Ok(self.answer.into_bytes()));
+    }
+
+    /// Whether voxels are better made on their own than by a fill of their volume.
+    fn is_better_peeked(&self, voxels: &Voxels) -> bool {
+        match self.is_excerpt {
+            true => peek::is_enough(&self.state, voxels.key, &voxels.range),
+            false => !self.sequential && peek::is_better(&self.state, voxels.key, &voxels.range),
+        }
     }
 
     /// Adds voxels that are in the cache. `None` if the read is not to go on here: the cache calls [`Waiter::ready`]

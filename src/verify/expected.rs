@@ -77,7 +77,7 @@ impl<'a> Expected<'a> {
 
     /// Whether each voxel must be right to the bit. A resampled one may be off by as much as [`Self::is_near`] says.
     pub(super) fn is_exact(&self) -> bool {
-        !matches!(self.recipe, Recipe::Preprocessed(_))
+        !self.recipe.kind().is_resampled()
     }
 
     /// The rounding of the voxels.

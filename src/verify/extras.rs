@@ -86,7 +86,7 @@ pub(super) fn compare(
     if member.shape() != expected.shape() {
         return Ok(Some(format!("its shape is {:?}, and {:?} by its source", member.shape(), expected.shape())));
     }
-    let is_computed = source.is_float() && matches!(extra.recipe, Recipe::Preprocessed(_));
+    let is_computed = source.is_float() && extra.recipe.kind().is_resampled();
     let largest = if is_computed { largest(&source) } else { 0.0 };
     let slack = largest * if extra.array.header.element.size() == 2 { HALF } else { SLACK };
     let places = Places::new(&source, &extra.recipe);
@@ -119,7 +119,10 @@ fn largest(source: &SourceArray) -> f64 {
 
 /// The bits of the padding.
 fn pad_bits(recipe: &Recipe, extra: &ExtraArray) -> u64 {
-    let Recipe::Preprocessed(Preprocess { pad_value, .. }) = recipe else { return 0 };
+    let pad_value = match recipe {
+        Recipe::Preprocessed(Preprocess { pad_value, .. }) => pad_value,
+        Recipe::Stored | Recipe::Rescaled { .. } => return 0, // nothing is padded
+    };
     #[expect(clippy::cast_possible_truncation, reason = "a whole number that the dtype holds, by the plan")]
     let value = (*pad_value as i128).to_le_bytes();
     let mut bytes = [0; 8];

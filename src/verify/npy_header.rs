@@ -112,6 +112,7 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
                 }
                 tokens.push(Token::Word(word));
             }
+            '\\' if rest.next_if_eq(&'\n').is_some() => {} // the line goes on
             _ if next.is_ascii_whitespace() => {}
             _ => tokens.push(Token::Mark(next)),
         }
@@ -133,6 +134,7 @@ fn quoted(quote: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> O
         text.push(match rest.next()? {
             '\\' => match rest.next()? {
                 'x' => char::from_u32(rest.next()?.to_digit(16)? << 4 | rest.next()?.to_digit(16)?)?,
+                '\n' => continue, // the line goes on
                 plain => plain,
             },
             plain => plain,
@@ -161,7 +163,7 @@ fn lengths(tokens: &[Token]) -> Option<Vec<usize>> {
                 let (digits, base) = found.unwrap_or((&digits, 10));
                 lengths.push(if digits == "true" { 1 } else { usize::from_str_radix(digits, base).ok()? });
             }
-            Token::Mark('(' | ')' | ',') => {}
+            Token::Mark('(' | ')' | ',' | '+') => {}
             _ => return None,
         }
     }

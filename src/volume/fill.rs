@@ -96,7 +96,7 @@ impl NpzVolume<'_> {
             Recipe::Rescaled { slope, intercept, .. } if (slope, intercept) != (1.0, 0.0) => {
                 Some(Linear { slope, intercept })
             }
-            _ => None,
+            Recipe::Stored | Recipe::Rescaled { .. } | Recipe::Preprocessed(_) => None,
         };
         let elements = Elements { element: header.element, big_endian: header.big_endian, bytes: source };
         T::of_elements(elements, linear, voxels, self.rules()).map_err(|Unfit { index, value }| {

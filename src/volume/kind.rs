@@ -1,13 +1,14 @@
-//! The treatment of values and shapes: the kinds of volume, the dialects of the arrays, and the recipe of one volume.
+//! The treatment of values and shapes: the kinds of volume, and the recipe of one volume.
 //! Pure: decided from headers and tables alone.
 
 use serde::{Deserialize, Serialize};
 
 use super::axes::Axes;
+use super::dialect::Dialect;
 use super::element::element_of;
-use super::rescale::{Rescale, check_linear};
+use super::rescale::{Rescale, linear};
 use super::voxel_format::VoxelFormat;
-use crate::formats::npz::{Array, Element};
+use crate::formats::npz::Array;
 
 /// The largest difference between the affines of a volume and of a mask that lies on it, in mm: that of rounding.
 const SAME_PLACE: f64 = 1e-3;
@@ -25,16 +26,24 @@ pub enum Kind {
     Preprocessed,
 }
 
-/// The unit, spacing and axes of the arrays of a data set; the axes are height, width, depth unless stated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dialect {
-    /// Stored values or HU at the scanner's spacing (`data`).
-    Native,
-    /// HU, resampled and cropped (`volume`, 16-bit integers).
-    Hu,
-    /// HU / 1000, resampled, axes depth, height, width (`arr_0`, floats).
-    Normalized,
+// What else depends on a kind asks here, or matches without a wildcard: so the compiler names each place for a new one.
+impl Kind {
+    /// Whether the voxels are the values of the array, so that HU are made of them by who reads them.
+    pub fn keeps_values(self) -> bool {
+        match self {
+            Self::Stored => true,
+            Self::Rescaled | Self::Preprocessed => false,
+        }
+    }
+
+    /// Whether the volumes are resampled, cropped and padded: a voxel is computed of several elements, and a sample's
+    /// JSON has no slope, intercept and spacing, because nobody needs them any more.
+    pub fn is_resampled(self) -> bool {
+        match self {
+            Self::Stored | Self::Rescaled => false,
+            Self::Preprocessed => true,
+        }
+    }
 }
 
 /// The choice of the volumes that are resampled.
@@ -156,7 +165,7 @@ impl Geometry<'_> {
     /// # Errors
     /// The reason why not.
     pub fn check(self, rescale: Rescale) -> Result<(), String> {
-        linear(rescale, Dialect::Native, self)?;
+        linear(rescale, Dialect::Native, self.slope, self.intercept)?;
         self.spacing().map(|_| ()).ok_or_else(|| no_spacing(self))
     }
 }
@@ -196,25 +205,24 @@ impl Recipe {
     /// # Errors
     /// The reason why the volume cannot be of this kind, for the list of left-out samples.
     pub fn new(options: &KindOptions, array: &Array, geometry: Geometry<'_>) -> Result<Self, String> {
-        if options.kind == Kind::Stored {
-            return check_stored(options.format, array).map(|()| Self::Stored);
+        match options.kind {
+            Kind::Stored => check_stored(options.format, array).map(|()| Self::Stored),
+            Kind::Rescaled => Self::rescaled(options, array, geometry),
+            Kind::Preprocessed => Self::preprocessed(options, array, geometry),
         }
-        let dialect = options.dialect_of(array).ok_or_else(|| {
-            let grey =
-                "; 8 bits hold grey values of a window rather than HU: --rescale SLOPE,INTERCEPT makes HU of them";
-            format!(
-                "{} of dtype {} is of no known dialect, so that its values' unit is unknown; --dialect names it{}",
-                array.member.shown(),
-                array.header.descr(),
-                if array.header.element.size() == 1 { grey } else { "" }
-            )
-        })?;
-        let (slope, intercept) = linear(options.rescale, dialect, geometry)?;
+    }
+
+    fn rescaled(options: &KindOptions, array: &Array, geometry: Geometry<'_>) -> Result<Self, String> {
+        let dialect = known_dialect(options, array)?;
+        let (slope, intercept) = linear(options.rescale, dialect, geometry.slope, geometry.intercept)?;
+        let slope = if dialect == Dialect::Normalized { 1000.0 } else { slope };
+        Ok(Self::Rescaled { slope, intercept, axes: options.axes_of(array) })
+    }
+
+    fn preprocessed(options: &KindOptions, array: &Array, geometry: Geometry<'_>) -> Result<Self, String> {
+        let dialect = known_dialect(options, array)?;
+        let (slope, intercept) = linear(options.rescale, dialect, geometry.slope, geometry.intercept)?;
         let axes = options.axes_of(array);
-        if options.kind == Kind::Rescaled {
-            let slope = if dialect == Dialect::Normalized { 1000.0 } else { slope };
-            return Ok(Self::Rescaled { slope, intercept, axes });
-        }
         // Integers hold HU. Values that are divided already are not multiplied first: it would cost a rounding.
         let in_hu = options.format.is_integer();
         let (slope, divisor) = match dialect {
@@ -303,7 +311,11 @@ impl Recipe {
 
     /// Whether every voxel is made of the element at its own place in the array.
     pub fn keeps_places(&self) -> bool {
-        matches!(self, Self::Stored | Self::Rescaled { axes: Axes::Hwd, .. })
+        match self {
+            Self::Stored => true,
+            Self::Rescaled { axes, .. } => *axes == Axes::Hwd,
+            Self::Preprocessed(_) => false,
+        }
     }
 
     /// The kind of the volume.
@@ -316,33 +328,20 @@ impl Recipe {
     }
 }
 
-impl Dialect {
-    /// The dialect that the array's name and element type stand for; `None` if they stand for none.
-    pub fn of(array: &Array) -> Option<Self> {
-        use Element::{F16, F32, F64, I16};
-        match (array.member.name.as_str(), array.header.element) {
-            ("data", _) => Some(Self::Native),
-            ("volume", I16) => Some(Self::Hu),
-            ("arr_0", F16 | F32 | F64) => Some(Self::Normalized),
-            _ => None,
-        }
-    }
-
-    fn axes(self) -> Axes {
-        if self == Self::Normalized { Axes::Dhw } else { Axes::Hwd }
-    }
-}
-
-fn linear(rescale: Rescale, dialect: Dialect, geometry: Geometry<'_>) -> Result<(f64, f64), String> {
-    match (dialect, rescale) {
-        (Dialect::Hu | Dialect::Normalized, _) | (_, Rescale::None) => Ok((1.0, 0.0)),
-        (_, Rescale::Values(slope, intercept)) => Ok((slope, intercept)),
-        (_, Rescale::Auto | Rescale::Table) if geometry.slope.is_finite() && geometry.intercept.is_finite() => {
-            check_linear(geometry.slope, geometry.intercept).map_err(left_out_by_slope)?;
-            Ok((geometry.slope, geometry.intercept))
-        }
-        _ => Err("the metadata table has no RescaleSlope or RescaleIntercept (--rescale gives them)".into()),
-    }
+/// The dialect of an array of which HU are to be made.
+///
+/// # Errors
+/// The reason why nobody knows it, and the remedy.
+fn known_dialect(options: &KindOptions, array: &Array) -> Result<Dialect, String> {
+    options.dialect_of(array).ok_or_else(|| {
+        let grey = "; 8 bits hold grey values of a window rather than HU: --rescale SLOPE,INTERCEPT makes HU of them";
+        format!(
+            "{} of dtype {} is of no known dialect, so that its values' unit is unknown; --dialect names it{}",
+            array.member.shown(),
+            array.header.descr(),
+            if array.header.element.size() == 1 { grey } else { "" }
+        )
+    })
 }
 
 /// Checks that a stored volume can have this format: whole numbers are made of whole numbers alone, because no rounding
@@ -362,11 +361,6 @@ fn check_stored(format: VoxelFormat, array: &Array) -> Result<(), String> {
         array.header.descr(),
         format.name()
     ))
-}
-
-/// The reason why a sample is left out whose slope or intercept of the metadata table cannot be used.
-fn left_out_by_slope(what: String) -> String {
-    format!("RescaleSlope of the metadata table: {what}; --rescale none or SLOPE,INTERCEPT says what holds instead")
 }
 
 /// The reason why a volume cannot be resampled whose spacing the metadata table does not give.

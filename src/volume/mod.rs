@@ -9,6 +9,7 @@
 
 mod axes;
 mod cast;
+mod dialect;
 mod element;
 mod fill;
 mod kind;
@@ -38,7 +39,8 @@ use std::path::PathBuf;
 
 pub use axes::{Axes, SpacingArray};
 pub use cast::Overflow;
-pub use kind::{Dialect, Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
+pub use dialect::Dialect;
+pub use kind::{Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
 pub use placement::affine;
 pub use rescale::{Rescale, floats};
 pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};

@@ -66,8 +66,8 @@ macro_rules! with_voxel_type {
             }};
         }
         use crate::formats::npz::Element;
-        use crate::volume::{ArrayFormat, Kind, VoxelFormat};
-        let is_computed = $volume.recipe.kind() == Kind::Preprocessed;
+        use crate::volume::{ArrayFormat, VoxelFormat};
+        let is_computed = $volume.recipe.kind().is_resampled();
         match $volume.format {
             ArrayFormat::Voxels(VoxelFormat::Float16) => with!(half::f16),
             ArrayFormat::Voxels(VoxelFormat::Float32) => with!(f32),

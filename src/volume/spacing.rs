@@ -27,18 +27,18 @@ impl Geometry<'_> {
 /// or a bracket or a quote is not closed.
 fn numbers(text: &str) -> Option<Vec<f64>> {
     let (mut open, mut numbers) = (Vec::new(), Vec::new());
-    let mut rest = text.trim();
+    let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let mut length = first.len_utf8();
         match first {
-            ',' | '\\' | ' ' | '\t' | '\n' => (),
+            _ if is_between(first) => (),
             '[' => open.push(']'),
             '(' => open.push(')'),
             ']' | ')' => _ = open.pop().filter(|expected| *expected == first)?,
             '\'' | '"' if open.last() == Some(&first) => _ = open.pop(),
             '\'' | '"' => open.push(first),
             _ => {
-                length = rest.find([',', '\\', ' ', '\t', '\n', '[', '(', ']', ')', '\'', '"']).unwrap_or(rest.len());
+                length = rest.find(|next| is_between(next) || "[(])'\"".contains(next)).unwrap_or(rest.len());
                 let word = &rest[..length];
                 match rest[length..].starts_with('(') {
                     true if first.is_ascii_alphabetic() => (), // the name of a type, as in `np.float64(0.7)`
@@ -50,6 +50,12 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
         rest = &rest[length..];
     }
     open.is_empty().then_some(numbers)
+}
+
+/// Whether a character may stand between two numbers: a comma, a backslash, or white space, such as the no-break space of
+/// spreadsheets.
+fn is_between(character: char) -> bool {
+    matches!(character, ',' | '\\') || character.is_whitespace()
 }
 
 /// A decimal number; not what Rust reads beside these (`inf`, `nan`).

@@ -9,7 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cast::widen;
-use super::kind::{Dialect, Geometry};
+use super::dialect::Dialect;
+use super::kind::Geometry;
 use super::scratch::Scratch;
 use crate::base::files;
 use crate::base::num::to_usize;

@@ -57,6 +57,11 @@ def is_complete(place: Place, code: int) -> bool:
     return files_in(place.out) == files_in(place.shards)
 
 
+def demo_is_safe(folder: Path) -> bool:
+    """The data set is there, and nothing is mounted."""
+    return len(list(folder.glob("volumes/*.npz"))) == 8 and not is_mounted(folder / "shards")
+
+
 COMMANDS = {
     "init": Command(
         lambda p: ["init", p.data.folder, "--yes", "--output", p.out / "ctwds.toml"],
@@ -71,6 +76,8 @@ COMMANDS = {
         lambda p: ["materialize", "--compress", "zstd", *p.data.flags(), *SMALL_FLAGS, "--output-dir", p.out],
         made=lambda p, _: (p.out / "manifest.json").exists(),
     ),
+    "cat": Command(lambda p: ["cat", *p.data.flags(), *SMALL_FLAGS, "shard-000001.tar"]),
+    "demo": Command(lambda p: ["demo", p.out / "demo"], mounts=True, made=lambda p, _: demo_is_safe(p.out / "demo")),
     "manifest": Command(
         lambda p: ["manifest", "rebuild", *p.data.flags(), *SMALL_FLAGS, p.shards],
         made=lambda p, _: (p.shards / "manifest.json").exists(),

@@ -1,7 +1,9 @@
-"""Every way to write the same volume: dtypes as headers spell them, headers, members, and zip files made by hand."""
+"""Every way to write the same volume: dtypes as headers spell them, headers, members, zip files made by hand, and NPY
+files; and the forms of a table."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import pickle
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from npzfiles import Unseekable
 from numpy.typing import NDArray
 
@@ -160,6 +163,8 @@ def beside(name: str) -> Callable[[bytes], dict[str, bytes]]:
     return lambda volume: {"spacing.npy": flat, "note.npy": note, name: volume, "readme.txt": b"no array\n"}
 
 
+NO_ZIP = "no zip file: NPY"
+CONTAINERS = (*ZIPS, NO_ZIP)
 MEMBERS: dict[str, Callable[[bytes], dict[str, bytes]]] = {
     "data.npy": lambda volume: {"data.npy": volume},
     "data": lambda volume: {"data": volume},
@@ -186,6 +191,10 @@ class Written:
     member: str
     zip: str
 
+    def path(self, folder: Path, study: str) -> Path:
+        """The file of a study."""
+        return folder / f"{study}.{'npy' if self.zip == NO_ZIP else 'npz'}"
+
     def write(self, path: Path, values: NDArray[Any]) -> None:
         """Write whole numbers, of which the type holds the first 100."""
         spelled = DESCRS[self.descr](self.byte_order, self.dtype)
@@ -195,7 +204,7 @@ class Written:
         text = HEADERS[self.header](spelled, self.axes == "F", array.shape)
         data = npy(text, version, array.tobytes("F" if self.axes == "F" else "C"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(ZIPS[self.zip](MEMBERS[self.member](data)))
+        path.write_bytes(data if self.zip == NO_ZIP else ZIPS[self.zip](MEMBERS[self.member](data)))
 
     def array(self) -> str:
         """The name of the volume's array."""
@@ -203,10 +212,45 @@ class Written:
 
 
 def load(path: Path, name: str) -> NDArray[Any]:
-    """As `np.load` reads it."""
-    with warnings.catch_warnings(), np.load(path, allow_pickle=False) as arrays:
+    """As `np.load` reads it; an NPY file has no names."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a header is of Python 2
-        return arrays[name]
+        found = np.load(path, allow_pickle=False)
+        return found if path.suffix == ".npy" else found[name]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the text of a table is written to its file."""
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    packed: bool = False
+
+    def write(self, path: Path, text: str) -> None:
+        """Write it; the text has the form's delimiter already."""
+        content = text.encode(self.encoding)
+        path.write_bytes(gzip.compress(content) if self.packed else content)
+
+    def read(self, path: Path) -> Any:
+        """The table as pandas reads it."""
+        packing: Any = "gzip" if self.packed else None
+        return pd.read_csv(
+            path, sep=self.delimiter, encoding=self.encoding, compression=packing, float_precision="round_trip"
+        )
+
+
+TABLES = {
+    "commas": Form(),
+    "commas, a mark": Form(encoding="utf-8-sig"),
+    "commas, UTF-16 with a mark, gzip": Form(encoding="utf-16", packed=True),
+    "semicolons": Form(";"),
+    "semicolons, UTF-16-BE": Form(";", "utf-16-be"),
+    "tabs, a mark, gzip": Form("\t", "utf-8-sig", packed=True),
+    "tabs, UTF-16 with a mark": Form("\t", "utf-16"),
+    "bars, gzip": Form("|", packed=True),
+    "bars, UTF-16-LE": Form("|", "utf-16-le"),
+}
 
 
 def covering(factors: Mapping[str, Sequence[Any]], seed: int, at_least: int = 0) -> list[dict[str, Any]]:

@@ -66,8 +66,8 @@ def test_a_table_that_was_edited_in_place(program: Program, tmp_path: Path, tabl
     assert plan(program, dataset, "--rescan", *flags) == after
 
 
-def test_verify_uses_no_saved_plan(program: Program, tmp_path: Path) -> None:
-    """It reads the tables itself; and shards with labels of before are wrong."""
+def test_verify_and_reclaim_use_no_saved_plan(program: Program, tmp_path: Path) -> None:
+    """They read the tables themselves; shards with labels of before are wrong, and no source is removed for them."""
     dataset = noise_dataset(tmp_path, 3, (4, 4, 4))
     wait_until_settled()
     made = program.materialize(dataset, tmp_path / "made")
@@ -75,12 +75,15 @@ def test_verify_uses_no_saved_plan(program: Program, tmp_path: Path) -> None:
     with openings(tables) as opened:
         plan(program, dataset)
         assert opened() == set(), "the plan was not saved: this test shows nothing"
-        for flags in (["--webdataset-dir", made], ["--sources", "--quarantine", tmp_path / "quarantine.csv"]):
-            program.run("verify", *dataset.flags(), *flags)
-            assert opened() == {path.name for path in tables}, flags
+        sources = ["verify", "--sources", "--quarantine", tmp_path / "quarantine.csv"]
+        for command in (["verify", "--webdataset-dir", made], sources, ["reclaim", "--shards", made]):
+            program.run(*command, *dataset.flags())
+            assert opened() == {path.name for path in tables}, command
     edit(dataset.labels, *EDITS["labels"])
     code, report = verify(program, made, *dataset.flags())
     assert code == 3 and "its labels are not those of the table" in report
+    done = program.run("reclaim", "--shards", made, *dataset.flags(), "--delete", "--yes", check=False)
+    assert done.returncode == 1 and len(dataset.volumes()) == 3, done.stdout
     again = program.materialize(dataset, tmp_path / "again")
     assert verify(program, again, *dataset.flags())[0] == 0
 

@@ -102,18 +102,28 @@ def test_the_readme_leads_to_every_page() -> None:
     assert wanted - linked == set()
 
 
+def package_names() -> set[str]:
+    """What `ctwds.__all__` names."""
+    tree = ast.parse((REPOSITORY / "python" / "ctwds" / "__init__.py").read_text(encoding="utf-8"))
+    assigned = (node for node in tree.body if isinstance(node, ast.Assign))
+    return set(ast.literal_eval(next(node.value for node in assigned if ast.unparse(node.targets[0]) == "__all__")))
+
+
 @pytest.mark.parametrize("page", MANUAL, ids=by_name)
 def test_python(page: Page) -> None:
     """Python in the pages compiles, and what it imports from the loader is there."""
     loader = ast.parse((REPOSITORY / "scripts" / "ctreport_webdataset.py").read_text(encoding="utf-8"))
-    offered = {node.name for node in loader.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    offered = {
+        "ctreport_webdataset": {n.name for n in loader.body if isinstance(n, ast.ClassDef | ast.FunctionDef)},
+        "ctwds": package_names(),
+    }
     for block in page.blocks:
         if block.language != "python":
             continue
         tree = ast.parse("\n".join(block.lines), f"{page.name}, line {block.line}")
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == "ctreport_webdataset":
-                assert {alias.name for alias in node.names} - offered == set()
+            if isinstance(node, ast.ImportFrom) and node.module in offered:
+                assert {alias.name for alias in node.names} - offered[node.module] == set()
 
 
 def test_blocks_name_their_language() -> None:

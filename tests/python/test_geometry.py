@@ -30,6 +30,9 @@ SPACINGS = {  # how a table spells it: height and width in mm; none if it is no 
     "[np.float64(0.7), np.float64(0.9)]": (0.7, 0.9),
     "array([0.7, 0.9])": (0.7, 0.9),
     "[7e-1, +.9]": (0.7, 0.9),
+    "[0.7,\u00a00.9]": (0.7, 0.9),  # the no-break space of a spreadsheet
+    "\u2003(0.7\x0b,0.9)\u0085": (0.7, 0.9),
+    "['\u00a00.7', '0.9']": (0.7, 0.9),
     "0": None,
     "[0, 0]": None,
     "[0.7, 0]": None,
@@ -39,6 +42,8 @@ SPACINGS = {  # how a table spells it: height and width in mm; none if it is no 
     "[0.7, 0.7": None,
     "['0.7, 0.7]": None,
     "0.7 mm": None,
+    "[0.7,\u200b0.9]": None,  # a character without width is no space
+    "[0.7,\x1f0.9]": None,
     "0.7(0.9)": None,
     "[1, 2, 3, 4]": None,
 }
@@ -107,6 +112,23 @@ def test_a_depth_that_is_no_spacing(program: Program, tmp_path: Path, z: str) ->
     assert "(for example, v00: XYSpacing" in program.run("plan", *dataset.flags()).stderr
     with pytest.warns(UserWarning, match="left out"):
         assert len(from_npz(dataset)) == 1
+
+
+@pytest.mark.parametrize("z", ["1e-60", "1e7"])
+def test_a_spacing_that_makes_no_volume(program: Program, tmp_path: Path, z: str) -> None:
+    """Less than one voxel, or a million along an axis: `preprocessed` leaves it out, and the loader refuses it in place
+    of running out of memory."""
+    dataset = volumes(tmp_path / "data", 2)
+    write_meta(dataset, [("1", "-1024", "[0.7, 0.7]", z), ("1", "-1024", "[0.7, 0.7]", "1.5")])
+    reasons = left_out(program, dataset, "--volume", "preprocessed", *FLAGS)
+    assert list(reasons) == ["v00"] and "resampling 6 voxels" in reasons["v00"]
+    stored = program.materialize(dataset, tmp_path / "stored")
+    with pytest.raises(LoaderError, match="no volume; correct the spacing"):
+        from_npz(dataset)[0]
+    with pytest.raises(LoaderError, match="no volume; correct the spacing"):
+        list(from_shards(stored))
+    with pytest.warns(UserWarning, match="no volume"):
+        assert [sample[3] for sample in from_shards(stored, on_error="skip")] == ["v01"]
 
 
 @pytest.mark.parametrize("slope", ["0", "0.0", "-0", "1e-60", "1e39"])

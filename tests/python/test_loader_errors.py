@@ -120,6 +120,24 @@ def test_a_damaged_header_costs_one_sample(copy: Path) -> None:
             )
 
 
+@pytest.mark.parametrize("text", ["{'descr': '''<f2'", "{1: 2, 'descr': '<f2'", "[" * 99], ids=["open", "keys", "deep"])
+@pytest.mark.parametrize("suffix", [".volume.npy", ".labels.npy"])
+def test_a_damaged_npy_header_costs_one_sample(program: Program, tmp_path: Path, suffix: str, text: str) -> None:
+    """Whatever NumPy raises of it."""
+    out = program.materialize(noise_dataset(tmp_path / "data", 6, (16, 16, 8)), tmp_path / "out", "--format", "npy")
+    path = shards(out)[0]
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        at = next(info.offset_data for info in tar if info.name.endswith(f"000001{suffix}"))
+    content[at + 10 : at + 10 + len(text)] = text.encode()
+    path.write_bytes(content)
+    with pytest.raises(LoaderError, match=f"{path.name}.*header"):
+        list(from_shards(out, **SHAPE))
+    with pytest.warns(UserWarning, match="left out"):
+        assert "v01" not in (found := [sample[3] for sample in from_shards(out, **SHAPE, on_error="skip")])
+    assert len(found) > 3
+
+
 def cut(path: Path) -> None:
     """Within the second volume."""
     os.truncate(path, path.stat().st_size // 2)

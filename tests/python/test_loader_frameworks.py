@@ -30,7 +30,7 @@ __all__ = ["folder", "npz"]  # fixtures
 Epochs = list[list[str]]
 
 
-def read(cases: str, folder: Path, npz: Dataset, ranks: int) -> list[dict[str, Any]]:
+def read(cases: str, folder: Path, npz: Dataset, ranks: int, reader: Path = READER) -> list[dict[str, Any]]:
     """What each rank printed. None of them is left, whatever happens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -43,9 +43,9 @@ def read(cases: str, folder: Path, npz: Dataset, ranks: int) -> list[dict[str, A
         "TORCHELASTIC_RUN_ID": "test",  # as torchrun sets it, for Lightning
         "GROUP_RANK": "0",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(REPOSITORY / "scripts"),
+        "PYTHONPATH": os.pathsep.join(str(REPOSITORY / name) for name in ("scripts", "python")),
     }
-    command = [str(FRAMEWORKS), str(READER), cases, str(folder), str(npz.folder.parent)]
+    command = [str(FRAMEWORKS), str(reader), cases, str(folder), str(npz.folder.parent)]
     with tempfile.TemporaryFile("w+") as log:
         processes = [
             subprocess.Popen(

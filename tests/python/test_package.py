@@ -89,7 +89,7 @@ def test_a_build_needs_no_cmake() -> None:
     assert oracle & needs_cmake == {"cmake", "libz-ng-sys"}
 
 
-@pytest.mark.parametrize("path", ["Cargo.toml", "fuzz/Cargo.toml", "tests/zlib_ng/Cargo.toml"])
+@pytest.mark.parametrize("path", ["Cargo.toml", "fuzz/Cargo.toml", "python/Cargo.toml", "tests/zlib_ng/Cargo.toml"])
 def test_licence(path: str) -> None:
     """The same two for all code, with their texts beside it."""
     assert manifest(path)["license"] == LICENCE

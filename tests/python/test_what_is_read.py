@@ -218,6 +218,15 @@ OTHERS = {
     "a name twice beside data": Read(raw_zip([("data.npy", member()), *[("x.npy", b"no array")] * 2], 8, deflated)),
     "another is packed otherwise": Read(with_bzip2(plain_zip({"data.npy": member(), "x.npy": b"no array"}))),
     "a byte of 2 is true": Read(of_bytes("|b1", bytes(range(24)))),
+    "a sign": Read(of_shape("(2, +3, + 4L)")),
+    "lines that go on": Read(of_text("{'descr': '<\\\nf4', \\\n'fortran_order': False, 'shape': (2, 3, 4)}")),
+    "a text without an end": Refused(
+        of_text(HEAD.replace("'<f4'", "'''<f4'")), "header cannot be read", "header cannot"
+    ),
+    "a key of another type": Refused(of_text(HEAD.replace("{", "{1: 2, ")), "header cannot be read", "header cannot"),
+    "a bracket too many": Refused(of_text("(" + HEAD), "header cannot be read", "header cannot"),
+    "brackets in brackets": Refused(of_text("[" * 300 + HEAD), "header cannot be read", "header cannot"),
+    "a zero byte": Refused(of_text(HEAD + "# \0"), "header cannot be read", "null bytes"),
     "pieces": Read(plain_zip({"data.npy": member(header="pieces")})),
     "escapes": Read(plain_zip({"data.npy": member(header="escapes")})),
 }

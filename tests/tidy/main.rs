@@ -83,7 +83,6 @@ const PURE: &[&str] = &[
     "src/plan/content.rs",
     "src/plan/digest_text.rs",
     "src/plan/digests.rs",
-    "src/plan/views.rs",
     "src/plan/layout.rs",
     "src/plan/members.rs",
     "src/plan/values.rs",

@@ -24,6 +24,9 @@ pub(super) enum Value {
 /// The value of a text that is one literal; `None` if it is not. `longs` says that integers may end with `L`, as those
 /// of Python 2 do.
 pub(super) fn parse(text: &str, longs: bool) -> Option<Value> {
+    if text.contains('\0') {
+        return None; // Python parses no such text
+    }
     let mut parser = Parser { rest: text, longs, depth: 0 };
     let value = parser.value()?;
     parser.skip_blanks();
@@ -45,6 +48,11 @@ impl<'a> Parser<'a> {
                 parser.items(']').map(|_| Value::Other) // fields of a structured array
             }),
             '0'..='9' => self.integer(),
+            '+' => {
+                self.take('+')?;
+                let is_signed = self.peek()? == '+';
+                self.value().filter(|value| matches!(value, Value::Int(_)) && !is_signed)
+            }
             '\'' | '"' => self.text(),
             _ => self.word(),
         }
@@ -161,6 +169,7 @@ impl<'a> Parser<'a> {
                 '\n' if quote.len() == 1 => return None,
                 '\\' if is_raw => return None, // no dtype has one
                 '\\' => match characters.next()? {
+                    '\n' => {} // the line goes on
                     plain @ ('\\' | '\'' | '"') => text.push(plain),
                     'x' => {
                         let code = u8::from_str_radix(characters.as_str().get(..2)?, 16).ok()?;
@@ -177,13 +186,15 @@ impl<'a> Parser<'a> {
         Some(())
     }
 
-    /// Skips blanks and comments.
+    /// Skips blanks and comments, and a backslash where the line goes on.
     fn skip_blanks(&mut self) {
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
-            match self.rest.strip_prefix('#') {
-                Some(comment) => self.rest = comment.find('\n').map_or("", |end| &comment[end..]),
-                None => return,
+            let next_line = self.rest.strip_prefix("\\\n").filter(|next| !next.is_empty());
+            match (next_line, self.rest.strip_prefix('#')) {
+                (Some(next), _) => self.rest = next,
+                (_, Some(comment)) => self.rest = comment.find('\n').map_or("", |end| &comment[end..]),
+                _ => return,
             }
         }
     }
@@ -225,7 +236,10 @@ mod tests {
             ("(2, 30)", pair.clone()),
             ("(2L,30L,)", pair.clone()),
             ("( 0x2 # two\n, 3_0 L )", pair.clone()),
+            ("(+2, + 30)", pair.clone()),
+            ("(2,\\\n 30)", pair.clone()),
             ("(0b10, 0o36)", pair),
+            ("'<\\\nf4'", text("<f4")),
             ("()", Some(Value::Tuple(vec![]))),
             ("((7))", Some(Value::Int(7))),
             ("00", Some(Value::Int(0))),
@@ -255,6 +269,12 @@ mod tests {
             "1__0",
             "1_",
             "-1",
+            "++1",
+            "+True",
+            "+'1'",
+            "1 \\",
+            "1 \\\n",
+            "1 # \0",
             "1.5",
             "1e3",
             "0x",

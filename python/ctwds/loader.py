@@ -1,0 +1,349 @@
+"""Batches of a data set by threads of this process: no worker processes, no copies between processes."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ._native import Decoders
+from .errors import DamagedError, Error, UsageError, choice
+from .volumes import Info, Volumes
+
+_Shape = tuple[int, ...]
+
+
+class Batch(NamedTuple):
+    """Some samples.
+
+    Attributes:
+        id: the study ids.
+        volume: a tensor (B, ...) of the volumes in the shards' layout, (B, H, W, D), or with `layout="training"`
+            (B, 1, D, H, W); a list of such tensors of one sample each where the shapes differ.
+        text: the reports.
+        labels: a float32 tensor (B, classes).
+        meta: the JSON of each sample.
+        also: the arrays beside the volumes, by name: a list of tensors each.
+    """
+
+    id: list[str]
+    volume: Any
+    text: list[str]
+    labels: torch.Tensor
+    meta: list[dict[str, Any]]
+    also: dict[str, list[torch.Tensor]]
+
+
+@dataclass
+class _Pending:
+    """A batch that is being read."""
+
+    numbers: list[int]
+    infos: list[Info]
+    outs: list[NDArray[Any]]
+    whole: NDArray[Any] | None
+    left: int
+    also: list[dict[str, NDArray[Any]]]
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def one_done(self, place: int, error: BaseException | None) -> None:
+        """Note that a volume was read, or why not."""
+        with self.lock:
+            if error is not None:
+                self.errors[place] = error
+            self.left -= 1
+            if self.left == 0:
+                self.done.set()
+
+
+class _Pool:
+    """Arrays that are used again when nobody else has them any more: the first touch of memory costs more than the
+    decoding. A tensor, and every view of it, refers to the array that it was made of."""
+
+    def __init__(self, most: int) -> None:
+        self._arrays: list[NDArray[Any]] = []
+        self._most = most
+        self._alone = self._references([np.empty(0)], 0)
+
+    @staticmethod
+    def _references(arrays: list[NDArray[Any]], place: int) -> int:
+        return sys.getrefcount(arrays[place])
+
+    def array(self, shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array of this shape and dtype, with any values."""
+        for place in range(len(self._arrays)):
+            if self._references(self._arrays, place) == self._alone:
+                found = self._arrays[place]
+                if found.shape == shape and found.dtype == dtype:
+                    return found
+        made = np.empty(shape, dtype)
+        if len(self._arrays) >= self._most:
+            free = [n for n in range(len(self._arrays)) if self._references(self._arrays, n) == self._alone]
+            if not free:
+                return made  # somebody keeps batches: theirs stay as they are
+            del self._arrays[free[0]]
+        self._arrays.append(made)
+        return made
+
+
+class Loader:
+    """Batches of the samples of `ctwds.open`, decoded by threads of this process into tensors that are used again.
+
+    A batch's tensors stay as they are for as long as anything refers to them. Each `iter` is one epoch; the next one
+    has the next order. Breaking off, or an exception, ends all threads.
+
+    Args:
+        data: the samples.
+        batch_size: the samples of a batch of this rank.
+        threads: the number of decoding threads.
+        seed: shuffles: the order of epoch e is that of `ctwds-fs mount --shuffle-seed SEED` in `epochs/e`, without the
+            samples that are not in `data`. None keeps the order of the data set.
+        rank, world_size: this process's share: of each `batch_size * world_size` consecutive samples of the epoch's
+            order rank r gets the r-th part.
+        drop_last: leaves out the last samples of an epoch where they do not fill the batches of all ranks. Without it
+            they are spread evenly, and with several ranks one may get a batch less: distributed training needs
+            `drop_last=True`.
+        dtype: "float16", or "float32" for the values of float16 widened; None for that of the data set.
+        layout: "shards" for (B, H, W, D), "training" for (B, 1, D, H, W), a view of the same memory.
+        ahead: batches that are read ahead of the one that is handed out.
+        on_error: "raise", or "skip" to leave out samples that are damaged: they are warned of and listed in `skipped`.
+    """
+
+    def __init__(
+        self,
+        data: Volumes,
+        *,
+        batch_size: int = 1,
+        threads: int = 2,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        dtype: str | None = None,
+        layout: str = "shards",
+        ahead: int = 2,
+        on_error: str = "raise",
+    ) -> None:
+        for name, value in {"batch_size": batch_size, "threads": threads, "world_size": world_size}.items():
+            if value < 1:
+                raise UsageError(f"{name} is {value}; it must be at least 1")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to {world_size - 1}")
+        self.data, self.batch_size, self.threads, self.seed = data, batch_size, threads, seed
+        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        self._dtype = choice("dtype", dtype, (None, "float16", "float32"))
+        self._layout = choice("layout", layout, ("shards", "training"))
+        self._on_error = choice("on_error", on_error, ("raise", "skip"))
+        self.ahead = max(1, ahead)
+        self.skipped: dict[str, str] = {}
+        self._next = (0, 0)  # epoch, and samples of all ranks that were consumed of it
+        self._now = (0, 0)
+        self._pinned = torch.cuda.is_available()
+        self._cache = (threads + 1) * max(1, data._shards.largest())
+
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that volumes take at most: of the decoders, and of the batches in flight where all
+        volumes are as large as the largest."""
+        wide = 2 if self._dtype == "float32" and self.data._shards.dtype == "float16" else 1
+        batches = (self.ahead + 2) * self.batch_size * wide * self.data._shards.largest()
+        return self._cache + batches
+
+    def __len__(self) -> int:
+        """The batches of an epoch of this rank."""
+        return len(self._batches(0, 0))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make this the epoch of the next `iter`, from its beginning on."""
+        self._next = self._now = (epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is: what the next batch is of. The same for all ranks that have taken as many batches."""
+        epoch, consumed = self._now
+        return {
+            "version": 1,
+            "digest": self.data.digest,
+            "samples": self._samples_digest(),
+            "seed": self.seed,
+            "epoch": epoch,
+            "consumed": consumed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state was taken, with any number of ranks and threads: the rest of the epoch has each remaining
+        sample once, in the same order.
+
+        Raises:
+            UsageError: the state is of other data, of another selection, or of another seed.
+        """
+        mine = self.state_dict()
+        named = {"digest": "data set (files, tables or options)", "samples": "selection of samples", "seed": "seed"}
+        for key, what in {"version": "version of this package", **named}.items():
+            if state.get(key) != mine[key]:
+                raise UsageError(
+                    f"the state is of another {what}: {key} was {state.get(key)!r}, and is {mine[key]!r}; begin anew, "
+                    "or open what was opened then"
+                )
+        self._next = self._now = (int(state["epoch"]), int(state["consumed"]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, consumed = self._next
+        self._next, self._now = (epoch + 1, 0), (epoch, consumed)
+        return self._epoch(epoch, consumed)
+
+    def _samples_digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.data._chosen, "<u4").tobytes()).hexdigest()
+
+    def _order(self, epoch: int) -> NDArray[Any]:
+        """The numbers of the samples in the order of an epoch."""
+        chosen = self.data._chosen
+        if self.seed is None:
+            return chosen
+        order = self.data._shards.order(self.seed, epoch)
+        return order if len(chosen) == len(order) else order[np.isin(order, chosen)]
+
+    def _batches(self, epoch: int, consumed: int) -> list[list[int]]:
+        """The batches of this rank that are left of an epoch."""
+        rest, together = self._order(epoch)[consumed:], self.batch_size * self.world_size
+        batches = []
+        for start in range(0, len(rest), together):
+            part = rest[start : start + together]
+            if len(part) < together:
+                if self.drop_last:
+                    break
+                part = np.array_split(part, self.world_size)[self.rank]
+            else:
+                part = part[self.rank * self.batch_size :][: self.batch_size]
+            if len(part):
+                batches.append([int(number) for number in part])
+        return batches
+
+    def _epoch(self, epoch: int, consumed: int) -> Iterator[Batch]:
+        total, together = len(self.data), self.batch_size * self.world_size
+        pool = _Pool(self.ahead + 2)
+        pending: deque[_Pending] = deque()
+        batches = iter(self._batches(epoch, consumed))
+        with self._readers() as jobs:
+            while True:
+                while len(pending) < self.ahead and (numbers := next(batches, None)) is not None:
+                    pending.append(self._begin(numbers, pool, jobs))
+                if not pending:
+                    break
+                ready = pending.popleft()
+                ready.done.wait()
+                batch = self._finished(ready)
+                del ready  # or its array would count as used
+                consumed = min(consumed + together, total)
+                # What is left of an epoch that nobody asks for again is nothing.
+                self._now = (epoch, consumed) if consumed < total else (epoch + 1, 0)
+                if batch is not None:
+                    yield batch
+                    del batch
+
+    @contextmanager
+    def _readers(self) -> Iterator[queue.SimpleQueue[tuple[_Pending, int] | None]]:
+        """Threads that read what is put into a queue. They wait and copy, so one more than decoders keeps all of these
+        busy."""
+        jobs: queue.SimpleQueue[tuple[_Pending, int] | None] = queue.SimpleQueue()
+        ended = threading.Event()
+        decoders = self.data._shards.decoders(self.threads, self._cache)
+        threads = [
+            threading.Thread(target=_work, args=(self.data, decoders, jobs, ended), daemon=True, name="ctwds-reader")
+            for _ in range(self.threads + 1)
+        ]
+        del decoders
+        for thread in threads:
+            thread.start()
+        try:
+            yield jobs
+        finally:
+            ended.set()
+            for _ in threads:
+                jobs.put(None)
+            for thread in threads:
+                thread.join()
+
+    def _begin(self, numbers: list[int], pool: _Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
+        """Have the volumes of a batch read."""
+        infos = [self.data._info(number) for number in numbers]
+        shapes = {info.shape for info in infos}
+        dtype = np.dtype(self._dtype or infos[0].dtype)
+        whole = None
+        if len(shapes) == 1:
+            whole = self._memory(pool, (len(infos), *infos[0].shape), dtype)
+            outs = list(whole)
+        else:
+            outs = [self._memory(pool, (1, *info.shape), dtype)[0] for info in infos]
+        pending = _Pending(numbers, infos, outs, whole, len(infos), [{} for _ in infos])
+        for place in range(len(infos)):
+            jobs.put((pending, place))
+        return pending
+
+    def _memory(self, pool: _Pool, shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if not self._pinned:
+            return pool.array(shape, dtype)
+        # PyTorch uses pinned memory again by itself, and waits for copies to the GPU that are under way.
+        kind = getattr(torch, dtype.name)
+        return cast("NDArray[Any]", torch.empty(shape, dtype=kind, pin_memory=True).numpy())
+
+    def _finished(self, pending: _Pending) -> Batch | None:
+        """The batch whose volumes were read; None if no sample of it could be."""
+        for place, error in sorted(pending.errors.items()):
+            name = pending.infos[place].id
+            if self._on_error == "raise" or not isinstance(error, DamagedError):
+                raise error
+            self.skipped[name] = str(error)
+            warnings.warn(f"left out: {name}: {error}", stacklevel=3)
+        good = [place for place in range(len(pending.infos)) if place not in pending.errors]
+        if not good:
+            return None
+        infos = [pending.infos[place] for place in good]
+        if pending.whole is not None:
+            volume: Any = self._laid_out(torch.from_numpy(pending.whole))
+            volume = volume if len(good) == len(pending.infos) else volume[good]
+        else:
+            volume = [self._laid_out(torch.from_numpy(pending.outs[place][None])) for place in good]
+        also = {name: [torch.from_numpy(pending.also[place][name]) for place in good] for name in self.data.also_names}
+        labels = torch.from_numpy(np.stack([info.labels for info in infos]).astype(np.float32, copy=False))
+        return Batch(
+            [info.id for info in infos], volume, [info.text for info in infos], labels, [i.meta for i in infos], also
+        )
+
+    def _laid_out(self, volume: torch.Tensor) -> torch.Tensor:
+        return volume if self._layout == "shards" else volume.permute(0, 3, 1, 2).unsqueeze(1)
+
+
+def _work(
+    data: Volumes,
+    decoders: Decoders,
+    jobs: queue.SimpleQueue[tuple[_Pending, int] | None],
+    ended: threading.Event,
+) -> None:
+    """Read volumes until there is no more to do."""
+    while (job := jobs.get()) is not None:
+        pending, place = job
+        error: BaseException | None = None
+        try:
+            if ended.is_set():
+                raise Error("the iteration was ended")
+            number, info = pending.numbers[place], pending.infos[place]
+            data._fill(number, info, pending.outs[place], decoders)
+            for n, name in enumerate(data.also_names):
+                pending.also[place][name] = data._extra(number, n, decoders)
+        except BaseException as caught:
+            error = caught.with_traceback(None)
+        pending.one_done(place, error)
+        del job, pending

@@ -1,0 +1,184 @@
+//! `ctwds-fs demo`: writes a small data set, and shows what the program does with it, by commands that a user types.
+
+mod phantom;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytesize::ByteSize;
+
+use super::shared::stop_on_signals;
+use super::terminal::{print, say};
+use crate::base::limits::not_started;
+use crate::base::num::counted;
+use crate::cli::{DATASET_FILE, DemoArgs};
+use crate::error::{Error, Result};
+
+/// The folder of the shards in the data set's folder.
+const SHARDS: &str = "shards";
+
+pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let demo = Demo::prepare(&args.folder)?;
+    let stop = stop_on_signals()?; // which end the command that runs; what is mounted is then unmounted
+    let is_mounted = match demo.show(&stop) {
+        Ok(is_mounted) => is_mounted,
+        Err(error) => {
+            // Nothing may be mounted: then this has nothing to say.
+            let _ = demo
+                .command(&["unmount", SHARDS])
+                .and_then(|mut command| command.stdout(Stdio::null()).stderr(Stdio::null()).status());
+            return Err(error);
+        }
+    };
+    print(demo.what_next(is_mounted), "print what to do next")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder in which everything happens.
+struct Demo {
+    folder: PathBuf,
+}
+
+impl Demo {
+    /// Makes the folder, and writes the data set into it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the folder holds something; [`Error::Io`] if it cannot be written to.
+    fn prepare(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, "make the folder", error))?;
+        let failed = |error| Error::io(folder, "list the folder", error);
+        if fs::read_dir(folder).map_err(failed)?.next().is_some() {
+            let folder = folder.display();
+            return Err(Error::Refused(format!(
+                "{folder}: there is something in this folder; name another one, or remove it"
+            )));
+        }
+        let folder = fs::canonicalize(folder).map_err(failed)?;
+        let bytes = phantom::write(&folder)?;
+        let text = format!(
+            "{}: wrote {} ({} of NPZ) and three tables\n",
+            folder.display(),
+            counted(phantom::COUNT, "volume", "volumes"),
+            ByteSize(bytes)
+        );
+        print(text, "print what was written")?;
+        Ok(Self { folder })
+    }
+
+    /// The whole line. Whether the shards were mounted, or else written.
+    ///
+    /// # Errors
+    /// A command fails, or `stop` says that the user has had enough.
+    fn show(&self, stop: &AtomicBool) -> Result<bool> {
+        self.must(&["init", "volumes", "--yes"], stop)?;
+        self.make_several_shards()?;
+        self.must(&["plan"], stop)?;
+        let shards = self.folder.join(SHARDS);
+        fs::create_dir_all(&shards).map_err(|error| Error::io(&shards, "make the folder", error))?;
+        let is_mounted = self.run(&["mount", SHARDS], stop)?;
+        if !is_mounted {
+            say("ctwds-fs: note: nothing can be mounted here: the same shards are written as files");
+            self.must(&["materialize", "--output-dir", SHARDS], stop)?;
+        }
+        print(read_all(&shards)?, "print how fast the shards are")?;
+        self.must(&["verify", "--shards", SHARDS, "--check-precision"], stop)?;
+        if is_mounted {
+            self.must(&["unmount", SHARDS], stop)?;
+        }
+        Ok(is_mounted)
+    }
+
+    /// Adds a flag to the file that `init` has written, as a user would.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written.
+    fn make_several_shards(&self) -> Result<()> {
+        let path = self.folder.join(DATASET_FILE);
+        let failed = |error| Error::io(&path, "add samples_per_shard", error);
+        let mut file = File::options().append(true).open(&path).map_err(failed)?;
+        file.write_all(b"\n# small shards, so that there are several\nsamples_per_shard = 4\n").map_err(failed)
+    }
+
+    /// Runs this program in the folder, and shows the command as a user types it. Whether it succeeded.
+    ///
+    /// # Errors
+    /// The command cannot be started, or `stop` says that the user has had enough.
+    fn run(&self, arguments: &[&str], stop: &AtomicBool) -> Result<bool> {
+        print(format!("\n$ ctwds-fs {}\n", arguments.join(" ")), "print a command")?;
+        let failed = |error| not_started("start a command of the demonstration", error);
+        let status = self.command(arguments).and_then(|mut command| command.status()).map_err(failed)?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Refused("the demonstration was ended; nothing is mounted any more".into()));
+        }
+        Ok(status.success())
+    }
+
+    /// Runs this program as [`Self::run`] does.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`Error::Refused`] if the command fails, which has said why.
+    fn must(&self, arguments: &[&str], stop: &AtomicBool) -> Result<()> {
+        if self.run(arguments, stop)? {
+            return Ok(());
+        }
+        Err(Error::Refused(format!("`ctwds-fs {}` has failed, for the reason above", arguments.join(" "))))
+    }
+
+    /// This program, to be run in the folder.
+    fn command(&self, arguments: &[&str]) -> io::Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        // Variables that stand for flags are those of the user's own data set.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CTWDS_")) {
+            command.env_remove(name);
+        }
+        Ok(command)
+    }
+
+    /// What a user may do with the folder now.
+    fn what_next(&self, is_mounted: bool) -> String {
+        let folder = self.folder.display();
+        let read = if is_mounted {
+            "ctwds-fs mount shards                            # then any WebDataset reader: shards/shard-000000.tar, …\n  \
+             ctwds-fs unmount shards"
+        } else {
+            "ctwds-fs cat 0 | tar -tv                         # a shard in a pipe; shards/ has the files"
+        };
+        format!(
+            "\nEverything passed. To go on:\n\n  \
+             cd {folder}\n  \
+             cat ctwds.toml                                   # the flags of the data set, with reasons\n  \
+             {read}\n  \
+             ctwds-fs materialize --output-dir files          # the same shards as files\n  \
+             rm -r {folder}\n\n\
+             With data of your own: ctwds-fs init FOLDER\n"
+        )
+    }
+}
+
+/// Reads all shards of a folder. How much that was, and how fast.
+fn read_all(folder: &Path) -> Result<String> {
+    let failed = |error| Error::io(folder, "read the shards", error);
+    let (begun, mut bytes, mut shards, mut buffer) = (Instant::now(), 0, 0, vec![0; 1 << 20]);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_none_or(|extension| extension != "tar") {
+            continue;
+        }
+        let failed = |error| Error::io(&path, "read the shard", error);
+        let mut file = File::open(&path).map_err(failed)?;
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                read => bytes += read as u64,
+            }
+        }
+        shards += 1;
+    }
+    let (shards, milliseconds) = (counted(shards, "shard", "shards"), begun.elapsed().as_millis());
+    Ok(format!("\nread {shards}, {}, in {milliseconds} ms\n", ByteSize(bytes)))
+}

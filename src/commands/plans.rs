@@ -1,0 +1,104 @@
+//! Plans of what the user named, for all commands and for callers in other languages, and what is said about them.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::terminal::say;
+use super::value_check;
+use crate::cli::{self, Command, DatasetArgs};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result, shown};
+use crate::output::archive;
+use crate::plan::Plan;
+
+/// The number of threads that look into shards: opening a file on a network waits for the server.
+pub(super) const SCANNERS: usize = 32;
+
+/// Takes a warning: one line, without an end.
+type Warn<'a> = &'a mut dyn FnMut(&str);
+
+/// Plans what these flags name: those of `ctwds-fs plan`, without the name of the program and of the command. Variables
+/// of the environment and the file of the data set complete them, as on the command line.
+///
+/// # Errors
+/// [`Error::Usage`] for wrong flags, and the errors of planning.
+pub fn plan_of(flags: impl IntoIterator<Item = OsString>, mut warn: impl FnMut(&str)) -> Result<Plan> {
+    let args = ["ctwds-fs", "plan"].map(OsString::from).into_iter().chain(flags);
+    // Without a current folder there is no file in it.
+    let here = std::env::current_dir().unwrap_or_default();
+    let completed = cli::complete(args, |name| std::env::var_os(name), &here)?;
+    let parsed = cli::parse(completed.args).map_err(|error| {
+        let text = error.render().to_string();
+        let reason = text.split("\n\n").next().unwrap_or_default();
+        Error::Usage(reason.strip_prefix("error: ").unwrap_or(reason).to_owned())
+    })?;
+    match parsed.command {
+        Command::Plan(args) => warned(&args.dataset, args.source.shards.as_deref(), &mut warn),
+        _ => Err(Error::Internal("flags of a plan were those of another command".into())),
+    }
+}
+
+/// Plans a data set, or the finished `shards`, and prints warnings.
+///
+/// # Errors
+/// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can
+/// be made.
+pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    warned(args, shards, &mut print)
+}
+
+/// Plans a data set, or the finished `shards`, and prints warnings; what the values of volumes show is for the caller
+/// to judge.
+///
+/// # Errors
+/// The data set or the shards cannot be used or read.
+pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
+    unchecked(args, shards, &mut print)
+}
+
+/// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
+/// changed although no metadata show it must not make them call old values right.
+///
+/// # Errors
+/// The errors of [`make_plan`].
+pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
+    let (config, options) = args.resolve()?;
+    let dataset = Dataset::scan(&config)?;
+    let values = value_check::look(&dataset, &args.kind()?)?;
+    let plan = Plan::new(dataset, options)?.with_values(Some(values));
+    tell_warnings(&plan, &mut print);
+    check_values(args, plan, &mut print)
+}
+
+fn print(warning: &str) {
+    say(format_args!("ctwds-fs: warning: {warning}"));
+}
+
+fn warned(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>) -> Result<Plan> {
+    let plan = unchecked(args, shards, warn)?;
+    check_values(args, plan, warn)
+}
+
+fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>) -> Result<Plan> {
+    if let Some(folder) = shards {
+        return archive::plan(folder, SCANNERS);
+    }
+    let (config, options) = args.resolve()?;
+    let kind = config.kind;
+    let plan = Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?;
+    tell_warnings(&plan, warn);
+    Ok(plan)
+}
+
+fn tell_warnings(plan: &Plan, warn: Warn<'_>) {
+    plan.dataset.warnings.iter().for_each(|warning| warn(&shown(warning)));
+}
+
+fn check_values(args: &DatasetArgs, plan: Plan, warn: Warn<'_>) -> Result<Plan> {
+    match value_check::problem(&plan, &args.kind()?) {
+        Some(problem) if problem.is_fatal => return Err(Error::Refused(problem.message)),
+        Some(problem) => warn(&problem.message),
+        None => {}
+    }
+    Ok(plan)
+}

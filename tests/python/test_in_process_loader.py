@@ -1,0 +1,222 @@
+"""`ctwds.Loader`: the right batches in the right order, resumed anywhere, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ctwds
+import numpy as np
+import pytest
+import torch
+from harness import REPOSITORY
+from small_datasets import noise_dataset
+from test_epochs import order
+from test_in_process import mixed, options
+
+COUNT = 13
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ctwds.Volumes:
+    """Small volumes of one shape."""
+    return ctwds.open(**options(noise_dataset(tmp_path_factory.mktemp("data"), COUNT, (8, 9, 10))))
+
+
+def ids(batches: list[ctwds.Batch]) -> list[str]:
+    """The ids of all samples."""
+    return [name for batch in batches for name in batch.id]
+
+
+def readers() -> list[threading.Thread]:
+    """The threads of loaders."""
+    return [thread for thread in threading.enumerate() if thread.name == "ctwds-reader"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_batches_hold_the_samples(data: ctwds.Volumes, dtype: str) -> None:
+    """Also those that were handed out long ago."""
+    loader = ctwds.Loader(data, batch_size=4, dtype=dtype)
+    batches = list(loader)  # kept all at once, and none is overwritten
+    assert ids(batches) == data.keys() and [len(batch.id) for batch in batches] == [4, 4, 4, 1]
+    for batch in batches:
+        for name, volume, labels, text in zip(batch.id, batch.volume, batch.labels, batch.text, strict=True):
+            sample = data[name]
+            assert volume.dtype == getattr(torch, dtype) and labels.dtype == torch.float32
+            assert np.array_equal(volume.numpy(), sample.volume) and np.array_equal(labels, sample.labels)
+            assert text == sample.text
+    training = next(iter(ctwds.Loader(data, batch_size=2, layout="training")))
+    assert training.volume.shape == (2, 1, 10, 8, 9)
+    assert np.array_equal(training.volume[1, 0], data[1].volume.transpose(2, 0, 1))
+
+
+def test_other_shapes_and_extras(tmp_path: Path) -> None:
+    """A list in place of a tensor, and the arrays beside the volumes."""
+    opened = ctwds.open(**options(mixed(tmp_path)), also="mask=mask")
+    for batch in ctwds.Loader(opened, batch_size=3, threads=3):
+        for place, name in enumerate(batch.id):
+            volume = batch.volume[place] if isinstance(batch.volume, torch.Tensor) else batch.volume[place][0]
+            assert np.array_equal(volume.numpy(), opened[name].volume)
+            assert np.array_equal(batch.also["mask"][place].numpy(), opened[name].also["mask"])
+
+
+def test_memory_is_used_again_when_nobody_has_it(data: ctwds.Volumes) -> None:
+    """And never while a view of it lives."""
+    places = []
+    for batch in ctwds.Loader(data, batch_size=2):
+        places.append(batch.volume.data_ptr())
+        del batch
+    assert len(set(places)) < len(places)
+    kept = [batch.volume[0, :4, 1:] for batch in ctwds.Loader(data, batch_size=1)]  # views only
+    for sample, view in zip(data, kept, strict=True):
+        assert np.array_equal(view.numpy(), sample.volume[:4, 1:])
+
+
+def test_the_order_is_that_of_the_epochs(data: ctwds.Volumes) -> None:
+    """By the definition of the shuffled views."""
+    loader = ctwds.Loader(data, batch_size=3, seed=42)
+    for epoch in range(3):
+        assert ids(list(loader)) == [f"v{n:02d}" for n in order(42, epoch, COUNT)]
+    loader.set_epoch(1)
+    assert ids(list(loader)) == [f"v{n:02d}" for n in order(42, 1, COUNT)]
+    chosen = data.subset(where="a == 1")
+    assert ids(list(ctwds.Loader(chosen, seed=42))) == [f"v{n:02d}" for n in order(42, 0, COUNT) if n % 2]
+
+
+def taken(data: ctwds.Volumes, ranks: int, batches: int | None, state: Any = None, **given: Any) -> Any:
+    """What all ranks read, in the order of the steps; and the state of each rank behind so many batches."""
+    found, states = [], []
+    for rank in range(ranks):
+        loader = ctwds.Loader(data, rank=rank, world_size=ranks, **given)
+        if state is not None:
+            loader.load_state_dict(state)
+        iterator = iter(loader)
+        mine: list[list[str]] = []
+        while batches is None or len(mine) < batches:
+            batch = next(iterator, None)
+            if batch is None:
+                break
+            mine.append(batch.id)
+        states.append(loader.state_dict())
+        del iterator
+        found.append(mine)
+    steps = max(map(len, found))
+    return [name for step in range(steps) for mine in found if step < len(mine) for name in mine[step]], states
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_resumed_anywhere_each_sample_comes_once(data: ctwds.Volumes, case: int) -> None:
+    """In the order of the epoch, whatever the ranks, batches and threads were before and are then."""
+    draw = random.Random(case)
+    some = data[: draw.randint(1, COUNT)]
+    ranks, batch, seed = draw.randint(1, 4), draw.randint(1, 4), draw.choice([None, 7])
+    epochs = [name for epoch in range(2) for name in ids(list(_at(some, epoch, seed)))]
+    steps = len(some) // (batch * ranks)
+    stop = draw.randint(0, steps)
+    before, states = taken(some, ranks, stop, batch_size=batch, threads=draw.randint(1, 3), seed=seed)
+    assert all(state == states[0] for state in states)
+    new = {"batch_size": draw.randint(1, 4), "threads": draw.randint(1, 3), "seed": seed}
+    after, _ = taken(some, draw.randint(1, 4), None, states[0], **new)
+    # A stop at an epoch's last batch goes on with the next epoch.
+    assert before + after == epochs[: len(before) + len(after)]
+    assert len(before) + len(after) == (2 if len(before) == len(some) else 1) * len(some)
+
+
+def _at(data: ctwds.Volumes, epoch: int, seed: int | None) -> ctwds.Loader:
+    loader = ctwds.Loader(data, seed=seed)
+    loader.set_epoch(epoch)
+    return loader
+
+
+def test_ranks_share_an_epoch(data: ctwds.Volumes) -> None:
+    """Every sample once over the ranks."""
+    for drop in (False, True):
+        every = [ctwds.Loader(data, batch_size=2, seed=1, rank=r, world_size=3, drop_last=drop) for r in range(3)]
+        found = [list(loader) for loader in every]
+        assert [len(batches) for batches in found] == [len(loader) for loader in every]
+        names = [name for batches in found for name in ids(batches)]
+        assert len(names) == len(set(names)) == (12 if drop else COUNT)
+
+
+def test_other_data_is_not_resumed(data: ctwds.Volumes, tmp_path: Path) -> None:
+    """The message says what differs."""
+    state = ctwds.Loader(data, seed=1).state_dict()
+    other = ctwds.open(**options(noise_dataset(tmp_path, 3, (8, 9, 10))))
+    for loader, what in (
+        (ctwds.Loader(other, seed=1), "another data set"),
+        (ctwds.Loader(data, seed=2), "another seed"),
+        (ctwds.Loader(data.subset(where="a == 1"), seed=1), "another selection"),
+    ):
+        with pytest.raises(ctwds.UsageError, match=what):
+            loader.load_state_dict(state)
+
+
+def test_a_damaged_volume(tmp_path: Path) -> None:
+    """It reaches the training loop, or is left out, warned of and listed."""
+    made = noise_dataset(tmp_path, 5, (16, 16, 16), deflated=True)
+    content = bytearray((made.folder / "v02.npz").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (made.folder / "v02.npz").write_bytes(content)
+    opened = ctwds.open(**options(made))
+    with pytest.raises(ctwds.DamagedError, match=r"v02\.npz: "):
+        list(ctwds.Loader(opened, batch_size=2))
+    assert not readers()
+    loader = ctwds.Loader(opened, batch_size=2, on_error="skip")
+    with pytest.warns(UserWarning, match="v02"):
+        batches = list(loader)
+    assert [batch.id for batch in batches] == [["v00", "v01"], ["v03"], ["v04"]]
+    assert np.array_equal(batches[1].volume[0].numpy(), opened["v03"].volume)
+    assert list(loader.skipped) == ["v02"]
+
+
+def test_nothing_is_left(data: ctwds.Volumes) -> None:
+    """No thread outlives its iteration."""
+    iterator = iter(ctwds.Loader(data, threads=3))
+    next(iterator)
+    assert len(readers()) == 4
+    del iterator
+    assert not readers()
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(3):
+        for _batch in ctwds.Loader(data, threads=3):
+            break
+    del _batch
+    assert len(os.listdir("/proc/self/task")) <= before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"threads": 0}, {"rank": 2, "world_size": 2}, {"dtype": "int8"}, {"layout": "x"}],
+    ids=str,
+)
+def test_wrong_options(data: ctwds.Volumes, wrong: dict[str, Any]) -> None:
+    """The message names the option."""
+    with pytest.raises(ctwds.Error, match=next(iter(wrong))):
+        ctwds.Loader(data, **wrong)
+
+
+def test_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    """In the middle of decoding."""
+    made = noise_dataset(tmp_path, 8, (128, 128, 64), deflated=True)
+    text = (
+        "import ctwds, sys\n"
+        f"data = ctwds.open(**{ {name: str(value) for name, value in options(made).items()}!r})\n"
+        "while True:\n    for batch in ctwds.Loader(data, threads=2):\n        print(batch.id, flush=True)\n"
+    )
+    paths = {**os.environ, "PYTHONPATH": str(REPOSITORY / "python")}
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=paths
+    ) as it:
+        assert it.stdout and it.stdout.readline()
+        begun = time.monotonic()
+        it.send_signal(signal.SIGINT)
+        _, said = it.communicate(timeout=60)
+        assert time.monotonic() - begun < 10 and b"KeyboardInterrupt" in said
+        assert it.returncode == -signal.SIGINT
