@@ -100,8 +100,8 @@ fn in_file(place: &Place, study: &Study, turn: ([usize; 3], [bool; 3]), voxel: [
         }
     };
     let mut index = [0.0; 3];
-    for ((axis, is_backwards), at) in turn.0.into_iter().zip(turn.1).zip(in_array) {
-        index[axis] = if is_backwards { (place.shape[axis] - 1) as f64 - at } else { at };
+    for ((axis, is_flipped), found) in turn.0.into_iter().zip(turn.1).zip(in_array) {
+        index[axis] = if is_flipped { (place.shape[axis] - 1) as f64 - found } else { found };
     }
     index
 }
