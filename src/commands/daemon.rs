@@ -30,7 +30,7 @@ pub(super) enum Start {
     Ready(Child),
     /// The daemon has ended.
     Failed {
-        /// Its process id, which the mount has that it may have left.
+        /// The daemon's process id, by which a mount that it left can be told.
         pid: u32,
         /// The exit code, after it printed its error; or the error, if a signal killed it.
         end: Result<ExitCode>,

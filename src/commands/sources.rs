@@ -49,8 +49,8 @@ struct SourcesReport {
 /// Reads all volumes of the data set, writes the list of those that cannot be made, and returns the verdict.
 ///
 /// # Errors
-/// The data set cannot be planned, the list cannot be written, or this process lacks memory or descriptors and no volume
-/// is damaged.
+/// The data set cannot be planned, the list cannot be written, or this process lacks memory or descriptors and no
+/// volume is damaged.
 pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
     let plan = make_new_plan(&args.dataset)?;

@@ -52,9 +52,9 @@ impl MountEntry {
         (&self.device, &self.source) == (&other.device, &other.source)
     }
 
-    /// Whether the file system of a mount of this program is alive: mounted somewhere, also in a mount namespace that is
-    /// not seen from here, or detached with files open. False where the kernel does not tell, and where it has given the
-    /// device to another file system.
+    /// Whether the file system of a mount of this program is alive: mounted somewhere, also in a mount namespace that
+    /// is not seen from here, or detached with files open. False where the kernel does not tell, and where it has given
+    /// the device to another file system.
     pub fn is_alive(&self) -> bool {
         Path::new("/sys/class/bdi").join(&self.device).exists()
             && self.daemon().is_some_and(|pid| processes::may_serve(pid, &self.device))

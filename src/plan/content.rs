@@ -68,8 +68,8 @@ impl Plan {
         self.members.place(member).map_or(0, |place| self.member_sizes(sample)[place])
     }
 
-    /// The plain shard of a sample and the bytes of a member's payload in it; `None` if samples have no such member. The
-    /// sample is an index into the samples of the data set.
+    /// The plain shard of a sample and the bytes of a member's payload in it; `None` if samples have no such member.
+    /// The sample is an index into the samples of the data set.
     pub fn member_range(&self, sample: usize, member: Member) -> Option<(ShardId, Range<u64>)> {
         let id = self.shard_of(sample);
         let shard = self.shard(id)?;

@@ -1,5 +1,6 @@
 //! Where the voxels of a sample are in the body, computed anew: the matrix of the NIfTI header, read field by field,
-//! and single voxels followed back through all steps to the file. The `affine` of the JSON must lead to the same places.
+//! and single voxels followed back through all steps to the file. The `affine` of the JSON must lead to the same
+//! places.
 
 use std::path::Path;
 

@@ -29,7 +29,7 @@ pub struct Finding {
     pub place: String,
     /// A sentence for people that says what is wrong.
     pub what: String,
-    /// Whether it could not be checked because this process lacks memory or descriptors.
+    /// Whether this process lacks memory or descriptors, so that nothing was checked.
     #[serde(skip)]
     pub is_limit: bool,
 }

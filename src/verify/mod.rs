@@ -6,7 +6,8 @@
 //! each volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six
 //! numbers and no digest.
 //!
-//! Imports go one way: `unread`, `finding` and `progress` are below everything, the readers of formats (`dtype`, `payload`,
+//! Imports go one way: `unread`, `finding` and `progress` are below everything, the readers of formats (`dtype`,
+//! `payload`,
 //! `packed`, `npy_header`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
 //! `affine`, `compare`), and `report` is above all of them.
 

@@ -15,7 +15,7 @@ pub(super) struct Unread {
 }
 
 impl Unread {
-    /// The same reason, with what stands before it.
+    /// Puts `what` before the reason.
     pub(super) fn behind(self, what: impl Display) -> Self {
         Self { reason: format!("{what}: {}", self.reason), ..self }
     }

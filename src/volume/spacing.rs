@@ -52,8 +52,8 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
     open.is_empty().then_some(numbers)
 }
 
-/// Whether a character may stand between two numbers: a comma, a backslash, or white space, such as the no-break space of
-/// spreadsheets.
+/// Whether a character may stand between two numbers: a comma, a backslash, or white space, such as the no-break space
+/// of spreadsheets.
 fn is_between(character: char) -> bool {
     matches!(character, ',' | '\\') || character.is_whitespace()
 }
