@@ -192,8 +192,8 @@ impl Decoders {
         })
     }
 
-    /// Fills `out` with a box of a volume in C order. `of` is the volume's shape and the bytes of a voxel, `between` the
-    /// first place of the box, and that behind its last.
+    /// Fills `out` with a box of a volume in C order. `of` is the volume's shape and the bytes of a voxel, `between`
+    /// the first place of the box, and that behind its last.
     fn read_box(
         &self,
         py: Python<'_>,
