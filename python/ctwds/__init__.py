@@ -18,10 +18,11 @@ from .errors import (
     PackageMissing,
     ReadError,
     RefusedError,
+    UnknownStudyError,
     UsageError,
 )
 from .file import load
-from .volumes import Info, Sample, Volumes, open
+from .volumes import Dictionaries, Info, Sample, Volumes, open
 
 if TYPE_CHECKING:
     from .batches import collate
@@ -38,6 +39,7 @@ __all__ = [
     "CTReportWebDataset",
     "ChangedError",
     "DamagedError",
+    "Dictionaries",
     "EpochSampler",
     "Error",
     "Info",
@@ -48,6 +50,7 @@ __all__ = [
     "ReadError",
     "RefusedError",
     "Sample",
+    "UnknownStudyError",
     "UsageError",
     "Volumes",
     "__version__",

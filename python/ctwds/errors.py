@@ -28,6 +28,13 @@ class ChangedError(Error):
     """A file is no longer the one that was planned. The message names the file and what differs."""
 
 
+class UnknownStudyError(Error, KeyError):
+    """There is no such study. The message names it, and says why if it was left out."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError would quote it
+
+
 class ReadError(Error, OSError):
     """The operating system refused to read a file, or to give memory or threads. The message has its reason."""
 

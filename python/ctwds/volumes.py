@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._native import Decoders, Shards
 from .basics import AnyPath
-from .errors import ChangedError, Error, UsageError
+from .errors import ChangedError, Error, UnknownStudyError, UsageError
 from .members import npy_voxels
 
 MANIFEST = "manifest.json"
@@ -154,6 +154,10 @@ class Volumes(Sequence[Sample]):
         """A sample without its voxels; reads no file of volumes."""
         return self._info(self._number(key))
 
+    def dictionaries(self) -> Dictionaries:
+        """The same samples as dictionaries, as MONAI's transforms take them."""
+        return Dictionaries(self)
+
     def read_into(self, key: SupportsIndex | str, out: Any) -> None:
         """Read the voxels of a sample into an array or a tensor, without Python's lock.
 
@@ -237,7 +241,7 @@ class Volumes(Sequence[Sample]):
         if isinstance(key, str):
             if (number := self._known().get(key)) is None:
                 reason = self.left_out.get(key)
-                raise KeyError(f"{key}: left out: {reason}" if reason else f"there is no study {key!r}")
+                raise UnknownStudyError(f"{key}: left out: {reason}" if reason else f"there is no study {key!r}")
             return number
         return int(self._chosen[key])  # raises IndexError, which ends loops
 
@@ -290,6 +294,36 @@ class Volumes(Sequence[Sample]):
                 cache = self._cache or (threads + 1) * max(1, self._shards.largest())
                 self._decoders = (process, self._shards.decoders(threads, cache))
             return self._decoders[1]
+
+
+class Dictionaries(Sequence[dict[str, Any]]):
+    """The samples of a data set as dictionaries: what `Volumes.dictionaries` returns.
+
+    Each has `image`, the volume as float32 with a channel in front, (1, H, W, D); `text`, `labels`, `id` and `meta` as
+    a `Sample` has them; an entry (1, H, W, D) for each array beside the volume, by its name; and `affine`, a float64
+    array (4, 4) from voxels to millimetres, where the sample's JSON has one (`orientation="keep"` or letters)."""
+
+    def __init__(self, data: Volumes) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return Dictionaries(self.data[key])
+        sample: Sample = self.data[key]
+        found = {name: value[None] for name, value in sample.also.items()}
+        if "affine" in sample.meta:
+            found["affine"] = np.asarray(sample.meta["affine"], np.float64)
+        image = sample.volume.astype(np.float32)[None]
+        return found | {
+            "image": image,
+            "text": sample.text,
+            "labels": sample.labels,
+            "id": sample.id,
+            "meta": sample.meta,
+        }
 
 
 def _opened_again(

@@ -191,6 +191,24 @@ def test_load_of_nifti(tmp_path: Path) -> None:
     assert np.array_equal(ctwds.load(path), expected.astype(np.float16))
 
 
+def test_dictionaries(tmp_path: Path) -> None:
+    """With the affine of a NIfTI file, and an array beside the volume."""
+    import nibabel
+
+    nib: Any = nibabel
+    array = np.random.default_rng(1).integers(-900, 900, (9, 8, 7)).astype(np.int16)
+    affine = np.diag([-0.5, 0.75, 2.0, 1.0])
+    for name, values in {"a": array, "a_mask": (array > 0).astype(np.uint8)}.items():
+        path = tmp_path / ("masks" if "mask" in name else "images") / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.Nifti1Image(values, affine).to_filename(path)
+    with ctwds.open(tmp_path / "images", orientation="keep", also=f"mask={tmp_path}/masks/*_mask.nii.gz") as data:
+        (found,) = data.dictionaries()
+    assert found["image"].dtype == np.float32 and np.array_equal(found["image"], array[None].astype(np.float32))
+    assert np.array_equal(found["mask"], array[None] > 0) and np.array_equal(found["affine"], affine)
+    assert found["id"] == "a" and found["meta"]["volume_shape"] == [9, 8, 7]
+
+
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     """Each is an exception of the package, with the file or the argument."""
     data = noise_dataset(tmp_path, 3, deflated=True)
@@ -211,7 +229,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ctwds.DamagedError, match=r"v01\.npz"):
         _ = opened[1]
     assert opened[2].id == "v02" and {"v01", "v09"}.intersection(opened.keys()) == {"v01"}
-    with pytest.raises(KeyError, match="v09"):
+    with pytest.raises(ctwds.UnknownStudyError, match=r"^there is no study 'v09'$"):
         _ = opened["v09"]
     with pytest.raises(IndexError):
         _ = opened[3]
