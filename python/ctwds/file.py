@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ._native import VolumeFile
 from .basics import AnyPath
+from .errors import UsageError
 
 
 def load(
@@ -36,8 +37,6 @@ def load(
         UsageError: an option is wrong.
     """
     if dtype not in ("float16", None):
-        from .errors import UsageError
-
         raise UsageError(f"dtype is {dtype!r}; it must be 'float16', or None for the dtype of the file")
     file = VolumeFile.inspected(path, array, None if channel is None else str(channel))
     out = np.empty(tuple(file.shape), np.float16 if dtype else np.dtype(file.descr))

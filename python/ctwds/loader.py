@@ -137,7 +137,8 @@ class Loader:
         ahead: int = 2,
         on_error: str = "raise",
     ) -> None:
-        for name, value in {"batch_size": batch_size, "threads": threads, "world_size": world_size}.items():
+        counts = {"batch_size": batch_size, "threads": threads, "world_size": world_size, "ahead": ahead}
+        for name, value in counts.items():
             if value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
         if not 0 <= rank < world_size:
@@ -147,7 +148,7 @@ class Loader:
         self._dtype = choice("dtype", dtype, (None, "float16", "float32"))
         self._layout = choice("layout", layout, ("shards", "training"))
         self._on_error = choice("on_error", on_error, ("raise", "skip"))
-        self.ahead = max(1, ahead)
+        self.ahead = ahead
         self.skipped: dict[str, str] = {}
         self._next = (0, 0)  # epoch, and samples of all ranks that were consumed of it
         self._now = (0, 0)
@@ -247,7 +248,7 @@ class Loader:
                 batch = self._finished(ready)
                 del ready  # or its array would count as used
                 consumed = min(consumed + together, total)
-                # What is left of an epoch that nobody asks for again is nothing.
+                # Behind an epoch's last batch, a state goes on with the next epoch.
                 self._now = (epoch, consumed) if consumed < total else (epoch + 1, 0)
                 if batch is not None:
                     yield batch
@@ -295,7 +296,7 @@ class Loader:
     def _memory(self, pool: _Pool, shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
         if not self._pinned:
             return pool.array(shape, dtype)
-        # PyTorch uses pinned memory again by itself, and waits for copies to the GPU that are under way.
+        # Pinned memory is left to PyTorch's own allocator, which knows of copies to the GPU that are under way.
         kind = getattr(torch, dtype.name)
         return cast("NDArray[Any]", torch.empty(shape, dtype=kind, pin_memory=True).numpy())
 

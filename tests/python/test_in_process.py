@@ -142,6 +142,26 @@ def test_regions(program: Program, tmp_path: Path) -> None:
                     fresh.region(1, wrong)
 
 
+def test_a_region_reads_few_bytes(program: Program, tmp_path: Path) -> None:
+    """Of plain shards those of its rows, of compressed ones those of its blocks: a tenth of the volume is wanted."""
+    data = noise_dataset(tmp_path / "d", 1, (64, 128, 128))
+    plain = program.materialize(data, tmp_path / "plain")
+    packed = program.materialize(data, tmp_path / "packed", "--compress", "zstd")
+    for folder in (plain, packed):
+        with ctwds.open(folder) as opened:
+            size = np.prod(opened.info(0).shape) * 2
+
+            def read() -> int:
+                return int(Path("/proc/self/io").read_text(encoding="ascii").split()[1])
+
+            before = read()
+            opened.region(0, [slice(29, 35), slice(None), slice(None)])
+            assert read() - before < 0.4 * size
+            before = read()
+            _ = opened[0]
+            assert read() - before > 0.5 * size
+
+
 def test_a_region_unpacks_few_blocks(program: Program, tmp_path: Path) -> None:
     """The rest of the volume may even be damaged."""
     data = noise_dataset(tmp_path / "d", 1, (64, 128, 128), deflated=True)

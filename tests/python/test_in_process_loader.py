@@ -193,7 +193,7 @@ def test_nothing_is_left(data: ctwds.Volumes) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch_size": 0}, {"threads": 0}, {"rank": 2, "world_size": 2}, {"dtype": "int8"}, {"layout": "x"}],
+    [{"batch_size": 0}, {"threads": 0}, {"ahead": 0}, {"rank": 2, "world_size": 2}, {"dtype": "int8"}, {"layout": "x"}],
     ids=str,
 )
 def test_wrong_options(data: ctwds.Volumes, wrong: dict[str, Any]) -> None:
