@@ -82,6 +82,9 @@ def test_batch_files(desk: Desk) -> None:
     desk.refill()
     desk.shell(f"bash {REPOSITORY}/contrib/train.sbatch", SLURM_JOB_ID=desk.root.name)
     assert not os.path.exists(folder), "`run` removes the folders that it made"
+    convert = (REPOSITORY / "contrib" / "convert.sbatch").read_text(encoding="utf-8")
+    last, parts = re.findall(r"^#SBATCH --array=0-(\d+)$|--partition auto/(\d+)$", convert, re.MULTILINE)
+    assert int(last[0]) + 1 == int(parts[1]) == PARTS, "the jobs of the array are all parts"
     for part in range(PARTS):
         desk.shell(f"bash {REPOSITORY}/contrib/convert.sbatch /fast/shards", SLURM_ARRAY_TASK_ID=str(part))
     desk.shell("ctwds-fs manifest merge /fast/shards && ctwds-fs verify --shards /fast/shards")
