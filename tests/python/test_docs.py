@@ -100,6 +100,13 @@ def test_the_readme_is_short() -> None:
     assert len(lines) <= MAX_README, f"{len(lines)} lines; what users need later belongs into docs/"
 
 
+def test_the_readme_in_chinese() -> None:
+    """It has the whole way, and the two lead to each other."""
+    chinese = read(REPOSITORY / "README.zh-CN.md")
+    assert {"安装", "快速开始", "迁移", "配置", "常见问题", "性能", "回滚"} <= chinese.anchors()
+    assert "README.md" in chinese.links() and "README.zh-CN.md" in read(REPOSITORY / "README.md").links()
+
+
 def test_the_readme_leads_to_every_page() -> None:
     """A page that nothing leads to is not read."""
     linked = {target.partition("#")[0] for target in read(REPOSITORY / "README.md").links()}
