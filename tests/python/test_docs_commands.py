@@ -26,7 +26,7 @@ READMES = [page for page in MANUAL if page.path.parent == REPOSITORY]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
 # Of sbatch, pip, containers, and `cargo doc`.
 FOREIGN = {"--array", "--mem", "--parsable", "--time", "--user"}
-FOREIGN |= {"--bind", "--cap-add", "--device", "--rootfs", "--security-opt", "--shm-size", "--open"}
+FOREIGN |= {"--bind", "--cap-add", "--device", "--security-opt", "--shm-size", "--open"}
 
 
 @pytest.fixture(scope="module")
