@@ -75,8 +75,8 @@ const MOST_EXTRAS: usize = 64;
 #[command(next_help_heading = "Data set")]
 pub struct DatasetArgs {
     /// File with these flags, and others of the commands, as keys (data_folder = "npz"); its paths start at its folder.
-    /// Flags and CTWDS_* variables win over it [default: ctwds.toml here or in the data folder, if no other flag of the
-    /// data set is given]
+    /// Flags and CTWDS_* variables win over it [default: ctwds.toml in the data folder, or here, unless a flag names a
+    /// table or a configuration]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
     /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
