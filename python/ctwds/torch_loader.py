@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .preprocess import Sample
 
 if TYPE_CHECKING:
     from .npz_dataset import CTReportDataset
+    from .resume import Start
+
+LIGHTNING = ("lightning", "pytorch_lightning")
 
 
 class Epochs(Dataset[Sample]):
@@ -97,8 +101,24 @@ class Epochs(Dataset[Sample]):
         """The data set as one loader reads it."""
         return self
 
-    def _tell(self, begun: int | None = None) -> None:
-        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
+    def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch, maybe
+        in its middle."""
+
+    def _unsaved(self) -> str | None:
+        """Why a loader has no state that another one could go on from, and what has; None if it has one."""
+        return (
+            "the state of a loader of files cannot be saved: take ctwds.Loader, or shards: the views of a mount with "
+            "--shuffle-seed, or unshuffled ones with a manifest"
+        )
+
+    def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
+        """The state of a loader that has given so many batches of an epoch behind a start."""
+        raise LoaderError(str(self._unsaved()))
+
+    def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+        """The epoch of a state, and where in it."""
+        raise LoaderError(str(self._unsaved()))
 
     def _sampler(self) -> Sampler[int] | None:
         return None
@@ -141,7 +161,7 @@ class _Batches(Iterator[Any]):
     def __init__(self, loader: CTReportLoader) -> None:
         self._loader = loader
         self._batches: Any = loader._start()
-        self._epoch, self._untouched = loader._clock.begun, True
+        self._epoch, self._untouched, self._place = loader._clock.begun, True, loader._place
 
     def __next__(self) -> Any:
         if self._untouched:
@@ -150,12 +170,25 @@ class _Batches(Iterator[Any]):
             if clock.late is not None and clock.late != self._epoch:
                 self._batches = None  # ends its workers, if they are not kept
                 self._batches = self._loader._start()
+                self._place = self._loader._place
             elif clock.late is not None:
                 clock.go_on(clock.late)
-        return next(self._batches)
+        found = next(self._batches)
+        self._place.given += 1
+        self._loader._place = self._place
+        return found
 
     def __len__(self) -> int:
         return len(self._loader)
+
+
+@dataclass
+class _Place:
+    """How far an iteration is: so many batches behind a start in its epoch."""
+
+    epoch: int
+    start: Start | None
+    given: int = 0
 
 
 class CTReportLoader(DataLoader[Any]):
@@ -170,6 +203,8 @@ class CTReportLoader(DataLoader[Any]):
     def __init__(self, dataset: Epochs, batch_size: int | None = 1, **options: Any) -> None:
         data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
         super().__init__(data, batch_size, **options)
+        self._loaded: tuple[int, Start | None] | None = None
+        self._place = _Place(-1, None)
         if isinstance(data, IterableDataset):
             vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
 
@@ -178,9 +213,45 @@ class CTReportLoader(DataLoader[Any]):
         return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration of this loader."""
+        """Decide the epoch of the next iteration of this loader. Where it is the epoch of a state that was loaded, the
+        iteration still begins in its middle."""
         refuse_second_split(self.dataset.world_size)
         self._clock.set(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is, to go on behind the last batch that it has given: the digest of the data set, the
+        seed, the epoch, how many samples all ranks have consumed of it, and how they were dealt. The same for all ranks
+        that have taken as many batches. A batch counts as consumed when it was handed out.
+
+        LoaderError where the order is not known: other loaders than those of views of `mount --shuffle-seed` and of
+        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets an empty one there."""
+        data, clock = self.dataset, self._clock
+        if reason := self._unsaved():
+            if caller_of(1) in LIGHTNING:
+                return {}
+            raise LoaderError(reason)
+        clock.listen()
+        if (clock.late if clock.begun is None else clock.begun) == self._place.epoch:
+            return data._state(self._place.epoch, self._place.start, self._place.given, self.num_workers)
+        start = self._loaded[1] if self._loaded and self._loaded[0] == clock.next else None
+        return data._state(clock.next, start, 0, self.num_workers)
+
+    def _unsaved(self) -> str | None:
+        if getattr(self, "in_order", True):
+            return self.dataset._unsaved()
+        return "with in_order=False nobody knows which batches were given: leave it away to save the loader's state"
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where a state was taken: with any number of ranks, workers and samples a batch,
+        the rest of its epoch has each remaining sample once, in the same order over all ranks.
+
+        LoaderError where the state is of other data, shards, seed or views; the message names what differs."""
+        if reason := self._unsaved():
+            if not state:
+                return  # what Lightning was given above
+            raise LoaderError(reason)
+        self._loaded = self.dataset._start_of(state)
+        self._clock.set(self._loaded[0])
 
     @property
     def _index_sampler(self) -> Any:
@@ -195,7 +266,9 @@ class CTReportLoader(DataLoader[Any]):
     def _start(self) -> Any:
         """Begin an epoch."""
         with self._clock.hold() as epoch:
-            self.dataset._tell(begun=epoch)
+            start = self._loaded[1] if self._loaded and self._loaded[0] == epoch else None
+            self._loaded, self._place = None, _Place(epoch, start)
+            self.dataset._tell(begun=epoch, start=start)
             return super().__iter__()
 
     def __len__(self) -> int:
