@@ -300,6 +300,9 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             self._counts(self.shards)  # says what is missing
         return sum(count or 0 for count in batches)
 
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        return sum(task.batches or 0 for task in rest_of_rank(self, self._dealing(workers), epoch, start))
+
     def _check(self, workers: int, prefetch: int) -> None:
         self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)

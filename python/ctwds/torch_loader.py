@@ -130,6 +130,10 @@ class Epochs(Dataset[Sample]):
         """How many batches a loader gives, if its sampler does not tell."""
         return None
 
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        """How many batches a loader gives behind a start."""
+        raise LoaderError(str(self._unsaved()))
+
 
 def is_distributed() -> bool:
     """Whether this process knows its rank of torch.distributed."""
@@ -193,8 +197,9 @@ class _Place:
 
 class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
-    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
-    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch (where one goes on that
+    was begun on other ranks, the larger of that and what it has in all); it raises LengthUnknown where no manifest says
+    it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
@@ -274,7 +279,15 @@ class CTReportLoader(DataLoader[Any]):
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
         batches = self.dataset._batches(self.num_workers)
-        return super().__len__() if batches is None else batches
+        if batches is None:
+            return super().__len__()
+        epoch, start = self._loaded or (self._place.epoch, self._place.start)
+        # Lightning counts from the batches on that were taken before a stop, maybe on fewer ranks, and ends by this.
+        return (
+            max(batches, start.batches + self.dataset._batches_behind(epoch, start, self.num_workers))
+            if start
+            else batches
+        )
 
 
 class EpochSampler(DistributedSampler[int]):
