@@ -1371,13 +1371,29 @@ def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, 
 
 # -------------------------------------------------------------------------------------------------------------- batches
 
+SHARED = "/dev/shm"
+ROOM_REMEDY = (
+    "make it larger (docker run --shm-size=16g), take fewer num_workers, a smaller prefetch_factor or num_workers=0; "
+    "ctwds.Loader needs none of it"
+)
+
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
     if get_worker_info() is None:
         return torch.empty(*shape, dtype=dtype)
-    size = math.prod(shape)
-    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    size = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    with contextlib.suppress(OSError):  # a system without it
+        state = os.statvfs(SHARED)
+        if size > (free := state.f_bavail * state.f_frsize):  # what is written there all the same ends the process
+            raise LoaderError(
+                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{ROOM_REMEDY}"
+            )
+    try:
+        storage = torch.UntypedStorage._new_shared(size)
+    except RuntimeError as error:
+        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
@@ -2007,7 +2023,12 @@ class _Batches(Iterator[Any]):
                 self._place = self._loader._place
             elif clock.late is not None:
                 clock.go_on(clock.late)
-        found = next(self._batches)
+        try:
+            found = next(self._batches)
+        except RuntimeError as error:
+            if "killed by signal: Bus error" not in str(error):
+                raise
+            raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
         self._place.given += 1
         self._loader._place = self._place
         return found
@@ -2830,6 +2851,9 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True, Identity()
     except FileNotFoundError:
         return {}, None, None, Identity()
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "the loader must be able to read it")
+        raise LoaderError(f"{path}: {error.strerror}: {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 
@@ -3381,7 +3405,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _check(self, workers: int, prefetch: int) -> None:
         self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
-        if samples:
+        with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
         volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         if self.steps.use_embedding:

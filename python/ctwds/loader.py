@@ -220,6 +220,7 @@ class Loader(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         if get_worker_info() is not None:
             raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
+        self.data._refuse_closed()
         epoch, consumed = self._next
         if self._loaded is None or self._loaded[:2] != self._next:
             self._loaded, self._taken = None, 0

@@ -306,7 +306,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _check(self, workers: int, prefetch: int) -> None:
         self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
-        if samples:
+        with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
         volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         if self.steps.use_embedding:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .basics import BLOCK, AnyPath
 from .errors import LoaderError, npy_errors
 from .hounsfield import LOOK
-from .members import OTHERS, VOXELS, parse_header, values_of
+from .members import OTHERS, REMEDIES, VOXELS, parse_header, values_of
 from .samples import Recorded
 
 
@@ -96,6 +96,9 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True, Identity()
     except FileNotFoundError:
         return {}, None, None, Identity()
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "the loader must be able to read it")
+        raise LoaderError(f"{path}: {error.strerror}: {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 

@@ -15,7 +15,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
-from .batches import collate
+from .batches import ROOM_REMEDY, SHARED, collate
 from .epochs import Clock, Iteration, caller_of, refuse_second_split
 from .errors import LoaderError, choice
 from .preprocess import Sample
@@ -177,7 +177,12 @@ class _Batches(Iterator[Any]):
                 self._place = self._loader._place
             elif clock.late is not None:
                 clock.go_on(clock.late)
-        found = next(self._batches)
+        try:
+            found = next(self._batches)
+        except RuntimeError as error:
+            if "killed by signal: Bus error" not in str(error):
+                raise
+            raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
         self._place.given += 1
         self._loader._place = self._place
         return found
