@@ -20,8 +20,9 @@ BLOCK = 1 << 20  # bytes that a plain reader asks for
 
 def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     """A reader in a session of its own, so that its own workers can be ended with it."""
+    python, module = job.pop("python", sys.executable), job.pop("module", "bench.worker")
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "bench.worker"],
+        [python, "-W", "ignore", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
