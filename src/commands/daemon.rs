@@ -2,12 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use super::shared::FAILED;
 use crate::base::limits::not_started;
@@ -44,18 +45,37 @@ pub(super) enum Start {
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
 /// alone has open.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
+    let log_file = log_file.into_iter().flat_map(|path| [OsString::from("--log-file"), path.into()]);
+    let arguments = cli::arguments()
+        .skip(1)
+        .take(1) // the subcommand; our flags must not follow a "--"
+        .chain(["--daemon".into()])
+        .chain(more.iter().cloned())
+        .chain(log_file)
+        .chain(cli::arguments().skip(2));
+    launch(arguments, Stdio::inherit())
+}
+
+/// Starts the daemon of a mount that ends with this process, even if the kernel kills it. `flags` are those of the
+/// mount, with the data set of this process; what the daemon says before it is ready goes to `errors`.
+///
+/// # Errors
+/// Those of [`start`].
+pub(super) fn start_own(flags: Vec<OsString>, errors: File) -> Result<Start> {
+    let arguments = ["mount", "--daemon", "--end-with-parent"].map(OsString::from).into_iter().chain(flags);
+    launch(arguments, errors.into())
+}
+
+fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut daemon = Command::new(program)
-        .args(cli::arguments().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
-        .arg("--daemon")
-        .args(more)
-        .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
-        .args(cli::arguments().skip(2))
+        .args(arguments)
         .env(MMAP_THRESHOLD.0, std::env::var_os(MMAP_THRESHOLD.0).unwrap_or_else(|| MMAP_THRESHOLD.1.into()))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(errors)
         .spawn()
         .map_err(failed)?;
     let mut report = Vec::new();
@@ -90,6 +110,21 @@ fn refuse_own_files() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until a child ends; `None` if it still runs after `limit`.
+///
+/// # Errors
+/// The operating system's, if it is no child any more.
+pub(super) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Makes the daemon end with the command that started it, until [`outlive_parent`]. The daemon calls this before it
