@@ -256,9 +256,9 @@ class CTReportLoader(DataLoader[Any]):
         the rest of its epoch has each remaining sample once, in the same order over all ranks.
 
         LoaderError where the state is of other data, shards, seed or views; the message names what differs."""
+        if not state:
+            return  # what Lightning was given above: it tells the epoch, and no place in it
         if reason := self._unsaved():
-            if not state:
-                return  # what Lightning was given above
             raise LoaderError(reason)
         self._loaded = self.dataset._start_of(state)
         self._clock.set(self._loaded[0])

@@ -126,7 +126,19 @@ def lightning() -> dict[str, list[Epochs]]:
 
 
 def lightning_first() -> dict[str, list[Epochs]]:
-    """Stops in the first epoch, behind more steps than it has with twice as many ranks."""
+    """Stops in the first epoch, behind more steps than it has with twice as many ranks. What a DataModule cannot do it
+    says when it is made, or asked for it."""
+    assert "DataModule" in ctwds.__all__
+    refused: list[tuple[Any, str]] = [
+        (lambda: ctwds.DataModule(opened(NPZ), rank=1), "rank is chosen by Lightning"),
+        (lambda: ctwds.DataModule(opened(NPZ), batch_size=0), "batch_size is 0"),
+        (lambda: ctwds.DataModule().predict_dataloader(), "DataModule was made without predict="),
+    ]
+    for call, why in refused:
+        try:
+            raise AssertionError(f"nothing is refused: {call()}")
+        except ctwds.UsageError as error:
+            assert why in str(error), error
     found = {}
     for kind in (*KINDS, "module"):
         found[kind] = [fit(kind, None, max_steps=6)[1]]
