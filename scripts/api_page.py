@@ -48,11 +48,21 @@ def homes(package: ast.Module) -> dict[str, str]:
 
 
 def offered(package: ast.Module) -> list[str]:
-    """What `__all__` names."""
-    for node in package.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return [str(name) for name in ast.literal_eval(node.value)]
-    raise SystemExit(f"{PACKAGE}: no __all__")
+    """What `__all__` names, also where some package is installed."""
+    names: list[str] = []
+    for node in ast.walk(package):
+        target = (
+            node.targets[0]
+            if isinstance(node, ast.Assign)
+            else node.target
+            if isinstance(node, ast.AugAssign)
+            else None
+        )
+        if isinstance(node, ast.Assign | ast.AugAssign) and target and ast.unparse(target) == "__all__":
+            names += [str(name) for name in ast.literal_eval(node.value)]
+    if not names:
+        raise SystemExit(f"{PACKAGE}: no __all__")
+    return sorted(names)
 
 
 def definition(module: str, name: str) -> tuple[str, Definition] | None:

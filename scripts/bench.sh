@@ -5,7 +5,7 @@
 #   scripts/bench.sh --quick              one run on small data, to see that everything works
 #   scripts/bench.sh --rows 'cold/*'      some rows (see --list)
 #   scripts/bench.sh --render FILE.json   the table and the plot again from the raw samples
-# The data set needs up to 9 GB below ${TMPDIR:-/tmp}, and memory to hold it; --keep leaves it there.
+# The data set needs up to 10 GB below ${TMPDIR:-/tmp}, and memory to hold it; --keep leaves it there.
 # CTWDS_FS=PATH measures another binary and builds none.
 set -euo pipefail
 here=$PWD # what relative arguments refer to

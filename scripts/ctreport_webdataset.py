@@ -59,10 +59,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import dataclasses
 import difflib
 import errno
 import glob
 import gzip
+import hashlib
 import importlib
 import io
 import itertools
@@ -1369,13 +1371,29 @@ def read_volume(path: str, choice: ArrayChoice, look: int | None) -> tuple[str, 
 
 # -------------------------------------------------------------------------------------------------------------- batches
 
+SHARED = "/dev/shm"
+ROOM_REMEDY = (
+    "make it larger (docker run --shm-size=16g), take fewer num_workers, a smaller prefetch_factor or num_workers=0; "
+    "ctwds.Loader needs none of it"
+)
+
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
     if get_worker_info() is None:
         return torch.empty(*shape, dtype=dtype)
-    size = math.prod(shape)
-    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    size = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    with contextlib.suppress(OSError):  # a system without it
+        state = os.statvfs(SHARED)
+        if size > (free := state.f_bavail * state.f_frsize):  # what is written there all the same ends the process
+            raise LoaderError(
+                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{ROOM_REMEDY}"
+            )
+    try:
+        storage = torch.UntypedStorage._new_shared(size)
+    except RuntimeError as error:
+        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
@@ -1852,6 +1870,8 @@ def refuse_second_split(world_size: int) -> None:
 
 # --------------------------------------------------------------------------------------------------------- torch_loader
 
+LIGHTNING = ("lightning", "pytorch_lightning")
+
 
 class Epochs(Dataset[Sample]):
     """What both data sets have: the epoch, the rank, and the loader."""
@@ -1927,8 +1947,24 @@ class Epochs(Dataset[Sample]):
         """The data set as one loader reads it."""
         return self
 
-    def _tell(self, begun: int | None = None) -> None:
-        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
+    def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch, maybe
+        in its middle."""
+
+    def _unsaved(self) -> str | None:
+        """Why a loader has no state that another one could go on from, and what has; None if it has one."""
+        return (
+            "the state of a loader of files cannot be saved: take ctwds.Loader, or shards: the views of a mount with "
+            "--shuffle-seed, or unshuffled ones with a manifest"
+        )
+
+    def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
+        """The state of a loader that has given so many batches of an epoch behind a start."""
+        raise LoaderError(str(self._unsaved()))
+
+    def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+        """The epoch of a state, and where in it."""
+        raise LoaderError(str(self._unsaved()))
 
     def _sampler(self) -> Sampler[int] | None:
         return None
@@ -1939,6 +1975,10 @@ class Epochs(Dataset[Sample]):
     def _batches(self, workers: int) -> int | None:
         """How many batches a loader gives, if its sampler does not tell."""
         return None
+
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        """How many batches a loader gives behind a start."""
+        raise LoaderError(str(self._unsaved()))
 
 
 def is_distributed() -> bool:
@@ -1971,7 +2011,7 @@ class _Batches(Iterator[Any]):
     def __init__(self, loader: CTReportLoader) -> None:
         self._loader = loader
         self._batches: Any = loader._start()
-        self._epoch, self._untouched = loader._clock.begun, True
+        self._epoch, self._untouched, self._place = loader._clock.begun, True, loader._place
 
     def __next__(self) -> Any:
         if self._untouched:
@@ -1980,18 +2020,37 @@ class _Batches(Iterator[Any]):
             if clock.late is not None and clock.late != self._epoch:
                 self._batches = None  # ends its workers, if they are not kept
                 self._batches = self._loader._start()
+                self._place = self._loader._place
             elif clock.late is not None:
                 clock.go_on(clock.late)
-        return next(self._batches)
+        try:
+            found = next(self._batches)
+        except RuntimeError as error:
+            if "killed by signal: Bus error" not in str(error):
+                raise
+            raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
+        self._place.given += 1
+        self._loader._place = self._place
+        return found
 
     def __len__(self) -> int:
         return len(self._loader)
 
 
+@dataclass
+class _Place:
+    """How far an iteration is: so many batches behind a start in its epoch."""
+
+    epoch: int
+    start: Start | None
+    given: int = 0
+
+
 class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
-    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
-    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch (where one goes on that
+    was begun on other ranks, the larger of that and what it has in all); it raises LengthUnknown where no manifest says
+    it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
@@ -2000,6 +2059,8 @@ class CTReportLoader(DataLoader[Any]):
     def __init__(self, dataset: Epochs, batch_size: int | None = 1, **options: Any) -> None:
         data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
         super().__init__(data, batch_size, **options)
+        self._loaded: tuple[int, Start | None] | None = None
+        self._place = _Place(-1, None)
         if isinstance(data, IterableDataset):
             vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
 
@@ -2008,9 +2069,45 @@ class CTReportLoader(DataLoader[Any]):
         return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration of this loader."""
+        """Decide the epoch of the next iteration of this loader. Where it is the epoch of a state that was loaded, the
+        iteration still begins in its middle."""
         refuse_second_split(self.dataset.world_size)
         self._clock.set(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is, to go on behind the last batch that it has given: the digest of the data set, the
+        seed, the epoch, how many samples all ranks have consumed of it, and how they were dealt. The same for all ranks
+        that have taken as many batches. A batch counts as consumed when it was handed out.
+
+        LoaderError where the order is not known: other loaders than those of views of `mount --shuffle-seed` and of
+        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets an empty one there."""
+        data, clock = self.dataset, self._clock
+        if reason := self._unsaved():
+            if caller_of(1) in LIGHTNING:
+                return {}
+            raise LoaderError(reason)
+        clock.listen()
+        if (clock.late if clock.begun is None else clock.begun) == self._place.epoch:
+            return data._state(self._place.epoch, self._place.start, self._place.given, self.num_workers)
+        start = self._loaded[1] if self._loaded and self._loaded[0] == clock.next else None
+        return data._state(clock.next, start, 0, self.num_workers)
+
+    def _unsaved(self) -> str | None:
+        if getattr(self, "in_order", True):
+            return self.dataset._unsaved()
+        return "with in_order=False nobody knows which batches were given: leave it away to save the loader's state"
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where a state was taken: with any number of ranks, workers and samples a batch,
+        the rest of its epoch has each remaining sample once, in the same order over all ranks.
+
+        LoaderError where the state is of other data, shards, seed or views; the message names what differs."""
+        if not state:
+            return  # what Lightning was given above: it tells the epoch, and no place in it
+        if reason := self._unsaved():
+            raise LoaderError(reason)
+        self._loaded = self.dataset._start_of(state)
+        self._clock.set(self._loaded[0])
 
     @property
     def _index_sampler(self) -> Any:
@@ -2025,13 +2122,23 @@ class CTReportLoader(DataLoader[Any]):
     def _start(self) -> Any:
         """Begin an epoch."""
         with self._clock.hold() as epoch:
-            self.dataset._tell(begun=epoch)
+            start = self._loaded[1] if self._loaded and self._loaded[0] == epoch else None
+            self._loaded, self._place = None, _Place(epoch, start)
+            self.dataset._tell(begun=epoch, start=start)
             return super().__iter__()
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
         batches = self.dataset._batches(self.num_workers)
-        return super().__len__() if batches is None else batches
+        if batches is None:
+            return super().__len__()
+        epoch, start = self._loaded or (self._place.epoch, self._place.start)
+        # Lightning counts from the batches on that were taken before a stop, maybe on fewer ranks, and ends by this.
+        return (
+            max(batches, start.batches + self.dataset._batches_behind(epoch, start, self.num_workers))
+            if start
+            else batches
+        )
 
 
 class EpochSampler(DistributedSampler[int]):
@@ -2472,9 +2579,10 @@ class ShardReader:
         on_error: str = "raise",
         has_labels: bool | None = None,
         also: Sequence[str] = (),
+        places: Sequence[int] | None = None,
     ) -> None:
         self.path, self._pool, self._on_error, self._has_labels = path, pool, on_error, has_labels
-        self._also = also
+        self._also, self._places = also, places
 
     def __iter__(self) -> Iterator[RawSample]:
         try:
@@ -2482,7 +2590,7 @@ class ShardReader:
         except OSError as error:
             raise self._failure("the shard", error) from error
         try:
-            for key, members in self._groups():
+            for key, members in self._groups() if self._places is None else self._chosen(self._places):
                 try:
                     sample = self._sample(key, members)
                 except LoaderError as error:
@@ -2525,6 +2633,40 @@ class ShardReader:
         start: int | None = 0
         while start is not None:
             start = yield from self._groups_from(start)
+
+    def _chosen(self, places: Sequence[int]) -> Iterator[tuple[str, list[Member]]]:
+        """Those of the samples at some places, which ascend; the volumes of the others are not read."""
+        starts = self._starts()
+        at = 0
+        while at < len(places):
+            first, begin = places[at], at
+            while at < len(places) and places[at] - first == at - begin:
+                at += 1
+            if places[at - 1] >= len(starts):
+                reason = f"sample {places[at - 1]} is not there, it has {len(starts)}"
+                raise self._failure("its index", ValueError(reason))
+            yield from itertools.islice(self._groups_from(starts[first]), at - begin)
+
+    def _starts(self) -> list[int]:
+        """Where each sample begins: as the index beside the shard says, else by the headers of all members."""
+        with contextlib.suppress(OSError):
+            found: list[int] = np.fromfile(self.path + ".idx", "<u8").tolist()
+            if found:
+                return found[:-1]  # the last one is where the last sample ends
+        starts, key, offset = list[int](), None, 0
+        header = bytearray(BLOCK)
+        while True:
+            self._read(memoryview(header), offset, f"the header at byte {offset}")
+            try:
+                member = parse_header(bytes(header))
+            except ValueError as error:
+                raise self._failure(f"the header at byte {offset}", error) from error
+            if member is None:
+                return starts
+            if member[0].partition(".")[0] != key:
+                key = member[0].partition(".")[0]
+                starts.append(offset)
+            offset += BLOCK - (-member[1] // BLOCK) * BLOCK
 
     def _groups_from(self, offset: int) -> Generator[tuple[str, list[Member]], None, int | None]:
         """Those from the header at `offset` on. The result is where to go on after a header that cannot be read."""
@@ -2635,13 +2777,24 @@ class ShardReader:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Of which data set the shards of a manifest are, and by which seed they are shuffled; None where it does not
+    say."""
+
+    digest: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class Shard:
-    """A shard, how many samples it has, what their values are, and whether they have labels, if a manifest says so."""
+    """A shard, how many samples it has, what their values are, whether they have labels, and of which data set they
+    are, if a manifest says so."""
 
     path: str
     samples: int | None
     recorded: Recorded | None = None
     has_labels: bool | None = None  # None: no manifest says it
+    identity: Identity = Identity()
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -2681,9 +2834,9 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
     return paths
 
 
-def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | None]:
-    """How many samples the shards of a folder have, by name, what their values are, and whether they have labels, as
-    `manifest.json` says; nothing where there is no such file."""
+def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | None, Identity]:
+    """How many samples the shards of a folder have, by name, what their values are, whether they have labels, and of
+    which data set they are, as `manifest.json` says; nothing where there is no such file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -2691,13 +2844,17 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         if "shards" in manifest:
             has_labels = any(member.startswith("labels") for member in manifest.get("members") or ["labels"])
             counts_of = {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
-            return counts_of, Recorded.of(manifest), has_labels
+            identity = Identity(manifest.get("plan_digest"), (manifest.get("shuffle") or {}).get("seed"))
+            return counts_of, Recorded.of(manifest), has_labels, identity
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
-        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True
+        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True, Identity()
     except FileNotFoundError:
-        return {}, None, None
-    except (ValueError, KeyError, TypeError) as error:
+        return {}, None, None, Identity()
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "the loader must be able to read it")
+        raise LoaderError(f"{path}: {error.strerror}: {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 
 
@@ -2742,12 +2899,55 @@ def peek(path: str) -> tuple[dict[str, Any], NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker reads in an epoch: its shards, how many samples (None: all there are), and how many batches
-    (None: not known)."""
+    """What one worker reads in an epoch: its shards, how many samples (None: all there are), how many batches (None:
+    not known), and of each shard the places of the samples (None: all of them)."""
 
     shards: list[Shard]
     samples: int | None
     batches: int | None
+    places: list[list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Dealing:
+    """How an epoch is dealt: shards to ranks, those of a rank to its workers, and their samples to batches."""
+
+    ranks: int
+    workers: int
+    batch: int
+    drop_last: bool
+    uneven: str
+
+    @property
+    def is_natural(self) -> bool:
+        """Whether each worker reads what it was dealt, no more and no less."""
+        return self.ranks == 1 or self.uneven == "keep"
+
+    def shares(self, shards: Sequence[Shard], rank: int) -> list[list[Shard]]:
+        """The shards of each worker of a rank."""
+        return [list(shards[rank :: self.ranks][worker :: self.workers]) for worker in range(self.workers)]
+
+    def batches(self, samples: int) -> int:
+        """The batches that a worker makes of samples."""
+        return samples // self.batch if self.drop_last else math.ceil(samples / self.batch)
+
+    def lengths(self, natural: Sequence[Sequence[int]], length: int | None = None) -> list[list[tuple[int, int]]]:
+        """Samples and batches of each worker of each rank, from the samples of its shards; `length` sets the samples of
+        a rank."""
+        batches = [[self.batches(count) for count in counts] for counts in natural]
+        if length is None and self.is_natural:
+            return [list(zip(*both, strict=True)) for both in zip(natural, batches, strict=True)]
+        if length is None:
+            target = (max if self.uneven == "pad" else min)(map(sum, batches))
+        else:
+            target = math.ceil(length / self.batch)
+        found = []
+        for counts, before in zip(natural, batches, strict=True):
+            after = level(before, target)
+            changed = zip(counts, before, after, strict=True)
+            samples = [count if now == was else now * self.batch for count, was, now in changed]
+            found.append(list(zip(samples, after, strict=True)))
+        return found
 
 
 def level(batches: Sequence[int], target: int) -> list[int]:
@@ -2758,6 +2958,219 @@ def level(batches: Sequence[int], target: int) -> list[int]:
     while sum(result) > target:
         result[result.index(max(result))] -= 1
     return result
+
+
+# --------------------------------------------------------------------------------------------------------------- resume
+
+Numbers = NDArray[np.int64]
+Lists = list[list[Numbers]]  # what each worker of each rank reads
+UNEVEN = ("pad", "drop", "keep")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where in an epoch a loader begins: behind so many samples of all ranks, in the order of a dealing; and how many
+    batches each rank had taken."""
+
+    consumed: int
+    batches: int
+    dealing: Dealing
+
+    def numbers(self) -> list[int]:
+        """The same in numbers, for shared memory."""
+        dealing = self.dealing
+        dealt = [dealing.ranks, dealing.workers, dealing.batch, int(dealing.drop_last), UNEVEN.index(dealing.uneven)]
+        return [self.consumed, self.batches, *dealt]
+
+    @staticmethod
+    def of(numbers: Sequence[int]) -> Start:
+        """The opposite of `numbers`."""
+        consumed, batches, ranks, workers, batch, drop_last, uneven = numbers
+        return Start(consumed, batches, Dealing(ranks, workers, batch, bool(drop_last), UNEVEN[uneven]))
+
+
+START_NUMBERS = 7
+
+
+def whole(counts: Sequence[int], dealing: Dealing) -> Lists:
+    """What the workers read in an epoch of shards with so many samples; samples that pad are there again."""
+    starts = np.cumsum([0, *counts])
+    found: Lists = []
+    for rank in range(dealing.ranks):
+        dealt = [
+            range(len(counts))[rank :: dealing.ranks][worker :: dealing.workers] for worker in range(dealing.workers)
+        ]
+        parts = [[np.arange(starts[n], starts[n + 1], dtype=np.int64) for n in shards] for shards in dealt]
+        found.append([np.concatenate([np.empty(0, np.int64), *arrays]) for arrays in parts])
+    lengths = dealing.lengths([[len(numbers) for numbers in rank] for rank in found])
+    return [
+        [np.resize(numbers, samples) for numbers, (samples, _) in zip(*both, strict=True)]
+        for both in zip(found, lengths, strict=True)
+    ]
+
+
+def in_turn(lists: Sequence[Numbers], dealing: Dealing) -> list[tuple[int, Numbers]]:
+    """The batches of a rank in the order in which DataLoader gives them, each with its worker."""
+    size = dealing.batch
+    batches = [
+        [numbers[at : at + size] for at in range(0, dealing.batches(len(numbers)) * size, size)] for numbers in lists
+    ]
+    rounds = itertools.zip_longest(*batches)
+    return [(worker, batch) for each in rounds for worker, batch in enumerate(each) if batch is not None]
+
+
+def order_of(lists: Lists, total: int, dealing: Dealing) -> tuple[Numbers, list[int]]:
+    """All samples in the order in which the ranks give them, those last that none gives; and how many of them were
+    given behind each step, from 0 on."""
+    ranks = [[batch for _, batch in in_turn(each, dealing)] for each in lists]
+    steps = [np.concatenate([batch for batch in step if batch is not None]) for step in itertools.zip_longest(*ranks)]
+    given = np.concatenate([np.empty(0, np.int64), *steps])
+    is_first = np.zeros(len(given), bool)
+    is_first[np.unique(given, return_index=True)[1]] = True
+    ends = np.cumsum([0, *is_first])[np.cumsum([0, *map(len, steps)])]
+    never = np.setdiff1d(np.arange(total), given)
+    return np.concatenate([given[is_first], never]), ends.tolist()
+
+
+def rest(counts: Sequence[int], start: Start, mine: Dealing) -> tuple[Lists, list[int]]:
+    """What is left behind a start for ranks and workers of `mine`; and how many samples are consumed behind each of
+    their steps, from 0 on."""
+    lists = whole(counts, start.dealing)
+    order, ends = order_of(lists, sum(counts), start.dealing)
+    if mine == start.dealing and start.consumed in ends:
+        step = ends.index(start.consumed)
+        return [_behind(each, step, mine) for each in lists], ends[step:]
+    left = order[start.consumed :]
+    together = mine.batch * mine.ranks
+    ends = [start.consumed + min(at, len(left)) for at in range(0, len(left) + together, together)]
+    return _dealt_anew(left, mine), ends
+
+
+def _behind(lists: list[Numbers], step: int, dealing: Dealing) -> list[Numbers]:
+    """What is left for the workers of a rank, that one first whose batch is the next."""
+    turns = [worker for worker, _ in in_turn(lists, dealing)]
+    left = [numbers[turns[:step].count(worker) * dealing.batch :] for worker, numbers in enumerate(lists)]
+    first = turns[step] if step < len(turns) else 0
+    return left[first:] + left[:first]
+
+
+def _dealt_anew(left: Numbers, mine: Dealing) -> Lists:
+    """Of each `batch * ranks` consecutive samples rank r gets the r-th part, and its workers take turns. What does not
+    fill a batch of each rank is spread over them."""
+    batches: list[list[Numbers]] = [[] for _ in range(mine.ranks)]
+    together = mine.batch * mine.ranks
+    for at in range(0, len(left), together):
+        part = left[at : at + together]
+        if len(part) < together and (mine.drop_last or (len(part) < mine.ranks and mine.uneven == "drop")):
+            break
+        for mine_of, share in zip(batches, np.array_split(part, mine.ranks), strict=True):
+            if len(share) or mine.uneven == "pad":
+                mine_of.append(share if len(share) else part[:1])
+    empty = np.empty(0, np.int64)
+    return [
+        [np.concatenate([empty, *each[worker :: mine.workers]]) for worker in range(mine.workers)] for each in batches
+    ]
+
+
+def task_of(numbers: Numbers, shards: Sequence[Shard], dealing: Dealing) -> Task:
+    """What a worker reads, in the terms of shards and the places of samples in them."""
+    starts = np.cumsum([0, *(shard.samples or 0 for shard in shards)])
+    chosen: list[Shard] = []
+    places: list[list[int]] = []
+    for number in numbers.tolist():
+        at = int(np.searchsorted(starts, number, "right")) - 1
+        place = number - int(starts[at])
+        if chosen and chosen[-1] is shards[at] and place > places[-1][-1]:
+            places[-1].append(place)
+        else:
+            chosen.append(shards[at])
+            places.append([place])
+    return Task(chosen, len(numbers), dealing.batches(len(numbers)), places)
+
+
+# --------------------------------------------------------------------------------------------------------------- states
+
+STATE_VERSION = 1
+NAMED = {
+    "version": "version of this package",
+    "digest": "data set (files, tables or options)",
+    "seed": "seed of the views",
+    "shards": "choice or order of shards (pattern, samples a shard, views, or seed)",
+}
+
+
+def unknown_order(data: CTReportWebDataset) -> str | None:
+    """Why a place in an epoch of these shards cannot be named, and what helps; None if it can."""
+    view = "mount with --shuffle-seed S, and read its views: the pattern names all shards beside epochs/000000/"
+    silent = [shard.path for shard in data.shards if shard.samples is None or shard.identity.digest is None]
+    if data.resampled or data.epoch_length is not None:
+        why, remedy = "with resampled or epoch_length an epoch is not each sample once", "leave them away"
+    elif data.shuffle and not data.views:
+        why, remedy = "the order out of a shuffle buffer is known to its worker alone", f"{view}; or shuffle=False"
+    elif data.buffer_size > 1:
+        why, remedy = "the order out of a shuffle buffer is known to its worker alone", "views need no buffer_size"
+    elif data.on_error == "skip":
+        why = "on_error='skip' moves all samples behind one that is left out"
+        remedy = (
+            "on_error='raise', and leave out what is damaged with `mount --exclude` or `materialize --on-error skip`"
+        )
+    elif silent:
+        why = f"no manifest.json beside {silent[0]} says how many samples it has, and of which plan"
+        remedy = "ctwds-fs writes that file, in a mount and with materialize"
+    else:
+        return None
+    return f"{data.shards[0].path}: the place in an epoch cannot be saved, as {why}: {remedy}"
+
+
+def rest_of_rank(data: CTReportWebDataset, dealing: Dealing, epoch: int, start: Start) -> list[Task]:
+    """What the workers of this rank read of an epoch behind a start."""
+    shards = data._order(epoch)
+    lists, _ = rest(data._counts(shards), start, dealing)
+    return [task_of(numbers, shards, dealing) for numbers in lists[data.rank]]
+
+
+def state_of(data: CTReportWebDataset, mine: Dealing, epoch: int, start: Start | None, given: int) -> dict[str, Any]:
+    """The state of a loader that has given so many batches of an epoch behind a start."""
+    counts = data._counts(data._order(epoch))
+    begun = start or Start(0, 0, mine)
+    lists, ends = rest(counts, begun, mine)
+    now = Start(ends[min(given, len(ends) - 1)], begun.batches + given, begun.dealing)
+    if given and (given >= len(in_turn(lists[data.rank], mine)) or now.consumed >= sum(counts)):
+        epoch, now = epoch + 1, Start(0, 0, mine)  # behind an epoch's last batch a state goes on with the next one
+    return _identity(data, epoch) | {
+        "epoch": epoch,
+        "consumed": now.consumed,
+        "batches": now.batches,
+        "dealt": dataclasses.asdict(now.dealing),
+    }
+
+
+def start_of(data: CTReportWebDataset, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+    """The epoch of a state, and where in it."""
+    if state.get("version") != STATE_VERSION or not isinstance(state.get("epoch"), int):
+        raise LoaderError(f"not a state of this loader (version {STATE_VERSION}), but {dict(state)!r}: begin anew")
+    mine = _identity(data, state["epoch"])
+    for key, what in NAMED.items():
+        if state.get(key) != mine[key]:
+            raise LoaderError(
+                f"{data.shards[0].path}: the state is of another {what}: {key} was {state.get(key)!r}, and is "
+                f"{mine[key]!r}; begin anew, or read what was read then"
+            )
+    start = Start(state["consumed"], state["batches"], Dealing(**state["dealt"]))
+    return state["epoch"], start if start.consumed else None
+
+
+def _identity(data: CTReportWebDataset, epoch: int) -> dict[str, Any]:
+    """What must be the same where a state is loaded."""
+    shards = data._order(epoch)
+    view = epoch % len(data.views) if data.views else ""
+    lines = [f"{view}/{os.path.basename(shard.path)}: {shard.samples}\n" for shard in shards]
+    return {
+        "version": STATE_VERSION,
+        "digest": "+".join(sorted({str(shard.identity.digest) for shard in shards})),
+        "seed": shards[0].identity.seed,
+        "shards": hashlib.sha256("".join(lines).encode()).hexdigest(),
+    }
 
 
 # -------------------------------------------------------------------------------------------------------- shard_dataset
@@ -2821,7 +3234,9 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         self._batch_size, self._drop_last = 1, False
         # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
         # was called with last, and how often it was called.
-        self._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        # At last where in its epoch it begins, if not at the beginning.
+        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
+        self._start: Start | None = None
         self._worker_epoch: int | None = None  # of the iteration before, in a worker
         self._worker_heard = 0
 
@@ -2852,19 +3267,20 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             return Unit(dialect, "none")
         return Unit(dialect, self._decided.get(pair, "table"))
 
-    def _tell(self, begun: int | None = None) -> None:
+    def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
         if begun is None:
             self._told[1] = self._clock.asked
             self._told[2] = self._clock.calls
         else:
-            self._told[0] = begun
+            self._told[0], self._start = begun, start
+            self._told[3:] = torch.tensor(start.numbers() if start else [0] * START_NUMBERS)
 
     def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
         """The data set with a clock and shared memory of its own."""
         data = copy.copy(self)
         data._batch_size, data._drop_last = batch_size or 1, drop_last
         data._clock = self._clock.of_loader()
-        data._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        data._told = torch.zeros_like(self._told).share_memory_()
         return data
 
     def _epoch_here(self) -> int:
@@ -2877,7 +3293,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             self._worker_epoch = self._clock.begin()
         elif self._clock.held is not None:
             # Of this loader alone, and written before the worker was told to go on.
-            self._worker_epoch = int(self._told[0])
+            epoch, _, _, *numbers = self._told.tolist()
+            self._worker_epoch, self._start = epoch, Start.of(numbers) if numbers[1] else None
         else:
             self._refuse_jump(self._worker_epoch + 1)
             self._worker_epoch += 1
@@ -2886,7 +3303,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _refuse_jump(self, epoch: int) -> None:
         """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
         cannot know whether `set_epoch` was called before the iteration began, or after that."""
-        asked, calls = self._told[1:].tolist()
+        asked, calls = self._told[1:3].tolist()
         if calls != self._worker_heard and asked not in (epoch, epoch + 1):
             raise LoaderError(
                 f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
@@ -2933,37 +3350,36 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
         return shards
 
+    def _dealing(self, workers: int) -> Dealing:
+        return Dealing(self.world_size, max(1, workers), self._batch_size, self._drop_last, self.uneven)
+
     def _tasks(self, epoch: int, workers: int) -> list[Task]:
         """What the workers of this rank read. Every rank computes those of all, and so the same number of batches."""
-        shards, world, batch = self._order(epoch), self.world_size, self._batch_size
+        shards, dealing = self._order(epoch), self._dealing(workers)
         self._refuse_too_few(len(shards), workers)
-        dealt = [[shards[r::world][w::workers] for w in range(workers)] for r in range(world)]
-        known = all(shard.samples is not None for shard in shards)
-        if self.epoch_length is None and not self.resampled and (world == 1 or self.uneven == "keep"):
-            counts = [sum(self._counts(part)) if known else None for part in dealt[self.rank]]
-            return [
-                Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts, strict=True)
-            ]
+        parts = dealing.shares(shards, self.rank)
+        length = self.epoch_length
+        if length is None and not self.resampled and dealing.is_natural:
+            known = all(shard.samples is not None for shard in shards)
+            counts = [sum(self._counts(part)) if known else None for part in parts]
+            return [Task(part, None, n and dealing.batches(n)) for part, n in zip(parts, counts, strict=True)]
         if self.resampled:
-            natural = [[0] * workers] * world
+            natural, parts = [[0] * workers] * self.world_size, [shards] * workers
+            length = length or math.ceil(sum(self._counts(shards)) / self.world_size)
         else:
-            natural = [[sum(self._counts(part)) for part in parts] for parts in dealt]
-        batches = [[self._in_batches(count) for count in counts] for counts in natural]
-        if self.epoch_length or self.resampled:
-            length = self.epoch_length or math.ceil(sum(self._counts(shards)) / world)
-            target = math.ceil(length / batch)
-        else:
-            target = (max if self.uneven == "pad" else min)(map(sum, batches))
-        mine = level(batches[self.rank], target)
-        samples = [
-            count if now == before else now * batch
-            for count, before, now in zip(natural[self.rank], batches[self.rank], mine, strict=True)
-        ]
-        parts = [shards] * workers if self.resampled else dealt[self.rank]
-        return [Task(*task) for task in zip(parts, samples, mine, strict=True)]
+            every = [dealing.shares(shards, rank) for rank in range(self.world_size)]
+            natural = [[sum(self._counts(part)) for part in parts] for parts in every]
+        lengths = dealing.lengths(natural, length)[self.rank]
+        return [Task(part, *numbers) for part, numbers in zip(parts, lengths, strict=True)]
 
-    def _in_batches(self, samples: int) -> int:
-        return samples // self._batch_size if self._drop_last else math.ceil(samples / self._batch_size)
+    def _unsaved(self) -> str | None:
+        return unknown_order(self)
+
+    def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
+        return state_of(self, self._dealing(workers), epoch, start, given)
+
+    def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+        return start_of(self, state)
 
     def _refuse_too_few(self, shards: int, workers: int) -> None:
         if shards >= self.world_size * workers or self.resampled:
@@ -2983,10 +3399,13 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             self._counts(self.shards)  # says what is missing
         return sum(count or 0 for count in batches)
 
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        return sum(task.batches or 0 for task in rest_of_rank(self, self._dealing(workers), epoch, start))
+
     def _check(self, workers: int, prefetch: int) -> None:
         self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
-        if samples:
+        with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
         volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         if self.steps.use_embedding:
@@ -3014,7 +3433,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _read(self, epoch: int) -> Iterator[Sample]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        task = self._tasks(epoch, workers)[worker]
+        tasks = rest_of_rank(self, self._dealing(workers), epoch, self._start) if self._start else None
+        task = (tasks or self._tasks(epoch, workers))[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
 
     def _samples(self, task: Task, rng: np.random.Generator) -> Iterator[Sample]:
@@ -3065,7 +3485,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             found = False
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
-                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also):
+                places = task.places[at] if task.places else None
+                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also, places):
                     found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:

@@ -5,8 +5,9 @@
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
-#   .venv-frameworks/  only with --frameworks: PyTorch of today, Lightning, Accelerate and torchdata, 1.5 GB, for
-#                    test_loader_frameworks.py
+#   .venv-frameworks/  only with --frameworks: PyTorch of today, Lightning, Accelerate, torchdata and MONAI, 1.5 GB, for
+#                    test_loader_frameworks.py and test_monai.py
+#   .venv-streams/   only with --streams: MosaicML's StreamingDataset and litdata, 1.7 GB, for rows of scripts/bench.sh
 #   .venv-package/   only with --package: what scripts/package.sh builds a wheel with, 420 MB
 #
 # The tests of the last three are skipped, and say so, where they are not installed.
@@ -81,8 +82,8 @@ install_venv() {
 
 for option in "$@"; do
     case "$option" in
-        --dali | --datasets | --frameworks | --package) ;;
-        *) die "unknown option $option; there are --dali, --datasets, --frameworks and --package" ;;
+        --dali | --datasets | --frameworks | --package | --streams) ;;
+        *) die "unknown option $option; there are --dali, --datasets, --frameworks, --package and --streams" ;;
     esac
 done
 install_packages
@@ -94,9 +95,12 @@ for option in "$@"; do
         --package)
             install_venv .venv-package scripts/requirements-package.txt "auditwheel, build, setuptools_rust, ziglang"
             ;;
+        --streams)
+            install_venv .venv-streams scripts/requirements-streams.txt "torch, streaming, litdata"
+            ;;
         --frameworks)
             install_venv .venv-frameworks scripts/requirements-frameworks.txt \
-                "lightning.pytorch, accelerate, torchdata.stateful_dataloader, pytest"
+                "lightning.pytorch, accelerate, torchdata.stateful_dataloader, monai, pytest"
             ;;
     esac
 done

@@ -6,6 +6,7 @@ NumPy is all that the package needs. What makes tensors needs PyTorch, and is im
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ._native import __version__
@@ -27,6 +28,7 @@ from .volumes import Dictionaries, Info, Sample, Volumes, open
 if TYPE_CHECKING:
     from .batches import collate
     from .config import create_dataset_from_config, create_loader_from_config, create_webdataset_from_config
+    from .data_module import DataModule
     from .loader import Batch, Loader
     from .npz_dataset import CTReportDataset
     from .shard_dataset import CTReportWebDataset
@@ -62,30 +64,39 @@ __all__ = [
     "open",
 ]
 
-# Modules that need PyTorch, and the names that are taken of them when they are first used.
-_WITH_TORCH = {
+if find_spec("lightning") or find_spec("pytorch_lightning"):
+    __all__ += ["DataModule"]
+
+# Modules that need other packages, and the names that are taken of them when they are first used.
+_WITH_MORE = {
     "batches": ("collate",),
     "config": ("create_dataset_from_config", "create_loader_from_config", "create_webdataset_from_config"),
+    "data_module": ("DataModule",),
     "loader": ("Batch", "Loader"),
     "npz_dataset": ("CTReportDataset",),
     "shard_dataset": ("CTReportWebDataset",),
     "torch_loader": ("CTReportLoader", "EpochSampler"),
 }
 
+_MISSING = {
+    "torch": "makes tensors, and PyTorch is not installed: pip install torch",
+    "lightning": "is for Lightning, which is not installed: pip install lightning",
+    "pytorch_lightning": "is for Lightning, which is not installed: pip install lightning",
+}
+
 if not TYPE_CHECKING:  # a type checker knows the names from above, and would take any other for one of these
 
     def __getattr__(name: str) -> Any:
-        module = next((module for module, names in _WITH_TORCH.items() if name in names), None)
+        module = next((module for module, names in _WITH_MORE.items() if name in names), None)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
             found = getattr(importlib.import_module(f".{module}", __name__), name)
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "torch":
+            missing = _MISSING.get((error.name or "").partition(".")[0])
+            if missing is None:
                 raise
-            raise PackageMissing(
-                f"ctwds.{name} makes tensors, and PyTorch is not installed: pip install torch"
-            ) from error
+            raise PackageMissing(f"ctwds.{name} {missing}") from error
         globals()[name] = found
         return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +12,31 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from .errors import LoaderError
+
+SHARED = "/dev/shm"
+ROOM_REMEDY = (
+    "make it larger (docker run --shm-size=16g), take fewer num_workers, a smaller prefetch_factor or num_workers=0; "
+    "ctwds.Loader needs none of it"
+)
+
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """A tensor; that of a worker lies in shared memory, where PyTorch would have to copy it otherwise."""
     if get_worker_info() is None:
         return torch.empty(*shape, dtype=dtype)
-    size = math.prod(shape)
-    storage = torch.UntypedStorage._new_shared(size * torch.empty(0, dtype=dtype).element_size())
+    size = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    with contextlib.suppress(OSError):  # a system without it
+        state = os.statvfs(SHARED)
+        if size > (free := state.f_bavail * state.f_frsize):  # what is written there all the same ends the process
+            raise LoaderError(
+                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{ROOM_REMEDY}"
+            )
+    try:
+        storage = torch.UntypedStorage._new_shared(size)
+    except RuntimeError as error:
+        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 

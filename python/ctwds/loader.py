@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ._native import Decoders
 from .errors import DamagedError, Error, UsageError, choice
@@ -99,11 +101,13 @@ class _Pool:
         return made
 
 
-class Loader:
+class Loader(IterableDataset[Batch]):
     """Batches of the samples of `ctwds.open`, decoded by threads of this process into tensors that are used again.
 
     A batch's tensors stay as they are for as long as anything refers to them. Each `iter` is one epoch; the next one
-    has the next order. Breaking off, or an exception, ends all threads.
+    has the next order. Breaking off, or an exception, ends all threads. Lightning takes a loader as it is, and keeps
+    its state in checkpoints; Accelerate does so after `accelerator.register_for_checkpointing(loader)`, and torchdata's
+    `StatefulDataLoader(loader, batch_size=None, num_workers=0)`.
 
     Args:
         data: the samples.
@@ -152,6 +156,11 @@ class Loader:
         self.skipped: dict[str, str] = {}
         self._next = (0, 0)  # epoch, and samples of all ranks that were consumed of it
         self._now = (0, 0)
+        self._taken = 0  # batches of the epoch by this rank
+        self._loaded: tuple[int, int, int] | None = None  # epoch, samples and batches of the state that was loaded
+        self._begun: int | None = None  # the epoch of an iteration of which nothing was read yet
+        self._late: int | None = None  # what Lightning has chosen for that one
+        self.sampler, self.batch_sampler = _Sampler(self), None  # for Lightning
         self._pinned = torch.cuda.is_available()
         self._cache = (threads + 1) * max(1, data._shards.largest())
 
@@ -164,12 +173,17 @@ class Loader:
         return self._cache + batches
 
     def __len__(self) -> int:
-        """The batches of an epoch of this rank."""
-        return len(self._batches(0, 0))
+        """The batches of an epoch of this rank; where one goes on that was begun with other ranks or batches, the
+        larger of that and what it has in all."""
+        epoch, consumed, taken = self._loaded or (0, 0, 0)
+        # Lightning counts from the batches on that were taken before the stop, and ends by this number.
+        return max(len(self._batches(0, 0)), taken + len(self._batches(epoch, consumed)))
 
     def set_epoch(self, epoch: int) -> None:
-        """Make this the epoch of the next `iter`, from its beginning on."""
-        self._next = self._now = (epoch, 0)
+        """Make this the epoch of the next `iter`, from its beginning on; but where a state of this epoch was loaded
+        last, from that on."""
+        if self._loaded is None or self._next != self._loaded[:2] or epoch != self._next[0]:
+            self._loaded, self._next, self._now, self._taken = None, (epoch, 0), (epoch, 0), 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is: what the next batch is of. The same for all ranks that have taken as many batches."""
@@ -181,6 +195,7 @@ class Loader:
             "seed": self.seed,
             "epoch": epoch,
             "consumed": consumed,
+            "batches": self._taken,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -198,12 +213,28 @@ class Loader:
                     f"the state is of another {what}: {key} was {state.get(key)!r}, and is {mine[key]!r}; begin anew, "
                     "or open what was opened then"
                 )
-        self._next = self._now = (int(state["epoch"]), int(state["consumed"]))
+        epoch, consumed, self._taken = (int(state.get(name, 0)) for name in ("epoch", "consumed", "batches"))
+        self._next = self._now = (epoch, consumed)
+        self._loaded = (epoch, consumed, self._taken)
 
     def __iter__(self) -> Iterator[Batch]:
+        if get_worker_info() is not None:
+            raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
+        self.data._refuse_closed()
         epoch, consumed = self._next
+        if self._loaded is None or self._loaded[:2] != self._next:
+            self._loaded, self._taken = None, 0
         self._next, self._now = (epoch + 1, 0), (epoch, consumed)
+        self._begun, self._late = epoch, None
         return self._epoch(epoch, consumed)
+
+    def _set_late(self, epoch: int) -> None:
+        """Make this the epoch of the next iteration, and of one that has begun if nothing was read of it."""
+        if epoch == self._begun:
+            self._next = self._now
+        else:
+            self.set_epoch(epoch)
+            self._late = epoch
 
     def _samples_digest(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.data._chosen, "<u4").tobytes()).hexdigest()
@@ -233,6 +264,10 @@ class Loader:
         return batches
 
     def _epoch(self, epoch: int, consumed: int) -> Iterator[Batch]:
+        if self._late is not None:
+            epoch, consumed = self._late, 0
+        self._begun = self._late = None
+        self._next, self._now = (epoch + 1, 0), (epoch, consumed)
         total, together = len(self.data), self.batch_size * self.world_size
         pool = _Pool(self.ahead + 2)
         pending: deque[_Pending] = deque()
@@ -249,7 +284,10 @@ class Loader:
                 del ready  # or its array would count as used
                 consumed = min(consumed + together, total)
                 # Behind an epoch's last batch, a state goes on with the next epoch.
-                self._now = (epoch, consumed) if consumed < total else (epoch + 1, 0)
+                left = total - consumed
+                self._now, self._taken = (epoch, consumed), self._taken + 1
+                if left == 0 or (self.drop_last and left < together):
+                    self._now, self._taken = (epoch + 1, 0), 0
                 if batch is not None:
                     yield batch
                     del batch
@@ -325,6 +363,17 @@ class Loader:
 
     def _laid_out(self, volume: torch.Tensor) -> torch.Tensor:
         return volume if self._layout == "shards" else volume.permute(0, 3, 1, 2).unsqueeze(1)
+
+
+class _Sampler:
+    """Where Lightning looks for a loader's `set_epoch`: before each iteration, and after the first one has begun."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = weakref.proxy(loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch."""
+        self._loader._set_late(epoch)
 
 
 def _work(

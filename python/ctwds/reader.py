@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -41,9 +42,10 @@ class ShardReader:
         on_error: str = "raise",
         has_labels: bool | None = None,
         also: Sequence[str] = (),
+        places: Sequence[int] | None = None,
     ) -> None:
         self.path, self._pool, self._on_error, self._has_labels = path, pool, on_error, has_labels
-        self._also = also
+        self._also, self._places = also, places
 
     def __iter__(self) -> Iterator[RawSample]:
         try:
@@ -51,7 +53,7 @@ class ShardReader:
         except OSError as error:
             raise self._failure("the shard", error) from error
         try:
-            for key, members in self._groups():
+            for key, members in self._groups() if self._places is None else self._chosen(self._places):
                 try:
                     sample = self._sample(key, members)
                 except LoaderError as error:
@@ -94,6 +96,40 @@ class ShardReader:
         start: int | None = 0
         while start is not None:
             start = yield from self._groups_from(start)
+
+    def _chosen(self, places: Sequence[int]) -> Iterator[tuple[str, list[Member]]]:
+        """Those of the samples at some places, which ascend; the volumes of the others are not read."""
+        starts = self._starts()
+        at = 0
+        while at < len(places):
+            first, begin = places[at], at
+            while at < len(places) and places[at] - first == at - begin:
+                at += 1
+            if places[at - 1] >= len(starts):
+                reason = f"sample {places[at - 1]} is not there, it has {len(starts)}"
+                raise self._failure("its index", ValueError(reason))
+            yield from itertools.islice(self._groups_from(starts[first]), at - begin)
+
+    def _starts(self) -> list[int]:
+        """Where each sample begins: as the index beside the shard says, else by the headers of all members."""
+        with contextlib.suppress(OSError):
+            found: list[int] = np.fromfile(self.path + ".idx", "<u8").tolist()
+            if found:
+                return found[:-1]  # the last one is where the last sample ends
+        starts, key, offset = list[int](), None, 0
+        header = bytearray(BLOCK)
+        while True:
+            self._read(memoryview(header), offset, f"the header at byte {offset}")
+            try:
+                member = parse_header(bytes(header))
+            except ValueError as error:
+                raise self._failure(f"the header at byte {offset}", error) from error
+            if member is None:
+                return starts
+            if member[0].partition(".")[0] != key:
+                key = member[0].partition(".")[0]
+                starts.append(offset)
+            offset += BLOCK - (-member[1] // BLOCK) * BLOCK
 
     def _groups_from(self, offset: int) -> Generator[tuple[str, list[Member]], None, int | None]:
         """Those from the header at `offset` on. The result is where to go on after a header that cannot be read."""

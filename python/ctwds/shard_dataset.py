@@ -53,7 +53,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,11 @@ from .hounsfield import LOOK, LOOKS_IN_ALL, Unit, decide, look_at, table_pair
 from .members import Buffer, complain, values_of
 from .preprocess import Extras, Sample, Steps
 from .reader import ShardReader
+from .resume import START_NUMBERS, Start
 from .samples import RawSample
 from .shards import Shard, peek, shard_paths, with_manifests
-from .tasks import Task, level
+from .states import rest_of_rank, start_of, state_of, unknown_order
+from .tasks import Dealing, Task
 from .torch_loader import Epochs
 
 BUFFER_SIZE = 4
@@ -133,7 +135,9 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         self._batch_size, self._drop_last = 1, False
         # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
         # was called with last, and how often it was called.
-        self._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        # At last where in its epoch it begins, if not at the beginning.
+        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
+        self._start: Start | None = None
         self._worker_epoch: int | None = None  # of the iteration before, in a worker
         self._worker_heard = 0
 
@@ -164,19 +168,20 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             return Unit(dialect, "none")
         return Unit(dialect, self._decided.get(pair, "table"))
 
-    def _tell(self, begun: int | None = None) -> None:
+    def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
         if begun is None:
             self._told[1] = self._clock.asked
             self._told[2] = self._clock.calls
         else:
-            self._told[0] = begun
+            self._told[0], self._start = begun, start
+            self._told[3:] = torch.tensor(start.numbers() if start else [0] * START_NUMBERS)
 
     def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
         """The data set with a clock and shared memory of its own."""
         data = copy.copy(self)
         data._batch_size, data._drop_last = batch_size or 1, drop_last
         data._clock = self._clock.of_loader()
-        data._told = torch.zeros(3, dtype=torch.int64).share_memory_()
+        data._told = torch.zeros_like(self._told).share_memory_()
         return data
 
     def _epoch_here(self) -> int:
@@ -189,7 +194,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             self._worker_epoch = self._clock.begin()
         elif self._clock.held is not None:
             # Of this loader alone, and written before the worker was told to go on.
-            self._worker_epoch = int(self._told[0])
+            epoch, _, _, *numbers = self._told.tolist()
+            self._worker_epoch, self._start = epoch, Start.of(numbers) if numbers[1] else None
         else:
             self._refuse_jump(self._worker_epoch + 1)
             self._worker_epoch += 1
@@ -198,7 +204,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _refuse_jump(self, epoch: int) -> None:
         """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
         cannot know whether `set_epoch` was called before the iteration began, or after that."""
-        asked, calls = self._told[1:].tolist()
+        asked, calls = self._told[1:3].tolist()
         if calls != self._worker_heard and asked not in (epoch, epoch + 1):
             raise LoaderError(
                 f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
@@ -245,37 +251,36 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
         return shards
 
+    def _dealing(self, workers: int) -> Dealing:
+        return Dealing(self.world_size, max(1, workers), self._batch_size, self._drop_last, self.uneven)
+
     def _tasks(self, epoch: int, workers: int) -> list[Task]:
         """What the workers of this rank read. Every rank computes those of all, and so the same number of batches."""
-        shards, world, batch = self._order(epoch), self.world_size, self._batch_size
+        shards, dealing = self._order(epoch), self._dealing(workers)
         self._refuse_too_few(len(shards), workers)
-        dealt = [[shards[r::world][w::workers] for w in range(workers)] for r in range(world)]
-        known = all(shard.samples is not None for shard in shards)
-        if self.epoch_length is None and not self.resampled and (world == 1 or self.uneven == "keep"):
-            counts = [sum(self._counts(part)) if known else None for part in dealt[self.rank]]
-            return [
-                Task(part, None, n and self._in_batches(n)) for part, n in zip(dealt[self.rank], counts, strict=True)
-            ]
+        parts = dealing.shares(shards, self.rank)
+        length = self.epoch_length
+        if length is None and not self.resampled and dealing.is_natural:
+            known = all(shard.samples is not None for shard in shards)
+            counts = [sum(self._counts(part)) if known else None for part in parts]
+            return [Task(part, None, n and dealing.batches(n)) for part, n in zip(parts, counts, strict=True)]
         if self.resampled:
-            natural = [[0] * workers] * world
+            natural, parts = [[0] * workers] * self.world_size, [shards] * workers
+            length = length or math.ceil(sum(self._counts(shards)) / self.world_size)
         else:
-            natural = [[sum(self._counts(part)) for part in parts] for parts in dealt]
-        batches = [[self._in_batches(count) for count in counts] for counts in natural]
-        if self.epoch_length or self.resampled:
-            length = self.epoch_length or math.ceil(sum(self._counts(shards)) / world)
-            target = math.ceil(length / batch)
-        else:
-            target = (max if self.uneven == "pad" else min)(map(sum, batches))
-        mine = level(batches[self.rank], target)
-        samples = [
-            count if now == before else now * batch
-            for count, before, now in zip(natural[self.rank], batches[self.rank], mine, strict=True)
-        ]
-        parts = [shards] * workers if self.resampled else dealt[self.rank]
-        return [Task(*task) for task in zip(parts, samples, mine, strict=True)]
+            every = [dealing.shares(shards, rank) for rank in range(self.world_size)]
+            natural = [[sum(self._counts(part)) for part in parts] for parts in every]
+        lengths = dealing.lengths(natural, length)[self.rank]
+        return [Task(part, *numbers) for part, numbers in zip(parts, lengths, strict=True)]
 
-    def _in_batches(self, samples: int) -> int:
-        return samples // self._batch_size if self._drop_last else math.ceil(samples / self._batch_size)
+    def _unsaved(self) -> str | None:
+        return unknown_order(self)
+
+    def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
+        return state_of(self, self._dealing(workers), epoch, start, given)
+
+    def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+        return start_of(self, state)
 
     def _refuse_too_few(self, shards: int, workers: int) -> None:
         if shards >= self.world_size * workers or self.resampled:
@@ -295,10 +300,13 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             self._counts(self.shards)  # says what is missing
         return sum(count or 0 for count in batches)
 
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        return sum(task.batches or 0 for task in rest_of_rank(self, self._dealing(workers), epoch, start))
+
     def _check(self, workers: int, prefetch: int) -> None:
         self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
-        if samples:
+        with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
         volume = math.prod(self.steps.shape) * torch.empty(0, dtype=self.steps.dtype).element_size()
         if self.steps.use_embedding:
@@ -326,7 +334,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _read(self, epoch: int) -> Iterator[Sample]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        task = self._tasks(epoch, workers)[worker]
+        tasks = rest_of_rank(self, self._dealing(workers), epoch, self._start) if self._start else None
+        task = (tasks or self._tasks(epoch, workers))[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
 
     def _samples(self, task: Task, rng: np.random.Generator) -> Iterator[Sample]:
@@ -377,7 +386,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             found = False
             for at in range(len(task.shards)):
                 shard = task.shards[int(rng.integers(len(task.shards))) if self.resampled else at]
-                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also):
+                places = task.places[at] if task.places else None
+                for raw in ShardReader(shard.path, pool, self.on_error, shard.has_labels, self.also, places):
                     found, raw.recorded = True, shard.recorded
                     yield raw
             if task.samples is None:

@@ -17,18 +17,29 @@ from numpy.typing import NDArray
 from .basics import BLOCK, AnyPath
 from .errors import LoaderError, npy_errors
 from .hounsfield import LOOK
-from .members import OTHERS, VOXELS, parse_header, values_of
+from .members import OTHERS, REMEDIES, VOXELS, parse_header, values_of
 from .samples import Recorded
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Of which data set the shards of a manifest are, and by which seed they are shuffled; None where it does not
+    say."""
+
+    digest: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class Shard:
-    """A shard, how many samples it has, what their values are, and whether they have labels, if a manifest says so."""
+    """A shard, how many samples it has, what their values are, whether they have labels, and of which data set they
+    are, if a manifest says so."""
 
     path: str
     samples: int | None
     recorded: Recorded | None = None
     has_labels: bool | None = None  # None: no manifest says it
+    identity: Identity = Identity()
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -68,9 +79,9 @@ def shard_paths(pattern: AnyPath | Iterable[AnyPath]) -> list[str]:
     return paths
 
 
-def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | None]:
-    """How many samples the shards of a folder have, by name, what their values are, and whether they have labels, as
-    `manifest.json` says; nothing where there is no such file."""
+def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | None, Identity]:
+    """How many samples the shards of a folder have, by name, what their values are, whether they have labels, and of
+    which data set they are, as `manifest.json` says; nothing where there is no such file."""
     path = os.path.join(folder, "manifest.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -78,13 +89,17 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         if "shards" in manifest:
             has_labels = any(member.startswith("labels") for member in manifest.get("members") or ["labels"])
             counts_of = {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
-            return counts_of, Recorded.of(manifest), has_labels
+            identity = Identity(manifest.get("plan_digest"), (manifest.get("shuffle") or {}).get("seed"))
+            return counts_of, Recorded.of(manifest), has_labels, identity
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
-        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True
+        return {f"shard-{at:06d}.tar": count for at, count in enumerate(counts)}, None, True, Identity()
     except FileNotFoundError:
-        return {}, None, None
-    except (ValueError, KeyError, TypeError) as error:
+        return {}, None, None, Identity()
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "the loader must be able to read it")
+        raise LoaderError(f"{path}: {error.strerror}: {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoaderError(f"{path}: not a manifest of shards ({error!r}): write it again") from error
 
 

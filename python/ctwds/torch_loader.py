@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,16 @@ import torch.distributed
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
-from .batches import collate
+from .batches import ROOM_REMEDY, SHARED, collate
 from .epochs import Clock, Iteration, caller_of, refuse_second_split
 from .errors import LoaderError, choice
 from .preprocess import Sample
 
 if TYPE_CHECKING:
     from .npz_dataset import CTReportDataset
+    from .resume import Start
+
+LIGHTNING = ("lightning", "pytorch_lightning")
 
 
 class Epochs(Dataset[Sample]):
@@ -97,8 +101,24 @@ class Epochs(Dataset[Sample]):
         """The data set as one loader reads it."""
         return self
 
-    def _tell(self, begun: int | None = None) -> None:
-        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch."""
+    def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
+        """To workers that are there already: `set_epoch` was called, or a loader of make_loader begins an epoch, maybe
+        in its middle."""
+
+    def _unsaved(self) -> str | None:
+        """Why a loader has no state that another one could go on from, and what has; None if it has one."""
+        return (
+            "the state of a loader of files cannot be saved: take ctwds.Loader, or shards: the views of a mount with "
+            "--shuffle-seed, or unshuffled ones with a manifest"
+        )
+
+    def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
+        """The state of a loader that has given so many batches of an epoch behind a start."""
+        raise LoaderError(str(self._unsaved()))
+
+    def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
+        """The epoch of a state, and where in it."""
+        raise LoaderError(str(self._unsaved()))
 
     def _sampler(self) -> Sampler[int] | None:
         return None
@@ -109,6 +129,10 @@ class Epochs(Dataset[Sample]):
     def _batches(self, workers: int) -> int | None:
         """How many batches a loader gives, if its sampler does not tell."""
         return None
+
+    def _batches_behind(self, epoch: int, start: Start, workers: int) -> int:
+        """How many batches a loader gives behind a start."""
+        raise LoaderError(str(self._unsaved()))
 
 
 def is_distributed() -> bool:
@@ -141,7 +165,7 @@ class _Batches(Iterator[Any]):
     def __init__(self, loader: CTReportLoader) -> None:
         self._loader = loader
         self._batches: Any = loader._start()
-        self._epoch, self._untouched = loader._clock.begun, True
+        self._epoch, self._untouched, self._place = loader._clock.begun, True, loader._place
 
     def __next__(self) -> Any:
         if self._untouched:
@@ -150,18 +174,37 @@ class _Batches(Iterator[Any]):
             if clock.late is not None and clock.late != self._epoch:
                 self._batches = None  # ends its workers, if they are not kept
                 self._batches = self._loader._start()
+                self._place = self._loader._place
             elif clock.late is not None:
                 clock.go_on(clock.late)
-        return next(self._batches)
+        try:
+            found = next(self._batches)
+        except RuntimeError as error:
+            if "killed by signal: Bus error" not in str(error):
+                raise
+            raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
+        self._place.given += 1
+        self._loader._place = self._place
+        return found
 
     def __len__(self) -> int:
         return len(self._loader)
 
 
+@dataclass
+class _Place:
+    """How far an iteration is: so many batches behind a start in its epoch."""
+
+    epoch: int
+    start: Start | None
+    given: int = 0
+
+
 class CTReportLoader(DataLoader[Any]):
     """A DataLoader whose epochs go on by themselves, and that knows how many batches it gives: what `make_loader` of a
-    data set returns. `len(loader)` is the number of batches of this rank in an epoch; it raises LengthUnknown where no
-    manifest says it. An error in a worker is raised by the iteration, as LoaderError."""
+    data set returns. `len(loader)` is the number of batches of this rank in an epoch (where one goes on that
+    was begun on other ranks, the larger of that and what it has in all); it raises LengthUnknown where no manifest says
+    it. An error in a worker is raised by the iteration, as LoaderError."""
 
     dataset: Epochs
     # For Accelerate's prepare(): leave this loader as it is, in which every rank reads its own share.
@@ -170,6 +213,8 @@ class CTReportLoader(DataLoader[Any]):
     def __init__(self, dataset: Epochs, batch_size: int | None = 1, **options: Any) -> None:
         data = dataset._of_loader(batch_size, bool(options.get("drop_last", False)))
         super().__init__(data, batch_size, **options)
+        self._loaded: tuple[int, Start | None] | None = None
+        self._place = _Place(-1, None)
         if isinstance(data, IterableDataset):
             vars(self.sampler)["set_epoch"] = data._clock.set_late  # PyTorch's own sampler has no such function
 
@@ -178,9 +223,45 @@ class CTReportLoader(DataLoader[Any]):
         return self.sampler.clock if isinstance(self.sampler, EpochSampler) else self.dataset._clock
 
     def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration of this loader."""
+        """Decide the epoch of the next iteration of this loader. Where it is the epoch of a state that was loaded, the
+        iteration still begins in its middle."""
         refuse_second_split(self.dataset.world_size)
         self._clock.set(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is, to go on behind the last batch that it has given: the digest of the data set, the
+        seed, the epoch, how many samples all ranks have consumed of it, and how they were dealt. The same for all ranks
+        that have taken as many batches. A batch counts as consumed when it was handed out.
+
+        LoaderError where the order is not known: other loaders than those of views of `mount --shuffle-seed` and of
+        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets an empty one there."""
+        data, clock = self.dataset, self._clock
+        if reason := self._unsaved():
+            if caller_of(1) in LIGHTNING:
+                return {}
+            raise LoaderError(reason)
+        clock.listen()
+        if (clock.late if clock.begun is None else clock.begun) == self._place.epoch:
+            return data._state(self._place.epoch, self._place.start, self._place.given, self.num_workers)
+        start = self._loaded[1] if self._loaded and self._loaded[0] == clock.next else None
+        return data._state(clock.next, start, 0, self.num_workers)
+
+    def _unsaved(self) -> str | None:
+        if getattr(self, "in_order", True):
+            return self.dataset._unsaved()
+        return "with in_order=False nobody knows which batches were given: leave it away to save the loader's state"
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where a state was taken: with any number of ranks, workers and samples a batch,
+        the rest of its epoch has each remaining sample once, in the same order over all ranks.
+
+        LoaderError where the state is of other data, shards, seed or views; the message names what differs."""
+        if not state:
+            return  # what Lightning was given above: it tells the epoch, and no place in it
+        if reason := self._unsaved():
+            raise LoaderError(reason)
+        self._loaded = self.dataset._start_of(state)
+        self._clock.set(self._loaded[0])
 
     @property
     def _index_sampler(self) -> Any:
@@ -195,13 +276,23 @@ class CTReportLoader(DataLoader[Any]):
     def _start(self) -> Any:
         """Begin an epoch."""
         with self._clock.hold() as epoch:
-            self.dataset._tell(begun=epoch)
+            start = self._loaded[1] if self._loaded and self._loaded[0] == epoch else None
+            self._loaded, self._place = None, _Place(epoch, start)
+            self.dataset._tell(begun=epoch, start=start)
             return super().__iter__()
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch."""
         batches = self.dataset._batches(self.num_workers)
-        return super().__len__() if batches is None else batches
+        if batches is None:
+            return super().__len__()
+        epoch, start = self._loaded or (self._place.epoch, self._place.start)
+        # Lightning counts from the batches on that were taken before a stop, maybe on fewer ranks, and ends by this.
+        return (
+            max(batches, start.batches + self.dataset._batches_behind(epoch, start, self.num_workers))
+            if start
+            else batches
+        )
 
 
 class EpochSampler(DistributedSampler[int]):

@@ -229,6 +229,7 @@ class Volumes(Sequence[Sample]):
         return f"<ctwds.Volumes: {len(self)} samples, {self.kind}, {self._shards.dtype}, {' '.join(self._flags)}>"
 
     def _of(self, chosen: NDArray[np.uint32]) -> Volumes:
+        self._refuse_closed()
         return Volumes(self._flags, threads=self._threads, cache=self._cache, _shards=self._shards, _chosen=chosen)
 
     def _known(self) -> dict[str, int]:
@@ -281,14 +282,17 @@ class Volumes(Sequence[Sample]):
         else:
             reader.read_wide(number, size, out.reshape(-1))
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Error(f"{' '.join(self._flags)}: the data set was closed: open it again")
+
     def _reader(self) -> Decoders:
         """The decoders of this process."""
         held, process = self._decoders, os.getpid()
         if held is not None and held[0] == process:
             return held[1]
         with _Start.lock:
-            if self._closed:
-                raise Error("the data set was closed; open it again")
+            self._refuse_closed()
             if self._decoders is None or self._decoders[0] != process:
                 threads = self._threads or len(os.sched_getaffinity(0))
                 cache = self._cache or (threads + 1) * max(1, self._shards.largest())

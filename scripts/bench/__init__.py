@@ -7,3 +7,7 @@ The readers that are measured are processes of their own (`worker`, started toge
 
 class Failure(Exception):
     """A measurement that could not be made; the others go on."""
+
+
+class Absent(Failure):
+    """What is measured against is not installed; this is no fault of the run."""

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from bench import Failure
-from bench.render import FAILED, render
+from bench import Absent, Failure
+from bench.render import FAILED, LEFT_OUT, render
 from bench.rows import ROWS
 
 OUT = Path(__file__).resolve().parents[2] / "target" / "bench"
@@ -94,6 +94,9 @@ def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         since = time.monotonic()
         try:
             outcome: dict[str, Any] = {"samples": EXPERIMENTS[name](lab)}
+        except Absent as absent:
+            outcome = {"absent": str(absent)}
+            say(f"  {LEFT_OUT}: {absent}")
         except Failure as failure:
             outcome = {"error": str(failure)}
             say(f"  {FAILED}: {failure}")

@@ -15,13 +15,15 @@ from typing import IO, Any
 from bench import Failure
 
 DEADLINE = 240  # seconds for one run of all readers; the slowest takes some ten
+PATIENCE = 20  # seconds that others' packages have to remove their semaphores and files
 BLOCK = 1 << 20  # bytes that a plain reader asks for
 
 
 def start(job: dict[str, Any]) -> subprocess.Popen[bytes]:
     """A reader in a session of its own, so that its own workers can be ended with it."""
+    python, module = job.pop("python", sys.executable), job.pop("module", "bench.worker")
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "bench.worker"],
+        [python, "-W", "ignore", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -57,8 +59,11 @@ def hear(process: subprocess.Popen[bytes], deadline: float) -> str:
     return received.decode()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a reader and its workers. One that waits for a dead mount ends only when that mount is aborted, later."""
+def end(process: subprocess.Popen[bytes], patience: float = 0) -> None:
+    """End a reader and its workers, after so many seconds in which it may end by itself. One that waits for a dead
+    mount ends only when that mount is aborted, later."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=patience)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     for pipe in pipes(process):
@@ -72,13 +77,16 @@ def work(kind: str, shares: list[list[str]], **options: Any) -> list[dict[str, A
     deadline = time.monotonic() + DEADLINE
     options = {"block": BLOCK, "passes": 1} | options
     readers: list[subprocess.Popen[bytes]] = []
+    patience = 0
     try:
         readers.extend(start({"kind": kind, "paths": paths, **options}) for paths in shares)
         for reader in readers:
             hear(reader, deadline)
         for reader in readers:
             tell(reader, "go")
-        return [json.loads(hear(reader, deadline)) for reader in readers]
+        answers = [json.loads(hear(reader, deadline)) for reader in readers]
+        patience = PATIENCE if "module" in options else 0
+        return answers
     finally:
         for reader in readers:
-            end(reader)
+            end(reader, patience)

@@ -49,11 +49,11 @@ class Settings:
         return self.voxel_bytes() * (self.volumes // 2)
 
     def disk_bytes(self) -> int:
-        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 four times,
+        """What the data sets take at most: float32 twice, deflated twice to at most half, float16 six times,
         compressed three times, int16 in gzip once; the whole ones in float32, deflated and in gzip."""
         height, width, depth = self.whole_size
         whole = height * width * depth * self.whole * 8
-        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 4 + 3 + 1)) + whole + self.studies * 24_000
+        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 6 + 3 + 1)) + whole + self.studies * 24_000
 
 
 def say(text: str) -> None:

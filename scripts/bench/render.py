@@ -14,7 +14,7 @@ over ours, a cost (≤) ours over the other's. "Cold" is a fresh mount, of which
 files are in the page cache, for both sides alike, so that software is measured and not the disk. A data set of real
 size is larger than memory: the cold rows have a cache for half of the volumes and the kernel's page cache turned off,
 as the mount itself would decide; those with the page cache on stand beside them and do not count."""
-FAILED = "failed"
+FAILED, LEFT_OUT = "failed", "left out"
 
 
 def amount(row: Row, value: float, volumes: int) -> str:
@@ -40,8 +40,8 @@ def line(row: Row, experiment: dict[str, Any], volumes: int) -> list[str]:
     cells = [row.name, row.path, row.against]
     sign = "≥" if row.kind == SPEED else "≤"
     target = f"{sign} {row.target:g} ×" if row.target is not None else ""
-    if "error" in experiment:
-        return [*cells, "", target, FAILED, ""]
+    if "samples" not in experiment:
+        return [*cells, "", target, FAILED if "error" in experiment else LEFT_OUT, ""]
     found = measured(row, experiment["samples"])
     digits = 2 if found.most >= 0.2 else 3
     ratio, least, most = (f"{value:.{digits}f}" for value in (found.ratio, found.least, found.most))
@@ -86,7 +86,9 @@ def render(results: dict[str, Any]) -> str:
     wanted = [row for row in ROWS if row.name in results["rows"] and row.experiment in experiments]
     lines = [line(row, experiments[row.experiment], volumes) for row in wanted]
     counted = [cells[5] for row, cells in zip(wanted, lines, strict=True) if row.target is not None and not row.beside]
+    counted = [word for word in counted if word != LEFT_OUT]
     parts = [about(results), aligned([HEADER, *lines]), NOTES]
     parts.append(f"{counted.count('PASS')} of {len(counted)} targets reached.")
-    parts += [f"{name}: {found['error']}" for name, found in experiments.items() if "error" in found]
+    for key in ("error", "absent"):
+        parts += [f"{name}: {found[key]}" for name, found in experiments.items() if key in found]
     return "\n\n".join(parts) + "\n"

@@ -102,6 +102,21 @@ def test_without_torch() -> None:
     assert done.stdout.count("True ctwds.CTReport") == 2 and done.stdout.count("pip install torch") == 2
 
 
+def test_without_lightning() -> None:
+    """Its class is not offered, and says what to install where it is asked for."""
+    done = python(
+        "import sys; sys.modules['lightning'] = sys.modules['pytorch_lightning'] = None\n"
+        "import ctwds\n"
+        "assert 'DataModule' not in ctwds.__all__\n"
+        "from ctwds import *\n"
+        "try: ctwds.DataModule\n"
+        "except ctwds.PackageMissing as error: print(isinstance(error, ImportError), error)\n"
+    )
+    assert done.stdout == "True ctwds.DataModule is for Lightning, which is not installed: pip install lightning\n", (
+        done
+    )
+
+
 def test_importing_is_light() -> None:
     """PyTorch, which takes a second, is not imported before it is needed."""
     done = python("import sys, ctwds\nprint(sorted({'torch', 'yaml', 'webdataset'} & set(sys.modules)))")

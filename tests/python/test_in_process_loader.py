@@ -145,6 +145,49 @@ def test_ranks_share_an_epoch(data: ctwds.Volumes) -> None:
         assert len(names) == len(set(names)) == (12 if drop else COUNT)
 
 
+def test_a_state_and_what_comes_after_it(data: ctwds.Volumes) -> None:
+    """Behind the last batch it goes on with the next epoch, also where samples are dropped; `set_epoch` of a state's
+    epoch keeps the place in it, as training scripts call it before every epoch."""
+    loader = ctwds.Loader(data, batch_size=4, seed=7, drop_last=True)
+    orders = [[f"v{n:02d}" for n in order(7, epoch, COUNT)[:12]] for epoch in range(3)]
+    iterator = iter(loader)
+    assert ids([next(iterator)]) == orders[0][:4]
+    middle = loader.state_dict()
+    assert ids(list(iterator)) == orders[0][4:]
+    assert (loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (1, 0)
+    for chosen, rest in ((None, orders[0][4:]), (0, orders[0][4:]), (1, orders[1])):
+        again = ctwds.Loader(data, batch_size=4, seed=7, drop_last=True)
+        again.load_state_dict(middle)
+        if chosen is not None:
+            again.set_epoch(chosen)
+        assert ids(list(again)) == rest and ids(list(again)) == orders[2 if chosen else 1]
+        again.set_epoch(0)
+        assert ids(list(again)) == orders[0]
+
+
+def test_lightning_chooses_late(data: ctwds.Volumes) -> None:
+    """By `sampler.set_epoch`, for an iteration that has begun and of which nothing was read."""
+    loader = ctwds.Loader(data, seed=7)
+    orders = [[f"v{n:02d}" for n in order(7, epoch, COUNT)] for epoch in range(4)]
+    first = iter(loader)
+    loader.sampler.set_epoch(2)
+    assert ids(list(first)) == orders[2] and ids(list(loader)) == orders[3]
+    first = iter(loader)
+    next(first)
+    loader.sampler.set_epoch(1)
+    assert loader.state_dict()["epoch"] == 1
+    assert ids(list(loader)) == orders[1]
+
+
+def test_worker_processes_are_refused(data: ctwds.Volumes) -> None:
+    """Each would read all samples."""
+    loader = torch.utils.data.DataLoader(ctwds.Loader(data), batch_size=None, num_workers=1)
+    with pytest.raises(ctwds.UsageError, match="num_workers=0"):
+        list(loader)
+    alone = torch.utils.data.DataLoader(ctwds.Loader(data, batch_size=4), batch_size=None)
+    assert ids(list(alone)) == data.keys()
+
+
 def test_other_data_is_not_resumed(data: ctwds.Volumes, tmp_path: Path) -> None:
     """The message says what differs."""
     state = ctwds.Loader(data, seed=1).state_dict()

@@ -1,4 +1,5 @@
-"""The wheel that scripts/package.sh has built, in new virtual environments without Rust and the clone."""
+"""The wheel that scripts/package.sh has built, in new virtual environments without Rust and the clone; and
+`pip install .` in a clone."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from harness import REPOSITORY, is_mounted
 
 WHEELS = sorted((REPOSITORY / "dist").glob("ctwds_fs-*.whl"))
 DEADLINE = 200  # seconds; NumPy is fetched
+BUILDING = 1500  # seconds for all crates on two cores
 MAX_SIZE = 20 << 20  # bytes
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 PROGRAM = re.compile(r"ctwds_fs-[^/]*\.data/scripts/ctwds-fs")
@@ -44,11 +46,20 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def run(command: list[object], folder: Path, environment: dict[str, str]) -> str:
+def bare(folder: Path) -> dict[str, str]:
+    """An environment without Rust, in which pip finds packages as it does here."""
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "TMPDIR": str(folder)}
+    for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT", "SSL_CERT_FILE", "https_proxy", "HTTPS_PROXY"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    return environment
+
+
+def run(command: list[object], folder: Path, environment: dict[str, str], deadline: float = DEADLINE) -> str:
     """The output of a command that must succeed."""
     arguments = [str(argument) for argument in command]
     done = subprocess.run(
-        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False
+        arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=deadline, check=False
     )
     assert done.returncode == 0, f"{arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -97,10 +108,7 @@ def test_a_fresh_environment(wheel: Path, tmp_path: Path, version: str) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"there is no CPython {version} here")
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
-    for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "PIP_CERT", "SSL_CERT_FILE", "https_proxy", "HTTPS_PROXY"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
+    environment = bare(tmp_path)
     run([python, "-m", "venv", tmp_path / "venv"], tmp_path, environment)
     here = tmp_path / "venv" / "bin"
     run([here / "python", "-m", "pip", "install", "--quiet", "--only-binary=:all:", wheel], tmp_path, environment)
@@ -115,3 +123,27 @@ def test_a_fresh_environment(wheel: Path, tmp_path: Path, version: str) -> None:
     if version in (VERSIONS[0], f"{sys.version_info[0]}.{sys.version_info[1]}"):
         shown = run([here / "ctwds-fs", "demo", tmp_path / "demo"], tmp_path, environment)
         assert "Everything passed" in shown and not is_mounted(tmp_path / "demo" / "shards")
+
+
+@pytest.mark.timeout(BUILDING + DEADLINE)
+def test_pip_install_of_a_clone(tmp_path: Path) -> None:
+    """What is committed is enough, with Rust and a C compiler: the program and the package of the same version. Not
+    optimised, as this is about what is installed and not about how fast it is."""
+    if os.environ.get("CTWDS_TEST_INSTALL") != "1":
+        pytest.skip("it compiles all crates anew, which takes minutes: CTWDS_TEST_INSTALL=1 does so")
+    cargo = shutil.which("cargo")
+    assert cargo, "cargo is not on the PATH"
+    clone, here = tmp_path / "clone", tmp_path / "venv" / "bin"
+    run(["git", "clone", "--quiet", REPOSITORY, clone], tmp_path, dict(os.environ))
+    run([sys.executable, "-m", "venv", tmp_path / "venv"], tmp_path, dict(os.environ))
+    quick = {"LTO": "off", "OPT_LEVEL": "0", "CODEGEN_UNITS": "16"}
+    building = os.environ | {f"CARGO_PROFILE_RELEASE_{name}": value for name, value in quick.items()}
+    building["CARGO_TARGET_DIR"] = str(tmp_path / "target")
+    building["PATH"] = f"{Path(cargo).parent}:/usr/bin:/bin"
+    run([here / "python", "-m", "pip", "install", "--quiet", "."], clone, building, BUILDING)
+    said = run(
+        [here / "python", "-c", "import ctwds; print(ctwds.__version__, ctwds.__file__)"], tmp_path, bare(tmp_path)
+    )
+    assert said.split()[0] == version_of_cargo() and said.split()[1].startswith(str(tmp_path / "venv"))
+    assert run([here / "ctwds-fs", "--version"], tmp_path, bare(tmp_path)) == f"ctwds-fs {version_of_cargo()}\n"
+    assert "Everything passed" in run([here / "ctwds-fs", "demo", tmp_path / "demo"], tmp_path, bare(tmp_path))
