@@ -6,16 +6,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{self, stop_on_signals};
+use super::shared;
 use super::terminal::{print, say};
 use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;
-use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
+use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result, reason, shown};
@@ -54,11 +55,11 @@ pub(super) fn measure(
     let plan = make_plan(&part, None)?;
     let workload = workload(&plan, &whole);
     let given = given(&plan)?;
+    let stop = stop_on_signals()?; // before there is something to remove
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
     let folder = WorkFolder(folder.keep());
-    let stop = stop_on_signals()?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
     // Shards that exist already are measured also if nothing can be mounted.
     let can_mount = given.is_none() || Path::new("/dev/fuse").exists();
@@ -202,6 +203,10 @@ impl ShardProvider for OwnShards<'_> {
         let mut mount = Command::new(program);
         mount.arg("mount").args(&flags).arg(log).arg(&mountpoint).stdin(Stdio::null());
         let output = mount.output().map_err(failed)?;
+        let guard = MountGuard(mountpoint.clone());
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted(NOTHING_KEPT)); // the terminal has sent the signal to the mount as well
+        }
         if !output.status.success() {
             return Err(Error::Refused(format!(
                 "the mount failed: {}",
@@ -209,7 +214,7 @@ impl ShardProvider for OwnShards<'_> {
             )));
         }
         let shards = self.shards(&mountpoint);
-        Ok((MountGuard(mountpoint), shards))
+        Ok((guard, shards))
     }
 
     fn given(&self) -> Option<Vec<FileRange>> {

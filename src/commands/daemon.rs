@@ -2,12 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use super::shared::FAILED;
 use crate::base::limits::not_started;
@@ -20,6 +24,9 @@ use crate::error::{Error, Result, shown};
 /// next ones from its heap, and writes zeros into them: two or three mounts in ten were 16 MiB larger by that, the size
 /// of a buffer for requests.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
+/// The time between two looks whether the user has had enough.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The message of the daemon when the mount can be used.
 const READY: &[u8] = b"ready\n";
@@ -38,16 +45,17 @@ pub(super) enum Start {
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
-/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given.
+/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. `stop` ends the daemon.
 ///
 /// # Errors
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
-/// alone has open.
-pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
+/// alone has open, [`Error::Interrupted`] if `stop` was set before the mount was ready.
+pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBool) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
-    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    ours.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let mut daemon = Command::new(program)
         .args(cli::arguments().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
         .arg("--daemon")
@@ -58,9 +66,12 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(failed)?;
-    let mut report = Vec::new();
-    // Ends when the daemon closes its side: after its report, or by its end.
-    let _ = ours.read_to_end(&mut report);
+    let report = read_report(ours, stop);
+    if stop.load(Ordering::Relaxed) {
+        // It unmounts what it may have mounted. It is not waited for: a server of its files may not answer.
+        let _ = rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM);
+        return Err(Error::Interrupted("nothing is mounted; run the same command again"));
+    }
     if report == READY {
         return Ok(Start::Ready(daemon));
     }
@@ -71,6 +82,20 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
     Ok(Start::Failed { pid, end: Ok(ExitCode::from(code.unwrap_or(FAILED))) })
+}
+
+/// What the daemon says until it closes its side, after its report or by its end, or until `stop` is set.
+fn read_report(mut daemon: UnixStream, stop: &AtomicBool) -> Vec<u8> {
+    let (mut report, mut piece) = (Vec::new(), [0; 64]);
+    while !stop.load(Ordering::Relaxed) {
+        match daemon.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => report.extend_from_slice(&piece[..len]),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(_) => break,
+        }
+    }
+    report
 }
 
 /// Refuses an argument that names what this process alone has open, as of `--exclude <(…)`: the daemon keeps no
@@ -96,7 +121,7 @@ fn refuse_own_files() -> Result<()> {
 /// does anything else.
 pub(super) fn end_with_parent() {
     // If the kernel refuses, the daemon ends later: a report that no parent receives fails.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
 }
 
 /// Closes all descriptors besides the standard streams. The daemon calls this before anything is opened. A descriptor

@@ -10,9 +10,10 @@ use std::time::Instant;
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
 
+use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{FAILED, stop_on_signals, warn_left_out};
+use super::shared::{FAILED, warn_left_out};
 use super::terminal::{print, say};
 use crate::base::lock::lock;
 use crate::base::num::counted;
@@ -45,7 +46,8 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
     let outcome = outcome?;
-    let printed = print(describe(&args.output_dir, part, &outcome), "print what was written");
+    let text = describe(&args.output_dir, part, &outcome) + &progress.summary(args.compress.is_some());
+    let printed = print(text, "print what was written");
     let is_complete = report(&args.output_dir, part, &outcome);
     printed?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
@@ -109,22 +111,42 @@ pub(super) struct ShardBar {
     done: AtomicUsize,
     /// Bytes to write.
     total: AtomicU64,
-    /// Bytes that are written.
+    /// Bytes of plain shards that are made.
     written: AtomicU64,
+    /// Bytes of finished files.
+    stored: AtomicU64,
 }
 
 impl ShardBar {
     /// A bar that shows nothing until a shard is read or begun.
     pub(super) fn new() -> Self {
         let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
-        let [total, written] = [(); 2].map(|()| AtomicU64::new(0));
+        let [total, written, stored] = [(); 3].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written }
+        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, stored }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// What was written, how fast, and how far it was compressed, as a line; nothing if nothing was written.
+    fn summary(&self, is_compressed: bool) -> String {
+        let [made, stored] = [&self.written, &self.stored].map(|bytes| bytes.load(Ordering::Relaxed));
+        if self.done.load(Ordering::Relaxed) == 0 {
+            return String::new();
+        }
+        let seconds = lock(&self.begun).elapsed().as_secs_f64().max(1e-3);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and small")]
+        let rate = ByteSize((made as f64 / seconds) as u64);
+        let compressed = if is_compressed {
+            let percent = 100.0 * stored as f64 / made.max(1) as f64;
+            format!(", compressed from {} to {percent:.1} %", ByteSize(made))
+        } else {
+            String::new()
+        };
+        format!("{} in {seconds:.1} s, {rate}/s{compressed}\n", ByteSize(stored))
     }
 
     fn print_line(&self, line: &str) {
@@ -177,6 +199,7 @@ impl Observer for ShardBar {
 
     fn finished(&self, name: &str, bytes: u64) {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
+        self.stored.fetch_add(bytes, Ordering::Relaxed);
         self.bar.set_message(format!("({done}/{shards} shards)"));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
@@ -184,8 +207,8 @@ impl Observer for ShardBar {
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let (size, rate) = (ByteSize(bytes), rate / 1e6);
-            say(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MB/s, {left:.0} s left)"));
+            let (size, rate) = (ByteSize(bytes), rate / f64::from(1 << 20));
+            say(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
         }
     }
 }
