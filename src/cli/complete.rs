@@ -12,7 +12,7 @@ use super::{DatasetArgs, with_dashes};
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 13] = [
+const NEVER: [&str; 15] = [
     "delete",
     "yes",
     "force",
@@ -22,6 +22,8 @@ const NEVER: [&str; 13] = [
     "dataset",
     "command",
     "json",
+    "quiet",
+    "verbose",
     "rescan",
     "split_by",
     "split_dir",

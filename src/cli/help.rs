@@ -4,6 +4,7 @@
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
 use super::DatasetArgs;
+use super::loudness::Loudness;
 
 /// The heading of what is read.
 pub(super) const INPUT: &str = "Input";
@@ -131,6 +132,7 @@ fn with_help(command: Command, name: &str) -> Command {
         }
         None => command,
     };
+    let command = if name.is_empty() { command } else { command.args(Loudness::arguments()) };
     command.disable_help_flag(true).arg(help).help_template(format!(
         "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{example}\n{{all-args}}{{after-help}}\n"
     ))

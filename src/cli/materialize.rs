@@ -33,6 +33,9 @@ pub struct MaterializeArgs {
     /// Read finished shards again, and make those again that are not what was recorded
     #[arg(long, help_heading = OUTPUT)]
     pub recheck: bool,
+    /// Print JSON: an object a line for the begin, each finished shard, and the end
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Remove the unfinished files of runs on other hosts as well: give it only when none of these runs goes on
     #[arg(long, help_heading = OUTPUT)]
     pub clean: bool,

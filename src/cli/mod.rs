@@ -11,6 +11,7 @@ mod estimate;
 mod help;
 mod init;
 mod input_paths;
+mod loudness;
 mod manifest;
 mod materialize;
 mod mount;
@@ -37,6 +38,7 @@ pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
 pub use help::example;
 pub use init::InitArgs;
+pub use loudness::Loudness;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
 pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
@@ -53,6 +55,9 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+    /// How much it says.
+    #[arg(skip)]
+    pub loudness: Loudness,
 }
 
 /// The commands.
@@ -110,7 +115,9 @@ pub fn arguments() -> impl Iterator<Item = OsString> {
 /// The parser's message if the arguments are wrong; or its help or version, if these are asked for.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let mut matches = command().try_get_matches_from(with_dashes(args))?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command()))
+    let loudness = Loudness::of(&matches);
+    let parsed = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command()))?;
+    Ok(Cli { loudness, ..parsed })
 }
 
 /// The command line's definition, with its help arranged.

@@ -48,6 +48,9 @@ pub struct MountArgs {
     /// Where the mount logs [default: the user's state folder; the terminal with --foreground]
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub log_file: Option<PathBuf>,
+    /// Print what is mounted as JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]
     pub daemon: bool,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use super::shared::FAILED;
+use super::terminal::loudness;
 use crate::base::limits::not_started;
 use crate::base::low_limits::in_force;
 use crate::cli;
@@ -164,6 +165,11 @@ pub(super) fn detach(log: File) -> Result<()> {
 
 /// Sends log lines of `level` and above to standard error, which is the terminal or, in the daemon, the log file.
 pub(super) fn log_to_terminal(level: log::LevelFilter) {
+    let level = match loudness().more {
+        0 => level,
+        1 => level.max(log::LevelFilter::Info),
+        _ => log::LevelFilter::Debug,
+    };
     // fuser warns about its own second unmount, which finds the work done.
     let env = env_logger::Env::default().default_filter_or(format!("{level},fuser=error"));
     let _ = env_logger::Builder::from_env(env).format_target(false).try_init(); // a second call keeps the first

@@ -9,7 +9,7 @@ use toml_writer::ToTomlValue;
 
 use super::interrupt;
 use super::progress::ScanDisplay;
-use super::terminal::{print, say, say_in_line};
+use super::terminal::{print, say, say_in_line, tell};
 use crate::cli::{DATASET_FILE, InitArgs};
 use crate::dataset::guess::{self, Decision, Guesses, Value};
 use crate::error::{Error, Result, shown};
@@ -39,10 +39,10 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
         ask(&output)?;
         write(&output, &text)?;
     }
-    say(format_args!("{} is written.", shown(&output)));
+    tell(format_args!("{} is written.", shown(&output)));
     let is_found = args.output.is_none();
     let file = if is_found { String::new() } else { format!(" --dataset {}", shown(&output)) };
-    say(format_args!("Next: ctwds-fs plan{file}"));
+    tell(format_args!("Next: ctwds-fs plan{file}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
+use serde_json::{Value, json};
 
 use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{FAILED, warn_left_out};
-use super::terminal::{print, say};
+use super::shared::{self, FAILED, warn_left_out};
+use super::terminal::{print, say, stream, tell};
 use crate::base::lock::lock;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
@@ -40,13 +41,16 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let stop = stop_on_signals()?; // between two blocks
-    let progress = ShardBar::new();
+    let progress = ShardBar { has_events: args.json, ..ShardBar::new() };
     let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
     let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
     let outcome = outcome?;
-    let text = describe(&args.output_dir, part, &outcome) + &progress.summary(args.compress.is_some());
+    let text = match args.json {
+        true => progress.end(&args.output_dir, &outcome)?,
+        false => describe(&args.output_dir, part, &outcome) + &progress.summary(args.compress.is_some()),
+    };
     let printed = print(text, "print what was written");
     let is_complete = report(&args.output_dir, part, &outcome);
     printed?;
@@ -115,6 +119,8 @@ pub(super) struct ShardBar {
     written: AtomicU64,
     /// Bytes of finished files.
     stored: AtomicU64,
+    /// Whether events are printed for programs.
+    has_events: bool,
 }
 
 impl ShardBar {
@@ -123,12 +129,42 @@ impl ShardBar {
         let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
         let [total, written, stored] = [(); 3].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, stored }
+        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, stored, has_events: false }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// Prints an event for programs, as far as that can be written: the last one is an error if not.
+    fn event(&self, event: &Value) {
+        if self.has_events
+            && let Ok(line) = shared::json_line(event)
+        {
+            let _ = stream(line.as_bytes(), "print what was written");
+        }
+    }
+
+    /// The last event of a run.
+    fn end(&self, out: &Path, outcome: &Outcome) -> Result<String> {
+        let failed = outcome.failed.iter().map(|(shard, error)| json!({ "shard": shard, "error": error.to_string() }));
+        let skipped = outcome
+            .skipped
+            .iter()
+            .map(|(shard, skipped)| json!({ "shard": shard, "study_id": skipped.study_id, "reason": skipped.reason }));
+        shared::json_line(&json!({
+            "event": "end",
+            "output_dir": out.to_string_lossy(),
+            "written": outcome.written,
+            "kept": outcome.kept,
+            "bytes": self.stored.load(Ordering::Relaxed),
+            "plain_bytes": self.written.load(Ordering::Relaxed),
+            "seconds": lock(&self.begun).elapsed().as_secs_f64(),
+            "failed": failed.collect::<Vec<_>>(),
+            "skipped": skipped.collect::<Vec<_>>(),
+            "may_merge": outcome.may_merge,
+        }))
     }
 
     /// What was written, how fast, and how far it was compressed, as a line; nothing if nothing was written.
@@ -150,7 +186,7 @@ impl ShardBar {
     }
 
     fn print_line(&self, line: &str) {
-        self.bar.suspend(|| say(line));
+        self.bar.suspend(|| tell(line));
     }
 }
 
@@ -159,7 +195,7 @@ impl Observer for ShardBar {
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(reading {shards} finished shards)"));
         if shards > 0 && self.bar.is_hidden() {
-            say(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
+            tell(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
         }
     }
 
@@ -183,6 +219,7 @@ impl Observer for ShardBar {
         *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
+        self.event(&json!({ "event": "begin", "shards": shards, "kept": kept, "bytes": bytes }));
         if kept > 0 {
             self.print_line(&format!(
                 "continuing: {kept} of {} shards finished, {shards} to be made ({})",
@@ -201,6 +238,7 @@ impl Observer for ShardBar {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.stored.fetch_add(bytes, Ordering::Relaxed);
         self.bar.set_message(format!("({done}/{shards} shards)"));
+        self.event(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
             let seconds = begun.elapsed().as_secs_f64().max(1e-3);
@@ -208,7 +246,7 @@ impl Observer for ShardBar {
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
             let (size, rate) = (ByteSize(bytes), rate / f64::from(1 << 20));
-            say(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
+            tell(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
         }
     }
 }

@@ -125,6 +125,7 @@ fn kept(command: &Command) -> Option<&'static str> {
 }
 
 fn run_command(cli: Cli) -> Result<ExitCode> {
+    terminal::set_loudness(cli.loudness);
     if let Some(kept) = kept(&cli.command) {
         interrupt::end_at_once(kept);
     }

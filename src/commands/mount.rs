@@ -53,7 +53,13 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let others = if args.allow_other { format!("{OTHERS}\n") } else { String::new() };
     let told = opened.and_then(|_| status::read_all(&mountpoint, daemon.id())).and_then(|about| {
         let shown = what_is_shown(&mountpoint, &about["mount"]);
-        let what = format!("mounted {point} (log: {log})\n{shown}{others}to end it: ctwds-fs unmount {point}\n");
+        let what = if args.json {
+            let mount = &about["mount"];
+            let pattern = shared::shard_braces(&mountpoint, mount["shards"].as_u64().unwrap_or(0));
+            shared::json(&json!({ "mountpoint": point.to_string(), "pattern": pattern, "mount": mount }))? + "\n"
+        } else {
+            format!("mounted {point} (log: {log})\n{shown}{others}to end it: ctwds-fs unmount {point}\n")
+        };
         print(what, "print where the mount is, which is ended again")
     });
     // Whoever gets an exit code of 1 does not look for a mount to end.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
 
-use super::terminal::say;
+use super::terminal::{loudness, tell};
 use crate::base::lock::lock;
 use crate::dataset::{ScanObserver, ScanProgress};
 use crate::verify;
@@ -56,7 +56,7 @@ impl Bar {
         if last_line.elapsed() >= LINE_INTERVAL {
             *last_line = Instant::now();
             let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
-            say(format_args!("{}: {share} %", self.bar.message()));
+            tell(format_args!("{}: {share} %", self.bar.message()));
         }
     }
 
@@ -135,6 +135,9 @@ impl verify::Progress for Bar {
 /// A bar of indicatif with a template of the program's own, and indicatif's default style if it refuses the template.
 pub(super) fn styled(template: &str) -> ProgressBar {
     let bar = ProgressBar::no_length().with_style(style(template));
+    if loudness().is_quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
     lock(&BARS).push(bar.downgrade());
     bar
 }

@@ -55,13 +55,17 @@ impl OwnMount {
     }
 }
 
-/// The pattern of the shards of a folder in quotes, for a shell or a program that expands braces: from the first shard
-/// to the last of `shards`.
+/// The pattern of the shards of a folder in quotes, to be pasted into a shell or a program: see [`shard_braces`].
 pub(super) fn shard_pattern(folder: &Path, shards: u64) -> String {
+    format!("'{}'", shard_braces(folder, shards).replace('\'', r"'\''"))
+}
+
+/// The pattern of the shards of a folder for who expands braces: from the first shard to the last of `shards`.
+pub(super) fn shard_braces(folder: &Path, shards: u64) -> String {
     let (first, last) = (Plan::shard_name(0), Plan::shard_name(u32::try_from(shards.saturating_sub(1)).unwrap_or(0)));
     let number = |name: &str| name.trim_start_matches("shard-").trim_end_matches(".tar").to_owned();
     let names = if shards > 1 { format!("shard-{{{}..{}}}.tar", number(&first), number(&last)) } else { first };
-    format!("'{}'", folder.join(names).to_string_lossy().replace('\'', r"'\''"))
+    folder.join(names).to_string_lossy().into_owned()
 }
 
 /// A report as indented JSON, without a line end. What a terminal would obey is escaped as JSON does it.

@@ -51,6 +51,7 @@ fn visible(command: &clap::Command) -> clap::Command {
         .about(about)
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .version(command.get_version().unwrap_or_default().to_owned())
         .visible_aliases(command.get_visible_aliases().map(str::to_owned).collect::<Vec<_>>())
         .args(arguments.cloned())
         .subcommands(command.get_subcommands().map(visible))

@@ -67,12 +67,12 @@ def test_completions(program: Program, tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30, check=True)
         assert sorted(done.stdout.split()) == sorted(expected), (words, done.stderr)
     for shell in ("zsh", "fish"):
-        script = program.run("completions", shell).stdout
-        assert "ctwds-fs" in script and "labels-file" in script
+        text = program.run("completions", shell).stdout
+        assert "ctwds-fs" in text and "labels-file" in text
         for hidden in ("--daemon", "--parent", "daemon:", "-l daemon"):
-            assert hidden not in script, (shell, hidden)
+            assert hidden not in text, (shell, hidden)
         if shutil.which(shell):
-            done = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run([shell, "-n"], input=text, capture_output=True, text=True, timeout=30, check=False)
             assert done.returncode == 0, done.stderr
     assert program.run("completions", "tcsh", check=False).returncode == 2
 

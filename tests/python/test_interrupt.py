@@ -8,6 +8,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,25 +146,23 @@ def test_init_while_it_asks(program: Program, place: Place) -> None:
     assert "interrupted; nothing was written" in said.read_text() and not output.exists()
 
 
-@pytest.mark.parametrize("name", ["status", "unmount"])
-def test_a_mount_that_does_not_answer(program: Program, place: Place, name: str) -> None:
-    """Whoever has had enough of waiting is told what that means for the mount."""
+def test_a_mount_that_does_not_answer(program: Program, place: Place) -> None:
+    """Whoever has had enough of waiting for its status is told what that means for the mount."""
     require_fuse()
     program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount)
     daemon = daemon_of(place.mount)
     os.kill(daemon, signal.SIGSTOP)
     try:
-        with program.running(name, place.mount) as process:
+        with program.running("status", place.mount) as process:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
             process.send_signal(signal.SIGINT)
+            threading.Timer(3, os.kill, (daemon, signal.SIGCONT)).start()  # a thread in the kernel ends only then
             _, said = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 130 and "go on" in said.replace("goes on", "go on"), said
+        assert process.returncode == 130 and "the mount goes on" in said, said
     finally:
         os.kill(daemon, signal.SIGCONT)
-    if is_mounted(place.mount):
-        program.run("unmount", place.mount)
-    wait_until(lambda: not is_running(daemon), "the daemon has ended")
+    program.run("unmount", place.mount)
 
 
 def test_demo_is_safe_after_each_moment(program: Program, place: Place) -> None:

@@ -102,7 +102,10 @@ def test_what_the_next_command_needs(program: Program, small: Dataset, base: Pat
     """Samples, shards, size, kind, and the pattern of all shards, which a shell expands to exactly these files."""
     for flags, names in (
         (("--samples-per-shard", 3), ["shard-000000.tar", "shard-000001.tar"]),
-        (("--samples-per-shard", 10, "--volume", "rescaled", "--shuffle-seed", 1), ["shard-000000.tar"]),
+        (
+            ("--samples-per-shard", 10, "--volume", "rescaled", "--rescale", "none", "--shuffle-seed", 1),
+            ["shard-000000.tar"],
+        ),
     ):
         done = program.run("mount", *small.flags(), *flags, "--log-file", base / "log", base / "mount")
         try:

@@ -99,7 +99,10 @@ def test_status_tells_what_happened(program: Program, dataset: Dataset) -> None:
 
 def test_all_mounts_of_this_user(program: Program, dataset: Dataset) -> None:
     """Also one whose process is gone, with the remedy; and none where there is none."""
-    with unended(program, dataset) as first, unended(program, dataset, "--volume", "rescaled") as second:
+    with (
+        unended(program, dataset) as first,
+        unended(program, dataset, "--volume", "rescaled", "--rescale", "none") as second,
+    ):
         text = program.run("status").stdout
         for point in (first, second):
             assert f"{point}\n  4 samples in 4 shards, " in text

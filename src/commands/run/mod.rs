@@ -31,7 +31,7 @@ use super::log_file;
 use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
-use super::terminal::say;
+use super::terminal::{say, tell};
 use crate::base::limits::not_started;
 use crate::base::memory;
 use crate::base::num::counted;
@@ -273,7 +273,7 @@ impl PrivateMount {
         let served = ByteSize(stats("bytes_served"));
         let (decoded, count) = (stats("volumes_decoded"), errors.len());
         let (volumes, count) = (counted(decoded, "volume", "volumes"), counted(count, "error", "errors"));
-        say(format_args!("ctwds-fs: {volumes} decoded, {served} read, {count}"));
+        tell(format_args!("ctwds-fs: {volumes} decoded, {served} read, {count}"));
         if !errors.is_empty() {
             for error in errors.iter().take(NAMED) {
                 say(format_args!("  {}", status::describe_error(error)));
