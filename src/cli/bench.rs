@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::dataset::DatasetArgs;
-use super::help::{OUTPUT, PERFORMANCE, SELECTION};
+use super::headings::{OUTPUT, PERFORMANCE, SELECTION};
 use super::mount::PageCache;
 
 /// `bench`.

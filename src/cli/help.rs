@@ -4,20 +4,8 @@
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
 use super::DatasetArgs;
+use super::headings::{GENERAL, INPUT, OUTPUT, SELECTION, VOLUME};
 use super::loudness::Loudness;
-
-/// The heading of what is read.
-pub(super) const INPUT: &str = "Input";
-/// The heading of what chooses samples.
-pub(super) const SELECTION: &str = "Selection";
-/// The heading of what becomes of voxels.
-pub(super) const VOLUME: &str = "Volume";
-/// The heading of what costs time or memory, and changes no byte.
-pub(super) const PERFORMANCE: &str = "Performance";
-/// The heading of what is written or shown.
-pub(super) const OUTPUT: &str = "Output";
-/// The heading of what every command has.
-pub(super) const GENERAL: &str = "General";
 
 /// The widest line, in characters, on a terminal that is wider.
 const WIDTH: usize = 100;
@@ -140,6 +128,7 @@ fn with_help(command: Command, name: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use super::super::headings::PERFORMANCE;
     use super::super::{command, parse};
     use super::*;
 
@@ -202,7 +191,7 @@ mod tests {
         let long = materialize.clone().render_long_help().to_string();
         let at = |text: &str, what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
         assert!(at(&long, "--output-dir <DIR>") < at(&long, "\n      --data-folder"));
-        assert!(at(&short, "Example:") < at(&short, "--output-dir <DIR>\n"));
+        assert!(at(&short, "Example:") < at(&short, "      --output-dir <DIR>"));
         assert!(!short.contains("--pad-value") && long.contains("--pad-value") && short.contains("see --help"));
     }
 }

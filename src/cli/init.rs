@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::help::OUTPUT;
+use super::headings::OUTPUT;
 
 const ABOUT: &str = "\
 Volumes are found at any depth, tables below FOLDER and beside it by what their columns hold, not by their names. What \

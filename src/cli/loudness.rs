@@ -2,14 +2,14 @@
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::help::GENERAL;
+use super::headings::GENERAL;
 
 /// How much a command says on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loudness {
     /// Whether only warnings and errors are said, without progress.
     pub is_quiet: bool,
-    /// How many levels of the log are shown in addition: 1 for what is done, 2 for all.
+    /// How many levels of the log there are in addition: 1 for what is done, 2 for all.
     pub more: u8,
 }
 
@@ -20,7 +20,7 @@ impl Loudness {
         let verbose = Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count);
         [
             quiet.conflicts_with("verbose").help("Say only warnings and errors, and show no progress"),
-            verbose.help("Say what is done; twice, all that the log can have (RUST_LOG chooses)"),
+            verbose.help("Log more, such as the flags of ctwds.toml; twice, all, such as each read of a mount"),
         ]
         .map(|arg| arg.help_heading(GENERAL))
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::dataset::{DatasetArgs, ShardsArgs};
-use super::help::{OUTPUT, PERFORMANCE};
+use super::headings::{OUTPUT, PERFORMANCE};
 use crate::formats::codec::Codec;
 use crate::materialize::OnError;
 use crate::output::partition::Partition;

@@ -8,6 +8,7 @@ mod dataset;
 mod dataset_file;
 mod demo;
 mod estimate;
+mod headings;
 mod help;
 mod init;
 mod input_paths;
@@ -55,7 +56,7 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// How much it says.
+    /// The flags that say how much the command says.
     #[arg(skip)]
     pub loudness: Loudness,
 }

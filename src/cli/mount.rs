@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::dataset::{DatasetArgs, ShardsArgs};
-use super::help::{INPUT, OUTPUT, PERFORMANCE};
+use super::headings::{INPUT, OUTPUT, PERFORMANCE};
 use crate::base::memory;
 use crate::error::{Error, Result};
 

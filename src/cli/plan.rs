@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::dataset::{DatasetArgs, ShardsArgs};
 use super::estimate::EstimateArgs;
-use super::help::OUTPUT;
+use super::headings::OUTPUT;
 use crate::error::{Error, Result};
 use crate::plan::split::SplitBy;
 

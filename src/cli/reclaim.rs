@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::dataset::DatasetArgs;
-use super::help::{INPUT, OUTPUT, PERFORMANCE};
+use super::headings::{INPUT, OUTPUT, PERFORMANCE};
 
 const ABOUT: &str = "\
 Each NPZ file is decoded again and compared with what the shards hold. The shard is made durable and its SHA-256 is \

@@ -7,7 +7,7 @@ use clap::builder::RangedU64ValueParser;
 
 use super::dataset::DatasetArgs;
 use super::dataset_flags;
-use super::help::{INPUT, OUTPUT, PERFORMANCE, SELECTION};
+use super::headings::{INPUT, OUTPUT, PERFORMANCE, SELECTION};
 use crate::error::Result;
 
 const EXIT_CODES: &str = "\

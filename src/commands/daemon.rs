@@ -167,8 +167,9 @@ pub(super) fn detach(log: File) -> Result<()> {
 pub(super) fn log_to_terminal(level: log::LevelFilter) {
     let level = match loudness().more {
         0 => level,
-        1 => level.max(log::LevelFilter::Info),
-        _ => log::LevelFilter::Debug,
+        1 if level < log::LevelFilter::Info => log::LevelFilter::Info,
+        1 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
     };
     // fuser warns about its own second unmount, which finds the work done.
     let env = env_logger::Env::default().default_filter_or(format!("{level},fuser=error"));

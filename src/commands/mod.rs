@@ -39,7 +39,7 @@ use crate::base::limits;
 use crate::base::signals::is_ignored;
 use crate::bench::NOTHING_KEPT;
 use crate::cli::{self, Cli, Command};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 pub use plans::plan_of;
 use shared::FAILED;
 use terminal::say;
@@ -66,7 +66,15 @@ fn run_arguments(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     let completed = cli::complete(args, |name| std::env::var_os(name), &here)?;
     cli::keep_arguments(&completed);
     let parsed = match cli::parse(completed.args) {
-        Ok(cli) => return run_command(cli),
+        Ok(cli) => {
+            terminal::set_loudness(cli.loudness);
+            if cli.loudness.more > 0 && !matches!(cli.command, Command::Mount(_)) {
+                daemon::log_to_terminal(log::LevelFilter::Off); // of which the flag makes more
+            }
+            let added: Vec<_> = completed.added.iter().map(|added| added.to_string_lossy()).collect();
+            log::info!("flags of {} and CTWDS_ variables: {}", cli::DATASET_FILE, shown(&added.join(" ")));
+            return run_command(cli);
+        }
         Err(parsed) => parsed,
     };
     terminal::show_parsed(&parsed)?;
@@ -125,7 +133,6 @@ fn kept(command: &Command) -> Option<&'static str> {
 }
 
 fn run_command(cli: Cli) -> Result<ExitCode> {
-    terminal::set_loudness(cli.loudness);
     if let Some(kept) = kept(&cli.command) {
         interrupt::end_at_once(kept);
     }

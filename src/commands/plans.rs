@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Instant;
 
 use super::progress::ScanDisplay;
 use super::terminal::say;
 use super::value_check;
+use crate::base::num::counted;
 use crate::cli::{self, Command, DatasetArgs};
 use crate::dataset::{Dataset, ScanProgress};
 use crate::error::{Error, Result, shown};
@@ -91,9 +93,17 @@ fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress
     }
     let (mut config, options) = args.resolve()?;
     config.progress = progress.clone();
+    let begun = Instant::now();
     let kind = config.kind;
     let plan = Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?;
     progress.end();
+    log::info!(
+        "{}: planned {} in {}, in {:.1} s",
+        plan.dataset.root.display(),
+        counted(plan.dataset.samples.len(), "sample", "samples"),
+        counted(plan.shards.len(), "shard", "shards"),
+        begun.elapsed().as_secs_f64()
+    );
     tell_warnings(&plan, warn);
     Ok(plan)
 }

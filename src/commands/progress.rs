@@ -1,4 +1,4 @@
-//! The progress bars: of the commands that read whole volumes or shards (`verify`, `reclaim` and `plan --estimate`), and
+//! The progress bars: of the commands that read whole volumes or shards (`verify`, `reclaim`, `plan --estimate`), and
 //! of the look at a data set that comes before the work of most commands.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,9 @@ use crate::verify;
 
 /// The shortest time between two lines of progress where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The most times a second that a display is drawn.
+const REDRAWS: u8 = 10;
 
 /// How long a scan goes on without a display.
 const SHORT: Duration = Duration::from_secs(1);
@@ -113,7 +116,7 @@ impl ScanObserver for ScanBar {
     fn seen(&self, count: usize) {
         self.bar.inc(count as u64);
         if self.begun.elapsed() >= SHORT && !self.is_shown.swap(true, Ordering::Relaxed) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(REDRAWS));
         }
     }
 

@@ -33,21 +33,26 @@ def test_quiet_says_warnings_and_errors(program: Program, data: Dataset, tmp_pat
         assert "2 shards written" in done.stdout and "warning: left out: 1 of 5" in done.stderr
         said[name] = done.stderr
     assert "shard-000000.tar" in said["usual"] and "shard-000000.tar" not in said["quiet"]
-    assert len(said["quiet"].splitlines()) == 1
+    assert all(line.startswith("ctwds-fs: warning: ") for line in said["quiet"].splitlines())
     assert "cannot" in program.refuses("plan", "--quiet", "--data-folder", tmp_path / "none")
 
 
-def test_verbose_says_more(program: Program, data: Dataset) -> None:
-    """What the log has of a mount; twice, more of it. Both at once is a wrong usage."""
+def test_verbose_says_more(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """Which flags a file has added, and what was planned; twice, each read of a mount. Not with -q."""
+    (tmp_path / "ctwds.toml").write_text(f'data_folder = "{data.folder}"\n')
+    quiet, loud = (program.run("plan", *flags, cwd=tmp_path) for flags in ([], ["-v"]))
+    assert quiet.stdout == loud.stdout and "planned 4 samples in 1 shard" not in quiet.stderr
+    assert "planned 4 samples in 1 shard" in loud.stderr and f"--data-folder={data.folder}" in loud.stderr
     require_fuse()
     with mount_folder() as base:
-        sizes = []
+        logs = []
         for flag in ([], ["-vv"]):
             program.run("mount", *flag, *data.flags(), "--log-file", base / "log", base / "mount")
+            (base / "mount" / "shard-000000.tar").read_bytes()
             program.run("unmount", base / "mount")
-            sizes.append(len((base / "log").read_text()))
+            logs.append((base / "log").read_text())
             (base / "log").unlink()
-        assert sizes[0] < sizes[1]
+        assert "read handle" not in logs[0] and "read handle" in logs[1]
     assert program.run("plan", "-q", "-v", *data.flags(), check=False).returncode == 2
 
 
