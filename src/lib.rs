@@ -86,7 +86,7 @@
 //!   `volume/`, its digest text (pinned) in `plan/digest_text.rs`, its options in `cli/dataset.rs`, and its definition
 //!   anew in `verify/expected.rs`. The compiler names these places and the others in `src/`, because kinds are told
 //!   apart by `match` without a wildcard ([`volume::Kind::is_resampled`] and its like), but for the names of kinds in
-//!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/guide.md`.
+//!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/kinds.md`.
 //! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
@@ -94,7 +94,7 @@
 //! - A format of files with volumes: a [`formats::volume_file::Format`], and a module beside [`formats::nifti`] that
 //!   makes an [`formats::npz::Array`] of a file, so that all that follows is there; `--source` in `dataset/files.rs`.
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
-//!   loader (`read_volume`), and in the table of `docs/guide.md`, of which a test tries every entry.
+//!   loader (`read_volume`), and in the table of `docs/volume-files.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
 //! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all
 //!   else is Python in `python/ctwds/`. The core does not know it.

@@ -88,17 +88,28 @@ def check_equal(lab: Lab, one: Dataset, other: Dataset) -> None:
 
 
 def nifti(lab: Lab, readers: int) -> Samples:
-    """nibabel against fresh mounts: of `.nii.gz` files with noise, and of the NPZ files that hold the same."""
+    """nibabel against mounts: of `.nii.gz` files with noise, and of the NPZ files that hold the same. A fresh mount,
+    and one that has read them once: its cache holds half of them, so that all are decoded again, into memory that it
+    has."""
     data, npz = noisy_pair(lab)
 
-    def mount(source: Dataset) -> Sample:
+    def mount(source: Dataset, again: bool = False) -> Sample:
         with lab.mounted(source) as mount:
-            return lab.read("raw", split(mount.shards(), readers), mount)
+            shares = split(mount.shards(), readers)
+            if again:
+                lab.read("raw", shares, mount)
+            before = mount.decoded()
+            sample = lab.read("raw", shares, mount)
+            if mount.decoded() - before != lab.settings.volumes:
+                raise Failure(f"{mount.decoded() - before} of {lab.settings.volumes} volumes were decoded")
+            return sample
 
     return lab.interleave(
         {
             "nibabel": lambda: lab.read("nibabel", split(data.volumes(), readers)),
             "mount": lambda: mount(data),
+            "mount, going on": lambda: mount(data, again=True),
             "mount of NPZ": lambda: mount(npz),
+            "mount of NPZ, going on": lambda: mount(npz, again=True),
         }
     )

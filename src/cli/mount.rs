@@ -54,6 +54,9 @@ pub struct MountArgs {
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]
     pub daemon: bool,
+    /// Set with --daemon where the mount is for the process that starts it, and ends with it
+    #[arg(long, hide = true, requires = "daemon")]
+    pub end_with_parent: bool,
     /// A folder of shards, in place of the data set.
     #[command(flatten)]
     pub source: ShardsArgs,

@@ -1,26 +1,26 @@
 //! `ctwds-fs bench`: measures how fast the user's own data is read by NumPy, through a mount, and from files.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::daemon::{self, Start};
 use super::interrupt::stop_on_signals;
+use super::mount;
 use super::plans::make_plan;
 use super::progress::styled;
 use super::shared;
 use super::terminal::{print, say};
-use crate::base::limits::not_started;
 use crate::base::parallel::available_cores;
-use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
+use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result, reason, shown};
-use crate::fs::{mount_table, processes};
+use crate::fs::mount_table;
 use crate::materialize::{OnError, Request, Silent, materialize};
 use crate::output::partition::Part;
 use crate::plan::Plan;
@@ -30,7 +30,7 @@ use crate::shard::{Serving, ShardSet};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
-    super::daemon::log_to_terminal(log::LevelFilter::Warn);
+    daemon::log_to_terminal(log::LevelFilter::Warn);
     let report = measure(args, |_| Ok(None))?;
     print(if args.json { shared::json(&report)? + "\n" } else { report.text() }, "print the measurements")?;
     Ok(ExitCode::SUCCESS)
@@ -158,17 +158,23 @@ fn remove(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
-/// A mount that is ended when dropped.
-struct MountGuard(PathBuf);
+/// A mount that is ended when dropped, and by the kernel if this process is killed.
+struct MountGuard {
+    mountpoint: PathBuf,
+    daemon: Child,
+}
 
 impl Drop for MountGuard {
     fn drop(&mut self) {
-        let Ok(Some(entry)) = mount_table::at(&self.0) else { return };
-        let Some(pid) = entry.daemon() else { return };
-        if let Err(error) = mount_table::unmount_or_detach(&entry) {
-            log::warn!("{}: cannot be unmounted: {error}", self.0.display());
+        let id = self.daemon.id();
+        let own = mount_table::at(&self.mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(id));
+        if own.is_none_or(|entry| mount_table::unmount_or_detach(&entry).is_ok()) {
+            let _ = daemon::wait(&mut self.daemon, PATIENCE); // one that still runs ends with this process
         } else {
-            processes::wait_for_exit(pid, PATIENCE);
+            // A helper ends an ordinary user's mount. Under `ulimit -u` there may be room for it without the daemon.
+            let _ = self.daemon.kill();
+            let _ = self.daemon.wait();
+            mount::clear(&self.mountpoint, id);
         }
     }
 }
@@ -184,7 +190,6 @@ impl ShardProvider for OwnShards<'_> {
     type MountGuard = MountGuard;
 
     fn mount(&self, read_ahead: usize) -> Result<(Self::MountGuard, Vec<PathBuf>)> {
-        let failed = |error| not_started("start the mount", error);
         let mountpoint = mount_table::resolve_links(&self.folder.0.join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let mut flags = cli::dataset_flags(cli::arguments(), &["limit", "test_mode", "samples_per_shard"]);
@@ -197,24 +202,22 @@ impl ShardProvider for OwnShards<'_> {
             set("cache-size", &cli::cache_size(Some(cache))?);
         }
         set("page-cache", if self.page_cache { &"on" } else { &"off" });
-        let mut log = OsString::from("--log-file=");
-        log.push(self.folder.0.join("mount.log"));
-        let program = std::env::current_exe().map_err(failed)?;
-        let mut mount = Command::new(program);
-        mount.arg("mount").args(&flags).arg(log).arg(&mountpoint).stdin(Stdio::null());
-        let output = mount.output().map_err(failed)?;
-        let guard = MountGuard(mountpoint.clone());
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted(NOTHING_KEPT)); // the terminal has sent the signal to the mount as well
-        }
-        if !output.status.success() {
-            return Err(Error::Refused(format!(
-                "the mount failed: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )));
-        }
+        let log = self.folder.0.join("mount.log");
+        let failed = |error| Error::io(&self.folder.0, "write down what the mount says", error);
+        let mut said = tempfile::tempfile_in(&self.folder.0).map_err(failed)?;
+        flags.extend(["--log-file".into(), log.into(), mountpoint.clone().into()]);
+        let daemon = match daemon::start_own(flags, said.try_clone().map_err(failed)?, &self.stop)? {
+            Start::Ready(daemon) => daemon,
+            Start::Failed { pid, end } => {
+                mount::clear(&mountpoint, pid);
+                end?;
+                let mut reason = Vec::new();
+                said.rewind().and_then(|()| said.read_to_end(&mut reason)).map_err(failed)?;
+                return Err(Error::Refused(format!("the mount failed: {}", String::from_utf8_lossy(&reason).trim())));
+            }
+        };
         let shards = self.shards(&mountpoint);
-        Ok((guard, shards))
+        Ok((MountGuard { mountpoint, daemon }, shards))
     }
 
     fn given(&self) -> Option<Vec<FileRange>> {

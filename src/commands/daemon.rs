@@ -2,14 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
@@ -28,6 +28,9 @@ const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
 
 /// The time between two looks whether the user has had enough.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a daemon is waited for that is ended before its mount is ready.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The message of the daemon when the mount can be used.
 const READY: &[u8] = b"ready\n";
@@ -52,25 +55,45 @@ pub(super) enum Start {
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
 /// alone has open, [`Error::Interrupted`] if `stop` was set before the mount was ready.
 pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBool) -> Result<Start> {
+    let log_file = log_file.into_iter().flat_map(|path| [OsString::from("--log-file"), path.into()]);
+    let arguments = cli::arguments()
+        .skip(1)
+        .take(1) // the subcommand; our flags must not follow a "--"
+        .chain(["--daemon".into()])
+        .chain(more.iter().cloned())
+        .chain(log_file)
+        .chain(cli::arguments().skip(2));
+    launch(arguments, Stdio::inherit(), stop)
+}
+
+/// Starts the daemon of a mount that ends with this process, even if the kernel kills it. `flags` are those of the
+/// mount, with the data set of this process; what the daemon says before it is ready goes to `errors`.
+///
+/// # Errors
+/// Those of [`start`].
+pub(super) fn start_own(flags: Vec<OsString>, errors: File, stop: &AtomicBool) -> Result<Start> {
+    let arguments = ["mount", "--daemon", "--end-with-parent"].map(OsString::from).into_iter().chain(flags);
+    launch(arguments, errors.into(), stop)
+}
+
+fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &AtomicBool) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     ours.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let mut daemon = Command::new(program)
-        .args(cli::arguments().skip(1).take(1)) // the subcommand; our flags must not follow a "--"
-        .arg("--daemon")
-        .args(more)
-        .args(log_file.into_iter().flat_map(|path| [OsStr::new("--log-file"), path.as_os_str()]))
-        .args(cli::arguments().skip(2))
+        .args(arguments)
         .env(MMAP_THRESHOLD.0, std::env::var_os(MMAP_THRESHOLD.0).unwrap_or_else(|| MMAP_THRESHOLD.1.into()))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(errors)
         .spawn()
         .map_err(failed)?;
     let report = read_report(ours, stop);
     if stop.load(Ordering::Relaxed) {
-        // It unmounts what it may have mounted. It is not waited for: a server of its files may not answer.
+        // It unmounts what it may have mounted. A server of its files that does not answer is not waited for.
         let _ = rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM);
+        let _ = wait(&mut daemon, ENDING);
         return Err(Error::Interrupted("nothing is mounted; run the same command again"));
     }
     if report == READY {
@@ -116,6 +139,21 @@ fn refuse_own_files() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until a child ends; `None` if it still runs after `limit`.
+///
+/// # Errors
+/// The operating system's, if it is no child any more.
+pub(super) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() > deadline {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Makes the daemon end with the command that started it, until [`outlive_parent`]. The daemon calls this before it

@@ -21,6 +21,7 @@ use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result, shown};
 use crate::fs::mount;
 use crate::fs::mount_table::{self, Unmount};
+use crate::fs::processes;
 use crate::fs::tree::Tree;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
@@ -32,6 +33,10 @@ const OTHERS: &str = "--allow-other: every user of this machine can read the mou
 const EPOCHS: u32 = 10;
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
+    if args.end_with_parent {
+        daemon::end_with_parent();
+        return serve(args, Lifetime::OfCaller);
+    }
     if args.foreground || args.daemon {
         return serve(args, Lifetime::UntilUnmounted);
     }
@@ -93,7 +98,7 @@ fn what_is_shown(mountpoint: &Path, about: &Value) -> String {
 
 /// Ends the mount that a daemon may have left which could not be ready: with as many threads as it may have, it cannot
 /// start the helper that ends an ordinary user's mount.
-fn clear(mountpoint: &Path, pid: u32) {
+pub(super) fn clear(mountpoint: &Path, pid: u32) {
     let left = mount_table::at(mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(pid));
     if let Some(Err(error)) = left.map(|entry| mount_table::unmount(&entry, Unmount::Detach)) {
         let point = shown(mountpoint);
@@ -117,6 +122,7 @@ pub(super) enum Lifetime {
 /// # Errors
 /// The plan, the mount or the log cannot be made.
 pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
+    processes::name_daemon();
     if args.daemon {
         daemon::close_inherited();
         if lifetime == Lifetime::UntilUnmounted {

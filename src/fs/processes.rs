@@ -3,7 +3,7 @@
 //! Only links and texts of `/proc` are read, never a path in a mount, whose daemon may not answer.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// The name of a daemon's process, as `/proc/PID/comm` has it.
 pub const PROGRAM: &str = "ctwds-fs";
+
+/// Gives this process the name by which daemons are known, also where the program's file has another one.
+pub fn name_daemon() {
+    let name = CString::new(PROGRAM).unwrap_or_default();
+    let _ = rustix::thread::set_name(&name); // a daemon of another name serves as well; `unmount --force` spares it
+}
 
 /// Between two looks at a process whose end is awaited.
 const PAUSE: Duration = Duration::from_millis(2);

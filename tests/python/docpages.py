@@ -99,5 +99,8 @@ def pages() -> list[Page]:
 
 
 def manual() -> list[Page]:
-    """What users read: the README and the pages of `docs/`."""
-    return [read(path) for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]]
+    """What users read: the READMEs, in both languages, the pages of `docs/`, and the recipes."""
+    readmes = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
+    return [
+        read(path) for path in [*readmes, *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "contrib/README.md"]
+    ]

@@ -30,6 +30,16 @@ def mounted_below(folder: Path) -> list[Path]:
     return [Path(point) for point in mount_points() if Path(point).is_relative_to(folder)]
 
 
+def processes_of(folder: Path) -> list[int]:
+    """The processes that run with this folder as an argument, or in one."""
+    found = []
+    for process in filter(lambda path: path.name.isdigit(), Path("/proc").iterdir()):
+        with contextlib.suppress(OSError):  # it has just ended
+            arguments = (process / "cmdline").read_bytes()
+            found += [int(process.name)] if bytes(folder) in arguments and is_running(int(process.name)) else []
+    return found
+
+
 def test_every_combination_is_measured(program: Program, dataset: Dataset, tmp_path: Path) -> None:
     """With the numbers of the data set, and in both forms."""
     wanted = ["--readers", "1,2", "--read-ahead", "0,3", "--python", sys.executable]
@@ -64,6 +74,19 @@ def test_a_damaged_volume_is_named(program: Program, tmp_path: Path) -> None:
     work.mkdir()
     assert "v01.npz" in program.refuses("bench", *flags(dataset, work))
     assert list(work.iterdir()) == []
+
+
+def test_a_mount_ends_with_a_bench_that_is_killed(program: Program, dataset: Dataset, tmp_path: Path) -> None:
+    """As by the kernel, for lack of memory: nobody would know of the mount in its folder."""
+    endless = [*dataset.flags(), "--runs", 100_000, "--work-dir", tmp_path, "--python", sys.executable]
+    with program.running("bench", *endless) as process:
+        wait_until(lambda: bool(mounted_below(tmp_path)), "a mount")
+        process.kill()
+        process.wait(60)
+    assert process.returncode == -signal.SIGKILL
+    # Also the next mount, which the bench may have begun to make when it was killed.
+    wait_until(lambda: processes_of(tmp_path) == [], "the daemon has ended")
+    assert mounted_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

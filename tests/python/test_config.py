@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from ctreport_webdataset import CTReportDataset, LoaderError, create_dataset_from_config
+import yaml
+from ctreport_webdataset import KNOWN_KEYS, NPZ_KEYS, CTReportDataset, LoaderError, create_dataset_from_config
+from docpages import manual
 from harness import Program, is_mounted, shards
 from make_dataset import Dataset
 
@@ -25,6 +27,19 @@ def test_a_missing_folder_is_named(program: Program, small: Dataset, base: Path,
         assert done.returncode == 2 and "panicked" not in done.stderr, done.stderr
         assert "missing: --data-folder" in done.stderr, done.stderr
     assert not is_mounted(base / "mount") and not (base / "out").exists()
+
+
+def test_the_configurations_in_the_docs() -> None:
+    """Each key is one that the loader knows, and the keys are those that its format needs."""
+    blocks = [block for page in manual() for block in page.blocks if block.language == "yaml"]
+    assert blocks
+    for block in blocks:
+        data = yaml.safe_load("\n".join(block.lines))["data"]
+        assert set(data) <= set(KNOWN_KEYS), block
+        if data["dataset_format"] != "npz":
+            assert "webdataset_shards_train" in data, block
+        if data["dataset_format"] == "mixed":
+            assert set(NPZ_KEYS["val"]) <= set(data), block
 
 
 # --- the training's configuration ------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ MAX_README = 150  # lines; what does not fit belongs into docs/
 PAGES = pages()
 MANUAL = manual()
 # Folders of the repository whose files the pages name.
-PATH = re.compile(r"^(?:src|tests|scripts|docs|fuzz|findings)/[\w./*-]*$")
+PATH = re.compile(r"^(?:src|tests|scripts|docs|fuzz|findings|contrib)/[\w./*-]*$")
 TEST = re.compile(r"^(?:test_)?\w+\.py$")
 PLACEHOLDERS = {"NAME", "TARGET", "FILE"}  # in `findings/NAME.sh`
+ORIGINAL = {"test_webdataset.py"}  # a script of the converter that people come from
 MADE = ("fuzz/artifacts/",)  # by tools, so not in the repository
 
 
@@ -65,7 +66,11 @@ def test_tests(page: Page) -> None:
     wrong = []
     for name in names(page):
         path, _, function = name.partition("::")
-        if not TEST.match(path) or (not path.startswith("test_") and page.name != "docs/promises.md"):
+        if (
+            path in ORIGINAL
+            or not TEST.match(path)
+            or (not path.startswith("test_") and page.name != "docs/promises.md")
+        ):
             continue
         file = REPOSITORY / "tests" / "python" / path
         if not file.is_file() or (function and f"def {function}(" not in file.read_text(encoding="utf-8")):
@@ -93,6 +98,14 @@ def test_the_readme_is_short() -> None:
     """Three screens, so that who only wants to use it finds how."""
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= MAX_README, f"{len(lines)} lines; what users need later belongs into docs/"
+
+
+def test_the_readme_in_chinese() -> None:
+    """It has the whole way, and the two lead to each other."""
+    chinese = read(REPOSITORY / "README.zh-CN.md")
+    assert {"安装", "快速开始", "迁移", "配置", "常见问题", "性能", "回滚"} <= chinese.anchors()
+    assert {"docs/flow.svg", "README.md"} <= set(chinese.links())
+    assert {"docs/flow.svg", "README.zh-CN.md"} <= set(read(REPOSITORY / "README.md").links())
 
 
 def test_the_readme_leads_to_every_page() -> None:
@@ -127,13 +140,13 @@ def test_python(page: Page) -> None:
 
 
 def test_blocks_name_their_language() -> None:
-    """A block that says `sh` is run by test_docs_commands.py, one that says `toml` by test_dataset_file.py; one with
-    commands and without it would not be."""
+    """A block that says `sh` is run by test_docs_commands.py, those that say `toml` and `yaml` are read by
+    test_dataset_file.py and test_config.py; one with commands and without it would not be run."""
     wrong = []
     for page in MANUAL:
         for block in page.blocks:
             shown = any(re.match(r"\$? ?(ctwds-fs|scripts/|cargo) ?", line) for line in block.lines)
-            if (shown and block.language != "sh") or block.language not in {"sh", "toml", "python", "text", ""}:
+            if (shown and block.language != "sh") or block.language not in {"sh", "toml", "yaml", "python", "text", ""}:
                 wrong.append(f"{page.name}, line {block.line}")
     assert wrong == []
 

@@ -1,179 +1,32 @@
-"""Runs the README and `docs/`: every command line, as it is written, in the order of the page.
-
-The folders that the pages name (`/mnt`, `/data`, `/fast`, `/scratch`) stand for some below a temporary folder, in which
-there also is what the pages take for granted: the data set, the training's configuration, a list of studies, and a
-`train.py` that reads shards."""
+"""Runs the READMEs, `docs/` and `contrib/`: every command line, as it is written, in the order of the page; of the
+READMEs the Python as well. See desk.py for what the commands find."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import ctwds
 import numpy as np
 import pytest
-from docpages import Block, Page, manual
-from harness import (
-    PREFIX,
-    REPOSITORY,
-    Program,
-    daemon_of,
-    force_unmount,
-    is_running,
-    mount_points,
-    require_fuse,
-    shards,
-    wait_until,
-)
+from desk import PARTS, VOLUMES, Desk
+from docpages import Page, manual
+from harness import PREFIX, REPOSITORY, Program, force_unmount, require_fuse, shards
 from make_dataset import Dataset, Options, make_dataset
-from niftis import nib
 from small_datasets import write_csv
 
 MANUAL = manual()
 PAGES = [page for page in MANUAL if any(block.language == "sh" for block in page.blocks)]
-VOLUMES = 4
-DEADLINE = 200  # seconds for one command
-PARTS = 8
-# Run by others: scripts/test.sh builds and runs the demonstration, test_wheel.py installs; a benchmark takes a quarter
-# of an hour. That the scripts are there is checked here.
-BY_OTHERS = re.compile(r"^(?:scripts/\w+\.sh|pip install|cargo build|cp target/release/ctwds-fs)\b")
-ROOTS = re.compile(r"(?<![\w./])/(?=(?:mnt|data|fast|scratch)/)")
+READMES = [page for page in MANUAL if page.path.parent == REPOSITORY]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
-FOREIGN = {"--array", "--open"}  # of sbatch and of `cargo doc`
-
-# Reads every sample of the shards that are there: the pattern of the pages is that of a larger data set.
-TRAIN = """\
-import glob, os, re, sys, tarfile
-pattern = sys.argv[sys.argv.index("--shards") + 1]
-found = sorted(glob.glob(re.sub(r"[{].*[}]", "*", pattern)))
-members = [tar.extractfile(info).read() for path in found for tar in [tarfile.open(path)] for info in tar]
-assert found and found[0].endswith("shard-000000.tar") and len(members) == 4 * {volumes}, (found, len(members))
-"""
-CONFIG = """\
-data:
-  train_dir: train_fixed_npz
-  reports_train: reports.csv
-  train_meta: metadata.csv
-  labels_train: labels.csv
-  webdataset_shards_train: {root}/mnt/configured/shard-{{000000..000471}}.tar
-"""
-
-
-@dataclass
-class Desk:
-    """A folder in which the commands of a page are run."""
-
-    root: Path
-    program: Program
-    source: Dataset
-    variables: list[str] = field(default_factory=list)
-
-    def prepare(self) -> None:
-        """What is there before the first command; nothing of the machine is used or changed."""
-        for name in ("home", "bin", "tmp", "state", "configs", "mnt/shards", "mnt/configured", "data/shards"):
-            (self.root / name).mkdir(parents=True)
-        (self.root / "bin" / "ctwds-fs").symlink_to(self.program.path)
-        for name in ("python", "python3"):
-            script = self.root / "bin" / name
-            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-            script.chmod(0o755)
-        (self.root / "train.py").write_text(TRAIN.replace("{volumes}", str(VOLUMES)))
-        (self.root / "configs" / "base_config.yaml").write_text(CONFIG.format(root=self.root))
-        for table in (self.source.reports, self.source.meta, self.source.labels):
-            shutil.copy2(table, self.root / table.name)
-        studies = [path.stem for path in self.source.volumes()]
-        (self.root / "masks").mkdir()
-        for path in self.source.volumes():
-            mask = (np.load(path)["data"] > 0).astype(np.uint8)
-            np.savez_compressed(self.root / "masks" / f"{path.stem}_seg.npz", seg=mask)
-            nib.save(nib.Nifti1Image(mask, np.eye(4)), self.root / "masks" / f"{path.stem}.nii.gz")
-        (self.root / "validation.txt").write_text("\n".join(studies[:2]) + "\n")
-
-    def refill(self) -> None:
-        """The NPZ files that a block has removed: the next one may need them."""
-        for path in self.source.volumes():
-            copy = self.root / "train_fixed_npz" / path.relative_to(self.source.folder)
-            if not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
-
-    def mounts(self) -> list[Path]:
-        """What is mounted here."""
-        return [Path(point) for point in mount_points() if Path(point).is_relative_to(self.root)]
-
-    def environment(self) -> dict[str, str]:
-        """Folders of its own, and the program by its name."""
-        own = {"HOME": "home", "TMPDIR": "tmp", "XDG_STATE_HOME": "state"}
-        path = f"{self.root / 'bin'}:{os.environ['PATH']}"
-        return os.environ | {name: str(self.root / folder) for name, folder in own.items()} | {"PATH": path}
-
-    def shell(self, command: str, answer: str | None = None, **more: str) -> None:
-        """Run one command line, with an answer typed on a terminal if one is asked for."""
-        script = "\n".join([*self.variables, ROOTS.sub(f"{self.root}/", command)])
-        ours, theirs = pty.openpty() if answer else (None, subprocess.DEVNULL)
-        try:
-            if answer and ours:
-                os.write(ours, answer.encode())
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", script],
-                cwd=self.root,
-                env=self.environment() | more,
-                stdin=theirs,
-                capture_output=True,
-                text=True,
-                timeout=DEADLINE,
-                check=False,
-            )
-        finally:
-            for end in (ours, theirs):
-                if answer and end is not None:
-                    os.close(end)
-        if done.returncode != 0:
-            pytest.fail(f"exit code {done.returncode}: {command}\n{done.stdout}{done.stderr}", pytrace=False)
-
-    def run(self, command: str) -> None:
-        """Run one line of a page, and check what only this kind of line does."""
-        if re.match(r"^[A-Z]+=", command):
-            self.variables.append(command)
-        elif BY_OTHERS.match(command):
-            script = command.split()[0]
-            is_there = not script.startswith("scripts/") or os.access(REPOSITORY / script, os.X_OK)
-            assert is_there, f"{script} is not there"
-        elif f"--partition auto/{PARTS}" in command:
-            for index in range(PARTS):
-                self.shell(command, SLURM_ARRAY_TASK_ID=str(index))
-        elif re.search(r"\breclaim\b.* --delete\b", command):
-            self.shell(command, answer="delete\n")
-            assert not list((self.root / "train_fixed_npz").rglob("*.npz")), f"NPZ files are left: {command}"
-        elif re.search(r"\binit\b(?!.* --yes\b)", command):
-            self.shell(command, answer="y\n")
-        else:
-            self.shell(command)
-
-    def end(self, point: Path) -> None:
-        """Unmount, and see the daemon go."""
-        daemon = daemon_of(point)
-        self.program.run("unmount", point)
-        wait_until(lambda: not is_running(daemon), "the mount's daemon ends")
-
-    def run_block(self, block: Block) -> int:
-        """Run a block from a whole data set on, and unmount what it leaves mounted; how many commands it has."""
-        self.refill()
-        commands = list(block.commands())
-        for command in commands:
-            self.run(command)
-        for point in self.mounts():
-            self.end(point)
-        assert self.mounts() == []
-        return len(commands)
+# Of sbatch, pip, containers, and `cargo doc`.
+FOREIGN = {"--array", "--mem", "--parsable", "--time", "--user"}
+FOREIGN |= {"--bind", "--cap-add", "--device", "--security-opt", "--shm-size", "--open"}
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +59,64 @@ def desk(program: Program, source: Dataset) -> Iterator[Desk]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands(desk: Desk, page: Page) -> None:
-    """Each command of a page ends with exit code 0."""
-    run = sum(desk.run_block(block) for block in page.blocks if block.language == "sh")
+    """Each command of a page ends with exit code 0, and so does the Python of a README."""
+    desk.lay(page)
+    run = 0
+    for block in page.blocks:
+        if block.language == "sh":
+            run += desk.run_block(block)
+        elif block.language == "python" and page in READMES and "train.py" not in block.lines[0]:
+            desk.run_python(block)
+    desk.end_mounts()
     assert run > 0
-    if page.name == "README.md":  # the desk is real: what the page says is made was made
+    if page in READMES:  # the desk is real: what the page says is made was made
         assert shards(desk.root / "fast" / "shards") != []
+
+
+@pytest.mark.timeout(300)
+def test_batch_files(desk: Desk) -> None:
+    """Those of `contrib/`, without Slurm: as the job's shell runs them, in the environment of the job."""
+    desk.write_toml()
+    folder = f"/tmp/ctwds-{desk.root.name}"
+    (desk.root / "train.py").write_text("import os, sys\nassert 'shard-000000.tar' in os.listdir(sys.argv[1])\n")
+    desk.refill()
+    desk.shell(f"bash {REPOSITORY}/contrib/train.sbatch", SLURM_JOB_ID=desk.root.name)
+    assert not os.path.exists(folder), "`run` removes the folders that it made"
+    convert = (REPOSITORY / "contrib" / "convert.sbatch").read_text(encoding="utf-8")
+    last, parts = re.findall(r"^#SBATCH --array=0-(\d+)$|--partition auto/(\d+)$", convert, re.MULTILINE)
+    assert int(last[0]) + 1 == int(parts[1]) == PARTS, "the jobs of the array are all parts"
+    for part in range(PARTS):
+        desk.shell(f"bash {REPOSITORY}/contrib/convert.sbatch /fast/shards", SLURM_ARRAY_TASK_ID=str(part))
+    desk.shell("ctwds-fs manifest merge /fast/shards && ctwds-fs verify --shards /fast/shards")
+
+
+def tree_of(page: Page, folder: Path) -> None:
+    """Write the folder that a README draws: one volume, and the tables with the lines that stand below their names."""
+    drawing = next(block for block in page.blocks if any("├──" in line for line in block.lines))
+    table: Path | None = None
+    for line in drawing.lines:
+        text = line.lstrip("│├└─ ").strip()
+        if "── " in line:
+            name = text.split()[0]
+            table = folder / name if name.endswith(".csv") else None
+            if name.endswith(".npz"):
+                path = folder / "train_fixed_npz" / name
+                path.parent.mkdir(parents=True)
+                np.savez_compressed(path, data=np.zeros((16, 16, 8), np.float32))
+        elif table is not None:
+            with table.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_data_set_that_is_drawn(program: Program, tmp_path: Path, page: Page) -> None:
+    """`init` finds it, and its sample has what stands in the three tables."""
+    tree_of(page, tmp_path)
+    assert len(list(tmp_path.glob("*.csv"))) == 3
+    program.run("init", "--yes", "train_fixed_npz", cwd=tmp_path)
+    (sample,) = ctwds.open(tmp_path / "ctwds.toml")
+    assert sample.id == "train_1_a_1" and sample.text == "Emphysema in both upper lobes.\nEmphysema."
+    assert sample.labels.tolist() == [1, 0] and sample.meta["RescaleIntercept"] == -1024, sample.meta
 
 
 def test_every_command_of_the_program_is_shown(program: Program) -> None:

@@ -311,9 +311,10 @@ def test_limit_of_a_control_groups_memory(program: Program, place: Place, name: 
             assert is_done or is_killed or (done.returncode == 1 and any(word in said for word in OF_MEMORY)), said
             if is_mounted(place.mount):  # its process may be among those that the kernel has killed
                 program.run("unmount", place.mount)
-            for left in filter(lambda point: point.startswith(str(place.out)), mount_points()):
-                assert is_killed  # a bench ends its mount by itself, unless it is killed
-                force_unmount(Path(left))
+        # A bench ends its mount by itself. If it is killed its daemon does, unless that was killed, too.
+        for left in filter(lambda point: point.startswith(str(place.out)), mount_points()):
+            assert is_killed and not is_running(daemon_of(Path(left)))
+            force_unmount(Path(left))
         if not is_done:
             again = Place(place.data, place.shards, place.out / "again", place.mount)
             again.out.mkdir()

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -83,6 +84,13 @@ def test_error_of_the_daemon(program: Program, small: Dataset, base: Path, tmp_p
     assert str(broken) in message and "'VolumeName'" in message
     message = program.refuses("mount", *flags, "--log-file", "/proc/none/log", base / "mount")
     assert "/proc/none" in message and not is_mounted(base / "mount")
+
+
+def test_a_program_of_another_name(program: Program, small: Dataset, base: Path, tmp_path: Path) -> None:
+    """Its daemon is known as one of this program all the same: `unmount --force` kills no other."""
+    renamed = Program(Path(shutil.copy(program.path, tmp_path / "another-name")))
+    renamed.run("mount", *small.flags(), "--log-file", base / "log", base / "mount")
+    assert Path(f"/proc/{daemon_of(base / 'mount')}/comm").read_text() == "ctwds-fs\n"
 
 
 @pytest.mark.parametrize("variable", ["XDG_STATE_HOME", "HOME"])

@@ -1,5 +1,5 @@
-"""The table of what is read of an NPZ file, in docs/guide.md: every code span of it is tried on every path, and its
-rows have no other. `np.load` is the judge of what is read."""
+"""The table of what is read of an NPZ file, in docs/volume-files.md: every code span of it is tried on every path, and
+its rows have no other. `np.load` is the judge of what is read."""
 
 from __future__ import annotations
 
@@ -234,8 +234,8 @@ OTHERS = {
 
 def table() -> dict[str, tuple[list[str], list[str]]]:
     """The rows of the page's table: the code spans of its columns."""
-    page = (REPOSITORY / "docs" / "guide.md").read_text()
-    section = page.split("### What is read of an NPZ file\n")[1].split("\n#")[0]
+    page = (REPOSITORY / "docs" / "volume-files.md").read_text(encoding="utf-8")
+    section = page.split("## What is read of an NPZ file\n")[1].split("\n#")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")][2:]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 

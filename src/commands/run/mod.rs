@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -188,7 +188,7 @@ fn forward(signal: u32, code: i32, command: &Child) {
 /// end the others in an order of its own.
 fn end(command: &mut Child, processes: &NamespaceProcesses) -> io::Result<ExitStatus> {
     let _ = kill(pid_of(command), Signal::SIGTERM);
-    if wait(command, PATIENCE)?.is_none() {
+    if daemon::wait(command, PATIENCE)?.is_none() {
         command.kill()?;
     }
     processes.end(PATIENCE_WITH_OTHERS);
@@ -197,18 +197,6 @@ fn end(command: &mut Child, processes: &NamespaceProcesses) -> io::Result<ExitSt
 
 fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
-}
-
-/// Waits until a process ends; `None` if it still runs after `limit`.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || Instant::now() > deadline {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The log file of the mount.
@@ -254,7 +242,7 @@ impl PrivateMount {
         // The command may have mounted something else there; the end of the daemon then ends its mount.
         let own = mount_table::at(&self.path)?.filter(|entry| entry.daemon() == Some(self.daemon.id()));
         let ended = match own.as_ref().map(mount_table::unmount_or_detach) {
-            Some(Ok(())) => wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
+            Some(Ok(())) => daemon::wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
             _ => None,
         };
         if ended.is_none() {
