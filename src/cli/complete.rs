@@ -5,14 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
-use super::{Cli, with_dashes};
+use super::with_dashes;
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 13] = [
+const NEVER: [&str; 15] = [
     "delete",
     "yes",
     "force",
@@ -22,6 +22,8 @@ const NEVER: [&str; 13] = [
     "dataset",
     "command",
     "json",
+    "quiet",
+    "verbose",
     "rescan",
     "split_by",
     "split_dir",
@@ -54,10 +56,10 @@ pub fn complete(
     here: &Path,
 ) -> Result<Completed> {
     let args: Vec<OsString> = with_dashes(args).collect();
-    let mut root = Cli::command();
+    let mut root = super::command();
     root.build();
     let (command, at) = command_of(&root, &args);
-    let parsed = Cli::command().ignore_errors(true).try_get_matches_from(&args);
+    let parsed = super::command().ignore_errors(true).try_get_matches_from(&args);
     let given = parsed.as_ref().ok().map(deepest);
     let (true, Some(given)) = (takes_dataset(command), given) else {
         return Ok(Completed { args, added: Vec::new() }); // or the parser will say what is wrong, or help
