@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the wheel that is given to others, into dist/: the package ctwds with its extension, for every CPython from 3.10
-# on, and the program ctwds-fs; both run on every Linux with glibc 2.17 or newer, which auditwheel checks.
+# Builds what is given to others, into dist/: the wheel, which is the package ctwds with its extension, for every CPython
+# from 3.10 on, and the program ctwds-fs; both run on every Linux with glibc 2.17 or newer, which auditwheel checks. And of
+# the same program a tarball and a .deb, with manual pages and completions (scripts/archives.sh).
 # `pip install .` builds a wheel for this machine, and needs Rust and a C compiler alone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,3 +30,12 @@ case "$made" in
     *) die "the wheel is not for CPython 3.10 and $platform: $made" ;;
 esac
 printf 'package: %s, %s bytes\n' "$made" "$(stat -c %s "$made")"
+
+# The program of the wheel as it was checked, in a tarball and a .deb.
+rm -rf build/program dist/ctwds-fs[-_]*
+mkdir -p build/program
+.venv-package/bin/python -m zipfile -e "$made" build/program
+program=$(echo build/program/ctwds_fs-*.data/scripts/ctwds-fs)
+[ -f "$program" ] || die "the wheel has no program: $program"
+chmod 755 "$program" # an archive of Python's zipfile has no modes
+scripts/archives.sh "$program" dist

@@ -59,6 +59,9 @@ pub enum Error {
     /// A request of the user that cannot be fulfilled; the text names the remedy.
     #[error("{0}")]
     Refused(String),
+    /// The user, or the system, has ended the work before it was done; the text says what is kept and how to go on.
+    #[error("interrupted; {0}")]
+    Interrupted(&'static str),
     /// A wrong command line, whatever the data is.
     #[error("{0}\n\nFor more information, try '--help'.")]
     Usage(String),

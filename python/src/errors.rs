@@ -11,7 +11,7 @@ fn class(error: &Error) -> &'static str {
         Error::Changed { .. } => "ChangedError",
         Error::Io { .. } | Error::System { .. } => "ReadError",
         Error::Refused(_) => "RefusedError",
-        Error::Internal(_) | Error::NotFound | Error::ReadOnly => "Error",
+        Error::Internal(_) | Error::Interrupted(_) | Error::NotFound | Error::ReadOnly => "Error",
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use report::{BenchReport, Row};
-pub use workload::{Config, FileRange, ShardProvider, Target, Workload};
+pub use workload::{Config, FileRange, NOTHING_KEPT, ShardProvider, Target, Workload};
 
 use crate::error::{Error, Result};
 
@@ -51,7 +51,7 @@ pub fn run<S: ShardProvider>(
     for run in 0..config.runs {
         for index in 0..rows.len() {
             if stop.load(Ordering::Relaxed) {
-                return Err(Error::Refused("interrupted".into()));
+                return Err(Error::Interrupted(NOTHING_KEPT));
             }
             progress(1 + run * rows.len() + index, steps, &rows[index].name());
             let elapsed = bench.measure(&rows[index])?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 
-use super::workload::FileRange;
+use super::workload::{FileRange, NOTHING_KEPT};
 use crate::base::files;
 use crate::base::limits::not_started;
 use crate::base::lock::lock;
@@ -86,7 +86,7 @@ fn read_range(FileRange { path, range }: &FileRange, buffer: &mut [u8], stop: &A
     let mut file = file.take(range.end - range.start);
     while file.read(buffer).map_err(failed)? > 0 {
         if stop.load(Ordering::Relaxed) {
-            return Err(Error::Refused("interrupted".into()));
+            return Err(Error::Interrupted(NOTHING_KEPT));
         }
     }
     Ok(())
@@ -182,7 +182,7 @@ impl Python {
         let mut line = String::new();
         let read = self.output.read_line(&mut line);
         if stop.load(Ordering::Relaxed) {
-            return Err(Error::Refused("interrupted".into()));
+            return Err(Error::Interrupted(NOTHING_KEPT));
         }
         match read {
             Ok(n) if n > 0 => Ok(line.trim_end().to_owned()),

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::error::Result;
 
+/// What is said of measurements that were interrupted.
+pub const NOTHING_KEPT: &str = "nothing is kept of the measurements, and nothing is left; run the same command again";
+
 /// A way to read the samples, which is compared with the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

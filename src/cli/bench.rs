@@ -7,16 +7,14 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use super::dataset::DatasetArgs;
+use super::headings::{OUTPUT, PERFORMANCE, SELECTION};
 use super::mount::PageCache;
 
 /// `bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
     /// Volumes to measure: the first N
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one(), help_heading = SELECTION)]
     pub samples: usize,
     /// Numbers of readers (DataLoader workers)
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = at_least_one())]
@@ -35,20 +33,23 @@ pub struct BenchArgs {
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     pub python: PathBuf,
     /// Folder for a mountpoint and the shards of the measured samples [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = OUTPUT)]
     pub work_dir: Option<PathBuf>,
     /// As for mount
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", help_heading = PERFORMANCE)]
     pub cache_size: Option<ByteSize>,
     /// Decoder threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub threads: Option<u16>,
     /// As for mount
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = PERFORMANCE)]
     pub page_cache: PageCache,
     /// Print the raw measurements as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
 }
 
 fn at_least_one() -> RangedU64ValueParser<usize> {

@@ -7,13 +7,13 @@ use super::dataset::{DatasetArgs, ShardsArgs};
 /// `cat`.
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// A folder of shards, in place of the data set.
-    #[command(flatten)]
-    pub source: ShardsArgs,
     /// The shard: shard-000012.tar, or its number, with or without zeros before it
     #[arg(value_name = "SHARD")]
     pub shard: String,
+    /// A folder of shards, in place of the data set.
+    #[command(flatten)]
+    pub source: ShardsArgs,
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
 }

@@ -5,14 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, CommandFactory};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
-use super::{Cli, DatasetArgs, with_dashes};
+use super::with_dashes;
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 13] = [
+const NEVER: [&str; 15] = [
     "delete",
     "yes",
     "force",
@@ -22,11 +22,17 @@ const NEVER: [&str; 13] = [
     "dataset",
     "command",
     "json",
+    "quiet",
+    "verbose",
     "rescan",
     "split_by",
     "split_dir",
     "seed",
 ];
+
+/// The flags that name files of a data set beside its folder. Half of one on the command line and half of another in a
+/// file that nobody named would be a third one.
+const INPUTS: [&str; 5] = ["reports_file", "meta_file", "labels_file", "config", "split"];
 
 /// The arguments of a command, and which of them were added.
 #[derive(Debug)]
@@ -38,8 +44,8 @@ pub struct Completed {
 }
 
 /// Completes the arguments of the process: `variable` gives the value of an environment variable, `here` is the current
-/// folder. The file is the one that is named, else `ctwds.toml` in the current folder or, where only that is named, in
-/// the data folder. What is found is never used by `reclaim`, and not where a flag names something of the data set.
+/// folder. The file is the one that is named, else `ctwds.toml` in the data folder if that is named, or in the current
+/// folder. What is found is never used by `reclaim`, and not where a flag names a table or a configuration.
 ///
 /// # Errors
 /// The errors of reading the file; [`Error::Malformed`] with a key that no command has, or of which the value has
@@ -50,10 +56,10 @@ pub fn complete(
     here: &Path,
 ) -> Result<Completed> {
     let args: Vec<OsString> = with_dashes(args).collect();
-    let mut root = Cli::command();
+    let mut root = super::command();
     root.build();
     let (command, at) = command_of(&root, &args);
-    let parsed = Cli::command().ignore_errors(true).try_get_matches_from(&args);
+    let parsed = super::command().ignore_errors(true).try_get_matches_from(&args);
     let given = parsed.as_ref().ok().map(deepest);
     let (true, Some(given)) = (takes_dataset(command), given) else {
         return Ok(Completed { args, added: Vec::new() }); // or the parser will say what is wrong, or help
@@ -142,11 +148,8 @@ impl Invocation<'_> {
         if let Some(named) = self.path("dataset") {
             return Some(named);
         }
-        let of_dataset = DatasetArgs::augment_args(Command::new("data set"));
-        let ids = of_dataset.get_arguments().map(|arg| arg.get_id().as_str());
-        let mut others = ids.filter(|id| *id != "data_folder");
         let is_other_source = self.command.get_name() != "verify" && self.is_given("shards");
-        if self.command.get_name() == "reclaim" || is_other_source || others.any(|id| self.is_given(id)) {
+        if self.command.get_name() == "reclaim" || is_other_source || INPUTS.iter().any(|id| self.is_given(id)) {
             return None;
         }
         let folder = self.path("data_folder").unwrap_or_else(|| here.to_owned());

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
+use super::headings::INPUT;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, Selection, Source,
-    SpacingFrom,
+    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress, Selection,
+    Source, SpacingFrom,
 };
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel, Orientation};
@@ -72,11 +73,10 @@ const MOST_EXTRAS: usize = 64;
 
 /// The data set and everything that determines the shards' bytes.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Data set")]
 pub struct DatasetArgs {
     /// File with these flags, and others of the commands, as keys (data_folder = "npz"); its paths start at its folder.
-    /// Flags and CTWDS_* variables win over it [default: ctwds.toml here or in the data folder, if no other flag of the
-    /// data set is given]
+    /// Flags and CTWDS_* variables win over it [default: ctwds.toml in the data folder, or here, unless a flag names a
+    /// table or a configuration]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
     /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
@@ -88,6 +88,14 @@ pub struct DatasetArgs {
     /// Only the volumes that match a pattern, from the data folder on: 'images/*.npz' or '**/ct.npy'; may be repeated
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub pattern: Vec<FilePattern>,
+    /// The training's configuration (YAML): its section `data` names the folder and the tables, and the mountpoint as
+    /// the folder of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the
+    /// training
+    #[arg(long, value_name = "YAML", requires = "split")]
+    pub config: Option<PathBuf>,
+    /// Which data set of the configuration
+    #[arg(long, value_enum, requires = "config")]
+    pub split: Option<Split>,
     /// CSV with VolumeName, Findings_EN, Impressions_EN; of several, the rows are appended [default: none, empty texts]
     #[arg(long, value_name = "CSV", action = ArgAction::Append)]
     pub reports_file: Vec<PathBuf>,
@@ -115,35 +123,15 @@ pub struct DatasetArgs {
     /// --label-columns [default: none]
     #[arg(long, value_name = "NAMES", action = ArgAction::Append)]
     pub extra_columns: Vec<Names>,
+    /// Text in place of a missing report field ("nan" reproduces the original converter)
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub missing_text: String,
+    /// Samples whose metadata is incomplete: leave out, or keep with NaN
+    #[arg(long, value_enum, default_value_t)]
+    pub missing_meta: MissingMeta,
     /// A label that is missing: refused, 0, NaN, or the sample is left out
     #[arg(long, value_enum, default_value_t)]
     pub missing_label: MissingLabel,
-    /// Without --labels-file: a labels member of no class in each sample, for readers that need one
-    #[arg(long)]
-    pub labels_empty: bool,
-    /// The training's configuration (YAML): its section `data` names the folder and the tables, and the mountpoint as
-    /// the folder of its shard pattern. Flags win over it. Relative paths start at the current folder, as in the
-    /// training
-    #[arg(long, value_name = "YAML", requires = "split")]
-    pub config: Option<PathBuf>,
-    /// Which data set of the configuration
-    #[arg(long, value_enum, requires = "config")]
-    pub split: Option<Split>,
-    /// Samples in a shard
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
-    pub samples_per_shard: u32,
-    /// Only volumes whose labels fulfil it: 'Lung nodule == 1 and not (Emphysema == 1 or "Hiatal hernia" > 0)'
-    #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
-    pub condition: Option<Condition>,
-    /// Only the studies of a list: a study id a line, or a CSV with a column study_id or VolumeName
-    #[arg(long, value_name = "FILE")]
-    pub studies: Option<PathBuf>,
-    /// Only the first N volumes that the tables know (and the two flags above select)
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Only the first 100 of them
-    #[arg(long, conflicts_with = "limit")]
-    pub test_mode: bool,
     /// The array in the NPZ files [default: data, volume, arr_0, or the only one of three dimensions]
     #[arg(long, value_name = "NAME")]
     pub array: Option<String>,
@@ -151,14 +139,6 @@ pub struct DatasetArgs {
     /// first:N or last:N names
     #[arg(long, value_name = "N")]
     pub channel: Option<Channel>,
-    /// The order of the arrays' axes: height, width, depth; stored volumes keep it [default: HWD, of normalized arrays
-    /// DHW]
-    #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
-    pub axes: Option<Axes>,
-    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
-    /// JSON has the affine then [default: those of the file, no affine]
-    #[arg(long, value_name = "WHICH")]
-    pub orientation: Option<Orientation>,
     /// The array of the NPZ files with the spacing of the volume's axes in mm, in their order or in another:
     /// spacing:WHD (as SimpleITK's GetSpacing) is width, height, depth. The table's spacing is not read then
     #[arg(long, value_name = "NAME[:ORDER]")]
@@ -170,37 +150,45 @@ pub struct DatasetArgs {
     /// files whose * is the study's id (NAME=masks/*.npz:seg); may be repeated
     #[arg(long, value_name = "NAME=ARRAY|FILES", action = ArgAction::Append)]
     pub also: Vec<ExtraChoice>,
-    /// Preprocessed: what is put around a smaller array of --also
-    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_hyphen_values = true)]
-    pub also_pad: f64,
-    /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Profile,
-    /// The voxels' dtype; int16 and uint8 hold HU, rounded (of stored volumes: integers)
-    #[arg(long, value_enum, default_value_t, value_name = "DTYPE")]
-    pub output_dtype: OutputDtype,
-    /// The values that become 0 and 255 with --output-dtype uint8, in HU (of stored volumes: in stored values)
-    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_hyphen_values = true)]
-    pub window: Option<[f64; 2]>,
-    /// Values beyond the voxels' dtype (float16: ±65504)
-    #[arg(long, value_enum, default_value_t)]
-    pub overflow: Overflow,
-    /// Text in place of a missing report field ("nan" reproduces the original converter)
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub missing_text: String,
-    /// Samples whose metadata is incomplete: leave out, or keep with NaN
-    #[arg(long, value_enum, default_value_t)]
-    pub missing_meta: MissingMeta,
+    /// Look into every volume again, also those that have not changed since the last time
+    #[arg(long)]
+    pub rescan: bool,
+    /// Only volumes whose labels fulfil it: 'Lung nodule == 1 and not (Emphysema == 1 or "Hiatal hernia" > 0)'
+    #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
+    pub condition: Option<Condition>,
+    /// Only the studies of a list: a study id a line, or a CSV with a column study_id or VolumeName
+    #[arg(long, value_name = "FILE")]
+    pub studies: Option<PathBuf>,
+    /// CSV with study_id (such as quarantine.csv): these are left out, and their slots stay empty
+    #[arg(long, value_name = "CSV")]
+    pub exclude: Option<PathBuf>,
+    /// Only the first N volumes that the tables know (and --where and --studies select)
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Only the first 100 of them
+    #[arg(long, conflicts_with = "limit")]
+    pub test_mode: bool,
+    /// Stop at a volume that would be left out
+    #[arg(long)]
+    pub strict: bool,
     /// What the volumes hold: the array as stored, HU, or HU that are clipped, resampled, cropped and padded
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub volume: Kind,
+    /// What the arrays hold [default: by name and type: data, volume (i16), arr_0 (floats)]
+    #[arg(long, value_enum)]
+    pub dialect: Option<Dialect>,
     /// Slope and intercept of values that are not HU yet: auto (the table's, if the values do not contradict it),
     /// table, none, or SLOPE,INTERCEPT
     #[arg(long, default_value = "auto", value_name = "WHICH", allow_hyphen_values = true)]
     pub rescale: Rescale,
-    /// What the arrays hold [default: by name and type: data, volume (i16), arr_0 (floats)]
-    #[arg(long, value_enum)]
-    pub dialect: Option<Dialect>,
+    /// The order of the arrays' axes: height, width, depth; stored volumes keep it [default: HWD, of normalized arrays
+    /// DHW]
+    #[arg(long, value_enum, ignore_case = true, value_name = "ORDER")]
+    pub axes: Option<Axes>,
+    /// The directions of NIfTI volumes' axes: keep, or letters such as LPS or RAS, to which the volumes are turned; the
+    /// JSON has the affine then [default: those of the file, no affine]
+    #[arg(long, value_name = "WHICH")]
+    pub orientation: Option<Orientation>,
     /// Preprocessed volumes that are resampled by the table's spacing: auto (those that are not yet), always, never
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub resample: Resample,
@@ -216,22 +204,34 @@ pub struct DatasetArgs {
     /// Preprocessed: what is put around a smaller volume
     #[arg(long, value_name = "VALUE", default_value_t = -1.0, allow_hyphen_values = true)]
     pub pad_value: f64,
-    /// CSV with study_id (such as quarantine.csv): these are left out, and their slots stay empty
-    #[arg(long, value_name = "CSV")]
-    pub exclude: Option<PathBuf>,
-    /// Stop at a volume that would be left out
+    /// Preprocessed: what is put around a smaller array of --also
+    #[arg(long, value_name = "VALUE", default_value_t = 0.0, allow_hyphen_values = true)]
+    pub also_pad: f64,
+    /// The voxels' dtype; int16 and uint8 hold HU, rounded (of stored volumes: integers)
+    #[arg(long, value_enum, default_value_t, value_name = "DTYPE")]
+    pub output_dtype: OutputDtype,
+    /// The values that become 0 and 255 with --output-dtype uint8, in HU (of stored volumes: in stored values)
+    #[arg(long, value_name = "LOW,HIGH", value_parser = range, allow_hyphen_values = true)]
+    pub window: Option<[f64; 2]>,
+    /// Values beyond the voxels' dtype (float16: ±65504)
+    #[arg(long, value_enum, default_value_t)]
+    pub overflow: Overflow,
+    /// Samples in a shard
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=999_999))]
+    pub samples_per_shard: u32,
+    /// Members: .bin/.json/.txt/.labels, or .volume.npy/.meta.json/.report.txt/.labels.npy
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Profile,
+    /// Without --labels-file: a labels member of no class in each sample, for readers that need one
     #[arg(long)]
-    pub strict: bool,
-    /// Look into every volume again, also those that have not changed since the last time
-    #[arg(long)]
-    pub rescan: bool,
+    pub labels_empty: bool,
 }
 
 /// Shards on disk in place of a data set.
 #[derive(Clone, Debug, Args)]
 pub struct ShardsArgs {
     /// Folder of finished shards, plain or compressed: they take the place of the NPZ files and the tables
-    #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = "Data set")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = INPUT)]
     pub shards: Option<PathBuf>,
 }
 
@@ -373,6 +373,7 @@ impl DatasetArgs {
             rescan: self.rescan,
             // Opening a file on a network waits for the server; 32 at once took 40,000 files from 7 s to 2 s.
             threads: 32,
+            progress: ScanProgress::default(),
         };
         let options = Options {
             samples_per_shard: self.samples_per_shard,

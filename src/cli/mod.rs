@@ -8,8 +8,11 @@ mod dataset;
 mod dataset_file;
 mod demo;
 mod estimate;
+mod headings;
+mod help;
 mod init;
 mod input_paths;
+mod loudness;
 mod manifest;
 mod materialize;
 mod mount;
@@ -17,6 +20,7 @@ mod numbers;
 mod plan;
 mod reclaim;
 mod run;
+mod shell;
 mod table_columns;
 mod verify;
 
@@ -24,7 +28,7 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bench::BenchArgs;
 pub use cat::CatArgs;
@@ -33,22 +37,28 @@ pub use dataset::{DatasetArgs, ShardsArgs};
 pub use dataset_file::NAME as DATASET_FILE;
 pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
+pub use help::example;
 pub use init::InitArgs;
+pub use loudness::Loudness;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
 pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
 pub use plan::PlanArgs;
 pub use reclaim::ReclaimArgs;
 pub use run::RunArgs;
+pub use shell::{CompletionsArgs, ManArgs};
 pub use verify::VerifyArgs;
 
 /// CT volumes in NPZ files as WebDataset shards: mounted and made on demand, or written to disk.
 #[derive(Debug, Parser)]
-#[command(name = "ctwds-fs", version, max_term_width = 110)]
+#[command(name = "ctwds-fs", version)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+    /// The flags that say how much the command says.
+    #[arg(skip)]
+    pub loudness: Loudness,
 }
 
 /// The commands.
@@ -71,6 +81,7 @@ pub enum Command {
     /// Show how a mount is doing
     Status(StatusArgs),
     /// End a mount
+    #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
     /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
     Verify(VerifyArgs),
@@ -80,6 +91,10 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
+    /// Print what makes a shell complete commands and options
+    Completions(CompletionsArgs),
+    /// Write manual pages, one of each command
+    Man(ManArgs),
 }
 
 /// The arguments of the process, with those that the environment and the file of the data set added.
@@ -100,7 +115,15 @@ pub fn arguments() -> impl Iterator<Item = OsString> {
 /// # Errors
 /// The parser's message if the arguments are wrong; or its help or version, if these are asked for.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(with_dashes(args))
+    let mut matches = command().try_get_matches_from(with_dashes(args))?;
+    let loudness = Loudness::of(&matches);
+    let parsed = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command()))?;
+    Ok(Cli { loudness, ..parsed })
+}
+
+/// The command line's definition, with its help arranged.
+pub fn command() -> clap::Command {
+    help::arrange(Cli::command())
 }
 
 /// The arguments with dashes in place of underscores in flags; arguments after "--" belong to another program.
@@ -123,7 +146,7 @@ fn flag_with_dashes(arg: OsString) -> OsString {
 /// The flags of the data set among the arguments of a command, as `--name=value`, for another command. The arguments
 /// whose ids are in `except` are left out.
 pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
-    let matches = Cli::command().get_matches_from(with_dashes(args));
+    let matches = command().get_matches_from(with_dashes(args));
     let Some((_, given)) = matches.subcommand() else { return Vec::new() };
     let all = DatasetArgs::augment_args(clap::Command::new("data set"));
     let mut flags = Vec::new();
@@ -156,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -198,8 +221,8 @@ mod tests {
         let args = "ctwds-fs bench --data_folder d --reports-file=r --meta-file m --labels-file l --limit 3 --strict \
                     --missing-text=-x --runs 2 --format npy";
         let flags = dataset_flags(args.split_whitespace().map(OsString::from), &["limit"]);
-        let expected = "--data-folder=d --reports-file=r --meta-file=m --labels-file=l --format=npy --missing-text=-x \
-                        --strict";
+        let expected = "--data-folder=d --reports-file=r --meta-file=m --labels-file=l --missing-text=-x --strict \
+                        --format=npy";
         assert_eq!(flags, expected.split_whitespace().map(OsString::from).collect::<Vec<_>>());
     }
 }

@@ -6,58 +6,63 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::dataset::{DatasetArgs, ShardsArgs};
+use super::headings::{INPUT, OUTPUT, PERFORMANCE};
 use crate::base::memory;
 use crate::error::{Error, Result};
 
 /// `mount`.
 #[derive(Debug, Args)]
 pub struct MountArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// A folder of shards, in place of the data set.
-    #[command(flatten)]
-    pub source: ShardsArgs,
     /// An empty folder outside the data folder [default: the folder of the shard pattern in --config]
+    #[arg(value_name = "MOUNTPOINT")]
     pub mountpoint: Option<PathBuf>,
     /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", help_heading = PERFORMANCE)]
     pub cache_size: Option<ByteSize>,
     /// Decoder threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub threads: Option<u16>,
     /// Volumes made ready ahead of each reader [default: one more than the decoder threads]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = PERFORMANCE)]
     pub read_ahead: Option<u16>,
     /// Whether the kernel keeps what it reads: fast when read again, costly when read once
     /// [auto: on if the shards fit half of the memory]
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = PERFORMANCE)]
     pub page_cache: PageCache,
     /// Folder in which `materialize` writes, or wrote, these shards: finished ones are read from there
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = INPUT)]
     pub materialized: Option<PathBuf>,
     /// Show the samples shuffled as well: epochs/000000/, epochs/000001/, … each with all of them in another order, the
     /// same on every machine with this seed
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", help_heading = OUTPUT)]
     pub shuffle_seed: Option<u64>,
     /// Epochs that are shown [default: 10]
-    #[arg(long, value_name = "N", requires = "shuffle_seed", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", requires = "shuffle_seed", value_parser = clap::value_parser!(u32).range(1..=1_000_000), help_heading = OUTPUT)]
     pub epochs: Option<u32>,
     /// Let other users read the mount too
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub allow_other: bool,
     /// Stay in the foreground until unmounted
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub foreground: bool,
     /// Where the mount logs [default: the user's state folder; the terminal with --foreground]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub log_file: Option<PathBuf>,
+    /// Print what is mounted as JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]
     pub daemon: bool,
     /// Set with --daemon where the mount is for the process that starts it, and ends with it
     #[arg(long, hide = true, requires = "daemon")]
     pub end_with_parent: bool,
+    /// A folder of shards, in place of the data set.
+    #[command(flatten)]
+    pub source: ShardsArgs,
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
 }
 
 impl MountArgs {
@@ -103,6 +108,7 @@ impl PageCache {
 #[derive(Debug, Args)]
 pub struct UnmountArgs {
     /// Where the shards are mounted
+    #[arg(value_name = "MOUNTPOINT")]
     pub mountpoint: PathBuf,
     /// Detach it although files are open: who has them reads on, and the mount ends with the last of them
     #[arg(long, conflicts_with = "force")]
@@ -115,10 +121,14 @@ pub struct UnmountArgs {
 /// `status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Where the shards are mounted
-    pub mountpoint: PathBuf,
-    /// Print it as JSON
+    /// Where the shards are mounted [default: list all mounts of this user]
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mountpoint: Option<PathBuf>,
+    /// Show it again every two seconds, until the mount ends or Ctrl-C
     #[arg(long)]
+    pub watch: bool,
+    /// Print it as JSON; with --watch, an object a line
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
 }
 

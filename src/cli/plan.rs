@@ -7,6 +7,7 @@ use regex::Regex;
 
 use super::dataset::{DatasetArgs, ShardsArgs};
 use super::estimate::EstimateArgs;
+use super::headings::OUTPUT;
 use crate::error::{Error, Result};
 use crate::plan::split::SplitBy;
 
@@ -16,14 +17,8 @@ const GROUP_BY: &str = "^((?:train|valid)_[0-9]+)_[a-z]+_[0-9]+$";
 /// `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The data set.
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
-    /// A folder of shards, in place of the data set.
-    #[command(flatten)]
-    pub source: ShardsArgs,
     /// Print the plan as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
     /// Options of the estimate of the room that shards would take.
     #[command(flatten)]
@@ -31,6 +26,12 @@ pub struct PlanArgs {
     /// Options of the lists of studies for training, validation and test.
     #[command(flatten)]
     pub split: SplitArgs,
+    /// A folder of shards, in place of the data set.
+    #[command(flatten)]
+    pub source: ShardsArgs,
+    /// The data set.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
 }
 
 /// Whether and how lists of studies are written for training, validation and test.

@@ -17,6 +17,7 @@ use super::mount::MountArgs;
 #[command(mut_arg("log_file", |arg| arg.help(
     "Where the mount logs [default: the user's state folder, and kept only if there was an error]"
 )))]
+#[command(mut_arg("json", |arg| arg.hide(true).conflicts_with("command")))]
 #[command(mut_arg("foreground", |arg| arg.hide(true).conflicts_with("command")))]
 pub struct RunArgs {
     /// The arguments of the mount.

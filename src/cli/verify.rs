@@ -7,16 +7,18 @@ use clap::builder::RangedU64ValueParser;
 
 use super::dataset::DatasetArgs;
 use super::dataset_flags;
+use super::headings::{INPUT, OUTPUT, PERFORMANCE, SELECTION};
 use crate::error::Result;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  everything that was looked at is right
-  1  verify failed (the folder or the data set cannot be used)
-  2  wrong usage
-  3  damaged: a shard is not what it should be (--sources: a volume cannot be read)
-  4  incomplete: shards or samples are missing, were left out, or are not finished
-  5  could not check: what was read is sound, but something could not be compared or read
+  0    everything that was looked at is right
+  1    verify failed (the folder or the data set cannot be used)
+  2    wrong usage
+  3    damaged: a shard is not what it should be (--sources: a volume)
+  4    incomplete: shards or samples are missing, left out, or not finished
+  5    could not check: what was read is sound, but something was not compared
+  130  interrupted (Ctrl-C): nothing was changed, and no result is kept
 The first of 3, 4 and 5 that applies counts; all findings are listed.";
 
 /// Arguments of `ctwds-fs verify`.
@@ -30,17 +32,13 @@ pub struct VerifyArgs {
         alias = "webdataset-dir",
         value_name = "DIR",
         required_unless_present = "sources",
-        conflicts_with = "sources"
-    )]
+        conflicts_with = "sources", help_heading = INPUT)]
     pub shards: Option<PathBuf>,
-    /// The data set that the shards were made from, with the options that they were made with
-    #[command(flatten)]
-    pub dataset: DatasetArgs,
     /// Compare only N samples with their sources, chosen at random [default: all]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..), help_heading = SELECTION)]
     pub num_samples: Option<usize>,
     /// Chooses the samples: the same seed, the same samples
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, help_heading = SELECTION)]
     pub seed: u64,
     /// Say how far the voxels are from the sources' values, in which samples most, and count NaN and infinity
     #[arg(long)]
@@ -55,14 +53,17 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub sources: bool,
     /// The list that --sources writes, for --exclude [default: quarantine.csv]
-    #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "shards")]
+    #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "shards", help_heading = OUTPUT)]
     pub quarantine: Option<PathBuf>,
     /// Threads [default: the cores that the process may use]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub num_workers: Option<u16>,
     /// Print the report as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// The data set that the shards were made from, with the options that they were made with
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
 }
 
 impl VerifyArgs {

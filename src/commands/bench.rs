@@ -9,10 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::daemon::{self, Start};
+use super::interrupt::stop_on_signals;
 use super::mount;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{self, stop_on_signals};
+use super::shared;
 use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
 use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
@@ -54,11 +55,11 @@ pub(super) fn measure(
     let plan = make_plan(&part, None)?;
     let workload = workload(&plan, &whole);
     let given = given(&plan)?;
+    let stop = stop_on_signals()?; // before there is something to remove
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
     let folder = WorkFolder(folder.keep());
-    let stop = stop_on_signals()?;
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
     // Shards that exist already are measured also if nothing can be mounted.
     let can_mount = given.is_none() || Path::new("/dev/fuse").exists();
@@ -205,7 +206,7 @@ impl ShardProvider for OwnShards<'_> {
         let failed = |error| Error::io(&self.folder.0, "write down what the mount says", error);
         let mut said = tempfile::tempfile_in(&self.folder.0).map_err(failed)?;
         flags.extend(["--log-file".into(), log.into(), mountpoint.clone().into()]);
-        let daemon = match daemon::start_own(flags, said.try_clone().map_err(failed)?)? {
+        let daemon = match daemon::start_own(flags, said.try_clone().map_err(failed)?, &self.stop)? {
             Start::Ready(daemon) => daemon,
             Start::Failed { pid, end } => {
                 mount::clear(&mountpoint, pid);

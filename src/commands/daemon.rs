@@ -2,15 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 use super::shared::FAILED;
+use super::terminal::loudness;
 use crate::base::limits::not_started;
 use crate::base::low_limits::in_force;
 use crate::cli;
@@ -21,6 +25,12 @@ use crate::error::{Error, Result, shown};
 /// next ones from its heap, and writes zeros into them: two or three mounts in ten were 16 MiB larger by that, the size
 /// of a buffer for requests.
 const MMAP_THRESHOLD: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "1048576");
+
+/// The time between two looks whether the user has had enough.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a daemon is waited for that is ended before its mount is ready.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// The message of the daemon when the mount can be used.
 const READY: &[u8] = b"ready\n";
@@ -39,12 +49,12 @@ pub(super) enum Start {
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
-/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given.
+/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. `stop` ends the daemon.
 ///
 /// # Errors
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
-/// alone has open.
-pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start> {
+/// alone has open, [`Error::Interrupted`] if `stop` was set before the mount was ready.
+pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBool) -> Result<Start> {
     let log_file = log_file.into_iter().flat_map(|path| [OsString::from("--log-file"), path.into()]);
     let arguments = cli::arguments()
         .skip(1)
@@ -53,7 +63,7 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
         .chain(more.iter().cloned())
         .chain(log_file)
         .chain(cli::arguments().skip(2));
-    launch(arguments, Stdio::inherit())
+    launch(arguments, Stdio::inherit(), stop)
 }
 
 /// Starts the daemon of a mount that ends with this process, even if the kernel kills it. `flags` are those of the
@@ -61,16 +71,17 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>) -> Result<Start>
 ///
 /// # Errors
 /// Those of [`start`].
-pub(super) fn start_own(flags: Vec<OsString>, errors: File) -> Result<Start> {
+pub(super) fn start_own(flags: Vec<OsString>, errors: File, stop: &AtomicBool) -> Result<Start> {
     let arguments = ["mount", "--daemon", "--end-with-parent"].map(OsString::from).into_iter().chain(flags);
-    launch(arguments, errors.into())
+    launch(arguments, errors.into(), stop)
 }
 
-fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio) -> Result<Start> {
+fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &AtomicBool) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
-    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    ours.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let mut daemon = Command::new(program)
         .args(arguments)
         .env(MMAP_THRESHOLD.0, std::env::var_os(MMAP_THRESHOLD.0).unwrap_or_else(|| MMAP_THRESHOLD.1.into()))
@@ -78,9 +89,13 @@ fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio) -> Result<St
         .stderr(errors)
         .spawn()
         .map_err(failed)?;
-    let mut report = Vec::new();
-    // Ends when the daemon closes its side: after its report, or by its end.
-    let _ = ours.read_to_end(&mut report);
+    let report = read_report(ours, stop);
+    if stop.load(Ordering::Relaxed) {
+        // It unmounts what it may have mounted. A server of its files that does not answer is not waited for.
+        let _ = rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM);
+        let _ = wait(&mut daemon, ENDING);
+        return Err(Error::Interrupted("nothing is mounted; run the same command again"));
+    }
     if report == READY {
         return Ok(Start::Ready(daemon));
     }
@@ -91,6 +106,20 @@ fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio) -> Result<St
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
     Ok(Start::Failed { pid, end: Ok(ExitCode::from(code.unwrap_or(FAILED))) })
+}
+
+/// What the daemon says until it closes its side, after its report or by its end, or until `stop` is set.
+fn read_report(mut daemon: UnixStream, stop: &AtomicBool) -> Vec<u8> {
+    let (mut report, mut piece) = (Vec::new(), [0; 64]);
+    while !stop.load(Ordering::Relaxed) {
+        match daemon.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => report.extend_from_slice(&piece[..len]),
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(_) => break,
+        }
+    }
+    report
 }
 
 /// Refuses an argument that names what this process alone has open, as of `--exclude <(…)`: the daemon keeps no
@@ -131,7 +160,7 @@ pub(super) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<Exit
 /// does anything else.
 pub(super) fn end_with_parent() {
     // If the kernel refuses, the daemon ends later: a report that no parent receives fails.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
 }
 
 /// Closes all descriptors besides the standard streams. The daemon calls this before anything is opened. A descriptor
@@ -174,6 +203,12 @@ pub(super) fn detach(log: File) -> Result<()> {
 
 /// Sends log lines of `level` and above to standard error, which is the terminal or, in the daemon, the log file.
 pub(super) fn log_to_terminal(level: log::LevelFilter) {
+    let level = match loudness().more {
+        0 => level,
+        1 if level < log::LevelFilter::Info => log::LevelFilter::Info,
+        1 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
     // fuser warns about its own second unmount, which finds the work done.
     let env = env_logger::Env::default().default_filter_or(format!("{level},fuser=error"));
     let _ = env_logger::Builder::from_env(env).format_target(false).try_init(); // a second call keeps the first

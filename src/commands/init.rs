@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use toml_writer::ToTomlValue;
 
-use super::terminal::{print, say, say_in_line};
+use super::interrupt;
+use super::progress::ScanDisplay;
+use super::terminal::{print, say, say_in_line, tell};
 use crate::cli::{DATASET_FILE, InitArgs};
 use crate::dataset::guess::{self, Decision, Guesses, Value};
 use crate::error::{Error, Result, shown};
@@ -18,7 +20,7 @@ const WIDTH: usize = 118;
 pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     let output = args.output.clone().unwrap_or_else(|| DATASET_FILE.into());
     refuse_existing(&output)?;
-    let guesses = guess::look(&args.folder)?;
+    let guesses = guess::look(&args.folder, &ScanDisplay::new().progress())?;
     let text = render(&guesses, &output)?;
     let show = || print(&text, "print what was found");
     let open = guesses.keys.iter().filter(|guess| matches!(guess.decision, Decision::Open(_))).count();
@@ -37,10 +39,10 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
         ask(&output)?;
         write(&output, &text)?;
     }
-    say(format_args!("{} is written.", shown(&output)));
+    tell(format_args!("{} is written.", shown(&output)));
     let is_found = args.output.is_none();
     let file = if is_found { String::new() } else { format!(" --dataset {}", shown(&output)) };
-    say(format_args!("Next: ctwds-fs plan{file}"));
+    tell(format_args!("Next: ctwds-fs plan{file}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -84,6 +86,7 @@ fn ask(output: &Path) -> Result<()> {
 
 /// Writes the file, if none is there: whatever appears meanwhile stays as it is.
 fn write(output: &Path, text: &str) -> Result<()> {
+    interrupt::finish(); // half a file would be found as a whole one
     let file = match OpenOptions::new().write(true).create_new(true).open(output) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(output)),

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::interrupt::stop_on_signals;
 use super::materialize::ShardBar;
 use super::plans::make_plan_unchecked;
-use super::shared::{FAILED, stop_on_signals};
+use super::shared::FAILED;
 use super::terminal::{print, say};
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;

@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
+use serde_json::{Value, json};
 
+use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{FAILED, stop_on_signals, warn_left_out};
-use super::terminal::{print, say};
+use super::shared::{self, FAILED, warn_left_out};
+use super::terminal::{print, say, stream, tell};
 use crate::base::lock::lock;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
@@ -39,13 +41,17 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let stop = stop_on_signals()?; // between two blocks
-    let progress = ShardBar::new();
+    let progress = ShardBar { has_events: args.json, ..ShardBar::new() };
     let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
     let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
     let outcome = outcome?;
-    let printed = print(describe(&args.output_dir, part, &outcome), "print what was written");
+    let text = match args.json {
+        true => progress.end(&args.output_dir, &outcome)?,
+        false => describe(&args.output_dir, part, &outcome) + &progress.summary(args.compress.is_some()),
+    };
+    let printed = print(text, "print what was written");
     let is_complete = report(&args.output_dir, part, &outcome);
     printed?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
@@ -109,17 +115,21 @@ pub(super) struct ShardBar {
     done: AtomicUsize,
     /// Bytes to write.
     total: AtomicU64,
-    /// Bytes that are written.
+    /// Bytes of plain shards that are made.
     written: AtomicU64,
+    /// Bytes of finished files.
+    stored: AtomicU64,
+    /// Whether events are printed for programs.
+    has_events: bool,
 }
 
 impl ShardBar {
     /// A bar that shows nothing until a shard is read or begun.
     pub(super) fn new() -> Self {
         let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
-        let [total, written] = [(); 2].map(|()| AtomicU64::new(0));
+        let [total, written, stored] = [(); 3].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written }
+        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, stored, has_events: false }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
@@ -127,8 +137,56 @@ impl ShardBar {
         self.bar.finish_and_clear();
     }
 
+    /// Prints an event for programs, as far as that can be written: the last one is an error if not.
+    fn event(&self, event: &Value) {
+        if self.has_events
+            && let Ok(line) = shared::json_line(event)
+        {
+            let _ = stream(line.as_bytes(), "print what was written");
+        }
+    }
+
+    /// The last event of a run.
+    fn end(&self, out: &Path, outcome: &Outcome) -> Result<String> {
+        let failed = outcome.failed.iter().map(|(shard, error)| json!({ "shard": shard, "error": error.to_string() }));
+        let skipped = outcome
+            .skipped
+            .iter()
+            .map(|(shard, skipped)| json!({ "shard": shard, "study_id": skipped.study_id, "reason": skipped.reason }));
+        shared::json_line(&json!({
+            "event": "end",
+            "output_dir": out.to_string_lossy(),
+            "written": outcome.written,
+            "kept": outcome.kept,
+            "bytes": self.stored.load(Ordering::Relaxed),
+            "plain_bytes": self.written.load(Ordering::Relaxed),
+            "seconds": lock(&self.begun).elapsed().as_secs_f64(),
+            "failed": failed.collect::<Vec<_>>(),
+            "skipped": skipped.collect::<Vec<_>>(),
+            "may_merge": outcome.may_merge,
+        }))
+    }
+
+    /// What was written, how fast, and how far it was compressed, as a line; nothing if nothing was written.
+    fn summary(&self, is_compressed: bool) -> String {
+        let [made, stored] = [&self.written, &self.stored].map(|bytes| bytes.load(Ordering::Relaxed));
+        if self.done.load(Ordering::Relaxed) == 0 {
+            return String::new();
+        }
+        let seconds = lock(&self.begun).elapsed().as_secs_f64().max(1e-3);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and small")]
+        let rate = ByteSize((made as f64 / seconds) as u64);
+        let compressed = if is_compressed {
+            let percent = 100.0 * stored as f64 / made.max(1) as f64;
+            format!(", compressed from {} to {percent:.1} %", ByteSize(made))
+        } else {
+            String::new()
+        };
+        format!("{} in {seconds:.1} s, {rate}/s{compressed}\n", ByteSize(stored))
+    }
+
     fn print_line(&self, line: &str) {
-        self.bar.suspend(|| say(line));
+        self.bar.suspend(|| tell(line));
     }
 }
 
@@ -137,7 +195,7 @@ impl Observer for ShardBar {
         self.bar.set_length(bytes);
         self.bar.set_message(format!("(reading {shards} finished shards)"));
         if shards > 0 && self.bar.is_hidden() {
-            say(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
+            tell(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
         }
     }
 
@@ -161,6 +219,7 @@ impl Observer for ShardBar {
         *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
+        self.event(&json!({ "event": "begin", "shards": shards, "kept": kept, "bytes": bytes }));
         if kept > 0 {
             self.print_line(&format!(
                 "continuing: {kept} of {} shards finished, {shards} to be made ({})",
@@ -177,15 +236,17 @@ impl Observer for ShardBar {
 
     fn finished(&self, name: &str, bytes: u64) {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
+        self.stored.fetch_add(bytes, Ordering::Relaxed);
         self.bar.set_message(format!("({done}/{shards} shards)"));
+        self.event(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
             let seconds = begun.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
             let rate = written as f64 / seconds;
             let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let (size, rate) = (ByteSize(bytes), rate / 1e6);
-            say(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MB/s, {left:.0} s left)"));
+            let (size, rate) = (ByteSize(bytes), rate / f64::from(1 << 20));
+            tell(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
         }
     }
 }

@@ -8,6 +8,7 @@ mod daemon;
 mod demo;
 mod estimate;
 mod init;
+mod interrupt;
 mod log_file;
 mod manifest;
 mod materialize;
@@ -18,6 +19,7 @@ mod progress;
 mod reclaim;
 mod run;
 mod shared;
+mod shell;
 mod sources;
 mod split;
 mod status;
@@ -35,8 +37,9 @@ use signal_hook::consts::{SIGABRT, SIGXFSZ};
 
 use crate::base::limits;
 use crate::base::signals::is_ignored;
+use crate::bench::NOTHING_KEPT;
 use crate::cli::{self, Cli, Command};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 pub use plans::plan_of;
 use shared::FAILED;
 use terminal::say;
@@ -48,7 +51,11 @@ const USAGE: u8 = 2;
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     prepare().and_then(|()| run_arguments(args)).unwrap_or_else(|error| {
         say(format_args!("ctwds-fs: error: {error}"));
-        ExitCode::from(if matches!(error, Error::Usage(_)) { USAGE } else { FAILED })
+        ExitCode::from(match error {
+            Error::Usage(_) => USAGE,
+            Error::Interrupted(_) => interrupt::exit_code(),
+            _ => FAILED,
+        })
     })
 }
 
@@ -59,7 +66,15 @@ fn run_arguments(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     let completed = cli::complete(args, |name| std::env::var_os(name), &here)?;
     cli::keep_arguments(&completed);
     let parsed = match cli::parse(completed.args) {
-        Ok(cli) => return run_command(cli),
+        Ok(cli) => {
+            terminal::set_loudness(cli.loudness);
+            if cli.loudness.more > 0 && !matches!(cli.command, Command::Mount(_)) {
+                daemon::log_to_terminal(log::LevelFilter::Off); // of which the flag makes more
+            }
+            let added: Vec<_> = completed.added.iter().map(|added| added.to_string_lossy()).collect();
+            log::info!("flags of {} and CTWDS_ variables: {}", cli::DATASET_FILE, shown(&added.join(" ")));
+            return run_command(cli);
+        }
         Err(parsed) => parsed,
     };
     terminal::show_parsed(&parsed)?;
@@ -92,7 +107,35 @@ fn prepare() -> Result<()> {
     Ok(())
 }
 
+/// What is kept of a command that is ended at once, and how to go on; `None` for those that end in an order of their
+/// own from the beginning on, and for those that take a moment.
+fn kept(command: &Command) -> Option<&'static str> {
+    Some(match command {
+        Command::Init(_) => "nothing was written; run the same command again",
+        Command::Plan(args) if args.split.split_by.is_some() => {
+            "the lists of studies that were written are whole, others are missing; run the same command again"
+        }
+        Command::Plan(_) => "nothing was changed; run the same command again",
+        Command::Mount(args) if args.foreground => "nothing is mounted; run the same command again",
+        Command::Materialize(_) => {
+            "this run has written nothing; finished shards of earlier ones are kept, run the same command to continue"
+        }
+        Command::Cat(_) => "the shard is not whole: throw away what was written of it, and run the same command again",
+        Command::Manifest(_) => "the manifest is not written, and no shard was changed; run the same command again",
+        Command::Status(_) => "the mount goes on",
+        Command::Unmount(_) => "the mount may go on: `ctwds-fs status` tells",
+        Command::Verify(_) => "nothing was changed, and no result is kept; run the same command again",
+        Command::Reclaim(_) => "nothing was removed; run the same command again",
+        Command::Demo(_) => "what was written stays: remove the folder before the next demonstration",
+        Command::Bench(_) => NOTHING_KEPT,
+        Command::Mount(_) | Command::Run(_) | Command::Completions(_) | Command::Man(_) => return None,
+    })
+}
+
 fn run_command(cli: Cli) -> Result<ExitCode> {
+    if let Some(kept) = kept(&cli.command) {
+        interrupt::end_at_once(kept);
+    }
     match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Plan(args) => plan::run(&args),
@@ -107,5 +150,7 @@ fn run_command(cli: Cli) -> Result<ExitCode> {
         Command::Reclaim(args) => reclaim::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
     }
 }

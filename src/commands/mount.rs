@@ -4,12 +4,15 @@ use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::json;
+use bytesize::ByteSize;
+use serde_json::{Value, json};
 
 use super::daemon::{self, Start};
+use super::interrupt::{self, stop_on_signals};
 use super::log_file;
 use super::plans::make_plan;
-use super::shared::warn_left_out;
+use super::shared::{self, warn_left_out};
+use super::status;
 use super::terminal::{print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
@@ -37,9 +40,10 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     if args.foreground || args.daemon {
         return serve(args, Lifetime::UntilUnmounted);
     }
+    let stop = stop_on_signals()?; // which ends the daemon that is started
     let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
     let log_file = log_file::path(args.log_file.as_deref(), &log_file::name(&mountpoint));
-    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file))? {
+    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file), &stop)? {
         Start::Ready(daemon) => daemon,
         Start::Failed { pid, end } => {
             clear(&mountpoint, pid);
@@ -52,13 +56,44 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let opened = opened.map_err(|error| Error::io(&first, "open the first shard of the new mount", error));
     let (point, log) = (mountpoint.display(), log_file.display());
     let others = if args.allow_other { format!("{OTHERS}\n") } else { String::new() };
-    let what = format!("mounted {point} (log: {log})\n{others}to end it: ctwds-fs unmount {point}\n");
+    let told = opened.and_then(|_| status::read_all(&mountpoint, daemon.id())).and_then(|about| {
+        let shown = what_is_shown(&mountpoint, &about["mount"]);
+        let what = if args.json {
+            let mount = &about["mount"];
+            let pattern = shared::shard_braces(&mountpoint, mount["shards"].as_u64().unwrap_or(0));
+            shared::json(&json!({ "mountpoint": point.to_string(), "pattern": pattern, "mount": mount }))? + "\n"
+        } else {
+            format!("mounted {point} (log: {log})\n{shown}{others}to end it: ctwds-fs unmount {point}\n")
+        };
+        print(what, "print where the mount is, which is ended again")
+    });
     // Whoever gets an exit code of 1 does not look for a mount to end.
-    opened.and_then(|_| print(what, "print where the mount is, which is ended again")).inspect_err(|_| {
+    told.inspect_err(|_| {
         let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
         let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a mount shows, by its status file, and the pattern of its shards, as readers of WebDataset take it.
+fn what_is_shown(mountpoint: &Path, about: &Value) -> String {
+    let number = |name: &str| about[name].as_u64().unwrap_or(0);
+    let name = |name: &str| about[name].as_str().unwrap_or_default();
+    let shards = number("shards");
+    let mut text = format!(
+        "{} in {}, {}, {} volumes as {}\nto read it: {}\n",
+        counted(number("samples"), "sample", "samples"),
+        counted(shards, "shard", "shards"),
+        ByteSize(number("shard_bytes")),
+        name("kind"),
+        name("dtype"),
+        shared::shard_pattern(mountpoint, shards),
+    );
+    if number("epochs") > 0 {
+        let first = shared::shard_pattern(&mountpoint.join("epochs").join("000000"), shards);
+        text.push_str(&format!("shuffled:   {first} for epoch 0, of {}\n", number("epochs")));
+    }
+    text
 }
 
 /// Ends the mount that a daemon may have left which could not be ready: with as many threads as it may have, it cannot
@@ -121,7 +156,11 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;
     }
+    interrupt::finish(); // from here on, a signal ends the mount
     mount::serve(tree, &mountpoint, args.allow_other, || {
+        if interrupt::has_come() {
+            return Err(Error::Interrupted("nothing is mounted; run the same command again"));
+        }
         if let Some(log) = log {
             if args.daemon {
                 if lifetime == Lifetime::UntilUnmounted {
@@ -138,7 +177,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
             mountpoint.display(),
             counted(samples, "sample", "samples"),
             counted(shards, "shard", "shards"),
-            bytesize::ByteSize(cache_size),
+            ByteSize(cache_size),
             counted(threads, "decoder", "decoders"),
             if page_cache { "on" } else { "off" }
         );
@@ -160,6 +199,8 @@ fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
         "samples_left_out": plan.dataset.left_out.len(),
         "shards": plan.shards.len(),
         "shard_bytes": plan.shard_bytes(),
+        "kind": plan.kind(),
+        "dtype": plan.voxel_format().name(),
         "shuffle_seed": plan.shuffle_seed(),
         "epochs": plan.epochs(),
         "data_folder": plan.dataset.root.to_string_lossy(),

@@ -2,11 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Instant;
 
+use super::progress::ScanDisplay;
 use super::terminal::say;
 use super::value_check;
+use crate::base::num::counted;
 use crate::cli::{self, Command, DatasetArgs};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, ScanProgress};
 use crate::error::{Error, Result, shown};
 use crate::output::archive;
 use crate::plan::Plan;
@@ -33,7 +36,9 @@ pub fn plan_of(flags: impl IntoIterator<Item = OsString>, mut warn: impl FnMut(&
         Error::Usage(reason.strip_prefix("error: ").unwrap_or(reason).to_owned())
     })?;
     match parsed.command {
-        Command::Plan(args) => warned(&args.dataset, args.source.shards.as_deref(), &mut warn),
+        Command::Plan(args) => {
+            warned(&args.dataset, args.source.shards.as_deref(), &mut warn, &ScanProgress::default())
+        }
         _ => Err(Error::Internal("flags of a plan were those of another command".into())),
     }
 }
@@ -44,7 +49,7 @@ pub fn plan_of(flags: impl IntoIterator<Item = OsString>, mut warn: impl FnMut(&
 /// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can
 /// be made.
 pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    warned(args, shards, &mut print)
+    warned(args, shards, &mut print, &ScanDisplay::new().progress())
 }
 
 /// Plans a data set, or the finished `shards`, and prints warnings; what the values of volumes show is for the caller
@@ -53,7 +58,7 @@ pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Pla
 /// # Errors
 /// The data set or the shards cannot be used or read.
 pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    unchecked(args, shards, &mut print)
+    unchecked(args, shards, &mut print, &ScanDisplay::new().progress())
 }
 
 /// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
@@ -62,10 +67,13 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> 
 /// # Errors
 /// The errors of [`make_plan`].
 pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
-    let (config, options) = args.resolve()?;
+    let (mut config, options) = args.resolve()?;
+    let display = ScanDisplay::new();
+    config.progress = display.progress();
     let dataset = Dataset::scan(&config)?;
     let values = value_check::look(&dataset, &args.kind()?)?;
     let plan = Plan::new(dataset, options)?.with_values(Some(values));
+    drop(display);
     tell_warnings(&plan, &mut print);
     check_values(args, plan, &mut print)
 }
@@ -74,18 +82,28 @@ fn print(warning: &str) {
     say(format_args!("ctwds-fs: warning: {warning}"));
 }
 
-fn warned(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>) -> Result<Plan> {
-    let plan = unchecked(args, shards, warn)?;
+fn warned(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
+    let plan = unchecked(args, shards, warn, progress)?;
     check_values(args, plan, warn)
 }
 
-fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>) -> Result<Plan> {
+fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
     if let Some(folder) = shards {
-        return archive::plan(folder, SCANNERS);
+        return archive::plan(folder, SCANNERS, progress);
     }
-    let (config, options) = args.resolve()?;
+    let (mut config, options) = args.resolve()?;
+    config.progress = progress.clone();
+    let begun = Instant::now();
     let kind = config.kind;
     let plan = Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?;
+    progress.end();
+    log::info!(
+        "{}: planned {} in {}, in {:.1} s",
+        plan.dataset.root.display(),
+        counted(plan.dataset.samples.len(), "sample", "samples"),
+        counted(plan.shards.len(), "shard", "shards"),
+        begun.elapsed().as_secs_f64()
+    );
     tell_warnings(&plan, warn);
     Ok(plan)
 }

@@ -1,16 +1,34 @@
-//! The progress bar of the commands that read whole volumes or shards: `verify`, `reclaim` and `plan --estimate`.
+//! The progress bars: of the commands that read whole volumes or shards (`verify`, `reclaim`, `plan --estimate`), and
+//! of the look at a data set that comes before the work of most commands.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
 
-use super::terminal::say;
+use super::terminal::{loudness, tell};
 use crate::base::lock::lock;
+use crate::dataset::{ScanObserver, ScanProgress};
 use crate::verify;
 
 /// The shortest time between two lines of progress where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The most times a second that a display is drawn.
+const REDRAWS: u8 = 10;
+
+/// How long a scan goes on without a display.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The display of files of a known number, on 80 columns.
+const COUNTED: &str = "{human_pos}/{human_len} {msg}, {per_sec}, {eta} left {wide_bar}";
+
+/// The display of files that are being found.
+const UNCOUNTED: &str = "{human_pos} {msg}, {per_sec}";
+
+/// The bars that may be seen.
+static BARS: Mutex<Vec<WeakProgressBar>> = Mutex::new(Vec::new());
 
 /// A progress bar on a terminal; elsewhere a line on stderr every 30 seconds.
 pub(super) struct Bar {
@@ -41,12 +59,68 @@ impl Bar {
         if last_line.elapsed() >= LINE_INTERVAL {
             *last_line = Instant::now();
             let share = 100 * self.bar.position() / self.bar.length().unwrap_or(0).max(1);
-            say(format_args!("{}: {share} %", self.bar.message()));
+            tell(format_args!("{}: {share} %", self.bar.message()));
         }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
     pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The display of a scan on a terminal, which begins when the scan has taken a second; elsewhere there is none. It is
+/// taken away when it is dropped.
+pub(super) struct ScanDisplay(Arc<ScanBar>);
+
+impl ScanDisplay {
+    /// A display that shows nothing yet.
+    pub(super) fn new() -> Self {
+        let bar = styled(COUNTED);
+        let is_hidden = bar.is_hidden();
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        Self(Arc::new(ScanBar { bar, begun: Instant::now(), is_shown: AtomicBool::new(is_hidden) }))
+    }
+
+    /// What a scan reports to.
+    pub(super) fn progress(&self) -> ScanProgress {
+        ScanProgress::to(self.0.clone())
+    }
+}
+
+impl Drop for ScanDisplay {
+    fn drop(&mut self) {
+        self.0.bar.finish_and_clear();
+    }
+}
+
+/// The bar of a scan.
+struct ScanBar {
+    bar: ProgressBar,
+    begun: Instant,
+    /// Whether the bar is drawn, or never will be as there is no terminal.
+    is_shown: AtomicBool,
+}
+
+impl ScanObserver for ScanBar {
+    fn begin(&self, what: &'static str, count: Option<usize>) {
+        self.bar.reset();
+        self.bar.set_style(style(if count.is_some() { COUNTED } else { UNCOUNTED }));
+        self.bar.set_message(what);
+        match count {
+            Some(count) => self.bar.set_length(count as u64),
+            None => self.bar.unset_length(),
+        }
+    }
+
+    fn seen(&self, count: usize) {
+        self.bar.inc(count as u64);
+        if self.begun.elapsed() >= SHORT && !self.is_shown.swap(true, Ordering::Relaxed) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(REDRAWS));
+        }
+    }
+
+    fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
@@ -63,6 +137,19 @@ impl verify::Progress for Bar {
 
 /// A bar of indicatif with a template of the program's own, and indicatif's default style if it refuses the template.
 pub(super) fn styled(template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::no_length().with_style(style)
+    let bar = ProgressBar::no_length().with_style(style(template));
+    if loudness().is_quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    lock(&BARS).push(bar.downgrade());
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Removes all bars from the terminal, before a last message.
+pub(super) fn clear_all() {
+    lock(&BARS).iter().filter_map(WeakProgressBar::upgrade).for_each(|bar| bar.finish_and_clear());
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 
+use super::interrupt::{self, stop_on_signals};
 use super::plans::SCANNERS;
-use super::progress::Bar;
-use super::shared::{self, FAILED, stop_on_signals};
+use super::progress::{Bar, ScanDisplay};
+use super::shared::{self, FAILED};
 use super::terminal::{print, say, say_in_line};
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
@@ -26,8 +27,11 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
             "nothing was removed: there is no terminal to ask on; --yes removes without asking".into(),
         ));
     }
-    let (config, options) = args.dataset.resolve()?;
+    let (mut config, options) = args.dataset.resolve()?;
+    let display = ScanDisplay::new();
+    config.progress = display.progress();
     let reclaim = Reclaim::open(&args.shards, &config, options, SCANNERS, args.delete)?;
+    drop(display);
     let survey = reclaim.survey();
     announce(args, &reclaim, survey);
     if args.delete && !args.yes && survey.files > 0 {
@@ -95,7 +99,10 @@ fn report(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> Result<ExitCode> {
         say_what_stays(outcome);
     }
     printed?;
-    let is_whole = outcome.refused.is_empty() && outcome.kept.is_empty() && !outcome.interrupted;
+    if outcome.interrupted {
+        return Ok(ExitCode::from(interrupt::exit_code()));
+    }
+    let is_whole = outcome.refused.is_empty() && outcome.kept.is_empty();
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
@@ -131,6 +138,8 @@ fn say_what_stays(outcome: &ReclaimOutcome) {
         say_in_line(shared::cut(lines));
     }
     if outcome.interrupted {
-        say("ctwds-fs: error: interrupted; run the same command to continue");
+        say(
+            "ctwds-fs: error: interrupted; files that were removed are in finished shards, run the same command to continue",
+        );
     }
 }

@@ -1,15 +1,11 @@
-//! Functions that several commands need: this program's mounts, signals, output and exit codes.
+//! Functions that several commands need: this program's mounts, output and exit codes.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::terminal::say;
 use crate::base::num::counted;
-use crate::base::signals::is_ignored;
 use crate::error::{Error, Result, is_hidden, shown};
 use crate::fs::mount_table::{self, MountEntry};
 use crate::plan::Plan;
@@ -59,19 +55,17 @@ impl OwnMount {
     }
 }
 
-/// A flag that the first signal to end sets: Ctrl-C, `kill`, or the loss of the terminal. A second one ends the process
-/// as usual. A signal that this process was told to ignore stays ignored.
-///
-/// # Errors
-/// [`Error::System`] if the signals cannot be handled.
-pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
-        signal_hook::flag::register_conditional_default(signal, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|error| Error::system("wait for signals", error))?;
-    }
-    Ok(stop)
+/// The pattern of the shards of a folder in quotes, to be pasted into a shell or a program: see [`shard_braces`].
+pub(super) fn shard_pattern(folder: &Path, shards: u64) -> String {
+    format!("'{}'", shard_braces(folder, shards).replace('\'', r"'\''"))
+}
+
+/// The pattern of the shards of a folder for who expands braces: from the first shard to the last of `shards`.
+pub(super) fn shard_braces(folder: &Path, shards: u64) -> String {
+    let (first, last) = (Plan::shard_name(0), Plan::shard_name(u32::try_from(shards.saturating_sub(1)).unwrap_or(0)));
+    let number = |name: &str| name.trim_start_matches("shard-").trim_end_matches(".tar").to_owned();
+    let names = if shards > 1 { format!("shard-{{{}..{}}}.tar", number(&first), number(&last)) } else { first };
+    folder.join(names).to_string_lossy().into_owned()
 }
 
 /// A report as indented JSON, without a line end. What a terminal would obey is escaped as JSON does it.
@@ -80,12 +74,26 @@ pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 /// [`Error::Internal`] if the report cannot be written as JSON.
 pub(super) fn json(report: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(report).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(escaped(text))
+}
+
+/// An object as JSON on one line, with the line's end.
+///
+/// # Errors
+/// As [`json`].
+pub(super) fn json_line(event: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(event).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(escaped(text) + "\n")
+}
+
+/// JSON in which what a terminal would obey is escaped.
+fn escaped(text: String) -> String {
     if !text.contains(|c| is_hidden(c) && c != '\n') {
-        return Ok(text);
+        return text;
     }
     // Outside of strings there are only line ends; the others are below U+10000.
     let escaped = |c: char| if is_hidden(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    Ok(text.chars().map(escaped).collect())
+    text.chars().map(escaped).collect()
 }
 
 /// The first lines of a list, indented, each on one line whatever names it has, and a last line that says how many more
@@ -97,4 +105,17 @@ pub(super) fn cut(lines: impl ExactSizeIterator<Item = String>) -> String {
         text.push_str(&format!("  … and {more} more (--json lists all)\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_can_be_pasted() {
+        let pattern = |folder, shards| shard_pattern(Path::new(folder), shards);
+        assert_eq!(pattern("/mnt/shards", 472), "'/mnt/shards/shard-{000000..000471}.tar'");
+        assert_eq!(pattern("/mnt/a b", 1), "'/mnt/a b/shard-000000.tar'");
+        assert_eq!(pattern("/mnt/it's", 2), r"'/mnt/it'\''s/shard-{000000..000001}.tar'");
+    }
 }

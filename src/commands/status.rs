@@ -3,22 +3,71 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use super::shared::{self, OwnMount};
-use super::terminal::print;
+use super::terminal::{is_seen, say, stream};
 use crate::base::memory;
 use crate::base::num::counted;
 use crate::cli::StatusArgs;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result, shown, shown_lines};
 use crate::fs::mount_table;
 use crate::fs::tree::STATUS_FILES;
 use crate::output::journal::STATUS_DIR;
 
+/// The time between two looks of `--watch`.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What makes a terminal begin again at its top, without the lines of before.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
+    if !args.watch {
+        print_once(args, false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        let begun = Instant::now();
+        if !print_once(args, true)? {
+            return Ok(ExitCode::SUCCESS); // who reads has had enough
+        }
+        std::thread::sleep(INTERVAL.saturating_sub(begun.elapsed()));
+        // The mount was there a moment ago: its end is what was waited for.
+        if let Some(path) = &args.mountpoint
+            && mount_table::at(&mount_table::resolve_links(path))?.is_none()
+        {
+            say(format_args!("{}: the mount has ended", shown(path)));
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// Prints the state of the mount, or of all mounts of this user; false if the reader has stopped.
+///
+/// # Errors
+/// There is no such mount, or it does not answer; the mount table cannot be read; the state cannot be printed.
+fn print_once(args: &StatusArgs, is_watched: bool) -> Result<bool> {
+    let status = match &args.mountpoint {
+        Some(path) => of_mount(OwnMount::at(path)?)?,
+        None => Value::Array(all()?),
+    };
+    let text = match (args.json, is_watched) {
+        (true, true) => shared::json_line(&status)?,
+        (true, false) => shared::json(&status)? + "\n",
+        (false, _) => shown_lines(&status.as_array().map_or_else(|| describe(&status), |all| list(all))).into_owned(),
+    };
+    let clear = if is_watched && !args.json && is_seen() { CLEAR } else { "" };
+    stream(format!("{clear}{text}").as_bytes(), "print the status")
+}
+
+/// The state of a mount.
+///
+/// # Errors
+/// The mount's process is gone or does not answer, or a status file cannot be read.
+fn of_mount(OwnMount { path, entry, pid }: OwnMount) -> Result<Value> {
     let gone = || {
         let kills = match memory::kills() {
             Some(kills) if kills > 0 => format!(" (the kernel has killed {kills} processes here for lack of memory)"),
@@ -34,13 +83,57 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     if mount_table::is_dead(&entry) {
         return Err(gone());
     }
-    let status = match read_all(&path, pid) {
+    match read_all(&path, pid) {
         // The daemon has died since the check.
-        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => return Err(gone()),
-        other => other?,
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => Err(gone()),
+        other => other,
+    }
+}
+
+/// The states of all mounts of this user; of one that does not answer, why.
+///
+/// # Errors
+/// The mount table cannot be read.
+fn all() -> Result<Vec<Value>> {
+    let mounts = mount_table::of_user(rustix::process::getuid().as_raw())?.into_iter();
+    let own = mounts.filter_map(|entry| Some(OwnMount { path: entry.path.clone(), pid: entry.daemon()?, entry }));
+    let state = |mount: OwnMount| {
+        let path = mount.path.to_string_lossy().into_owned();
+        of_mount(mount).unwrap_or_else(|error| json!({ "mountpoint": path, "error": error.to_string() }))
     };
-    print(if args.json { shared::json(&status)? + "\n" } else { describe(&status) }, "print the status")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(own.map(state).collect())
+}
+
+/// The list of all mounts, for people.
+fn list(mounts: &[Value]) -> String {
+    if mounts.is_empty() {
+        return "no mount of this user\n".into();
+    }
+    let mut text = String::new();
+    for status in mounts {
+        let number = |section: &str, name: &str| status[section][name].as_u64().unwrap_or(0);
+        let name = |name: &str| status["mount"][name].as_str().unwrap_or_default();
+        if let Some(error) = status["error"].as_str() {
+            text.push_str(&format!("{error}\n"));
+            continue;
+        }
+        let errors = status["errors"].as_array().map_or(0, |errors| errors.len() as u64);
+        text.push_str(&format!(
+            "{}\n  {} in {}, {}, {} volumes as {}; process {}\n  {} open, {} decoded, {} read, {}\n",
+            status["mountpoint"].as_str().unwrap_or_default(),
+            counted(number("mount", "samples"), "sample", "samples"),
+            counted(number("mount", "shards"), "shard", "shards"),
+            ByteSize(number("mount", "shard_bytes")),
+            name("kind"),
+            name("dtype"),
+            number("mount", "pid"),
+            counted(number("stats", "open_files"), "file", "files"),
+            counted(number("stats", "volumes_decoded"), "volume", "volumes"),
+            ByteSize(number("stats", "bytes_served")),
+            counted(errors, "error", "errors"),
+        ));
+    }
+    text
 }
 
 /// Reads the status files of the mount at `path`, whose daemon is the process `pid`, as one JSON object.

@@ -8,11 +8,16 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::cli::Loudness;
 use crate::error::{Error, Result, shown_lines};
+
+/// How messages begin that say what they are.
+const PREFIX: &str = "ctwds-fs: ";
 
 /// Writes a result for people to standard output, as [`print_exactly`] does, with what a terminal would obey escaped.
 ///
@@ -52,15 +57,56 @@ pub(super) fn is_seen() -> bool {
     rustix::stdio::stdout().is_terminal()
 }
 
-/// Writes a message and a line end to standard error, as far as that can be written.
+/// How much is said: a value of [`Loudness`], set once.
+static LOUDNESS: OnceLock<Loudness> = OnceLock::new();
+
+/// Sets how much is said. Only the first call counts.
+pub(super) fn set_loudness(loudness: Loudness) {
+    let _ = LOUDNESS.set(loudness);
+}
+
+/// How much is to be said.
+pub(super) fn loudness() -> Loudness {
+    LOUDNESS.get().copied().unwrap_or_default()
+}
+
+/// Writes a message and a line end to standard error, as far as that can be written: a warning or an error, or what
+/// belongs to one, or what a user must have seen.
 pub(super) fn say(message: impl Display) {
     say_in_line(format_args!("{message}\n"));
+}
+
+/// Writes a message as [`say`] does, which is of use, but not needed: not with `--quiet`.
+pub(super) fn tell(message: impl Display) {
+    if !loudness().is_quiet {
+        say(message);
+    }
 }
 
 /// Writes a text to standard error without a line end, as far as that can be written: a question, or whole lines.
 pub(super) fn say_in_line(text: impl Display) {
     // In one piece, so that lines of several threads or processes do not mix.
-    let _ = write_all(rustix::stdio::stderr(), shown_lines(&text.to_string()).as_bytes());
+    let text = text.to_string();
+    let text = shown_lines(&text);
+    let coloured = has_colours().then(|| coloured(&text)).flatten();
+    let _ = write_all(rustix::stdio::stderr(), coloured.as_deref().unwrap_or(&text).as_bytes());
+}
+
+/// Whether messages have colours: on a terminal that knows them, unless `NO_COLOR` is set to anything.
+fn has_colours() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    rustix::stdio::stderr().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// A message whose word "error" or "warning" has a colour; `None` for other messages.
+fn coloured(text: &str) -> Option<String> {
+    let rest = text.strip_prefix(PREFIX)?;
+    [("error:", "1;31"), ("warning:", "1;33")].iter().find_map(|(word, colour)| {
+        let rest = rest.strip_prefix(word)?;
+        Some(format!("{PREFIX}\u{1b}[{colour}m{word}\u{1b}[0m{rest}"))
+    })
 }
 
 /// Shows what the parser of the command line has to say: a fault on standard error, or the help or the version, which
@@ -94,4 +140,17 @@ fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::coloured;
+
+    #[test]
+    fn the_word_that_says_what_it_is_has_a_colour() {
+        let red = "ctwds-fs: \u{1b}[1;31merror:\u{1b}[0m a.npz: error: b\n";
+        assert_eq!(coloured("ctwds-fs: error: a.npz: error: b\n").as_deref(), Some(red));
+        assert!(coloured("ctwds-fs: warning: x").is_some_and(|text| text.contains("33mwarning:")));
+        assert_eq!(coloured("shard-000000.tar: error:"), None);
+    }
 }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::interrupt::stop_on_signals;
 use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::shared::{self, stop_on_signals};
+use super::shared;
 use super::terminal::{print, say};
 use super::{bench, sources};
 use crate::base::parallel::available_cores;

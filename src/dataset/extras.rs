@@ -264,7 +264,7 @@ fn files_by_id(
         return Err(refused(format!("{}: no such folder ({hint})", folder.display())));
     }
     let files = FileChoice { source: Source::Auto, patterns: vec![pattern.clone()] };
-    let found = find_volumes(folder, &files, config.threads).map_err(|error| match error {
+    let found = find_volumes(folder, &files, config.threads, &config.progress).map_err(|error| match error {
         Error::Refused(what) => refused(what.replace("--pattern", "the pattern")),
         error => error,
     })?;

@@ -57,10 +57,12 @@ impl Dataset {
         let extras: Vec<_> = self.extra_files().map(|(path, file_id)| (path, *file_id)).collect();
         let extras = extras.iter().chain(&self.inputs.others).map(|(path, file_id)| (path.as_path(), file_id));
         let inside: Vec<_> = folders.chain(samples).chain(left_out).chain(extras).collect();
+        config.progress.begin("files compared with the last time", Some(inside.len()));
         let batches: Vec<_> = inside.chunks(BATCH).collect();
         // Relative to the open folder: the kernel looks up three names for each file, not ten.
         let Ok(root) = File::open(&self.root) else { return false };
         let all_are = |batch: &&[(&Path, &FileId)]| {
+            config.progress.seen(batch.len());
             batch.iter().all(|(path, file_id)| is(&root, path, file_id)).then_some(()).ok_or(())
         };
         as_many

@@ -61,12 +61,17 @@ pub(super) fn all(config: &Config, look: &Look<'_>, wanted: &[Wanted<'_>]) -> Re
     let file = config.scan_cache.as_deref().map(|cache| scan_cache::file(cache, look.root, look.choice));
     let cache = file.as_deref().filter(|_| !config.rescan).map(ScanCache::load).unwrap_or_default();
     let folder = Folder::open(look.folder)?;
-    let findings = try_map(wanted, config.threads, |wanted| match wanted.excluded {
-        Some(reason) => {
-            let broken = |error| folder.broken_link(wanted.path).map(|(state, _)| state).ok_or(error);
-            Ok(Finding::Excluded(folder.state(wanted.path).or_else(broken)?, reason.to_owned()))
-        }
-        None => one(config, look.choice, &folder, &cache, wanted.path),
+    config.progress.begin("files looked into", Some(wanted.len()));
+    let findings = try_map(wanted, config.threads, |wanted| {
+        let finding = match wanted.excluded {
+            Some(reason) => {
+                let broken = |error| folder.broken_link(wanted.path).map(|(state, _)| state).ok_or(error);
+                Finding::Excluded(folder.state(wanted.path).or_else(broken)?, reason.to_owned())
+            }
+            None => one(config, look.choice, &folder, &cache, wanted.path)?,
+        };
+        config.progress.seen(1);
+        Ok(finding)
     })?;
     if let Some(file) = file {
         // An excluded file was not opened: what an earlier scan found in it stays.

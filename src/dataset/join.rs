@@ -66,7 +66,7 @@ struct Tables {
 pub(super) fn join(config: &Config) -> Result<Joined> {
     let find = || match &config.volumes {
         Some(files) => Ok(FoundVolumes::of(files)),
-        None => find_volumes(&config.data_folder, &config.files, config.threads),
+        None => find_volumes(&config.data_folder, &config.files, config.threads, &config.progress),
     };
     let (tables, found) = both(|| load_tables(config), find);
     let (tables, found) = (tables?, found?);

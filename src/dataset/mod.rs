@@ -25,6 +25,7 @@ mod left_out;
 mod matched;
 mod messages;
 mod other_column;
+mod progress;
 pub mod quarantine;
 mod recipes;
 mod roles;
@@ -45,6 +46,7 @@ pub use json_columns::{FieldValue, JsonColumn, JsonField, is_own_field};
 pub use left_out::LeftOut;
 pub use matched::Meta;
 pub use other_column::other_column;
+pub use progress::{ScanObserver, ScanProgress};
 pub use select::{Selected, Selection, list_of_studies};
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +130,8 @@ pub struct Config {
     pub rescan: bool,
     /// The number of threads that scan; the work waits on storage, so more than cores.
     pub threads: usize,
+    /// The display of the scan's progress.
+    pub progress: ScanProgress,
 }
 
 impl Config {

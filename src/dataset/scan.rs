@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
 use super::files::{FileChoice, Source};
+use super::progress::ScanProgress;
 use crate::base::file_id::FileId;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
@@ -66,14 +67,21 @@ struct Listing {
 /// # Errors
 /// [`Error::Io`] if a folder cannot be read, [`Error::Refused`] if there is no volume, nothing matches a pattern, or a
 /// cycle of links.
-pub(super) fn find_volumes(root: &Path, choice: &FileChoice, threads: usize) -> Result<FoundVolumes> {
+pub(super) fn find_volumes(
+    root: &Path,
+    choice: &FileChoice,
+    threads: usize,
+    progress: &ScanProgress,
+) -> Result<FoundVolumes> {
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
     let open = File::open(root).map_err(|error| Error::io(root, "open the data folder", error))?;
     let level = vec![PathBuf::new()];
     let (by_depth, listed) = (Vec::new(), Vec::new());
-    let walk = Walk { root, open, source: choice.source, threads, level, by_depth, listed, certain: true, half: None };
+    let (source, half) = (choice.source, None);
+    let walk = Walk { root, open, source, threads, progress, level, by_depth, listed, certain: true, half };
+    progress.begin("volumes found", None);
     if choice.patterns.is_empty() { walk.fullest_depth() } else { walk.matching(choice) }
 }
 
@@ -83,6 +91,7 @@ struct Walk<'a> {
     open: File,
     source: Source,
     threads: usize,
+    progress: &'a ScanProgress,
     /// The folders that are listed next.
     level: Vec<PathBuf>,
     /// The volumes of each depth so far.
@@ -98,7 +107,11 @@ impl Walk<'_> {
     /// Lists the folders of the next depth; those in them that `enters` wants are listed after.
     fn step(&mut self, enters: impl Fn(&Path) -> bool + Sync) -> Result<()> {
         let here = std::mem::take(&mut self.level);
-        let list = |folder: &PathBuf| list(self.root, &self.open, folder, self.source, &enters);
+        let list = |folder: &PathBuf| {
+            let listing = list(self.root, &self.open, folder, self.source, &enters)?;
+            self.progress.seen(listing.files.len());
+            Ok::<_, Error>(listing)
+        };
         let listings = try_map(&here, self.threads, list)?;
         let mut files = Vec::new();
         for (folder, listing) in here.into_iter().zip(listings) {
@@ -290,7 +303,7 @@ mod tests {
     }
 
     fn names(dir: &tempfile::TempDir) -> Vec<String> {
-        let found = find_volumes(dir.path(), &FileChoice::default(), 4).unwrap();
+        let found = find_volumes(dir.path(), &FileChoice::default(), 4, &ScanProgress::default()).unwrap();
         found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
     }
 
@@ -317,14 +330,15 @@ mod tests {
         symlink("../nowhere", dir.path().join("real/dangling")).unwrap();
         assert_eq!(names(&dir), ["linked/a.npz", "linked/b.npz", "real/a.npz", "real/b.npz"]);
         symlink("..", dir.path().join("real/up")).unwrap();
-        let error = find_volumes(dir.path(), &FileChoice::default(), 4).unwrap_err().to_string();
+        let error =
+            find_volumes(dir.path(), &FileChoice::default(), 4, &ScanProgress::default()).unwrap_err().to_string();
         assert!(error.contains("real/up") && error.contains("cycle"), "{error}");
     }
 
     #[test]
     fn pairs_are_named_where_nothing_else_is_found() {
         let said = |files: &[&str], choice: &FileChoice| {
-            find_volumes(tree(files).path(), choice, 2).map_err(|error| error.to_string())
+            find_volumes(tree(files).path(), choice, 2, &ScanProgress::default()).map_err(|error| error.to_string())
         };
         for pair in [["a/v.hdr", "a/v.img"], ["v.hdr.gz", "v.img.gz"]] {
             let refused = said(&pair, &FileChoice::default()).unwrap_err();
@@ -339,7 +353,8 @@ mod tests {
     #[test]
     fn nothing_found_says_where_it_looked() {
         let choice = FileChoice::default();
-        let error = find_volumes(tree(&["x/y/readme"]).path(), &choice, 1).unwrap_err().to_string();
+        let error =
+            find_volumes(tree(&["x/y/readme"]).path(), &choice, 1, &ScanProgress::default()).unwrap_err().to_string();
         assert!(error.contains("no NPZ, NPY or NIfTI file found") && error.contains("8 levels"), "{error}");
     }
 
@@ -350,7 +365,10 @@ mod tests {
             names(&tree(&["a/b/c/1.npy", "a/b/c/2.npz", "a/b/c/d/e/f/g/3.npz"])),
             ["a/b/c/1.npy", "a/b/c/2.npz"]
         );
-        assert!(find_volumes(tree(&["1/2/3/4/5/6/7/8/a.npz"]).path(), &FileChoice::default(), 1).is_err());
+        assert!(
+            find_volumes(tree(&["1/2/3/4/5/6/7/8/a.npz"]).path(), &FileChoice::default(), 1, &ScanProgress::default())
+                .is_err()
+        );
     }
 
     #[test]
@@ -359,7 +377,7 @@ mod tests {
         symlink("..", dir.path().join("masks/up")).unwrap();
         let find = |patterns: &[&str], source| {
             let patterns = patterns.iter().map(|text| text.parse().unwrap()).collect();
-            let found = find_volumes(dir.path(), &FileChoice { source, patterns }, 2)?;
+            let found = find_volumes(dir.path(), &FileChoice { source, patterns }, 2, &ScanProgress::default())?;
             Ok::<_, Error>(found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(find(&["images/*"], Source::Auto).unwrap(), ["images/a.npz", "images/b.npy"]);

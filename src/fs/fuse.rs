@@ -56,6 +56,7 @@ fn errno(error: &Error) -> Errno {
         | Error::Malformed { .. }
         | Error::Table { .. }
         | Error::Refused(_)
+        | Error::Interrupted(_)
         | Error::Usage(_)
         | Error::Internal(_) => Errno::EIO,
     }

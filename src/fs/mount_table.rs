@@ -80,10 +80,34 @@ pub fn at(path: &Path) -> Result<Option<MountEntry>> {
     Ok(entries.into_iter().rfind(|entry| entry.path == path))
 }
 
+/// The mounts of this program that a user has made, as far as this process sees them; of several over each other at one
+/// folder, the topmost.
+///
+/// # Errors
+/// [`Error::Io`] if the mount table cannot be read.
+pub fn of_user(user: u32) -> Result<Vec<MountEntry>> {
+    let table = Path::new(OWN_TABLE);
+    let lines = mounts::read(table).map_err(|error| Error::io(table, "read the mount table", error))?;
+    let option = format!("user_id={user}");
+    let mut found: Vec<MountEntry> = Vec::new();
+    for line in lines {
+        let is_of_user = line.options.split(|byte| *byte == b',').any(|found| found == option.as_bytes());
+        let entry = entry(line);
+        found.retain(|below| below.path != entry.path);
+        if is_of_user && entry.daemon().is_some() {
+            found.push(entry);
+        }
+    }
+    Ok(found)
+}
+
 /// The mounts of a table such as `/proc/self/mountinfo`, those of one folder from the lowest on.
 fn read(table: &Path) -> std::io::Result<Vec<MountEntry>> {
-    let lines = mounts::read(table)?.into_iter();
-    Ok(lines.map(|MountLine { id, path, source, device, .. }| MountEntry { id, path, source, device }).collect())
+    Ok(mounts::read(table)?.into_iter().map(entry).collect())
+}
+
+fn entry(MountLine { id, path, source, device, .. }: MountLine) -> MountEntry {
+    MountEntry { id, path, source, device }
 }
 
 /// The folders of this mount namespace in which the file system of `mount` is mounted, as by `mount --bind`.

@@ -54,12 +54,10 @@ impl Control<'_> {
     /// Ends the run if it is to stop.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is.
+    /// [`Error::Interrupted`] if it is.
     pub(super) fn check_stop(self) -> Result<()> {
         if self.is_stopped() {
-            return Err(Error::Refused(
-                "interrupted; finished shards are kept, run the same command to continue".into(),
-            ));
+            return Err(Error::Interrupted("finished shards are kept, run the same command to continue"));
         }
         Ok(())
     }

@@ -119,6 +119,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
         scan_cache: _,
         rescan: _,
         threads: _,
+        progress: _,
     } = config;
     let mut fields = FieldHasher::new();
     fields.add(absolute(data_folder)?.as_os_str().as_bytes());
@@ -192,7 +193,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, Source, SpacingFrom};
+    use crate::dataset::{Columns, FileChoice, MissingLabel, MissingMeta, ScanProgress, Source, SpacingFrom};
     use crate::formats::npz::ArrayChoice;
     use crate::plan::members::Profile;
     use crate::volume::{Axes, Dialect, Kind, Overflow, Resample, Rescale, VoxelFormat};
@@ -224,6 +225,7 @@ mod tests {
             scan_cache: None,
             rescan: false,
             threads: 1,
+            progress: ScanProgress::default(),
         }
     }
 

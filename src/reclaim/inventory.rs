@@ -50,7 +50,7 @@ impl Inventory {
         options: Options,
         threads: usize,
     ) -> Result<Self> {
-        let shards = archive::plan(folder, threads)?;
+        let shards = archive::plan(folder, threads, &config.progress)?;
         refuse_other_options(folder, &shards, config, options)?;
         let removed = removals::read(folder)?.into_iter().map(|one| (one.study_id, one.sample_digest)).collect();
         let root = std::path::absolute(&config.data_folder)

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ctwds_fs::dataset::{Columns, Config, Dataset, FileChoice, MissingLabel, MissingMeta, Selection};
+use ctwds_fs::dataset::{Columns, Config, Dataset, FileChoice, MissingLabel, MissingMeta, ScanProgress, Selection};
 use ctwds_fs::error::Result;
 use ctwds_fs::formats::npz::ArrayChoice;
 use ctwds_fs::formats::tar;
@@ -104,6 +104,7 @@ impl Example {
             scan_cache: None,
             rescan: false,
             threads: 2,
+            progress: ScanProgress::default(),
         };
         let options = Options {
             samples_per_shard: self.per_shard,

@@ -94,6 +94,7 @@ COMMANDS = {
         mounts=True,
     ),
     "status": Command(lambda p: ["status", p.mount], mounts=True, needs_mount=True),
+    "status of all": Command(lambda p: ["status", "--json"], mounts=True, needs_mount=True),
     "unmount": Command(
         lambda p: ["unmount", p.mount], mounts=True, needs_mount=True, made=lambda p, _: not is_mounted(p.mount)
     ),
@@ -115,6 +116,8 @@ COMMANDS = {
         mounts=True,
     ),
     "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
+    "completions": Command(lambda p: ["completions", "bash"]),
+    "man": Command(lambda p: ["man", p.out / "man1"], made=lambda p, _: (p.out / "man1" / "ctwds-fs-plan.1").exists()),
     "--help": Command(lambda p: ["materialize", "--help"]),
     "--version": Command(lambda p: ["--version"]),
     "a wrong option": Command(lambda p: ["plan", "--no-such-option"], code=2, prints=False),

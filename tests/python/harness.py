@@ -79,6 +79,13 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that it started."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 15) -> None:
     """Poll, because neither processes nor mount tables tell us; fail after the deadline."""
     deadline = time.monotonic() + seconds

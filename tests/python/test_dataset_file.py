@@ -93,6 +93,11 @@ def test_it_is_found_only_where_no_flag_names_a_data_set(program: Program, data:
     other = noise_dataset(tmp_path / "other", 2, (8, 9, 7))
     assert planned(program, *other.flags(), cwd=here)["total_samples"] == 2
     assert planned(program, cwd=here)["total_samples"] == 4
+    # Other flags of the data set are no other data set.
+    assert planned(program, "--limit", 3, "--volume", "rescaled", cwd=here)["total_samples"] == 3
+    (other.folder / "ctwds.toml").write_text("limit = 1\n")
+    assert planned(program, "--data-folder", other.folder, "--samples-per-shard", 7, cwd=here)["total_samples"] == 1
+    assert planned(program, *other.flags(), cwd=here)["total_samples"] == 2
     out = program.materialize(data, tmp_path / "out")
     assert planned(program, "--shards", out, cwd=here)["total_samples"] == 4
     done = program.run("reclaim", "--shards", out, cwd=here, check=False)

@@ -66,5 +66,5 @@ def test_it_is_ended(program: Program, tmp_path: Path, number: signal.Signals) -
         assert is_mounted(folder / "shards")
         process.send_signal(number)
         process.communicate(timeout=COMMAND_DEADLINE)
-        assert process.returncode == 1
+        assert process.returncode == 128 + number
     assert not is_mounted(folder / "shards")

@@ -121,7 +121,7 @@ def test_the_data_set_that_is_drawn(program: Program, tmp_path: Path, page: Page
 
 def test_every_command_of_the_program_is_shown(program: Program) -> None:
     """A command that no page shows is neither found by users nor run by the test above."""
-    listed = program.run("--help").stdout.partition("Commands:")[2].partition("Options:")[0]
+    listed = program.run("--help").stdout.partition("Commands:")[2].partition("General:")[0]
     commands = set(re.findall(r"^ {2}([a-z]+) ", listed, re.MULTILINE)) - {"help"}
     lines = [line for page in PAGES for block in page.blocks if block.language == "sh" for line in block.commands()]
     shown = {word for line in lines for word in re.findall(r"(?:^|\s)ctwds-fs ([a-z]+)", line)}
@@ -142,6 +142,6 @@ def test_options(program: Program, page: Page) -> None:
 
 def commands_with_help(program: Program) -> list[list[str]]:
     """All commands, and those of `manifest`."""
-    listed = program.run("--help").stdout.partition("Commands:")[2].partition("Options:")[0]
+    listed = program.run("--help").stdout.partition("Commands:")[2].partition("General:")[0]
     commands = [[name] for name in re.findall(r"^ {2}([a-z]+) ", listed, re.MULTILINE) if name != "help"]
     return [*commands, ["manifest", "merge"], ["manifest", "rebuild"]]

@@ -162,7 +162,7 @@ def test_signal(
     with program.running(*command(dataset, tmp_path, "--num-workers", 1)) as process:
         half_way(folder, tmp_path, lambda: process.send_signal(sent))
         _, message = process.communicate(timeout=30)
-    assert process.returncode == 1 and "interrupted" in message and "same command" in message
+    assert process.returncode == 128 + sent and "interrupted" in message and "same command" in message
     finished = identities(tmp_path)
     assert len(finished) in (2, 3) and sorted(files_in(tmp_path)) == sorted(finished)
     done = program.run(*command(dataset, tmp_path))
@@ -273,10 +273,20 @@ def test_plain_lines_without_a_terminal(program: Program, data: Dataset, tmp_pat
     done = program.run(*command(data, tmp_path, "--num-workers", 2))
     lines = [line for line in done.stderr.splitlines() if "shard-" in line]
     assert sorted(line.split()[0] for line in lines) == sorted(path.name for path in shards(tmp_path))
-    counts = [re.search(r"\((\d+)/24 shards, \d+ MB/s, \d+ s left\)", line) for line in lines]
+    counts = [re.search(r"\((\d+)/24 shards, \d+ MiB/s, \d+ s left\)", line) for line in lines]
     assert sorted(int(count[1]) for count in counts if count) == list(range(1, COUNT + 1))
     assert "\r" not in done.stderr and "\x1b" not in done.stderr and "\x1b" not in done.stdout
     assert "24 shards written, 0 kept" in done.stdout
+    size = sum(path.stat().st_size for path in shards(tmp_path))
+    assert re.search(rf"^{size / (1 << 20):.1f} MiB in \d+\.\d s, \d+(\.\d)? [KMG]iB/s$", done.stdout, re.MULTILINE)
+
+
+def test_a_compressed_run_says_how_far(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """The bytes of the files against those of the plain shards; a run that finds all done says nothing of that."""
+    done = program.run(*command(data, tmp_path, "--compress", "zstd"))
+    found = re.search(r"^(\S+) [KM]iB in .*/s, compressed from \S+ MiB to (\d+\.\d) %$", done.stdout, re.MULTILINE)
+    assert found and 0 < float(found[2]) < 120
+    assert "compressed from" not in program.run(*command(data, tmp_path, "--compress", "zstd")).stdout
 
 
 def test_a_bar_on_a_terminal(program: Program, data: Dataset, tmp_path: Path) -> None:
@@ -297,4 +307,4 @@ def test_a_bar_on_a_terminal(program: Program, data: Dataset, tmp_path: Path) ->
     text = shown.decode()
     assert re.search(r"[KM]iB/\d+.*[KM]iB.*/s.* left \(\d+/24 shards\)", text), text
     assert "\r" in text and "shard-0000" not in text
-    assert "24 shards written, 0 kept" in text.splitlines()[-1]
+    assert "24 shards written, 0 kept" in text.splitlines()[-2]

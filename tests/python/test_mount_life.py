@@ -99,10 +99,33 @@ def test_default_log(program: Program, small: Dataset, base: Path, tmp_path: Pat
     env = {"PATH": os.environ["PATH"], variable: str(tmp_path)}
     done = program.run("mount", *small.flags(), base / "mount", env=env)
     (log,) = tmp_path.rglob("*.log")
-    assert f"log: {log}" in done.stdout and f"unmount {base / 'mount'}" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"mounted {base / 'mount'} (log: {log})" and lines[-1].startswith("to end it: ctwds-fs unmount ")
     assert log.parent == tmp_path / ("ctwds-fs" if variable == "XDG_STATE_HOME" else ".local/state/ctwds-fs")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600 and stat.S_IMODE(log.parent.stat().st_mode) == 0o700
     assert str(base / "mount") in log.read_text()
+
+
+def test_what_the_next_command_needs(program: Program, small: Dataset, base: Path) -> None:
+    """Samples, shards, size, kind, and the pattern of all shards, which a shell expands to exactly these files."""
+    for flags, names in (
+        (("--samples-per-shard", 3), ["shard-000000.tar", "shard-000001.tar"]),
+        (
+            ("--samples-per-shard", 10, "--volume", "rescaled", "--rescale", "none", "--shuffle-seed", 1),
+            ["shard-000000.tar"],
+        ),
+    ):
+        done = program.run("mount", *small.flags(), *flags, "--log-file", base / "log", base / "mount")
+        try:
+            assert f"6 samples in {len(names)} shard" in done.stdout and "iB" in done.stdout
+            assert ("stored" if len(names) == 2 else "rescaled") + " volumes as float16" in done.stdout
+            patterns = [line.split("'")[1] for line in done.stdout.splitlines() if ".tar'" in line]
+            assert len(patterns) == (2 if "--shuffle-seed" in flags else 1)
+            for pattern in patterns:
+                found = subprocess.run(["bash", "-c", f"ls {pattern}"], capture_output=True, text=True, check=True)
+                assert [Path(path).name for path in found.stdout.split()] == names
+        finally:
+            program.run("unmount", base / "mount")
 
 
 def test_opening_files_writes_no_log(begin: Callable[..., Path]) -> None:

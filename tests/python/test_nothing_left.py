@@ -24,6 +24,7 @@ from faulty import FaultyFolder, faulty_folder
 from harness import (
     SMALL_FLAGS,
     Program,
+    children_of,
     daemon_of,
     is_mounted,
     is_running,
@@ -47,13 +48,6 @@ def processes_about(folder: Path) -> list[int]:
             if os.fsencode(folder) in (process / "cmdline").read_bytes() and int(process.name) != os.getpid():
                 found.append(int(process.name))
     return found
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes that it started."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 @pytest.fixture

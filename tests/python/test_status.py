@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,18 @@ from typing import Any
 
 import pytest
 from faulty import faulty_folder
-from harness import Program, daemon_of, digest, is_mounted, is_running, mount_folder, require_fuse, shards, wait_until
+from harness import (
+    NOBODY,
+    Program,
+    daemon_of,
+    digest,
+    is_mounted,
+    is_running,
+    mount_folder,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -83,6 +95,47 @@ def test_status_tells_what_happened(program: Program, dataset: Dataset) -> None:
         text = program.run("status", point).stdout
         for part in ("4 with 4 samples", "Errors       1", "v01: ", "64.0 MiB", found["mount"]["plan_digest"]):
             assert part in text
+
+
+def test_all_mounts_of_this_user(program: Program, dataset: Dataset) -> None:
+    """Also one whose process is gone, with the remedy; and none where there is none."""
+    with (
+        unended(program, dataset) as first,
+        unended(program, dataset, "--volume", "rescaled", "--rescale", "none") as second,
+    ):
+        text = program.run("status").stdout
+        for point in (first, second):
+            assert f"{point}\n  4 samples in 4 shards, " in text
+        assert "rescaled volumes as float16" in text
+        os.kill(daemon := daemon_of(second), 9)
+        wait_until(lambda: not is_running(daemon), "the daemon is dead")
+        assert f"ctwds-fs unmount {second}" in program.run("status").stdout
+        found = {one["mountpoint"]: one for one in json.loads(program.run("status", "--json").stdout)}
+        assert found[str(first)]["mount"]["samples"] == 4 and "is gone" in found[str(second)]["error"]
+        if os.geteuid() == 0:
+            others = subprocess.run([program.path, "status"], user=NOBODY, capture_output=True, text=True, check=True)
+            assert others.stdout == "no mount of this user\n"
+        for point in (first, second):
+            program.run("unmount", point)
+        assert str(first) not in program.run("status").stdout
+
+
+def test_watch_goes_on_until_the_mount_ends(program: Program, dataset: Dataset) -> None:
+    """An object a line; it ends well with the mount, and as every command by Ctrl-C."""
+    with unended(program, dataset) as point, program.running("status", "--watch", "--json", point) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            assert json.loads(process.stdout.readline())["mount"]["samples"] == 4
+        program.run("unmount", point)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0 and "the mount has ended" in said
+    with unended(program, dataset) as point:
+        with program.running("status", "--watch", point) as process:
+            assert process.stdout is not None and process.stdout.readline().startswith("Mount ")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+            assert process.returncode == 130
+        program.run("unmount", point)
 
 
 def test_read_ahead_is_counted(program: Program, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_wrong_use(program: Program, data: Dataset, sound: Callable[..., Path], 
     wanted = [*data.flags(), *flags("ctclip", "stored")]
     assert "--volume rescaled" in program.refuses("verify", "--webdataset_dir", sound("ctclip", "rescaled"), *wanted)
     help_text = program.run("verify", "--help").stdout
-    assert "Exit codes:" in help_text and "3  damaged" in help_text
+    assert "Exit codes:" in help_text and "3    damaged" in help_text
 
 
 def test_nothing_is_written(program: Program, sound: Callable[..., Path], data: Dataset) -> None:

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytesize::ByteSize;
 
-use super::shared::stop_on_signals;
+use super::interrupt::stop_on_signals;
 use super::terminal::{print, say};
 use crate::base::limits::not_started;
 use crate::base::num::counted;
@@ -112,7 +112,9 @@ impl Demo {
         let failed = |error| not_started("start a command of the demonstration", error);
         let status = self.command(arguments).and_then(|mut command| command.status()).map_err(failed)?;
         if stop.load(Ordering::Relaxed) {
-            return Err(Error::Refused("the demonstration was ended; nothing is mounted any more".into()));
+            return Err(Error::Interrupted(
+                "nothing is mounted any more; remove the folder before the next demonstration",
+            ));
         }
         Ok(status.success())
     }

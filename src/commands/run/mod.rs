@@ -26,11 +26,12 @@ use mountpoint::Mountpoint;
 use processes::NamespaceProcesses;
 
 use super::daemon::{self, Start};
+use super::interrupt::{self, stop_on_signals};
 use super::log_file;
 use super::mount::{self, Lifetime};
 use super::shared::FAILED;
 use super::status;
-use super::terminal::say;
+use super::terminal::{say, tell};
 use crate::base::limits::not_started;
 use crate::base::memory;
 use crate::base::num::counted;
@@ -73,7 +74,8 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let processes = NamespaceProcesses::in_own_namespace(&left)?;
     let hidden_flags = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
     let kills = memory::kills();
-    let daemon = match daemon::start(&hidden_flags, log.default_path())? {
+    let stop = stop_on_signals()?; // until they are handed on to the command
+    let daemon = match daemon::start(&hidden_flags, log.default_path(), &stop)? {
         Start::Ready(daemon) => daemon,
         Start::Failed { end, .. } => return end, // what it has left ends with this namespace
     };
@@ -140,6 +142,9 @@ fn supervise(
     // command.
     watched.thread_block().map_err(|error| failed(error.into()))?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(|error| failed(error.into()))?;
+    if interrupt::has_come() {
+        return Err(Error::Interrupted("nothing was run, and nothing is mounted; run the same command again"));
+    }
     let program = std::env::current_exe().map_err(failed)?;
     let mut arguments = cli::arguments().skip(1);
     // This program is started again: it makes the kernel end it with this process before it becomes the command.
@@ -256,7 +261,7 @@ impl PrivateMount {
         let served = ByteSize(stats("bytes_served"));
         let (decoded, count) = (stats("volumes_decoded"), errors.len());
         let (volumes, count) = (counted(decoded, "volume", "volumes"), counted(count, "error", "errors"));
-        say(format_args!("ctwds-fs: {volumes} decoded, {served} read, {count}"));
+        tell(format_args!("ctwds-fs: {volumes} decoded, {served} read, {count}"));
         if !errors.is_empty() {
             for error in errors.iter().take(NAMED) {
                 say(format_args!("  {}", status::describe_error(error)));

@@ -14,6 +14,7 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 
+use super::progress::ScanProgress;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
 use arrays::Looked;
@@ -92,13 +93,13 @@ impl Guess {
 }
 
 /// Looks at what lies in a folder, below it and beside it. Reads headers and first values of some volumes, and the
-/// tables whole; writes nothing.
+/// tables whole; writes nothing. `progress` counts the volumes that are found.
 ///
 /// # Errors
 /// [`Error::Io`] if something cannot be read, [`Error::Refused`] if there is no volume.
-pub fn look(folder: &Path) -> Result<Guesses> {
+pub fn look(folder: &Path, progress: &ScanProgress) -> Result<Guesses> {
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-    let places = places::find(&root, THREADS)?;
+    let places = places::find(&root, THREADS, progress)?;
     let mut notes = places.notes;
     let volumes = volumes::choose(&root, places.volumes, &mut notes)?;
     let studies = Studies::new(volumes.ids());

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::parallel::try_map;
+use crate::dataset::progress::ScanProgress;
 use crate::error::{Error, Result};
 use crate::formats::volume_file::Format;
 
@@ -47,7 +48,8 @@ struct Listing {
 ///
 /// # Errors
 /// [`Error::Io`] if `root` cannot be listed. Folders below it that cannot are named in the notes.
-pub(super) fn find(root: &Path, threads: usize) -> Result<Places> {
+pub(super) fn find(root: &Path, threads: usize, progress: &ScanProgress) -> Result<Places> {
+    progress.begin("volumes found", None);
     let mut places = Places::default();
     let mut folders = vec![root.to_owned()];
     let mut seen = HashSet::new();
@@ -55,7 +57,10 @@ pub(super) fn find(root: &Path, threads: usize) -> Result<Places> {
         let listings = try_map(&folders, threads, |folder| match list(folder) {
             // As `lost+found` of a disk, which its owner alone may read.
             Err(error @ Error::Io { .. }) if folder != root => Ok(Err(format!("{error}"))),
-            listing => listing.map(Ok),
+            listing => listing.map(|listing| {
+                progress.seen(listing.volumes.len());
+                Ok(listing)
+            }),
         })?;
         folders.clear();
         for listing in listings {

@@ -10,7 +10,7 @@ use crate::base::file_id::FileId;
 use crate::base::files;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
-use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample};
+use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample, ScanProgress};
 use crate::error::{Error, Result};
 use crate::formats::codec::width_of;
 use crate::output::manifest::{self, Manifest};
@@ -20,12 +20,12 @@ use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_table};
 use walk::{TarMember, WindowReader};
 
 /// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
-/// the headers of the shards.
+/// the headers of the shards; `progress` counts these.
 ///
 /// # Errors
 /// [`Error::Refused`] if the folder has no manifest, [`Error::Malformed`] if a shard is not what the manifest says,
 /// [`Error::Io`] if a file cannot be read.
-pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
+pub fn plan(folder: &Path, threads: usize, progress: &ScanProgress) -> Result<Plan> {
     // Absolute, because a daemon leaves the folder that it was started in.
     let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
     let manifest = manifest::read(&root)?;
@@ -39,7 +39,12 @@ pub fn plan(folder: &Path, threads: usize) -> Result<Plan> {
         })?,
     };
     let made_of = (&manifest, voxels, &members);
-    let samples = try_map(&numbered, threads, |(id, shard)| read_samples(&root, made_of, *id, shard))?;
+    progress.begin("shards looked into", Some(numbered.len()));
+    let samples = try_map(&numbered, threads, |(id, shard)| {
+        let samples = read_samples(&root, made_of, *id, shard)?;
+        progress.seen(1);
+        Ok::<_, Error>(samples)
+    })?;
     let samples: Vec<Sample> = samples.into_iter().flatten().collect();
     let slots = samples.iter().map(|s| s.slot).chain(manifest.left_out.iter().map(|left_out| left_out.slot));
     let slots = slots.max().map_or(0, |last| last + 1);

@@ -1,0 +1,197 @@
+//! The help of all commands, made of their definitions: a command's own arguments first, an example, headings, and the
+//! flags of the data set, most of which only `--help` lists.
+
+use clap::{Arg, ArgAction, Args, Command, ValueHint};
+
+use super::DatasetArgs;
+use super::headings::{GENERAL, INPUT, OUTPUT, SELECTION, VOLUME};
+use super::loudness::Loudness;
+
+/// The widest line, in characters, on a terminal that is wider.
+const WIDTH: usize = 100;
+
+/// The data set's flags below other headings than [`INPUT`].
+const HEADINGS: [(&str, &[&str]); 3] = [
+    (SELECTION, &["condition", "studies", "exclude", "limit", "test_mode", "strict"]),
+    (
+        VOLUME,
+        &[
+            "volume",
+            "dialect",
+            "rescale",
+            "axes",
+            "orientation",
+            "resample",
+            "spacing",
+            "shape",
+            "hu_range",
+            "pad_value",
+            "also_pad",
+            "output_dtype",
+            "window",
+            "overflow",
+        ],
+    ),
+    (OUTPUT, &["samples_per_shard", "format", "labels_empty"]),
+];
+
+/// The data set's flags that `-h` lists as well: with them most data sets are named.
+const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file", "labels_file"];
+
+/// One example of each command, by the name that follows `ctwds-fs`. They are short enough for 80 columns.
+const EXAMPLES: [(&str, &str); 18] = [
+    ("", "ctwds-fs demo"),
+    ("init", "ctwds-fs init /data/ct"),
+    ("plan", "ctwds-fs plan --data-folder npz --labels-file labels.csv"),
+    ("mount", "ctwds-fs mount --data-folder npz --labels-file labels.csv /mnt/shards"),
+    ("run", "ctwds-fs run --data-folder npz --at shards -- python train.py"),
+    ("materialize", "ctwds-fs materialize --data-folder npz --output-dir shards"),
+    ("cat", "ctwds-fs cat --data-folder npz 12 > shard-000012.tar"),
+    ("manifest", "ctwds-fs manifest merge shards"),
+    ("manifest merge", "ctwds-fs manifest merge shards"),
+    ("manifest rebuild", "ctwds-fs manifest rebuild --data-folder npz shards"),
+    ("status", "ctwds-fs status /mnt/shards"),
+    ("unmount", "ctwds-fs unmount /mnt/shards"),
+    ("verify", "ctwds-fs verify --shards shards --data-folder npz"),
+    ("reclaim", "ctwds-fs reclaim --data-folder npz --shards shards"),
+    ("demo", "ctwds-fs demo /tmp/ctwds-demo"),
+    ("bench", "ctwds-fs bench --data-folder npz"),
+    ("completions", "ctwds-fs completions zsh > ~/.zfunc/_ctwds-fs"),
+    ("man", "ctwds-fs man ~/.local/share/man/man1"),
+];
+
+/// The example of a command, whose `name` is what follows that of the program: "", "plan", "manifest merge".
+pub fn example(name: &str) -> Option<&'static str> {
+    EXAMPLES.iter().find(|(command, _)| *command == name).map(|(_, example)| *example)
+}
+
+/// A command whose help is arranged, with its subcommands.
+pub(super) fn arrange(root: Command) -> Command {
+    let root = with_help(root, "").max_term_width(WIDTH);
+    root.mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        arranged(command, &name).mut_subcommands(|deeper| {
+            let name = format!("{name} {}", deeper.get_name());
+            arranged(deeper, &name)
+        })
+    })
+}
+
+fn arranged(command: Command, name: &str) -> Command {
+    let of_dataset = DatasetArgs::augment_args(Command::new("data set"));
+    let ids: Vec<&str> = of_dataset.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+    let hidden = ids.len() - SHORT.len();
+    let has_dataset = command.get_arguments().any(|arg| arg.get_id() == "dataset");
+    let command = command.mut_args(|arg| {
+        let arg = hinted(arg);
+        let Some(id) = ids.iter().find(|id| has_dataset && arg.get_id() == **id) else { return arg };
+        let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(id)).map_or(INPUT, |(heading, _)| heading);
+        arg.help_heading(heading).hide_short_help(!SHORT.contains(id))
+    });
+    let command = with_help(command, name);
+    if !has_dataset {
+        return command;
+    }
+    let more = format!("{hidden} more options say which files, samples and values: see --help");
+    match command.get_after_help().map(ToString::to_string) {
+        Some(after) => command.after_help(format!("{more}\n\n{after}")).after_long_help(after),
+        None => command.after_help(more).after_long_help(""),
+    }
+}
+
+/// Tells shells which arguments are folders.
+fn hinted(arg: Arg) -> Arg {
+    let is_folder = |name: &clap::builder::Str| ["DIR", "FOLDER", "MOUNTPOINT"].contains(&name.as_str());
+    if arg.get_value_names().is_some_and(|names| names.iter().all(is_folder)) {
+        return arg.value_hint(ValueHint::DirPath);
+    }
+    arg
+}
+
+/// Gives a command its example, and a flag for its help among what every command has.
+fn with_help(command: Command, name: &str) -> Command {
+    let help = Arg::new("help").short('h').long("help").action(ArgAction::Help).help_heading(GENERAL);
+    let help = help.help("Print help; --help has all options").long_help("Print help; -h has the most used options");
+    let example = example(name).map_or_else(String::new, |example| format!("\nExample: {example}\n"));
+    let command = match command.get_version() {
+        Some(_) => {
+            let version = Arg::new("version").short('V').long("version").action(ArgAction::Version);
+            command.disable_version_flag(true).arg(version.help_heading(GENERAL).help("Print version"))
+        }
+        None => command,
+    };
+    let command = if name.is_empty() { command } else { command.args(Loudness::arguments()) };
+    command.disable_help_flag(true).arg(help).help_template(format!(
+        "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{example}\n{{all-args}}{{after-help}}\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::headings::PERFORMANCE;
+    use super::super::{command, parse};
+    use super::*;
+
+    /// All commands with their names behind that of the program.
+    fn commands() -> Vec<(String, Command)> {
+        let mut root = command();
+        root.build();
+        let mut all = vec![(String::new(), root.clone())];
+        for outer in root.get_subcommands() {
+            all.push((outer.get_name().to_owned(), outer.clone()));
+            let deeper = outer.get_subcommands();
+            all.extend(deeper.map(|deeper| (format!("{} {}", outer.get_name(), deeper.get_name()), deeper.clone())));
+        }
+        all.retain(|(name, command)| !name.ends_with("help") && !name.starts_with("help") && !command.is_hide_set());
+        all
+    }
+
+    #[test]
+    fn every_line_of_help_fits() {
+        for (name, command) in commands() {
+            for width in [80, 100] {
+                let mut command = command.clone().term_width(width);
+                for text in [command.render_help(), command.render_long_help()].map(|text| text.to_string()) {
+                    let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > width).collect();
+                    assert!(wide.is_empty(), "{name}, {width} columns: {wide:#?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        for (name, _) in commands() {
+            let example = example(&name).unwrap_or_else(|| panic!("{name} has no example"));
+            assert!(example.starts_with(format!("ctwds-fs {name}").trim_end()), "{example}");
+            let words = example.split(' ').take_while(|word| *word != ">").map(Into::into);
+            assert!(parse(words).is_ok(), "{example}: {}", parse(example.split(' ').map(Into::into)).unwrap_err());
+        }
+        assert_eq!(EXAMPLES.len(), commands().len());
+    }
+
+    #[test]
+    fn every_option_stands_below_a_heading() {
+        let known = [INPUT, SELECTION, VOLUME, PERFORMANCE, OUTPUT, GENERAL, "Estimate", "Splits"];
+        for (name, command) in commands() {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help_heading().is_none_or(|heading| known.contains(&heading)), "{name}: {arg}");
+            }
+        }
+        let of_dataset = DatasetArgs::augment_args(Command::new("data set"));
+        let is_id = |id: &&str| of_dataset.get_arguments().any(|arg| arg.get_id() == *id);
+        assert!(HEADINGS.iter().flat_map(|(_, ids)| *ids).chain(&SHORT).all(is_id));
+    }
+
+    #[test]
+    fn a_command_begins_with_its_own_arguments() {
+        let all = commands();
+        let (_, materialize) = all.iter().find(|(name, _)| name == "materialize").unwrap();
+        let short = materialize.clone().render_help().to_string();
+        let long = materialize.clone().render_long_help().to_string();
+        let at = |text: &str, what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
+        assert!(at(&long, "--output-dir <DIR>") < at(&long, "\n      --data-folder"));
+        assert!(at(&short, "Example:") < at(&short, "      --output-dir <DIR>"));
+        assert!(!short.contains("--pad-value") && long.contains("--pad-value") && short.contains("see --help"));
+    }
+}

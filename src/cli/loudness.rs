@@ -1,0 +1,38 @@
+//! How much a command says besides its result: `-q` and `-v` of every command.
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+use super::headings::GENERAL;
+
+/// How much a command says on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loudness {
+    /// Whether only warnings and errors are said, without progress.
+    pub is_quiet: bool,
+    /// How many levels of the log there are in addition: 1 for what is done, 2 for all.
+    pub more: u8,
+}
+
+impl Loudness {
+    /// The flags, which stand behind the name of a command.
+    pub(super) fn arguments() -> [Arg; 2] {
+        let quiet = Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue);
+        let verbose = Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count);
+        [
+            quiet.conflicts_with("verbose").help("Say only warnings and errors, and show no progress"),
+            verbose.help("Log more, such as the flags of ctwds.toml; twice, all, such as each read of a mount"),
+        ]
+        .map(|arg| arg.help_heading(GENERAL))
+    }
+
+    /// What the arguments ask for.
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let mut given = matches;
+        while let Some((_, deeper)) = given.subcommand() {
+            given = deeper;
+        }
+        let is_quiet = given.try_get_one("quiet").ok().flatten().copied().unwrap_or(false);
+        let more = given.try_get_one("verbose").ok().flatten().copied().unwrap_or(0);
+        Self { is_quiet, more }
+    }
+}
