@@ -1493,6 +1493,7 @@ REMEDIES = {
     "on_error='skip' goes on without it, and a mount with --exclude leaves it out",
     errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
     errno.ENOTCONN: "the mount's process has ended; mount again",
+    errno.ECONNABORTED: "the mount's process has ended while it was asked; mount again",
     errno.ENOENT: "is it mounted?",
     errno.EACCES: "only the user who mounted may read, unless --allow-other is given",
 }
@@ -2026,7 +2027,7 @@ class _Batches(Iterator[Any]):
         try:
             found = next(self._batches)
         except RuntimeError as error:
-            if "killed by signal: Bus error" not in str(error):
+            if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
             raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
         self._place.given += 1

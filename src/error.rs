@@ -161,7 +161,8 @@ fn number(source: &io::Error) -> Option<Errno> {
 /// brackets.
 fn behind(source: &io::Error) -> &'static str {
     match (source.kind(), number(source)) {
-        (io::ErrorKind::NotConnected, _) => {
+        // The second one where a request was under way when the process ended.
+        (io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted, _) => {
             " (the process behind a mount on this path is gone: `ctwds-fs unmount` of the mountpoint clears it, and \
              `ctwds-fs mount` mounts again)"
         }
@@ -208,7 +209,9 @@ mod tests {
         }
         assert!(text(libc::ENOSPC).contains("No space left on device"));
         assert!(!text(libc::EIO).contains("limit"));
-        assert!(text(libc::ENOTCONN).contains("`ctwds-fs unmount`"));
+        for code in [libc::ENOTCONN, libc::ECONNABORTED] {
+            assert!(text(code).contains("`ctwds-fs unmount`"), "{}", text(code));
+        }
         assert!(Error::system("map", io::Error::from_raw_os_error(libc::ENOMEM)).to_string().contains("ulimit -v"));
     }
 

@@ -79,6 +79,7 @@ REMEDIES = {
     "on_error='skip' goes on without it, and a mount with --exclude leaves it out",
     errno.ESTALE: "a source file changed under the mount; unmount, and mount again",
     errno.ENOTCONN: "the mount's process has ended; mount again",
+    errno.ECONNABORTED: "the mount's process has ended while it was asked; mount again",
     errno.ENOENT: "is it mounted?",
     errno.EACCES: "only the user who mounted may read, unless --allow-other is given",
 }

@@ -180,7 +180,7 @@ class _Batches(Iterator[Any]):
         try:
             found = next(self._batches)
         except RuntimeError as error:
-            if "killed by signal: Bus error" not in str(error):
+            if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
             raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
         self._place.given += 1

@@ -102,10 +102,10 @@ def fit(kind: str, path: str | None, **options: Any) -> tuple[Any, Epochs]:
         data = opened(NPZ)
         model: Any = Model()
         trainer.fit(model, ctwds.DataModule(data, data[:5], batch_size=2, seed=1), ckpt_path=path)
-        whole = [None] * WORLD
+        whole: list[Any] = [None] * WORLD
         dist.all_gather_object(whole, model.validated)
         wanted = data.keys()[:5] * (len(model.seen) - ("max_steps" in options) - (CASES == "lightning_again"))
-        assert sorted(itertools.chain.from_iterable(whole)) == sorted(wanted), (whole, wanted)  # type: ignore[arg-type]
+        assert sorted(itertools.chain.from_iterable(whole)) == sorted(wanted), (whole, wanted)
     else:
         trainer.fit(model := Alone(), ckpt_path=path)
     return trainer, model.seen

@@ -57,8 +57,10 @@ def test_a_mount_that_died(program: Program, dataset: Dataset) -> None:
 
 FULL = """
 import sys
-import ctwds, torch
+import ctwds, ctwds.batches, ctwds.torch_loader
 folder, batch = sys.argv[1], int(sys.argv[2])
+if sys.argv[3] == "late":
+    ctwds.batches.SHARED = "/"  # it looks for room elsewhere, as if another process had taken it meanwhile
 data = ctwds.CTReportWebDataset(folder, False, shape=(64, 64, 64), spacing=(0.75, 0.75, 1.5))
 try:
     print(len(list(data.make_loader(batch, 2, prefetch_factor=4, timeout=60))))
@@ -69,12 +71,15 @@ print(sum(len(batch.id) for batch in ctwds.Loader(ctwds.open(folder), batch_size
 
 
 @needs_root
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_full_dev_shm(program: Program, dataset: Dataset, tmp_path: Path, batch: int) -> None:
-    """Two MB, with batches of one MB that do not fit together, or of three. `ctwds.Loader` needs none of it."""
+@pytest.mark.parametrize(("batch", "when"), [(1, "early"), (3, "early"), (3, "late")])
+def test_a_full_dev_shm(program: Program, dataset: Dataset, tmp_path: Path, batch: int, when: str) -> None:
+    """Two MB, with batches of one MB that do not fit together, or of three; seen before or only when it is written.
+    `ctwds.Loader` needs none of it."""
     folder = program.materialize(dataset, tmp_path / "shards", "--samples-per-shard", 1)
     (tmp_path / "read.py").write_text(FULL)
-    command = f"mount -t tmpfs -o size=2m none /dev/shm && exec {sys.executable} {tmp_path}/read.py {folder} {batch}"
+    command = (
+        f"mount -t tmpfs -o size=2m none /dev/shm && exec {sys.executable} {tmp_path}/read.py {folder} {batch} {when}"
+    )
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", command],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "python")},
