@@ -2779,11 +2779,12 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class Identity:
-    """Of which data set the shards of a manifest are, and by which seed they are shuffled; None where it does not
-    say."""
+    """Of which data set the shards of a manifest are, by which seed they are shuffled, and of which epoch's view they
+    are; None where it does not say."""
 
     digest: str | None = None
     seed: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -2845,7 +2846,8 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         if "shards" in manifest:
             has_labels = any(member.startswith("labels") for member in manifest.get("members") or ["labels"])
             counts_of = {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
-            identity = Identity(manifest.get("plan_digest"), (manifest.get("shuffle") or {}).get("seed"))
+            shuffle = manifest.get("shuffle") or {}
+            identity = Identity(manifest.get("plan_digest"), shuffle.get("seed"), shuffle.get("epoch"))
             return counts_of, Recorded.of(manifest), has_labels, identity
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]
@@ -3164,8 +3166,11 @@ def start_of(data: CTReportWebDataset, state: Mapping[str, Any]) -> tuple[int, S
 def _identity(data: CTReportWebDataset, epoch: int) -> dict[str, Any]:
     """What must be the same where a state is loaded."""
     shards = data._order(epoch)
-    view = epoch % len(data.views) if data.views else ""
-    lines = [f"{view}/{os.path.basename(shard.path)}: {shard.samples}\n" for shard in shards]
+    lines = [  # each with what it is of: views of one plan, and shards of several folders, have the same names
+        f"{shard.identity.digest}/{shard.identity.seed}/{shard.identity.epoch}/{os.path.basename(shard.path)}: "
+        f"{shard.samples}\n"
+        for shard in shards
+    ]
     return {
         "version": STATE_VERSION,
         "digest": "+".join(sorted({str(shard.identity.digest) for shard in shards})),

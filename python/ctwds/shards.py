@@ -23,11 +23,12 @@ from .samples import Recorded
 
 @dataclass(frozen=True)
 class Identity:
-    """Of which data set the shards of a manifest are, and by which seed they are shuffled; None where it does not
-    say."""
+    """Of which data set the shards of a manifest are, by which seed they are shuffled, and of which epoch's view they
+    are; None where it does not say."""
 
     digest: str | None = None
     seed: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def read_manifest(folder: str) -> tuple[dict[str, int], Recorded | None, bool | 
         if "shards" in manifest:
             has_labels = any(member.startswith("labels") for member in manifest.get("members") or ["labels"])
             counts_of = {shard["name"]: shard["sample_count"] for shard in manifest["shards"]}
-            identity = Identity(manifest.get("plan_digest"), (manifest.get("shuffle") or {}).get("seed"))
+            shuffle = manifest.get("shuffle") or {}
+            identity = Identity(manifest.get("plan_digest"), shuffle.get("seed"), shuffle.get("epoch"))
             return counts_of, Recorded.of(manifest), has_labels, identity
         number_of, each = manifest["num_shards"], manifest["samples_per_shard"]  # the original converter's: no gaps
         counts = [each] * (number_of - 1) + [manifest["total_samples"] - each * (number_of - 1)]

@@ -88,8 +88,11 @@ def start_of(data: CTReportWebDataset, state: Mapping[str, Any]) -> tuple[int, S
 def _identity(data: CTReportWebDataset, epoch: int) -> dict[str, Any]:
     """What must be the same where a state is loaded."""
     shards = data._order(epoch)
-    view = epoch % len(data.views) if data.views else ""
-    lines = [f"{view}/{os.path.basename(shard.path)}: {shard.samples}\n" for shard in shards]
+    lines = [  # each with what it is of: views of one plan, and shards of several folders, have the same names
+        f"{shard.identity.digest}/{shard.identity.seed}/{shard.identity.epoch}/{os.path.basename(shard.path)}: "
+        f"{shard.samples}\n"
+        for shard in shards
+    ]
     return {
         "version": STATE_VERSION,
         "digest": "+".join(sorted({str(shard.identity.digest) for shard in shards})),

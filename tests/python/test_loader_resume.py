@@ -270,6 +270,27 @@ def test_other_data_is_refused(program: Program, npz: Dataset, point: Path, tmp_
         resumed(other, Reading(1, 0, 2), state)
 
 
+def test_another_view_or_order_of_folders_is_refused(
+    program: Program, npz: Dataset, point: Path, tmp_path: Path
+) -> None:
+    """Of shards that have the same names and as many samples."""
+    one = program.materialize(npz, tmp_path / "one", "--samples-per-shard", 2)
+    volumes = {f"{study}.npz": {"data": np.ones((4, 4, 4), np.float32)} for study in STUDIES}
+    other_npz = write_dataset(tmp_path / "npz", volumes)
+    two = program.materialize(other_npz, tmp_path / "two", "--samples-per-shard", 2)
+    both: list[tuple[Any, Any]] = [
+        (point / "epochs" / "000000", point / "epochs" / "000001"),
+        ([one, two], [two, one]),
+    ]
+    for read, other in both:
+        loader = CTReportWebDataset(read, False, **TINY).make_loader(2, 0)
+        next(iter(loader))
+        state = loader.state_dict()
+        CTReportWebDataset(read, False, **TINY).make_loader(2, 0).load_state_dict(state)
+        with pytest.raises(LoaderError, match="the state is of another choice or order of shards"):
+            CTReportWebDataset(other, False, **TINY).make_loader(2, 0).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
