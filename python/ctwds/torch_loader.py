@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from .batches import ROOM_REMEDY, SHARED, collate
 from .epochs import Clock, Iteration, caller_of, refuse_second_split
-from .errors import LoaderError, choice
+from .errors import LengthUnknown, LoaderError, choice
 from .preprocess import Sample
 
 if TYPE_CHECKING:
@@ -234,17 +236,25 @@ class CTReportLoader(DataLoader[Any]):
         that have taken as many batches. A batch counts as consumed when it was handed out.
 
         LoaderError where the order is not known: other loaders than those of views of `mount --shuffle-seed` and of
-        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets an empty one there."""
+        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets one
+        there that warns when it is loaded, or an empty one between two epochs."""
         data, clock = self.dataset, self._clock
         if reason := self._unsaved():
             if caller_of(1) in LIGHTNING:
-                return {}
+                return self._only_warns(reason)
             raise LoaderError(reason)
         clock.listen()
         if (clock.late if clock.begun is None else clock.begun) == self._place.epoch:
             return data._state(self._place.epoch, self._place.start, self._place.given, self.num_workers)
         start = self._loaded[1] if self._loaded and self._loaded[0] == clock.next else None
         return data._state(clock.next, start, 0, self.num_workers)
+
+    def _only_warns(self, reason: str) -> dict[str, Any]:
+        """A state for Lightning, which does not warn of loaders that have some, and counts the epoch's batches on."""
+        given = self._place.given
+        with contextlib.suppress(LengthUnknown):
+            given = 0 if given == len(self) else given
+        return {"unsaved": reason} if given else {}
 
     def _unsaved(self) -> str | None:
         if getattr(self, "in_order", True):
@@ -257,7 +267,15 @@ class CTReportLoader(DataLoader[Any]):
 
         LoaderError where the state is of other data, shards, seed or views; the message names what differs."""
         if not state:
-            return  # what Lightning was given above: it tells the epoch, and no place in it
+            return  # what Lightning has of a loader without an order between two epochs: it tells the epoch
+        if unsaved := state.get("unsaved"):
+            warnings.warn(
+                "the checkpoint was taken in the middle of an epoch. Lightning counts on from there, but the loader "
+                "begins the epoch anew: some samples come twice, and others not at all. Take checkpoints at the end of "
+                f"an epoch. {unsaved}",
+                stacklevel=2,
+            )
+            return
         if reason := self._unsaved():
             raise LoaderError(reason)
         self._loaded = self.dataset._start_of(state)

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def make(kind: str) -> Any:
     """A loader of batches of two samples, of this rank's share."""
     if kind == "Loader":
         return ctwds.Loader(opened(NPZ), batch_size=2, seed=1, rank=RANK, world_size=WORLD, drop_last=True)
-    return ctwds.CTReportWebDataset(FOLDER, False, **TINY).make_loader(2, 2)
+    return ctwds.CTReportWebDataset(FOLDER, kind == "buffer", **TINY).make_loader(2, 2)
 
 
 def ids(batch: Any) -> list[str]:
@@ -148,6 +149,18 @@ def lightning_first() -> dict[str, list[Epochs]]:
 def lightning_again() -> dict[str, list[Epochs]]:
     """Goes on from the checkpoints."""
     return {kind: [fit(kind, place(kind), max_epochs=3)[1]] for kind in (*KINDS, "module")}
+
+
+def lightning_unsaved() -> dict[str, Any]:
+    """What is warned of where a loader has no order: behind a stop in the middle of an epoch, and behind a whole."""
+    found: dict[str, Any] = {}
+    for name, end in {"middle": {"max_steps": STOP}, "whole": {"max_steps": 8}}.items():
+        fit("buffer", None, **end)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            epochs = fit("buffer", place("buffer"), max_epochs=2)[1]
+        found[name] = [epochs, [str(each.message) for each in caught if "middle of an epoch" in str(each.message)]]
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------- Accelerate

@@ -58,6 +58,18 @@ def test_a_checkpoint_of_one_rank(folder: Path, npz: Dataset, tmp_path: Path, mo
         assert [sorted(epoch) for epoch in after[1:]] == [STUDIES] * 2, name
 
 
+def test_lightning_without_an_order(
+    folder: Path, npz: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning itself warns of no loader that has a `state_dict`."""
+    monkeypatch.setenv("CHECKPOINTS", str(tmp_path))
+    (found,) = read("lightning_unsaved", folder, npz, 1, READER)
+    (epochs, said), (whole, nothing) = found["middle"], found["whole"]
+    assert len(said) == 1 and "some samples come twice" in said[0] and "mount with --shuffle-seed S" in said[0]
+    assert len(epochs[0]) < len(STUDIES) and not nothing
+    assert [sorted(epoch) for epoch in whole] == [STUDIES]
+
+
 def test_stateful_dataloader(folder: Path, npz: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the epoch, then a whole one."""
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path))

@@ -9,6 +9,7 @@ import json
 import pickle
 import random
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,34 @@ def test_where_the_order_is_not_known(folder: Path, options: dict[str, Any], why
     for call in (loader.state_dict, lambda: loader.load_state_dict({"version": 1})):
         with pytest.raises(LoaderError, match=why):
             call()
-    loader.load_state_dict({})  # what Lightning has of such a loader
+
+
+@pytest.mark.parametrize("kind", ["buffer", "files", "no length"])
+def test_lightning_without_an_order(npz: Dataset, folder: Path, tmp_path: Path, kind: str) -> None:
+    """Lightning warns only of loaders that have no `state_dict`: so the state of one that has no order does it, but not
+    at an epoch's ends, where nothing is wrong."""
+
+    def make() -> Any:
+        if kind == "files":
+            files = CTReportDataset(npz.folder, npz.reports, npz.meta, npz.labels, **TINY)
+            return files.make_loader(4, 0)
+        return CTReportWebDataset(tmp_path if kind == "no length" else folder, **TINY).make_loader(4, 0)
+
+    for path in folder.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    loader = make()
+    assert loader._only_warns("why") == {}
+    iterator = iter(loader)
+    assert loader._only_warns("why") == {}
+    next(iterator), next(iterator)
+    with pytest.warns(UserWarning, match="in the middle of an epoch.*some samples come twice.*saved"):
+        make().load_state_dict(loader._only_warns(loader._unsaved()))
+    assert len(list(iterator)) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if kind != "no length":
+            make().load_state_dict(loader._only_warns("why"))
+    assert [len(batch[3]) for batch in iter(loader)] == [4, 4, 4, 4, 4, 3]
 
 
 def test_other_places_without_an_order(npz: Dataset, point: Path, folder: Path, tmp_path: Path) -> None:
