@@ -55,13 +55,14 @@ def rest_of_rank(data: CTReportWebDataset, dealing: Dealing, epoch: int, start: 
 
 
 def state_of(data: CTReportWebDataset, mine: Dealing, epoch: int, start: Start | None, given: int) -> dict[str, Any]:
-    """The state of a loader that has given so many batches of an epoch behind a start."""
+    """The state of a loader that has given so many batches of an epoch behind a start; empty behind its last, as
+    whoever goes on there begins the next epoch."""
     counts = data._counts(data._order(epoch))
     begun = start or Start(0, 0, mine)
     lists, ends = rest(counts, begun, mine)
     now = Start(ends[min(given, len(ends) - 1)], begun.batches + given, begun.dealing)
     if given and (given >= len(in_turn(lists[data.rank], mine)) or now.consumed >= sum(counts)):
-        epoch, now = epoch + 1, Start(0, 0, mine)  # behind an epoch's last batch a state goes on with the next one
+        return {}
     return _identity(data, epoch) | {
         "epoch": epoch,
         "consumed": now.consumed,

@@ -115,7 +115,7 @@ class Epochs(Dataset[Sample]):
         )
 
     def _state(self, epoch: int, start: Start | None, given: int, workers: int) -> dict[str, Any]:
-        """The state of a loader that has given so many batches of an epoch behind a start."""
+        """The state of a loader that has given so many batches of an epoch behind a start; empty behind its last."""
         raise LoaderError(str(self._unsaved()))
 
     def _start_of(self, state: Mapping[str, Any]) -> tuple[int, Start | None]:
@@ -185,7 +185,9 @@ class _Batches(Iterator[Any]):
             if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
             raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
-        self._place.given += 1
+        clock = self._loader._clock
+        clock.listen()
+        self._place.given, self._place.calls = self._place.given + 1, clock.calls
         self._loader._place = self._place
         return found
 
@@ -200,6 +202,7 @@ class _Place:
     epoch: int
     start: Start | None
     given: int = 0
+    calls: int = -1  # of set_epoch, before its last batch was given
 
 
 class CTReportLoader(DataLoader[Any]):
@@ -244,8 +247,11 @@ class CTReportLoader(DataLoader[Any]):
                 return self._only_warns(reason)
             raise LoaderError(reason)
         clock.listen()
-        if (clock.late if clock.begun is None else clock.begun) == self._place.epoch:
-            return data._state(self._place.epoch, self._place.start, self._place.given, self.num_workers)
+        place = self._place
+        if place.calls == clock.calls or (clock.late if clock.begun is None else clock.begun) == place.epoch:
+            state = data._state(place.epoch, place.start, place.given, self.num_workers)
+            if state:
+                return state
         start = self._loaded[1] if self._loaded and self._loaded[0] == clock.next else None
         return data._state(clock.next, start, 0, self.num_workers)
 

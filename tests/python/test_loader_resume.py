@@ -211,6 +211,31 @@ def test_kept_workers_go_on(place: Path) -> None:
     del loader
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("of_data", [False, True])
+def test_the_next_epoch_is_chosen_within_an_iteration(place: Path, workers: int, of_data: bool) -> None:
+    """It changes nothing of this one, nor of its states; behind its last batch a state is of the chosen one."""
+    how = Reading(1, workers, 2)
+    options: dict[str, Any] = {"multiprocessing_context": "fork", "timeout": DEADLINE} if workers else {}
+    data = CTReportWebDataset(place, (place / "epochs").is_dir(), seed=3, **TINY)
+    loader = data.make_loader(2, workers, **options)
+    (whole_epoch,) = steps_of([loader])
+    loader.set_epoch(0)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    (data if of_data else loader).set_epoch(5)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["consumed"]) == (5, 0)
+    next(iterator)
+    state = loader.state_dict()
+    assert (state["epoch"], state["consumed"], state["batches"]) == (0, 6, 3)
+    assert steps_of(resumed(place, how, state)) == [whole_epoch[3:]]
+    assert [batch[3] for batch in iterator] == whole_epoch[3:]
+    state = loader.state_dict()
+    assert (state["epoch"], state["consumed"]) == (5, 0)
+    assert steps_of(resumed(place, how, state)) == steps_of([loader])
+    assert loader.state_dict()["epoch"] == 6
+
+
 def test_compressed_shards(program: Program, npz: Dataset, tmp_path: Path) -> None:
     """They have no index that says where samples begin."""
     flags = ("--samples-per-shard", 2, "--compress", "zstd")
