@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import queue
-import sys
 import threading
 import warnings
 import weakref
@@ -21,9 +20,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ._native import Decoders
 from .errors import DamagedError, Error, UsageError, choice
+from .pool import Pool, Shape
 from .volumes import Info, Volumes
-
-_Shape = tuple[int, ...]
 
 
 class Batch(NamedTuple):
@@ -69,36 +67,6 @@ class _Pending:
             self.left -= 1
             if self.left == 0:
                 self.done.set()
-
-
-class _Pool:
-    """Arrays that are used again when nobody else has them any more: the first touch of memory costs more than the
-    decoding. A tensor, and every view of it, refers to the array that it was made of."""
-
-    def __init__(self, most: int) -> None:
-        self._arrays: list[NDArray[Any]] = []
-        self._most = most
-        self._alone = self._references([np.empty(0)], 0)
-
-    @staticmethod
-    def _references(arrays: list[NDArray[Any]], place: int) -> int:
-        return sys.getrefcount(arrays[place])
-
-    def array(self, shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array of this shape and dtype, with any values."""
-        for place in range(len(self._arrays)):
-            if self._references(self._arrays, place) == self._alone:
-                found = self._arrays[place]
-                if found.shape == shape and found.dtype == dtype:
-                    return found
-        made = np.empty(shape, dtype)
-        if len(self._arrays) >= self._most:
-            free = [n for n in range(len(self._arrays)) if self._references(self._arrays, n) == self._alone]
-            if not free:
-                return made  # somebody keeps batches: theirs stay as they are
-            del self._arrays[free[0]]
-        self._arrays.append(made)
-        return made
 
 
 class Loader(IterableDataset[Batch]):
@@ -221,20 +189,26 @@ class Loader(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
         self.data._refuse_closed()
-        epoch, consumed = self._next
-        if self._loaded is None or self._loaded[:2] != self._next:
-            self._loaded, self._taken = None, 0
-        self._next, self._now = (epoch + 1, 0), (epoch, consumed)
+        if self._loaded and self._loaded[:2] != self._next:
+            self._loaded = None
+        self._go_to_next()
+        epoch, consumed = self._now
+        self._next = (epoch + 1, 0)
         self._begun, self._late = epoch, None
-        return self._epoch(epoch, consumed)
+        return self._epoch(epoch, consumed, self._taken)
+
+    def _go_to_next(self) -> None:
+        """Let a state be of where the next iteration begins."""
+        taken = self._loaded[2] if self._loaded and self._loaded[:2] == self._next else 0
+        self._now, self._taken = self._next, taken
 
     def _set_late(self, epoch: int) -> None:
         """Make this the epoch of the next iteration, and of one that has begun if nothing was read of it."""
-        if epoch == self._begun:
+        if epoch == self._begun == self._now[0]:
             self._next = self._now
         else:
             self.set_epoch(epoch)
-            self._late = epoch
+        self._late = epoch
 
     def _samples_digest(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.data._chosen, "<u4").tobytes()).hexdigest()
@@ -263,13 +237,14 @@ class Loader(IterableDataset[Batch]):
                 batches.append([int(number) for number in part])
         return batches
 
-    def _epoch(self, epoch: int, consumed: int) -> Iterator[Batch]:
+    def _epoch(self, epoch: int, consumed: int, taken: int) -> Iterator[Batch]:
         if self._late is not None:
-            epoch, consumed = self._late, 0
+            epoch, consumed, taken = (epoch, consumed, taken) if self._late == epoch else (self._late, 0, 0)
+            self._next = (epoch + 1, 0)
         self._begun = self._late = None
-        self._next, self._now = (epoch + 1, 0), (epoch, consumed)
+        self._now, self._taken = (epoch, consumed), taken
         total, together = len(self.data), self.batch_size * self.world_size
-        pool = _Pool(self.ahead + 2)
+        pool = Pool(self.ahead + 2)
         pending: deque[_Pending] = deque()
         batches = iter(self._batches(epoch, consumed))
         with self._readers() as jobs:
@@ -282,12 +257,12 @@ class Loader(IterableDataset[Batch]):
                 ready.done.wait()
                 batch = self._finished(ready)
                 del ready  # or its array would count as used
-                consumed = min(consumed + together, total)
+                consumed, taken = min(consumed + together, total), taken + 1
                 # Behind an epoch's last batch, a state goes on with the next epoch.
                 left = total - consumed
-                self._now, self._taken = (epoch, consumed), self._taken + 1
+                self._now, self._taken = (epoch, consumed), taken
                 if left == 0 or (self.drop_last and left < together):
-                    self._now, self._taken = (epoch + 1, 0), 0
+                    self._go_to_next()
                 if batch is not None:
                     yield batch
                     del batch
@@ -315,7 +290,7 @@ class Loader(IterableDataset[Batch]):
             for thread in threads:
                 thread.join()
 
-    def _begin(self, numbers: list[int], pool: _Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
+    def _begin(self, numbers: list[int], pool: Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
         """Have the volumes of a batch read."""
         infos = [self.data._info(number) for number in numbers]
         shapes = {info.shape for info in infos}
@@ -331,7 +306,7 @@ class Loader(IterableDataset[Batch]):
             jobs.put((pending, place))
         return pending
 
-    def _memory(self, pool: _Pool, shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+    def _memory(self, pool: Pool, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
         if not self._pinned:
             return pool.array(shape, dtype)
         # Pinned memory is left to PyTorch's own allocator, which knows of copies to the GPU that are under way.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,41 @@ def test_lightning_chooses_late(data: ctwds.Volumes) -> None:
     loader.sampler.set_epoch(1)
     assert loader.state_dict()["epoch"] == 1
     assert ids(list(loader)) == orders[1]
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+def test_the_next_epoch_is_chosen_within_an_iteration(data: ctwds.Volumes, read: int) -> None:
+    """Behind `iter` or some batches: it changes nothing of this epoch, nor of its states."""
+    orders = [[f"v{n:02d}" for n in order(7, epoch, COUNT)] for epoch in range(10)]
+    begun = ctwds.Loader(data, seed=7)
+    begun.set_epoch(3)
+    first = iter(begun)
+    next(first), next(first)
+    middle = begun.state_dict()
+    ways: list[tuple[Callable[[ctwds.Loader], None], tuple[int, int, int]]] = [
+        (lambda loader: loader.set_epoch(0), (0, 0, 0)),
+        (lambda loader: loader.set_epoch(8), (8, 0, 0)),
+        (lambda loader: loader.load_state_dict(middle), (3, 2, 2)),
+    ]
+    for choose, place in ways:
+        for resumed in (False, True):
+            loader = ctwds.Loader(data, seed=7)
+            if resumed:
+                loader.load_state_dict(middle | {"epoch": 0})
+            done = 2 if resumed else 0
+            iterator = iter(loader)
+            assert ids(list(itertools.islice(iterator, read))) == orders[0][done : done + read]
+            choose(loader)
+            state = loader.state_dict()
+            assert (state["epoch"], state["consumed"], state["batches"]) == place
+            assert next(iterator).id == [orders[0][done + read]]
+            state = loader.state_dict()
+            assert (state["epoch"], state["consumed"], state["batches"]) == (0, done + read + 1, done + read + 1)
+            assert ids(list(iterator)) == orders[0][done + read + 1 :]
+            state = loader.state_dict()
+            assert (state["epoch"], state["consumed"], state["batches"]) == place
+            epoch, consumed, _ = place
+            assert ids(list(loader)) == orders[epoch][consumed:] and ids(list(loader)) == orders[epoch + 1]
 
 
 def test_worker_processes_are_refused(data: ctwds.Volumes) -> None:
