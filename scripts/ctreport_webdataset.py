@@ -2026,6 +2026,9 @@ class _Batches(Iterator[Any]):
                 clock.go_on(clock.late)
         try:
             found = next(self._batches)
+        except StopIteration:
+            self._place.ended = True
+            raise
         except RuntimeError as error:
             if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
@@ -2047,6 +2050,7 @@ class _Place:
     epoch: int
     start: Start | None
     given: int = 0
+    ended: bool = False  # also where other ranks have more batches
     calls: int = -1  # of set_epoch, before its last batch was given
 
 
@@ -2093,7 +2097,8 @@ class CTReportLoader(DataLoader[Any]):
             raise LoaderError(reason)
         clock.listen()
         place = self._place
-        if place.calls == clock.calls or (clock.late if clock.begun is None else clock.begun) == place.epoch:
+        is_in_it = place.calls == clock.calls or (clock.late if clock.begun is None else clock.begun) == place.epoch
+        if is_in_it and not place.ended:
             state = data._state(place.epoch, place.start, place.given, self.num_workers)
             if state:
                 return state
@@ -2102,7 +2107,7 @@ class CTReportLoader(DataLoader[Any]):
 
     def _only_warns(self, reason: str) -> dict[str, Any]:
         """A state for Lightning, which does not warn of loaders that have some, and counts the epoch's batches on."""
-        given = self._place.given
+        given = 0 if self._place.ended else self._place.given
         with contextlib.suppress(LengthUnknown):
             given = 0 if given == len(self) else given
         return {"unsaved": reason} if given else {}
@@ -3161,7 +3166,8 @@ def state_of(data: CTReportWebDataset, mine: Dealing, epoch: int, start: Start |
     begun = start or Start(0, 0, mine)
     lists, ends = rest(counts, begun, mine)
     now = Start(ends[min(given, len(ends) - 1)], begun.batches + given, begun.dealing)
-    if given and (given >= len(in_turn(lists[data.rank], mine)) or now.consumed >= sum(counts)):
+    most = max(len(in_turn(each, mine)) for each in lists)  # with uneven="keep" other ranks may have more
+    if given and (given >= most or now.consumed >= sum(counts)):
         return {}
     return _identity(data, epoch) | {
         "epoch": epoch,

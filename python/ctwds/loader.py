@@ -252,6 +252,7 @@ class Loader(IterableDataset[Batch]):
                 while len(pending) < self.ahead and (numbers := next(batches, None)) is not None:
                     pending.append(self._begin(numbers, pool, jobs))
                 if not pending:
+                    self._go_to_next()  # here too, as a rank may have no part of the last batches
                     break
                 ready = pending.popleft()
                 ready.done.wait()

@@ -61,7 +61,8 @@ def state_of(data: CTReportWebDataset, mine: Dealing, epoch: int, start: Start |
     begun = start or Start(0, 0, mine)
     lists, ends = rest(counts, begun, mine)
     now = Start(ends[min(given, len(ends) - 1)], begun.batches + given, begun.dealing)
-    if given and (given >= len(in_turn(lists[data.rank], mine)) or now.consumed >= sum(counts)):
+    most = max(len(in_turn(each, mine)) for each in lists)  # with uneven="keep" other ranks may have more
+    if given and (given >= most or now.consumed >= sum(counts)):
         return {}
     return _identity(data, epoch) | {
         "epoch": epoch,

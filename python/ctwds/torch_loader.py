@@ -181,6 +181,9 @@ class _Batches(Iterator[Any]):
                 clock.go_on(clock.late)
         try:
             found = next(self._batches)
+        except StopIteration:
+            self._place.ended = True
+            raise
         except RuntimeError as error:
             if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
@@ -202,6 +205,7 @@ class _Place:
     epoch: int
     start: Start | None
     given: int = 0
+    ended: bool = False  # also where other ranks have more batches
     calls: int = -1  # of set_epoch, before its last batch was given
 
 
@@ -248,7 +252,8 @@ class CTReportLoader(DataLoader[Any]):
             raise LoaderError(reason)
         clock.listen()
         place = self._place
-        if place.calls == clock.calls or (clock.late if clock.begun is None else clock.begun) == place.epoch:
+        is_in_it = place.calls == clock.calls or (clock.late if clock.begun is None else clock.begun) == place.epoch
+        if is_in_it and not place.ended:
             state = data._state(place.epoch, place.start, place.given, self.num_workers)
             if state:
                 return state
@@ -257,7 +262,7 @@ class CTReportLoader(DataLoader[Any]):
 
     def _only_warns(self, reason: str) -> dict[str, Any]:
         """A state for Lightning, which does not warn of loaders that have some, and counts the epoch's batches on."""
-        given = self._place.given
+        given = 0 if self._place.ended else self._place.given
         with contextlib.suppress(LengthUnknown):
             given = 0 if given == len(self) else given
         return {"unsaved": reason} if given else {}

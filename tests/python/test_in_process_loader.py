@@ -216,6 +216,14 @@ def test_the_next_epoch_is_chosen_within_an_iteration(data: ctwds.Volumes, read:
             assert ids(list(loader)) == orders[epoch][consumed:] and ids(list(loader)) == orders[epoch + 1]
 
 
+def test_a_rank_without_a_part_of_the_last_batch(data: ctwds.Volumes) -> None:
+    """Behind the iteration its state is of the next epoch, as that of all ranks."""
+    loaders = [ctwds.Loader(data[:5], batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    assert [len(list(loader)) for loader in loaders] == [2, 1]
+    states = [loader.state_dict() for loader in loaders]
+    assert states[0] == states[1] and (states[0]["epoch"], states[0]["consumed"]) == (1, 0)
+
+
 def test_worker_processes_are_refused(data: ctwds.Volumes) -> None:
     """Each would read all samples."""
     loader = torch.utils.data.DataLoader(ctwds.Loader(data), batch_size=None, num_workers=1)
