@@ -1385,7 +1385,8 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     size = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
     with contextlib.suppress(OSError):  # a system without it
         state = os.statvfs(SHARED)
-        if size > (free := state.f_bavail * state.f_frsize):  # what is written there all the same ends the process
+        free = state.f_bavail * state.f_frsize  # what is written there all the same ends the process
+        if state.f_blocks and size > free:  # a tmpfs without a limit says 0 of 0
             raise LoaderError(
                 f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
                 f"{ROOM_REMEDY}"

@@ -75,10 +75,26 @@ print(sum(len(batch.id) for batch in ctwds.Loader(ctwds.open(folder), batch_size
 def test_a_full_dev_shm(program: Program, dataset: Dataset, tmp_path: Path, batch: int, when: str) -> None:
     """Two MB, with batches of one MB that do not fit together, or of three; seen before or only when it is written.
     `ctwds.Loader` needs none of it."""
+    said, whole = read_with_a_dev_shm(program, dataset, tmp_path, "2m", batch, when)
+    assert said.startswith("refused") and "/dev/shm" in said and "--shm-size=16g" in said and "num_workers=0" in said
+    assert whole == "6"
+
+
+@needs_root
+def test_a_dev_shm_without_a_limit(program: Program, dataset: Dataset, tmp_path: Path) -> None:
+    """It says that no byte of it is free, of none in all."""
+    assert read_with_a_dev_shm(program, dataset, tmp_path, "0", 1, "early") == ["6", "6"]
+
+
+def read_with_a_dev_shm(
+    program: Program, dataset: Dataset, tmp_path: Path, size: str, batch: int, when: str
+) -> list[str]:
+    """What FULL prints."""
     folder = program.materialize(dataset, tmp_path / "shards", "--samples-per-shard", 1)
     (tmp_path / "read.py").write_text(FULL)
     command = (
-        f"mount -t tmpfs -o size=2m none /dev/shm && exec {sys.executable} {tmp_path}/read.py {folder} {batch} {when}"
+        f"mount -t tmpfs -o size={size} none /dev/shm && "
+        f"exec {sys.executable} {tmp_path}/read.py {folder} {batch} {when}"
     )
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", command],
@@ -89,9 +105,7 @@ def test_a_full_dev_shm(program: Program, dataset: Dataset, tmp_path: Path, batc
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said, whole = done.stdout.splitlines()
-    assert said.startswith("refused") and "/dev/shm" in said and "--shm-size=16g" in said and "num_workers=0" in said
-    assert whole == "6"
+    return done.stdout.splitlines()
 
 
 def test_a_closed_data_set(dataset: Dataset) -> None:
