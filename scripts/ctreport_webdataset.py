@@ -2014,6 +2014,7 @@ class _Batches(Iterator[Any]):
         self._loader = loader
         self._batches: Any = loader._start()
         self._epoch, self._untouched, self._place = loader._clock.begun, True, loader._place
+        self._failed = False
 
     def __next__(self) -> Any:
         if self._untouched:
@@ -2028,16 +2029,18 @@ class _Batches(Iterator[Any]):
         try:
             found = next(self._batches)
         except StopIteration:
-            self._place.ended = True
+            self._place.ended = not self._failed
             raise
-        except RuntimeError as error:
+        except BaseException as error:
+            self._failed = True
             if "killed by signal: Bus error" not in f"{error} {error.__cause__}":
                 raise
             raise LoaderError(f"{SHARED} is full, a worker could not write its batch: {ROOM_REMEDY}") from error
-        clock = self._loader._clock
-        clock.listen()
-        self._place.given, self._place.calls = self._place.given + 1, clock.calls
-        self._loader._place = self._place
+        if not self._failed:  # else the place stays before the error: what was there and behind it comes once more
+            clock = self._loader._clock
+            clock.listen()
+            self._place.given, self._place.calls = self._place.given + 1, clock.calls
+            self._loader._place = self._place
         return found
 
     def __len__(self) -> int:

@@ -228,6 +228,31 @@ def test_ranks_with_fewer_batches(npz: Dataset, program: Program, tmp_path: Path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_that_was_caught(folder: Path, tmp_path: Path, workers: int) -> None:
+    """What goes on behind it is not in order: the state stays before it, and the batch with the error comes again."""
+    shutil.copytree(folder, tmp_path / "copy")
+    good, damaged = folder / "shard-000004.tar", tmp_path / "copy" / "shard-000004.tar"
+    damaged.write_bytes(b"damaged " * 64 + good.read_bytes()[512:])
+    how = Reading(1, workers, 2)
+    (whole_epoch,) = steps_of(how.loaders(folder))
+    (loader,) = how.loaders(tmp_path / "copy")
+    iterator, found, errors = iter(loader), list[Any](), 0
+    while True:
+        try:
+            found.append(next(iterator)[3])
+        except LoaderError:
+            errors += 1
+            before = len(found)
+        except StopIteration:
+            break
+    assert errors == 1 and found[:before] == whole_epoch[:before] and (len(found) > before) == bool(workers)
+    state = loader.state_dict()
+    assert (state["epoch"], state["batches"], state["consumed"]) == (0, before, 2 * before)
+    damaged.write_bytes(good.read_bytes())
+    assert steps_of(resumed(tmp_path / "copy", how, state)) == [whole_epoch[before:]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("of_data", [False, True])
 def test_the_next_epoch_is_chosen_within_an_iteration(place: Path, workers: int, of_data: bool) -> None:
     """It changes nothing of this one, nor of its states; behind its last batch a state is of the chosen one."""
