@@ -73,8 +73,9 @@ class Loader(IterableDataset[Batch]):
     """Batches of the samples of `ctwds.open`, decoded by threads of this process into tensors that are used again.
 
     A batch's tensors stay as they are for as long as anything refers to them. Each `iter` is one epoch; the next one
-    has the next order. Breaking off, or an exception, ends all threads. Lightning takes a loader as it is, and keeps
-    its state in checkpoints; Accelerate does so after `accelerator.register_for_checkpointing(loader)`, and torchdata's
+    has the next order, unless nothing was read of the one before. Breaking off, or an exception, ends all threads.
+    Lightning takes a loader as it is, and keeps its state in checkpoints; Accelerate does so after
+    `accelerator.register_for_checkpointing(loader)`, and torchdata's
     `StatefulDataLoader(loader, batch_size=None, num_workers=0)`.
 
     Args:
@@ -189,6 +190,8 @@ class Loader(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
         self.data._refuse_closed()
+        if self._begun is not None and self._next == (self._begun + 1, 0):
+            self._next = self._now  # StatefulDataLoader asks twice, and reads the second
         if self._loaded and self._loaded[:2] != self._next:
             self._loaded = None
         self._go_to_next()

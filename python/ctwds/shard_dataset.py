@@ -134,8 +134,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         self.buffer_size = max(1, buffer_size) if self.shuffle else 1
         self._batch_size, self._drop_last = 1, False
         # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
-        # was called with last, and how often it was called.
-        # At last where in its epoch it begins, if not at the beginning.
+        # was called with last, how often it was called, and where in its epoch the loader begins.
         self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
         self._start: Start | None = None
         self._worker_epoch: int | None = None  # of the iteration before, in a worker
@@ -187,6 +186,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _epoch_here(self) -> int:
         """The epoch of the iteration that begins now, in this process or worker."""
         self._check_world()
+        if self._clock.held is None:
+            self._start = None  # that was of an iteration of a loader of make_loader
         if get_worker_info() is None:
             return self._clock.begin()
         if self._worker_epoch is None:  # the worker has just started: the clock is as it was when `iter` was called

@@ -222,6 +222,11 @@ def stateful() -> dict[str, list[Epochs]]:
         second = loader(kind)
         second.load_state_dict(state)
         found[kind] = [[before], [[name for batch in second for name in names(batch)] for _ in range(2)]]
+        whole = [[name for batch in second for name in names(batch)]]  # the third epoch
+        third = loader(kind)
+        third.load_state_dict(second.state_dict())
+        after = [[name for batch in each for name in names(batch)] for each in (third, second)]
+        found[f"{kind} whole"] = [whole, after]
     return found
 
 

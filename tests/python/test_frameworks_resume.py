@@ -71,10 +71,12 @@ def test_lightning_without_an_order(
 
 
 def test_stateful_dataloader(folder: Path, npz: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the epoch, then a whole one."""
+    """The rest of the epoch, then a whole one. Behind a whole epoch that one follows which would have."""
     monkeypatch.setenv("CHECKPOINTS", str(tmp_path))
     (found,) = read("stateful", folder, npz, 1, READER)
     for name in ("data", "Loader"):
         before, after = found[name]
         assert len(before[0]) == 4
         assert sorted(before[0] + after[0]) == sorted(after[1]) == STUDIES, name
+    whole, (resumed, undisturbed) = found["Loader whole"]
+    assert resumed == undisturbed and resumed not in (whole[0], found["Loader"][1][1])

@@ -224,6 +224,22 @@ def test_a_rank_without_a_part_of_the_last_batch(data: ctwds.Volumes) -> None:
     assert states[0] == states[1] and (states[0]["epoch"], states[0]["consumed"]) == (1, 0)
 
 
+def test_an_iteration_of_which_nothing_was_read(data: ctwds.Volumes) -> None:
+    """It does not count: StatefulDataLoader begins one, and then another, with the state of an epoch's end."""
+    orders = [[f"v{n:02d}" for n in order(7, epoch, COUNT)] for epoch in range(3)]
+    loader = ctwds.Loader(data, seed=7)
+    iter(loader)
+    assert ids(list(itertools.islice(loader, 2))) == orders[0][:2]
+    again = ctwds.Loader(data, seed=7)
+    again.load_state_dict(state := loader.state_dict())
+    iter(again), iter(again)
+    assert again.state_dict() == state
+    assert ids(list(again)) == orders[0][2:] and ids(list(again)) == orders[1]
+    iter(again)
+    again.set_epoch(1)
+    assert ids(list(again)) == orders[1] and ids(list(again)) == orders[2]
+
+
 def test_worker_processes_are_refused(data: ctwds.Volumes) -> None:
     """Each would read all samples."""
     loader = torch.utils.data.DataLoader(ctwds.Loader(data), batch_size=None, num_workers=1)

@@ -277,6 +277,16 @@ def test_the_next_epoch_is_chosen_within_an_iteration(place: Path, workers: int,
     assert loader.state_dict()["epoch"] == 6
 
 
+def test_a_start_is_of_its_iteration_alone(place: Path) -> None:
+    """Whoever reads the loader's data set without it gets a whole epoch."""
+    how = Reading(1, 0, 2)
+    _, state = stopped(place, how, 0, 3)
+    (loader,) = resumed(place, how, state)
+    assert len(next(iter(loader))[3]) == 2
+    assert sorted(sample[3] for sample in loader.dataset) == STUDIES
+    assert sorted(in_order(steps_of([loader]))) == STUDIES
+
+
 def test_compressed_shards(program: Program, npz: Dataset, tmp_path: Path) -> None:
     """They have no index that says where samples begin."""
     flags = ("--samples-per-shard", 2, "--compress", "zstd")
