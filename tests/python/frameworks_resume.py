@@ -205,6 +205,12 @@ def stateful() -> dict[str, list[Epochs]]:
     """A data set of `ctwds.open` in worker processes, and `ctwds.Loader` as what is iterated."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
+    unknown = ctwds.CTReportWebDataset(FOLDER, False, **TINY).make_loader(2, 2, in_order=False)  # of today's PyTorch
+    try:
+        raise AssertionError(unknown.state_dict())
+    except ctwds.LoaderError as error:
+        assert "with in_order=False nobody knows which batches were given" in str(error)
+
     def loader(kind: str) -> Any:
         if kind == "data":
             data: Any = opened(NPZ)

@@ -93,6 +93,11 @@ def in_order(ranks: Sequence[Steps]) -> list[str]:
     return [study for step in rounds for batch in step if batch is not None for study in batch]
 
 
+def once(studies: Sequence[str]) -> list[str]:
+    """Without those that ranks were padded with."""
+    return list(dict.fromkeys(studies))
+
+
 def stopped(place: Path, how: Reading, epoch: int, most: int) -> tuple[list[Steps], dict[str, Any]]:
     """What was read before a stop, and the state, which is the same on all ranks and may be pickled and be JSON."""
     loaders = how.loaders(place)
@@ -120,28 +125,31 @@ def test_resumed_anywhere_each_sample_comes_once(place: Path, case: int) -> None
     draw = random.Random(case)
 
     def reading() -> Reading:
-        return Reading(draw.randint(1, 4), draw.choice([0, 0, 1, 2]), draw.randint(1, 4))
+        return Reading(draw.randint(1, 4), draw.choice([0, 0, 1, 2]), draw.randint(1, 4), draw.choice(["keep", "pad"]))
 
     epoch, first = draw.randint(0, EPOCHS), reading()
     loaders = first.loaders(place)
     for loader in loaders:
         loader.set_epoch(epoch)
-    undisturbed = in_order(steps_of(loaders))
+    undisturbed = once(in_order(steps_of(loaders)))
     assert sorted(undisturbed) == STUDIES
     most = draw.randint(1, max(1, COUNT // (first.ranks * first.batch) - 1))
     before, state = stopped(place, first, epoch, most)
-    found = in_order(before)
+    found = once(in_order(before))
     second = reading()
     left = (COUNT - len(found)) // (second.ranks * second.batch)
     loaders = resumed(place, second, state)
-    found += in_order(steps_of(loaders, max(0, left - 1)))
-    state = loaders[0].state_dict()
-    assert (state["epoch"], state["consumed"]) == (epoch, len(found))
-    loaders = resumed(place, reading(), state)
-    found += in_order(steps_of(loaders))
+    found = once(found + in_order(steps_of(loaders, left if second != first else max(0, left - 1))))
+    states = [loader.state_dict() for loader in loaders]
+    assert all(state == states[0] for state in states)
+    is_over = len(found) == COUNT
+    assert (states[0]["epoch"], states[0]["consumed"]) == ((epoch + 1, 0) if is_over else (epoch, len(found)))
+    loaders = resumed(place, reading(), states[0])
+    if not is_over:
+        found = once(found + in_order(steps_of(loaders)))
     assert found == undisturbed
-    assert loaders[0].state_dict()["epoch"] == epoch + 1
-    assert sorted(in_order(steps_of(loaders))) == STUDIES, "the next epoch is a whole one"
+    assert all(loader.state_dict()["epoch"] == epoch + 1 for loader in loaders)
+    assert sorted(once(in_order(steps_of(loaders)))) == STUDIES, "the next epoch is a whole one"
 
 
 @pytest.mark.parametrize("case", range(400))
@@ -153,24 +161,32 @@ def test_every_dealing(case: int) -> None:
         uneven = draw.choice(["pad", "drop", "keep"])
         return Dealing(draw.randint(1, 5), draw.randint(1, 4), draw.randint(1, 5), draw.random() < 0.3, uneven)
 
-    before, after = dealing(), dealing()
-    counts = [draw.randint(1, 7) for _ in range(draw.randint(before.ranks * before.workers, 40))]
+    before = dealing()
+    after = draw.choice([before, dealing()])
+    first = before.ranks * before.workers  # each worker has a sample, or it has none to pad with
+    counts = [draw.randint(int(n < first), 7) for n in range(draw.randint(first, 40))]
+    undisturbed = [[batch.tolist() for _, batch in in_turn(each, before)] for each in whole(counts, before)]
     total = sum(counts)
     order, ends = order_of(whole(counts, before), total, before)
     assert sorted(order.tolist()) == list(range(total))
     for consumed in {0, *draw.sample(ends, min(4, len(ends)))}:
         lists, ends_after = rest(counts, Start(consumed, 0, before), after)
         ranks = [[batch.tolist() for _, batch in in_turn(each, after)] for each in lists]
-        given = [number for step in itertools.zip_longest(*ranks) for batch in step if batch for number in batch]
-        left = order[consumed:].tolist()
-        if after != before:
-            once = list(dict.fromkeys(given))
-            assert once == left[: len(once)] and (after.uneven == "pad" or given == once)
+        steps = [[number for batch in step if batch for number in batch] for step in itertools.zip_longest(*ranks)]
+        given = list(itertools.chain(*steps))
+        done, left = set(order[:consumed].tolist()), order[consumed:].tolist()
+        once = [number for number in dict.fromkeys(given) if number not in done]
+        assert once == left[: len(once)] and (after.uneven == "pad" or given == once)
+        for step, end in enumerate(ends_after[1 : len(steps) + 1], 1):
+            assert set(itertools.chain(*steps[:step])) | done == set(order[:end].tolist())
+        if after == before:
+            assert ranks == [batches[ends.index(consumed) :] for batches in undisturbed]
+        else:
             may_drop = after.drop_last or after.uneven == "drop"
             assert len(left) - len(once) < (after.ranks * after.batch if may_drop else 1)
         if after.ranks > 1 and after.uneven != "keep":
             assert len({len(batches) for batches in ranks}) == 1, "else all-reduce would hang"
-        assert ends_after[0] == consumed and max(ends_after) <= total
+        assert ends_after[0] == consumed and max(ends_after) <= total and len(ends_after) > len(steps)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -180,8 +196,11 @@ def test_the_same_ranks_go_on_with_the_same_batches(place: Path, workers: int, u
     """As if there had been no stop, to the last padded one."""
     how = Reading(2, workers, 3, uneven, drop_last)
     whole_epoch = steps_of(how.loaders(place))
-    for most in range(1, len(whole_epoch[1])):
+    for most in range(1, len(whole_epoch[1]) + 1):
         before, state = stopped(place, how, 0, most)
+        if most == max(map(len, whole_epoch)):
+            assert (before, state["epoch"], state["consumed"]) == (whole_epoch, 1, 0)
+            break
         loaders = resumed(place, how, state)
         lengths = [len(loader) for loader in loaders]
         after = steps_of(loaders)
