@@ -10,7 +10,7 @@
 #   .venv-streams/   only with --streams: MosaicML's StreamingDataset and litdata, 1.7 GB, for rows of scripts/bench.sh
 #   .venv-package/   only with --package: what scripts/package.sh builds a wheel with, 420 MB
 #
-# The tests of the last three are skipped, and say so, where they are not installed.
+# The tests that need one of these folders are skipped, and say so, where it is not there.
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail

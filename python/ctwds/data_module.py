@@ -10,7 +10,9 @@ from .volumes import Volumes
 
 try:
     from lightning.pytorch import LightningDataModule
-except ModuleNotFoundError:
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "lightning":
+        raise  # of a package that Lightning needs
     from pytorch_lightning import LightningDataModule
 
 
@@ -32,7 +34,8 @@ class DataModule(LightningDataModule):  # type: ignore[misc] # Lightning is not 
 
     Raises:
         PackageMissing: Lightning is not installed.
-        UsageError: an option is wrong, or a loader is wanted of samples that were not given.
+        UsageError: a number is wrong, or a loader is wanted of samples that were not given.
+        LoaderError: another option is none of those there are.
     """
 
     def __init__(

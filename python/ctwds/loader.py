@@ -6,7 +6,6 @@ import hashlib
 import queue
 import threading
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,7 +128,7 @@ class Loader(IterableDataset[Batch]):
         self._loaded: tuple[int, int, int] | None = None  # epoch, samples and batches of the state that was loaded
         self._begun: int | None = None  # the epoch of an iteration of which nothing was read yet
         self._late: int | None = None  # what Lightning has chosen for that one
-        self.sampler, self.batch_sampler = _Sampler(self), None  # for Lightning
+        self.batch_sampler = None  # for Lightning, as `sampler` is
         self._pinned = torch.cuda.is_available()
         self._cache = (threads + 1) * max(1, data._shards.largest())
 
@@ -140,6 +139,11 @@ class Loader(IterableDataset[Batch]):
         wide = 2 if self._dtype == "float32" and self.data._shards.dtype == "float16" else 1
         batches = (self.ahead + 2) * self.batch_size * wide * self.data._shards.largest()
         return self._cache + batches
+
+    @property
+    def sampler(self) -> _Sampler:
+        """For Lightning, which tells it the epoch."""
+        return _Sampler(self)
 
     def __len__(self) -> int:
         """The batches of an epoch of this rank; where one goes on that was begun with other ranks or batches, the
@@ -182,7 +186,12 @@ class Loader(IterableDataset[Batch]):
                     f"the state is of another {what}: {key} was {state.get(key)!r}, and is {mine[key]!r}; begin anew, "
                     "or open what was opened then"
                 )
-        epoch, consumed, self._taken = (int(state.get(name, 0)) for name in ("epoch", "consumed", "batches"))
+        places = [state.get(name) for name in ("epoch", "consumed", "batches")]
+        if not all(isinstance(place, int) for place in places):
+            raise UsageError(
+                f"not a state of ctwds.Loader, as its epoch, consumed or batches is missing: {dict(state)!r}"
+            )
+        epoch, consumed, self._taken = (int(place or 0) for place in places)
         self._next = self._now = (epoch, consumed)
         self._loaded = (epoch, consumed, self._taken)
 
@@ -348,7 +357,7 @@ class _Sampler:
     """Where Lightning looks for a loader's `set_epoch`: before each iteration, and after the first one has begun."""
 
     def __init__(self, loader: Loader) -> None:
-        self._loader = weakref.proxy(loader)
+        self._loader = loader
 
     def set_epoch(self, epoch: int) -> None:
         """Decide the epoch."""

@@ -74,16 +74,22 @@ def state_of(data: CTReportWebDataset, mine: Dealing, epoch: int, start: Start |
 
 def start_of(data: CTReportWebDataset, state: Mapping[str, Any]) -> tuple[int, Start | None]:
     """The epoch of a state, and where in it."""
-    if state.get("version") != STATE_VERSION or not isinstance(state.get("epoch"), int):
-        raise LoaderError(f"not a state of this loader (version {STATE_VERSION}), but {dict(state)!r}: begin anew")
+    path = data.shards[0].path
+    try:
+        start = Start(state["consumed"], state["batches"], Dealing(**state["dealt"]))
+    except (KeyError, TypeError):
+        start = None
+    if state.get("version") != STATE_VERSION or not isinstance(state.get("epoch"), int) or start is None:
+        raise LoaderError(
+            f"{path}: not a state of this loader (version {STATE_VERSION}), but {dict(state)!r}: begin anew"
+        )
     mine = _identity(data, state["epoch"])
     for key, what in NAMED.items():
         if state.get(key) != mine[key]:
             raise LoaderError(
-                f"{data.shards[0].path}: the state is of another {what}: {key} was {state.get(key)!r}, and is "
+                f"{path}: the state is of another {what}: {key} was {state.get(key)!r}, and is "
                 f"{mine[key]!r}; begin anew, or read what was read then"
             )
-    start = Start(state["consumed"], state["batches"], Dealing(**state["dealt"]))
     return state["epoch"], start if start.consumed else None
 
 

@@ -92,7 +92,7 @@ class Volumes(Sequence[Sample]):
                 warnings.warn(warning, stacklevel=3)
         if _digest not in (None, _shards.digest):
             raise ChangedError(
-                f"{' '.join(self._flags)}: files or tables have changed since the data set was opened (its digest was "
+                f"{self._source}: files or tables have changed since the data set was opened (its digest was "
                 f"{_digest}, and is {_shards.digest}); open it again in all processes"
             )
         self._shards = _shards
@@ -226,7 +226,7 @@ class Volumes(Sequence[Sample]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<ctwds.Volumes: {len(self)} samples, {self.kind}, {self._shards.dtype}, {' '.join(self._flags)}>"
+        return f"<ctwds.Volumes: {len(self)} samples, {self.kind}, {self._shards.dtype}, {self._source}>"
 
     def _of(self, chosen: NDArray[np.uint32]) -> Volumes:
         self._refuse_closed()
@@ -282,9 +282,14 @@ class Volumes(Sequence[Sample]):
         else:
             reader.read_wide(number, size, out.reshape(-1))
 
+    @property
+    def _source(self) -> str:
+        """What was opened, for messages; without flags that is the file in the current folder."""
+        return " ".join(self._flags) or "ctwds.toml"
+
     def _refuse_closed(self) -> None:
         if self._closed:
-            raise Error(f"{' '.join(self._flags)}: the data set was closed: open it again")
+            raise Error(f"{self._source}: the data set was closed: open it again")
 
     def _reader(self) -> Decoders:
         """The decoders of this process."""

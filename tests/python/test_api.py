@@ -117,6 +117,14 @@ def test_without_lightning() -> None:
     )
 
 
+def test_with_half_a_lightning(tmp_path: Path) -> None:
+    """Where Lightning lacks a package itself, the error is of that one."""
+    (tmp_path / "lightning").mkdir()
+    (tmp_path / "lightning" / "pytorch.py").write_text("import torchmetrics_that_is_missing\n")
+    done = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import ctwds; ctwds.DataModule")
+    assert done.stderr.endswith("ModuleNotFoundError: No module named 'torchmetrics_that_is_missing'\n"), done
+
+
 def test_importing_is_light() -> None:
     """PyTorch, which takes a second, is not imported before it is needed."""
     done = python("import sys, ctwds\nprint(sorted({'torch', 'yaml', 'webdataset'} & set(sys.modules)))")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -260,6 +262,20 @@ def test_other_data_is_not_resumed(data: ctwds.Volumes, tmp_path: Path) -> None:
     ):
         with pytest.raises(ctwds.UsageError, match=what):
             loader.load_state_dict(state)
+    for name in ("epoch", "consumed", "batches"):
+        with pytest.raises(ctwds.UsageError, match="not a state of ctwds"):
+            ctwds.Loader(data, seed=1).load_state_dict({key: state[key] for key in state if key != name})
+
+
+def test_a_copy_is_told_by_itself(data: ctwds.Volumes) -> None:
+    """Lightning may copy a loader, and tells the copy's sampler the epoch."""
+    loader = ctwds.Loader(data, seed=1)
+    copied = copy.copy(loader)
+    copied.sampler.set_epoch(4)
+    assert (copied.state_dict()["epoch"], loader.state_dict()["epoch"]) == (4, 0)
+    copied = pickle.loads(pickle.dumps(loader))
+    copied.sampler.set_epoch(4)
+    assert (copied.state_dict()["epoch"], loader.state_dict()["epoch"]) == (4, 0)
 
 
 def test_a_damaged_volume(tmp_path: Path) -> None:

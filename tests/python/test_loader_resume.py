@@ -356,8 +356,10 @@ def test_other_data_is_refused(program: Program, npz: Dataset, point: Path, tmp_
             data.make_loader(2, 0).load_state_dict(state)
         return
     if change == "later":  # of this version's states there is one form
-        with pytest.raises(LoaderError, match="not a state of this loader"):
-            resumed(point, Reading(1, 0, 2), state | {"version": 2})
+        without = [{name: state[name] for name in state if name != left_out} for left_out in state]
+        for wrong in (state | {"version": 2}, state | {"dealt": {"ranks": 1}}, *without):
+            with pytest.raises(LoaderError, match=f"{point}.*: (not a state of this loader|the state is of another)"):
+                resumed(point, Reading(1, 0, 2), wrong)
         return
     with (
         program.mounted(npz, *itertools.chain(*flags.items())) as other,

@@ -108,6 +108,18 @@ def read_with_a_dev_shm(
     return done.stdout.splitlines()
 
 
+def test_a_closed_data_set_of_the_current_folder(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened without an argument, by the file that is there."""
+    (tmp_path / "ctwds.toml").write_text("".join(f'{key} = "{value}"\n' for key, value in options(dataset).items()))
+    monkeypatch.chdir(tmp_path)
+    data = ctwds.open()
+    data.close()
+    with pytest.raises(ctwds.Error, match=r"^ctwds\.toml: the data set was closed: open it again"):
+        _ = data[0]
+
+
 def test_a_closed_data_set(dataset: Dataset) -> None:
     """Whatever is asked of it; the message names it."""
     data = ctwds.open(**options(dataset))
