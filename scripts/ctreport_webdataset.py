@@ -2092,8 +2092,8 @@ class CTReportLoader(DataLoader[Any]):
         that have taken as many batches. A batch counts as consumed when it was handed out.
 
         LoaderError where the order is not known: other loaders than those of views of `mount --shuffle-seed` and of
-        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets one
-        there that warns when it is loaded, or an empty one between two epochs."""
+        unshuffled shards with a manifest. Lightning, which saves the state of every loader, gets one there
+        that warns when it is loaded, or an empty one between two epochs."""
         data, clock = self.dataset, self._clock
         if reason := self._unsaved():
             if caller_of(1) in LIGHTNING:
