@@ -102,8 +102,8 @@
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder
 //!   and journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources`
 //!   (its list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its
-//!   lists); `run` (the folders of `--at`); a mount's log (`commands/log_file.rs`); the user's cache folder
-//!   ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by [`base::durable`]; journals and
+//!   lists); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the user's cache
+//!   folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by [`base::durable`]; journals and
 //!   logs grow by lines; the user cache's files are renamed into place, without waiting for the disk. Nothing is ever
 //!   written into a data folder that the user did not name for it, or through a mount. Kernel settings are in
 //!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
@@ -177,6 +177,8 @@
 //!   fine.
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all
 //!   processes of the namespace end; never one outside of it.
+//! - **signals**: the first one ends a command, with 128 and its number and with what is kept; a second one ends it at
+//!   once. What must not be left half-done looks at a flag, or is not ended (`commands/interrupt.rs`).
 //! - **terminal**: one file writes to standard output and standard error (`commands/terminal.rs`). What cannot be
 //!   written to standard error changes nothing; a result that cannot be written to standard output is an error, after
 //!   the work is safe.
@@ -192,8 +194,9 @@
 //!   (processor instructions, each beside a portable definition that the tests compare with), one system call in
 //!   `commands/daemon.rs`, and one parameter of the C library's allocator in `base/limits.rs`.
 //!
-//! There is no async runtime, no global state besides each decoder thread's scratch memory, and no second place that
-//! knows the tar or JSON dialect, besides `verify`, on purpose.
+//! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
+//! process (arguments, loudness, bars, the signal that came: `cli`, `commands`), and no second place that knows the tar
+//! or JSON dialect, besides `verify`, on purpose.
 
 pub mod base;
 pub mod bench;

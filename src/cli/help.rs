@@ -120,7 +120,8 @@ fn with_help(command: Command, name: &str) -> Command {
         }
         None => command,
     };
-    let command = if name.is_empty() { command } else { command.args(Loudness::arguments()) };
+    let has_deeper = command.has_subcommands(); // of `manifest merge`, only those behind the last name count
+    let command = if has_deeper { command } else { command.args(Loudness::arguments()) };
     command.disable_help_flag(true).arg(help).help_template(format!(
         "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{example}\n{{all-args}}{{after-help}}\n"
     ))

@@ -49,7 +49,7 @@ pub struct MountArgs {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub log_file: Option<PathBuf>,
     /// Print what is mounted as JSON
-    #[arg(long, help_heading = OUTPUT)]
+    #[arg(long, conflicts_with = "foreground", help_heading = OUTPUT)]
     pub json: bool,
     /// Set for the process that becomes the daemon: it reports on standard input when the mount is ready
     #[arg(long, hide = true)]

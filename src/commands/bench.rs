@@ -16,7 +16,7 @@ use super::progress::styled;
 use super::shared;
 use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
-use crate::bench::{self, BenchReport, Config, FileRange, ShardProvider, Workload};
+use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result, reason, shown};
@@ -231,7 +231,10 @@ impl ShardProvider for OwnShards<'_> {
         let set = ShardSet::new(self.plan.clone(), serving)?;
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
         let request = Request { out: &out, workers: self.threads, codec: None, part, on_error, recheck, clean: false };
-        let outcome = materialize(set, &request, &self.stop, &Silent)?;
+        let outcome = materialize(set, &request, &self.stop, &Silent).map_err(|error| match error {
+            Error::Interrupted(_) => Error::Interrupted(NOTHING_KEPT), // this folder is removed
+            error => error,
+        })?;
         match outcome.failed.into_iter().next() {
             Some((_, error)) => Err(error),
             None => Ok(self.shards(&out)),

@@ -49,12 +49,12 @@ pub(super) enum Start {
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
-/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. `stop` ends the daemon.
+/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. `stop` ends the daemon, by the signal `end`.
 ///
 /// # Errors
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command
 /// alone has open, [`Error::Interrupted`] if `stop` was set before the mount was ready.
-pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBool) -> Result<Start> {
+pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBool, end: Signal) -> Result<Start> {
     let log_file = log_file.into_iter().flat_map(|path| [OsString::from("--log-file"), path.into()]);
     let arguments = cli::arguments()
         .skip(1)
@@ -63,7 +63,7 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBoo
         .chain(more.iter().cloned())
         .chain(log_file)
         .chain(cli::arguments().skip(2));
-    launch(arguments, Stdio::inherit(), stop)
+    launch(arguments, Stdio::inherit(), stop, end)
 }
 
 /// Starts the daemon of a mount that ends with this process, even if the kernel kills it. `flags` are those of the
@@ -73,10 +73,10 @@ pub(super) fn start(more: &[OsString], log_file: Option<&Path>, stop: &AtomicBoo
 /// Those of [`start`].
 pub(super) fn start_own(flags: Vec<OsString>, errors: File, stop: &AtomicBool) -> Result<Start> {
     let arguments = ["mount", "--daemon", "--end-with-parent"].map(OsString::from).into_iter().chain(flags);
-    launch(arguments, errors.into(), stop)
+    launch(arguments, errors.into(), stop, Signal::TERM)
 }
 
-fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &AtomicBool) -> Result<Start> {
+fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &AtomicBool, end: Signal) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
     let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
@@ -92,7 +92,7 @@ fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &Atomi
     let report = read_report(ours, stop);
     if stop.load(Ordering::Relaxed) {
         // It unmounts what it may have mounted. A server of its files that does not answer is not waited for.
-        let _ = rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM);
+        let _ = rustix::process::kill_process(Pid::from_child(&daemon), end);
         let _ = wait(&mut daemon, ENDING);
         return Err(Error::Interrupted("nothing is mounted; run the same command again"));
     }

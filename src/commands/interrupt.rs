@@ -46,11 +46,16 @@ pub(super) fn exit_code() -> u8 {
 pub(super) fn end_at_once(kept: &'static str) {
     let Ok(mut signals) = Signals::new(ending()) else { return };
     *lock(&KEPT) = Some(kept);
+    for signal in ending() {
+        // In the handler: the thread may be late, and `stop_on_signals` must know of a signal that came before it.
+        let _ = signal_hook::flag::register_usize(signal, came().clone(), signal.unsigned_abs() as usize);
+    }
     let wait = move || {
         for signal in signals.forever() {
             came().store(signal.unsigned_abs() as usize, Ordering::Relaxed);
             let kept = lock(&KEPT); // held, so that nothing is begun that may not be ended at once
             if let Some(kept) = *kept {
+                end_by_default(); // what is said may have to wait for its reader
                 progress::clear_all();
                 say(format_args!("ctwds-fs: error: {}", Error::Interrupted(kept)));
                 std::process::exit(exit_code().into());
@@ -59,6 +64,14 @@ pub(super) fn end_at_once(kept: &'static str) {
     };
     if spawn("signals", wait).is_err() {
         *lock(&KEPT) = None;
+        end_by_default(); // a handler stays where its action is taken away
+    }
+}
+
+/// Lets each further signal end this process as if nothing waited for it.
+fn end_by_default() {
+    for signal in ending() {
+        let _ = signal_hook::flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)));
     }
 }
 
@@ -86,5 +99,8 @@ pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
             .map_err(|error| Error::system("wait for signals", error))?;
     }
     finish();
+    if has_come() {
+        stop.store(true, Ordering::Relaxed); // before the flag was registered, and its thread has not ended this process
+    }
     Ok(stop)
 }

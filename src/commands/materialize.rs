@@ -193,9 +193,10 @@ impl ShardBar {
 impl Observer for ShardBar {
     fn recheck(&self, shards: usize, bytes: u64) {
         self.bar.set_length(bytes);
-        self.bar.set_message(format!("(reading {shards} finished shards)"));
+        let what = counted(shards, "finished shard", "finished shards");
+        self.bar.set_message(format!("(reading {what})"));
         if shards > 0 && self.bar.is_hidden() {
-            tell(format_args!("reading {shards} finished shards ({})", ByteSize(bytes)));
+            tell(format_args!("reading {what} ({})", ByteSize(bytes)));
         }
     }
 
@@ -222,8 +223,8 @@ impl Observer for ShardBar {
         self.event(&json!({ "event": "begin", "shards": shards, "kept": kept, "bytes": bytes }));
         if kept > 0 {
             self.print_line(&format!(
-                "continuing: {kept} of {} shards finished, {shards} to be made ({})",
-                kept + shards,
+                "continuing: {kept} of {} finished, {shards} to be made ({})",
+                counted(kept + shards, "shard", "shards"),
                 ByteSize(bytes)
             ));
         }

@@ -68,12 +68,25 @@ fn run_arguments(args: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     let parsed = match cli::parse(completed.args) {
         Ok(cli) => {
             terminal::set_loudness(cli.loudness);
-            if cli.loudness.more > 0 && !matches!(cli.command, Command::Mount(_)) {
-                daemon::log_to_terminal(log::LevelFilter::Off); // of which the flag makes more
+            let serves = match &cli.command {
+                Command::Mount(args) => args.daemon || args.foreground,
+                Command::Run(args) => args.mount.daemon,
+                _ => false,
+            };
+            if cli.loudness.more > 0 {
+                // Of which the flag makes more; the first call counts.
+                daemon::log_to_terminal(if serves { log::LevelFilter::Info } else { log::LevelFilter::Off });
             }
-            let added: Vec<_> = completed.added.iter().map(|added| added.to_string_lossy()).collect();
-            log::info!("flags of {} and CTWDS_ variables: {}", cli::DATASET_FILE, shown(&added.join(" ")));
-            return run_command(cli);
+            let added = completed.added.iter().map(|added| added.to_string_lossy()).collect::<Vec<_>>().join(" ");
+            let added = shown(&added);
+            if !added.is_empty() {
+                log::info!("flags of {} and CTWDS_ variables: {added}", cli::DATASET_FILE);
+            }
+            let ended = run_command(cli);
+            if matches!(ended, Err(Error::Usage(_))) && !added.is_empty() {
+                say(format_args!("ctwds-fs: of {} or CTWDS_ variables: {added}", cli::DATASET_FILE));
+            }
+            return ended;
         }
         Err(parsed) => parsed,
     };
@@ -112,9 +125,6 @@ fn prepare() -> Result<()> {
 fn kept(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Init(_) => "nothing was written; run the same command again",
-        Command::Plan(args) if args.split.split_by.is_some() => {
-            "the lists of studies that were written are whole, others are missing; run the same command again"
-        }
         Command::Plan(_) => "nothing was changed; run the same command again",
         Command::Mount(args) if args.foreground => "nothing is mounted; run the same command again",
         Command::Materialize(_) => {
@@ -122,7 +132,7 @@ fn kept(command: &Command) -> Option<&'static str> {
         }
         Command::Cat(_) => "the shard is not whole: throw away what was written of it, and run the same command again",
         Command::Manifest(_) => "the manifest is not written, and no shard was changed; run the same command again",
-        Command::Status(_) => "the mount goes on",
+        Command::Status(_) => "no mount was changed",
         Command::Unmount(_) => "the mount may go on: `ctwds-fs status` tells",
         Command::Verify(_) => "nothing was changed, and no result is kept; run the same command again",
         Command::Reclaim(_) => "nothing was removed; run the same command again",

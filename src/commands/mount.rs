@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bytesize::ByteSize;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::daemon::{self, Start};
@@ -13,7 +14,7 @@ use super::log_file;
 use super::plans::make_plan;
 use super::shared::{self, warn_left_out};
 use super::status;
-use super::terminal::{print, say};
+use super::terminal::{loudness, print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
@@ -43,7 +44,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let stop = stop_on_signals()?; // which ends the daemon that is started
     let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
     let log_file = log_file::path(args.log_file.as_deref(), &log_file::name(&mountpoint));
-    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file), &stop)? {
+    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file), &stop, Signal::TERM)? {
         Start::Ready(daemon) => daemon,
         Start::Failed { pid, end } => {
             clear(&mountpoint, pid);
@@ -129,7 +130,8 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
             daemon::end_with_parent();
         }
     }
-    daemon::log_to_terminal(log::LevelFilter::Info);
+    let is_quiet = loudness().is_quiet && !args.daemon; // a daemon's log is a file
+    daemon::log_to_terminal(if is_quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info });
     let stored = args.source.shards.as_deref();
     let data_folder =
         stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::progress::ScanDisplay;
-use super::terminal::say;
+use super::terminal::{loudness, say};
 use super::value_check;
 use crate::base::num::counted;
 use crate::cli::{self, Command, DatasetArgs};
@@ -97,9 +97,12 @@ fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress
     let kind = config.kind;
     let plan = Plan::load_or_make(&config, options, |dataset| value_check::look(dataset, &kind))?;
     progress.end();
-    log::info!(
+    // A mount logs `Info` unasked, on the terminal until it is ready.
+    let level = if loudness().more > 0 { log::Level::Info } else { log::Level::Debug };
+    log::log!(
+        level,
         "{}: planned {} in {}, in {:.1} s",
-        plan.dataset.root.display(),
+        shown(&plan.dataset.root),
         counted(plan.dataset.samples.len(), "sample", "samples"),
         counted(plan.shards.len(), "shard", "shards"),
         begun.elapsed().as_secs_f64()

@@ -78,6 +78,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     let mut rows: BTreeMap<&str, &Quarantined> = excluded.iter().map(|row| (&*row.study_id, row)).collect();
     rows.extend(bad.iter().map(|row| (&*row.study_id, row)));
     let rows: Vec<Quarantined> = rows.into_values().cloned().collect();
+    super::interrupt::finish(); // the list is written whole, and no part of it is left
     store(&name, &quarantine::render(&rows))?;
     let report = SourcesReport { verdict, volumes, bad, unread, quarantine: name };
     print(if args.json { shared::json(&report)? + "\n" } else { describe(&report) }, "print the report")?;

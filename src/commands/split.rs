@@ -33,6 +33,7 @@ pub(super) fn run(args: &PlanArgs, plan: &Plan) -> Result<String> {
         SplitBy::Column(column) => by_column(args, &groups, &studies, column)?,
     };
     let folder = args_of_split.split_dir.as_deref().unwrap_or(Path::new("."));
+    super::interrupt::finish(); // all lists or none; they take a moment
     for (path, content) in lists(plan, folder, &splits, &studies)? {
         write(&path, content.as_bytes())?;
     }

@@ -114,13 +114,13 @@ fn list(mounts: &[Value]) -> String {
         let number = |section: &str, name: &str| status[section][name].as_u64().unwrap_or(0);
         let name = |name: &str| status["mount"][name].as_str().unwrap_or_default();
         if let Some(error) = status["error"].as_str() {
-            text.push_str(&format!("{error}\n"));
+            text.push_str(&format!("{}\n", shown(error)));
             continue;
         }
         let errors = status["errors"].as_array().map_or(0, |errors| errors.len() as u64);
         text.push_str(&format!(
             "{}\n  {} in {}, {}, {} volumes as {}; process {}\n  {} open, {} decoded, {} read, {}\n",
-            status["mountpoint"].as_str().unwrap_or_default(),
+            shown(status["mountpoint"].as_str().unwrap_or_default()),
             counted(number("mount", "samples"), "sample", "samples"),
             counted(number("mount", "shards"), "shard", "shards"),
             ByteSize(number("mount", "shard_bytes")),

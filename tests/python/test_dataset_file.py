@@ -118,6 +118,20 @@ def test_it_is_found_only_where_no_flag_names_a_data_set(program: Program, data:
     assert "no key 'delete'" in program.refuses("reclaim", "--shards", out, "--dataset", file)
 
 
+def test_a_mount_serves_what_the_plan_shows(program: Program, data: Dataset, tmp_path: Path, base: Path) -> None:
+    """A file in the data folder that another file names counts for no process: the daemon has its arguments."""
+    (data.folder / "ctwds.toml").write_text("limit = 1\n")
+    here = write(tmp_path / "here/ctwds.toml", data).parent
+    try:
+        program.run("mount", "--log-file", base / "log", base / "mount", cwd=here)
+        about = json.loads((base / "mount/.ctwds/mount.json").read_text())
+        assert about["samples"] == planned(program, cwd=here)["total_samples"] == 4
+        listed = program.run("run", "--at", base / "other", "--", "cat", base / "other/.ctwds/mount.json", cwd=here)
+        assert json.loads(listed.stdout)["samples"] == 4
+    finally:
+        (data.folder / "ctwds.toml").unlink()
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

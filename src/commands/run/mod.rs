@@ -37,11 +37,13 @@ use crate::base::memory;
 use crate::base::num::counted;
 use crate::cli::{self, RunArgs};
 use crate::error::{Error, Result};
-use crate::fs::mount_table;
+use crate::fs::mount_table::{self, Unmount};
 
 /// The signals that are forwarded to the command.
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+/// What ends a daemon that is not ready when the user has had enough.
+const KILL: rustix::process::Signal = rustix::process::Signal::KILL;
 /// How long a command may take to end after its mount has died.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long other processes that the command has started may take to end after it.
@@ -75,14 +77,24 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let hidden_flags = ["--parent".into(), std::process::id().to_string().into(), "--left".into(), left.into()];
     let kills = memory::kills();
     let stop = stop_on_signals()?; // until they are handed on to the command
-    let daemon = match daemon::start(&hidden_flags, log.default_path(), &stop)? {
-        Start::Ready(daemon) => daemon,
-        Start::Failed { end, .. } => return end, // what it has left ends with this namespace
+    // The daemon blocks all signals but SIGKILL, and this namespace alone sees its mount.
+    let daemon = match daemon::start(&hidden_flags, log.default_path(), &stop, KILL) {
+        Ok(Start::Ready(daemon)) => daemon,
+        Ok(Start::Failed { end, .. }) => return end, // what it has left ends with this namespace
+        Err(error) => {
+            // Else the folder that this command has made could not be removed.
+            let left = mount_table::at(&path).ok().flatten().filter(|entry| entry.daemon().is_some());
+            let _ = left.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
+            let _ = log.default_path().map(fs::remove_file);
+            return Err(error);
+        }
     };
     right.keep()?;
     let mut mount = PrivateMount { path, log, daemon };
-    let end = supervise(&mut mount, &processes, &hidden_flags)?;
-    let is_sound = mount.finish()? && !end.mount_died;
+    let end = supervise(&mut mount, &processes, &hidden_flags);
+    let is_sound = mount.finish()?; // also if the command could not be started: with a mount its folder stays
+    let end = end?;
+    let is_sound = is_sound && !end.mount_died;
     if memory::kills() > kills {
         let limit = ByteSize(memory::available());
         say(format_args!(
