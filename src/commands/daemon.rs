@@ -49,7 +49,8 @@ pub(super) enum Start {
 }
 
 /// Starts this program again as the daemon, and waits until the mount can be used. The arguments are those of this
-/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. `stop` ends the daemon, by the signal `end`.
+/// process, with `more` after the subcommand, and `--log-file` if a `log_file` is given. Once `stop` is set, the daemon
+/// is ended by the signal `end`.
 ///
 /// # Errors
 /// [`Error::System`] if the process cannot be started, [`Error::Refused`] if it could not read a file that this command

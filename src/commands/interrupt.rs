@@ -100,7 +100,8 @@ pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     }
     finish();
     if has_come() {
-        stop.store(true, Ordering::Relaxed); // before the flag was registered, and its thread has not ended this process
+        // It came before the flag was registered, and its thread has not ended this process.
+        stop.store(true, Ordering::Relaxed);
     }
     Ok(stop)
 }
