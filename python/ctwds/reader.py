@@ -18,6 +18,8 @@ from .members import OTHERS, REMEDIES, VOXELS, Buffer, Member, complain, npy_vox
 from .packed import plain_suffix, seek_table, unpack
 from .samples import RawSample
 
+END = 22 * BLOCK  # bytes of zeros that a tar has at most: two blocks, and what makes its length one of 20 blocks
+
 
 def read_fully(file: int, view: memoryview, offset: int) -> None:
     """Fill `view` with a file's bytes from `offset` on."""
@@ -125,6 +127,7 @@ class ShardReader:
             except ValueError as error:
                 raise self._failure(f"the header at byte {offset}", error) from error
             if member is None:
+                self._check_end(offset)
                 return starts
             if member[0].partition(".")[0] != key:
                 key = member[0].partition(".")[0]
@@ -141,6 +144,8 @@ class ShardReader:
                     header = bytearray(BLOCK)
                     self._read(memoryview(header), offset, place)
                 found = parse_header(bytes(header))
+                if found is None:
+                    self._check_end(offset)
             except (LoaderError, ValueError) as error:
                 failure = error if isinstance(error, LoaderError) else self._failure(place, error)
                 return (yield from self._after(failure, offset, key, members))
@@ -162,6 +167,14 @@ class ShardReader:
                 members.append(Member(suffix, error, buffer))
                 header = bytearray()
             offset, place = offset + room, f"the header behind {name}"
+
+    def _check_end(self, offset: int) -> None:
+        """Zeros in the place of a header end an archive, and are what a disk may return for a block that it lost."""
+        rest = os.fstat(self._file).st_size - offset
+        behind = bytearray(max(0, min(rest, END)))
+        self._read(memoryview(behind), offset, "its end")
+        if rest > END or any(behind):
+            raise self._failure(f"the header at byte {offset}", ValueError("zeros, and the shard goes on behind them"))
 
     def _after(
         self, failure: LoaderError, offset: int, key: str, members: list[Member]

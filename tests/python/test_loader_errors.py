@@ -92,9 +92,10 @@ def flip(volume: Path) -> None:
     volume.write_bytes(content)
 
 
-def test_a_damaged_header_costs_one_sample(copy: Path) -> None:
-    """Each header of a shard: the index beside the shard finds the next sample. Without one, or with one that is
-    none, what comes before the header is read."""
+@pytest.mark.parametrize("damage", ["another size", "zeros"])
+def test_a_damaged_header_costs_one_sample(copy: Path, damage: str) -> None:
+    """Each header of a shard, also one of zeros, which would end an archive: the index beside the shard finds the next
+    sample. Without one, or with one that is none, what comes before the header is read."""
     path = shards(copy)[0]
     index, good = path.with_name(path.name + ".idx"), path.read_bytes()
     right_index = index.read_bytes()
@@ -108,9 +109,14 @@ def test_a_damaged_header_costs_one_sample(copy: Path) -> None:
 
     for offset, damaged in members:
         content = bytearray(good)
-        content[offset + 124] ^= 1  # of the size
+        if damage == "zeros":
+            content[offset : offset + 512] = bytes(512)
+        else:
+            content[offset + 124] ^= 1
         path.write_bytes(content)
         index.write_bytes(right_index)
+        said = message(lambda: list(from_shards([path], **SHAPE)))
+        assert str(path) in said and "header" in said, said
         assert left() == [f"v{n:02d}" for n in range(3) if n != damaged], offset
         for other in (b"", b"no index of ours", np.arange(1, 40_000, 7, "<u8").tobytes()):
             index.write_bytes(other)
