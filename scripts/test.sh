@@ -68,11 +68,21 @@ step() {
 # A process that waits for a dead file system ignores everything but SIGKILL.
 python_tests() { timeout --kill-after=10 1800 .venv/bin/python -m pytest "$@"; }
 
+# A crate added to Cargo.toml alone would be refused only by the fuzz targets, a quarter of an hour later.
+lock_files() {
+    local host manifest
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    for manifest in Cargo.toml fuzz/Cargo.toml; do
+        cargo metadata --locked --format-version 1 --filter-platform "$host" --manifest-path "$manifest" >/dev/null
+    done
+}
+
 if $quick; then step "setup" scripts/setup.sh; else step "setup" scripts/setup.sh --frameworks; fi
 if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     current="/dev/fuse (set CTWDS_SKIP_FUSE=1 to go without the tests that mount)"
     exit 1
 fi
+step "lock files" lock_files
 step "formatting" cargo fmt --all --check
 step "Python formatting" .venv/bin/ruff format --check
 step "Python lint" .venv/bin/ruff check
