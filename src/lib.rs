@@ -211,6 +211,7 @@ pub mod materialize;
 pub mod output;
 pub mod plan;
 pub mod reclaim;
+pub mod report;
 pub mod shard;
 pub mod verify;
 pub mod volume;
