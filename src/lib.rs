@@ -214,6 +214,7 @@ pub mod materialize;
 pub mod output;
 pub mod plan;
 pub mod reclaim;
+pub mod report;
 pub mod shard;
 pub mod verify;
 pub mod volume;

@@ -19,6 +19,7 @@ mod mount;
 mod numbers;
 mod plan;
 mod reclaim;
+mod report;
 mod run;
 mod shell;
 mod table_columns;
@@ -45,6 +46,7 @@ pub use materialize::MaterializeArgs;
 pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
 pub use plan::PlanArgs;
 pub use reclaim::ReclaimArgs;
+pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use shell::{CompletionsArgs, ManArgs};
 pub use verify::VerifyArgs;
@@ -91,6 +93,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
+    /// Write a page that shows the data set: slices beside their sources, HU, labels, and who is left out
+    Report(ReportArgs),
     /// Print what makes a shell complete commands and options
     Completions(CompletionsArgs),
     /// Write manual pages, one of each command

@@ -17,6 +17,7 @@ mod plan;
 mod plans;
 mod progress;
 mod reclaim;
+mod report;
 mod run;
 mod shared;
 mod shell;
@@ -138,6 +139,7 @@ fn kept(command: &Command) -> Option<&'static str> {
         Command::Reclaim(_) => "nothing was removed; run the same command again",
         Command::Demo(_) => "what was written stays: remove the folder before the next demonstration",
         Command::Bench(_) => NOTHING_KEPT,
+        Command::Report(_) => "no page was written; run the same command again",
         Command::Mount(_) | Command::Run(_) | Command::Completions(_) | Command::Man(_) => return None,
     })
 }
@@ -160,6 +162,7 @@ fn run_command(cli: Cli) -> Result<ExitCode> {
         Command::Reclaim(args) => reclaim::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
     }

@@ -30,7 +30,7 @@ impl Dialect {
     }
 
     /// The order of the axes of its arrays.
-    pub(super) fn axes(self) -> Axes {
+    pub fn axes(self) -> Axes {
         if self == Self::Normalized { Axes::Dhw } else { Axes::Hwd }
     }
 }

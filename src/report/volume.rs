@@ -1,0 +1,197 @@
+//! A volume in memory, in HU, as pictures need it.
+
+use std::sync::Arc;
+
+use super::facts;
+use super::hu::{self, ToHu};
+use super::picture::Plane;
+use crate::base::memory;
+use crate::base::num::to_usize;
+use crate::dataset::Sample;
+use crate::error::{Error, Result};
+use crate::plan::members::Member;
+use crate::shard::ShardSet;
+use crate::volume::{ArrayFormat, Axes, Dialect, Filled, Geometry, Kind, NpzVolume, Overflow, Sink, VoxelFormat};
+
+/// The bytes that are asked for at a time.
+const READ: u64 = 4 << 20;
+
+/// A volume in HU.
+pub(super) struct HuVolume {
+    values: Vec<f32>,
+    /// The voxels along the array's axes.
+    shape: [usize; 3],
+    axes: Axes,
+    /// The spacing of height, width and depth in mm; all 1 where it is not known.
+    spacing: [f64; 3],
+}
+
+/// One slice of a volume, row by row.
+pub(super) struct Slice {
+    /// The HU.
+    pub(super) values: Vec<f32>,
+    /// Pixels of a row.
+    pub(super) width: usize,
+    /// Rows.
+    pub(super) height: usize,
+    /// The height of a pixel over its width.
+    pub(super) aspect: f64,
+}
+
+/// What a report knows of a volume's place in space.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// The order of the axes.
+    pub(super) axes: Axes,
+    /// The spacing of height, width and depth in mm.
+    pub(super) spacing: [f64; 3],
+}
+
+/// The bytes of a sample's volume, as its shard holds them, without the header of an NPY file.
+///
+/// # Errors
+/// The volume cannot be made or read.
+pub(super) fn shard_bytes(set: &ShardSet, index: usize, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let plan = set.plan();
+    let sample = &plan.dataset.samples[index];
+    let (shard, range) = plan
+        .member_range(index, Member::Volume)
+        .ok_or_else(|| Error::Internal(format!("sample {index} is in no shard")))?;
+    let cursor = Arc::new(set.cursor(shard));
+    let mut at = range.end - plan.volume(sample, Member::Volume).byte_len();
+    while at < range.end {
+        let bytes = set.read_with(&cursor, at, to_usize(READ.min(range.end - at)))?;
+        each(&bytes)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Memory that a volume is made into.
+struct Memory {
+    bytes: Vec<u8>,
+    done: usize,
+}
+
+impl Sink for Memory {
+    fn spare(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.done..]
+    }
+
+    fn publish(&mut self, len: usize) {
+        self.done += len;
+    }
+
+    fn cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+impl HuVolume {
+    /// A volume as its shard holds it.
+    ///
+    /// # Errors
+    /// The volume cannot be made, or there is no memory for it.
+    pub(super) fn of_shard(set: &ShardSet, index: usize, place: Place) -> Result<Self> {
+        let plan = set.plan();
+        let sample = &plan.dataset.samples[index];
+        let (to_hu, format) = (ToHu::new(plan, sample), sample.format());
+        let mut bytes = Vec::new();
+        shard_bytes(set, index, |more| {
+            bytes.try_reserve(more.len()).map_err(|_| no_memory())?;
+            bytes.extend_from_slice(more);
+            Ok(())
+        })?;
+        let shape = facts::shape(plan, sample);
+        Ok(Self::new(&bytes, format, to_hu, shape, place))
+    }
+
+    /// The same volume in float32, made of its file; `None` for a finished shard, beside which there is no file.
+    ///
+    /// # Errors
+    /// The volume cannot be made, or there is no memory for it.
+    pub(super) fn of_source(set: &ShardSet, index: usize, place: Place) -> Result<Option<Self>> {
+        let plan = set.plan();
+        let sample = &plan.dataset.samples[index];
+        let crate::volume::Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
+        let volume =
+            NpzVolume { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..volume };
+        let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory())?;
+        let mut memory = Memory { bytes, done: 0 };
+        match volume.fill(&mut memory, true)? {
+            Filled::Complete => {}
+            Filled::Cancelled => return Err(Error::Internal("a volume for a report was cancelled".into())),
+        }
+        let to_hu = ToHu::new(plan, sample);
+        Ok(Some(Self::new(&memory.bytes, VoxelFormat::Float32, to_hu, volume.shape(), place)))
+    }
+
+    fn new(bytes: &[u8], format: VoxelFormat, to_hu: ToHu, shape: [u64; 3], place: Place) -> Self {
+        let mut values = hu::values(bytes, format);
+        values.iter_mut().for_each(|value| *value = to_hu.of(*value));
+        Self { values, shape: shape.map(to_usize), axes: place.axes, spacing: place.spacing }
+    }
+
+    /// The difference of two volumes of one shape, 50 times.
+    pub(super) fn difference(mut self, other: &Self) -> Self {
+        for (value, other) in self.values.iter_mut().zip(&other.values) {
+            *value = (*value - other) * 50.0;
+        }
+        self
+    }
+
+    /// All HU, in the array's order.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The number of slices of a plane.
+    pub(super) fn slices(&self, plane: Plane) -> usize {
+        self.hwd()[plane.axis()]
+    }
+
+    fn hwd(&self) -> [usize; 3] {
+        self.axes.hwd(self.shape)
+    }
+
+    /// A slice of a plane; rows lead downwards. In coronal and sagittal ones the last depth is on top.
+    pub(super) fn slice(&self, plane: Plane, at: usize) -> Slice {
+        let [height, width, depth] = self.hwd();
+        let mut steps = [self.shape[1] * self.shape[2], self.shape[2], 1];
+        steps = self.axes.hwd(steps);
+        let [down, across, out] = steps;
+        let voxel = |h: usize, w: usize, d: usize| self.values[h * down + w * across + d * out];
+        let [mm_h, mm_w, mm_d] = self.spacing;
+        let (rows, columns, aspect) = match plane {
+            Plane::Axial => (height, width, mm_h / mm_w),
+            Plane::Coronal => (depth, width, mm_d / mm_w),
+            Plane::Sagittal => (depth, height, mm_d / mm_h),
+        };
+        let mut values = Vec::with_capacity(rows * columns);
+        for row in 0..rows {
+            values.extend((0..columns).map(|column| match plane {
+                Plane::Axial => voxel(row, column, at),
+                Plane::Coronal => voxel(at, column, depth - 1 - row),
+                Plane::Sagittal => voxel(column, at, depth - 1 - row),
+            }));
+        }
+        Slice { values, width: columns, height: rows, aspect }
+    }
+}
+
+/// The place of a sample's volume: `asked` are the axes that the user named, `target` the spacing of resampled volumes.
+pub(super) fn place(sample: &Sample, geometry: Option<Geometry<'_>>, asked: Option<Axes>, target: [f64; 3]) -> Place {
+    let axes = match sample.kind() {
+        Kind::Rescaled | Kind::Preprocessed => Axes::Hwd,
+        Kind::Stored => asked.unwrap_or_else(|| sample.dialect().map_or(Axes::Hwd, Dialect::axes)),
+    };
+    let spacing = match sample.kind() {
+        Kind::Preprocessed => target,
+        Kind::Stored | Kind::Rescaled => geometry.and_then(|geometry| geometry.spacing()).unwrap_or([1.0; 3]),
+    };
+    Place { axes, spacing }
+}
+
+fn no_memory() -> Error {
+    Error::Refused("there is no memory for a volume of the report; ask for fewer --threads".into())
+}
