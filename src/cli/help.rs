@@ -39,7 +39,7 @@ const HEADINGS: [(&str, &[&str]); 3] = [
 const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file", "labels_file"];
 
 /// One example of each command, by the name that follows `ctwds-fs`. They are short enough for 80 columns.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 19] = [
     ("", "ctwds-fs demo"),
     ("init", "ctwds-fs init /data/ct"),
     ("plan", "ctwds-fs plan --data-folder npz --labels-file labels.csv"),
@@ -53,6 +53,7 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("status", "ctwds-fs status /mnt/shards"),
     ("unmount", "ctwds-fs unmount /mnt/shards"),
     ("verify", "ctwds-fs verify --shards shards --data-folder npz"),
+    ("report", "ctwds-fs report --data-folder npz --labels-file labels.csv"),
     ("reclaim", "ctwds-fs reclaim --data-folder npz --shards shards"),
     ("demo", "ctwds-fs demo /tmp/ctwds-demo"),
     ("bench", "ctwds-fs bench --data-folder npz"),
