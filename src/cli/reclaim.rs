@@ -34,7 +34,7 @@ pub struct ReclaimArgs {
     /// Shards looked at at a time, and decoder threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub num_workers: Option<u16>,
-    /// Print the report as JSON
+    /// Print JSON: an object a line while it works, and the last is the report
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
     /// The data set, with the options that the shards were made with.

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::daemon::{self, Start};
+use super::events::{self, Events};
 use super::interrupt::stop_on_signals;
 use super::mount;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared;
 use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
 use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
@@ -32,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     daemon::log_to_terminal(log::LevelFilter::Warn);
     let report = measure(args, |_| Ok(None))?;
-    print(if args.json { shared::json(&report)? + "\n" } else { report.text() }, "print the measurements")?;
+    print(if args.json { events::end(&report)? } else { report.text() }, "print the measurements")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,10 +80,10 @@ pub(super) fn measure(
         dtype: args.dataset.output_dtype.name(),
         array: args.dataset.array.clone(),
     };
-    with_progress(&config, workload, &provider, &stop)
+    with_progress(&config, workload, &provider, &stop, args.json)
 }
 
-/// Measures, and shows a progress bar of the steps.
+/// Measures, and shows a progress bar of the steps; with events for programs if `has_events`.
 ///
 /// # Errors
 /// The errors of [`bench::run`].
@@ -90,12 +92,14 @@ pub(super) fn with_progress<S: ShardProvider>(
     workload: Workload,
     shards: &S,
     stop: &AtomicBool,
+    has_events: bool,
 ) -> Result<BenchReport> {
-    let bar = styled("{wide_bar} {pos}/{len} {msg}");
+    let (bar, events) = (styled("{wide_bar} {pos}/{len} {msg}"), Events::new(has_events));
     let report = bench::run(config, workload, shards, stop, |step, steps, what| {
         bar.set_length(steps as u64);
         bar.set_position(step as u64);
         bar.set_message(what.to_owned());
+        events.send(&json!({ "event": "step", "what": what, "done": step, "of": steps }));
     });
     bar.finish_and_clear();
     report

@@ -59,7 +59,7 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let dtype = asked.format.name();
     let mut report =
         EstimateReport { dtype, seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, impossible, failed };
-    let bar = Bar::new();
+    let bar = Bar::new(false);
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         if let Some(why) = estimate::impossible(plan, &options) {

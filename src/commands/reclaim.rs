@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 
+use super::events;
 use super::interrupt::{self, stop_on_signals};
 use super::plans::SCANNERS;
 use super::progress::{Bar, ScanDisplay};
@@ -39,7 +40,7 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
     }
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let stop = stop_on_signals()?; // between two files
-    let bar = Bar::new();
+    let bar = Bar::new(args.json);
     bar.begin("comparing shards with NPZ files", survey.to_read);
     let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
     bar.clear();
@@ -93,8 +94,7 @@ fn ask() -> Result<()> {
 }
 
 fn report(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> Result<ExitCode> {
-    let printed =
-        print(if args.json { shared::json(outcome)? + "\n" } else { describe(args, outcome) }, "print the outcome");
+    let printed = print(if args.json { events::end(outcome)? } else { describe(args, outcome) }, "print the outcome");
     if !args.json {
         say_what_stays(outcome);
     }

@@ -32,7 +32,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
         verify,
         bench,
     };
-    let bar = Bar::new();
+    let bar = Bar::new(false);
     let page = report::render(plan, &request, &stop, |total| bar.begin("volumes", total as u64), || bar.advance(1))?;
     bar.clear();
     let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -43,11 +43,13 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads what another command printed as JSON.
+/// Reads what another command printed as JSON: its report is the last object.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if it is no JSON.
 fn read_json(path: &Path) -> Result<serde_json::Value> {
     let text = given::read(path, "read what was printed as JSON")?;
-    serde_json::from_slice(&text).map_err(|error| Error::malformed(path, format!("it is no JSON: {error}")))
+    let no_json = |why: String| Error::malformed(path, format!("it is no JSON: {why}"));
+    let printed = serde_json::Deserializer::from_slice(&text).into_iter().last();
+    printed.ok_or_else(|| no_json("it is empty".into()))?.map_err(|error| no_json(error.to_string()))
 }

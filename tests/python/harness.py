@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -138,6 +139,13 @@ class Named(Protocol):
     def flags(self) -> list[str]:
         """The arguments that name it."""
         ...
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a command of long work reports with `--json`: the last line of its output. All lines must be objects."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] == "end" for event in events] == [False] * (len(events) - 1) + [True], done.stdout
+    return events[-1]
 
 
 @dataclass(frozen=True)

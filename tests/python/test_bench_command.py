@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from harness import Program, daemon_of, is_running, mount_points, wait_until
+from harness import Program, daemon_of, is_running, mount_points, report_of, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -43,7 +42,7 @@ def processes_of(folder: Path) -> list[int]:
 def test_every_combination_is_measured(program: Program, dataset: Dataset, tmp_path: Path) -> None:
     """With the numbers of the data set, and in both forms."""
     wanted = ["--readers", "1,2", "--read-ahead", "0,3", "--python", sys.executable]
-    report = json.loads(program.run("bench", *flags(dataset, tmp_path, *wanted, "--json")).stdout)
+    report = report_of(program.run("bench", *flags(dataset, tmp_path, *wanted, "--json")))
     sources = ["npz", {"mount": {"read_ahead": 0}}, {"mount": {"read_ahead": 3}}, "files"]
     expected = [(source, readers) for source in sources for readers in (1, 2)]
     assert [(row["source"], row["readers"]) for row in report["rows"]] == expected

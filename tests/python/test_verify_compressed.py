@@ -12,7 +12,7 @@ import numpy as np
 import packed_volume
 import pytest
 from damages import DAMAGED, FIRST, JSON, members_of, recompute, with_json, with_payload
-from harness import Program, mount_folder
+from harness import Program, mount_folder, report_of
 from make_dataset import Dataset
 from npzfiles import write_npz
 from packed_damages import DAMAGES, apply, frames
@@ -62,7 +62,7 @@ def test_what_is_sound_is_fine(program: Program, data: Dataset, tmp_path: Path, 
     assert code == 0 and "compressed with zstd" in text, text
     code, text = verify(program, folder, *data.flags(), *flags, "--check_precision")
     assert code == 0 and "every sample is what its source holds" in text, text
-    report = json.loads(program.run("verify", "--webdataset_dir", folder, "--json").stdout)
+    report = report_of(program.run("verify", "--webdataset_dir", folder, "--json"))
     assert report["information"]["codec"] == "zstd" and report["information"]["samples"] == 3
     manifest = json.loads((folder / "manifest.json").read_text())
     assert report["information"]["payload_bytes"] == sum(shard["payload_size"] for shard in manifest["shards"])

@@ -17,7 +17,7 @@ import pytest
 import pyzstd
 from ctreport_webdataset import LoaderError
 from docpages import CODE
-from harness import REPOSITORY, Program
+from harness import REPOSITORY, Program, report_of
 from loading import from_npz
 from make_dataset import Dataset
 from numpy.typing import NDArray
@@ -325,7 +325,7 @@ def test_what_is_refused(program: Program, tmp_path: Path) -> None:
     assert done.returncode == 3
     listed = (tmp_path / "list.csv").read_text()
     report = program.run("verify", "--webdataset_dir", made, *dataset.flags(), "--json", check=False)
-    findings = json.dumps(json.loads(report.stdout)["findings"])
+    findings = json.dumps(report_of(report)["findings"])
     assert report.returncode != 0
     data = from_npz(dataset, shape=(8, 9, 6), dialect="native")
     for at, (study, case) in enumerate(refused.items()):
