@@ -126,7 +126,7 @@ READ: dict[str, dict[str, Read]] = {
     "dtype": {name: Read(of_dtype(np.dtype(name).str)) for name in (np.dtype(code).name for code in DTYPES)},
     "dtype in the header": {
         descr: Read(of_dtype(descr))
-        for descr in (*"<f4 >f4 =f4 |f4 f4 <u1 <d >e ? Q float32 single float int bool".split(), "f +04")
+        for descr in (*"<f4 >f4 =f4 |f4 f4 <u1 <d >e ? Q float32 single float int bool 1<f4 >1u2".split(), "f +04")
     },
     "the header": {
         "{'descr': '<f4', …}": Read(of_text(HEAD)),
@@ -175,6 +175,7 @@ REFUSED: dict[str, dict[str, Refused]] = {
         "<f16": Refused(of_dtype("<f16"), "(longdouble) is not supported"),
         "f3": Refused(unknown_dtype("f3"), WITHOUT, "descr is not a valid dtype"),
         "!f4": Refused(unknown_dtype("!f4"), WITHOUT, "descr is not a valid dtype"),
+        "2<f4": Refused(unknown_dtype("2<f4"), WITHOUT),
         "<float32": Refused(unknown_dtype("<float32"), WITHOUT, "descr is not a valid dtype"),
     },
     "the header": {"(2, 3, n)": Refused(of_shape("(2, 3, n)"), "header cannot be read", "cannot be read")},
