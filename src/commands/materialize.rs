@@ -18,7 +18,7 @@ use super::progress::styled;
 use super::shared::{FAILED, warn_left_out};
 use super::terminal::{print, say, tell};
 use crate::base::lock::lock;
-use crate::base::num::counted;
+use crate::base::num::{counted, rate};
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::{Error, Result, shown};
@@ -172,16 +172,15 @@ impl ShardBar {
         if self.done.load(Ordering::Relaxed) == 0 {
             return String::new();
         }
-        let seconds = lock(&self.begun).elapsed().as_secs_f64().max(1e-3);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and small")]
-        let rate = ByteSize((made as f64 / seconds) as u64);
+        let seconds = lock(&self.begun).elapsed().as_secs_f64();
+        let rate = rate(made, seconds);
         let compressed = if is_compressed {
             let percent = 100.0 * stored as f64 / made.max(1) as f64;
             format!(", compressed from {} to {percent:.1} %", ByteSize(made))
         } else {
             String::new()
         };
-        format!("{} in {seconds:.1} s, {rate}/s{compressed}\n", ByteSize(stored))
+        format!("{} in {seconds:.1} s, {rate}{compressed}\n", ByteSize(stored))
     }
 
     fn print_line(&self, line: &str) {
@@ -247,10 +246,9 @@ impl Observer for ShardBar {
             let begun = *lock(&self.begun);
             let seconds = begun.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
-            let rate = written as f64 / seconds;
-            let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let (size, rate) = (ByteSize(bytes), rate / f64::from(1 << 20));
-            tell(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
+            let to_write = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64;
+            let (size, left) = (ByteSize(bytes), to_write / (written as f64 / seconds).max(1.0));
+            tell(format_args!("{name} {size} ({done}/{shards} shards, {}, {left:.0} s left)", rate(written, seconds)));
         }
     }
 }
