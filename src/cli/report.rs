@@ -11,7 +11,7 @@ use super::headings::{OUTPUT, PERFORMANCE};
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The page to write; one that is there is replaced
-    #[arg(short, long, value_name = "HTML", default_value = "report.html", help_heading = OUTPUT)]
+    #[arg(short, long, value_name = "HTML", default_value = "report.html")]
     pub output: PathBuf,
     /// Volumes whose values are counted, chosen by --seed; eight of them are shown
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..), help_heading = OUTPUT)]

@@ -46,11 +46,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     bar.clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
-        report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
+        report
+            .unchecked("--check-precision", "the precision is measured against the source files, which were not named");
     }
     if args.num_samples.is_some() && plan.is_none() && !args.benchmark {
         say(
-            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the NPZ files, \
+            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the source files, \
              which were not named",
         );
     }

@@ -85,7 +85,7 @@ def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
     recompute(copy)
     code, text = verify(program, copy)
     assert code == DAMAGED and DAMAGES[name].says in text and "its SHA-256" not in text, text
-    assert "only if the NPZ files" in text
+    assert "only if the source files" in text
     with mount_folder() as base:
         mounted = program.run("mount", "--shards", copy, base / "mount", check=False)
         if mounted.returncode != 0:  # the length of a volume is not known
