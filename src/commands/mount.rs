@@ -1,8 +1,10 @@
 //! `ctwds-fs mount`: serves in the foreground, or starts a daemon and waits until it is ready.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, ExitCode, ExitStatus};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use rustix::process::Signal;
@@ -129,6 +131,28 @@ pub(super) fn clear(mountpoint: &Path, pid: u32) {
             "ctwds-fs: warning: {point}: a dead mount is left ({error}); `ctwds-fs unmount {point}` clears it"
         ));
     }
+}
+
+/// Ends the mount of a daemon that this process has started, and the daemon. It is killed if it goes on for longer than
+/// `patience`, or if its mount cannot be ended, or is not seen as something else was mounted there: then the kernel ends
+/// the mount with it. The daemon's exit status, or `None` if it was killed.
+///
+/// # Errors
+/// The operating system's, if the daemon is no child any more.
+pub(super) fn end(mountpoint: &Path, daemon: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
+    let pid = daemon.id();
+    let own = mount_table::at(mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(pid));
+    let ended = match own.as_ref().map(mount_table::unmount_or_detach) {
+        Some(Ok(())) => daemon::wait(daemon, patience)?,
+        _ => None,
+    };
+    if ended.is_none() {
+        daemon.kill()?;
+        daemon.wait()?;
+        // A helper ends an ordinary user's mount. Under `ulimit -u` there may be room for it without the daemon.
+        clear(mountpoint, pid);
+    }
+    Ok(ended)
 }
 
 /// The party that decides when a mount ends.
