@@ -53,10 +53,10 @@ const EXAMPLES: [(&str, &str); 19] = [
     ("status", "ctwds-fs status /mnt/shards"),
     ("unmount", "ctwds-fs unmount /mnt/shards"),
     ("verify", "ctwds-fs verify --shards shards --data-folder npz"),
+    ("report", "ctwds-fs report --data-folder npz --labels-file labels.csv"),
     ("reclaim", "ctwds-fs reclaim --data-folder npz --shards shards"),
     ("demo", "ctwds-fs demo /tmp/ctwds-demo"),
     ("bench", "ctwds-fs bench --data-folder npz"),
-    ("report", "ctwds-fs report --data-folder npz -o report.html"),
     ("completions", "ctwds-fs completions zsh > ~/.zfunc/_ctwds-fs"),
     ("man", "ctwds-fs man ~/.local/share/man/man1"),
 ];

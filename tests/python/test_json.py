@@ -97,7 +97,7 @@ def test_bench_names_each_step(program: Program, tmp_path: Path) -> None:
 
 
 def test_the_page_takes_what_was_printed(program: Program, tmp_path: Path) -> None:
-    """All lines of `verify --json`, of which the last counts; what is no JSON is refused."""
+    """All lines of `verify --json`, of which the last counts; what is something else is refused."""
     data = noise_dataset(tmp_path / "data", 2, (16, 16, 16))
     made = program.materialize(data, tmp_path / "shards")
     printed = tmp_path / "verify.json"
@@ -110,7 +110,7 @@ def test_the_page_takes_what_was_printed(program: Program, tmp_path: Path) -> No
     for text in ("", '{"event": "begin"}\n{"event"'):
         printed.write_text(text)
         refused = program.refuses("report", *data.flags(), "--verified", printed, "-o", page)
-        assert str(printed) in refused and "no JSON" in refused
+        assert str(printed) in refused and "this is not what `ctwds-fs verify --json` prints" in refused
 
 
 def test_a_manifest_that_cannot_be_written(program: Program, tmp_path: Path) -> None:
