@@ -35,7 +35,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
         verify,
         bench,
     };
-    let bar = Bar::new();
+    let bar = Bar::new(false);
     let page = report::render(plan, &request, &stop, |total| bar.begin("volumes", total as u64), || bar.advance(1))?;
     bar.clear();
     let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
