@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ._native import Decoders
-from .errors import DamagedError, Error, UsageError, choice
-from .pool import Pool, Shape
-from .volumes import Info, Volumes
+from .batch_reader import BatchReader, Pending
+from .errors import DamagedError, UsageError, choice
+from .volumes import Volumes
 
 
 class Batch(NamedTuple):
@@ -42,30 +36,6 @@ class Batch(NamedTuple):
     labels: torch.Tensor
     meta: list[dict[str, Any]]
     also: dict[str, list[torch.Tensor]]
-
-
-@dataclass
-class _Pending:
-    """A batch that is being read."""
-
-    numbers: list[int]
-    infos: list[Info]
-    outs: list[NDArray[Any]]
-    whole: NDArray[Any] | None
-    left: int
-    also: list[dict[str, NDArray[Any]]]
-    errors: dict[int, BaseException] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def one_done(self, place: int, error: BaseException | None) -> None:
-        """Note that a volume was read, or why not."""
-        with self.lock:
-            if error is not None:
-                self.errors[place] = error
-            self.left -= 1
-            if self.left == 0:
-                self.done.set()
 
 
 class Loader(IterableDataset[Batch]):
@@ -129,7 +99,6 @@ class Loader(IterableDataset[Batch]):
         self._begun: int | None = None  # the epoch of an iteration of which nothing was read yet
         self._late: int | None = None  # what Lightning has chosen for that one
         self.batch_sampler = None  # for Lightning, as `sampler` is
-        self._pinned = torch.cuda.is_available()
         self._cache = (threads + 1) * max(1, data._shards.largest())
 
     @property
@@ -256,18 +225,9 @@ class Loader(IterableDataset[Batch]):
         self._begun = self._late = None
         self._now, self._taken = (epoch, consumed), taken
         total, together = len(self.data), self.batch_size * self.world_size
-        pool = Pool(self.ahead + 2)
-        pending: deque[_Pending] = deque()
-        batches = iter(self._batches(epoch, consumed))
-        with self._readers() as jobs:
-            while True:
-                while len(pending) < self.ahead and (numbers := next(batches, None)) is not None:
-                    pending.append(self._begin(numbers, pool, jobs))
-                if not pending:
-                    self._go_to_next()  # here too, as a rank may have no part of the last batches
-                    break
-                ready = pending.popleft()
-                ready.done.wait()
+        options: dict[str, Any] = {"threads": self.threads, "cache": self._cache, "ahead": self.ahead}
+        with BatchReader(self.data, self._batches(epoch, consumed), dtype=self._dtype, **options) as reader:
+            for ready in reader:
                 batch = self._finished(ready)
                 del ready  # or its array would count as used
                 consumed, taken = min(consumed + together, total), taken + 1
@@ -278,55 +238,10 @@ class Loader(IterableDataset[Batch]):
                     self._go_to_next()
                 if batch is not None:
                     yield batch
-                    del batch
+                del batch
+            self._go_to_next()  # here too, as a rank may have no part of the last batches
 
-    @contextmanager
-    def _readers(self) -> Iterator[queue.SimpleQueue[tuple[_Pending, int] | None]]:
-        """Threads that read what is put into a queue. They wait and copy, so one more than decoders keeps all of these
-        busy."""
-        jobs: queue.SimpleQueue[tuple[_Pending, int] | None] = queue.SimpleQueue()
-        ended = threading.Event()
-        decoders = self.data._shards.decoders(self.threads, self._cache)
-        threads = [
-            threading.Thread(target=_work, args=(self.data, decoders, jobs, ended), daemon=True, name="ctwds-reader")
-            for _ in range(self.threads + 1)
-        ]
-        del decoders
-        for thread in threads:
-            thread.start()
-        try:
-            yield jobs
-        finally:
-            ended.set()
-            for _ in threads:
-                jobs.put(None)
-            for thread in threads:
-                thread.join()
-
-    def _begin(self, numbers: list[int], pool: Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
-        """Have the volumes of a batch read."""
-        infos = [self.data._info(number) for number in numbers]
-        shapes = {info.shape for info in infos}
-        dtype = np.dtype(self._dtype or infos[0].dtype)
-        whole = None
-        if len(shapes) == 1:
-            whole = self._memory(pool, (len(infos), *infos[0].shape), dtype)
-            outs = list(whole)
-        else:
-            outs = [self._memory(pool, (1, *info.shape), dtype)[0] for info in infos]
-        pending = _Pending(numbers, infos, outs, whole, len(infos), [{} for _ in infos])
-        for place in range(len(infos)):
-            jobs.put((pending, place))
-        return pending
-
-    def _memory(self, pool: Pool, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if not self._pinned:
-            return pool.array(shape, dtype)
-        # Pinned memory is left to PyTorch's own allocator, which knows of copies to the GPU that are under way.
-        kind = getattr(torch, dtype.name)
-        return cast("NDArray[Any]", torch.empty(shape, dtype=kind, pin_memory=True).numpy())
-
-    def _finished(self, pending: _Pending) -> Batch | None:
+    def _finished(self, pending: Pending) -> Batch | None:
         """The batch whose volumes were read; None if no sample of it could be."""
         for place, error in sorted(pending.errors.items()):
             name = pending.infos[place].id
@@ -362,26 +277,3 @@ class _Sampler:
     def set_epoch(self, epoch: int) -> None:
         """Decide the epoch."""
         self._loader._set_late(epoch)
-
-
-def _work(
-    data: Volumes,
-    decoders: Decoders,
-    jobs: queue.SimpleQueue[tuple[_Pending, int] | None],
-    ended: threading.Event,
-) -> None:
-    """Read volumes until there is no more to do."""
-    while (job := jobs.get()) is not None:
-        pending, place = job
-        error: BaseException | None = None
-        try:
-            if ended.is_set():
-                raise Error("the iteration was ended")
-            number, info = pending.numbers[place], pending.infos[place]
-            data._fill(number, info, pending.outs[place], decoders)
-            for n, name in enumerate(data.also_names):
-                pending.also[place][name] = data._extra(number, n, decoders)
-        except BaseException as caught:
-            error = caught.with_traceback(None)
-        pending.one_done(place, error)
-        del job, pending

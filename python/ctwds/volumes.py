@@ -7,19 +7,16 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._native import Decoders, Shards
-from .basics import AnyPath
+from .dictionaries import Dictionaries
 from .errors import ChangedError, Error, UnknownStudyError, UsageError
 from .members import npy_voxels
-
-MANIFEST = "manifest.json"
 
 
 class _Start:
@@ -305,36 +302,6 @@ class Volumes(Sequence[Sample]):
             return self._decoders[1]
 
 
-class Dictionaries(Sequence[dict[str, Any]]):
-    """The samples of a data set as dictionaries: what `Volumes.dictionaries` returns.
-
-    Each has `image`, the volume as float32 with a channel in front, (1, H, W, D); `text`, `labels`, `id` and `meta` as
-    a `Sample` has them; an entry (1, H, W, D) for each array beside the volume, by its name; and `affine`, a float64
-    array (4, 4) from voxels to millimetres, where the sample's JSON has one (`orientation="keep"` or letters)."""
-
-    def __init__(self, data: Volumes) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return Dictionaries(self.data[key])
-        sample: Sample = self.data[key]
-        found = {name: value[None] for name, value in sample.also.items()}
-        if "affine" in sample.meta:
-            found["affine"] = np.asarray(sample.meta["affine"], np.float64)
-        image = sample.volume.astype(np.float32)[None]
-        return found | {
-            "image": image,
-            "text": sample.text,
-            "labels": sample.labels,
-            "id": sample.id,
-            "meta": sample.meta,
-        }
-
-
 def _opened_again(
     flags: list[str], threads: int | None, cache: int | None, chosen: NDArray[np.uint32], digest: str
 ) -> Volumes:
@@ -350,46 +317,3 @@ def _array(out: Any) -> NDArray[Any]:
         return cast("NDArray[Any]", out.numpy())
     except (AttributeError, TypeError, RuntimeError) as error:
         raise UsageError(f"`out` is no array and no tensor on the CPU: {error}") from error
-
-
-def _flags(options: Mapping[str, Any]) -> list[str]:
-    """Keyword arguments as flags of the program."""
-    flags = []
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            flags.append(flag)
-        elif value is not None and value is not False:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            flags += [f"{flag}={os.fspath(one) if isinstance(one, os.PathLike) else one}" for one in values]
-    return flags
-
-
-def open(
-    source: AnyPath | None = None, /, *, threads: int | None = None, cache: int | None = None, **options: Any
-) -> Volumes:
-    """Open a data set, or a folder of shards, to read its samples in this process.
-
-    Args:
-        source: a `ctwds.toml`; a folder of shards with its manifest, plain or compressed; or a folder of volumes (NPZ,
-            NPY, NIfTI). By default what the options name, or `ctwds.toml` in the current folder.
-        threads: the number of decoding threads of each process; by default the cores that it may use.
-        cache: bytes of memory for volumes of each process; by default one volume more than threads.
-        **options: the program's flags for data sets, with underscores: `reports_file="r.csv"`,
-            `volume="preprocessed"`, `where="Emphysema == 1"`, `strict=True`; lists for flags that may be repeated.
-
-    Returns:
-        The samples, in the order of the data set.
-
-    Raises:
-        UsageError: an option is wrong or missing.
-        RefusedError, DamagedError, ReadError: the data cannot be planned.
-    """
-    flags = _flags(options)
-    if source is not None:
-        path = Path(source)
-        if path.is_dir():
-            flags.insert(0, f"{'--shards' if (path / MANIFEST).exists() else '--data-folder'}={path}")
-        else:
-            flags.insert(0, f"--dataset={path}")
-    return Volumes(flags, threads=threads, cache=cache)
