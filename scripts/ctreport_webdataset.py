@@ -71,6 +71,7 @@ import itertools
 import json
 import math
 import mmap
+import operator
 import os
 import re
 import struct
@@ -82,7 +83,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
@@ -143,6 +144,18 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+def whole_number(name: str, value: object, least: int, most: int = 2**64 - 1) -> int:
+    """The value of an option that is a whole number, of Python, NumPy, or a tensor."""
+    try:
+        number = int(operator.index(cast("SupportsIndex", value)))
+    except TypeError as error:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number") from error
+    if not least <= number <= most:
+        bound = f"at least {least}" if number < least else f"at most {most}"
+        raise UsageError(f"{name} is {number}; it must be {bound}")
+    return number
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ._native import Decoders
-from .errors import Error
+from .errors import Error, ReadError
 from .pool import Pool, Shape
 from .volumes import Info, Volumes
 
@@ -66,11 +66,21 @@ class BatchReader(Iterator[Pending]):
         decoders = self._data._shards.decoders(*self._sizes)
         for _ in range(self._sizes[0] + 1):
             given = (self._data, decoders, self._jobs, self._ended)
-            self._threads.append(threading.Thread(target=_work, args=given, daemon=True, name="ctwds-reader"))
-            self._threads[-1].start()
+            thread = threading.Thread(target=_work, args=given, daemon=True, name="ctwds-reader")
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self.__exit__()
+                raise ReadError(
+                    f"cannot start {self._sizes[0] + 1} threads that read ({error}): a limit of processes, threads or "
+                    "memory is reached (ulimit -u, ulimit -v, pids.max); take fewer threads"
+                ) from error
+            self._threads.append(thread)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if os.getpid() != self._process:
+            return
         self._ended.set()
         for _ in self._threads:
             self._jobs.put(None)
@@ -78,6 +88,8 @@ class BatchReader(Iterator[Pending]):
             thread.join()
 
     def __next__(self) -> Pending:
+        if os.getpid() != self._process:  # which has none of the threads, and would wait for ever
+            raise Error("this iteration is of the process that forked: begin one here, with iter(loader)")
         while len(self._pending) < self._ahead and (numbers := next(self._batches, None)) is not None:
             self._pending.append(self._begin(numbers))
         if not self._pending:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .batch_reader import BatchReader, Pending
-from .errors import DamagedError, UsageError, choice
+from .errors import DamagedError, UsageError, choice, whole_number
 from .volumes import Volumes
 
 
@@ -62,6 +62,12 @@ class Loader(IterableDataset[Batch]):
         layout: "shards" for (B, H, W, D), "training" for (B, 1, D, H, W), a view of the same memory.
         ahead: batches that are read ahead of the one that is handed out.
         on_error: "raise", or "skip" to leave out samples that are damaged: they are warned of and listed in `skipped`.
+            A batch of which nothing is left is not given: with several ranks, of which then one has a batch less,
+            distributed training waits for it for ever. There leave damaged samples out with `subset`, or `exclude`.
+
+    Raises:
+        UsageError: an option is wrong, or does not fit the data set.
+        LoaderError: an option is none of those there are.
     """
 
     def __init__(
@@ -79,18 +85,23 @@ class Loader(IterableDataset[Batch]):
         ahead: int = 2,
         on_error: str = "raise",
     ) -> None:
-        counts = {"batch_size": batch_size, "threads": threads, "world_size": world_size, "ahead": ahead}
-        for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to {world_size - 1}")
-        self.data, self.batch_size, self.threads, self.seed = data, batch_size, threads, seed
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
+        if not isinstance(data, Volumes):
+            raise UsageError(f"data is of {type(data).__name__}; it must be what ctwds.open returns, or a part of that")
+        self.data = data
+        self.batch_size, self.threads = whole_number("batch_size", batch_size, 1), whole_number("threads", threads, 1)
+        self.seed = None if seed is None else whole_number("seed", seed, 0)
+        self.world_size = whole_number("world_size", world_size, 1)
+        self.rank = whole_number("rank (of world_size, counted from 0)", rank, 0, self.world_size - 1)
+        self.ahead, self.drop_last = whole_number("ahead", ahead, 1), drop_last
         self._dtype = choice("dtype", dtype, (None, "float16", "float32"))
+        voxels = data._shards.dtype
+        if dtype not in (None, voxels) and (dtype, voxels) != ("float32", "float16"):
+            raise UsageError(
+                f"dtype is {dtype!r}, and the voxels of the data set are {voxels}: leave dtype away, or open the data "
+                f"set with output_dtype={dtype!r}"
+            )
         self._layout = choice("layout", layout, ("shards", "training"))
         self._on_error = choice("on_error", on_error, ("raise", "skip"))
-        self.ahead = ahead
         self.skipped: dict[str, str] = {}
         self._next = (0, 0)  # epoch, and samples of all ranks that were consumed of it
         self._now = (0, 0)
@@ -99,7 +110,7 @@ class Loader(IterableDataset[Batch]):
         self._begun: int | None = None  # the epoch of an iteration of which nothing was read yet
         self._late: int | None = None  # what Lightning has chosen for that one
         self.batch_sampler = None  # for Lightning, as `sampler` is
-        self._cache = (threads + 1) * max(1, data._shards.largest())
+        self._cache = (self.threads + 1) * max(1, data._shards.largest())
 
     @property
     def memory(self) -> int:
@@ -124,6 +135,7 @@ class Loader(IterableDataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Make this the epoch of the next `iter`, from its beginning on; but where a state of this epoch was loaded
         last, from that on."""
+        epoch = whole_number("epoch", epoch, 0)
         if self._loaded is None or self._next != self._loaded[:2] or epoch != self._next[0]:
             self._loaded, self._next, self._now, self._taken = None, (epoch, 0), (epoch, 0), 0
 
@@ -147,6 +159,8 @@ class Loader(IterableDataset[Batch]):
         Raises:
             UsageError: the state is of other data, of another selection, or of another seed.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"not a state of ctwds.Loader, but of {type(state).__name__}: {state!r}")
         mine = self.state_dict()
         named = {"digest": "data set (files, tables or options)", "samples": "selection of samples", "seed": "seed"}
         for key, what in {"version": "version of this package", **named}.items():
@@ -155,12 +169,14 @@ class Loader(IterableDataset[Batch]):
                     f"the state is of another {what}: {key} was {state.get(key)!r}, and is {mine[key]!r}; begin anew, "
                     "or open what was opened then"
                 )
-        places = [state.get(name) for name in ("epoch", "consumed", "batches")]
-        if not all(isinstance(place, int) for place in places):
-            raise UsageError(
-                f"not a state of ctwds.Loader, as its epoch, consumed or batches is missing: {dict(state)!r}"
+        try:
+            epoch, consumed, taken = (
+                whole_number(name, state.get(name), 0) for name in ("epoch", "consumed", "batches")
             )
-        epoch, consumed, self._taken = (int(place or 0) for place in places)
+            whole_number("consumed", consumed, 0, len(self.data))
+        except UsageError as error:
+            raise UsageError(f"not a state of ctwds.Loader, as {error}: {dict(state)!r}") from error
+        self._taken = taken
         self._next = self._now = (epoch, consumed)
         self._loaded = (epoch, consumed, self._taken)
 

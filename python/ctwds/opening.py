@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .basics import AnyPath
+from .errors import UsageError
 from .volumes import Volumes
 
 MANIFEST = "manifest.json"
@@ -22,6 +24,8 @@ def _flags(options: Mapping[str, Any]) -> list[str]:
             flags.append(flag)
         elif value is not None and value is not False:
             values = value if isinstance(value, (list, tuple)) else [value]
+            if len(values) > 1 and all(isinstance(one, numbers.Real) for one in values):
+                values = [",".join(map(str, values))]  # shape=(480, 480, 240): no flag of one number may be repeated
             flags += [f"{flag}={os.fspath(one) if isinstance(one, os.PathLike) else one}" for one in values]
     return flags
 
@@ -37,7 +41,8 @@ def open(
         threads: the number of decoding threads of each process; by default the cores that it may use.
         cache: bytes of memory for volumes of each process; by default one volume more than threads.
         **options: the program's flags for data sets, with underscores: `reports_file="r.csv"`,
-            `volume="preprocessed"`, `where="Emphysema == 1"`, `strict=True`; lists for flags that may be repeated.
+            `volume="preprocessed"`, `shape=(480, 480, 240)`, `where="Emphysema == 1"`, `strict=True`; lists for flags
+            that may be repeated.
 
     Returns:
         The samples, in the order of the data set.
@@ -48,6 +53,8 @@ def open(
     """
     flags = _flags(options)
     if source is not None:
+        if not os.fspath(source):
+            raise UsageError("the source is an empty text, not a path; '.' is the current folder")
         path = Path(source)
         if path.is_dir():
             flags.insert(0, f"{'--shards' if (path / MANIFEST).exists() else '--data-folder'}={path}")

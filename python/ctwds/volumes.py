@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 import threading
 import warnings
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._native import Decoders, Shards
 from .dictionaries import Dictionaries
-from .errors import ChangedError, Error, UnknownStudyError, UsageError
+from .errors import ChangedError, Error, UnknownStudyError, UsageError, whole_number
 from .members import npy_voxels
 
 
@@ -82,7 +83,9 @@ class Volumes(Sequence[Sample]):
         _chosen: NDArray[np.uint32] | None = None,
         _digest: str | None = None,
     ) -> None:
-        self._flags, self._threads, self._cache = list(flags), threads, cache
+        self._flags = list(flags)
+        self._threads = None if threads is None else whole_number("threads", threads, 1)
+        self._cache = None if cache is None else whole_number("cache", cache, 1)
         if _shards is None:
             _shards, said = Shards.planned(self._flags)
             for warning in said if _digest is None else ():
@@ -137,7 +140,7 @@ class Volumes(Sequence[Sample]):
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a sample of this study id."""
-        return key in self._known()
+        return isinstance(key, str) and key in self._known()
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -164,7 +167,7 @@ class Volumes(Sequence[Sample]):
                 or float32 for voxels of float16, whose values are then widened.
 
         Raises:
-            UsageError: `out` has another shape or dtype, or is not contiguous.
+            UsageError: `out` has another shape or dtype, is not contiguous, or another thread reads into it.
             DamagedError, ChangedError, ReadError: the volume cannot be read.
         """
         number = self._number(key)
@@ -180,12 +183,20 @@ class Volumes(Sequence[Sample]):
 
         Returns:
             The voxels of the box, of the dtype of the volume, in C order.
+
+        Raises:
+            UsageError: these are not three slices with steps of 1.
+            DamagedError, ChangedError, ReadError: the volume cannot be read.
         """
         number = self._number(key)
         info = self._info(number)
-        if len(slices) != 3 or any(part.step not in (None, 1) for part in slices):
-            raise UsageError(f"a region is three slices with steps of 1, not {slices!r}")
-        pairs = [part.indices(length) for part, length in zip(slices, info.shape, strict=True)]
+        try:
+            parts = [part for part in slices if isinstance(part, slice)]
+            pairs = [part.indices(length) for part, length in zip(parts, info.shape, strict=True)]
+            if len(parts) != len(slices) or any(step != 1 for _, _, step in pairs):
+                raise ValueError
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a region is three slices of whole numbers with steps of 1, not {slices!r}") from error
         start, stop = (cast("tuple[int, int, int]", tuple(pair[side] for pair in pairs)) for side in (0, 1))
         out = np.empty([max(0, b - a) for a, b in zip(start, stop, strict=True)], info.dtype)
         if out.size:
@@ -199,13 +210,16 @@ class Volumes(Sequence[Sample]):
         Args:
             where: a condition as `--where` has it: `"Lung nodule == 1 and not Emphysema == 1"`.
             ids: study ids; the order stays that of the data set.
+
+        Raises:
+            UsageError: the condition is wrong, or there is no such study.
         """
         chosen = self._chosen
         if where is not None:
             chosen = chosen[np.isin(chosen, np.asarray(self._shards.chosen(where), np.uint32))]
         if ids is not None:
             known = self._known()
-            wanted = list(ids)
+            wanted = [ids] if isinstance(ids, str) else list(ids)
             if missing := [name for name in wanted if name not in known]:
                 raise UsageError(f"there is no study {missing[0]!r} ({len(missing)} of the {len(wanted)} ids)")
             chosen = chosen[np.isin(chosen, np.asarray([known[name] for name in wanted], np.uint32))]
@@ -241,7 +255,12 @@ class Volumes(Sequence[Sample]):
                 reason = self.left_out.get(key)
                 raise UnknownStudyError(f"{key}: left out: {reason}" if reason else f"there is no study {key!r}")
             return number
-        return int(self._chosen[key])  # raises IndexError, which ends loops
+        try:
+            return int(self._chosen[operator.index(key)])
+        except TypeError as error:
+            raise UsageError(f"a sample is named by an index or a study id, not by {key!r}") from error
+        except IndexError:  # which ends loops
+            raise IndexError(f"there is no sample {key}: the data set has {len(self)}") from None
 
     def _info(self, number: int) -> Info:
         meta, text, labels = self._shards.small(number)
@@ -271,13 +290,18 @@ class Volumes(Sequence[Sample]):
                 f"{info.id}: its volume has the shape {info.shape} and the dtype {info.dtype}, and `out` has "
                 f"{out.shape} and {out.dtype}"
             )
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise UsageError(f"{info.id}: `out` must be contiguous and writable; copy from a new array instead")
+        if not out.flags.carray:
+            raise UsageError(
+                f"{info.id}: `out` must be contiguous, aligned and writable; copy from a new array instead"
+            )
         reader = reader or self._reader()
-        if out.dtype == info.dtype:
-            reader.read_into(number, size, out.reshape(-1).view(np.uint8))
-        else:
-            reader.read_wide(number, size, out.reshape(-1))
+        try:
+            if out.dtype == info.dtype:
+                reader.read_into(number, size, out.reshape(-1).view(np.uint8))
+            else:
+                reader.read_wide(number, size, out.reshape(-1))
+        except TypeError as error:
+            raise UsageError(f"{info.id}: another thread reads into `out`, or into a part of it ({error})") from error
 
     @property
     def _source(self) -> str:
@@ -312,8 +336,8 @@ def _opened_again(
 def _array(out: Any) -> NDArray[Any]:
     """An array or tensor of the caller as an array of the same memory."""
     if isinstance(out, np.ndarray):
-        return out
+        return np.asarray(out)  # a subclass has views of its own kind
     try:
         return cast("NDArray[Any]", out.numpy())
     except (AttributeError, TypeError, RuntimeError) as error:
-        raise UsageError(f"`out` is no array and no tensor on the CPU: {error}") from error
+        raise UsageError(f"`out` is no array, and no tensor that NumPy can write to: {error}") from error

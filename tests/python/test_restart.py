@@ -21,7 +21,7 @@ from test_in_process import options
 __all__ = ["large"]  # a fixture
 
 # The promise is of a machine that does nothing else: there the debug build takes 0.3 s, and 0.7 s with a mount, which
-# needs thrice as long as that of a release to write two manifests. Other load only ever adds: the best of some counts.
+# needs longer than that of a release to write two manifests. Other load only ever adds, so the best of some counts.
 DEADLINE, OF_A_DEBUG_MOUNT, TRIES = 1.0, 2.0, 6
 MIDDLE = SAMPLES // 3 * 2
 
