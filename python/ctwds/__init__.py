@@ -38,18 +38,12 @@ if TYPE_CHECKING:
     from .torch_loader import CTReportLoader
 
 __all__ = [
-    "Batch",
-    "CTReportDataset",
-    "CTReportLoader",
-    "CTReportWebDataset",
     "ChangedError",
     "DamagedError",
     "Dictionaries",
-    "EpochSampler",
     "Error",
     "Info",
     "LengthUnknown",
-    "Loader",
     "LoaderError",
     "PackageMissing",
     "ReadError",
@@ -59,13 +53,24 @@ __all__ = [
     "UsageError",
     "Volumes",
     "__version__",
-    "collate",
-    "create_dataset_from_config",
-    "create_loader_from_config",
-    "create_webdataset_from_config",
     "load",
     "open",
 ]
+
+# `from ctwds import *` takes what is there; any other name says what to install.
+if find_spec("torch"):
+    __all__ += [
+        "Batch",
+        "CTReportDataset",
+        "CTReportLoader",
+        "CTReportWebDataset",
+        "EpochSampler",
+        "Loader",
+        "collate",
+        "create_dataset_from_config",
+        "create_loader_from_config",
+        "create_webdataset_from_config",
+    ]
 
 if find_spec("lightning") or find_spec("pytorch_lightning"):
     __all__ += ["DataModule"]

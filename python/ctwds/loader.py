@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .batch_reader import BatchReader, Pending
 from .errors import DamagedError, UsageError, choice, whole_number
+from .torch_loader import is_distributed
 from .volumes import Volumes
 
 
@@ -54,7 +56,8 @@ class Loader(IterableDataset[Batch]):
         seed: shuffles: the order of epoch e is that of `ctwds-fs mount --shuffle-seed SEED` in `epochs/e`, without the
             samples that are not in `data`. None keeps the order of the data set.
         rank, world_size: this process's share: of each `batch_size * world_size` consecutive samples of the epoch's
-            order rank r gets the r-th part.
+            order rank r gets the r-th part. By default all samples are this process's, with a warning where there are
+            other ranks of torch.distributed; `rank=0, world_size=1` says so without one.
         drop_last: leaves out the last samples of an epoch where they do not fill the batches of all ranks. Without it
             they are spread evenly, and with several ranks one may get a batch less: distributed training needs
             `drop_last=True`.
@@ -77,8 +80,8 @@ class Loader(IterableDataset[Batch]):
         batch_size: int = 1,
         threads: int = 2,
         seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         drop_last: bool = False,
         dtype: str | None = None,
         layout: str = "shards",
@@ -90,6 +93,10 @@ class Loader(IterableDataset[Batch]):
         self.data = data
         self.batch_size, self.threads = whole_number("batch_size", batch_size, 1), whole_number("threads", threads, 1)
         self.seed = None if seed is None else whole_number("seed", seed, 0)
+        if (rank is None) != (world_size is None):
+            raise UsageError("rank and world_size are given together, or neither")
+        self._has_rank = rank is not None
+        world_size, rank = (1, 0) if world_size is None else (world_size, rank)
         self.world_size = whole_number("world_size", world_size, 1)
         self.rank = whole_number("rank (of world_size, counted from 0)", rank, 0, self.world_size - 1)
         self.ahead, self.drop_last = whole_number("ahead", ahead, 1), drop_last
@@ -184,6 +191,12 @@ class Loader(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
         self.data._refuse_closed()
+        if not self._has_rank and is_distributed() and (ranks := torch.distributed.get_world_size()) > 1:
+            warnings.warn(
+                f"each of the {ranks} ranks reads all samples: give ctwds.Loader rank= and world_size=, so that each "
+                "reads its share; rank=0, world_size=1 if this is meant",
+                stacklevel=2,
+            )
         if self._begun is not None and self._next == (self._begun + 1, 0):
             self._next = self._now  # StatefulDataLoader asks twice, and reads the second
         if self._loaded and self._loaded[:2] != self._next:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import ctwds
 import numpy as np
 import pytest
 import torch
+import torch.distributed
 from harness import REPOSITORY
 from small_datasets import noise_dataset
 from test_in_process import options
@@ -83,9 +85,11 @@ def test_no_room_for_threads(flags: dict[str, Any]) -> None:
         *({"seed": value} for value in (-1, 2**64, 0.5, "1")),
         {"threads": 1.5},
         {"ahead": 1.5},
-        {"rank": -1},
+        {"rank": -1, "world_size": 2},
+        {"rank": 1, "world_size": 1},
+        {"world_size": 0, "rank": 0},
         {"rank": 1},
-        {"world_size": 0},
+        {"world_size": 2},
         {"dtype": "float64"},
     ],
     ids=str,
@@ -94,6 +98,29 @@ def test_wrong_options_of_a_loader(data: ctwds.Volumes, wrong: dict[str, Any]) -
     """They are refused when it is made, not in the middle of a training."""
     with pytest.raises(ctwds.Error, match=next(iter(wrong))):
         ctwds.Loader(data, **wrong)
+
+
+def test_ranks_that_were_not_given(data: ctwds.Volumes, tmp_path: Path) -> None:
+    """Each rank would train with all samples, and nobody would know."""
+
+    def rank(number: int) -> None:
+        torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=number, world_size=2)
+        with pytest.warns(UserWarning, match="each of the 2 ranks reads all samples"):
+            assert len(list(ctwds.Loader(data))) == COUNT
+        for ranks, count in ((2, 2), (1, COUNT)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                loader = ctwds.Loader(data, rank=number % ranks, world_size=ranks, drop_last=True)
+                assert len(list(loader)) == count
+
+    processes = [multiprocessing.get_context("fork").Process(target=rank, args=(number,)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(DEADLINE)
+        process.kill()
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_numbers_of_numpy_become_pythons(data: ctwds.Volumes) -> None:
