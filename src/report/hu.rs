@@ -75,18 +75,13 @@ fn slope_and_intercept(plan: &Plan, sample: &Sample) -> Option<(f64, f64)> {
     }
 }
 
-/// The values of voxels in little-endian bytes; those of a window are the values that it holds.
-pub(super) fn values(bytes: &[u8], format: VoxelFormat) -> Vec<f32> {
+/// The value of the voxel at `index` in little-endian bytes; that of a window is the value which it holds.
+pub(super) fn value(bytes: &[u8], index: usize, format: VoxelFormat) -> f32 {
     match format {
-        VoxelFormat::Float16 => {
-            bytes.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect()
-        }
-        VoxelFormat::Float32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        VoxelFormat::Int16 => bytes.as_chunks().0.iter().map(|bytes| f32::from(i16::from_le_bytes(*bytes))).collect(),
-        VoxelFormat::Uint8 { window: [low, high] } => {
-            #[expect(clippy::cast_possible_truncation, reason = "a window of HU")]
-            let value = |step: &u8| (low + f64::from(*step) / 255.0 * (high - low)) as f32;
-            bytes.iter().map(value).collect()
-        }
+        VoxelFormat::Float16 => half::f16::from_le_bytes(bytes.as_chunks().0[index]).to_f32(),
+        VoxelFormat::Float32 => f32::from_le_bytes(bytes.as_chunks().0[index]),
+        VoxelFormat::Int16 => f32::from(i16::from_le_bytes(bytes.as_chunks().0[index])),
+        #[expect(clippy::cast_possible_truncation, reason = "a window of HU")]
+        VoxelFormat::Uint8 { window: [low, high] } => (low + f64::from(bytes[index]) / 255.0 * (high - low)) as f32,
     }
 }

@@ -111,18 +111,26 @@ pub fn render(
         false => Ok(()),
     };
     let mut rounding = Rounding::default();
-    let mut seen = Vec::new();
-    for index in &chosen {
-        if seen.len() == SHOWN {
-            break;
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut left = chosen.as_slice();
+    while seen.len() < SHOWN && !left.is_empty() {
+        let (next, rest) = left.split_at(left.len().min(SHOWN - seen.len()));
+        left = rest;
+        let numbered: Vec<(usize, usize)> = (seen.len()..).zip(next.iter().copied()).collect();
+        let looked = try_map(&numbered, request.threads, |(number, index)| {
+            go_on()?;
+            let steps = if *number < WALKED.0 { WALKED.1 } else { 0 };
+            let looked = match seen::look(&set, *index, request, steps) {
+                Err(Error::Malformed { .. }) => None, // found once more below, where all are looked at
+                looked => Some(looked?),
+            };
+            advance();
+            Ok(looked)
+        })?;
+        for (one, of_one) in looked.into_iter().flatten() {
+            seen.push(one);
+            rounding.add(&of_one);
         }
-        go_on()?;
-        let steps = if seen.len() < WALKED.0 { WALKED.1 } else { 0 };
-        match seen::look(&set, *index, request, steps, &mut rounding) {
-            Err(Error::Malformed { .. }) => continue, // found once more below, where all are looked at
-            result => seen.push(result?),
-        }
-        advance();
     }
     let mut in_order = chosen;
     in_order.sort_unstable();

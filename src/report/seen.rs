@@ -44,52 +44,49 @@ pub(super) struct Picture {
     fitted: Arc<Fitted>,
 }
 
-/// Looks at one volume, with so many slices to walk through. The pictures are not drawn yet.
+/// Looks at one volume, with so many slices to walk through, and at what rounding costs it. The pictures are not drawn
+/// yet.
 ///
 /// # Errors
 /// The volume cannot be made, or there is no memory for it.
-pub(super) fn look(
-    set: &ShardSet,
-    index: usize,
-    request: &Request,
-    steps: usize,
-    rounding: &mut Rounding,
-) -> Result<Seen> {
+pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize) -> Result<(Seen, Rounding)> {
     let plan = set.plan();
     let sample = &plan.dataset.samples[index];
     let geometry = sample.study().map(|study| study.meta.geometry());
     let place = volume::place(sample, geometry, request.axes, request.spacing);
     let shard = HuVolume::of_shard(set, index, place)?;
     let source = HuVolume::of_source(set, index, place)?;
+    let mut rounding = Rounding::default();
     if let Some(source) = &source {
         rounding.compare(&shard, source);
     }
-    let mut seen = Vec::new();
+    let mut middles = Vec::new();
     for plane in Plane::ALL {
         let middle = shard.slices(plane) / 2;
         let of_shard = shard.slice(plane, middle);
         let of_source = source.as_ref().map(|source| source.slice(plane, middle));
         if let Some(of_source) = &of_source {
-            seen.extend(pictures(plane, "source", of_source, &BOTH));
+            middles.extend(pictures(plane, "source", of_source, &BOTH));
         }
-        seen.extend(pictures(plane, "shard", &of_shard, &BOTH));
+        middles.extend(pictures(plane, "shard", &of_shard, &BOTH));
         if let Some(of_source) = &of_source {
-            seen.extend(pictures(plane, "difference × 50", &of_shard.difference(of_source), &[DIFFERENCE]));
+            middles.extend(pictures(plane, "difference × 50", &of_shard.difference(of_source), &[DIFFERENCE]));
         }
     }
     let depth = shard.slices(Plane::Axial);
     let steps = steps.min(depth);
     let slice = |step| shard.slice(Plane::Axial, step * depth / steps);
-    Ok(Seen {
+    let seen = Seen {
         study_id: sample.study_id.clone(),
         shape: facts::shape(plan, sample),
         positives: facts::positives(plan, sample),
         text: request
             .with_reports
             .then(|| String::from_utf8_lossy(&plan.members.payload(Member::Text, sample)).into_owned()),
-        pictures: seen,
+        pictures: middles,
         walk: (0..steps).map(|step| pictures(Plane::Axial, "shard", &slice(step), &BOTH).collect()).collect(),
-    })
+    };
+    Ok((seen, rounding))
 }
 
 /// The pictures of a slice in each window.

@@ -1,4 +1,4 @@
-//! A volume in memory, in HU, as pictures need it.
+//! A volume in memory, and its slices in HU, as pictures need them.
 
 use std::sync::Arc;
 
@@ -13,12 +13,14 @@ use crate::plan::members::Member;
 use crate::shard::ShardSet;
 use crate::volume::{ArrayFormat, Axes, Dialect, Filled, Geometry, Kind, NpzVolume, Overflow, Sink, VoxelFormat};
 
-/// The bytes that are asked for at a time.
-const READ: u64 = 4 << 20;
+/// The bytes that are asked for at a time: few enough to stay in the processor's cache until they are looked at.
+const READ: u64 = 256 << 10;
 
-/// A volume in HU.
+/// A volume, of which HU are made where they are asked for.
 pub(super) struct HuVolume {
-    values: Vec<f32>,
+    bytes: Vec<u8>,
+    format: VoxelFormat,
+    to_hu: ToHu,
     /// The voxels along the array's axes.
     shape: [usize; 3],
     axes: Axes,
@@ -105,13 +107,14 @@ impl HuVolume {
         let sample = &plan.dataset.samples[index];
         let (to_hu, format) = (ToHu::new(plan, sample), sample.format());
         let mut bytes = Vec::new();
+        let len = to_usize(plan.volume(sample, Member::Volume).byte_len());
+        bytes.try_reserve_exact(len).map_err(|_| no_memory())?;
         shard_bytes(set, index, |more| {
-            bytes.try_reserve(more.len()).map_err(|_| no_memory())?;
             bytes.extend_from_slice(more);
             Ok(())
         })?;
-        let shape = facts::shape(plan, sample);
-        Ok(Self::new(&bytes, format, to_hu, shape, place))
+        let shape = facts::shape(plan, sample).map(to_usize);
+        Ok(Self { bytes, format, to_hu, shape, axes: place.axes, spacing: place.spacing })
     }
 
     /// The same volume in float32, made of its file; `None` for a finished shard, beside which there is no file.
@@ -130,19 +133,24 @@ impl HuVolume {
             Filled::Complete => {}
             Filled::Cancelled => return Err(Error::Internal("a volume for a report was cancelled".into())),
         }
-        let to_hu = ToHu::new(plan, sample);
-        Ok(Some(Self::new(&memory.bytes, VoxelFormat::Float32, to_hu, volume.shape(), place)))
+        Ok(Some(Self {
+            bytes: memory.bytes,
+            format: VoxelFormat::Float32,
+            to_hu: ToHu::new(plan, sample),
+            shape: volume.shape().map(to_usize),
+            axes: place.axes,
+            spacing: place.spacing,
+        }))
     }
 
-    fn new(bytes: &[u8], format: VoxelFormat, to_hu: ToHu, shape: [u64; 3], place: Place) -> Self {
-        let mut values = hu::values(bytes, format);
-        values.iter_mut().for_each(|value| *value = to_hu.of(*value));
-        Self { values, shape: shape.map(to_usize), axes: place.axes, spacing: place.spacing }
+    /// The number of voxels.
+    pub(super) fn len(&self) -> usize {
+        self.shape.iter().product()
     }
 
-    /// All HU, in the array's order.
-    pub(super) fn values(&self) -> &[f32] {
-        &self.values
+    /// The HU of the voxel at `index`, in the array's order.
+    pub(super) fn hu(&self, index: usize) -> f32 {
+        self.to_hu.of(hu::value(&self.bytes, index, self.format))
     }
 
     /// The number of slices of a plane.
@@ -160,7 +168,7 @@ impl HuVolume {
         let mut steps = [self.shape[1] * self.shape[2], self.shape[2], 1];
         steps = self.axes.hwd(steps);
         let [down, across, out] = steps;
-        let voxel = |h: usize, w: usize, d: usize| self.values[h * down + w * across + d * out];
+        let voxel = |h: usize, w: usize, d: usize| self.hu(h * down + w * across + d * out);
         let [mm_h, mm_w, mm_d] = self.spacing;
         let (rows, columns, aspect) = match plane {
             Plane::Axial => (height, width, mm_h / mm_w),
