@@ -117,7 +117,7 @@ COMMANDS = {
     ),
     "report": Command(
         lambda p: ["report", *p.data.flags(), "--output", p.out / "report.html"],
-        made=lambda p, _: (p.out / "report.html").read_text().endswith("</html>\n"),
+        made=lambda p, _: (p.out / "report.html").read_text().endswith("</html>"),
     ),
     "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
     "completions": Command(lambda p: ["completions", "bash"]),

@@ -94,6 +94,8 @@ def test_without_torch() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import ctwds\n"
         "assert 'yaml' not in sys.modules\n"
+        "from ctwds import *\n"
+        "assert load and Volumes\n"
         "for ask in (lambda: ctwds.CTReportDataset, lambda: exec('from ctwds import CTReportWebDataset')):\n"
         "    try: ask()\n"
         "    except ctwds.PackageMissing as error: print(isinstance(error, ImportError), error)\n"
