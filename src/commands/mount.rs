@@ -134,8 +134,8 @@ pub(super) fn clear(mountpoint: &Path, pid: u32) {
 }
 
 /// Ends the mount of a daemon that this process has started, and the daemon. It is killed if it goes on for longer than
-/// `patience`, or if its mount cannot be ended, or is not seen as something else was mounted there: then the kernel ends
-/// the mount with it. The daemon's exit status, or `None` if it was killed.
+/// `patience`, if its mount cannot be ended, or if that is not seen, as something else was mounted there: then the
+/// kernel ends the mount with it. The daemon's exit status, or `None` if it was killed.
 ///
 /// # Errors
 /// The operating system's, if the daemon is no child any more.

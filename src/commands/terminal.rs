@@ -8,6 +8,7 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -90,6 +91,12 @@ pub(super) fn say_in_line(text: impl Display) {
     let text = shown_lines(&text);
     let coloured = has_colours().then(|| coloured(&text)).flatten();
     let _ = write_all(rustix::stdio::stderr(), coloured.as_deref().unwrap_or(&text).as_bytes());
+}
+
+/// Standard error in place of the standard output of a command that is started: what it prints is for people, where
+/// this process prints for programs.
+pub(super) fn aside() -> Stdio {
+    io::stderr().into()
 }
 
 /// Whether messages have colours: on a terminal that knows them, unless `NO_COLOR` is set to anything.

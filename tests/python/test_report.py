@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html.parser
 import io
-import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import browser
-from harness import Program, files_in
+from harness import Program, files_in, report_of
 from make_dataset import Dataset, Options, make_dataset
 from numpy.typing import NDArray
 from PIL import Image
@@ -267,7 +266,7 @@ def test_what_verify_and_bench_found(program: Program, phantoms: Dataset, tmp_pa
     done = program.run("verify", "--json", *phantoms.flags(), "--shards", out, check=False)
     verify.write_text(done.stdout)
     page = report(program, tmp_path / "r.html", *phantoms.flags(), "--verified", verify)
-    assert json.loads(done.stdout)["verdict"] in page.texts["verify"]
+    assert report_of(done)["verdict"] in page.texts["verify"]
     shutil.copy(verify, tmp_path / "bench.json")
     message = program.refuses(
         "report", *phantoms.flags(), "--benched", tmp_path / "bench.json", "-o", tmp_path / "n.html"

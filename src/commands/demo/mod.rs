@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::interrupt::stop_on_signals;
 use super::shared;
-use super::terminal::{print, say, say_in_line};
+use super::terminal::{aside, print, say, say_in_line};
 use crate::base::limits::not_started;
 use crate::base::num::counted;
 use crate::cli::{DATASET_FILE, DemoArgs};
@@ -185,7 +185,7 @@ impl Demo {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         if self.is_json {
-            command.stdout(io::stderr());
+            command.stdout(aside());
         }
         // Variables that stand for flags are those of the user's own data set.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CTWDS_")) {
