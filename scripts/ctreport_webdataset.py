@@ -249,6 +249,15 @@ def clean_text(text: str) -> str:
     return "" if text == "Not given." else re.sub("[\"'()]", "", text)
 
 
+def shown_bytes(count: float) -> str:
+    """A number of bytes in words, in units of 1024 as the program has them: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, spread over them."""
     count = min(count, len(items))
@@ -1577,13 +1586,13 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         free = state.f_bavail * state.f_frsize  # what is written there all the same ends the process
         if state.f_blocks and size > free:  # a tmpfs without a limit says 0 of 0
             raise LoaderError(
-                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{SHARED}: a batch of {shown_bytes(size)} does not fit into the {shown_bytes(free)} that are free: "
                 f"{ROOM_REMEDY}"
             )
     try:
         storage = torch.UntypedStorage._new_shared(size)
     except RuntimeError as error:
-        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
+        raise LoaderError(f"{SHARED}: no room for a batch of {shown_bytes(size)} ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
@@ -3554,7 +3563,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                f"{self._batch_size}) take up to {shown_bytes(need)}; this machine has {shown_bytes(memory)}. Take a "
                 "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
                 "dtype=torch.float16",
                 stacklevel=3,

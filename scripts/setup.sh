@@ -2,6 +2,7 @@
 # Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
 #
 #   Debian packages  a C toolchain, cmake (the tests build zlib-ng from source), fuse3, and Python with NumPy and PyTorch
+#   chromium         only with --browser: Debian's, 290 MB, for tests/python/test_report.py
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
@@ -10,7 +11,7 @@
 #   .venv-streams/   only with --streams: MosaicML's StreamingDataset and litdata, 1.7 GB, for rows of scripts/bench.sh
 #   .venv-package/   only with --package: what scripts/package.sh builds a wheel with, 420 MB
 #
-# The tests that need one of these folders are skipped, and say so, where it is not there.
+# The tests that need one of these are skipped, and say so, where it is not there.
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail
@@ -18,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Debian's interpreter by its full path: only it can see Debian's python3-torch, whatever `python3` is on the PATH.
 readonly PYTHON=/usr/bin/python3
-readonly PACKAGES=(
+PACKAGES=(
     build-essential ca-certificates cmake fuse3 pkg-config strace tar util-linux
     python3 python3-numpy python3-torch python3-venv python3-yaml
 )
@@ -82,8 +83,9 @@ install_venv() {
 
 for option in "$@"; do
     case "$option" in
+        --browser) PACKAGES+=(chromium) ;;
         --dali | --datasets | --frameworks | --package | --streams) ;;
-        *) die "unknown option $option; there are --dali, --datasets, --frameworks, --package and --streams" ;;
+        *) die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package and --streams" ;;
     esac
 done
 install_packages

@@ -25,6 +25,15 @@ def clean_text(text: str) -> str:
     return "" if text == "Not given." else re.sub("[\"'()]", "", text)
 
 
+def shown_bytes(count: float) -> str:
+    """A number of bytes in words, in units of 1024 as the program has them: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, spread over them."""
     count = min(count, len(items))

@@ -61,7 +61,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .axes import axes_option, oriented
-from .basics import DIALECTS, SHAPE, SPACING, Rescale
+from .basics import DIALECTS, SHAPE, SPACING, Rescale, shown_bytes
 from .batches import allocate
 from .epochs import Iteration
 from .errors import LengthUnknown, LoaderError, choice
@@ -236,7 +236,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                f"{self._batch_size}) take up to {shown_bytes(need)}; this machine has {shown_bytes(memory)}. Take a "
                 "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
                 "dtype=torch.float16",
                 stacklevel=3,

@@ -1,5 +1,4 @@
-//! Charts in SVG. Colours and fonts are those of the page's style; what a chart shows stands in its title as well, for
-//! who does not see it.
+//! Charts in SVG. Colours and fonts are those of the page's style.
 
 use std::fmt::Write;
 
@@ -91,7 +90,7 @@ pub(super) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
             let _ = write!(svg, r#"<text x="{:.1}" y="{y}" class="end f{class}">{name}</text>"#, SIZE[0] - 12.0);
         }
     }
-    svg + "</svg>"
+    svg + END
 }
 
 /// The colours that lines have in turn.
@@ -110,7 +109,7 @@ pub(super) fn ranges(axes: &Axes<'_>, ranges: &[([f64; 3], String)]) -> String {
             escaped(name)
         );
     }
-    svg + "</svg>"
+    svg + END
 }
 
 /// A bar of a chart: a name, a share from 0 to 1 of the longest, what is written behind it, and how far it spreads.
@@ -149,13 +148,20 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
             let _ = write!(svg, r#"<path class="whisker" d="M{:.1} {1:.1}H{2:.1}"/>"#, at(low), top + 7.0, at(high));
         }
     }
-    svg + "</svg>"
+    svg + END
 }
 
+/// The beginning of a chart: its title is seen, and is the picture's name for who does not see it.
 fn begun(title: &str, height: f64) -> String {
     let title = escaped(title);
-    format!(r#"<svg role="img" viewBox="0 0 {} {height}" aria-label="{title}"><title>{title}</title>"#, SIZE[0])
+    format!(
+        r#"<figure class="chart"><figcaption>{title}</figcaption><svg role="img" viewBox="0 0 {} {height}" aria-label="{title}">"#,
+        SIZE[0]
+    )
 }
+
+/// The end of a chart.
+const END: &str = "</svg></figure>";
 
 /// Text as XML has it.
 fn escaped(text: &str) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::dataset::Sample;
+use crate::formats::pyjson;
 use crate::plan::Plan;
 use crate::plan::members::Member;
 
@@ -72,8 +73,7 @@ pub(super) fn shape(plan: &Plan, sample: &Sample) -> [u64; 3] {
     if let Some(study) = sample.study() {
         return study.recipe.shape(study.array.shape());
     }
-    let json: serde_json::Value =
-        serde_json::from_slice(&plan.members.payload(Member::Json, sample)).unwrap_or_default();
+    let json = pyjson::loads(&plan.members.payload(Member::Json, sample)).unwrap_or_default();
     [0, 1, 2].map(|axis| json["volume_shape"][axis].as_u64().unwrap_or(0))
 }
 

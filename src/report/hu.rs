@@ -1,6 +1,7 @@
 //! What makes HU of a volume's voxels, as a reader of the shards does it.
 
 use crate::dataset::{Origin, Sample};
+use crate::formats::pyjson;
 use crate::plan::Plan;
 use crate::plan::members::Member;
 use crate::plan::values::ValueGroup;
@@ -31,12 +32,7 @@ impl ToHu {
             (Kind::Preprocessed, _) | (Kind::Stored, Some(Dialect::Normalized)) => thousand,
             (Kind::Stored, Some(Dialect::Native) | None) => {
                 let Some((slope, intercept)) = slope_and_intercept(plan, sample) else { return as_is };
-                let same = |group: &&ValueGroup| {
-                    group.rescale_slope.to_bits() == slope.to_bits()
-                        && group.rescale_intercept.to_bits() == intercept.to_bits()
-                };
-                let verdict = plan.values.iter().flatten().find(same).map_or(Rescale::Table, |group| group.rescale);
-                match verdict {
+                match verdict(plan, slope, intercept) {
                     Rescale::None => as_is,
                     Rescale::Values(slope, intercept) => Self { scale: slope, offset: intercept },
                     Rescale::Auto | Rescale::Table if slope != 0.0 && slope.is_finite() && intercept.is_finite() => {
@@ -49,12 +45,31 @@ impl ToHu {
     }
 }
 
+/// What makes HU of the values of the volumes with this slope and intercept.
+fn verdict(plan: &Plan, slope: f64, intercept: f64) -> Rescale {
+    let same = |group: &&ValueGroup| {
+        group.rescale_slope.to_bits() == slope.to_bits() && group.rescale_intercept.to_bits() == intercept.to_bits()
+    };
+    plan.values.iter().flatten().find(same).map_or(Rescale::Table, |group| group.rescale)
+}
+
+/// The name of the volumes whose rows have the slope and the intercept of this sample, with what they do to the values.
+pub(super) fn group(plan: &Plan, sample: &Sample) -> String {
+    let Some((slope, intercept)) = slope_and_intercept(plan, sample) else { return "slope unknown".into() };
+    let effect = match verdict(plan, slope, intercept) {
+        Rescale::None => "not applied: the values are HU".into(),
+        Rescale::Values(slope, intercept) => format!("replaced by slope {slope}, intercept {intercept}"),
+        Rescale::Auto | Rescale::Table => "applied".to_owned(),
+    };
+    format!("slope {slope}, intercept {intercept}, {effect}")
+}
+
 /// The slope and the intercept of a sample's row; `None` where there is none that can be read.
 fn slope_and_intercept(plan: &Plan, sample: &Sample) -> Option<(f64, f64)> {
     match &sample.origin {
         Origin::Study(study) => Some((study.meta.rescale_slope, study.meta.rescale_intercept)),
         Origin::Finished(_) => {
-            let json: serde_json::Value = serde_json::from_slice(&plan.members.payload(Member::Json, sample)).ok()?;
+            let json = pyjson::loads(&plan.members.payload(Member::Json, sample)).ok()?;
             Some((json["RescaleSlope"].as_f64()?, json["RescaleIntercept"].as_f64()?))
         }
     }

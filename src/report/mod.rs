@@ -9,6 +9,7 @@ mod facts;
 mod hu;
 mod page;
 mod picture;
+mod seen;
 mod values;
 mod volume;
 
@@ -16,14 +17,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::parallel::try_map;
-use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, shuffle};
 use crate::shard::{Serving, ShardSet};
 use crate::volume::Axes;
-use picture::{DIFFERENCE, LUNG, MEDIASTINUM, Plane};
+use picture::Detail;
+use seen::Seen;
 use values::{Histogram, Rounding, VolumeValues};
-use volume::{HuVolume, Place};
 
 /// The volumes that are shown as pictures.
 const SHOWN: usize = 8;
@@ -53,75 +53,99 @@ pub struct Request {
     pub bench: Option<serde_json::Value>,
 }
 
-/// The pictures of one slice: of the source and of the shard in both windows, and their difference.
-struct Pictures {
-    plane: &'static str,
-    source: Option<[String; 2]>,
-    shard: [String; 2],
-    difference: Option<String>,
+/// A volume that is damaged.
+struct Damaged {
+    study_id: String,
+    reason: String,
 }
 
-/// A volume that is shown.
-struct Shown {
-    study_id: String,
-    shape: [u64; 3],
-    positives: Vec<String>,
-    text: Option<String>,
-    pictures: Vec<Pictures>,
-    /// Axial slices of the shard's volume, from the first to the last, in both windows.
-    walk: Vec<[String; 2]>,
+/// What the values of a volume are, if it could be made.
+enum Looked {
+    Sound(VolumeValues),
+    Damaged(String),
 }
 
 /// All that is on the page.
 struct Report<'a> {
     plan: &'a Plan,
     request: &'a Request,
-    shown: Vec<Shown>,
+    seen: Vec<Seen>,
+    detail: Detail,
     /// What the values of each sampled volume are, by slot.
     values: Vec<(usize, VolumeValues)>,
     rounding: Rounding,
+    damaged: Vec<Damaged>,
 }
 
-/// Reads the sampled volumes, and returns the page as HTML. `begin` is called with the number of volumes that are read,
-/// `advance` after each.
+/// A page that was made.
+#[derive(Debug)]
+pub struct Page {
+    /// The page as HTML.
+    pub html: String,
+    /// The volumes that were looked at.
+    pub volumes: usize,
+    /// How many of these are damaged: the page lists them.
+    pub damaged: usize,
+}
+
+/// Reads the sampled volumes, and makes the page. `begin` is called with the number of volumes that are read, `advance`
+/// after each.
 ///
 /// # Errors
-/// The error of a volume that cannot be made or read; [`Error::Interrupted`] if `stop` was set.
+/// The error of a volume that cannot be read, but for a damaged one; [`Error::Interrupted`] if `stop` was set.
 pub fn render(
     plan: Plan,
     request: &Request,
     stop: &AtomicBool,
     begin: impl Fn(usize),
     advance: impl Fn() + Sync,
-) -> Result<String> {
+) -> Result<Page> {
     let serving =
         Serving { cache_bytes: request.cache_bytes, threads: request.threads, read_ahead: 0, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let chosen = choose(plan, request);
-    let pictured = &chosen[..chosen.len().min(SHOWN)];
-    begin(chosen.len() + pictured.len());
+    begin(chosen.len() + chosen.len().min(SHOWN));
     let go_on = || match stop.load(Ordering::Relaxed) {
         true => Err(Error::Interrupted("no page was written; run the same command again")),
         false => Ok(()),
     };
     let mut rounding = Rounding::default();
-    let mut shown = Vec::new();
-    for (number, index) in pictured.iter().enumerate() {
+    let mut seen = Vec::new();
+    for index in &chosen {
+        if seen.len() == SHOWN {
+            break;
+        }
         go_on()?;
-        let steps = if number < WALKED.0 { WALKED.1 } else { 0 };
-        shown.push(show(&set, *index, request, steps, &mut rounding)?);
+        let steps = if seen.len() < WALKED.0 { WALKED.1 } else { 0 };
+        match seen::look(&set, *index, request, steps, &mut rounding) {
+            Err(Error::Malformed { .. }) => continue, // found once more below, where all are looked at
+            result => seen.push(result?),
+        }
         advance();
     }
-    let mut in_order = chosen.clone();
+    let mut in_order = chosen;
     in_order.sort_unstable();
-    let counted = try_map(&in_order, request.threads, |index| {
+    let looked = try_map(&in_order, request.threads, |index| {
         go_on()?;
-        let values = values::of_volume(&set, *index)?;
+        let looked = match values::of_volume(&set, *index) {
+            Err(Error::Malformed { reason, .. }) => Looked::Damaged(reason),
+            values => Looked::Sound(values?),
+        };
         advance();
-        Ok((*index, values))
+        Ok((*index, looked))
     })?;
-    page::render(&Report { plan, request, shown, values: counted, rounding })
+    let detail = seen::draw(&mut seen, request.threads)?;
+    let mut report = Report { plan, request, seen, detail, values: Vec::new(), rounding, damaged: Vec::new() };
+    for (index, looked) in looked {
+        match looked {
+            Looked::Sound(values) => report.values.push((index, values)),
+            Looked::Damaged(reason) => {
+                report.damaged.push(Damaged { study_id: plan.dataset.samples[index].study_id.clone(), reason });
+            }
+        }
+    }
+    Ok(Page { html: page::render(&report)?, volumes: in_order.len(), damaged: report.damaged.len() })
 }
 
 /// The volumes that are looked at, in a seeded order.
@@ -130,72 +154,13 @@ fn choose(plan: &Plan, request: &Request) -> Vec<usize> {
     shuffle::order(request.seed, 0, count).iter().take(request.samples).map(|index| *index as usize).collect()
 }
 
-/// The pictures of one volume, with so many slices to walk through.
-fn show(set: &ShardSet, index: usize, request: &Request, steps: usize, rounding: &mut Rounding) -> Result<Shown> {
-    let plan = set.plan();
-    let sample = &plan.dataset.samples[index];
-    let place = place(sample, request);
-    let shard = HuVolume::of_shard(set, index, place)?;
-    let source = HuVolume::of_source(set, index, place)?;
-    if let Some(source) = &source {
-        rounding.compare(&shard, source);
-    }
-    let depth = shard.slices(Plane::Axial);
-    let walk = (0..steps.min(depth)).map(|step| both(&shard, Plane::Axial, step * depth / steps.min(depth)));
-    let walk = walk.collect::<Result<_>>()?;
-    let middle = |plane| shard.slices(plane) / 2;
-    let of_shard = Plane::ALL.map(|plane| both(&shard, plane, middle(plane)));
-    let of_source = source.as_ref().map(|source| Plane::ALL.map(|plane| both(source, plane, middle(plane))));
-    let middles = Plane::ALL.map(middle);
-    let difference = source.map(|source| shard.difference(&source));
-    let mut of_source = of_source.map(IntoIterator::into_iter);
-    let mut pictures = Vec::new();
-    for ((plane, of_shard), middle) in Plane::ALL.into_iter().zip(of_shard).zip(middles) {
-        pictures.push(Pictures {
-            plane: plane.name(),
-            source: of_source.as_mut().and_then(Iterator::next).transpose()?,
-            shard: of_shard?,
-            difference: difference
-                .as_ref()
-                .map(|volume| picture::data_uri(&volume.slice(plane, middle), DIFFERENCE))
-                .transpose()?,
-        });
-    }
-    Ok(Shown {
-        study_id: sample.study_id.clone(),
-        shape: facts::shape(plan, sample),
-        positives: facts::positives(plan, sample),
-        text: request.with_reports.then(|| text(plan, sample)),
-        pictures,
-        walk,
-    })
-}
-
-/// A slice in both windows.
-fn both(volume: &HuVolume, plane: Plane, at: usize) -> Result<[String; 2]> {
-    let slice = volume.slice(plane, at);
-    Ok([picture::data_uri(&slice, LUNG)?, picture::data_uri(&slice, MEDIASTINUM)?])
-}
-
-fn place(sample: &Sample, request: &Request) -> Place {
-    let geometry = sample.study().map(|study| study.meta.geometry());
-    volume::place(sample, geometry, request.axes, request.spacing)
-}
-
-fn text(plan: &Plan, sample: &Sample) -> String {
-    String::from_utf8_lossy(&plan.members.payload(crate::plan::members::Member::Text, sample)).into_owned()
-}
-
 impl Report<'_> {
-    /// The histograms of the volumes by slope and intercept of their rows, and of all where there is one such pair.
+    /// The histograms of the volumes by slope and intercept of their rows, and what these do; one of all for finished
+    /// shards.
     fn histograms(&self) -> Vec<(String, Histogram)> {
         let mut groups: BTreeMap<String, Histogram> = BTreeMap::new();
         for (index, values) in &self.values {
-            let sample = &self.plan.dataset.samples[*index];
-            let name = sample.study().map_or_else(
-                || "finished shards".into(),
-                |study| format!("slope {}, intercept {}", study.meta.rescale_slope, study.meta.rescale_intercept),
-            );
+            let name = hu::group(self.plan, &self.plan.dataset.samples[*index]);
             groups.entry(name).or_default().add(&values.histogram);
         }
         groups.into_iter().collect()

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::charts::{self, Axes, Bar, Series};
 use super::facts::{self, Class, Group};
+use super::picture::{DETAILS, Detail};
+use super::seen::Seen;
 use super::values::Histogram;
-use super::{Report, Shown};
+use super::{Damaged, Report};
 use crate::base::num::counted;
 use crate::error::{Error, Result};
 
@@ -20,11 +22,14 @@ const SHOWN_HU: [f64; 2] = [-2048.0, 3072.0];
 struct Page<'a> {
     facts: Vec<(&'static str, String)>,
     warnings: &'a [String],
-    shown: &'a [Shown],
+    seen: &'a [Seen],
+    /// The grey levels and the side of the pictures, where these had no room for the finest.
+    coarse: Option<Detail>,
     with_reports: bool,
     has_source: bool,
     counted: usize,
     in_all: usize,
+    not_a_number: u64,
     histogram_svg: String,
     ranges_svg: String,
     rounding_svg: Option<String>,
@@ -33,6 +38,7 @@ struct Page<'a> {
     spacings: Vec<Group>,
     left_out: Vec<Group>,
     verify: Option<Verified>,
+    damaged: &'a [Damaged],
     bench_svg: Option<String>,
     seed: u64,
 }
@@ -49,15 +55,17 @@ struct Verified {
 /// # Errors
 /// [`Error::Internal`] if the template fails.
 pub(super) fn render(report: &Report<'_>) -> Result<String> {
-    let Report { plan, request, shown, .. } = report;
+    let Report { plan, request, seen, .. } = report;
     let page = Page {
         facts: plan_facts(report),
         warnings: &plan.dataset.warnings,
-        shown,
+        seen,
+        coarse: Some(report.detail).filter(|detail| *detail != DETAILS[0]),
         with_reports: request.with_reports,
-        has_source: shown.iter().any(|shown| shown.pictures.iter().any(|pictures| pictures.source.is_some())),
+        has_source: seen.iter().any(|one| one.pictures.iter().any(|picture| picture.subject == "source")),
         counted: report.values.len(),
         in_all: plan.dataset.samples.len(),
+        not_a_number: report.values.iter().map(|(_, values)| values.histogram.not_a_number).sum(),
         histogram_svg: histogram(report),
         ranges_svg: ranges(report),
         rounding_svg: rounding(report),
@@ -66,6 +74,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String> {
         spacings: facts::spacings(plan),
         left_out: facts::left_out(plan),
         verify: request.verify.as_ref().map(verified),
+        damaged: &report.damaged,
         bench_svg: request.bench.as_ref().and_then(bench),
         seed: request.seed,
     };
@@ -79,6 +88,7 @@ fn plan_facts(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Data set", plan.dataset.root.display().to_string()),
         ("Samples", plan.dataset.samples.len().to_string()),
         ("Left out", (plan.dataset.left_out.len() + plan.dataset.unmatched.len()).to_string()),
+        ("Files of the volumes", files(report)),
         (
             "Shards",
             format!("{} of up to {}", plan.shards.len(), counted(plan.options.samples_per_shard, "sample", "samples")),
@@ -87,6 +97,13 @@ fn plan_facts(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Volumes", format!("{kind}, {}", plan.voxel_format().name())),
         ("Plan digest", plan.digest.clone()),
     ]
+}
+
+/// The bytes of the volumes' files, in all and from the smallest to the largest.
+fn files(report: &Report<'_>) -> String {
+    let sizes = || report.plan.dataset.samples.iter().map(|sample| sample.npz_size_and_crc().0);
+    let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+    format!("{} in all, {} to {} each", ByteSize(sizes().sum()), ByteSize(least), ByteSize(most))
 }
 
 /// How often which HU occur, of the volumes of each slope and intercept.

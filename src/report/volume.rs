@@ -38,6 +38,14 @@ pub(super) struct Slice {
     pub(super) aspect: f64,
 }
 
+impl Slice {
+    /// The difference to a slice of the same shape, 50 times.
+    pub(super) fn difference(&self, other: &Self) -> Self {
+        let values = self.values.iter().zip(&other.values).map(|(value, other)| (value - other) * 50.0).collect();
+        Self { values, ..*self }
+    }
+}
+
 /// What a report knows of a volume's place in space.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
@@ -130,14 +138,6 @@ impl HuVolume {
         let mut values = hu::values(bytes, format);
         values.iter_mut().for_each(|value| *value = to_hu.of(*value));
         Self { values, shape: shape.map(to_usize), axes: place.axes, spacing: place.spacing }
-    }
-
-    /// The difference of two volumes of one shape, 50 times.
-    pub(super) fn difference(mut self, other: &Self) -> Self {
-        for (value, other) in self.values.iter_mut().zip(&other.values) {
-            *value = (*value - other) * 50.0;
-        }
-        self
     }
 
     /// All HU, in the array's order.

@@ -115,6 +115,10 @@ COMMANDS = {
         made=lambda p, _: not list(p.out.iterdir()),
         mounts=True,
     ),
+    "report": Command(
+        lambda p: ["report", *p.data.flags(), "--output", p.out / "report.html"],
+        made=lambda p, _: (p.out / "report.html").read_text().endswith("</html>"),
+    ),
     "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
     "completions": Command(lambda p: ["completions", "bash"]),
     "man": Command(lambda p: ["man", p.out / "man1"], made=lambda p, _: (p.out / "man1" / "ctwds-fs-plan.1").exists()),

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reclaim", &["base", "dataset", "error", "output", "plan", "shard"]),
     ("estimate", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("bench", &["base", "error"]),
+    ("report", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("verify", &["base", "dataset", "error", "plan", "volume"]),
     ("cli", &["base", "dataset", "error", "formats", "materialize", "output", "plan", "volume"]),
     (
@@ -48,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "output",
             "plan",
             "reclaim",
+            "report",
             "shard",
             "verify",
             "volume",
