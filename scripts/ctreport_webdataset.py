@@ -264,6 +264,14 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[n * len(items) // count] for n in range(count)]
 
 
+def dtype_name(dtype: object) -> object:
+    """The name of a dtype of NumPy or PyTorch, such as "float16"; anything else as it is."""
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return np.dtype(dtype).name
+    is_torchs = type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"  # nothing is imported for it
+    return str(dtype).removeprefix("torch.") if is_torchs else dtype
+
+
 # ------------------------------------------------------------------------------------------------------------- csv_text
 
 CONVERT = "python3 -c \"import pandas; pandas.read_{}('FILE').to_csv('FILE.csv', index=False)\""

@@ -13,6 +13,7 @@ import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from .basics import dtype_name
 from .batch_reader import BatchReader, Pending
 from .errors import DamagedError, UsageError, choice, whole_number
 from .torch_loader import is_distributed
@@ -61,7 +62,8 @@ class Loader(IterableDataset[Batch]):
         drop_last: leaves out the last samples of an epoch where they do not fill the batches of all ranks. Without it
             they are spread evenly, and with several ranks one may get a batch less: distributed training needs
             `drop_last=True`.
-        dtype: "float16", or "float32" for the values of float16 widened; None for that of the data set.
+        dtype: "float16", or "float32" for the values of float16 widened, or PyTorch's dtype of that name; None for that
+            of the data set.
         layout: "shards" for (B, H, W, D), "training" for (B, 1, D, H, W), a view of the same memory.
         ahead: batches that are read ahead of the one that is handed out.
         on_error: "raise", or "skip" to leave out samples that are damaged: they are warned of and listed in `skipped`.
@@ -83,7 +85,7 @@ class Loader(IterableDataset[Batch]):
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = False,
-        dtype: str | None = None,
+        dtype: str | torch.dtype | None = None,
         layout: str = "shards",
         ahead: int = 2,
         on_error: str = "raise",
@@ -100,12 +102,12 @@ class Loader(IterableDataset[Batch]):
         self.world_size = whole_number("world_size", world_size, 1)
         self.rank = whole_number("rank (of world_size, counted from 0)", rank, 0, self.world_size - 1)
         self.ahead, self.drop_last = whole_number("ahead", ahead, 1), drop_last
-        self._dtype = choice("dtype", dtype, (None, "float16", "float32"))
+        self._dtype = choice("dtype", dtype_name(dtype), (None, "float16", "float32"))
         voxels = data._shards.dtype
-        if dtype not in (None, voxels) and (dtype, voxels) != ("float32", "float16"):
+        if self._dtype not in (None, voxels) and (self._dtype, voxels) != ("float32", "float16"):
             raise UsageError(
-                f"dtype is {dtype!r}, and the voxels of the data set are {voxels}: leave dtype away, or open the data "
-                f"set with output_dtype={dtype!r}"
+                f"dtype is {self._dtype!r}, and the voxels of the data set are {voxels}: leave dtype away, or open the "
+                f"data set with output_dtype={self._dtype!r}"
             )
         self._layout = choice("layout", layout, ("shards", "training"))
         self._on_error = choice("on_error", on_error, ("raise", "skip"))

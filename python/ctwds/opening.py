@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .basics import AnyPath
+from .basics import AnyPath, dtype_name
 from .errors import UsageError
 from .volumes import Volumes
 
@@ -18,7 +18,7 @@ MANIFEST = "manifest.json"
 def _flags(options: Mapping[str, Any]) -> list[str]:
     """Keyword arguments as flags of the program."""
     flags = []
-    for name, value in options.items():
+    for name, value in ((name, dtype_name(value)) for name, value in options.items()):
         flag = "--" + name.replace("_", "-")
         if value is True:
             flags.append(flag)

@@ -154,6 +154,17 @@ def test_a_dtype_that_does_not_fit(flags: dict[str, Any], stored: str, wanted: s
     assert next(iter(ctwds.Loader(opened, dtype=None))).volume.dtype == getattr(torch, stored)
 
 
+@pytest.mark.parametrize("dtype", ["float32", np.float32, np.dtype("<f4"), torch.float32], ids=str)
+def test_dtypes_by_any_name(flags: dict[str, Any], data: ctwds.Volumes, dtype: Any) -> None:
+    """The other loader takes PyTorch's, and NumPy's are at hand; a flag takes them too."""
+    assert next(iter(ctwds.Loader(data, dtype=dtype))).volume.dtype == torch.float32
+    assert ctwds.open(**flags, output_dtype=dtype)[0].volume.dtype == np.float32
+    for half in ("float16", np.float16, torch.float16):
+        assert ctwds.load(Path(flags["data_folder"]) / "v00.npz", dtype=half).dtype == np.float16
+    with pytest.raises(ctwds.Error, match="float64"):
+        ctwds.Loader(data, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("wrong", [{"consumed": -1}, {"consumed": COUNT + 1}, {"epoch": -1}, {"batches": -1}], ids=str)
 def test_a_place_that_is_none(data: ctwds.Volumes, wrong: dict[str, Any]) -> None:
     """It would have been some samples of the end, or none."""
