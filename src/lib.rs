@@ -100,14 +100,14 @@
 //! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all
 //!   else is Python in `python/ctwds/`. The core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
-//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder
-//!   and journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources`
-//!   (its list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its
-//!   lists); `report` (its page); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the user's cache
-//!   folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by [`base::durable`]; journals
-//!   and logs grow by lines; the user cache's files are renamed into place, without waiting for the disk. Nothing is
-//!   ever written into a data folder that the user did not name for it, or through a mount. Kernel settings are in
-//!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
+//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
+//!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
+//!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
+//!   `report` (its page); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the
+//!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
+//!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
+//!   for the disk. Nothing is ever written into a data folder that the user did not name for it, or through a mount.
+//!   Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!

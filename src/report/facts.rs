@@ -28,9 +28,9 @@ pub(super) struct Class {
 /// Something that several samples have in common.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// What they have in common.
+    /// The property that is common to them.
     pub(super) name: String,
-    /// How many they are.
+    /// The number of samples.
     pub(super) count: usize,
     /// The first of them.
     pub(super) studies: Vec<String>,

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
-use super::volume::Slice;
 use crate::error::{Error, Result};
 
 /// The side of a picture, in pixels.
@@ -27,6 +26,26 @@ pub(super) const DETAILS: [Detail; 4] = [
     Detail { levels: 16, side: SIDE },
     Detail { levels: 16, side: SIDE / 2 },
 ];
+
+/// One slice of a volume, row by row.
+pub(super) struct Slice {
+    /// The HU.
+    pub(super) values: Vec<f32>,
+    /// Pixels of a row.
+    pub(super) width: usize,
+    /// Rows.
+    pub(super) height: usize,
+    /// The height of a pixel over its width.
+    pub(super) aspect: f64,
+}
+
+impl Slice {
+    /// The difference to a slice of the same shape, 50 times.
+    pub(super) fn difference(&self, other: &Self) -> Self {
+        let values = self.values.iter().zip(&other.values).map(|(value, other)| (value - other) * 50.0).collect();
+        Self { values, ..*self }
+    }
+}
 
 /// The range of HU that a picture shows, from black to white.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Request;
 use super::facts;
-use super::picture::{BOTH, DETAILS, DIFFERENCE, Detail, Fitted, Plane, Window};
+use super::picture::{BOTH, DETAILS, DIFFERENCE, Detail, Fitted, Plane, Slice, Window};
 use super::values::Rounding;
-use super::volume::{self, HuVolume, Slice};
+use super::volume::{self, HuVolume};
 use crate::base::parallel::try_map;
 use crate::error::Result;
 use crate::plan::members::Member;

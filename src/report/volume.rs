@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::facts;
 use super::hu::{self, ToHu};
-use super::picture::Plane;
+use super::picture::{Plane, Slice};
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::dataset::Sample;
@@ -26,26 +26,6 @@ pub(super) struct HuVolume {
     axes: Axes,
     /// The spacing of height, width and depth in mm; all 1 where it is not known.
     spacing: [f64; 3],
-}
-
-/// One slice of a volume, row by row.
-pub(super) struct Slice {
-    /// The HU.
-    pub(super) values: Vec<f32>,
-    /// Pixels of a row.
-    pub(super) width: usize,
-    /// Rows.
-    pub(super) height: usize,
-    /// The height of a pixel over its width.
-    pub(super) aspect: f64,
-}
-
-impl Slice {
-    /// The difference to a slice of the same shape, 50 times.
-    pub(super) fn difference(&self, other: &Self) -> Self {
-        let values = self.values.iter().zip(&other.values).map(|(value, other)| (value - other) * 50.0).collect();
-        Self { values, ..*self }
-    }
 }
 
 /// What a report knows of a volume's place in space.
@@ -117,7 +97,7 @@ impl HuVolume {
         Ok(Self { bytes, format, to_hu, shape, axes: place.axes, spacing: place.spacing })
     }
 
-    /// The same volume in float32, made of its file; `None` for a finished shard, beside which there is no file.
+    /// A volume in float32, made of its file by the steps of the shard; `None` for a finished shard, beside which there is no file.
     ///
     /// # Errors
     /// The volume cannot be made, or there is no memory for it.
