@@ -18,8 +18,8 @@ pub(super) struct Detail {
     pub(super) side: usize,
 }
 
-/// The details from the finest on. Some 64 grey levels are as many as an eye tells apart, and noise of a scanner takes a
-/// third less room than in 255. With the last, pictures that are nothing but noise fit into a page.
+/// The details from the finest on. Some 64 grey levels are as many as an eye tells apart, and noise of a scanner takes
+/// a third less room than in 255. With the last, pictures that are nothing but noise fit into a page.
 pub(super) const DETAILS: [Detail; 4] = [
     Detail { levels: 64, side: SIDE },
     Detail { levels: 32, side: SIDE },

@@ -11,7 +11,7 @@ use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::plan::members::Member;
 use crate::shard::ShardSet;
-use crate::volume::{ArrayFormat, Axes, Dialect, Filled, Geometry, Kind, NpzVolume, Overflow, Sink, VoxelFormat};
+use crate::volume::{Axes, Dialect, Filled, Geometry, Kind, Sink, Volume, VoxelFormat};
 
 /// The bytes that are asked for at a time: few enough to stay in the processor's cache until they are looked at.
 const READ: u64 = 256 << 10;
@@ -97,16 +97,16 @@ impl HuVolume {
         Ok(Self { bytes, format, to_hu, shape, axes: place.axes, spacing: place.spacing })
     }
 
-    /// A volume in float32, made of its file by the steps of the shard; `None` for a finished shard, beside which there is no file.
+    /// A volume in float32, made of its file by the steps of the shard; `None` for a finished shard, beside which there
+    /// is no file.
     ///
     /// # Errors
     /// The volume cannot be made, or there is no memory for it.
     pub(super) fn of_source(set: &ShardSet, index: usize, place: Place) -> Result<Option<Self>> {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
-        let crate::volume::Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
-        let volume =
-            NpzVolume { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..volume };
+        let Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
+        let volume = volume.in_float32();
         let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory())?;
         let mut memory = Memory { bytes, done: 0 };
         match volume.fill(&mut memory, true)? {

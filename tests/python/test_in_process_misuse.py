@@ -125,8 +125,8 @@ def test_ranks_that_were_not_given(data: ctwds.Volumes, tmp_path: Path) -> None:
 
 def test_numbers_of_numpy_become_pythons(data: ctwds.Volumes) -> None:
     """A state is plain: `torch.load` reads no others with `weights_only`."""
-    loader = ctwds.Loader(data, batch_size=np.int64(2), seed=np.int64(3))  # type: ignore[arg-type]
-    loader.set_epoch(np.int64(1))  # type: ignore[arg-type]
+    loader = ctwds.Loader(data, batch_size=np.int64(2), seed=np.int64(3))  # type: ignore[arg-type]  # NumPy's numbers on purpose
+    loader.set_epoch(np.int64(1))  # type: ignore[arg-type]  # NumPy's numbers on purpose
     next(iter(loader))
     assert {type(value) for value in loader.state_dict().values()} == {int, str}
     again = ctwds.Loader(data, seed=3)
@@ -172,7 +172,7 @@ def test_a_place_that_is_none(data: ctwds.Volumes, wrong: dict[str, Any]) -> Non
     with pytest.raises(ctwds.UsageError, match=f"not a state of ctwds.Loader, as {next(iter(wrong))}"):
         loader.load_state_dict(loader.state_dict() | wrong)
     with pytest.raises(ctwds.UsageError, match="not a state"):
-        loader.load_state_dict(None)  # type: ignore[arg-type]
+        loader.load_state_dict(None)  # type: ignore[arg-type]  # no state on purpose
     with pytest.raises(ctwds.UsageError, match="epoch is -1"):
         loader.set_epoch(-1)
     assert len(list(loader)) == COUNT
