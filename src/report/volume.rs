@@ -11,7 +11,9 @@ use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::plan::members::Member;
 use crate::shard::ShardSet;
-use crate::volume::{Axes, Dialect, Filled, Geometry, Kind, Sink, Volume, VoxelFormat};
+use crate::volume::{
+    ArrayFormat, Axes, Dialect, Filled, Geometry, Kind, NpzVolume, Overflow, Sink, Volume, VoxelFormat,
+};
 
 /// The bytes that are asked for at a time: few enough to stay in the processor's cache until they are looked at.
 const READ: u64 = 256 << 10;
@@ -106,7 +108,8 @@ impl HuVolume {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
         let Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
-        let volume = volume.in_float32();
+        let volume =
+            NpzVolume { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..volume };
         let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory())?;
         let mut memory = Memory { bytes, done: 0 };
         match volume.fill(&mut memory, true)? {

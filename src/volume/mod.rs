@@ -92,11 +92,6 @@ pub struct NpzVolume<'a> {
 }
 
 impl NpzVolume<'_> {
-    /// The volume with voxels in float32, by the same steps: what the rounding of another dtype is measured against.
-    pub fn in_float32(self) -> Self {
-        Self { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..self }
-    }
-
     /// The shape of the volume: that of the array for a stored volume; height, width, depth for the other kinds.
     pub fn shape(&self) -> [u64; 3] {
         self.recipe.shape(self.array.shape())
