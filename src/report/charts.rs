@@ -72,7 +72,7 @@ impl Axes<'_> {
     }
 }
 
-/// A chart of lines; those of several have their names beside them.
+/// A chart of lines, with the name of each.
 pub(super) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
     let mut svg = begun(axes.title, SIZE[1]);
     axes.frame(&mut svg);
@@ -84,11 +84,9 @@ pub(super) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
             let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
         }
         let _ = write!(svg, r#"<path class="line c{class}" d="{path}"/>"#);
-        if series.len() > 1 {
-            let y = 20.0 + 15.0 * number as f64;
-            let name = escaped(&one.name);
-            let _ = write!(svg, r#"<text x="{:.1}" y="{y}" class="end f{class}">{name}</text>"#, SIZE[0] - 12.0);
-        }
+        let y = 20.0 + 15.0 * number as f64;
+        let name = escaped(&one.name);
+        let _ = write!(svg, r#"<text x="{:.1}" y="{y}" class="end f{class}">{name}</text>"#, SIZE[0] - 12.0);
     }
     svg + END
 }

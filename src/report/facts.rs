@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Request, place};
 use crate::dataset::Sample;
 use crate::formats::pyjson;
 use crate::plan::Plan;
@@ -87,12 +88,15 @@ pub(super) fn shapes(plan: &Plan) -> Vec<Group> {
 }
 
 /// The most frequent spacings of height, width and depth, in mm.
-pub(super) fn spacings(plan: &Plan) -> Vec<Group> {
+pub(super) fn spacings(plan: &Plan, request: &Request) -> Vec<Group> {
     let spacing = |sample: &Sample| {
-        let spacing = sample.study()?.meta.geometry().spacing();
-        Some(spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}")))
+        let spacing = match sample.study() {
+            Some(study) => study.meta.geometry().spacing(),
+            None => place::spacing(plan, sample, request),
+        };
+        spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
     };
-    groups(plan.dataset.samples.iter().filter_map(|sample| Some((spacing(sample)?, sample.study_id.as_str()))))
+    groups(plan.dataset.samples.iter().map(|sample| (spacing(sample), sample.study_id.as_str())))
 }
 
 /// The volumes that are left out, and the studies that a table does not know, by reason.

@@ -9,6 +9,7 @@ mod facts;
 mod hu;
 mod page;
 mod picture;
+mod place;
 mod seen;
 mod values;
 mod volume;
@@ -16,6 +17,7 @@ mod volume;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::base::num::counted;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, shuffle};
@@ -29,6 +31,9 @@ use values::{Histogram, Rounding, VolumeValues};
 const SHOWN: usize = 8;
 /// The volumes of these that can be walked through, and the slices of each.
 const WALKED: (usize, usize) = (2, 32);
+
+/// The beginning of every page, by which one is known.
+pub const BEGINNING: &[u8] = b"<!doctype html>\n<!-- A page of ctwds-fs report. -->\n";
 
 /// The options of a report.
 #[derive(Clone, Debug)]
@@ -49,12 +54,14 @@ pub struct Request {
     pub with_reports: bool,
     /// What `verify --json` printed.
     pub verify: Option<serde_json::Value>,
+    /// What the values of the volumes show that the user should know.
+    pub warning: Option<String>,
     /// What `bench --json` printed.
     pub bench: Option<serde_json::Value>,
 }
 
-/// A volume that is damaged.
-struct Damaged {
+/// A volume that could not be read.
+struct Unread {
     study_id: String,
     reason: String,
 }
@@ -62,7 +69,7 @@ struct Damaged {
 /// What the values of a volume are, if it could be made.
 enum Looked {
     Sound(VolumeValues),
-    Damaged(String),
+    Unread(String),
 }
 
 /// All that is on the page.
@@ -74,7 +81,7 @@ struct Report<'a> {
     /// What the values of each sampled volume are, by slot.
     values: Vec<(usize, VolumeValues)>,
     rounding: Rounding,
-    damaged: Vec<Damaged>,
+    unread: Vec<Unread>,
 }
 
 /// A page that was made.
@@ -84,15 +91,16 @@ pub struct Page {
     pub html: String,
     /// The volumes that were looked at.
     pub volumes: usize,
-    /// How many of these are damaged: the page lists them.
-    pub damaged: usize,
+    /// How many of these could not be read: the page lists them.
+    pub unread: usize,
 }
 
 /// Reads the sampled volumes, and makes the page. `begin` is called with the number of volumes that are read, `advance`
 /// after each.
 ///
 /// # Errors
-/// The error of a volume that cannot be read, but for a damaged one; [`Error::Interrupted`] if `stop` was set.
+/// The reason why nothing more can be read, such as a lack of memory; [`Error::Interrupted`] if `stop` was set. What
+/// concerns one volume stands on the page.
 pub fn render(
     plan: Plan,
     request: &Request,
@@ -121,7 +129,7 @@ pub fn render(
             go_on()?;
             let steps = if *number < WALKED.0 { WALKED.1 } else { 0 };
             let looked = match seen::look(&set, *index, request, steps) {
-                Err(Error::Malformed { .. }) => None, // found once more below, where all are looked at
+                Err(error) if concerns_one(&error) => None, // found once more below, where all are looked at
                 looked => Some(looked?),
             };
             advance();
@@ -137,23 +145,28 @@ pub fn render(
     let looked = try_map(&in_order, request.threads, |index| {
         go_on()?;
         let looked = match values::of_volume(&set, *index) {
-            Err(Error::Malformed { reason, .. }) => Looked::Damaged(reason),
+            Err(error) if concerns_one(&error) => Looked::Unread(error.to_string()),
             values => Looked::Sound(values?),
         };
         advance();
         Ok((*index, looked))
     })?;
     let detail = seen::draw(&mut seen, request.threads)?;
-    let mut report = Report { plan, request, seen, detail, values: Vec::new(), rounding, damaged: Vec::new() };
+    let mut report = Report { plan, request, seen, detail, values: Vec::new(), rounding, unread: Vec::new() };
     for (index, looked) in looked {
         match looked {
             Looked::Sound(values) => report.values.push((index, values)),
-            Looked::Damaged(reason) => {
-                report.damaged.push(Damaged { study_id: plan.dataset.samples[index].study_id.clone(), reason });
+            Looked::Unread(reason) => {
+                report.unread.push(Unread { study_id: plan.dataset.samples[index].study_id.clone(), reason });
             }
         }
     }
-    Ok(Page { html: page::render(&report)?, volumes: in_order.len(), damaged: report.damaged.len() })
+    Ok(Page { html: page::render(&report)?, volumes: in_order.len(), unread: report.unread.len() })
+}
+
+/// Whether an error is that of one file, beside which the others can be read.
+fn concerns_one(error: &Error) -> bool {
+    matches!(error, Error::Malformed { .. } | Error::Changed { .. } | Error::Io { .. }) && !error.is_limit()
 }
 
 /// The volumes that are looked at, in a seeded order.
@@ -163,14 +176,35 @@ fn choose(plan: &Plan, request: &Request) -> Vec<usize> {
 }
 
 impl Report<'_> {
-    /// The histograms of the volumes by slope and intercept of their rows, and what these do; one of all for finished
-    /// shards.
+    /// The histograms of the volumes that are read alike, those of the most volumes first; the rest as one.
     fn histograms(&self) -> Vec<(String, Histogram)> {
-        let mut groups: BTreeMap<String, Histogram> = BTreeMap::new();
+        let mut groups: BTreeMap<String, (usize, Histogram)> = BTreeMap::new();
         for (index, values) in &self.values {
-            let name = hu::group(self.plan, &self.plan.dataset.samples[*index]);
-            groups.entry(name).or_default().add(&values.histogram);
+            let name = hu::Reading::new(self.plan, &self.plan.dataset.samples[*index]).name;
+            let (count, histogram) = groups.entry(name).or_default();
+            *count += 1;
+            histogram.add(&values.histogram);
         }
-        groups.into_iter().collect()
+        let mut groups: Vec<(String, (usize, Histogram))> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count)); // stable: else by name
+        let rest = groups.split_off(groups.len().min(charts::COLOURS - 1));
+        if !rest.is_empty() {
+            let mut others = (0, Histogram::default());
+            rest.iter().for_each(|(_, (count, histogram))| {
+                others.0 += count;
+                others.1.add(histogram);
+            });
+            groups.push((format!("{} others", rest.len()), others));
+        }
+        let volumes = |count| counted(count, "volume", "volumes");
+        groups
+            .into_iter()
+            .map(|(name, (count, histogram))| (format!("{name} ({})", volumes(count)), histogram))
+            .collect()
+    }
+
+    /// Whether it is known of all volumes what makes HU of their values.
+    fn are_hu(&self) -> bool {
+        self.values.iter().all(|(index, _)| hu::Reading::new(self.plan, &self.plan.dataset.samples[*index]).is_known)
     }
 }

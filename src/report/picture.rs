@@ -104,7 +104,7 @@ impl Plane {
 pub(super) struct Fitted(Vec<f32>);
 
 impl Fitted {
-    /// Each pixel is the mean of the voxels that it covers.
+    /// Each pixel is the mean of the voxels that it covers and that are a number.
     pub(super) fn new(slice: &Slice) -> Self {
         let side = SIDE as f64;
         let (across, down) = (slice.width as f64, slice.height as f64 * slice.aspect);
@@ -116,9 +116,15 @@ impl Fitted {
             let rows = covered(y, height, slice.height);
             for x in 0..width {
                 let columns = covered(x, width, slice.width);
-                let count = rows.len() * columns.len();
-                let sum: f32 = rows.clone().map(|row| sum(&slice.values[row * slice.width..][columns.clone()])).sum();
-                fitted[(top + y) * SIDE + left + x] = sum / count as f32;
+                let voxels = rows.clone().flat_map(|row| &slice.values[row * slice.width..][columns.clone()]);
+                let (mut sum, mut count) = (0.0, 0usize);
+                for voxel in voxels.filter(|voxel| !voxel.is_nan()) {
+                    sum += voxel;
+                    count += 1;
+                }
+                if count > 0 {
+                    fitted[(top + y) * SIDE + left + x] = sum / count as f32;
+                }
             }
         }
         Self(fitted)
@@ -151,10 +157,6 @@ impl Fitted {
         let pixels = (0..detail.side).flat_map(|y| (0..detail.side).map(move |x| (x, y)));
         pixels.map(|(x, y)| window.grey(mean(x, y), detail.levels)).collect()
     }
-}
-
-fn sum(values: &[f32]) -> f32 {
-    values.iter().filter(|value| !value.is_nan()).sum()
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and SIDE")]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Request;
 use super::facts;
 use super::picture::{BOTH, DETAILS, DIFFERENCE, Detail, Fitted, Plane, Slice, Window};
+use super::place::Place;
 use super::values::Rounding;
-use super::volume::{self, HuVolume};
+use super::volume::HuVolume;
 use crate::base::parallel::try_map;
 use crate::error::Result;
 use crate::plan::members::Member;
@@ -27,8 +28,13 @@ pub(super) struct Seen {
     pub(super) text: Option<String>,
     /// The middle slices.
     pub(super) pictures: Vec<Picture>,
-    /// Axial slices of the shard's volume, from the first to the last, in each window.
-    pub(super) walk: Vec<Vec<Picture>>,
+    /// Axial slices of the shard's volume, from the first to the last: the number of each from 1 on, and its pictures
+    /// in each window.
+    pub(super) walk: Vec<(usize, Vec<Picture>)>,
+    /// The number of axial slices.
+    pub(super) depth: usize,
+    /// How the volume lies.
+    pub(super) place: Place,
 }
 
 /// One picture of a volume's slice.
@@ -52,8 +58,7 @@ pub(super) struct Picture {
 pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize) -> Result<(Seen, Rounding)> {
     let plan = set.plan();
     let sample = &plan.dataset.samples[index];
-    let geometry = sample.study().map(|study| study.meta.geometry());
-    let place = volume::place(sample, geometry, request.axes, request.spacing);
+    let place = Place::new(plan, sample, request);
     let shard = HuVolume::of_shard(set, index, place)?;
     let source = HuVolume::of_source(set, index, place)?;
     let mut rounding = Rounding::default();
@@ -75,7 +80,8 @@ pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize
     }
     let depth = shard.slices(Plane::Axial);
     let steps = steps.min(depth);
-    let slice = |step| shard.slice(Plane::Axial, step * depth / steps);
+    let at = |step: usize| step * (depth - 1) / (steps.max(2) - 1); // from the first to the last
+    let of = |at| pictures(Plane::Axial, "shard", &shard.slice(Plane::Axial, at), &BOTH).collect();
     let seen = Seen {
         study_id: sample.study_id.clone(),
         shape: facts::shape(plan, sample),
@@ -84,7 +90,9 @@ pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize
             .with_reports
             .then(|| String::from_utf8_lossy(&plan.members.payload(Member::Text, sample)).into_owned()),
         pictures: middles,
-        walk: (0..steps).map(|step| pictures(Plane::Axial, "shard", &slice(step), &BOTH).collect()).collect(),
+        walk: (0..steps).map(|step| (at(step) + 1, of(at(step)))).collect(),
+        depth,
+        place,
     };
     Ok((seen, rounding))
 }
@@ -120,13 +128,14 @@ pub(super) fn draw(seen: &mut [Seen], threads: usize) -> Result<Detail> {
             break;
         }
     }
-    let pictures = seen.iter_mut().flat_map(|one| one.pictures.iter_mut().chain(one.walk.iter_mut().flatten()));
+    let pictures =
+        seen.iter_mut().flat_map(|one| one.pictures.iter_mut().chain(one.walk.iter_mut().flat_map(|(_, slice)| slice)));
     pictures.zip(uris).for_each(|(picture, uri)| picture.uri = uri);
     Ok(detail)
 }
 
 impl Seen {
     fn all(&self) -> impl Iterator<Item = &Picture> {
-        self.pictures.iter().chain(self.walk.iter().flatten())
+        self.pictures.iter().chain(self.walk.iter().flat_map(|(_, slice)| slice))
     }
 }

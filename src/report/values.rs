@@ -1,7 +1,7 @@
 //! How often which HU occur, of each sampled volume and of all, and what rounding costs.
 
-use super::hu::{self, ToHu};
-use super::volume::{HuVolume, shard_bytes};
+use super::hu::{self, Reading};
+use super::volume::{HuVolume, checked_shape, shard_bytes};
 use crate::error::Result;
 use crate::shard::ShardSet;
 use crate::volume::VoxelFormat;
@@ -78,7 +78,8 @@ fn bin(hu: f64) -> usize {
 /// The volume cannot be made or read.
 pub(super) fn of_volume(set: &ShardSet, index: usize) -> Result<VolumeValues> {
     let sample = &set.plan().dataset.samples[index];
-    let (format, to_hu) = (sample.format(), ToHu::new(set.plan(), sample));
+    checked_shape(set.plan(), sample)?;
+    let (format, to_hu) = (sample.format(), Reading::new(set.plan(), sample).to_hu);
     let mut tables = vec![[0u64; PATTERNS]; TABLES];
     shard_bytes(set, index, |bytes| {
         count_patterns(bytes, format, &mut tables);

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from every_command import COMMANDS, Command, Place, noisy_dataset
+from every_command import COMMANDS, Command, placed
 from faulty import faulty_folder
 from harness import COMMAND_DEADLINE, SMALL_FLAGS, Program, mount_folder, needs_root, report_of, require_fuse, shards
 from make_dataset import Dataset
@@ -30,25 +30,15 @@ def test_a_command_prints_json_alone(program: Program, tmp_path: Path, name: str
     """One object; of long work an object a line, the last with `"event": "end"`. Messages are on standard error, and
     the exit code is the one without it."""
     command: Command = COMMANDS[name]
-    if command.mounts:
-        require_fuse()
-    data = noisy_dataset(tmp_path / "data")
-    (out := tmp_path / "out").mkdir()
-    made = program.materialize(data, tmp_path / "shards", *SMALL_FLAGS)
-    with mount_folder() as base:
-        place = Place(data, made, out, base / "mount")
-        command.run_before(program, place)
-        try:
-            first, *rest = command.arguments(place)
-            at = 1 if first == "manifest" else 0
-            arguments = [first, *rest[:at], *(["--json"] if "--json" not in rest else []), *rest[at:]]
-            done = program.run(*arguments, check=False)
-            assert done.returncode == command.code, done.stderr
-            found = report_of(done) if name.startswith(LONG) else json.loads(done.stdout)
-            assert found
-            assert command.made(place, command.code)
-        finally:
-            program.run("unmount", place.mount, check=False)
+    with placed(command, program, tmp_path) as place:
+        first, *rest = command.arguments(place)
+        at = 1 if first == "manifest" else 0
+        arguments = [first, *rest[:at], *(["--json"] if "--json" not in rest else []), *rest[at:]]
+        done = program.run(*arguments, check=False)
+        assert done.returncode == command.code, done.stderr
+        found = report_of(done) if name.startswith(LONG) else json.loads(done.stdout)
+        assert found
+        assert command.made(place, command.code)
 
 
 def test_every_command_with_facts_has_it(program: Program) -> None:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from every_command import COMMANDS, Place, noisy_dataset
-from harness import SMALL_FLAGS, Program, mount_folder, require_fuse
+from every_command import COMMANDS, noisy_dataset, placed
+from harness import Program
 
 PACKAGE = Path(__file__).resolve().parents[2] / "python" / "ctwds"
 DECIMAL = re.compile(r"(?<![A-Za-z])[kKMGT]B(?![A-Za-z])|(?<![A-Za-z])[kMGT]bytes\b")
@@ -17,23 +17,13 @@ DECIMAL = re.compile(r"(?<![A-Za-z])[kKMGT]B(?![A-Za-z])|(?<![A-Za-z])[kMGT]byte
 def test_what_a_command_says(program: Program, tmp_path: Path, name: str) -> None:
     """Its result, its messages, and both forms of its help."""
     command = COMMANDS[name]
-    if command.mounts:
-        require_fuse()
-    data = noisy_dataset(tmp_path / "data")
-    (out := tmp_path / "out").mkdir()
-    made = program.materialize(data, tmp_path / "shards", *SMALL_FLAGS)
-    with mount_folder() as base:
-        place = Place(data, made, out, base / "mount")
-        command.run_before(program, place)
-        try:
-            asked = [command.arguments(place)]
-            asked += [[asked[0][0], flag] for flag in ("-h", "--help")]
-            for arguments in asked:
-                done = program.run(*arguments, check=False, errors="replace")
-                said = done.stderr + ("" if arguments[0] == "cat" else done.stdout)  # of noise, any two bytes
-                assert not DECIMAL.findall(said), said
-        finally:
-            program.run("unmount", place.mount, check=False)
+    with placed(command, program, tmp_path) as place:
+        asked = [command.arguments(place)]
+        asked += [[asked[0][0], flag] for flag in ("-h", "--help")]
+        for arguments in asked:
+            done = program.run(*arguments, check=False, errors="replace")
+            said = done.stderr + ("" if arguments[0] == "cat" else done.stdout)  # of noise, any two bytes
+            assert not DECIMAL.findall(said), said
 
 
 def test_an_estimate(program: Program, tmp_path: Path) -> None:
