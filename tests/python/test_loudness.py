@@ -90,7 +90,7 @@ def test_colours_where_a_person_sees_them(program: Program, data: Dataset, tmp_p
     warns = ["cat", *data.flags(), "no-such-shard"]
     assert "ctwds-fs: \x1b[1;31merror:\x1b[0m " in on_a_terminal(program, *wrong)
     assert "\x1b[1;3" in on_a_terminal(program, *warns)
-    for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+    for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "dumb", "CI": "true"}):
         for command in (wrong, ["plan", "--no-such-option"]):
             shown = on_a_terminal(program, *command, variables=variables)
             assert "error: " in shown and "\x1b[" not in shown
