@@ -384,8 +384,8 @@ impl DatasetArgs {
     }
 }
 
-/// The error of a command that knows no data folder, and what to do: name the file that is here and was not to be taken,
-/// or have one written.
+/// The error of a command that knows no data folder, and what to do: name the file that is here and was not to be
+/// taken, or have one written.
 fn missing_folder(has_file_here: bool) -> String {
     let remedy = if has_file_here {
         format!("{NAME} is here, and is taken where --dataset {NAME} names it")
