@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -173,7 +172,12 @@ def test_a_mount_of_a_cancelled_job(desk: Desk) -> None:
 
 
 def test_the_recipe_for_several_nodes(desk: Desk) -> None:
-    """On one, with two processes: each is a rank of torchrun's, and sees the mount."""
+    """On one, with two processes: each is a rank of torchrun's, and sees the mount. Debian's PyTorch 1.13 cannot start
+    torchrun with Python 3.11."""
+    pythons = [CONVERT.parents[1] / name / "bin" / "python" for name in (".venv-frameworks", ".venv-streams")]
+    python = next((path for path in pythons if path.exists()), None)
+    if python is None:
+        pytest.skip("PyTorch of today is 1.5 GB: scripts/setup.sh --frameworks installs it")
     (desk.base / "train.py").write_text(
         "import os, sys\n"
         "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], len(os.listdir(sys.argv[1])))\n"
@@ -182,7 +186,8 @@ def test_the_recipe_for_several_nodes(desk: Desk) -> None:
     assert "readonly PROCESSES=1 " in text
     script = desk.script(*text.replace("readonly PROCESSES=1 ", "readonly PROCESSES=2 ").splitlines()[1:])
     (desk.base / "bin").mkdir()
-    (desk.base / "bin" / "python").symlink_to(sys.executable)
+    (desk.base / "bin" / "python").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    (desk.base / "bin" / "python").chmod(0o755)
     flags = [f"--output={desk.base}/nodes.log", "--nodes=1", "--mem=1500"]
     job = desk.submit(
         f"--export=ALL,PATH={desk.base}/bin:{desk.program.path.parent}:{os.environ['PATH']}", *flags, script
@@ -227,15 +232,22 @@ def test_out_of_time(desk: Desk) -> None:
 
 
 def test_a_task_out_of_memory(desk: Desk) -> None:
-    """The kernel kills the conversion beside a neighbour in its job; with memory, the same task goes on."""
-    out = desk.base / "killed"
+    """The kernel kills the conversion for the memory that its job has filled; with more, the same task goes on."""
+    out, filled = desk.base / "killed", desk.base / "fill"
     script = desk.script(
-        "python3 -c 'x = bytes(1) * (1 << 30)' &",
+        f"(until [ -e {filled} ]; do sleep 0.1; done; exec python3 -c 'x = bytes(1) * (1 << 30)') &",
+        "echo 1000 > /proc/self/oom_score_adj  # the kernel takes this one first",
         f"exec ctwds-fs materialize --output-dir {out} --partition auto/8",
     )
-    log = f"--output={desk.base}/killed-%a.log"
-    states = desk.slurm.wait(desk.submit(log, "--array=0-7", "--mem=60", script))
-    assert set(states.values()) <= {"OUT_OF_MEMORY", "FAILED", "COMPLETED"} and "OUT_OF_MEMORY" in states.values()
+
+    def fill() -> None:
+        filled.touch()
+        wait_until(lambda: not desk.slurm.processes(desk.program.path), "the conversion has been killed", 60)
+
+    desk.when_read("v11.npz", fill)
+    states = desk.slurm.wait(desk.submit(f"--output={desk.base}/killed.log", "--array=3", "--mem=60", script))
+    assert states == {"3": "OUT_OF_MEMORY"}
+    assert not (out / "manifest-3-of-8.json").exists()
     assert desk.slurm.wait(desk.convert(out, "--array=0-7")) == {str(task): "COMPLETED" for task in range(PARTS)}
     desk.assert_merged(out)
 
