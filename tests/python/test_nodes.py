@@ -1,4 +1,4 @@
-"""Several nodes: each has its mount, its plan and its processes, and nothing else. Together they read each sample once."""
+"""Several nodes: each has its mount, its plan and its processes, and no more. Together they read each sample once."""
 
 from __future__ import annotations
 
