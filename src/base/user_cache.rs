@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::beneath::Folder;
 use super::file_id::FileId;
 use super::files::file_name;
+use super::own_program::own_program;
 use super::partial_name::Writer;
 
 /// A file that was written less than this before a look at it may be written again within the same time stamp.
@@ -74,7 +75,7 @@ fn write(file: &Path, content: &impl Serialize) -> io::Result<()> {
 /// Identifies the running program: its version alone would not tell two builds of it apart, and the format has no names
 /// by which a field that was added could be noticed.
 fn program() -> Option<[u8; 8]> {
-    let file = fs::metadata(std::env::current_exe().ok()?).ok()?;
+    let file = fs::metadata(own_program().ok()?).ok()?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     let FileId { size, mtime_ns, ctime_ns, inode: _ } = FileId::of(&file);

@@ -8,11 +8,12 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
-use super::with_dashes;
+use super::help::NEVER_FINDS;
+use super::normalized;
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 15] = [
+const NEVER: [&str; 16] = [
     "delete",
     "yes",
     "force",
@@ -25,6 +26,7 @@ const NEVER: [&str; 15] = [
     "quiet",
     "verbose",
     "rescan",
+    "integrity",
     "split_by",
     "split_dir",
     "seed",
@@ -55,7 +57,7 @@ pub fn complete(
     variable: impl Fn(&str) -> Option<OsString>,
     here: &Path,
 ) -> Result<Completed> {
-    let args: Vec<OsString> = with_dashes(args).collect();
+    let args = normalized(args);
     let mut root = super::command();
     root.build();
     let (command, at) = command_of(&root, &args);
@@ -156,7 +158,7 @@ impl Invocation<'_> {
             return Some(named);
         }
         let is_other_source = self.command.get_name() != "verify" && self.is_given("shards");
-        if self.command.get_name() == "reclaim" || is_other_source || INPUTS.iter().any(|id| self.is_given(id)) {
+        if self.command.get_name() == NEVER_FINDS || is_other_source || INPUTS.iter().any(|id| self.is_given(id)) {
             return None;
         }
         let folder = self.path("data_folder").unwrap_or_else(|| here.to_owned());

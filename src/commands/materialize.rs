@@ -225,7 +225,7 @@ impl Observer for ShardBar {
     fn begin(&self, shards: usize, kept: usize, bytes: u64) {
         self.bar.reset();
         self.bar.set_length(bytes);
-        self.bar.set_message(format!("(0/{shards} shards)"));
+        self.bar.set_message(format!("(0/{})", counted(shards, "shard", "shards")));
         *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
@@ -247,7 +247,8 @@ impl Observer for ShardBar {
     fn finished(&self, name: &str, bytes: u64) {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.stored.fetch_add(bytes, Ordering::Relaxed);
-        self.bar.set_message(format!("({done}/{shards} shards)"));
+        let all = counted(shards, "shard", "shards");
+        self.bar.set_message(format!("({done}/{all})"));
         self.events.send(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
@@ -255,7 +256,7 @@ impl Observer for ShardBar {
             let written = self.written.load(Ordering::Relaxed);
             let to_write = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64;
             let (size, left) = (ByteSize(bytes), to_write / (written as f64 / seconds).max(1.0));
-            tell(format_args!("{name} {size} ({done}/{shards} shards, {}, {left:.0} s left)", rate(written, seconds)));
+            tell(format_args!("{name} {size} ({done}/{all}, {}, {left:.0} s left)", rate(written, seconds)));
         }
     }
 }

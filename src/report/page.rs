@@ -10,7 +10,7 @@ use super::picture::{DETAILS, Detail};
 use super::seen::Seen;
 use super::values::Histogram;
 use super::{Report, Unread};
-use crate::base::num::counted;
+use crate::base::num::{counted, span};
 use crate::error::{Error, Result};
 
 /// The HU that the histograms show.
@@ -119,7 +119,7 @@ fn window(report: &Report<'_>) -> String {
 fn files(report: &Report<'_>) -> String {
     let sizes = || report.plan.dataset.samples.iter().map(|sample| sample.npz_size_and_crc().0);
     let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
-    format!("{} in all, {} to {} each", ByteSize(sizes().sum()), ByteSize(least), ByteSize(most))
+    format!("{} in all, {} each", ByteSize(sizes().sum()), span(ByteSize(least), ByteSize(most)))
 }
 
 /// How often which HU occur, of the volumes of each slope and intercept.

@@ -43,6 +43,7 @@ pub use progress::Progress;
 pub use report::{Information, Integrity, Precision, Report, SampleLocation, SourceCheck, WorstSample};
 pub use source::{SourceVolume, readable};
 
+use crate::base::num::counted;
 use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
@@ -104,8 +105,9 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
             Verdict::Unchecked,
             config.folder.display(),
             format!(
-                "the voxels of {count} shards were compared with nothing, because the manifest has no digest of them; \
-                 --data-folder and the tables compare them with the source files"
+                "the voxels of {} were compared with nothing, because the manifest has no digest of them; --data-folder and \
+                 the tables, without --integrity, compare them with the source files",
+                counted(count, "shard", "shards")
             ),
         ));
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytesize::ByteSize;
 
 use super::{Information, Integrity, Precision, Report, SourceCheck};
-use crate::base::num::counted;
+use crate::base::num::{counted, share_of};
 use crate::error::shown;
 use crate::verify::finding::{Finding, Verdict};
 use crate::verify::manifest;
@@ -67,7 +67,10 @@ fn sentence(verdict: Verdict, source: Option<&SourceCheck>) -> String {
         (Verdict::Unchecked, _) => "SOUND as far as it could be checked, which is not all".into(),
         (Verdict::Fine, None) => "FINE: every shard is what the manifest says".into(),
         (Verdict::Fine, Some(source)) if source.compared < source.samples => {
-            format!("FINE: every shard is sound, and {} samples are what their sources hold", source.compared)
+            format!(
+                "FINE: every shard is sound, and {} of {} samples are what their sources hold",
+                source.compared, source.samples
+            )
         }
         (Verdict::Fine, Some(_)) => "FINE: every sample is what its source holds".into(),
     }
@@ -89,15 +92,11 @@ impl Information {
             let _ = write!(text, ", compressed with {codec}");
         }
         let _ = write!(text, "\nSize         {} of shards: ", ByteSize(self.shard_bytes));
-        if let (Some(npz), Some(ratio)) = (self.npz_bytes, self.ratio_to_npz) {
-            let _ = write!(text, "{:.1} % of the source files ({}), ", 100.0 * ratio, ByteSize(npz));
+        if let Some(npz) = self.npz_bytes {
+            let _ = write!(text, "{} ({}), ", share_of(self.shard_bytes, npz, "the source files"), ByteSize(npz));
         }
-        let _ = writeln!(
-            text,
-            "{:.1} % of the same voxels as float32 ({})",
-            100.0 * self.ratio_to_f32,
-            ByteSize(self.f32_bytes)
-        );
+        let of_voxels = share_of(self.shard_bytes, self.f32_bytes, "the same voxels as float32");
+        let _ = writeln!(text, "{of_voxels} ({})", ByteSize(self.f32_bytes));
         text
     }
 }
@@ -107,9 +106,13 @@ impl SourceCheck {
     fn text(&self, text: &mut String, precision: bool) {
         let _ = writeln!(
             text,
-            "Source       {} of {} samples were made again from their source files and tables: {} of {} voxels are equal to \
-             the bit, {} are wrong",
-            self.compared, self.samples, self.exact, self.voxels, self.different
+            "Source       {} of {} made again from source files and tables: {} of {} voxels are equal to the bit, {} are \
+             wrong",
+            self.compared,
+            counted(self.samples, "sample", "samples"),
+            self.exact,
+            self.voxels,
+            self.different
         );
         if !precision {
             return;
