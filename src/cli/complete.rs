@@ -120,7 +120,9 @@ fn check_keys(root: &Command, file: &DatasetFile) -> Result<()> {
         .filter_map(key)
         .collect();
     let Some(wrong) = file.keys.iter().find(|key| !known.contains(&&*key.name)) else { return Ok(()) };
-    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, &wrong.name));
+    // By this measure a common beginning counts: 'labels' is nearer to 'labels_file' than to 'axes'.
+    let nearness = |name: &str| strsim::jaro_winkler(name, &wrong.name);
+    let nearest = known.iter().max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
     let meant = nearest.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
     let what = format!("line {}: there is no key '{}'{meant}", wrong.line, shown(&wrong.name));
     Err(Error::malformed(&file.path, what))

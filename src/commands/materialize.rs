@@ -28,10 +28,7 @@ use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
-    let part = match args.partition {
-        Some(partition) => partition.resolve(|name| std::env::var(name).ok())?,
-        None => Part::WHOLE,
-    };
+    let part = part_of(args)?;
     let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
@@ -56,6 +53,16 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let is_complete = report(&args.output_dir, part, &outcome);
     printed?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The part that this run makes. Where the environment says which, so does a line: a wrong array is seen in its log.
+fn part_of(args: &MaterializeArgs) -> Result<Part> {
+    let Some(partition) = args.partition else { return Ok(Part::WHOLE) };
+    let (part, variable) = partition.resolve(|name| std::env::var(name).ok())?;
+    if let Some(variable) = variable {
+        tell(format_args!("Part {} of the parts 0 to {}, by {variable}", part.index(), part.of() - 1));
+    }
+    Ok(part)
 }
 
 /// What was done, in words.

@@ -222,8 +222,9 @@ fn describe(status: &Value) -> String {
             bytes("cache_peak_bytes")
         ),
         format!(
-            "Decoded      {}, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
+            "Decoded      {} by {}, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
             counted(stats("volumes_decoded"), "volume", "volumes"),
+            counted(stats("decoder_threads"), "thread", "threads"),
             stats("volumes_copied"),
             stats("read_ahead_hits"),
             stats("volumes_failed"),

@@ -10,6 +10,8 @@ use crate::plan::members::Member;
 
 /// The most frequent shapes and reasons that are listed.
 const LISTED: usize = 8;
+/// The name of a spacing that is not known.
+pub(super) const UNKNOWN: &str = "unknown";
 /// Studies that stand for those of one reason.
 const NAMED: usize = 3;
 
@@ -94,7 +96,7 @@ pub(super) fn spacings(plan: &Plan, request: &Request) -> Vec<Group> {
             Some(study) => study.meta.geometry().spacing(),
             None => place::spacing(plan, sample, request),
         };
-        spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
+        spacing.map_or_else(|| UNKNOWN.into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
     };
     groups(plan.dataset.samples.iter().map(|sample| (spacing(sample), sample.study_id.as_str())))
 }
