@@ -68,7 +68,7 @@ struct Verified {
 /// [`Error::Internal`] if the template fails.
 pub(super) fn render(report: &Report<'_>) -> Result<String> {
     let Report { plan, request, seen, .. } = report;
-    let spacings = facts::spacings(plan, request);
+    let (spacings, unknown_spacings) = facts::spacings(plan, request);
     let is_finished = plan.dataset.samples.iter().all(|sample| sample.study().is_none());
     let is_preprocessed = plan.kind() == Kind::Preprocessed;
     let page = Page {
@@ -88,7 +88,7 @@ pub(super) fn render(report: &Report<'_>) -> Result<String> {
         lost: report.rounding.lost,
         labels_svg: labels(&facts::classes(plan), plan.dataset.samples.len()),
         shapes: facts::shapes(plan),
-        unknown_spacings: spacings.iter().filter(|group| group.name == facts::UNKNOWN).map(|group| group.count).sum(),
+        unknown_spacings,
         spacings,
         is_finished,
         is_preprocessed,

@@ -460,3 +460,24 @@ def test_too_little_memory_names_the_remedy(program: Program, tmp_path: Path) ->
     assert "ulimit -v" in message and "--exclude" in message and not (tmp_path / "r.html").exists()
     done = program.run(*flags, **limited(700))
     assert "1 of 4 threads" in done.stderr and (tmp_path / "r.html").exists()
+
+
+def test_preprocessed_volumes_have_the_spacing_of_their_voxels(program: Program, tmp_path: Path) -> None:
+    """That which was asked for, unless nothing is resampled; of finished shards, that of their affine."""
+    rng = np.random.default_rng(13)
+    (tmp_path / "volumes").mkdir()
+    image = nib.Nifti1Image(values(rng), np.diag([0.5, 0.5, 2, 1]))
+    nib.save(image, tmp_path / "volumes" / "v.nii.gz")
+    flags = ["--data-folder", tmp_path / "volumes", "--volume", "preprocessed", "--orientation", "LPS"]
+    name = ("v", "coronal slice of the shard, lung window")
+    pictures = []
+    for resample in ([], ["--resample", "never", "--shape", "48,40,24"]):
+        out = tmp_path / f"shards{len(resample)}"
+        program.run("materialize", *flags, *resample, "--output-dir", out)
+        of_file = report(program, tmp_path / "a.html", *flags, *resample)
+        of_shards = report(program, tmp_path / "b.html", "--shards", out)
+        assert "is not known" not in of_shards.texts["shapes"] + of_shards.texts["volumes"]
+        assert np.array_equal(of_file.pictures[name], of_shards.pictures[name])
+        pictures.append(of_file.pictures[name])
+    # 24 slices of 2 mm are twice as high as 48 columns of 0.5 mm are wide.
+    assert (pictures[1] > 0).any(axis=1).sum() == SIDE and (pictures[1] > 0).any(axis=0).sum() == SIDE / 2
