@@ -248,7 +248,7 @@ impl DatasetArgs {
         match (self.data_folder.clone(), self.configured()?) {
             (data_folder, Some(configured)) => configured.input_paths(data_folder, tables),
             (Some(data_folder), None) => Ok(InputPaths::new(data_folder, tables)),
-            (None, None) => Err(Error::Usage(missing_folder(Path::new(NAME).is_file()))),
+            (None, None) => Err(Error::Usage(missing_folder(self.dataset.as_deref(), Path::new(NAME).is_file()))),
         }
     }
 
@@ -384,11 +384,13 @@ impl DatasetArgs {
     }
 }
 
-/// The error of a command that knows no data folder, and what to do: name the file that is here and was not to be
-/// taken, or have one written.
-fn missing_folder(has_file_here: bool) -> String {
-    let remedy = if has_file_here {
-        format!("{NAME} is here, and is taken where --dataset {NAME} names it")
+/// The error of a command that knows no data folder, and what to do: give the file that was named the key, name the
+/// file that is here and was not taken, or have one written.
+fn missing_folder(named: Option<&Path>, has_file_here: bool) -> String {
+    let remedy = if let Some(file) = named {
+        format!("{} has no key data_folder", file.display())
+    } else if has_file_here {
+        format!("{NAME} is here: name it, --dataset {NAME}, or give it the key data_folder")
     } else {
         format!("`ctwds-fs init FOLDER` writes such a file, {NAME}, which most commands find where they are run")
     };

@@ -18,7 +18,7 @@ pub struct Loudness {
 impl Loudness {
     /// The flags, which may stand before the name of a command as well (`cli::normalized` moves them behind it).
     pub(super) fn arguments() -> [Arg; 2] {
-        let quiet = Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue);
+        let quiet = Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).overrides_with("quiet");
         let verbose = Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count);
         [
             quiet.conflicts_with("verbose").help("Say only warnings and errors, and show no progress"),

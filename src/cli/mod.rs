@@ -153,7 +153,8 @@ fn normalized(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 
 /// An error that says where an option belongs which stands before the command.
 fn with_place(mut error: clap::Error, args: &[OsString]) -> clap::Error {
-    let first = args.get(1).and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with("--"));
+    let first = args.iter().skip(1).find(|arg| !Loudness::is_flag(arg));
+    let first = first.and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with("--"));
     if let Some(flag) = first.filter(|_| error.kind() == ErrorKind::UnknownArgument) {
         let name = flag.split('=').next().unwrap_or_default();
         let has =

@@ -34,8 +34,8 @@ pub struct VerifyArgs {
         required_unless_present = "sources",
         conflicts_with = "sources", help_heading = INPUT)]
     pub shards: Option<PathBuf>,
-    /// Read the shards and compare them with their manifest alone, not with their sources: quick, and all that is
-    /// needed to know that a copy is whole
+    /// Read the shards and compare them with their manifest alone, not with their sources: quick, and enough to know
+    /// that a copy of a finished folder is whole
     #[arg(
         long,
         conflicts_with_all = ALL,

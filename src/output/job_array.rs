@@ -100,9 +100,9 @@ pub(super) fn job(jobs: u32, environment: impl Fn(&str) -> Option<String>) -> Re
     }
     found.ok_or_else(|| {
         refused(format!(
-            "no job array is known here (neither {} is set); run it as one ({}), or give the part's number, such as \
-             --partition 0/{jobs}",
-            SCHEDULERS.each_ref().map(|scheduler| scheduler.index).join(" nor "),
+            "no job array is known here (none of {} names a job of one); run it as one ({}), or give the part's number, \
+             such as --partition 0/{jobs}",
+            SCHEDULERS.each_ref().map(|scheduler| scheduler.index).join(", "),
             SCHEDULERS[0].request(jobs),
         ))
     })

@@ -33,7 +33,7 @@ pub(super) fn of(report: &Report<'_>) -> Value {
         "are_hu": report.are_hu(),
         "values": values.collect::<Vec<_>>(),
         "rounding": rounding,
-        "beyond_dtype": report.rounding.lost,
+        "not_finite": report.rounding.lost,
         "unread": unread.collect::<Vec<_>>(),
     })
 }

@@ -94,8 +94,8 @@ pub(super) fn of_volume(volume: &HuVolume) -> VolumeValues {
     VolumeValues { histogram, percentiles }
 }
 
-/// The number of voxels of each two bytes; those of float32 count by the float16 that they round to, those of one byte
-/// by it.
+/// The number of voxels of each two bytes; those of float32 count by the nearest finite float16, those of one byte by
+/// it.
 fn counts(bytes: &[u8], format: VoxelFormat) -> Vec<u64> {
     let mut all = vec![0; PATTERNS];
     let mut counts = vec![[0; LANES]; PATTERNS];
@@ -106,7 +106,13 @@ fn counts(bytes: &[u8], format: VoxelFormat) -> Vec<u64> {
                 count(block.as_chunks().0, |voxel| u16::from_le_bytes(*voxel), counts);
             }
             VoxelFormat::Float32 => {
-                let rounded = |voxel: &[u8; 4]| half::f16::from_f32(f32::from_le_bytes(*voxel)).to_bits();
+                let rounded = |voxel: &[u8; 4]| {
+                    // A number stays one: beyond the largest float16 there would be an infinity.
+                    let voxel = f32::from_le_bytes(*voxel);
+                    let largest = half::f16::MAX.to_f32();
+                    half::f16::from_f32(if voxel.is_finite() { voxel.clamp(-largest, largest) } else { voxel })
+                        .to_bits()
+                };
                 count(block.as_chunks().0, rounded, counts);
             }
             VoxelFormat::Uint8 { .. } => count(block, |voxel| u16::from(*voxel), counts),

@@ -440,8 +440,30 @@ def test_values_beyond_the_dtype_are_said(program: Program, tmp_path: Path) -> N
     data = write_dataset(tmp_path, {"a.npz": {"data": volume}})
     write_plain_tables(data, ["a"])
     flags = (*data.flags(), "--rescale", "none", "--overflow", "inf", "-o", tmp_path / "r.html")
-    assert told(program, *flags)["beyond_dtype"] == 5
+    assert told(program, *flags)["not_finite"] == 5
     assert "5 voxels are a number in float32 and none, or an infinity" in Page(tmp_path / "r.html").texts["rounding"]
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [("float32", 65504.0), ("float16", None)])
+def test_what_is_counted_beyond_float16(program: Program, tmp_path: Path, dtype: str, highest: float | None) -> None:
+    """A finite voxel of float32 stays one; an infinity of the shards is no number of JSON."""
+    volume = values(np.random.default_rng(13))
+    volume[: len(volume) // 4] = 1e6
+    data = write_dataset(tmp_path, {"a.npz": {"data": volume}})
+    write_plain_tables(data, ["a"])
+    flags = (
+        *data.flags(),
+        "--rescale",
+        "none",
+        "--overflow",
+        "inf",
+        "--output-dtype",
+        dtype,
+        "-o",
+        tmp_path / "r.html",
+    )
+    (found,) = told(program, *flags)["values"]
+    assert found["percentiles"][2] == highest and found["percentiles"][0] is not None
 
 
 def test_too_little_memory_names_the_remedy(program: Program, tmp_path: Path) -> None:

@@ -55,6 +55,28 @@ def test_what_it_finds(program: Program, data: Dataset, tmp_path: Path) -> None:
     assert program.run("verify", "--integrity", cwd=tmp_path, check=False).returncode == INCOMPLETE
 
 
+@pytest.mark.parametrize("columns", [[], ["--text-columns", "Findings_EN"], None])
+def test_a_part_without_a_manifest(program: Program, data: Dataset, tmp_path: Path, columns: list[str] | None) -> None:
+    """Nobody says there how many columns a text is made of. Sound shards are not called damaged; their voxels, which
+    have no digest, are not called sound."""
+    (tmp_path / "ctwds.toml").unlink()
+    tables = data.flags() if columns is not None else ["--data-folder", data.folder, "--dialect", "native"]
+    flags = [
+        *tables,
+        *(columns or []),
+        "--samples-per-shard",
+        2,
+        "--output-dir",
+        tmp_path / "out",
+        "--partition",
+        "0/2",
+    ]
+    program.run("materialize", *flags)
+    done = program.run("verify", "--integrity", "--shards", tmp_path / "out", check=False)
+    assert done.returncode == INCOMPLETE and "1 of 1 shard sound" in done.stdout, done.stdout
+    assert "INCOMPLETE: what is there is sound as far as it could be checked" in done.stdout
+
+
 def test_a_mount_has_no_digests(program: Program, data: Dataset, tmp_path: Path) -> None:
     """So nothing is known of its voxels, and it says what would compare them."""
     require_fuse()

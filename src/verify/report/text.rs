@@ -53,17 +53,23 @@ impl Report {
         let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::FILE_NAME) {
             writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
         } else {
-            writeln!(text, "\n{}", sentence(self.verdict, self.source.as_ref()))
+            writeln!(text, "\n{}", sentence(self.verdict, self.is_all_checked(), self.source.as_ref()))
         };
         text
+    }
+
+    /// Whether nothing is among the findings that could not be checked.
+    fn is_all_checked(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Unchecked)
     }
 }
 
 /// The last line of the text: a verdict as a sentence.
-fn sentence(verdict: Verdict, source: Option<&SourceCheck>) -> String {
+fn sentence(verdict: Verdict, is_all_checked: bool, source: Option<&SourceCheck>) -> String {
     match (verdict, source) {
         (Verdict::Damaged, _) => "DAMAGED: remove the shards named above and run materialize again".into(),
-        (Verdict::Incomplete, _) => "INCOMPLETE: what is there is sound".into(),
+        (Verdict::Incomplete, _) if is_all_checked => "INCOMPLETE: what is there is sound".into(),
+        (Verdict::Incomplete, _) => "INCOMPLETE: what is there is sound as far as it could be checked".into(),
         (Verdict::Unchecked, _) => "SOUND as far as it could be checked, which is not all".into(),
         (Verdict::Fine, None) => "FINE: every shard is what the manifest says".into(),
         (Verdict::Fine, Some(source)) if source.compared < source.samples => {
@@ -95,8 +101,13 @@ impl Information {
         if let Some(npz) = self.npz_bytes {
             let _ = write!(text, "{} ({}), ", share_of(self.shard_bytes, npz, "the source files"), ByteSize(npz));
         }
-        let of_voxels = share_of(self.shard_bytes, self.f32_bytes, "the same voxels as float32");
-        let _ = writeln!(text, "{of_voxels} ({})", ByteSize(self.f32_bytes));
+        let of_voxels = match self.f32_bytes {
+            0 => "no voxels are known".into(),
+            bytes => {
+                format!("{} ({})", share_of(self.shard_bytes, bytes, "the same voxels as float32"), ByteSize(bytes))
+            }
+        };
+        let _ = writeln!(text, "{of_voxels}");
         text
     }
 }
