@@ -73,7 +73,7 @@ const SCHEDULERS: [Scheduler; 6] = [
 /// The job that a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Job {
-    /// Its place in the array, from 0 on.
+    /// The place in the array, from 0 on.
     pub(super) place: u32,
     /// The environment variable that says so.
     pub(super) variable: &'static str,

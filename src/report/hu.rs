@@ -85,8 +85,8 @@ fn slope_and_intercept(plan: &Plan, sample: &Sample) -> Option<(f64, f64)> {
     }
 }
 
-/// The value of a voxel by its two bytes; of one byte by it, where a window is undone; of float32 by the float16 that it
-/// rounds to.
+/// The value of a voxel by its two bytes; of one byte by it, where a window is undone; of float32 by the nearest finite
+/// float16.
 pub(super) fn value_of(pattern: u16, format: VoxelFormat) -> f32 {
     match format {
         VoxelFormat::Float16 | VoxelFormat::Float32 => half::f16::from_bits(pattern).to_f32(),
