@@ -19,6 +19,7 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
+//! | store, object | what shards are read from: a folder on disk, or a prefix in object storage; a file there ([`storage`]) |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
@@ -64,6 +65,7 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, limits, mount tables, whole files, others' folders, the user's | CT |
+//! | [`storage`] | files on disk and objects in a bucket by one trait; all that is asynchronous | shards, tar |
 //! | [`formats`] | others' formats: NPZ, NIfTI, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
@@ -88,6 +90,7 @@
 //!   anew in `verify/expected.rs`. The compiler names these places and the others in `src/`, because kinds are told
 //!   apart by `match` without a wildcard ([`volume::Kind::is_resampled`] and its like), but for the names of kinds in
 //!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/kinds.md`.
+//! - A service that holds objects: a client in `storage/settings.rs`, its errors in `storage/reason.rs`.
 //! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
@@ -146,6 +149,9 @@
 //!   more is handed on before the checksum was found right; without a checksum the source counts as changed. The last
 //!   chunk is handed on only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a
 //!   volume whose end was peeked at is checked as a whole before any of it is handed on.
+//! - **storage**: an object is told by its size and `ETag`: every answer has those of the plan, or is an error. A body
+//!   that breaks off is asked for again; no answer is handed on before all of it is there. Credentials come from the
+//!   environment alone, and are printed nowhere.
 //! - **cache**: accounted bytes, fills in flight and what they take beside their volumes included, stay within the
 //!   budget; a volume larger than that is filled when it is alone, and not kept. One fill per key; its bytes or its
 //!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read
@@ -195,7 +201,7 @@
 //!   (processor instructions, each beside a portable definition that the tests compare with), one system call in
 //!   `commands/daemon.rs`, and one parameter of the C library's allocator in `base/limits.rs`.
 //!
-//! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
+//! There is no async outside [`storage`], no global state besides each decoder thread's scratch memory and what concerns the whole
 //! process (arguments, program file, loudness, bars, the signal that came), and no second place that knows the tar
 //! or JSON dialect, besides `verify`, on purpose.
 
@@ -217,5 +223,6 @@ pub mod plan;
 pub mod reclaim;
 pub mod report;
 pub mod shard;
+pub mod storage;
 pub mod verify;
 pub mod volume;

@@ -22,6 +22,7 @@ mod reclaim;
 mod report;
 mod run;
 mod shell;
+mod storage;
 mod table_columns;
 mod verify;
 

@@ -19,7 +19,7 @@ pub struct MountArgs {
     /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
     #[arg(long, value_name = "BYTES", help_heading = PERFORMANCE)]
     pub cache_size: Option<ByteSize>,
-    /// Decoder threads [default: the cores that the process may use]
+    /// Decoder threads [default: the cores that the process may use; for object storage at least 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub threads: Option<u16>,
     /// Volumes made ready ahead of each reader [default: one more than the decoder threads]

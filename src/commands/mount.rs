@@ -19,7 +19,6 @@ use super::status;
 use super::terminal::{loudness, print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
-use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result, shown};
 use crate::fs::mount;
@@ -28,6 +27,7 @@ use crate::fs::processes;
 use crate::fs::tree::Tree;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
+use crate::storage::is_address;
 
 /// The warning of `--allow-other`: reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
@@ -181,12 +181,13 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let stored = args.source.shards.as_deref();
     let data_folder =
         stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;
-    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
+    let on_disk = Some(&*data_folder).filter(|folder| !is_address(folder));
+    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, on_disk)?;
     let log = args.log_file.as_deref().map(log_file::open).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     check_address_space_for(cache_size)?;
-    let threads = args.threads.map_or_else(available_cores, usize::from);
-    let mut plan = make_plan(&args.dataset, stored)?;
+    let mut plan = make_plan(&args.dataset, Some(&args.source))?;
+    let threads = args.threads.map_or_else(|| Serving::usual_threads(&plan), usize::from);
     warn_left_out(&plan);
     if let Some(seed) = args.shuffle_seed {
         plan = plan.with_epochs(seed, args.epochs.unwrap_or(EPOCHS))?;
@@ -197,7 +198,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
     // Stored shards that are plain are files already.
-    let is_plain = stored.is_some() && plan.is_stored_plain();
+    let is_plain = stored.is_some() && plan.is_stored_plain() && !plan.dataset.store.is_remote();
     let set = ShardSet::new(plan, serving)?;
     set.check_memory("--cache-size")?;
     let mut tree = Tree::new(set, about, page_cache);

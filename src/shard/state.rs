@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::volumes::Volumes;
 use crate::base::limits::not_started;
 use crate::base::num::to_usize;
+use crate::base::parallel::available_cores;
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::plan::Plan;
@@ -27,6 +28,12 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// The number of filling threads where the user named none: the cores, and at least eight where each volume is
+    /// waited for over a network.
+    pub fn usual_threads(plan: &Plan) -> usize {
+        if plan.dataset.store.is_remote() { available_cores().max(8) } else { available_cores() }
+    }
+
     /// The number of volumes to fill ahead where the user named none: one for each filling thread, and one that is
     /// ready while these work.
     pub fn usual_read_ahead(threads: usize) -> usize {

@@ -185,7 +185,7 @@ impl NpzVolume<'_> {
 
     fn planned_file(&self) -> PlannedFile<'_> {
         let (path, file_id) = (&self.path, &self.array.file_id);
-        PlannedFile { path, file_id, opening: "open the file", stating: "stat the file" }
+        PlannedFile { path, file_id }
     }
 
     fn open(&self) -> Result<(File, FileState)> {

@@ -25,7 +25,7 @@ impl Volume<'_> {
     pub fn scratch_bytes(&self) -> u64 {
         match self {
             Self::Npz(volume) => volume.scratch_bytes(),
-            Self::Shard(_) => 0, // block by block, which all have one size
+            Self::Shard(volume) => volume.scratch_bytes(),
         }
     }
 
