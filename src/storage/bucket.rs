@@ -1,8 +1,8 @@
 //! A prefix in object storage as a store.
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use object_store::path::Path as ObjectKey;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
@@ -12,12 +12,18 @@ use super::network::{Network, Pending};
 use super::object::Object;
 use super::{Listed, StorageOptions, Store, Stored, reason, settings};
 use crate::base::file_id::FileId;
+use crate::base::lock::lock;
 use crate::error::Result;
 
 /// All objects whose addresses begin with that of one bucket, or of one folder of a web server.
 #[derive(Debug)]
 pub(super) struct Bucket {
+    root: PathBuf,
+    options: StorageOptions,
     shared: Arc<Shared>,
+    /// What a process has that was forked: neither the thread nor open connections may be those of its parent. Never
+    /// locked in the process that made this, so that a fork finds the lock free.
+    forked: Mutex<Option<Arc<Shared>>>,
 }
 
 /// The client, and the thread on which it runs.
@@ -51,24 +57,42 @@ impl Bucket {
     /// [`crate::error::Error::Refused`] if the address or the settings are none; [`crate::error::Error::System`] if
     /// the operating system gives no thread.
     pub(super) fn of(root: &Path, options: &StorageOptions) -> Result<Self> {
-        let (client, before_keys) = settings::client(settings::text(root)?, options)?;
-        Ok(Self { shared: Arc::new(Shared { client, before_keys, network: Network::start()? }) })
+        let shared = Arc::new(Shared::new(root, options)?);
+        Ok(Self { root: root.to_owned(), options: options.clone(), shared, forked: Mutex::default() })
+    }
+
+    /// The client and the thread of this process.
+    fn here(&self) -> io::Result<Arc<Shared>> {
+        if self.shared.network.is_here() {
+            return Ok(self.shared.clone());
+        }
+        let mut forked = lock(&self.forked);
+        if let Some(shared) = forked.as_ref().filter(|shared| shared.network.is_here()) {
+            return Ok(shared.clone());
+        }
+        let shared = Arc::new(Shared::new(&self.root, &self.options).map_err(io::Error::other)?);
+        std::mem::forget(forked.replace(shared.clone())); // connections of another process, if there are any
+        Ok(shared)
     }
 }
 
 impl Store for Bucket {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Stored>> {
-        Ok(Box::new(Object::new(self.shared.clone(), self.shared.key(path)?)))
+        let shared = self.here()?;
+        let key = shared.key(path)?;
+        Ok(Box::new(Object::new(shared, key)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let answer = self.shared.get(self.shared.key(path)?, None).wait()??;
+        let shared = self.here()?;
+        let answer = shared.get(shared.key(path)?, None).wait()??;
         Ok(answer.pieces.concat())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<Listed>> {
-        let (key, client) = (self.shared.key(folder)?, self.shared.client.clone());
-        let listed = self.shared.network.ask(async move { client.list_with_delimiter(Some(&key)).await }).wait()?;
+        let shared = self.here()?;
+        let (key, client) = (shared.key(folder)?, shared.client.clone());
+        let listed = shared.network.ask(async move { client.list_with_delimiter(Some(&key)).await }).wait()?;
         let objects = listed.map_err(|error| reason::of(&error))?.objects;
         let listed = |object: &ObjectMeta| {
             let name = object.location.filename()?.to_owned();
@@ -83,6 +107,11 @@ impl Store for Bucket {
 }
 
 impl Shared {
+    fn new(root: &Path, options: &StorageOptions) -> Result<Self> {
+        let (client, before_keys) = settings::client(settings::text(root)?, options)?;
+        Ok(Self { client, before_keys, network: Network::start()? })
+    }
+
     /// The key of an address: its characters as they are, none of them encoded.
     fn key(&self, address: &Path) -> io::Result<ObjectKey> {
         let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, reason.to_owned());

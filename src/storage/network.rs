@@ -19,6 +19,8 @@ pub(super) struct Network {
     /// Ends the thread.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// The process that has the thread: one that forked has none.
+    process: u32,
 }
 
 /// The answer of a task, which is waited for by a thread that is not the network's. The task ends when this is dropped.
@@ -61,7 +63,12 @@ impl Network {
             runtime.shutdown_background();
         });
         let thread = thread.map_err(|error| not_started(doing, error))?;
-        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread), process: std::process::id() })
+    }
+
+    /// Whether this process has the thread.
+    pub(super) fn is_here(&self) -> bool {
+        self.process == std::process::id()
     }
 
     /// Runs a task, and returns at once.
@@ -76,6 +83,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        if !self.is_here() {
+            // To join the thread of another process would wait for ever.
+            return std::mem::forget((self.stop.take(), self.thread.take()));
+        }
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }

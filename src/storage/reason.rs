@@ -19,8 +19,12 @@ const REMEDIES: [(&str, ErrorKind, &str); 10] = [
     ("SlowDown", ErrorKind::TimedOut, "the storage asks for fewer requests; a larger --storage-timeout waits longer"),
 ];
 
-/// What the client says where the credentials that it looked for on a virtual machine of Amazon's are not there.
-const NO_CREDENTIALS: [&str; 3] = ["/latest/api/token", "169.254.169.254", "InstanceMetadata"];
+/// What is missing where nothing gives credentials.
+pub(super) const NO_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles in \
+    ~/.aws are not read), or read a public bucket with --no-sign-request";
+
+/// What an error names where the service for roles on virtual machines of Amazon's has none.
+const OF_METADATA: [&str; 2] = ["/latest/api/token", "/latest/meta-data"];
 
 /// The error of the operating system's kind that a request's error is, with what can be done.
 pub(super) fn of(error: &Error) -> io::Error {
@@ -29,10 +33,8 @@ pub(super) fn of(error: &Error) -> io::Error {
     if let Some((code, kind, remedy)) = REMEDIES.into_iter().find(|(known, ..)| code == Some(known)) {
         return io::Error::new(kind, format!("{remedy} ({code})"));
     }
-    if NO_CREDENTIALS.iter().any(|part| text.contains(part)) {
-        let remedy = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles in ~/.aws are not \
-                      read), or --no-sign-request for a public bucket";
-        return io::Error::new(ErrorKind::PermissionDenied, remedy);
+    if OF_METADATA.iter().any(|part| text.contains(part)) {
+        return io::Error::new(ErrorKind::PermissionDenied, NO_CREDENTIALS);
     }
     let (kind, reason) = match error {
         Error::NotFound { .. } => (ErrorKind::NotFound, "it is not there".to_owned()),

@@ -1,5 +1,6 @@
 //! The client of a bucket or of a web server, from what the user and the environment say.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::StorageOptions;
+use super::reason::NO_CREDENTIALS;
 use crate::error::{Error, Result};
 
 /// The variables that are read: those of the AWS SDKs. Any other beginning with `AWS_` is left alone, because the
@@ -32,6 +34,20 @@ const VARIABLES: [&str; 13] = [
 
 /// The variables with the address of the service, the first of which wins.
 const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+
+/// The variables of which one is there where the environment gives credentials.
+const CREDENTIALS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+];
+
+/// Where a virtual machine of Amazon's asks for its role; the same on each.
+const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+
+/// How long that may take to answer: it is on the same machine. Elsewhere nobody is there.
+const METADATA_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a connection may take to come about before another attempt is made.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -59,7 +75,9 @@ pub(super) fn client(address: &str, options: &StorageOptions) -> Result<(Arc<dyn
 }
 
 fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn ObjectStore>> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if !options.no_sign_request && !has_credentials() {
+        return Err(Error::Refused(format!("{address}: {NO_CREDENTIALS}")));
+    }
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
     for name in VARIABLES {
         if let Some(value) = variable(name) {
@@ -67,7 +85,7 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn O
             builder = builder.with_config(key.map_err(|error| refused(address, &error))?, value);
         }
     }
-    let endpoint = options.endpoint_url.clone().or_else(|| ENDPOINTS.into_iter().find_map(variable));
+    let endpoint = options.endpoint_url.clone().or_else(|| ENDPOINTS.into_iter().find_map(|name| variable(name)));
     let is_plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
@@ -78,6 +96,18 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn O
         .with_client_options(client_options(options).with_allow_http(is_plain))
         .build();
     built.map(|store| Arc::new(store) as _).map_err(|error| refused(address, &error))
+}
+
+/// A variable of the environment that is not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the environment names credentials, or somebody answers who may have some.
+fn has_credentials() -> bool {
+    CREDENTIALS.iter().any(|name| variable(name).is_some())
+        || variable("AWS_METADATA_ENDPOINT").is_some()
+        || TcpStream::connect_timeout(&METADATA, METADATA_WAIT).is_ok()
 }
 
 fn web(address: &str, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, String)> {

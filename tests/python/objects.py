@@ -101,7 +101,7 @@ import boto3
 
 client = boto3.client("s3", region_name="us-east-1")
 client.create_bucket(Bucket=sys.argv[2])
-for path in Path(sys.argv[1]).iterdir():
+for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
     client.upload_file(str(path), sys.argv[2], f"{sys.argv[3]}/{path.name}")
 """
 

@@ -199,6 +199,15 @@ def test_what_is_not_there(program: Program, bucket: Storage, address: str) -> N
     assert "AWS_SECRET_ACCESS_KEY" in why_not(program, address, variables(bucket.port, AWS_SECRET_ACCESS_KEY="wrong"))
 
 
+def test_without_credentials_nothing_is_waited_for(program: Program, bucket: Storage, address: str) -> None:
+    """Off Amazon's machines nobody answers for them."""
+    environment = {name: value for name, value in variables(bucket.port).items() if "KEY" not in name}
+    begun = time.monotonic()
+    message = why_not(program, address, environment)
+    assert "AWS_ACCESS_KEY_ID" in message and "--no-sign-request" in message
+    assert time.monotonic() - begun < 10
+
+
 def test_an_object_that_was_replaced_is_an_error(
     program: Program, right: Path, between: Proxy, bucket: Storage
 ) -> None:
@@ -319,8 +328,19 @@ def test_verify_reads_a_bucket(
 
 
 def test_the_package_opens_an_address(program: Program, right: Path, bucket: Storage, packed_address: str) -> None:
-    """`ctwds.open` takes an address."""
-    code = f"import ctwds; data = ctwds.open({packed_address!r}); print(len(data), data[0].volume.sum())"
+    """`ctwds.open` takes an address, and so do processes that are forked after it."""
+    code = f"""
+import ctwds, os, torch
+data = ctwds.open({packed_address!r})
+first, second = data[0].volume, data[1].volume
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+else:  # its parent's connections are not its own
+    os._exit(0 if (data[1].volume == second).all() else 1)
+loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2)
+assert (next(iter(loader)).volume == torch.as_tensor(first)).all()
+print(len(data))
+"""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=variables(bucket.port, PYTHONPATH=str(REPOSITORY / "python")),
@@ -329,7 +349,7 @@ def test_the_package_opens_an_address(program: Program, right: Path, bucket: Sto
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0 and done.stdout.startswith("6 "), done.stderr
+    assert done.returncode == 0 and done.stdout == "6\n", done.stderr
 
 
 def test_other_readers_take_the_address(program: Program, right: Path, bucket: Storage, address: str) -> None:
