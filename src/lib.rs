@@ -190,9 +190,10 @@
 //! - **pipes**: nothing waits for a writer of a FIFO. Files that the user names are read by [`base::given`], which
 //!   knows an end for a pipe that says nothing; all others by [`base::files`], which opens regular files alone.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
-//!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
-//!   (processor instructions, each beside a portable definition that the tests compare with), one system call in
-//!   `commands/daemon.rs`, and one parameter of the C library's allocator in `base/limits.rs`.
+//!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/codec/running_sum.rs`,
+//!   `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor instructions, each beside a portable definition
+//!   that the tests compare with), one system call in `commands/daemon.rs`, and one parameter of the C library's
+//!   allocator in `base/limits.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
 //! process (arguments, loudness, bars, the signal that came: `cli`, `commands`), and no second place that knows the tar

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .basics import BLOCK, CHUNK
 from .errors import LoaderError
 from .members import OTHERS, REMEDIES, VOXELS, Buffer, Member, complain, npy_voxels, parse_header
-from .packed import plain_suffix, seek_table, unpack
+from .packed import Filter, plain_suffix, seek_table, unpack
 from .samples import RawSample
 
 END = 22 * BLOCK  # bytes of zeros that a tar has at most: two blocks, and what makes its length one of 20 blocks
@@ -197,23 +197,23 @@ class ShardReader:
     def _extra(self, name: str, members: list[Member]) -> NDArray[Any]:
         """The array beside the volume of this name."""
         for member in members:
-            plain, width = plain_suffix(member.suffix)
+            plain, filter_ = plain_suffix(member.suffix)
             if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
                 payload = member.payload
-                if width is not None:
+                if filter_ is not None:
                     table = seek_table(payload)
                     payload = memoryview(bytearray(int(table[:, 1].sum())))
-                    unpack(member.payload, table, width, payload)
+                    unpack(member.payload, table, filter_, payload)
                 return npy_voxels(payload, {})
         raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
 
-    def _unpack(self, packed: memoryview, width: int) -> tuple[memoryview, Buffer]:
+    def _unpack(self, packed: memoryview, filter_: Filter) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
         view = buffer.view(int(table[:, 1].sum()))
         try:
-            unpack(packed, table, width, view)
+            unpack(packed, table, filter_, view)
         except ValueError:
             self._pool.append(buffer)
             raise
@@ -225,11 +225,11 @@ class ShardReader:
             for member in members:
                 if isinstance(member.payload, LoaderError):
                     raise member.payload
-                plain, width = plain_suffix(member.suffix)
+                plain, filter_ = plain_suffix(member.suffix)
                 if plain in VOXELS:
-                    if width is not None:
+                    if filter_ is not None:
                         before = member.buffer
-                        member.payload, member.buffer = self._unpack(member.payload, width)
+                        member.payload, member.buffer = self._unpack(member.payload, filter_)
                         self._pool.extend([before] if before else [])
                     parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:

@@ -45,9 +45,13 @@ impl OutputFolder {
     pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan, clean: bool) -> Result<Self> {
         let journal = lock_part(path, part)?;
         let earlier = Journals::read(path)?;
-        if earlier.all_finished().next().is_some() && earlier.codec() != codec {
-            return Err(other_codec(path, earlier.codec()));
-        }
+        let codec = match (earlier.codec(), codec) {
+            _ if earlier.all_finished().next().is_none() => codec,
+            // A folder that was begun with other filters goes on with them.
+            (Some(begun), Some(asked)) if begun.level == asked.level => Some(begun),
+            (begun, asked) if begun == asked => asked,
+            (begun, _) => return Err(other_codec(path, begun)),
+        };
         let unrecorded = unrecorded(path, plan, codec, &earlier)?;
         if !unrecorded.is_empty() {
             log::debug!("{}: no record of {} of the shards", path.display(), unrecorded.len());
@@ -63,6 +67,12 @@ impl OutputFolder {
     /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How the volumes of its shards are compressed; `None` for plain shards. Filters are those that the folder was
+    /// begun with.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        self.codec
     }
 
     /// What is to be said of the unfinished files of other runs.

@@ -12,7 +12,7 @@ use super::extras;
 use super::finding::Finding;
 use super::hashing_reader::{BLOCK, HashingReader, ReadState, check_complete, padded, pass};
 use super::listing::ShardFile;
-use super::packed;
+use super::packed::{self, Filter};
 use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
 use super::progress::Progress;
 use super::unread::Unread;
@@ -73,8 +73,8 @@ struct PendingSample {
     members: MemberSpans,
     /// Header of a volume in NPY.
     npy: Option<NpyHeader>,
-    /// Bytes of a value, by the name of a compressed volume.
-    packed_width: Option<usize>,
+    /// The filter, by the name of a compressed volume.
+    filter: Option<Filter>,
     fields: Option<JsonFields>,
     label_count: Option<usize>,
     /// Bytes of the shard so far.
@@ -154,7 +154,7 @@ impl Walker<'_, '_> {
     /// Reads a member; a key that is another one than before begins the next sample.
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
-        let (extension, packed_width) = payload::plain_extension(extension);
+        let (extension, filter) = payload::plain_extension(extension);
         if self.pending.as_ref().is_none_or(|pending| pending.key != key) {
             self.close();
             self.open(key, span.start - BLOCK);
@@ -170,9 +170,9 @@ impl Walker<'_, '_> {
             Some((member, OpenMember { name, profile, span }))
         });
         match known {
-            Some((SampleMember::Volume, open)) => match packed_width {
+            Some((SampleMember::Volume, open)) => match filter {
                 None => self.pass_voxels(open, entry),
-                Some(width) => self.unpack(open, width, entry),
+                Some(filter) => self.unpack(open, filter, entry),
             },
             Some((member, open)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
@@ -184,7 +184,7 @@ impl Walker<'_, '_> {
                 Ok(())
             }
             _ => match profile.and_then(|profile| payload::extra_name(profile, extension)) {
-                Some(extra) => self.extra(name, WalkedExtra { name: extra.to_owned(), span, packed_width }, entry),
+                Some(extra) => self.extra(name, WalkedExtra { name: extra.to_owned(), span, packed: filter }, entry),
                 None => {
                     self.count(span.len);
                     let len = io::copy(entry, &mut io::sink())?;
@@ -197,8 +197,8 @@ impl Walker<'_, '_> {
     /// Reads an array beside the volume to its end: its header must fit its length.
     fn extra(&mut self, name: &str, extra: WalkedExtra, entry: &mut impl Read) -> io::Result<()> {
         let mut bytes = Vec::new();
-        let (span, width) = (extra.span, extra.packed_width);
-        if width.is_some() {
+        let (span, filter) = (extra.span, extra.packed);
+        if filter.is_some() {
             self.shard.has_packed = true;
             entry.read_to_end(&mut bytes)?;
             check_complete(span, bytes.len() as u64)?;
@@ -206,7 +206,7 @@ impl Walker<'_, '_> {
             let read = entry.take(NPY_HEAD as u64).read_to_end(&mut bytes)? as u64;
             check_complete(span, read + pass(entry)?)?;
         }
-        match extras::check(&bytes, span.len, width) {
+        match extras::check(&bytes, span.len, filter) {
             Ok(len) => self.count(len),
             Err(wrong) => wrong.into_iter().for_each(|what| self.damaged(name, what)),
         }
@@ -236,7 +236,7 @@ impl Walker<'_, '_> {
             extensions: Vec::new(),
             members: MemberSpans::default(),
             npy: None,
-            packed_width: None,
+            filter: None,
             fields: None,
             label_count: None,
             range: start..start,
@@ -294,17 +294,18 @@ impl Walker<'_, '_> {
 
     /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at
     /// the end.
-    fn unpack(&mut self, open: OpenMember<'_>, width: usize, entry: &mut impl Read) -> io::Result<()> {
+    fn unpack(&mut self, open: OpenMember<'_>, filter: Filter, entry: &mut impl Read) -> io::Result<()> {
         self.shard.has_packed = true;
         if let Some(pending) = &mut self.pending {
-            pending.members.packed = Some(open.span);
-            pending.packed_width = Some(width);
+            pending.members.packed = Some((open.span, filter));
+            pending.filter = Some(filter);
         }
         let mut member = Vec::new();
         entry.read_to_end(&mut member)?;
         check_complete(open.span, member.len() as u64)?;
         let mut head = Vec::new();
-        let len = packed::unpack(&member, width, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
+        let len =
+            packed::unpack(&member, filter, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
         let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(open.name, what))) else {
             return Ok(());
         };
@@ -366,7 +367,7 @@ impl PendingSample {
 
     /// Sentences that name missing members, a wrong order, and members that contradict each other.
     fn contradictions(&self, rules: &SampleRules) -> Vec<String> {
-        let Self { extensions, members, npy, packed_width, .. } = self;
+        let Self { extensions, members, npy, filter, .. } = self;
         let MemberSpans { voxels, packed, extras, .. } = members;
         let profile = self.profile();
         let mut wrong = Vec::new();
@@ -380,7 +381,7 @@ impl PendingSample {
             wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
         }
         if let Some(fields @ JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {
-            if packed_in_json != packed_width {
+            if packed_in_json != filter {
                 wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
             }
             let (name, len) = (dtype.name(), dtype.size() as u64 * shape.iter().product::<u64>());

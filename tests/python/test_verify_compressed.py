@@ -107,7 +107,7 @@ def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
 def test_the_json_names_codec_and_filter(program: Program, copy: Path, name: str) -> None:
     """Otherwise a reader does not know what it has."""
     if name == "neither":
-        end = b', "volume_codec": "zstd", "volume_filter": "shuffle"'
+        end = b', "volume_codec": "zstd", "volume_filter": "predict"'
         with_payload(JSON, lambda payload: payload.replace(end, b""))(copy)
     elif name == "not at the end":
         with_json("comment", "")(copy)
