@@ -79,7 +79,7 @@ def noise(lab: Lab, sigma: int) -> Samples:
     voxels = codec_table.phantom(SIDE, sigma)
     blocks = codec_table.in_blocks(voxels, BLOCK)
     found: dict[str, Sample] = {}
-    for codec in codec_table.codecs():
+    for codec in codec_table.codecs(voxels.shape[-1]):
         if codec.name.startswith(OTHERS):
             results = [codec_table.measured(codec, blocks) for _ in range(3)]
             found[codec.name] = {"bytes": results[0][0], "decode": min(result[2] for result in results)}
