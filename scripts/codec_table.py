@@ -134,6 +134,12 @@ def codecs(row: int) -> list[Codec]:
     def after_shuffle(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
         return lambda block: pack(shuffle(block))
 
+    def after_prediction(pack: Callable[[bytes], bytes], row: int) -> Callable[[bytes], bytes]:
+        return lambda block: pack(predict(block, row))
+
+    def unpredicted(row: int, frame: bytes) -> NDArray[Any]:
+        return unpredict(pyzstd.decompress(frame), row)
+
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
     longer = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
     for name, pack in (
@@ -155,8 +161,8 @@ def codecs(row: int) -> list[Codec]:
         found.append(
             Codec(
                 name,
-                lambda block, pack=pack, length=length: pack(predict(block, length)),
-                lambda frame, length=length: unpredict(pyzstd.decompress(frame), length),
+                after_prediction(pack, length),
+                partial(unpredicted, length),
             )
         )
     blosc2.set_nthreads(1)
