@@ -219,7 +219,7 @@ def main() -> None:
         for _ in range(arguments.runs):
             for codec in candidates:
                 runs[codec.name].append(measured(codec, blocks))
-        print(f"\nNoise of {sigma} HU, {volume.nbytes / 1e6:.0f} MB, median of {arguments.runs} runs\n")
+        print(f"\nNoise of {sigma} HU, {volume.nbytes / 2**20:.0f} MiB, median of {arguments.runs} runs\n")
         print(f"| codec | bytes of raw float16 | encode GB/s | decode GB/s | one block of {arguments.block_kib} KiB |")
         print("|---|---|---|---|---|")
         for name, results in runs.items():

@@ -71,6 +71,7 @@ import itertools
 import json
 import math
 import mmap
+import operator
 import os
 import re
 import struct
@@ -82,7 +83,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
@@ -143,6 +144,18 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+def whole_number(name: str, value: object, least: int, most: int = 2**64 - 1) -> int:
+    """The value of an option that is a whole number, of Python, NumPy, or a tensor."""
+    try:
+        number = int(operator.index(cast("SupportsIndex", value)))
+    except TypeError as error:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number") from error
+    if not least <= number <= most:
+        bound = f"at least {least}" if number < least else f"at most {most}"
+        raise UsageError(f"{name} is {number}; it must be {bound}")
+    return number
 
 
 @contextlib.contextmanager
@@ -236,10 +249,27 @@ def clean_text(text: str) -> str:
     return "" if text == "Not given." else re.sub("[\"'()]", "", text)
 
 
+def shown_bytes(count: float) -> str:
+    """A number of bytes in words, in units of 1024 as the program has them: `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of the items, spread over them."""
     count = min(count, len(items))
     return [items[n * len(items) // count] for n in range(count)]
+
+
+def dtype_name(dtype: object) -> object:
+    """The name of a dtype of NumPy or PyTorch, such as "float16"; anything else as it is."""
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return np.dtype(dtype).name
+    is_torchs = type(dtype).__module__ == "torch" and type(dtype).__name__ == "dtype"  # nothing is imported for it
+    return str(dtype).removeprefix("torch.") if is_torchs else dtype
 
 
 # ------------------------------------------------------------------------------------------------------------- csv_text
@@ -963,6 +993,174 @@ class DatasetFile:
         return found
 
 
+# --------------------------------------------------------------------------------------------------------------- epochs
+
+
+class Clock:
+    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
+
+    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
+
+    def __init__(self, above: Clock | None = None) -> None:
+        self.above = above
+        self.asked, self.calls = 0, 0  # by set_epoch
+        self.next = above.asked if above else 0
+        self.begun: int | None = None  # none where set_epoch was called after the last beginning
+        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
+        self.managed = False  # by a CTReportLoader
+        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
+        self._heard = above.calls if above else 0
+
+    def set(self, epoch: int) -> None:
+        """Decide the next epoch."""
+        self.asked = self.next = max(0, epoch)
+        self.calls += 1
+        self.begun = self.late = None
+        self._heard = self.above.calls if self.above else 0
+
+    def set_late(self, epoch: int) -> None:
+        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
+
+        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
+        self.set(epoch)
+        self.late = self.asked
+
+    def of_loader(self) -> Clock:
+        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
+        self.listen()
+        clock = Clock(self.above or self)
+        clock.next = self.next if self.above else clock.next
+        return clock
+
+    def listen(self) -> None:
+        """Take over what the data set's `set_epoch` has asked for."""
+        if self.above and self._heard != self.above.calls:
+            self.set(self.above.asked)
+
+    def begin(self) -> int:
+        """The epoch of an iteration that begins now."""
+        if self.held is not None:
+            return self.held
+        self.listen()
+        self.go_on(self.next)
+        return self.next - 1
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[int]:
+        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
+        self.held, self.managed = self.begin(), True
+        try:
+            yield self.held
+        finally:
+            self.held = None
+
+    def go_on(self, epoch: int) -> None:
+        """Make an epoch the one that has begun."""
+        self.begun, self.next, self.late = epoch, epoch + 1, None
+
+
+class Iteration(Iterator[T]):
+    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
+
+    def __init__(
+        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
+    ) -> None:
+        self._read, self._begin, self._go_on = read, begin, go_on
+        self._rest: Iterator[T] | None = None
+        self._epoch = self._done = 0
+
+    def start(self, epoch: int, done: int = 0) -> Iteration[T]:
+        """Begin now, and not with the first `next`; after what was done."""
+        self._epoch, self._done = epoch, done
+        self._rest = itertools.islice(self._read(epoch), done, None)
+        return self
+
+    def __next__(self) -> T:
+        if self._rest is None:
+            self.start(self._begin())
+        found = next(self._rest or iter(()))
+        self._done += 1
+        return found
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how much of it was read."""
+        if self._rest is None:
+            self.start(self._begin())
+        return {"epoch": self._epoch, "done": self._done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Read on where the state was saved; what comes before is read once more."""
+        self.start(state["epoch"], state["done"])
+        self._go_on(self._epoch)
+
+
+def caller_of(depth: int) -> str:
+    """The package that called the function which calls this; with depth 2, the package that called its caller."""
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
+
+
+def refuse_second_split(world_size: int) -> None:
+    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
+    rank's share already, that would be a share of the share, without a word."""
+    if world_size > 1 and caller_of(2) == "accelerate":
+        raise LoaderError(
+            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
+            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- epoch_sampler
+
+
+class EpochSampler(DistributedSampler[int]):
+    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
+    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
+    DistributedSampler, Lightning does not split it once more."""
+
+    def __init__(self, data: CTReportDataset) -> None:
+        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
+        self.data = data
+        self.clock = data._clock.of_loader()
+
+    def __len__(self) -> int:
+        """How many."""
+        world = self.data.world_size
+        if self.data.uneven == "keep":
+            return len(range(self.data.rank, len(self.data), world))
+        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Decide the epoch of the next iteration over this sampler."""
+        refuse_second_split(self.data.world_size)
+        clock = self.clock
+        if (
+            caller_of(1).endswith("lightning")
+            and not (clock.calls or clock.managed)
+            and clock.begun not in (None, epoch)
+        ):
+            raise LoaderError(
+                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
+                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
+            )
+        clock.set_late(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        self.data._check_world()
+        return Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
+
+    def _read(self, epoch: int) -> Iterator[int]:
+        data = self.data
+        order = list(range(len(data)))
+        if data.shuffle:
+            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
+        extra = -len(order) % data.world_size
+        if data.uneven == "pad":
+            order += list(itertools.islice(itertools.cycle(order), extra))
+        elif data.uneven == "drop":
+            order = order[: len(order) // data.world_size * data.world_size]
+        return iter(order[data.rank :: data.world_size])
+
+
 # ---------------------------------------------------------------------------------------------------------------- files
 
 NIFTI = (".nii.gz", ".nii")
@@ -1388,13 +1586,13 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         free = state.f_bavail * state.f_frsize  # what is written there all the same ends the process
         if state.f_blocks and size > free:  # a tmpfs without a limit says 0 of 0
             raise LoaderError(
-                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{SHARED}: a batch of {shown_bytes(size)} does not fit into the {shown_bytes(free)} that are free: "
                 f"{ROOM_REMEDY}"
             )
     try:
         storage = torch.UntypedStorage._new_shared(size)
     except RuntimeError as error:
-        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
+        raise LoaderError(f"{SHARED}: no room for a batch of {shown_bytes(size)} ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
@@ -1539,6 +1737,17 @@ Batch = tuple[torch.Tensor, list[str], NDArray[Any], list[str], torch.Tensor]
 Extras = dict[str, torch.Tensor]
 
 
+def _refuse_other_than_normalized(array: NDArray[Any]) -> None:
+    """Refuse values that only their array's name takes for HU / 1000: `np.savez(path, array)` names any `arr_0`.
+    Clipped to [-1, 1] they would be no picture any more. Metal lies beyond 1.5 too; the mean of a volume does not. A
+    look at every 16th voxel of each axis takes 1 ms."""
+    if np.abs(array[::16, ::16, ::16].astype(np.float32)).mean() > 1.5:
+        raise LoaderError(
+            "the name of its array stands for HU / 1000, but its values lie far beyond [-1, 1]: say what they are by "
+            "dialect='native' or 'hu' (of shards: make them, or mount, with --dialect native or hu)"
+        )
+
+
 @dataclass(frozen=True)
 class Steps:
     """What is done to a volume. `shape` and `spacing` (mm) are of height, width, depth. `rescale` is what makes HU of
@@ -1568,13 +1777,11 @@ class Steps:
             volume = torch.from_numpy(array).permute(2, 0, 1)
             if meta.get("volume_dtype") in ("int16", "uint8"):  # HU, which floats hold divided
                 volume = volume.float().div_(1000)
+        elif unit.dialect == "normalized":
+            _refuse_other_than_normalized(array)
+            volume = torch.from_numpy(array.astype(np.float32)).clamp_(-1, 1)
         else:
-            volume = torch.from_numpy(array.astype(np.float32))
-            volume = (
-                volume.clamp_(-1, 1)
-                if unit.dialect == "normalized"
-                else volume.clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
-            )
+            volume = torch.from_numpy(array.astype(np.float32)).clamp_(-1000, 1000).div_(1000).permute(2, 0, 1)
         source, target = crop_and_pad(volume.shape, out.shape[1:])
         if any(n < t for n, t in zip(volume.shape, out.shape[1:], strict=True)):
             out.fill_(-1)
@@ -1752,122 +1959,6 @@ class StudyTables:
                     f"{os.fspath(row.path)}: line {row.line}, column '{name}': {field!r} {what}{decimal_comma(field)}"
                 )
         return dict(zip(columns, fields, strict=True))
-
-
-# --------------------------------------------------------------------------------------------------------------- epochs
-
-
-class Clock:
-    """Counts epochs in the training's own process: of one loader, or of a data set that is read without one.
-
-    `set_epoch` of a data set reaches the clocks of its loaders when these begin; until then each counts for itself."""
-
-    def __init__(self, above: Clock | None = None) -> None:
-        self.above = above
-        self.asked, self.calls = 0, 0  # by set_epoch
-        self.next = above.asked if above else 0
-        self.begun: int | None = None  # none where set_epoch was called after the last beginning
-        self.held: int | None = None  # while `iter` of a CTReportLoader begins this epoch
-        self.managed = False  # by a CTReportLoader
-        self.late: int | None = None  # what a sampler's set_epoch has chosen since the last beginning
-        self._heard = above.calls if above else 0
-
-    def set(self, epoch: int) -> None:
-        """Decide the next epoch."""
-        self.asked = self.next = max(0, epoch)
-        self.calls += 1
-        self.begun = self.late = None
-        self._heard = self.above.calls if self.above else 0
-
-    def set_late(self, epoch: int) -> None:
-        """Decide the next epoch; of a loader of make_loader also the one that has begun, if nothing was read of it.
-
-        Lightning tells the epoch to a loader's sampler: after a resume when it has called `iter` already."""
-        self.set(epoch)
-        self.late = self.asked
-
-    def of_loader(self) -> Clock:
-        """The clock of a loader of this data set, or of a loader that takes the place of this one."""
-        self.listen()
-        clock = Clock(self.above or self)
-        clock.next = self.next if self.above else clock.next
-        return clock
-
-    def listen(self) -> None:
-        """Take over what the data set's `set_epoch` has asked for."""
-        if self.above and self._heard != self.above.calls:
-            self.set(self.above.asked)
-
-    def begin(self) -> int:
-        """The epoch of an iteration that begins now."""
-        if self.held is not None:
-            return self.held
-        self.listen()
-        self.go_on(self.next)
-        return self.next - 1
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[int]:
-        """Begin an epoch: it is that of all that begins in the meantime, and of workers that start, as they copy it."""
-        self.held, self.managed = self.begin(), True
-        try:
-            yield self.held
-        finally:
-            self.held = None
-
-    def go_on(self, epoch: int) -> None:
-        """Make an epoch the one that has begun."""
-        self.begun, self.next, self.late = epoch, epoch + 1, None
-
-
-class Iteration(Iterator[T]):
-    """What is read in one epoch. StatefulDataLoader of torchdata saves its state, and goes on from there."""
-
-    def __init__(
-        self, read: Callable[[int], Iterator[T]], begin: Callable[[], int], go_on: Callable[[int], None]
-    ) -> None:
-        self._read, self._begin, self._go_on = read, begin, go_on
-        self._rest: Iterator[T] | None = None
-        self._epoch = self._done = 0
-
-    def start(self, epoch: int, done: int = 0) -> Iteration[T]:
-        """Begin now, and not with the first `next`; after what was done."""
-        self._epoch, self._done = epoch, done
-        self._rest = itertools.islice(self._read(epoch), done, None)
-        return self
-
-    def __next__(self) -> T:
-        if self._rest is None:
-            self.start(self._begin())
-        found = next(self._rest or iter(()))
-        self._done += 1
-        return found
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how much of it was read."""
-        if self._rest is None:
-            self.start(self._begin())
-        return {"epoch": self._epoch, "done": self._done}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Read on where the state was saved; what comes before is read once more."""
-        self.start(state["epoch"], state["done"])
-        self._go_on(self._epoch)
-
-
-def caller_of(depth: int) -> str:
-    """The package that called the function which calls this; with depth 2, the package that called its caller."""
-    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).split(".")[0]
-
-
-def refuse_second_split(world_size: int) -> None:
-    """Called by each `set_epoch`, which Accelerate calls before it deals samples or batches to the ranks: of what is a
-    rank's share already, that would be a share of the share, without a word."""
-    if world_size > 1 and caller_of(2) == "accelerate":
-        raise LoaderError(
-            "Accelerate would deal to the ranks once more what this data set deals to them: take a loader of "
-            "data.make_loader(...), which accelerator.prepare() leaves as it is, in place of a DataLoader"
-        )
 
 
 # --------------------------------------------------------------------------------------------------------- torch_loader
@@ -2171,55 +2262,6 @@ class CTReportLoader(DataLoader[Any]):
             if start
             else batches
         )
-
-
-class EpochSampler(DistributedSampler[int]):
-    """The indices that a rank reads in an epoch, for a DataLoader: `DataLoader(data, sampler=EpochSampler(data))`. Each
-    iteration is of the next epoch, or of the one that `set_epoch` has chosen, here or in the data set. As it is a
-    DistributedSampler, Lightning does not split it once more."""
-
-    def __init__(self, data: CTReportDataset) -> None:
-        super().__init__(data, data.world_size, data.rank, data.shuffle, data.seed, data.uneven == "drop")
-        self.data = data
-        self.clock = data._clock.of_loader()
-
-    def __len__(self) -> int:
-        """How many."""
-        world = self.data.world_size
-        if self.data.uneven == "keep":
-            return len(range(self.data.rank, len(self.data), world))
-        return len(self.data) // world if self.data.uneven == "drop" else math.ceil(len(self.data) / world)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Decide the epoch of the next iteration over this sampler."""
-        refuse_second_split(self.data.world_size)
-        clock = self.clock
-        if (
-            caller_of(1).endswith("lightning")
-            and not (clock.calls or clock.managed)
-            and clock.begun not in (None, epoch)
-        ):
-            raise LoaderError(
-                f"Lightning goes on with epoch {epoch}, and has let a DataLoader with workers begin epoch "
-                f"{clock.begun} already: take a loader of data.make_loader(...) in place of the DataLoader"
-            )
-        clock.set_late(epoch)
-
-    def __iter__(self) -> Iterator[int]:
-        self.data._check_world()
-        return Iteration(self._read, self.clock.begin, self.clock.go_on)  # DataLoader asks twice, and reads the second
-
-    def _read(self, epoch: int) -> Iterator[int]:
-        data = self.data
-        order = list(range(len(data)))
-        if data.shuffle:
-            order = np.random.default_rng([data.seed, epoch]).permutation(len(data)).tolist()
-        extra = -len(order) % data.world_size
-        if data.uneven == "pad":
-            order += list(itertools.islice(itertools.cycle(order), extra))
-        elif data.uneven == "drop":
-            order = order[: len(order) // data.world_size * data.world_size]
-        return iter(order[data.rank :: data.world_size])
 
 
 # ---------------------------------------------------------------------------------------------------------- npz_dataset
@@ -3121,11 +3163,11 @@ def order_of(lists: Lists, total: int, dealing: Dealing) -> tuple[Numbers, list[
     """All samples in the order in which the ranks give them, those last that none gives; and how many of them were
     given behind each step, from 0 on."""
     ranks = [[batch for _, batch in in_turn(each, dealing)] for each in lists]
-    steps = [np.concatenate([batch for batch in step if batch is not None]) for step in itertools.zip_longest(*ranks)]
-    given = np.concatenate([np.empty(0, np.int64), *steps])
+    steps = [[batch for batch in step if batch is not None] for step in itertools.zip_longest(*ranks)]
+    given = np.concatenate([np.empty(0, np.int64), *itertools.chain(*steps)])
     is_first = np.zeros(len(given), bool)
     is_first[np.unique(given, return_index=True)[1]] = True
-    ends = np.cumsum([0, *is_first])[np.cumsum([0, *map(len, steps)])]
+    ends = np.cumsum([0, *is_first])[np.cumsum([0, *(sum(map(len, step)) for step in steps)])]
     never = np.setdiff1d(np.arange(total), given)
     return np.concatenate([given[is_first], never]), ends.tolist()
 
@@ -3155,35 +3197,67 @@ def _behind(lists: list[Numbers], step: int, dealing: Dealing) -> list[Numbers]:
 def _dealt_anew(left: Numbers, mine: Dealing) -> Lists:
     """Of each `batch * ranks` consecutive samples rank r gets the r-th part, and its workers take turns. What does not
     fill a batch of each rank is spread over them."""
-    batches: list[list[Numbers]] = [[] for _ in range(mine.ranks)]
     together = mine.batch * mine.ranks
-    for at in range(0, len(left), together):
-        part = left[at : at + together]
-        if len(part) < together and (mine.drop_last or (len(part) < mine.ranks and mine.uneven == "drop")):
-            break
-        for mine_of, share in zip(batches, np.array_split(part, mine.ranks), strict=True):
-            if len(share) or mine.uneven == "pad":
-                mine_of.append(share if len(share) else part[:1])
-    empty = np.empty(0, np.int64)
-    return [
-        [np.concatenate([empty, *each[worker :: mine.workers]]) for worker in range(mine.workers)] for each in batches
-    ]
+    full = left[: len(left) // together * together].reshape(-1, mine.ranks, mine.batch)
+    part = left[full.size :]
+    is_dropped = len(part) == 0 or mine.drop_last or (len(part) < mine.ranks and mine.uneven == "drop")
+    found: Lists = []
+    for rank in range(mine.ranks):
+        last = np.array_split(part, mine.ranks)[rank]
+        if len(last) == 0 and mine.uneven == "pad":
+            last = part[:1]
+        lists = [full[worker :: mine.workers, rank].reshape(-1) for worker in range(mine.workers)]
+        if not is_dropped:
+            lists[len(full) % mine.workers] = np.concatenate([lists[len(full) % mine.workers], last])
+        found.append(lists)
+    return found
 
 
 def task_of(numbers: Numbers, shards: Sequence[Shard], dealing: Dealing) -> Task:
     """What a worker reads, in the terms of shards and the places of samples in them."""
     starts = np.cumsum([0, *(shard.samples or 0 for shard in shards)])
-    chosen: list[Shard] = []
-    places: list[list[int]] = []
-    for number in numbers.tolist():
-        at = int(np.searchsorted(starts, number, "right")) - 1
-        place = number - int(starts[at])
-        if chosen and chosen[-1] is shards[at] and place > places[-1][-1]:
-            places[-1].append(place)
-        else:
-            chosen.append(shards[at])
-            places.append([place])
-    return Task(chosen, len(numbers), dealing.batches(len(numbers)), places)
+    at = np.searchsorted(starts, numbers, "right") - 1
+    inside = numbers - starts[at]
+    is_new = np.ones(len(numbers), bool)
+    is_new[1:] = (np.diff(at) != 0) | (np.diff(inside) <= 0)  # the places in a shard ascend
+    begins = np.flatnonzero(is_new)
+    places = [run.tolist() for run in np.split(inside, begins[1:])] if len(numbers) else []
+    return Task([shards[n] for n in at[begins]], len(numbers), dealing.batches(len(numbers)), places)
+
+
+# ---------------------------------------------------------------------------------------------------------- shard_units
+
+
+def seen_units(shards: Sequence[Shard], steps: Steps, dialect: str | None) -> dict[Pair, Rescale]:
+    """What makes HU of the values of shards whose manifest does not say it."""
+    silent = [shard for shard in shards if shard.recorded is None]
+    if steps.rescale != "auto" or steps.use_embedding or dialect not in (None, "native"):
+        return {}
+    shown: dict[Pair, list[tuple[str, str]]] = {}
+    for shard in spread(silent, LOOKS_IN_ALL):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # reading it says why
+            meta, values = peek(shard.path)
+            if meta.get("volume_kind", "stored") == "stored" and "RescaleSlope" in meta:
+                shown.setdefault(pair := table_pair(meta), []).append((meta["study_id"], look_at(values, pair)))
+    return decide(shown)
+
+
+class ShardUnits:
+    """The unit of each sample: by its dialect, which is given or recorded, then its manifest, then what was seen."""
+
+    def __init__(self, steps: Steps, dialect: str | None, seen: dict[Pair, Rescale]) -> None:
+        self._steps, self._dialect, self._seen = steps, dialect, seen
+
+    def of(self, raw: RawSample) -> Unit:
+        """What the values of a sample are."""
+        dialect, pair = raw.dialect(self._dialect, self._steps.shape), table_pair(raw.meta)
+        if self._steps.rescale != "auto" or dialect != "native":
+            return Unit(dialect, self._steps.rescale)
+        if raw.recorded and pair in raw.recorded.rescale:
+            return Unit(dialect, raw.recorded.rescale[pair])
+        if pair not in self._seen and look_at(values_of(raw.voxels.reshape(-1)[: LOOK // 4], raw.meta), pair) == "hu":
+            return Unit(dialect, "none")
+        return Unit(dialect, self._seen.get(pair, "table"))
 
 
 # --------------------------------------------------------------------------------------------------------------- states
@@ -3282,6 +3356,114 @@ def _identity(data: CTReportWebDataset, epoch: int) -> dict[str, Any]:
     }
 
 
+# ---------------------------------------------------------------------------------------------------------------- views
+
+
+def views_beside(shards: Sequence[Shard]) -> list[str]:
+    """The folders of the epoch views, if the shards are all those of a folder that has such."""
+    folder = os.path.dirname(shards[0].path)
+    views = list(
+        itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count()))
+    )
+    if views and {shard.path for shard in shards} != set(shard_paths(folder)):
+        warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=3)
+        return []
+    return views
+
+
+class Orders:
+    """The shards of each epoch in its order, from the views as far as there are such; shuffled by the seed, unless it
+    is None.
+
+    What was read last is kept: the manifest of a large data set takes a tenth of a second, and is wanted by the loader,
+    its states, and each worker that is started."""
+
+    def __init__(self, shards: list[Shard], views: list[str], seed: int | None) -> None:
+        self._shards, self._views, self._seed = shards, views, seed
+        self._kept: tuple[str, list[Shard]] | None = None
+
+    def shards(self, epoch: int) -> list[Shard]:
+        """Those of an epoch."""
+        shards = self._of_view(epoch) if self._views else self._shards
+        if self._seed is not None and epoch >= len(self._views):
+            shards = [shards[at] for at in np.random.default_rng([self._seed, epoch]).permutation(len(shards))]
+        return shards
+
+    def count(self, epoch: int) -> int:
+        """How many there are in an epoch; reads no manifest."""
+        return len(shard_paths(self._view(epoch)) if self._views else self._shards)
+
+    def _view(self, epoch: int) -> str:
+        return self._views[epoch % len(self._views)]
+
+    def _of_view(self, epoch: int) -> list[Shard]:
+        view = self._view(epoch)
+        if self._kept is None or self._kept[0] != view:
+            self._kept = view, with_manifests(shard_paths(view))
+        return self._kept[1]
+
+
+# -------------------------------------------------------------------------------------------------------- worker_epochs
+
+
+class WorkerEpochs:
+    """The epoch of an iteration, in the training's process and in each worker, also in one that is there already."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        # Shared memory: the epoch that a loader of make_loader has begun, the one that set_epoch was called with last,
+        # how often it was called, and where in its epoch the loader begins.
+        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
+        self.start: Start | None = None
+        self._epoch: int | None = None  # of the iteration before, in a worker
+        self._heard = 0
+
+    def tell(self, begun: int | None = None, start: Start | None = None) -> None:
+        """That `set_epoch` was called, or that a loader of make_loader begins an epoch, maybe in its middle."""
+        if begun is None:
+            self._told[1] = self._clock.asked
+            self._told[2] = self._clock.calls
+        else:
+            self._told[0], self.start = begun, start
+            self._told[3:] = torch.tensor(start.numbers() if start else [0] * START_NUMBERS)
+
+    def begin(self) -> int:
+        """The epoch of the iteration that begins now, in this process or worker."""
+        if self._clock.held is None:
+            self.start = None  # that was of an iteration of a loader of make_loader
+        if get_worker_info() is None:
+            return self._clock.begin()
+        if self._epoch is None:  # the worker has just started: the clock is as it was when `iter` was called
+            self._heard = self._clock.calls
+            self._epoch = self._clock.begin()
+        elif self._clock.held is not None:
+            # Of this loader alone, and written before the worker was told to go on.
+            epoch, _, _, *numbers = self._told.tolist()
+            self._epoch, self.start = epoch, Start.of(numbers) if numbers[0] else None
+        else:
+            self._refuse_jump(self._epoch + 1)
+            self._epoch += 1
+        return self._epoch
+
+    def _refuse_jump(self, epoch: int) -> None:
+        """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
+        cannot know whether `set_epoch` was called before the iteration began, or after that."""
+        asked, calls = self._told[1:3].tolist()
+        if calls != self._heard and asked not in (epoch, epoch + 1):
+            raise LoaderError(
+                f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
+                f"{epoch}: take data.make_loader(...), or persistent_workers=False"
+            )
+        self._heard = calls
+
+    def go_on(self, epoch: int) -> None:
+        """An epoch was restored."""
+        if get_worker_info() is None:
+            self._clock.go_on(epoch)
+        else:
+            self._epoch = epoch
+
+
 # -------------------------------------------------------------------------------------------------------- shard_dataset
 
 BUFFER_SIZE = 4
@@ -3335,98 +3517,30 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_manifests(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        self._decided = self._look_at_shards()
-        self.views = self._find_views() if self.shuffle and not resampled else []
+        self._units = ShardUnits(self.steps, self.dialect, seen_units(self.shards, self.steps, self.dialect))
+        self.views = views_beside(self.shards) if self.shuffle and not resampled else []
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
         self.buffer_size = max(1, buffer_size) if self.shuffle else 1
         self._batch_size, self._drop_last = 1, False
-        # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
-        # was called with last, how often it was called, and where in its epoch the loader begins.
-        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
-        self._start: Start | None = None
-        self._worker_epoch: int | None = None  # of the iteration before, in a worker
-        self._worker_heard = 0
-
-    def _look_at_shards(self) -> dict[Pair, Rescale]:
-        """What makes HU of the values of shards whose manifest does not say it."""
-        silent = [shard for shard in self.shards if shard.recorded is None]
-        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
-            return {}
-        shown: dict[Pair, list[tuple[str, str]]] = {}
-        for shard in spread(silent, LOOKS_IN_ALL):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # reading it says why
-                meta, values = peek(shard.path)
-                if meta.get("volume_kind", "stored") == "stored" and "RescaleSlope" in meta:
-                    shown.setdefault(pair := table_pair(meta), []).append((meta["study_id"], look_at(values, pair)))
-        return decide(shown)
-
-    def _unit(self, raw: RawSample) -> Unit:
-        """What the values of a sample are."""
-        dialect, pair = raw.dialect(self.dialect, self.steps.shape), table_pair(raw.meta)
-        if self.steps.rescale != "auto" or dialect != "native":
-            return Unit(dialect, self.steps.rescale)
-        if raw.recorded and pair in raw.recorded.rescale:
-            return Unit(dialect, raw.recorded.rescale[pair])
-        if (
-            pair not in self._decided
-            and look_at(values_of(raw.voxels.reshape(-1)[: LOOK // 4], raw.meta), pair) == "hu"
-        ):
-            return Unit(dialect, "none")
-        return Unit(dialect, self._decided.get(pair, "table"))
+        self._orders = Orders(self.shards, self.views, self.seed if self.shuffle else None)
+        self._workers = WorkerEpochs(self._clock)
 
     def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
-        if begun is None:
-            self._told[1] = self._clock.asked
-            self._told[2] = self._clock.calls
-        else:
-            self._told[0], self._start = begun, start
-            self._told[3:] = torch.tensor(start.numbers() if start else [0] * START_NUMBERS)
+        self._workers.tell(begun, start)
 
     def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
         """The data set with a clock and shared memory of its own."""
         data = copy.copy(self)
         data._batch_size, data._drop_last = batch_size or 1, drop_last
         data._clock = self._clock.of_loader()
-        data._told = torch.zeros_like(self._told).share_memory_()
+        data._workers = WorkerEpochs(data._clock)
         return data
 
     def _epoch_here(self) -> int:
         """The epoch of the iteration that begins now, in this process or worker."""
         self._check_world()
-        if self._clock.held is None:
-            self._start = None  # that was of an iteration of a loader of make_loader
-        if get_worker_info() is None:
-            return self._clock.begin()
-        if self._worker_epoch is None:  # the worker has just started: the clock is as it was when `iter` was called
-            self._worker_heard = self._clock.calls
-            self._worker_epoch = self._clock.begin()
-        elif self._clock.held is not None:
-            # Of this loader alone, and written before the worker was told to go on.
-            epoch, _, _, *numbers = self._told.tolist()
-            self._worker_epoch, self._start = epoch, Start.of(numbers) if numbers[1] else None
-        else:
-            self._refuse_jump(self._worker_epoch + 1)
-            self._worker_epoch += 1
-        return self._worker_epoch
-
-    def _refuse_jump(self, epoch: int) -> None:
-        """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
-        cannot know whether `set_epoch` was called before the iteration began, or after that."""
-        asked, calls = self._told[1:3].tolist()
-        if calls != self._worker_heard and asked not in (epoch, epoch + 1):
-            raise LoaderError(
-                f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
-                f"{epoch}: take data.make_loader(...), or persistent_workers=False"
-            )
-        self._worker_heard = calls
-
-    def _go_on(self, epoch: int) -> None:
-        """An epoch was restored."""
-        if get_worker_info() is None:
-            self._clock.go_on(epoch)
-        else:
-            self._worker_epoch = epoch
+        return self._workers.begin()
 
     def __len__(self) -> int:
         """Samples of the whole data set, of all ranks."""
@@ -3441,24 +3555,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             )
         return [shard.samples or 0 for shard in shards]
 
-    def _find_views(self) -> list[str]:
-        """The folders of the epoch views, if the pattern names all shards of a folder that has such."""
-        folder = os.path.dirname(self.shards[0].path)
-        views = list(
-            itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count()))
-        )
-        if views and {shard.path for shard in self.shards} != set(shard_paths(folder)):
-            warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=4)
-            return []
-        return views
-
     def _order(self, epoch: int) -> list[Shard]:
-        shards = self.shards
-        if self.views:
-            shards = with_manifests(shard_paths(self.views[epoch % len(self.views)]))
-        if self.shuffle and epoch >= len(self.views):
-            shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
-        return shards
+        return self._orders.shards(epoch)
 
     def _dealing(self, workers: int) -> Dealing:
         return Dealing(self.world_size, max(1, workers), self._batch_size, self._drop_last, self.uneven)
@@ -3513,7 +3611,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         return sum(task.batches or 0 for task in rest_of_rank(self, self._dealing(workers), epoch, start))
 
     def _check(self, workers: int, prefetch: int) -> None:
-        self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
+        self._refuse_too_few(self._orders.count(self.epoch), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
         with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
@@ -3525,14 +3623,14 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                f"{self._batch_size}) take up to {shown_bytes(need)}; this machine has {shown_bytes(memory)}. Take a "
                 "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
                 "dtype=torch.float16",
                 stacklevel=3,
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        iteration = Iteration(self._read, self._epoch_here, self._go_on)
+        iteration = Iteration(self._read, self._epoch_here, self._workers.go_on)
         try:
             return iteration.start(self._epoch_here())  # now, not when the first sample is asked for
         except LoaderError:
@@ -3543,7 +3641,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _read(self, epoch: int) -> Iterator[Sample]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        tasks = rest_of_rank(self, self._dealing(workers), epoch, self._start) if self._start else None
+        start = self._workers.start
+        tasks = rest_of_rank(self, self._dealing(workers), epoch, start) if start else None
         task = (tasks or self._tasks(epoch, workers))[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
 
@@ -3556,7 +3655,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             if place % self._batch_size == 0 and not self.steps.use_embedding:
                 batch, place = allocate((self._batch_size, 1, depth, height, width), self.steps.dtype), 0
             out = None if self.steps.use_embedding else batch[place]
-            unit = Unit() if self.steps.use_embedding else self._unit(raw)
+            unit = Unit() if self.steps.use_embedding else self._units.of(raw)
             try:
                 axes = self.axes if raw.kind == "stored" else None
                 voxels = oriented(raw.voxels, axes, unit.dialect)

@@ -18,9 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from make_dataset import Dataset, Options, make_dataset
-
-MB = 1e6
+from make_dataset import Dataset, Options, make_dataset, shown_bytes
 
 
 class Report:
@@ -66,9 +64,9 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar"))
 
 
-def size_of(paths: list[Path]) -> float:
-    """Their bytes in MB."""
-    return sum(path.stat().st_size for path in paths) / MB
+def size_of(paths: list[Path]) -> int:
+    """Their bytes."""
+    return sum(path.stat().st_size for path in paths)
 
 
 def read_samples(report: Report, dataset: Dataset, mount: Path) -> list[Path]:
@@ -87,9 +85,9 @@ def read_samples(report: Report, dataset: Dataset, mount: Path) -> list[Path]:
         same = np.array_equal(np.frombuffer(sample["bin"], "<f2").reshape(meta["volume_shape"]), source.astype("f2"))
         if not same or len(sample["labels"]) != 18 * 4 or b"\n" not in sample["txt"]:
             wrong.append(meta["study_id"])
-    payload = sum(len(value) for sample in samples for value in sample.values() if isinstance(value, bytes)) / MB
+    payload = sum(len(value) for sample in samples for value in sample.values() if isinstance(value, bytes))
     told = json.loads((mount / "manifest.json").read_text())["total_samples"]
-    detail = f"{len(samples)} samples, {payload:.1f} MB in {seconds:.2f} s ({payload / seconds:.0f} MB/s)"
+    detail = f"{len(samples)} samples, {shown_bytes(payload)} in {seconds:.2f} s ({shown_bytes(payload / seconds)}/s)"
     report.check(len(samples) == told > 0, "webdataset reads every sample", detail)
     report.check(not wrong, "volumes equal NumPy's float16", "bit for bit" if not wrong else f"not: {wrong}")
     return read
@@ -109,7 +107,9 @@ def demonstrate(program: Path, options: Options) -> Report:
     report = Report()
     dataset = make_dataset(options)
     sources = dataset.volumes()
-    print(f"wrote {len(sources)} volumes, {size_of(sources):.1f} MB of NPZ: both array orders, stored and deflated")
+    print(
+        f"wrote {len(sources)} volumes, {shown_bytes(size_of(sources))} of NPZ: both array orders, stored and deflated"
+    )
     before = state(dataset)
     mount, files = Path("mount"), Path("files")
     mount.mkdir()
@@ -119,20 +119,23 @@ def demonstrate(program: Path, options: Options) -> Report:
     seconds = run(program, "mount", *flags, "--log-file", "log", mount)
     ready = len(shards(mount)) > 1
     total = size_of(shards(mount))
-    report.check(ready, "mount is ready", f"{seconds:.2f} s: {len(shards(mount))} shards, {total:.1f} MB")
+    report.check(ready, "mount is ready", f"{seconds:.2f} s: {len(shards(mount))} shards, {shown_bytes(total)}")
     read = read_samples(report, dataset, mount)
 
     seconds = run(program, "materialize", *flags, "--output_dir", files)
     written = size_of(shards(files))
-    report.check(written == total, "materialize", f"{seconds:.2f} s: {written:.1f} MB ({written / seconds:.0f} MB/s)")
+    report.check(
+        written == total, "materialize", f"{seconds:.2f} s: {shown_bytes(written)} ({shown_bytes(written / seconds)}/s)"
+    )
     compare_trees(report, mount, files)
 
     seconds = run(program, "unmount", mount)
     report.check(not os.path.ismount(mount) and not any(mount.iterdir()), "unmounted", f"{seconds:.2f} s")
     report.check(state(dataset) == before, "the NPZ files are unchanged", f"{len(sources)} files: content, time, mode")
-    raw, packed = sum(np.load(path)["data"].nbytes for path in read) / MB, size_of(read)
+    raw, packed = sum(np.load(path)["data"].nbytes for path in read), size_of(read)
     report.lines.append(
-        f"\n  {len(read)} samples: {raw:.1f} MB as float32, {packed:.1f} MB as NPZ, {total:.1f} MB as shards"
+        f"\n  {len(read)} samples: {shown_bytes(raw)} as float32, {shown_bytes(packed)} as NPZ,"
+        f" {shown_bytes(total)} as shards"
         f"\n  ({total / raw:.2f} of the float32, {total / packed:.2f} of the NPZ);"
         f" {len(sources) - len(read)} left out: one is in no table, one lacks ZSpacing"
     )

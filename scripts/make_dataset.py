@@ -71,6 +71,15 @@ class Dataset:
         return sorted(path for suffix in (".npz", ".nii", ".nii.gz") for path in self.folder.rglob(f"*{suffix}"))
 
 
+def shown_bytes(count: float) -> str:
+    """A number of bytes in words, in units of 1024 as the program has them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
 def dataset_at(out: Path) -> Dataset:
     """The data set that `make_dataset` writes into the folder `out`."""
     return Dataset(out / "volumes", out / "reports.csv", out / "metadata.csv", out / "labels.csv")
@@ -237,7 +246,7 @@ def main() -> None:
     paths = make_dataset(options)
     files = paths.volumes()
     size = sum(path.stat().st_size for path in files)
-    print(f"{len(files)} volumes, {size / 2**20:.1f} MiB of NPZ: {' '.join(paths.flags())}")
+    print(f"{len(files)} volumes, {shown_bytes(size)} of NPZ: {' '.join(paths.flags())}")
 
 
 if __name__ == "__main__":

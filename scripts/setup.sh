@@ -2,6 +2,7 @@
 # Installs what building and testing need, and nothing that is there already: a second run takes well under a second.
 #
 #   Debian packages  a C toolchain, cmake (the tests build zlib-ng from source), fuse3, and Python with NumPy and PyTorch
+#   chromium         only with --browser: Debian's, 290 MB, for tests/python/test_report.py
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
@@ -10,7 +11,7 @@
 #   .venv-streams/   only with --streams: MosaicML's StreamingDataset and litdata, 1.7 GB, for rows of scripts/bench.sh
 #   .venv-package/   only with --package: what scripts/package.sh builds a wheel with, 420 MB
 #
-# The tests that need one of these folders are skipped, and say so, where it is not there.
+# The tests that need one of these are skipped, and say so, where it is not there.
 #
 # Rust is not installed here: a toolchain is the user's choice, so a missing cargo is only reported.
 set -euo pipefail
@@ -45,6 +46,16 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq -o DPkg::Lock::Timeout=300 update
     apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# One test alone needs it, which is skipped without it: no reason to end here.
+install_browser() {
+    command -v chromium >/dev/null && return
+    say "installing with apt: chromium"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends chromium >/dev/null; } ||
+        say "chromium could not be installed (apt needs root and a mirror): the test of a page in a browser is skipped"
 }
 
 # without_gpu FOLDER: let the PyTorch of an environment run without NVIDIA's libraries, 4 GB, which a machine without a
@@ -82,14 +93,15 @@ install_venv() {
 
 for option in "$@"; do
     case "$option" in
-        --dali | --datasets | --frameworks | --package | --streams) ;;
-        *) die "unknown option $option; there are --dali, --datasets, --frameworks, --package and --streams" ;;
+        --browser | --dali | --datasets | --frameworks | --package | --streams) ;;
+        *) die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package and --streams" ;;
     esac
 done
 install_packages
 install_venv .venv scripts/requirements.txt "numpy, pandas, pytest, torch, webdataset, wids"
 for option in "$@"; do
     case "$option" in
+        --browser) install_browser ;;
         --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
         --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;
         --package)

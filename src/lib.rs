@@ -77,6 +77,7 @@
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
 //! | [`reclaim`] | which source files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
+//! | [`mod@report`] | the page that shows a data set: slices, histograms, charts in HTML | files on disk |
 //! | [`cli`], [`commands`] | parsing, messages, progress, exit codes, the background process | tar |
 //! | `fuzzing` (hidden) | what the fuzzer and its corpus run | all but parsers |
 //!
@@ -99,14 +100,14 @@
 //! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all
 //!   else is Python in `python/ctwds/`. The core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
-//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder
-//!   and journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources`
-//!   (its list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its
-//!   lists); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the user's cache
-//!   folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by [`base::durable`]; journals
-//!   and logs grow by lines; the user cache's files are renamed into place, without waiting for the disk. Nothing is
-//!   ever written into a data folder that the user did not name for it, or through a mount. Kernel settings are in
-//!   `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
+//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
+//!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
+//!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
+//!   `report` (its page); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the
+//!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
+//!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
+//!   for the disk. Nothing is ever written into a data folder that the user did not name for it, or through a mount.
+//!   Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ._native import __version__
+from .dictionaries import Dictionaries
 from .errors import (
     ChangedError,
     DamagedError,
@@ -23,30 +24,26 @@ from .errors import (
     UsageError,
 )
 from .file import load
-from .volumes import Dictionaries, Info, Sample, Volumes, open
+from .opening import open
+from .volumes import Info, Sample, Volumes
 
 if TYPE_CHECKING:
     from .batches import collate
     from .config import create_dataset_from_config, create_loader_from_config, create_webdataset_from_config
     from .data_module import DataModule
+    from .epoch_sampler import EpochSampler
     from .loader import Batch, Loader
     from .npz_dataset import CTReportDataset
     from .shard_dataset import CTReportWebDataset
-    from .torch_loader import CTReportLoader, EpochSampler
+    from .torch_loader import CTReportLoader
 
 __all__ = [
-    "Batch",
-    "CTReportDataset",
-    "CTReportLoader",
-    "CTReportWebDataset",
     "ChangedError",
     "DamagedError",
     "Dictionaries",
-    "EpochSampler",
     "Error",
     "Info",
     "LengthUnknown",
-    "Loader",
     "LoaderError",
     "PackageMissing",
     "ReadError",
@@ -56,13 +53,24 @@ __all__ = [
     "UsageError",
     "Volumes",
     "__version__",
-    "collate",
-    "create_dataset_from_config",
-    "create_loader_from_config",
-    "create_webdataset_from_config",
     "load",
     "open",
 ]
+
+# `from ctwds import *` takes what is there; any other name says what to install.
+if find_spec("torch"):
+    __all__ += [
+        "Batch",
+        "CTReportDataset",
+        "CTReportLoader",
+        "CTReportWebDataset",
+        "EpochSampler",
+        "Loader",
+        "collate",
+        "create_dataset_from_config",
+        "create_loader_from_config",
+        "create_webdataset_from_config",
+    ]
 
 if find_spec("lightning") or find_spec("pytorch_lightning"):
     __all__ += ["DataModule"]
@@ -72,10 +80,11 @@ _WITH_MORE = {
     "batches": ("collate",),
     "config": ("create_dataset_from_config", "create_loader_from_config", "create_webdataset_from_config"),
     "data_module": ("DataModule",),
+    "epoch_sampler": ("EpochSampler",),
     "loader": ("Batch", "Loader"),
     "npz_dataset": ("CTReportDataset",),
     "shard_dataset": ("CTReportWebDataset",),
-    "torch_loader": ("CTReportLoader", "EpochSampler"),
+    "torch_loader": ("CTReportLoader",),
 }
 
 _MISSING = {

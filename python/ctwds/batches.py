@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from .basics import shown_bytes
 from .errors import LoaderError
 
 SHARED = "/dev/shm"
@@ -31,13 +32,13 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         free = state.f_bavail * state.f_frsize  # what is written there all the same ends the process
         if state.f_blocks and size > free:  # a tmpfs without a limit says 0 of 0
             raise LoaderError(
-                f"{SHARED}: a batch of {size / 1e6:.1f} MB does not fit into the {free / 1e6:.1f} MB that are free: "
+                f"{SHARED}: a batch of {shown_bytes(size)} does not fit into the {shown_bytes(free)} that are free: "
                 f"{ROOM_REMEDY}"
             )
     try:
         storage = torch.UntypedStorage._new_shared(size)
     except RuntimeError as error:
-        raise LoaderError(f"{SHARED}: no room for a batch of {size / 1e6:.1f} MB ({error}): {ROOM_REMEDY}") from error
+        raise LoaderError(f"{SHARED}: no room for a batch of {shown_bytes(size)} ({error}): {ROOM_REMEDY}") from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 

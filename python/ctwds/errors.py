@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import tokenize
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 
 class Error(Exception):
@@ -56,6 +57,18 @@ def choice(name: str, value: object, allowed: Sequence[object]) -> Any:
     if value not in allowed:
         raise LoaderError(f"{name} is {value!r}; it must be one of: {', '.join(map(repr, allowed))}")
     return value
+
+
+def whole_number(name: str, value: object, least: int, most: int = 2**64 - 1) -> int:
+    """The value of an option that is a whole number, of Python, NumPy, or a tensor."""
+    try:
+        number = int(operator.index(cast("SupportsIndex", value)))
+    except TypeError as error:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number") from error
+    if not least <= number <= most:
+        bound = f"at least {least}" if number < least else f"at most {most}"
+        raise UsageError(f"{name} is {number}; it must be {bound}")
+    return number
 
 
 @contextlib.contextmanager

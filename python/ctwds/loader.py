@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ._native import Decoders
-from .errors import DamagedError, Error, UsageError, choice
-from .pool import Pool, Shape
-from .volumes import Info, Volumes
+from .basics import dtype_name
+from .batch_reader import BatchReader, Pending
+from .errors import DamagedError, UsageError, choice, whole_number
+from .torch_loader import is_distributed
+from .volumes import Volumes
 
 
 class Batch(NamedTuple):
@@ -44,30 +41,6 @@ class Batch(NamedTuple):
     also: dict[str, list[torch.Tensor]]
 
 
-@dataclass
-class _Pending:
-    """A batch that is being read."""
-
-    numbers: list[int]
-    infos: list[Info]
-    outs: list[NDArray[Any]]
-    whole: NDArray[Any] | None
-    left: int
-    also: list[dict[str, NDArray[Any]]]
-    errors: dict[int, BaseException] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def one_done(self, place: int, error: BaseException | None) -> None:
-        """Note that a volume was read, or why not."""
-        with self.lock:
-            if error is not None:
-                self.errors[place] = error
-            self.left -= 1
-            if self.left == 0:
-                self.done.set()
-
-
 class Loader(IterableDataset[Batch]):
     """Batches of the samples of `ctwds.open`, decoded by threads of this process into tensors that are used again.
 
@@ -84,14 +57,22 @@ class Loader(IterableDataset[Batch]):
         seed: shuffles: the order of epoch e is that of `ctwds-fs mount --shuffle-seed SEED` in `epochs/e`, without the
             samples that are not in `data`. None keeps the order of the data set.
         rank, world_size: this process's share: of each `batch_size * world_size` consecutive samples of the epoch's
-            order rank r gets the r-th part.
+            order rank r gets the r-th part. By default all samples are this process's, with a warning where there are
+            other ranks of torch.distributed; `rank=0, world_size=1` says so without one.
         drop_last: leaves out the last samples of an epoch where they do not fill the batches of all ranks. Without it
             they are spread evenly, and with several ranks one may get a batch less: distributed training needs
             `drop_last=True`.
-        dtype: "float16", or "float32" for the values of float16 widened; None for that of the data set.
+        dtype: "float16", or "float32" for the values of float16 widened, or PyTorch's dtype of that name; None for that
+            of the data set.
         layout: "shards" for (B, H, W, D), "training" for (B, 1, D, H, W), a view of the same memory.
         ahead: batches that are read ahead of the one that is handed out.
         on_error: "raise", or "skip" to leave out samples that are damaged: they are warned of and listed in `skipped`.
+            A batch of which nothing is left is not given: with several ranks, of which then one has a batch less,
+            distributed training waits for it for ever. There leave damaged samples out with `subset`, or `exclude`.
+
+    Raises:
+        UsageError: an option is wrong, or does not fit the data set.
+        LoaderError: an option is none of those there are.
     """
 
     def __init__(
@@ -101,26 +82,35 @@ class Loader(IterableDataset[Batch]):
         batch_size: int = 1,
         threads: int = 2,
         seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         drop_last: bool = False,
-        dtype: str | None = None,
+        dtype: str | torch.dtype | None = None,
         layout: str = "shards",
         ahead: int = 2,
         on_error: str = "raise",
     ) -> None:
-        counts = {"batch_size": batch_size, "threads": threads, "world_size": world_size, "ahead": ahead}
-        for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= rank < world_size:
-            raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to {world_size - 1}")
-        self.data, self.batch_size, self.threads, self.seed = data, batch_size, threads, seed
-        self.rank, self.world_size, self.drop_last = rank, world_size, drop_last
-        self._dtype = choice("dtype", dtype, (None, "float16", "float32"))
+        if not isinstance(data, Volumes):
+            raise UsageError(f"data is of {type(data).__name__}; it must be what ctwds.open returns, or a part of that")
+        self.data = data
+        self.batch_size, self.threads = whole_number("batch_size", batch_size, 1), whole_number("threads", threads, 1)
+        self.seed = None if seed is None else whole_number("seed", seed, 0)
+        if (rank is None) != (world_size is None):
+            raise UsageError("rank and world_size are given together, or neither")
+        self._has_rank = rank is not None
+        world_size, rank = (1, 0) if world_size is None else (world_size, rank)
+        self.world_size = whole_number("world_size", world_size, 1)
+        self.rank = whole_number("rank (of world_size, counted from 0)", rank, 0, self.world_size - 1)
+        self.ahead, self.drop_last = whole_number("ahead", ahead, 1), drop_last
+        self._dtype = choice("dtype", dtype_name(dtype), (None, "float16", "float32"))
+        voxels = data._shards.dtype
+        if self._dtype not in (None, voxels) and (self._dtype, voxels) != ("float32", "float16"):
+            raise UsageError(
+                f"dtype is {self._dtype!r}, and the voxels of the data set are {voxels}: leave dtype away, or open the "
+                f"data set with output_dtype={self._dtype!r}"
+            )
         self._layout = choice("layout", layout, ("shards", "training"))
         self._on_error = choice("on_error", on_error, ("raise", "skip"))
-        self.ahead = ahead
         self.skipped: dict[str, str] = {}
         self._next = (0, 0)  # epoch, and samples of all ranks that were consumed of it
         self._now = (0, 0)
@@ -129,8 +119,7 @@ class Loader(IterableDataset[Batch]):
         self._begun: int | None = None  # the epoch of an iteration of which nothing was read yet
         self._late: int | None = None  # what Lightning has chosen for that one
         self.batch_sampler = None  # for Lightning, as `sampler` is
-        self._pinned = torch.cuda.is_available()
-        self._cache = (threads + 1) * max(1, data._shards.largest())
+        self._cache = (self.threads + 1) * max(1, data._shards.largest())
 
     @property
     def memory(self) -> int:
@@ -155,6 +144,7 @@ class Loader(IterableDataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Make this the epoch of the next `iter`, from its beginning on; but where a state of this epoch was loaded
         last, from that on."""
+        epoch = whole_number("epoch", epoch, 0)
         if self._loaded is None or self._next != self._loaded[:2] or epoch != self._next[0]:
             self._loaded, self._next, self._now, self._taken = None, (epoch, 0), (epoch, 0), 0
 
@@ -178,6 +168,8 @@ class Loader(IterableDataset[Batch]):
         Raises:
             UsageError: the state is of other data, of another selection, or of another seed.
         """
+        if not isinstance(state, Mapping):
+            raise UsageError(f"not a state of ctwds.Loader, but of {type(state).__name__}: {state!r}")
         mine = self.state_dict()
         named = {"digest": "data set (files, tables or options)", "samples": "selection of samples", "seed": "seed"}
         for key, what in {"version": "version of this package", **named}.items():
@@ -186,12 +178,14 @@ class Loader(IterableDataset[Batch]):
                     f"the state is of another {what}: {key} was {state.get(key)!r}, and is {mine[key]!r}; begin anew, "
                     "or open what was opened then"
                 )
-        places = [state.get(name) for name in ("epoch", "consumed", "batches")]
-        if not all(isinstance(place, int) for place in places):
-            raise UsageError(
-                f"not a state of ctwds.Loader, as its epoch, consumed or batches is missing: {dict(state)!r}"
+        try:
+            epoch, consumed, taken = (
+                whole_number(name, state.get(name), 0) for name in ("epoch", "consumed", "batches")
             )
-        epoch, consumed, self._taken = (int(place or 0) for place in places)
+            whole_number("consumed", consumed, 0, len(self.data))
+        except UsageError as error:
+            raise UsageError(f"not a state of ctwds.Loader, as {error}: {dict(state)!r}") from error
+        self._taken = taken
         self._next = self._now = (epoch, consumed)
         self._loaded = (epoch, consumed, self._taken)
 
@@ -199,6 +193,12 @@ class Loader(IterableDataset[Batch]):
         if get_worker_info() is not None:
             raise UsageError("ctwds.Loader has threads of its own, and a DataLoader around it num_workers=0")
         self.data._refuse_closed()
+        if not self._has_rank and is_distributed() and (ranks := torch.distributed.get_world_size()) > 1:
+            warnings.warn(
+                f"each of the {ranks} ranks reads all samples: give ctwds.Loader rank= and world_size=, so that each "
+                "reads its share; rank=0, world_size=1 if this is meant",
+                stacklevel=2,
+            )
         if self._begun is not None and self._next == (self._begun + 1, 0):
             self._next = self._now  # StatefulDataLoader asks twice, and reads the second
         if self._loaded and self._loaded[:2] != self._next:
@@ -256,18 +256,9 @@ class Loader(IterableDataset[Batch]):
         self._begun = self._late = None
         self._now, self._taken = (epoch, consumed), taken
         total, together = len(self.data), self.batch_size * self.world_size
-        pool = Pool(self.ahead + 2)
-        pending: deque[_Pending] = deque()
-        batches = iter(self._batches(epoch, consumed))
-        with self._readers() as jobs:
-            while True:
-                while len(pending) < self.ahead and (numbers := next(batches, None)) is not None:
-                    pending.append(self._begin(numbers, pool, jobs))
-                if not pending:
-                    self._go_to_next()  # here too, as a rank may have no part of the last batches
-                    break
-                ready = pending.popleft()
-                ready.done.wait()
+        options: dict[str, Any] = {"threads": self.threads, "cache": self._cache, "ahead": self.ahead}
+        with BatchReader(self.data, self._batches(epoch, consumed), dtype=self._dtype, **options) as reader:
+            for ready in reader:
                 batch = self._finished(ready)
                 del ready  # or its array would count as used
                 consumed, taken = min(consumed + together, total), taken + 1
@@ -278,55 +269,10 @@ class Loader(IterableDataset[Batch]):
                     self._go_to_next()
                 if batch is not None:
                     yield batch
-                    del batch
+                del batch
+            self._go_to_next()  # here too, as a rank may have no part of the last batches
 
-    @contextmanager
-    def _readers(self) -> Iterator[queue.SimpleQueue[tuple[_Pending, int] | None]]:
-        """Threads that read what is put into a queue. They wait and copy, so one more than decoders keeps all of these
-        busy."""
-        jobs: queue.SimpleQueue[tuple[_Pending, int] | None] = queue.SimpleQueue()
-        ended = threading.Event()
-        decoders = self.data._shards.decoders(self.threads, self._cache)
-        threads = [
-            threading.Thread(target=_work, args=(self.data, decoders, jobs, ended), daemon=True, name="ctwds-reader")
-            for _ in range(self.threads + 1)
-        ]
-        del decoders
-        for thread in threads:
-            thread.start()
-        try:
-            yield jobs
-        finally:
-            ended.set()
-            for _ in threads:
-                jobs.put(None)
-            for thread in threads:
-                thread.join()
-
-    def _begin(self, numbers: list[int], pool: Pool, jobs: queue.SimpleQueue[tuple[_Pending, int] | None]) -> _Pending:
-        """Have the volumes of a batch read."""
-        infos = [self.data._info(number) for number in numbers]
-        shapes = {info.shape for info in infos}
-        dtype = np.dtype(self._dtype or infos[0].dtype)
-        whole = None
-        if len(shapes) == 1:
-            whole = self._memory(pool, (len(infos), *infos[0].shape), dtype)
-            outs = list(whole)
-        else:
-            outs = [self._memory(pool, (1, *info.shape), dtype)[0] for info in infos]
-        pending = _Pending(numbers, infos, outs, whole, len(infos), [{} for _ in infos])
-        for place in range(len(infos)):
-            jobs.put((pending, place))
-        return pending
-
-    def _memory(self, pool: Pool, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if not self._pinned:
-            return pool.array(shape, dtype)
-        # Pinned memory is left to PyTorch's own allocator, which knows of copies to the GPU that are under way.
-        kind = getattr(torch, dtype.name)
-        return cast("NDArray[Any]", torch.empty(shape, dtype=kind, pin_memory=True).numpy())
-
-    def _finished(self, pending: _Pending) -> Batch | None:
+    def _finished(self, pending: Pending) -> Batch | None:
         """The batch whose volumes were read; None if no sample of it could be."""
         for place, error in sorted(pending.errors.items()):
             name = pending.infos[place].id
@@ -362,26 +308,3 @@ class _Sampler:
     def set_epoch(self, epoch: int) -> None:
         """Decide the epoch."""
         self._loader._set_late(epoch)
-
-
-def _work(
-    data: Volumes,
-    decoders: Decoders,
-    jobs: queue.SimpleQueue[tuple[_Pending, int] | None],
-    ended: threading.Event,
-) -> None:
-    """Read volumes until there is no more to do."""
-    while (job := jobs.get()) is not None:
-        pending, place = job
-        error: BaseException | None = None
-        try:
-            if ended.is_set():
-                raise Error("the iteration was ended")
-            number, info = pending.numbers[place], pending.infos[place]
-            data._fill(number, info, pending.outs[place], decoders)
-            for n, name in enumerate(data.also_names):
-                pending.also[place][name] = data._extra(number, n, decoders)
-        except BaseException as caught:
-            error = caught.with_traceback(None)
-        pending.one_done(place, error)
-        del job, pending

@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 from .axes import AXES, ArrayChoice, axes_option, oriented
 from .basics import DIALECTS, SHAPE, SPACING, AnyPath, Pair, Rescale, spread
 from .dataset_file import DatasetFile
+from .epoch_sampler import EpochSampler
 from .errors import LoaderError, choice
 from .files import NIFTI, SOURCES, find_volumes, study_of
 from .hounsfield import LOOK, LOOKS_IN_ALL, LOOKS_OF_EACH, Unit, decide, look_at, table_pair
@@ -26,7 +27,7 @@ from .preprocess import Sample, Steps
 from .spacing import Spacings, slope_and_intercept, voxel_spacing
 from .studies import Rows, Study, StudyTables
 from .tables import Tables, files_of
-from .torch_loader import Epochs, EpochSampler
+from .torch_loader import Epochs
 
 
 def spacing_option(text: str | None) -> tuple[str | None, str | None]:

@@ -78,11 +78,11 @@ def order_of(lists: Lists, total: int, dealing: Dealing) -> tuple[Numbers, list[
     """All samples in the order in which the ranks give them, those last that none gives; and how many of them were
     given behind each step, from 0 on."""
     ranks = [[batch for _, batch in in_turn(each, dealing)] for each in lists]
-    steps = [np.concatenate([batch for batch in step if batch is not None]) for step in itertools.zip_longest(*ranks)]
-    given = np.concatenate([np.empty(0, np.int64), *steps])
+    steps = [[batch for batch in step if batch is not None] for step in itertools.zip_longest(*ranks)]
+    given = np.concatenate([np.empty(0, np.int64), *itertools.chain(*steps)])
     is_first = np.zeros(len(given), bool)
     is_first[np.unique(given, return_index=True)[1]] = True
-    ends = np.cumsum([0, *is_first])[np.cumsum([0, *map(len, steps)])]
+    ends = np.cumsum([0, *is_first])[np.cumsum([0, *(sum(map(len, step)) for step in steps)])]
     never = np.setdiff1d(np.arange(total), given)
     return np.concatenate([given[is_first], never]), ends.tolist()
 
@@ -112,32 +112,29 @@ def _behind(lists: list[Numbers], step: int, dealing: Dealing) -> list[Numbers]:
 def _dealt_anew(left: Numbers, mine: Dealing) -> Lists:
     """Of each `batch * ranks` consecutive samples rank r gets the r-th part, and its workers take turns. What does not
     fill a batch of each rank is spread over them."""
-    batches: list[list[Numbers]] = [[] for _ in range(mine.ranks)]
     together = mine.batch * mine.ranks
-    for at in range(0, len(left), together):
-        part = left[at : at + together]
-        if len(part) < together and (mine.drop_last or (len(part) < mine.ranks and mine.uneven == "drop")):
-            break
-        for mine_of, share in zip(batches, np.array_split(part, mine.ranks), strict=True):
-            if len(share) or mine.uneven == "pad":
-                mine_of.append(share if len(share) else part[:1])
-    empty = np.empty(0, np.int64)
-    return [
-        [np.concatenate([empty, *each[worker :: mine.workers]]) for worker in range(mine.workers)] for each in batches
-    ]
+    full = left[: len(left) // together * together].reshape(-1, mine.ranks, mine.batch)
+    part = left[full.size :]
+    is_dropped = len(part) == 0 or mine.drop_last or (len(part) < mine.ranks and mine.uneven == "drop")
+    found: Lists = []
+    for rank in range(mine.ranks):
+        last = np.array_split(part, mine.ranks)[rank]
+        if len(last) == 0 and mine.uneven == "pad":
+            last = part[:1]
+        lists = [full[worker :: mine.workers, rank].reshape(-1) for worker in range(mine.workers)]
+        if not is_dropped:
+            lists[len(full) % mine.workers] = np.concatenate([lists[len(full) % mine.workers], last])
+        found.append(lists)
+    return found
 
 
 def task_of(numbers: Numbers, shards: Sequence[Shard], dealing: Dealing) -> Task:
     """What a worker reads, in the terms of shards and the places of samples in them."""
     starts = np.cumsum([0, *(shard.samples or 0 for shard in shards)])
-    chosen: list[Shard] = []
-    places: list[list[int]] = []
-    for number in numbers.tolist():
-        at = int(np.searchsorted(starts, number, "right")) - 1
-        place = number - int(starts[at])
-        if chosen and chosen[-1] is shards[at] and place > places[-1][-1]:
-            places[-1].append(place)
-        else:
-            chosen.append(shards[at])
-            places.append([place])
-    return Task(chosen, len(numbers), dealing.batches(len(numbers)), places)
+    at = np.searchsorted(starts, numbers, "right") - 1
+    inside = numbers - starts[at]
+    is_new = np.ones(len(numbers), bool)
+    is_new[1:] = (np.diff(at) != 0) | (np.diff(inside) <= 0)  # the places in a shard ascend
+    begins = np.flatnonzero(is_new)
+    places = [run.tolist() for run in np.split(inside, begins[1:])] if len(numbers) else []
+    return Task([shards[n] for n in at[begins]], len(numbers), dealing.batches(len(numbers)), places)

@@ -61,20 +61,23 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .axes import axes_option, oriented
-from .basics import DIALECTS, SHAPE, SPACING, Pair, Rescale, spread
+from .basics import DIALECTS, SHAPE, SPACING, Rescale, shown_bytes
 from .batches import allocate
 from .epochs import Iteration
 from .errors import LengthUnknown, LoaderError, choice
-from .hounsfield import LOOK, LOOKS_IN_ALL, Unit, decide, look_at, table_pair
-from .members import Buffer, complain, values_of
+from .hounsfield import Unit
+from .members import Buffer, complain
 from .preprocess import Extras, Sample, Steps
 from .reader import ShardReader
-from .resume import START_NUMBERS, Start
+from .resume import Start
 from .samples import RawSample
-from .shards import Shard, peek, shard_paths, with_manifests
+from .shard_units import ShardUnits, seen_units
+from .shards import Shard, shard_paths, with_manifests
 from .states import rest_of_rank, start_of, state_of, unknown_order
 from .tasks import Dealing, Task
 from .torch_loader import Epochs
+from .views import Orders, views_beside
+from .worker_epochs import WorkerEpochs
 
 BUFFER_SIZE = 4
 
@@ -127,98 +130,30 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         self.on_error = choice("on_error", on_error, ("raise", "skip"))
         self.shards = with_manifests(shard_paths(shard_pattern))
         self.dialect = choice("dialect", dialect, (None, *DIALECTS))
-        self._decided = self._look_at_shards()
-        self.views = self._find_views() if self.shuffle and not resampled else []
+        self._units = ShardUnits(self.steps, self.dialect, seen_units(self.shards, self.steps, self.dialect))
+        self.views = views_beside(self.shards) if self.shuffle and not resampled else []
         if buffer_size is None:
             buffer_size = 1 if self.views else BUFFER_SIZE
         self.buffer_size = max(1, buffer_size) if self.shuffle else 1
         self._batch_size, self._drop_last = 1, False
-        # For workers that are there already: the epoch that a loader of make_loader has begun, the one that set_epoch
-        # was called with last, how often it was called, and where in its epoch the loader begins.
-        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
-        self._start: Start | None = None
-        self._worker_epoch: int | None = None  # of the iteration before, in a worker
-        self._worker_heard = 0
-
-    def _look_at_shards(self) -> dict[Pair, Rescale]:
-        """What makes HU of the values of shards whose manifest does not say it."""
-        silent = [shard for shard in self.shards if shard.recorded is None]
-        if self.steps.rescale != "auto" or self.steps.use_embedding or self.dialect not in (None, "native"):
-            return {}
-        shown: dict[Pair, list[tuple[str, str]]] = {}
-        for shard in spread(silent, LOOKS_IN_ALL):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, StopIteration):  # reading it says why
-                meta, values = peek(shard.path)
-                if meta.get("volume_kind", "stored") == "stored" and "RescaleSlope" in meta:
-                    shown.setdefault(pair := table_pair(meta), []).append((meta["study_id"], look_at(values, pair)))
-        return decide(shown)
-
-    def _unit(self, raw: RawSample) -> Unit:
-        """What the values of a sample are."""
-        dialect, pair = raw.dialect(self.dialect, self.steps.shape), table_pair(raw.meta)
-        if self.steps.rescale != "auto" or dialect != "native":
-            return Unit(dialect, self.steps.rescale)
-        if raw.recorded and pair in raw.recorded.rescale:
-            return Unit(dialect, raw.recorded.rescale[pair])
-        if (
-            pair not in self._decided
-            and look_at(values_of(raw.voxels.reshape(-1)[: LOOK // 4], raw.meta), pair) == "hu"
-        ):
-            return Unit(dialect, "none")
-        return Unit(dialect, self._decided.get(pair, "table"))
+        self._orders = Orders(self.shards, self.views, self.seed if self.shuffle else None)
+        self._workers = WorkerEpochs(self._clock)
 
     def _tell(self, begun: int | None = None, start: Start | None = None) -> None:
-        if begun is None:
-            self._told[1] = self._clock.asked
-            self._told[2] = self._clock.calls
-        else:
-            self._told[0], self._start = begun, start
-            self._told[3:] = torch.tensor(start.numbers() if start else [0] * START_NUMBERS)
+        self._workers.tell(begun, start)
 
     def _of_loader(self, batch_size: int | None, drop_last: bool) -> CTReportWebDataset:
         """The data set with a clock and shared memory of its own."""
         data = copy.copy(self)
         data._batch_size, data._drop_last = batch_size or 1, drop_last
         data._clock = self._clock.of_loader()
-        data._told = torch.zeros_like(self._told).share_memory_()
+        data._workers = WorkerEpochs(data._clock)
         return data
 
     def _epoch_here(self) -> int:
         """The epoch of the iteration that begins now, in this process or worker."""
         self._check_world()
-        if self._clock.held is None:
-            self._start = None  # that was of an iteration of a loader of make_loader
-        if get_worker_info() is None:
-            return self._clock.begin()
-        if self._worker_epoch is None:  # the worker has just started: the clock is as it was when `iter` was called
-            self._worker_heard = self._clock.calls
-            self._worker_epoch = self._clock.begin()
-        elif self._clock.held is not None:
-            # Of this loader alone, and written before the worker was told to go on.
-            epoch, _, _, *numbers = self._told.tolist()
-            self._worker_epoch, self._start = epoch, Start.of(numbers) if numbers[1] else None
-        else:
-            self._refuse_jump(self._worker_epoch + 1)
-            self._worker_epoch += 1
-        return self._worker_epoch
-
-    def _refuse_jump(self, epoch: int) -> None:
-        """The workers that a plain DataLoader keeps each count by themselves, so that all are always of one mind: they
-        cannot know whether `set_epoch` was called before the iteration began, or after that."""
-        asked, calls = self._told[1:3].tolist()
-        if calls != self._worker_heard and asked not in (epoch, epoch + 1):
-            raise LoaderError(
-                f"set_epoch({asked}) cannot reach the persistent workers of a plain DataLoader, which are in epoch "
-                f"{epoch}: take data.make_loader(...), or persistent_workers=False"
-            )
-        self._worker_heard = calls
-
-    def _go_on(self, epoch: int) -> None:
-        """An epoch was restored."""
-        if get_worker_info() is None:
-            self._clock.go_on(epoch)
-        else:
-            self._worker_epoch = epoch
+        return self._workers.begin()
 
     def __len__(self) -> int:
         """Samples of the whole data set, of all ranks."""
@@ -233,24 +168,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             )
         return [shard.samples or 0 for shard in shards]
 
-    def _find_views(self) -> list[str]:
-        """The folders of the epoch views, if the pattern names all shards of a folder that has such."""
-        folder = os.path.dirname(self.shards[0].path)
-        views = list(
-            itertools.takewhile(os.path.isdir, (os.path.join(folder, "epochs", f"{n:06d}") for n in itertools.count()))
-        )
-        if views and {shard.path for shard in self.shards} != set(shard_paths(folder)):
-            warnings.warn(f"{folder}/epochs is not used: the pattern names only some of the shards", stacklevel=4)
-            return []
-        return views
-
     def _order(self, epoch: int) -> list[Shard]:
-        shards = self.shards
-        if self.views:
-            shards = with_manifests(shard_paths(self.views[epoch % len(self.views)]))
-        if self.shuffle and epoch >= len(self.views):
-            shards = [shards[at] for at in np.random.default_rng([self.seed, epoch]).permutation(len(shards))]
-        return shards
+        return self._orders.shards(epoch)
 
     def _dealing(self, workers: int) -> Dealing:
         return Dealing(self.world_size, max(1, workers), self._batch_size, self._drop_last, self.uneven)
@@ -305,7 +224,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         return sum(task.batches or 0 for task in rest_of_rank(self, self._dealing(workers), epoch, start))
 
     def _check(self, workers: int, prefetch: int) -> None:
-        self._refuse_too_few(len(self._order(self.epoch)), max(1, workers))
+        self._refuse_too_few(self._orders.count(self.epoch), max(1, workers))
         held, samples = 0.0, sum(shard.samples or 0 for shard in self.shards)
         with contextlib.suppress(OSError, ZeroDivisionError):  # reading says what is wrong
             held = self.buffer_size * sum(os.stat(shard.path).st_size for shard in self.shards) / samples
@@ -317,14 +236,14 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
         if need > memory / 2:
             warnings.warn(
                 f"{workers} workers x ({self.buffer_size} volumes of the shuffle buffer + {prefetch + 1} batches of "
-                f"{self._batch_size}) take up to {need / 1e9:.0f} GB; this machine has {memory / 1e9:.0f}. Take a "
+                f"{self._batch_size}) take up to {shown_bytes(need)}; this machine has {shown_bytes(memory)}. Take a "
                 "smaller buffer_size (mount --shuffle-seed needs none), prefetch_factor or num_workers, or "
                 "dtype=torch.float16",
                 stacklevel=3,
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        iteration = Iteration(self._read, self._epoch_here, self._go_on)
+        iteration = Iteration(self._read, self._epoch_here, self._workers.go_on)
         try:
             return iteration.start(self._epoch_here())  # now, not when the first sample is asked for
         except LoaderError:
@@ -335,7 +254,8 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
     def _read(self, epoch: int) -> Iterator[Sample]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        tasks = rest_of_rank(self, self._dealing(workers), epoch, self._start) if self._start else None
+        start = self._workers.start
+        tasks = rest_of_rank(self, self._dealing(workers), epoch, start) if start else None
         task = (tasks or self._tasks(epoch, workers))[worker]
         return self._samples(task, np.random.default_rng([self.seed, epoch, self.rank, worker]))
 
@@ -348,7 +268,7 @@ class CTReportWebDataset(Epochs, IterableDataset[Sample]):
             if place % self._batch_size == 0 and not self.steps.use_embedding:
                 batch, place = allocate((self._batch_size, 1, depth, height, width), self.steps.dtype), 0
             out = None if self.steps.use_embedding else batch[place]
-            unit = Unit() if self.steps.use_embedding else self._unit(raw)
+            unit = Unit() if self.steps.use_embedding else self._units.of(raw)
             try:
                 axes = self.axes if raw.kind == "stored" else None
                 voxels = oriented(raw.voxels, axes, unit.dialect)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._native import Decoders, Shards
-from .basics import AnyPath
-from .errors import ChangedError, Error, UnknownStudyError, UsageError
+from .dictionaries import Dictionaries
+from .errors import ChangedError, Error, UnknownStudyError, UsageError, whole_number
 from .members import npy_voxels
-
-MANIFEST = "manifest.json"
 
 
 class _Start:
@@ -85,7 +83,9 @@ class Volumes(Sequence[Sample]):
         _chosen: NDArray[np.uint32] | None = None,
         _digest: str | None = None,
     ) -> None:
-        self._flags, self._threads, self._cache = list(flags), threads, cache
+        self._flags = list(flags)
+        self._threads = None if threads is None else whole_number("threads", threads, 1)
+        self._cache = None if cache is None else whole_number("cache", cache, 1)
         if _shards is None:
             _shards, said = Shards.planned(self._flags)
             for warning in said if _digest is None else ():
@@ -140,7 +140,7 @@ class Volumes(Sequence[Sample]):
 
     def __contains__(self, key: object) -> bool:
         """Whether there is a sample of this study id."""
-        return key in self._known()
+        return isinstance(key, str) and key in self._known()
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -167,7 +167,7 @@ class Volumes(Sequence[Sample]):
                 or float32 for voxels of float16, whose values are then widened.
 
         Raises:
-            UsageError: `out` has another shape or dtype, or is not contiguous.
+            UsageError: `out` has another shape or dtype, is not contiguous, or another thread reads into it.
             DamagedError, ChangedError, ReadError: the volume cannot be read.
         """
         number = self._number(key)
@@ -183,12 +183,20 @@ class Volumes(Sequence[Sample]):
 
         Returns:
             The voxels of the box, of the dtype of the volume, in C order.
+
+        Raises:
+            UsageError: these are not three slices with steps of 1.
+            DamagedError, ChangedError, ReadError: the volume cannot be read.
         """
         number = self._number(key)
         info = self._info(number)
-        if len(slices) != 3 or any(part.step not in (None, 1) for part in slices):
-            raise UsageError(f"a region is three slices with steps of 1, not {slices!r}")
-        pairs = [part.indices(length) for part, length in zip(slices, info.shape, strict=True)]
+        try:
+            parts = [part for part in slices if isinstance(part, slice)]
+            pairs = [part.indices(length) for part, length in zip(parts, info.shape, strict=True)]
+            if len(parts) != len(slices) or any(step != 1 for _, _, step in pairs):
+                raise ValueError
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a region is three slices of whole numbers with steps of 1, not {slices!r}") from error
         start, stop = (cast("tuple[int, int, int]", tuple(pair[side] for pair in pairs)) for side in (0, 1))
         out = np.empty([max(0, b - a) for a, b in zip(start, stop, strict=True)], info.dtype)
         if out.size:
@@ -202,13 +210,16 @@ class Volumes(Sequence[Sample]):
         Args:
             where: a condition as `--where` has it: `"Lung nodule == 1 and not Emphysema == 1"`.
             ids: study ids; the order stays that of the data set.
+
+        Raises:
+            UsageError: the condition is wrong, or there is no such study.
         """
         chosen = self._chosen
         if where is not None:
             chosen = chosen[np.isin(chosen, np.asarray(self._shards.chosen(where), np.uint32))]
         if ids is not None:
             known = self._known()
-            wanted = list(ids)
+            wanted = [ids] if isinstance(ids, str) else list(ids)
             if missing := [name for name in wanted if name not in known]:
                 raise UsageError(f"there is no study {missing[0]!r} ({len(missing)} of the {len(wanted)} ids)")
             chosen = chosen[np.isin(chosen, np.asarray([known[name] for name in wanted], np.uint32))]
@@ -244,7 +255,12 @@ class Volumes(Sequence[Sample]):
                 reason = self.left_out.get(key)
                 raise UnknownStudyError(f"{key}: left out: {reason}" if reason else f"there is no study {key!r}")
             return number
-        return int(self._chosen[key])  # raises IndexError, which ends loops
+        try:
+            return int(self._chosen[operator.index(key)])
+        except TypeError as error:
+            raise UsageError(f"a sample is named by an index or a study id, not by {key!r}") from error
+        except IndexError:  # which ends loops
+            raise IndexError(f"there is no sample {key}: the data set has {len(self)}") from None
 
     def _info(self, number: int) -> Info:
         meta, text, labels = self._shards.small(number)
@@ -274,13 +290,18 @@ class Volumes(Sequence[Sample]):
                 f"{info.id}: its volume has the shape {info.shape} and the dtype {info.dtype}, and `out` has "
                 f"{out.shape} and {out.dtype}"
             )
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise UsageError(f"{info.id}: `out` must be contiguous and writable; copy from a new array instead")
+        if not out.flags.carray:
+            raise UsageError(
+                f"{info.id}: `out` must be contiguous, aligned and writable; copy from a new array instead"
+            )
         reader = reader or self._reader()
-        if out.dtype == info.dtype:
-            reader.read_into(number, size, out.reshape(-1).view(np.uint8))
-        else:
-            reader.read_wide(number, size, out.reshape(-1))
+        try:
+            if out.dtype == info.dtype:
+                reader.read_into(number, size, out.reshape(-1).view(np.uint8))
+            else:
+                reader.read_wide(number, size, out.reshape(-1))
+        except TypeError as error:
+            raise UsageError(f"{info.id}: another thread reads into `out`, or into a part of it ({error})") from error
 
     @property
     def _source(self) -> str:
@@ -305,36 +326,6 @@ class Volumes(Sequence[Sample]):
             return self._decoders[1]
 
 
-class Dictionaries(Sequence[dict[str, Any]]):
-    """The samples of a data set as dictionaries: what `Volumes.dictionaries` returns.
-
-    Each has `image`, the volume as float32 with a channel in front, (1, H, W, D); `text`, `labels`, `id` and `meta` as
-    a `Sample` has them; an entry (1, H, W, D) for each array beside the volume, by its name; and `affine`, a float64
-    array (4, 4) from voxels to millimetres, where the sample's JSON has one (`orientation="keep"` or letters)."""
-
-    def __init__(self, data: Volumes) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return Dictionaries(self.data[key])
-        sample: Sample = self.data[key]
-        found = {name: value[None] for name, value in sample.also.items()}
-        if "affine" in sample.meta:
-            found["affine"] = np.asarray(sample.meta["affine"], np.float64)
-        image = sample.volume.astype(np.float32)[None]
-        return found | {
-            "image": image,
-            "text": sample.text,
-            "labels": sample.labels,
-            "id": sample.id,
-            "meta": sample.meta,
-        }
-
-
 def _opened_again(
     flags: list[str], threads: int | None, cache: int | None, chosen: NDArray[np.uint32], digest: str
 ) -> Volumes:
@@ -345,51 +336,8 @@ def _opened_again(
 def _array(out: Any) -> NDArray[Any]:
     """An array or tensor of the caller as an array of the same memory."""
     if isinstance(out, np.ndarray):
-        return out
+        return np.asarray(out)  # a subclass has views of its own kind
     try:
         return cast("NDArray[Any]", out.numpy())
     except (AttributeError, TypeError, RuntimeError) as error:
-        raise UsageError(f"`out` is no array and no tensor on the CPU: {error}") from error
-
-
-def _flags(options: Mapping[str, Any]) -> list[str]:
-    """Keyword arguments as flags of the program."""
-    flags = []
-    for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            flags.append(flag)
-        elif value is not None and value is not False:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            flags += [f"{flag}={os.fspath(one) if isinstance(one, os.PathLike) else one}" for one in values]
-    return flags
-
-
-def open(
-    source: AnyPath | None = None, /, *, threads: int | None = None, cache: int | None = None, **options: Any
-) -> Volumes:
-    """Open a data set, or a folder of shards, to read its samples in this process.
-
-    Args:
-        source: a `ctwds.toml`; a folder of shards with its manifest, plain or compressed; or a folder of volumes (NPZ,
-            NPY, NIfTI). By default what the options name, or `ctwds.toml` in the current folder.
-        threads: the number of decoding threads of each process; by default the cores that it may use.
-        cache: bytes of memory for volumes of each process; by default one volume more than threads.
-        **options: the program's flags for data sets, with underscores: `reports_file="r.csv"`,
-            `volume="preprocessed"`, `where="Emphysema == 1"`, `strict=True`; lists for flags that may be repeated.
-
-    Returns:
-        The samples, in the order of the data set.
-
-    Raises:
-        UsageError: an option is wrong or missing.
-        RefusedError, DamagedError, ReadError: the data cannot be planned.
-    """
-    flags = _flags(options)
-    if source is not None:
-        path = Path(source)
-        if path.is_dir():
-            flags.insert(0, f"{'--shards' if (path / MANIFEST).exists() else '--data-folder'}={path}")
-        else:
-            flags.insert(0, f"--dataset={path}")
-    return Volumes(flags, threads=threads, cache=cache)
+        raise UsageError(f"`out` is no array, and no tensor that NumPy can write to: {error}") from error

@@ -76,7 +76,9 @@ def measure(given: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     settings = settings_of(given)
     free = shutil.disk_usage(given.work).free
     if free < settings.disk_bytes():
-        sys.exit(f"bench: {given.work} has {free / 1e9:.1f} GB free; {settings.disk_bytes() / 1e9:.1f} GB are needed")
+        sys.exit(
+            f"bench: {given.work} has {free / 2**30:.1f} GiB free; {settings.disk_bytes() / 2**30:.1f} GiB are needed"
+        )
     program = given.work / "ctwds-fs"  # a copy: a build meanwhile must not change what is measured
     shutil.copy(given.program, program)
     begin = time.monotonic()

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -32,6 +33,20 @@ pub fn open_now(path: &Path) -> io::Result<File> {
         // A file server has lent the file to somebody, and wants it back first.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => File::open(path),
         opened => opened,
+    }
+}
+
+/// Opens a folder to list what is in it.
+///
+/// # Errors
+/// The operating system's reason: `ENOTCONN` also where the folder is a mount whose process is gone, and which the
+/// kernel goes on listing from what it keeps.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    let folder = OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(path)?;
+    // The kernel keeps names, attributes and lists of files. It keeps no answer to this question.
+    match rustix::fs::fstatvfs(&folder) {
+        Err(error @ Errno::NOTCONN) => Err(error.into()),
+        _ => Ok(folder),
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use bytesize::ByteSize;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -31,15 +32,12 @@ pub fn check_address_space() -> Result<()> {
 pub fn check_address_space_for(bytes: u64) -> Result<()> {
     let needed = FLOOR.saturating_add(bytes);
     match limit() {
-        Some(limit) if limit < needed => {
-            let mib = |bytes: u64| bytes >> 20;
-            Err(Error::Refused(format!(
-                "the address space is limited to {} MiB (ulimit -v), and at least {} MiB are needed; raise the limit{}",
-                mib(limit),
-                mib(needed.next_multiple_of(1 << 20)),
-                if bytes > 0 { ", or lower --cache-size" } else { "" }
-            )))
-        }
+        Some(limit) if limit < needed => Err(Error::Refused(format!(
+            "the address space is limited to {} (ulimit -v), and at least {} are needed; raise the limit{}",
+            ByteSize(limit),
+            ByteSize(needed.next_multiple_of(1 << 20)),
+            if bytes > 0 { ", or lower --cache-size" } else { "" }
+        ))),
         _ => Ok(()),
     }
 }

@@ -83,7 +83,7 @@ impl BenchReport {
         let data = &self.workload;
         let _ = writeln!(
             text,
-            "{} of {} samples: {} of NPZ, {} of float32 voxels, {} of shards; medians of {} interleaved runs;\n{}\n",
+            "{} of {} samples: {} of source files, {} of float32 voxels, {} of shards; medians of {} interleaved runs;\n{}\n",
             data.samples,
             data.samples_in_all,
             ByteSize(data.npz_bytes),

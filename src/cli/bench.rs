@@ -44,7 +44,7 @@ pub struct BenchArgs {
     /// As for mount
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = PERFORMANCE)]
     pub page_cache: PageCache,
-    /// Print the raw measurements as JSON
+    /// Print JSON: an object a line for each step, and the last has the raw measurements
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
     /// The data set.

@@ -230,7 +230,7 @@ pub struct DatasetArgs {
 /// Shards on disk in place of a data set.
 #[derive(Clone, Debug, Args)]
 pub struct ShardsArgs {
-    /// Folder of finished shards, plain or compressed: they take the place of the NPZ files and the tables
+    /// Folder of finished shards, plain or compressed: they take the place of the volumes and the tables
     #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = INPUT)]
     pub shards: Option<PathBuf>,
 }
@@ -301,7 +301,7 @@ impl DatasetArgs {
         Ok(format)
     }
 
-    /// The array to take of each NPZ file.
+    /// The array to take of each file.
     pub fn array_choice(&self) -> ArrayChoice {
         let spacing = self.spacing_array.as_ref().map(|array| array.name.clone());
         let (name, channel, orientation) = (self.array.clone(), self.channel, self.orientation);

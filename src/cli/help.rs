@@ -4,7 +4,7 @@
 use clap::{Arg, ArgAction, Args, Command, ValueHint};
 
 use super::DatasetArgs;
-use super::headings::{GENERAL, INPUT, OUTPUT, SELECTION, VOLUME};
+use super::headings::{GENERAL, INPUT, OUTPUT, PERFORMANCE, SELECTION, VOLUME};
 use super::loudness::Loudness;
 
 /// The widest line, in characters, on a terminal that is wider.
@@ -39,7 +39,7 @@ const HEADINGS: [(&str, &[&str]); 3] = [
 const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file", "labels_file"];
 
 /// One example of each command, by the name that follows `ctwds-fs`. They are short enough for 80 columns.
-const EXAMPLES: [(&str, &str); 18] = [
+const EXAMPLES: [(&str, &str); 19] = [
     ("", "ctwds-fs demo"),
     ("init", "ctwds-fs init /data/ct"),
     ("plan", "ctwds-fs plan --data-folder npz --labels-file labels.csv"),
@@ -53,6 +53,7 @@ const EXAMPLES: [(&str, &str); 18] = [
     ("status", "ctwds-fs status /mnt/shards"),
     ("unmount", "ctwds-fs unmount /mnt/shards"),
     ("verify", "ctwds-fs verify --shards shards --data-folder npz"),
+    ("report", "ctwds-fs report --data-folder npz --labels-file labels.csv"),
     ("reclaim", "ctwds-fs reclaim --data-folder npz --shards shards"),
     ("demo", "ctwds-fs demo /tmp/ctwds-demo"),
     ("bench", "ctwds-fs bench --data-folder npz"),
@@ -88,7 +89,7 @@ fn arranged(command: Command, name: &str) -> Command {
         let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(id)).map_or(INPUT, |(heading, _)| heading);
         arg.help_heading(heading).hide_short_help(!SHORT.contains(id))
     });
-    let command = with_help(command, name);
+    let command = with_help(in_order(command), name);
     if !has_dataset {
         return command;
     }
@@ -97,6 +98,26 @@ fn arranged(command: Command, name: &str) -> Command {
         Some(after) => command.after_help(format!("{more}\n\n{after}")).after_long_help(after),
         None => command.after_help(more).after_long_help(""),
     }
+}
+
+/// The headings in the order in which every command has them, behind what stands below none.
+const ORDER: [&str; 5] = [INPUT, SELECTION, VOLUME, PERFORMANCE, OUTPUT];
+
+/// Sorts a command's arguments by their headings: the help begins a heading with its first argument. Below a heading,
+/// the order stays, and headings that one command alone has stand before what costs time.
+fn in_order(mut command: Command) -> Command {
+    let rank = |arg: &Arg| {
+        let place = |heading| ORDER.iter().position(|known| *known == heading);
+        arg.get_help_heading()
+            .map_or(0, |heading| 2 * place(heading).map_or(3, |at| at + 1) + usize::from(place(heading).is_none()))
+    };
+    let mut ids: Vec<(usize, String)> =
+        command.get_arguments().map(|arg| (rank(arg), arg.get_id().to_string())).collect();
+    ids.sort_by_key(|(rank, _)| *rank);
+    for (_, id) in ids {
+        command = command.mut_arg(id, |arg| arg); // moves it to the end
+    }
+    command
 }
 
 /// Tells shells which arguments are folders.
@@ -129,7 +150,6 @@ fn with_help(command: Command, name: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::super::headings::PERFORMANCE;
     use super::super::{command, parse};
     use super::*;
 
@@ -182,6 +202,21 @@ mod tests {
         let of_dataset = DatasetArgs::augment_args(Command::new("data set"));
         let is_id = |id: &&str| of_dataset.get_arguments().any(|arg| arg.get_id() == *id);
         assert!(HEADINGS.iter().flat_map(|(_, ids)| *ids).chain(&SHORT).all(is_id));
+    }
+
+    #[test]
+    fn headings_stand_in_one_order() {
+        let order =
+            [&["Arguments", "Options"][..], &ORDER[..3], &["Estimate", "Splits"], &ORDER[3..], &[GENERAL]].concat();
+        for (name, command) in commands() {
+            for text in [command.clone().render_help(), command.clone().render_long_help()].map(|text| text.to_string())
+            {
+                let headings = text.lines().filter_map(|line| line.strip_suffix(':'));
+                let places: Vec<usize> =
+                    headings.filter_map(|one| order.iter().position(|known| *known == one)).collect();
+                assert!(places.is_sorted() && !places.is_empty(), "{name}: {places:?} in {text}");
+            }
+        }
     }
 
     #[test]

@@ -30,4 +30,7 @@ pub struct InitArgs {
     /// Write the file without asking
     #[arg(long, help_heading = OUTPUT)]
     pub yes: bool,
+    /// Print what was found as JSON, in place of the file's text
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// The files and folders of a data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputPaths {
-    /// The folder of the NPZ files.
+    /// The folder of the volumes.
     pub data_folder: PathBuf,
     /// The files of the tables with the texts; the rows of several are appended, and there may be none.
     pub reports_files: Vec<PathBuf>,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::dataset::DatasetArgs;
+use super::headings::OUTPUT;
 
 /// `manifest`.
 #[derive(Debug, Args)]
@@ -20,12 +21,20 @@ pub enum ManifestCommand {
     /// Join the manifests of all parts of `materialize --partition`; or list what is missing
     Merge {
         /// The output folder
+        #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Print what was written, or what is missing, as JSON
+        #[arg(long, help_heading = OUTPUT)]
+        json: bool,
     },
     /// Make manifest.json and the record again from the shards and the data set
     Rebuild {
         /// The output folder
+        #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Print JSON: an object a line while shards are read, and the last says what was written, or what is wrong
+        #[arg(long, help_heading = OUTPUT)]
+        json: bool,
         /// The data set.
         #[command(flatten)]
         dataset: Box<DatasetArgs>,

@@ -51,7 +51,7 @@ pub use run::RunArgs;
 pub use shell::{CompletionsArgs, ManArgs};
 pub use verify::VerifyArgs;
 
-/// CT volumes in NPZ files as WebDataset shards: mounted and made on demand, or written to disk.
+/// CT volumes in NPZ, NPY and NIfTI files as WebDataset shards: mounted and made on demand, or written to disk.
 #[derive(Debug, Parser)]
 #[command(name = "ctwds-fs", version)]
 pub struct Cli {
@@ -85,13 +85,13 @@ pub enum Command {
     /// End a mount
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
-    /// Check shards, mounted or on disk: in themselves, against the manifest, and against the NPZ files
+    /// Check shards, mounted or on disk: in themselves, against the manifest, and against their sources
     Verify(VerifyArgs),
-    /// Remove the NPZ files whose volumes finished shards hold; says only what it would do without --delete
+    /// Remove the source files whose volumes finished shards hold; says only what it would do without --delete
     Reclaim(ReclaimArgs),
     /// Write a small data set, and show with it what the program does
     Demo(DemoArgs),
-    /// Measure NPZ, mount and materialised shards on your data and machine, and say what is fastest
+    /// Measure source files, mount and materialised shards on your data and machine, and say what is fastest
     Bench(BenchArgs),
     /// Write a page that shows the data set: slices beside their sources, HU, labels, and who is left out
     Report(ReportArgs),

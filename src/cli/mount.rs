@@ -116,6 +116,9 @@ pub struct UnmountArgs {
     /// End it although files are open: who has them gets errors
     #[arg(long)]
     pub force: bool,
+    /// Print what became of the mount as JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
 }
 
 /// `status`.

@@ -11,7 +11,7 @@ use super::headings::{OUTPUT, PERFORMANCE};
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The page to write; one that is there is replaced
-    #[arg(short, long, value_name = "HTML", default_value = "report.html", help_heading = OUTPUT)]
+    #[arg(short, long, value_name = "HTML", default_value = "report.html")]
     pub output: PathBuf,
     /// Volumes whose values are counted, chosen by --seed; eight of them are shown
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..), help_heading = OUTPUT)]
@@ -22,10 +22,10 @@ pub struct ReportArgs {
     /// Put the texts of the volumes that are shown on the page
     #[arg(long, help_heading = OUTPUT)]
     pub with_reports: bool,
-    /// What `verify --json` printed: its verdict stands on the page
+    /// What `verify --json` printed, or its last line: its verdict stands on the page
     #[arg(long, value_name = "JSON", help_heading = OUTPUT)]
     pub verified: Option<PathBuf>,
-    /// What `bench --json` printed: its rates stand on the page
+    /// What `bench --json` printed, or its last line: its rates stand on the page
     #[arg(long, value_name = "JSON", help_heading = OUTPUT)]
     pub benched: Option<PathBuf>,
     /// Decoder threads [default: the cores that the process may use]

@@ -26,7 +26,7 @@ The first of 3, 4 and 5 that applies counts; all findings are listed.";
 #[command(after_help = EXIT_CODES)]
 pub struct VerifyArgs {
     /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With the flags of the
-    /// data set, its samples are compared with the NPZ files and tables
+    /// data set, its samples are compared with their files and the tables
     #[arg(
         long,
         alias = "webdataset-dir",
@@ -43,7 +43,7 @@ pub struct VerifyArgs {
     /// Say how far the voxels are from the sources' values, in which samples most, and count NaN and infinity
     #[arg(long)]
     pub check_precision: bool,
-    /// Also measure how fast the first samples are read from the NPZ files, through a mount, and from these shards
+    /// Also measure how fast the first samples are read from the source files, through a mount, and from these shards
     #[arg(long)]
     pub benchmark: bool,
     /// Python with NumPy, for the NPZ row of --benchmark
@@ -58,7 +58,7 @@ pub struct VerifyArgs {
     /// Threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub num_workers: Option<u16>,
-    /// Print the report as JSON
+    /// Print JSON: an object a line while it works, and the last is the report
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
     /// The data set that the shards were made from, with the options that they were made with

@@ -1,21 +1,26 @@
 //! `ctwds-fs bench`: measures how fast the user's own data is read by NumPy, through a mount, and from files.
 
-use std::fs;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use serde_json::json;
+
 use super::daemon::{self, Start};
+use super::events::{self, Events};
 use super::interrupt::stop_on_signals;
 use super::mount;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared;
 use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
+use crate::base::partial_name::{PartialName, Writer};
 use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
 use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
 use crate::dataset::Sample;
@@ -26,13 +31,16 @@ use crate::output::partition::Part;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
+/// How the names of folders begin in which this command works.
+const WORK: &str = "ctwds-fs-bench";
+
 /// How long the daemon may take to end after the unmount.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     daemon::log_to_terminal(log::LevelFilter::Warn);
     let report = measure(args, |_| Ok(None))?;
-    print(if args.json { shared::json(&report)? + "\n" } else { report.text() }, "print the measurements")?;
+    print(if args.json { events::end(&report)? } else { report.text() }, "print the measurements")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -57,9 +65,9 @@ pub(super) fn measure(
     let given = given(&plan)?;
     let stop = stop_on_signals()?; // before there is something to remove
     let work = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let folder = tempfile::Builder::new().prefix("ctwds-fs-bench-").tempdir_in(&work);
+    WorkFolder::remove_left(&work);
+    let folder = WorkFolder::make(&work);
     let folder = folder.map_err(|error| Error::io(&work, "create a folder to work in (--work-dir)", error))?;
-    let folder = WorkFolder(folder.keep());
     let page_cache = args.page_cache.is_on(whole.shard_bytes());
     // Shards that exist already are measured also if nothing can be mounted.
     let can_mount = given.is_none() || Path::new("/dev/fuse").exists();
@@ -78,10 +86,10 @@ pub(super) fn measure(
         dtype: args.dataset.output_dtype.name(),
         array: args.dataset.array.clone(),
     };
-    with_progress(&config, workload, &provider, &stop)
+    with_progress(&config, workload, &provider, &stop, args.json)
 }
 
-/// Measures, and shows a progress bar of the steps.
+/// Measures, and shows a progress bar of the steps; with events for programs if `has_events`.
 ///
 /// # Errors
 /// The errors of [`bench::run`].
@@ -90,12 +98,14 @@ pub(super) fn with_progress<S: ShardProvider>(
     workload: Workload,
     shards: &S,
     stop: &AtomicBool,
+    has_events: bool,
 ) -> Result<BenchReport> {
-    let bar = styled("{wide_bar} {pos}/{len} {msg}");
+    let (bar, events) = (styled("{wide_bar} {pos}/{len} {msg}"), Events::new(has_events));
     let report = bench::run(config, workload, shards, stop, |step, steps, what| {
         bar.set_length(steps as u64);
         bar.set_position(step as u64);
         bar.set_message(what.to_owned());
+        events.send(&json!({ "event": "step", "what": what, "done": step, "of": steps }));
     });
     bar.finish_and_clear();
     report
@@ -136,13 +146,51 @@ struct OwnShards<'a> {
     stop: Arc<AtomicBool>,
 }
 
-/// A folder to work in, which is removed with all in it when dropped.
-struct WorkFolder(PathBuf);
+/// A folder to work in, which is removed with all in it when dropped; and the lock that says that it is in use.
+struct WorkFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl WorkFolder {
+    /// Makes one in `work`, whose name says which process works in it.
+    ///
+    /// # Errors
+    /// The operating system's reason.
+    fn make(work: &Path) -> io::Result<Self> {
+        let writer = Writer::this_process();
+        for attempt in 0..=u32::MAX {
+            let path = work.join(writer.name(WORK, attempt));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => {
+                    let lock = made.and_then(|()| File::open(&path))?;
+                    // Where locks are not known, the process in the name tells.
+                    let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+                    return Ok(Self { path, _lock: lock });
+                }
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Removes the folders in `work` of runs that were killed.
+    fn remove_left(work: &Path) {
+        for entry in fs::read_dir(work).into_iter().flatten().flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let is_own = |found: fs::Metadata| found.is_dir() && found.uid() == rustix::process::getuid().as_raw();
+            let name = name.to_str().and_then(PartialName::parse).filter(|name| name.output == WORK);
+            if name.is_some_and(|name| name.is_left(&path)) && entry.metadata().is_ok_and(is_own) {
+                let _ = remove(&path); // its mount may be about to end: then the next run removes it
+            }
+        }
+    }
+}
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            let folder = shown(&self.0);
+        if let Err(error) = remove(&self.path) {
+            let folder = shown(&self.path);
             say(format_args!("ctwds-fs: warning: {folder}: cannot be removed: {}; remove it by rm -r", reason(&error)));
         }
     }
@@ -166,16 +214,7 @@ struct MountGuard {
 
 impl Drop for MountGuard {
     fn drop(&mut self) {
-        let id = self.daemon.id();
-        let own = mount_table::at(&self.mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(id));
-        if own.is_none_or(|entry| mount_table::unmount_or_detach(&entry).is_ok()) {
-            let _ = daemon::wait(&mut self.daemon, PATIENCE); // one that still runs ends with this process
-        } else {
-            // A helper ends an ordinary user's mount. Under `ulimit -u` there may be room for it without the daemon.
-            let _ = self.daemon.kill();
-            let _ = self.daemon.wait();
-            mount::clear(&self.mountpoint, id);
-        }
+        let _ = mount::end(&self.mountpoint, &mut self.daemon, PATIENCE); // one that still runs ends with this process
     }
 }
 
@@ -190,7 +229,7 @@ impl ShardProvider for OwnShards<'_> {
     type MountGuard = MountGuard;
 
     fn mount(&self, read_ahead: usize) -> Result<(Self::MountGuard, Vec<PathBuf>)> {
-        let mountpoint = mount_table::resolve_links(&self.folder.0.join("mount"));
+        let mountpoint = mount_table::resolve_links(&self.folder.path.join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let mut flags = cli::dataset_flags(cli::arguments(), &["limit", "test_mode", "samples_per_shard"]);
         let mut set = |flag: &str, value: &dyn std::fmt::Display| flags.push(format!("--{flag}={value}").into());
@@ -202,9 +241,9 @@ impl ShardProvider for OwnShards<'_> {
             set("cache-size", &cli::cache_size(Some(cache))?);
         }
         set("page-cache", if self.page_cache { &"on" } else { &"off" });
-        let log = self.folder.0.join("mount.log");
-        let failed = |error| Error::io(&self.folder.0, "write down what the mount says", error);
-        let mut said = tempfile::tempfile_in(&self.folder.0).map_err(failed)?;
+        let log = self.folder.path.join("mount.log");
+        let failed = |error| Error::io(&self.folder.path, "write down what the mount says", error);
+        let mut said = tempfile::tempfile_in(&self.folder.path).map_err(failed)?;
         flags.extend(["--log-file".into(), log.into(), mountpoint.clone().into()]);
         let daemon = match daemon::start_own(flags, said.try_clone().map_err(failed)?, &self.stop)? {
             Start::Ready(daemon) => daemon,
@@ -225,7 +264,7 @@ impl ShardProvider for OwnShards<'_> {
     }
 
     fn materialize(&self) -> Result<Vec<PathBuf>> {
-        let out = self.folder.0.join("files");
+        let out = self.folder.path.join("files");
         let read_ahead = Serving::usual_read_ahead(self.threads);
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;

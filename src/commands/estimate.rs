@@ -59,7 +59,7 @@ pub(super) fn measure(plan: &Plan, asked: &KindOptions, args: &EstimateArgs) -> 
     let dtype = asked.format.name();
     let mut report =
         EstimateReport { dtype, seed, cores, volumes, npz_bytes, f32_bytes, kinds, mismatches, impossible, failed };
-    let bar = Bar::new();
+    let bar = Bar::new(false);
     for &kind in Kind::value_variants() {
         let options = KindOptions { kind, ..*asked };
         if let Some(why) = estimate::impossible(plan, &options) {
@@ -100,7 +100,7 @@ impl EstimateReport {
     /// The report for people.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "\nEstimate     seed {}; ± is a 95 % confidence interval; MB of {} a second of one core; hours of {} \
+            "\nEstimate     seed {}; ± is a 95 % confidence interval; MiB of {} a second of one core; hours of {} \
              cores, if storage keeps up\n  {:13} {:8} {:>7} {:>12} {:>12} {:>9} {:>8} {:>7} {:>7} {:>7}  {}\n",
             self.seed,
             self.dtype,
@@ -135,10 +135,11 @@ impl EstimateReport {
 
 fn line(text: &mut String, kind: &Estimate, packed: &CodecEstimate) {
     let margin = packed.interval.map_or("unknown".into(), |[low, high]| ByteSize((high - low) / 2).to_string());
-    let encode = packed.encode_mb_s.map_or("-".into(), |speed| format!("{speed:.0}"));
+    let mebibytes = |megabytes: f64| format!("{:.0}", megabytes * 1e6 / f64::from(1 << 20));
+    let encode = packed.encode_mb_s.map_or("-".into(), mebibytes);
     let _ = writeln!(
         text,
-        "  {:13} {:8} {:>7.3} {:>12} {:>12} {:>7.1} % {:>6.1} % {:>7.0} {:>7} {:>7.2}  {} of {}",
+        "  {:13} {:8} {:>7.3} {:>12} {:>12} {:>7.1} % {:>6.1} % {:>7} {:>7} {:>7.2}  {} of {}",
         name(kind.kind),
         estimate::name(packed.codec),
         packed.bytes_per_voxel,
@@ -146,7 +147,7 @@ fn line(text: &mut String, kind: &Estimate, packed: &CodecEstimate) {
         margin,
         packed.saved_of_npz,
         packed.saved_of_f32,
-        packed.make_mb_s,
+        mebibytes(packed.make_mb_s),
         encode,
         packed.hours,
         kind.sampled.len(),

@@ -5,10 +5,12 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::json;
 use toml_writer::ToTomlValue;
 
 use super::interrupt;
 use super::progress::ScanDisplay;
+use super::shared;
 use super::terminal::{print, say, say_in_line, tell};
 use crate::cli::{DATASET_FILE, InitArgs};
 use crate::dataset::guess::{self, Decision, Guesses, Value};
@@ -22,28 +24,65 @@ pub(super) fn run(args: &InitArgs) -> Result<ExitCode> {
     refuse_existing(&output)?;
     let guesses = guess::look(&args.folder, &ScanDisplay::new().progress())?;
     let text = render(&guesses, &output)?;
-    let show = || print(&text, "print what was found");
+    let show = || match args.json {
+        false => print(&text, "print what was found"),
+        true if !args.yes && io::stdin().is_terminal() => {
+            say_in_line(&text); // which the user is asked about
+            Ok(())
+        }
+        true => Ok(()),
+    };
     let open = guesses.keys.iter().filter(|guess| matches!(guess.decision, Decision::Open(_))).count();
     let say_open = || {
         if open > 0 {
             say(format_args!("Not decided: {open}. Such keys stand there as comments to fill in."));
         }
     };
-    if args.yes {
+    let written = if args.yes {
         write(&output, &text)?;
         show()?;
         say_open();
+        Ok(())
     } else {
         show()?;
         say_open();
-        ask(&output)?;
-        write(&output, &text)?;
+        ask(&output).and_then(|()| write(&output, &text))
+    };
+    if args.json {
+        print(found(&guesses, &output, written.is_ok())?, "print what was found")?;
     }
+    written?;
     tell(format_args!("{} is written.", shown(&output)));
     let is_found = args.output.is_none();
     let file = if is_found { String::new() } else { format!(" --dataset {}", shown(&output)) };
     tell(format_args!("Next: ctwds-fs plan{file}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was found, for programs; whether the file `is_written`.
+fn found(guesses: &Guesses, output: &Path, is_written: bool) -> Result<String> {
+    let keys = guesses.keys.iter().map(|guess| {
+        let (decision, value) = match &guess.decision {
+            Decision::Found(value) => ("found", Some(value)),
+            Decision::Unneeded => ("unneeded", None),
+            Decision::Offered(value) => ("offered", Some(value)),
+            Decision::Open(example) => ("open", Some(example)),
+        };
+        json!({ "key": guess.key, "decision": decision, "value": value.map(in_json), "reason": guess.reason })
+    });
+    let keys: Vec<_> = keys.collect();
+    let output = output.to_string_lossy();
+    Ok(shared::json(&json!({ "file": output, "written": is_written, "keys": keys, "notes": guesses.notes }))? + "\n")
+}
+
+/// A value as JSON has it; paths are absolute.
+fn in_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Text(text) => json!(text),
+        Value::Texts(texts) => json!(texts),
+        Value::Path(path) => json!(path.to_string_lossy()),
+        Value::Paths(paths) => json!(paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>()),
+    }
 }
 
 /// Refuses to begin where the file is there already.

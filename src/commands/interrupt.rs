@@ -5,17 +5,23 @@
 //! something to put in order looks at a flag ([`stop_on_signals`]).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::progress;
 use super::terminal::say;
+use crate::base::limits::not_started;
 use crate::base::lock::lock;
 use crate::base::parallel::spawn;
 use crate::base::signals::is_ignored;
 use crate::error::{Error, Result};
+
+/// The time between two looks whether the user has had enough.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a command says that is ended at once; `None` while it ends by itself.
 static KEPT: Mutex<Option<&'static str>> = Mutex::new(None);
@@ -83,6 +89,26 @@ pub(super) fn finish() {
 /// Whether a signal came that has not ended this process.
 pub(super) fn has_come() -> bool {
     came().load(Ordering::Relaxed) != 0
+}
+
+/// Runs `work` in a thread, and returns what it returns; `None` as soon as `stop` is set, whatever it still waits for.
+///
+/// # Errors
+/// [`Error::System`] if the operating system gives no thread, [`Error::Internal`] if the work has panicked.
+pub(super) fn unless_stopped<T: Send + 'static>(
+    stop: &AtomicBool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Option<T>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    spawn("work", move || drop(sender.send(work()))).map_err(|error| not_started("start a thread", error))?;
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(done) => return Ok(Some(done)),
+            Err(_) if stop.load(Ordering::Relaxed) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Internal("a thread has panicked".into())),
+        }
+    }
 }
 
 /// A flag that the first signal to end sets. A second one ends the process as usual. A signal that this process was

@@ -9,15 +9,16 @@ use std::time::Instant;
 
 use bytesize::ByteSize;
 use indicatif::ProgressBar;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::events::{self, Events};
 use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::styled;
-use super::shared::{self, FAILED, warn_left_out};
-use super::terminal::{print, say, stream, tell};
+use super::shared::{FAILED, warn_left_out};
+use super::terminal::{print, say, tell};
 use crate::base::lock::lock;
-use crate::base::num::counted;
+use crate::base::num::{counted, rate};
 use crate::base::parallel::available_cores;
 use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::{Error, Result, shown};
@@ -41,7 +42,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let stop = stop_on_signals()?; // between two blocks
-    let progress = ShardBar { has_events: args.json, ..ShardBar::new() };
+    let progress = ShardBar::new(args.json);
     let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
     let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
@@ -119,31 +120,30 @@ pub(super) struct ShardBar {
     written: AtomicU64,
     /// Bytes of finished files.
     stored: AtomicU64,
-    /// Whether events are printed for programs.
-    has_events: bool,
+    events: Events,
 }
 
 impl ShardBar {
-    /// A bar that shows nothing until a shard is read or begun.
-    pub(super) fn new() -> Self {
+    /// A bar that shows nothing until a shard is read or begun; with events if `has_events`.
+    pub(super) fn new(has_events: bool) -> Self {
         let bar = styled("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}");
         let [total, written, stored] = [(); 3].map(|()| AtomicU64::new(0));
         let [shards, done] = [(); 2].map(|()| AtomicUsize::new(0));
-        Self { bar, begun: Mutex::new(Instant::now()), shards, done, total, written, stored, has_events: false }
+        Self {
+            bar,
+            begun: Mutex::new(Instant::now()),
+            shards,
+            done,
+            total,
+            written,
+            stored,
+            events: Events::new(has_events),
+        }
     }
 
     /// Removes the bar from the terminal, before the report is printed.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
-    }
-
-    /// Prints an event for programs, as far as that can be written: the last one is an error if not.
-    fn event(&self, event: &Value) {
-        if self.has_events
-            && let Ok(line) = shared::json_line(event)
-        {
-            let _ = stream(line.as_bytes(), "print what was written");
-        }
     }
 
     /// The last event of a run.
@@ -153,8 +153,7 @@ impl ShardBar {
             .skipped
             .iter()
             .map(|(shard, skipped)| json!({ "shard": shard, "study_id": skipped.study_id, "reason": skipped.reason }));
-        shared::json_line(&json!({
-            "event": "end",
+        events::end(&json!({
             "output_dir": out.to_string_lossy(),
             "written": outcome.written,
             "kept": outcome.kept,
@@ -173,16 +172,15 @@ impl ShardBar {
         if self.done.load(Ordering::Relaxed) == 0 {
             return String::new();
         }
-        let seconds = lock(&self.begun).elapsed().as_secs_f64().max(1e-3);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive and small")]
-        let rate = ByteSize((made as f64 / seconds) as u64);
+        let seconds = lock(&self.begun).elapsed().as_secs_f64();
+        let rate = rate(made, seconds);
         let compressed = if is_compressed {
             let percent = 100.0 * stored as f64 / made.max(1) as f64;
             format!(", compressed from {} to {percent:.1} %", ByteSize(made))
         } else {
             String::new()
         };
-        format!("{} in {seconds:.1} s, {rate}/s{compressed}\n", ByteSize(stored))
+        format!("{} in {seconds:.1} s, {rate}{compressed}\n", ByteSize(stored))
     }
 
     fn print_line(&self, line: &str) {
@@ -195,6 +193,9 @@ impl Observer for ShardBar {
         self.bar.set_length(bytes);
         let what = counted(shards, "finished shard", "finished shards");
         self.bar.set_message(format!("(reading {what})"));
+        if shards > 0 {
+            self.events.begin("finished shards", bytes);
+        }
         if shards > 0 && self.bar.is_hidden() {
             tell(format_args!("reading {what} ({})", ByteSize(bytes)));
         }
@@ -202,6 +203,7 @@ impl Observer for ShardBar {
 
     fn read(&self, bytes: u64) {
         self.bar.inc(bytes);
+        self.events.progress(self.bar.position(), self.bar.length().unwrap_or(0));
     }
 
     fn differs(&self, name: &str, why: &str) {
@@ -220,7 +222,7 @@ impl Observer for ShardBar {
         *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
-        self.event(&json!({ "event": "begin", "shards": shards, "kept": kept, "bytes": bytes }));
+        self.events.send(&json!({ "event": "begin", "shards": shards, "kept": kept, "bytes": bytes }));
         if kept > 0 {
             self.print_line(&format!(
                 "continuing: {kept} of {} finished, {shards} to be made ({})",
@@ -239,15 +241,14 @@ impl Observer for ShardBar {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.stored.fetch_add(bytes, Ordering::Relaxed);
         self.bar.set_message(format!("({done}/{shards} shards)"));
-        self.event(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
+        self.events.send(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
             let seconds = begun.elapsed().as_secs_f64().max(1e-3);
             let written = self.written.load(Ordering::Relaxed);
-            let rate = written as f64 / seconds;
-            let left = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64 / rate.max(1.0);
-            let (size, rate) = (ByteSize(bytes), rate / f64::from(1 << 20));
-            tell(format_args!("{name} {size} ({done}/{shards} shards, {rate:.0} MiB/s, {left:.0} s left)"));
+            let to_write = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64;
+            let (size, left) = (ByteSize(bytes), to_write / (written as f64 / seconds).max(1.0));
+            tell(format_args!("{name} {size} ({done}/{shards} shards, {}, {left:.0} s left)", rate(written, seconds)));
         }
     }
 }

@@ -7,6 +7,7 @@ mod columns;
 mod daemon;
 mod demo;
 mod estimate;
+mod events;
 mod init;
 mod interrupt;
 mod log_file;

@@ -1,8 +1,10 @@
 //! `ctwds-fs mount`: serves in the foreground, or starts a daemon and waits until it is ready.
 
 use std::fs::File;
-use std::path::Path;
-use std::process::ExitCode;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitCode, ExitStatus};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use rustix::process::Signal;
@@ -30,6 +32,9 @@ use crate::shard::{Serving, ShardSet};
 /// The warning of `--allow-other`: reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
 
+/// What is kept of a mount that was interrupted.
+const NOT_MOUNTED: &str = "nothing is mounted; run the same command again";
+
 /// The number of shuffled views if the user gave none. A view that nobody reads costs nothing.
 const EPOCHS: u32 = 10;
 
@@ -51,29 +56,48 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
             return end;
         }
     };
-    // An exit code of 0 promises that the first shard can be opened.
-    let first = mountpoint.join(Plan::shard_name(0));
-    let opened = File::open(&first);
-    let opened = opened.map_err(|error| Error::io(&first, "open the first shard of the new mount", error));
-    let (point, log) = (mountpoint.display(), log_file.display());
-    let others = if args.allow_other { format!("{OTHERS}\n") } else { String::new() };
-    let told = opened.and_then(|_| status::read_all(&mountpoint, daemon.id())).and_then(|about| {
-        let shown = what_is_shown(&mountpoint, &about["mount"]);
-        let what = if args.json {
-            let mount = &about["mount"];
-            let pattern = shared::shard_braces(&mountpoint, mount["shards"].as_u64().unwrap_or(0));
-            shared::json(&json!({ "mountpoint": point.to_string(), "pattern": pattern, "mount": mount }))? + "\n"
-        } else {
-            format!("mounted {point} (log: {log})\n{shown}{others}to end it: ctwds-fs unmount {point}\n")
-        };
-        print(what, "print where the mount is, which is ended again")
-    });
-    // Whoever gets an exit code of 1 does not look for a mount to end.
+    let made = Made { mountpoint: mountpoint.clone(), log_file, pid: daemon.id() };
+    let (is_json, has_others) = (args.json, args.allow_other);
+    // In a thread: a daemon that does not answer, or a reader that does not read, is not waited for after Ctrl-C.
+    let told = interrupt::unless_stopped(&stop, move || made.tell(is_json, has_others));
+    let told = told.and_then(|told| told.unwrap_or(Err(Error::Interrupted(NOT_MOUNTED))));
+    // Whoever gets another exit code than 0 does not look for a mount to end.
     told.inspect_err(|_| {
         let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
         let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mount that has just been made.
+struct Made {
+    mountpoint: PathBuf,
+    log_file: PathBuf,
+    /// The process id of its daemon.
+    pid: u32,
+}
+
+impl Made {
+    /// Says where the mount is and what it shows. An exit code of 0 promises that the first shard can be opened.
+    ///
+    /// # Errors
+    /// The shard cannot be opened, the mount does not answer, or this cannot be printed.
+    fn tell(&self, is_json: bool, has_others: bool) -> Result<()> {
+        let (mountpoint, point, log) = (&*self.mountpoint, self.mountpoint.display(), self.log_file.display());
+        let first = mountpoint.join(Plan::shard_name(0));
+        File::open(&first).map_err(|error| Error::io(&first, "open the first shard of the new mount", error))?;
+        let about = status::read_all(mountpoint, self.pid)?;
+        let mount = &about["mount"];
+        let what = if is_json {
+            let pattern = shared::shard_braces(mountpoint, mount["shards"].as_u64().unwrap_or(0));
+            shared::json(&json!({ "mountpoint": point.to_string(), "pattern": pattern, "mount": mount }))? + "\n"
+        } else {
+            let shown = what_is_shown(mountpoint, mount);
+            let others = if has_others { format!("{OTHERS}\n") } else { String::new() };
+            format!("mounted {point} (log: {log})\n{shown}{others}to end it: ctwds-fs unmount {point}\n")
+        };
+        print(what, "print where the mount is, which is ended again")
+    }
 }
 
 /// What a mount shows, by its status file, and the pattern of its shards, as readers of WebDataset take it.
@@ -107,6 +131,28 @@ pub(super) fn clear(mountpoint: &Path, pid: u32) {
             "ctwds-fs: warning: {point}: a dead mount is left ({error}); `ctwds-fs unmount {point}` clears it"
         ));
     }
+}
+
+/// Ends the mount of a daemon that this process has started, and the daemon. It is killed if it goes on for longer than
+/// `patience`, if its mount cannot be ended, or if that is not seen, as something else was mounted there: then the
+/// kernel ends the mount with it. The daemon's exit status, or `None` if it was killed.
+///
+/// # Errors
+/// The operating system's, if the daemon is no child any more.
+pub(super) fn end(mountpoint: &Path, daemon: &mut Child, patience: Duration) -> io::Result<Option<ExitStatus>> {
+    let pid = daemon.id();
+    let own = mount_table::at(mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(pid));
+    let ended = match own.as_ref().map(mount_table::unmount_or_detach) {
+        Some(Ok(())) => daemon::wait(daemon, patience)?,
+        _ => None,
+    };
+    if ended.is_none() {
+        daemon.kill()?;
+        daemon.wait()?;
+        // A helper ends an ordinary user's mount. Under `ulimit -u` there may be room for it without the daemon.
+        clear(mountpoint, pid);
+    }
+    Ok(ended)
 }
 
 /// The party that decides when a mount ends.
@@ -161,7 +207,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     interrupt::finish(); // from here on, a signal ends the mount
     mount::serve(tree, &mountpoint, args.allow_other, || {
         if interrupt::has_come() {
-            return Err(Error::Interrupted("nothing is mounted; run the same command again"));
+            return Err(Error::Interrupted(NOT_MOUNTED));
         }
         if let Some(log) = log {
             if args.daemon {

@@ -122,7 +122,7 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
     }
     let (npz_bytes, f32_bytes) = source_bytes(&samples);
     let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-    let files = if samples.iter().all(|study| study.array.nifti.is_some()) { "NIfTI files" } else { "NPZ files" };
+    let files = if samples.iter().all(|study| study.array.nifti.is_some()) { "NIfTI files" } else { "Source files" };
     text.push_str(&format!("{files:13}{}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str(&format!("Volumes      in {}, C order, of each kind of --volume\n", asked.format.name()));
     for &kind in Kind::value_variants() {

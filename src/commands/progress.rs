@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, WeakProgressBar};
 
+use super::events::Events;
 use super::terminal::{loudness, tell};
 use crate::base::lock::lock;
 use crate::dataset::{ScanObserver, ScanProgress};
@@ -34,12 +35,14 @@ static BARS: Mutex<Vec<WeakProgressBar>> = Mutex::new(Vec::new());
 pub(super) struct Bar {
     bar: ProgressBar,
     last_line: Mutex<Instant>,
+    events: Events,
 }
 
 impl Bar {
-    /// A bar that shows nothing until [`Bar::begin`].
-    pub(super) fn new() -> Self {
-        Self { bar: styled("{wide_bar} {percent}% {eta} left: {msg}"), last_line: Mutex::new(Instant::now()) }
+    /// A bar that shows nothing until [`Bar::begin`]; with events for programs if `has_events`.
+    pub(super) fn new(has_events: bool) -> Self {
+        let bar = styled("{wide_bar} {percent}% {eta} left: {msg}");
+        Self { bar, last_line: Mutex::new(Instant::now()), events: Events::new(has_events) }
     }
 
     /// Starts again at 0 of `total` bytes or voxels; `what` names the work, such as "shards".
@@ -47,11 +50,13 @@ impl Bar {
         self.bar.reset();
         self.bar.set_length(total);
         self.bar.set_message(what.to_owned());
+        self.events.begin(what, total);
     }
 
     /// Adds `count` bytes or voxels that are done.
     pub(super) fn advance(&self, count: u64) {
         self.bar.inc(count);
+        self.events.progress(self.bar.position(), self.bar.length().unwrap_or(0));
         if !self.bar.is_hidden() {
             return;
         }

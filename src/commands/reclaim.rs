@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bytesize::ByteSize;
 
+use super::events;
 use super::interrupt::{self, stop_on_signals};
 use super::plans::SCANNERS;
 use super::progress::{Bar, ScanDisplay};
@@ -39,8 +40,8 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
     }
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let stop = stop_on_signals()?; // between two files
-    let bar = Bar::new();
-    bar.begin("comparing shards with NPZ files", survey.to_read);
+    let bar = Bar::new(args.json);
+    bar.begin("comparing shards with source files", survey.to_read);
     let outcome = reclaim.run(workers, default_cache_size(), &stop, &|bytes| bar.advance(bytes));
     bar.clear();
     report(args, &outcome?)
@@ -49,7 +50,7 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
 /// Prints what would be lost, before anything is removed.
 fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
     let (folder, shards) = (reclaim.root().display(), args.shards.display());
-    let (files, bytes) = (counted(survey.files, "NPZ file", "NPZ files"), ByteSize(survey.bytes));
+    let (files, bytes) = (counted(survey.files, "source file", "source files"), ByteSize(survey.bytes));
     say(format_args!("{folder}: {files} ({bytes}) with volumes in {shards}"));
     if survey.files == 0 {
         return;
@@ -64,7 +65,7 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
         format!(", and of values below {low} or above {high} that they are outside of this window")
     });
     say(format_args!(
-        "Removing NPZ files cannot be undone. The shards hold {name} as {}{steps}{window}. The {} values, and shards of \
+        "Removing source files cannot be undone. The shards hold {name} as {}{steps}{window}. The {} values, and shards of \
          other options, cannot be made from them again.",
         format.name(),
         if format == VoxelFormat::Float32 { "original" } else { "float32" },
@@ -85,7 +86,7 @@ fn announce(args: &ReclaimArgs, reclaim: &Reclaim, survey: Survey) {
 /// # Errors
 /// [`Error::Refused`] if something else was typed, [`Error::System`] if the answer cannot be read.
 fn ask() -> Result<()> {
-    say_in_line(format_args!("Type {WORD} to remove the NPZ files of all shards that are right: "));
+    say_in_line(format_args!("Type {WORD} to remove the source files of all shards that are right: "));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Error::system("read the answer from standard input", error))?;
@@ -93,8 +94,7 @@ fn ask() -> Result<()> {
 }
 
 fn report(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> Result<ExitCode> {
-    let printed =
-        print(if args.json { shared::json(outcome)? + "\n" } else { describe(args, outcome) }, "print the outcome");
+    let printed = print(if args.json { events::end(outcome)? } else { describe(args, outcome) }, "print the outcome");
     if !args.json {
         say_what_stays(outcome);
     }
@@ -111,12 +111,12 @@ fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> String {
     let (files, bytes, shards) = (outcome.files, ByteSize(outcome.bytes), args.shards.display());
     let what = if outcome.deleted { "removed: freed" } else { "can be removed: would free" };
     let earlier = outcome.removed_earlier;
-    let counted_files = counted(files, "NPZ file", "NPZ files");
+    let counted_files = counted(files, "source file", "source files");
     let mut text = format!("{shards}: {counted_files} {what} {bytes}; {earlier} removed earlier\n");
     if outcome.not_in_shards > 0 {
         let count = outcome.not_in_shards;
         let count = counted(count, "sample", "samples");
-        text.push_str(&format!("left out of the shards: {count}, of which the NPZ files stay\n"));
+        text.push_str(&format!("left out of the shards: {count}, of which the source files stay\n"));
     }
     if !outcome.deleted && files > 0 {
         text.push_str("Nothing was removed. The same command with --delete compares again and removes them.\n");
@@ -127,12 +127,12 @@ fn describe(args: &ReclaimArgs, outcome: &ReclaimOutcome) -> String {
 fn say_what_stays(outcome: &ReclaimOutcome) {
     if !outcome.refused.is_empty() {
         let count = counted(outcome.refused.len(), "shard", "shards");
-        say(format_args!("ctwds-fs: error: {count} in doubt; none of the NPZ files of these is removed:"));
+        say(format_args!("ctwds-fs: error: {count} in doubt; none of the source files of these is removed:"));
         let lines = outcome.refused.iter().map(|refused| format!("{}: {}", refused.shard, refused.reason));
         say_in_line(shared::cut(lines));
     }
     if !outcome.kept.is_empty() {
-        let count = counted(outcome.kept.len(), "NPZ file", "NPZ files");
+        let count = counted(outcome.kept.len(), "source file", "source files");
         say(format_args!("ctwds-fs: error: kept: {count}, although the shards hold the volumes:"));
         let lines = outcome.kept.iter().map(|kept| format!("{}: {}", kept.path.display(), kept.reason));
         say_in_line(shared::cut(lines));

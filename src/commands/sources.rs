@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::events;
 use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::shared;
 use super::terminal::print;
 use crate::base::durable::publish_private;
 use crate::base::files::{self, file_name};
@@ -58,7 +58,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
     let mut checked = check_left_out(&plan.dataset, &args.dataset.array_choice(), &excluded, workers)?;
     let volumes = plan.dataset.samples.len() + checked.len();
-    checked.extend(read_all(plan, workers)?);
+    checked.extend(read_all(plan, workers, args.json)?);
     let (mut bad, mut unread, mut limited) = (Vec::new(), Vec::new(), None);
     for VolumeCheck { study_id, path, error } in checked {
         match error {
@@ -81,7 +81,7 @@ pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
     super::interrupt::finish(); // the list is written whole, and no part of it is left
     store(&name, &quarantine::render(&rows))?;
     let report = SourcesReport { verdict, volumes, bad, unread, quarantine: name };
-    print(if args.json { shared::json(&report)? + "\n" } else { describe(&report) }, "print the report")?;
+    print(if args.json { events::end(&report)? } else { describe(&report) }, "print the report")?;
     // A limit of this process says nothing about the volumes.
     limited.filter(|_| verdict == Verdict::Unchecked).map_or(Ok(verdict), Err)
 }
@@ -104,9 +104,9 @@ struct VolumeRange {
 }
 
 /// Reads all volumes of the plan as a mount does: the bytes, their CRC and the values.
-fn read_all(plan: Plan, workers: usize) -> Result<Vec<VolumeCheck>> {
+fn read_all(plan: Plan, workers: usize, has_events: bool) -> Result<Vec<VolumeCheck>> {
     let serving = Serving { cache_bytes: default_cache_size(), threads: workers, read_ahead: 0, read_once: true };
-    let bar = Bar::new();
+    let bar = Bar::new(has_events);
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let mut volumes = Vec::new();

@@ -1,8 +1,10 @@
 //! `ctwds-fs status`: shows the state of a mount, from the files in its folder `.ctwds/`.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
@@ -25,13 +27,14 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
+    let mut looks = Looks::default();
     if !args.watch {
-        print_once(args, false)?;
+        print_once(args, &mut looks, false)?;
         return Ok(ExitCode::SUCCESS);
     }
     loop {
         let begun = Instant::now();
-        if !print_once(args, true)? {
+        if !print_once(args, &mut looks, true)? {
             return Ok(ExitCode::SUCCESS); // who reads has had enough
         }
         std::thread::sleep(INTERVAL.saturating_sub(begun.elapsed()));
@@ -49,10 +52,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
 ///
 /// # Errors
 /// There is no such mount, or it does not answer; the mount table cannot be read; the state cannot be printed.
-fn print_once(args: &StatusArgs, is_watched: bool) -> Result<bool> {
+fn print_once(args: &StatusArgs, looks: &mut Looks, is_watched: bool) -> Result<bool> {
     let status = match &args.mountpoint {
-        Some(path) => of_mount(OwnMount::at(path)?)?,
-        None => Value::Array(all()?),
+        Some(path) => of_mount(OwnMount::at(path)?, looks)?,
+        None => Value::Array(all(looks)?),
     };
     let text = match (args.json, is_watched) {
         (true, true) => shared::json_line(&status)?,
@@ -67,7 +70,7 @@ fn print_once(args: &StatusArgs, is_watched: bool) -> Result<bool> {
 ///
 /// # Errors
 /// The mount's process is gone or does not answer, or a status file cannot be read.
-fn of_mount(OwnMount { path, entry, pid }: OwnMount) -> Result<Value> {
+fn of_mount(OwnMount { path, entry, pid }: OwnMount, looks: &mut Looks) -> Result<Value> {
     let gone = || {
         let kills = match memory::kills() {
             Some(kills) if kills > 0 => format!(" (the kernel has killed {kills} processes here for lack of memory)"),
@@ -80,10 +83,10 @@ fn of_mount(OwnMount { path, entry, pid }: OwnMount) -> Result<Value> {
             path.display()
         ))
     };
-    if mount_table::is_dead(&entry) {
+    if !looks.is_open(&path, pid) && mount_table::is_dead(&entry) {
         return Err(gone());
     }
-    match read_all(&path, pid) {
+    match looks.read(&path, pid) {
         // The daemon has died since the check.
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOTCONN) => Err(gone()),
         other => other,
@@ -94,14 +97,14 @@ fn of_mount(OwnMount { path, entry, pid }: OwnMount) -> Result<Value> {
 ///
 /// # Errors
 /// The mount table cannot be read.
-fn all() -> Result<Vec<Value>> {
+fn all(looks: &mut Looks) -> Result<Vec<Value>> {
     let mounts = mount_table::of_user(rustix::process::getuid().as_raw())?.into_iter();
     let own = mounts.filter_map(|entry| Some(OwnMount { path: entry.path.clone(), pid: entry.daemon()?, entry }));
-    let state = |mount: OwnMount| {
+    let mut state = |mount: OwnMount| {
         let path = mount.path.to_string_lossy().into_owned();
-        of_mount(mount).unwrap_or_else(|error| json!({ "mountpoint": path, "error": error.to_string() }))
+        of_mount(mount, looks).unwrap_or_else(|error| json!({ "mountpoint": path, "error": error.to_string() }))
     };
-    Ok(own.map(state).collect())
+    Ok(own.map(&mut state).collect())
 }
 
 /// The list of all mounts, for people.
@@ -141,18 +144,45 @@ fn list(mounts: &[Value]) -> String {
 /// # Errors
 /// [`Error::Refused`] if the daemon does not answer, [`Error::Io`] if a status file cannot be read.
 pub(super) fn read_all(path: &Path, pid: u32) -> Result<Value> {
-    let asked = path.to_owned();
-    let answer = mount_table::within(mount_table::ANSWER, move || STATUS_FILES.map(|name| read(&asked, name)))?;
-    let [mount, stats, errors] = answer.ok_or_else(|| {
-        Error::Refused(format!(
-            "{}: process {pid} has not answered for {} s; is it stopped (kill -CONT {pid})? `ctwds-fs unmount --force {}` \
-             ends it",
-            path.display(),
-            mount_table::ANSWER.as_secs(),
-            path.display()
-        ))
-    })?;
-    Ok(json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? }))
+    Looks::default().read(path, pid)
+}
+
+/// The content of a mount's status files.
+type Answer = [Result<Value>; STATUS_FILES.len()];
+
+/// The looks at mounts that have not answered, by mountpoint and process: the next look waits for the answer of the
+/// last one, so that a mount that is asked again and again has one thread.
+#[derive(Default)]
+struct Looks(HashMap<(PathBuf, u32), Receiver<Answer>>);
+
+impl Looks {
+    /// Whether a look at the mount has not been answered.
+    fn is_open(&self, path: &Path, pid: u32) -> bool {
+        self.0.contains_key(&(path.to_owned(), pid))
+    }
+
+    /// Reads the status files as [`read_all`] does.
+    ///
+    /// # Errors
+    /// As [`read_all`].
+    fn read(&mut self, path: &Path, pid: u32) -> Result<Value> {
+        let (key, asked) = ((path.to_owned(), pid), path.to_owned());
+        let receiver = match self.0.remove(&key) {
+            Some(receiver) => receiver,
+            None => mount_table::asked(move || STATUS_FILES.map(|name| read(&asked, name)))?,
+        };
+        let Ok([mount, stats, errors]) = receiver.recv_timeout(mount_table::ANSWER) else {
+            self.0.insert(key, receiver);
+            return Err(Error::Refused(format!(
+                "{}: process {pid} has not answered for {} s; is it stopped (kill -CONT {pid})? `ctwds-fs unmount \
+                 --force {}` ends it",
+                path.display(),
+                mount_table::ANSWER.as_secs(),
+                path.display()
+            )));
+        };
+        Ok(json!({ "mountpoint": path.to_string_lossy(), "mount": mount?, "stats": stats?, "errors": errors? }))
+    }
 }
 
 fn read(mount: &Path, name: &str) -> Result<Value> {

@@ -6,8 +6,9 @@
 //! Messages and progress go to standard error ([`say`]): nobody may be there to read them, and that changes nothing.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::BorrowedFd;
+use std::process::Stdio;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -88,14 +89,21 @@ pub(super) fn say_in_line(text: impl Display) {
     // In one piece, so that lines of several threads or processes do not mix.
     let text = text.to_string();
     let text = shown_lines(&text);
-    let coloured = has_colours().then(|| coloured(&text)).flatten();
-    let _ = write_all(rustix::stdio::stderr(), coloured.as_deref().unwrap_or(&text).as_bytes());
+    let stderr = rustix::stdio::stderr();
+    let coloured = has_colours(stderr).then(|| coloured(&text)).flatten();
+    let _ = write_all(stderr, coloured.as_deref().unwrap_or(&text).as_bytes());
 }
 
-/// Whether messages have colours: on a terminal that knows them, unless `NO_COLOR` is set to anything.
-fn has_colours() -> bool {
+/// Standard error in place of the standard output of a command that is started: what it prints is for people, where
+/// this process prints for programs.
+pub(super) fn aside() -> Stdio {
+    io::stderr().into()
+}
+
+/// Whether what is written here has colours: on a terminal that knows them, unless `NO_COLOR` is set to anything.
+fn has_colours(stream: BorrowedFd<'_>) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    rustix::stdio::stderr().is_terminal()
+    stream.is_terminal()
         && !is_set("NO_COLOR")
         && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
@@ -115,14 +123,14 @@ fn coloured(text: &str) -> Option<String> {
 /// # Errors
 /// [`Error::System`] if a result cannot be written.
 pub(super) fn show_parsed(parsed: &clap::Error) -> Result<()> {
-    // The parser prints with colours where these can be seen, by streams that take what cannot be written to at all for
-    // written to, so that is asked first.
-    let can_write = rustix::io::write(rustix::stdio::stdout(), &[]).map_err(io::Error::from);
-    let shown = parsed.print().and(can_write.map(drop)).and_then(|()| io::stdout().flush());
-    match shown {
-        Err(error) if !parsed.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::system("print the help", error))
-        }
+    let is_fault = parsed.use_stderr();
+    let (stderr, stdout) = (rustix::stdio::stderr(), rustix::stdio::stdout());
+    let stream = if is_fault { stderr } else { stdout };
+    // Not by the parser's own printing: that one has colours on a dumb terminal wherever `CI` is set (anstream 1.0).
+    let text = parsed.render();
+    let text = if has_colours(stream) { text.ansi().to_string() } else { text.to_string() };
+    match write_all(stream, text.as_bytes()) {
+        Err(error) if !is_fault && error != Errno::PIPE => Err(Error::system("print the help", error)),
         _ => Ok(()),
     }
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::shared::OwnMount;
+use serde_json::json;
+
+use super::shared::{self, OwnMount};
 use super::terminal::{print, say};
 use crate::cli::UnmountArgs;
 use crate::error::{Error, Result, shown};
@@ -19,11 +21,12 @@ const FORCED: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(300);
 /// The number of processes that are named if the mount is busy.
 const NAMED: usize = 10;
-/// What an error of standard output says.
-const DOING: &str = "print that the mount has ended";
+/// Where a mount is of which no place can be seen.
+const UNSEEN: &str = "in a mount namespace that cannot be seen from here";
 
 pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     let OwnMount { path, entry, pid } = OwnMount::at(&args.mountpoint)?;
+    let ended = Ended { mountpoint: path.to_string_lossy().into_owned(), pid };
     // A process whose working folder is in a mount keeps that busy: this one must not, whatever shell it comes from.
     std::env::set_current_dir("/").map_err(|error| Error::io(Path::new("/"), "change to the folder", error))?;
     let is_dead = mount_table::is_dead(&entry);
@@ -41,16 +44,17 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
     }
     if args.lazy && processes::is_running(pid) {
         let what =
-            format!("detached {}: process {pid} serves what is open, and ends with the last of it\n", path.display());
-        return print(what, DOING).map(|()| ExitCode::SUCCESS);
+            format!("detached {}: process {pid} serves what is open, and ends with the last of it", path.display());
+        return ended.print(args, "detached", &[], what);
     }
     if !args.force && !is_dead && !processes::wait_for_exit(pid, MOMENT) && entry.is_alive() {
+        let places = elsewhere(&entry);
         let what = format!(
-            "unmounted {} here; process {pid} serves it on until it is unmounted everywhere: it is still mounted {}\n",
+            "unmounted {} here; process {pid} serves it on until it is unmounted everywhere: it is still mounted {}",
             path.display(),
-            elsewhere(&entry)
+            if places.is_empty() { UNSEEN.into() } else { places.join(", ") }
         );
-        return print(what, DOING).map(|()| ExitCode::SUCCESS);
+        return ended.print(args, "mounted elsewhere", &places, what);
     }
     let patience = if args.force { FORCED } else { PATIENCE };
     if !is_dead && !processes::wait_for_exit(pid, patience) {
@@ -59,18 +63,41 @@ pub(super) fn run(args: &UnmountArgs) -> Result<ExitCode> {
         say(format_args!(
             "ctwds-fs: warning: unmounted, but process {pid} {state} (stopped, or a source that does not answer?)"
         ));
+        if !killed {
+            return ended.print(args, "process not ended", &[], format!("unmounted {}", path.display()));
+        }
     }
-    print(format!("unmounted {}\n", path.display()), DOING).map(|()| ExitCode::SUCCESS)
+    ended.print(args, "unmounted", &[], format!("unmounted {}", path.display()))
+}
+
+/// The mount that was asked for.
+struct Ended {
+    mountpoint: String,
+    pid: u32,
+}
+
+impl Ended {
+    /// Prints what became of it: in words, or for programs as one of four states, with the places where it is still
+    /// mounted.
+    fn print(&self, args: &UnmountArgs, state: &str, elsewhere: &[String], words: String) -> Result<ExitCode> {
+        let Self { mountpoint, pid } = self;
+        let text = match args.json {
+            true => {
+                shared::json(&json!({ "mountpoint": mountpoint, "pid": pid, "state": state, "elsewhere": elsewhere }))?
+            }
+            false => words,
+        };
+        print(text + "\n", "print that the mount has ended").map(|()| ExitCode::SUCCESS)
+    }
 }
 
 /// Where else a file system is mounted: other folders, and processes that see it in namespaces of their own.
-fn elsewhere(mount: &MountEntry) -> String {
+fn elsewhere(mount: &MountEntry) -> Vec<String> {
     let folders = mount_table::folders(mount).into_iter().map(|folder| format!("at {}", shown(&folder)));
     let namespaces = mount_table::other_namespaces(mount).into_iter();
     let namespaces =
         namespaces.map(|seen| format!("in the mount namespace of {} (process {})", shown(&seen.name), seen.pid));
-    let places: Vec<String> = folders.chain(namespaces).take(NAMED).collect();
-    if places.is_empty() { "in a mount namespace that cannot be seen from here".into() } else { places.join(", ") }
+    folders.chain(namespaces).take(NAMED).collect()
 }
 
 /// The message that the mount is busy, with the processes that have files open in it.

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::events;
 use super::interrupt::stop_on_signals;
 use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::shared;
 use super::terminal::{print, say};
 use super::{bench, sources};
 use crate::base::parallel::available_cores;
@@ -41,16 +41,17 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     };
     let plan = dataset.map(make_new_plan).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
-    let bar = Bar::new();
+    let bar = Bar::new(args.json);
     let report = verify::run(&config, &bar);
     bar.clear();
     let mut report = report?;
     if args.check_precision && plan.is_none() {
-        report.unchecked("--check-precision", "the precision is measured against the NPZ files, which were not named");
+        report
+            .unchecked("--check-precision", "the precision is measured against the source files, which were not named");
     }
     if args.num_samples.is_some() && plan.is_none() && !args.benchmark {
         say(
-            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the NPZ files, \
+            "ctwds-fs: warning: all shards were looked at; --num-samples chooses what is compared with the source files, \
              which were not named",
         );
     }
@@ -94,7 +95,7 @@ struct JsonReport<'a> {
 /// The report, and the measurements if there are any, as text or JSON.
 fn render(args: &VerifyArgs, report: &Report, benchmark: Option<&BenchReport>) -> Result<String> {
     if args.json {
-        return Ok(shared::json(&JsonReport { report, benchmark })? + "\n");
+        return events::end(&JsonReport { report, benchmark });
     }
     let measured = benchmark.map_or_else(String::new, |benchmark| format!("{}\n", benchmark.text()));
     Ok(format!("{measured}{}", report.text(args.check_precision)))
@@ -117,7 +118,7 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
             cache_size: None,
             threads: args.num_workers,
             page_cache: PageCache::Auto,
-            json: false,
+            json: args.json,
         };
         return bench::measure(&args, |plan| file_ranges(plan, &report.locations).map(Some));
     }
@@ -140,7 +141,8 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
         array: None,
     };
     let stop = stop_on_signals()?;
-    bench::with_progress(&config, workload, &GivenShards(locations.iter().map(file_range).collect()), &stop)
+    let shards = GivenShards(locations.iter().map(file_range).collect());
+    bench::with_progress(&config, workload, &shards, &stop, args.json)
 }
 
 /// The part of a shard file in which a sample is.

@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, RawDir};
 use super::files::{FileChoice, Source};
 use super::progress::ScanProgress;
 use crate::base::file_id::FileId;
+use crate::base::files;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
 
@@ -76,12 +77,7 @@ pub(super) fn find_volumes(
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
-    let failed = |error| Error::io(root, "open the data folder", error);
-    let open = File::open(root).map_err(failed)?;
-    // The kernel lists a mount whose process is gone from what it keeps. It keeps no answer to this question.
-    if let Err(error @ rustix::io::Errno::NOTCONN) = rustix::fs::fstatvfs(&open) {
-        return Err(failed(error.into()));
-    }
+    let open = files::open_folder(root).map_err(|error| Error::io(root, "open the data folder", error))?;
     let level = vec![PathBuf::new()];
     let (by_depth, listed) = (Vec::new(), Vec::new());
     let (source, half) = (choice.source, None);

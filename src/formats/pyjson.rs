@@ -16,6 +16,33 @@ pub fn dumps(value: &impl Serialize) -> String {
     String::from_utf8(bytes).expect("the formatter writes ASCII")
 }
 
+/// What Python's `json.loads` reads, with null for `NaN`, `Infinity` and `-Infinity`, which JSON does not know.
+///
+/// # Errors
+/// The text is no JSON otherwise.
+pub fn loads(text: &[u8]) -> serde_json::Result<serde_json::Value> {
+    let mut plain = Vec::with_capacity(text.len());
+    let (mut rest, mut is_text) = (text, false);
+    while let [byte, ..] = rest {
+        let taken = match rest {
+            [b'\\', _, ..] if is_text => 2,
+            _ if is_text => 1,
+            _ => ["NaN", "-Infinity", "Infinity"]
+                .into_iter()
+                .find(|word| rest.starts_with(word.as_bytes()))
+                .map_or(1, str::len),
+        };
+        if !is_text && taken > 1 {
+            plain.extend_from_slice(b"null");
+        } else {
+            plain.extend_from_slice(&rest[..taken]);
+        }
+        is_text ^= *byte == b'"';
+        rest = &rest[taken..];
+    }
+    serde_json::from_slice(&plain)
+}
+
 struct Python;
 
 impl Formatter for Python {
@@ -111,6 +138,17 @@ mod tests {
         ] {
             assert_eq!(float_repr(value), repr);
         }
+    }
+
+    #[test]
+    fn what_python_reads_beyond_json() {
+        let text = br#"{"NaN \\": [NaN, -Infinity, Infinity, -1.5], "a\"NaN": "NaN Infinity \\\\", "b": {"c": NaN}}"#;
+        let expected = serde_json::json!({
+            "NaN \\": [null, null, null, -1.5], "a\"NaN": "NaN Infinity \\\\", "b": {"c": null}
+        });
+        assert_eq!(loads(text).unwrap(), expected);
+        assert!(loads(b"{\"a\": nan}").is_err());
+        assert!(loads(b"\"open \\").is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
@@ -274,10 +275,18 @@ pub fn is_dead(entry: &MountEntry) -> bool {
 /// # Errors
 /// [`Error::System`] if the operating system gives no thread.
 pub fn within<T: Send + 'static>(limit: Duration, ask: impl FnOnce() -> T + Send + 'static) -> Result<Option<T>> {
+    Ok(asked(ask)?.recv_timeout(limit).ok())
+}
+
+/// Runs `ask`, which may never return, in a thread that sends its answer.
+///
+/// # Errors
+/// [`Error::System`] if the operating system gives no thread.
+pub fn asked<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<Receiver<T>> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     parallel::spawn("ask", move || drop(sender.send(ask())))
         .map_err(|error| not_started("start a thread that asks the mount", error))?;
-    Ok(receiver.recv_timeout(limit).ok())
+    Ok(receiver)
 }
 
 #[cfg(test)]

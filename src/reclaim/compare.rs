@@ -139,7 +139,7 @@ impl ShardComparer<'_> {
             Some(Content::Payload(member)) => format!("its .{}", plan.members.extension(member.member)),
             _ => "its headers".into(),
         };
-        format!("{what} in the shard is not what is made from the NPZ file (byte {at} of the plain shard)")
+        format!("{what} in the shard is not what is made from the source file (byte {at} of the plain shard)")
     }
 }
 

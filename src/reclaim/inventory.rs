@@ -96,7 +96,7 @@ impl Inventory {
                 (NpzState::Unknown(reason), _) => {
                     return Err(format!("{}: {reason}", self.shards.dataset.samples[index].study_id));
                 }
-                (NpzState::Here(_), None) => return Err("its NPZ files are gone".into()),
+                (NpzState::Here(_), None) => return Err("its source files are gone".into()),
             }
         }
         let digest = self.npz.as_ref().map(|plan| plan.shard_digest_of_samples(id, digests.into_iter()));

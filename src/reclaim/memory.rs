@@ -25,7 +25,7 @@ const DEPTH: u32 = 8;
 pub(super) fn refuse(folder: &Path) -> Result<()> {
     match kind(folder, DEPTH)? {
         Some(kind) => Err(Error::Refused(format!(
-            "{}: these shards are in memory ({kind}) and gone with the next restart, so no NPZ file is removed for them; \
+            "{}: these shards are in memory ({kind}) and gone with the next restart, so no source file is removed for them; \
              materialize to a disk, and reclaim from there",
             folder.display()
         ))),

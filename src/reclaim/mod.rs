@@ -64,7 +64,7 @@ pub struct Survey {
     pub bytes: u64,
     /// Number of the files that are NIfTI, whose headers tell more than shards hold.
     pub nifti: usize,
-    /// Bytes to read: the shards' files, and the volumes as they are made from the NPZ files and from the shards.
+    /// Bytes to read: the shards' files, and the samples as they are made from the NPZ files and from the shards.
     pub to_read: u64,
 }
 
@@ -134,9 +134,9 @@ impl Reclaim {
         let bytes = samples.iter().map(|sample| sample.file_id().size).sum();
         let nifti = samples.iter().filter_map(|sample| sample.study()).filter(|study| study.array.nifti.is_some());
         let nifti = nifti.count();
-        let volumes = npz.map_or(0, |plan| 2 * plan.payload_bytes);
+        let samples_len = npz.map_or(0, |plan| plan.shards.iter().map(|shard| shard.layout.end()).sum::<u64>());
         let files = self.inventory.shards_to_compare().into_iter().map(|id| self.inventory.shard_size(id));
-        Survey { files: samples.len(), bytes, nifti, to_read: volumes + files.sum::<u64>() }
+        Survey { files: samples.len(), bytes, nifti, to_read: 2 * samples_len + files.sum::<u64>() }
     }
 
     /// The plan of the shards.

@@ -30,7 +30,7 @@ impl RemovalJournal {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let lock = lock_part(folder, Part::WHOLE)?;
         let path = removals::path(folder);
-        let failed = |error| Error::io(&path, "open the journal of removed NPZ files", error);
+        let failed = |error| Error::io(&path, "open the journal of removed source files", error);
         let status = beneath::folder(folder, Path::new(STATUS_DIR)).map_err(failed)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
         let file = status.open(removals::NAME, flags, FILE).map_err(failed)?;
@@ -43,7 +43,8 @@ impl RemovalJournal {
     /// # Errors
     /// [`Error::Io`] if the line cannot be written.
     pub(super) fn add(&mut self, line: RemovalLine) -> Result<()> {
-        append(&mut self.file, &[line])
-            .map_err(|error| Error::io(&self.path, "note the removal of an NPZ file (nothing more is removed)", error))
+        append(&mut self.file, &[line]).map_err(|error| {
+            Error::io(&self.path, "note the removal of a source file (nothing more is removed)", error)
+        })
     }
 }

@@ -1,5 +1,4 @@
-//! Charts in SVG. Colours and fonts are those of the page's style; what a chart shows stands in its title as well, for
-//! who does not see it.
+//! Charts in SVG. Colours and fonts are those of the page's style.
 
 use std::fmt::Write;
 
@@ -73,7 +72,7 @@ impl Axes<'_> {
     }
 }
 
-/// A chart of lines; those of several have their names beside them.
+/// A chart of lines, with the name of each.
 pub(super) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
     let mut svg = begun(axes.title, SIZE[1]);
     axes.frame(&mut svg);
@@ -85,13 +84,11 @@ pub(super) fn lines(axes: &Axes<'_>, series: &[Series]) -> String {
             let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
         }
         let _ = write!(svg, r#"<path class="line c{class}" d="{path}"/>"#);
-        if series.len() > 1 {
-            let y = 20.0 + 15.0 * number as f64;
-            let name = escaped(&one.name);
-            let _ = write!(svg, r#"<text x="{:.1}" y="{y}" class="end f{class}">{name}</text>"#, SIZE[0] - 12.0);
-        }
+        let y = 20.0 + 15.0 * number as f64;
+        let name = escaped(&one.name);
+        let _ = write!(svg, r#"<text x="{:.1}" y="{y}" class="end f{class}">{name}</text>"#, SIZE[0] - 12.0);
     }
-    svg + "</svg>"
+    svg + END
 }
 
 /// The colours that lines have in turn.
@@ -110,7 +107,7 @@ pub(super) fn ranges(axes: &Axes<'_>, ranges: &[([f64; 3], String)]) -> String {
             escaped(name)
         );
     }
-    svg + "</svg>"
+    svg + END
 }
 
 /// A bar of a chart: a name, a share from 0 to 1 of the longest, what is written behind it, and how far it spreads.
@@ -149,13 +146,20 @@ pub(super) fn bars(title: &str, bars: &[Bar]) -> String {
             let _ = write!(svg, r#"<path class="whisker" d="M{:.1} {1:.1}H{2:.1}"/>"#, at(low), top + 7.0, at(high));
         }
     }
-    svg + "</svg>"
+    svg + END
 }
 
+/// The beginning of a chart: its title is seen, and is the picture's name for who does not see it.
 fn begun(title: &str, height: f64) -> String {
     let title = escaped(title);
-    format!(r#"<svg role="img" viewBox="0 0 {} {height}" aria-label="{title}"><title>{title}</title>"#, SIZE[0])
+    format!(
+        r#"<figure class="chart"><figcaption>{title}</figcaption><svg role="img" viewBox="0 0 {} {height}" aria-label="{title}">"#,
+        SIZE[0]
+    )
 }
+
+/// The end of a chart.
+const END: &str = "</svg></figure>";
 
 /// Text as XML has it.
 fn escaped(text: &str) -> String {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::{Request, place};
 use crate::dataset::Sample;
+use crate::formats::pyjson;
 use crate::plan::Plan;
 use crate::plan::members::Member;
 
@@ -27,9 +29,9 @@ pub(super) struct Class {
 /// Something that several samples have in common.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// What they have in common.
+    /// The property that is common to them.
     pub(super) name: String,
-    /// How many they are.
+    /// The number of samples.
     pub(super) count: usize,
     /// The first of them.
     pub(super) studies: Vec<String>,
@@ -72,8 +74,7 @@ pub(super) fn shape(plan: &Plan, sample: &Sample) -> [u64; 3] {
     if let Some(study) = sample.study() {
         return study.recipe.shape(study.array.shape());
     }
-    let json: serde_json::Value =
-        serde_json::from_slice(&plan.members.payload(Member::Json, sample)).unwrap_or_default();
+    let json = pyjson::loads(&plan.members.payload(Member::Json, sample)).unwrap_or_default();
     [0, 1, 2].map(|axis| json["volume_shape"][axis].as_u64().unwrap_or(0))
 }
 
@@ -87,12 +88,15 @@ pub(super) fn shapes(plan: &Plan) -> Vec<Group> {
 }
 
 /// The most frequent spacings of height, width and depth, in mm.
-pub(super) fn spacings(plan: &Plan) -> Vec<Group> {
+pub(super) fn spacings(plan: &Plan, request: &Request) -> Vec<Group> {
     let spacing = |sample: &Sample| {
-        let spacing = sample.study()?.meta.geometry().spacing();
-        Some(spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}")))
+        let spacing = match sample.study() {
+            Some(study) => study.meta.geometry().spacing(),
+            None => place::spacing(plan, sample, request),
+        };
+        spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
     };
-    groups(plan.dataset.samples.iter().filter_map(|sample| Some((spacing(sample)?, sample.study_id.as_str()))))
+    groups(plan.dataset.samples.iter().map(|sample| (spacing(sample), sample.study_id.as_str())))
 }
 
 /// The volumes that are left out, and the studies that a table does not know, by reason.

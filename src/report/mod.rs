@@ -9,26 +9,31 @@ mod facts;
 mod hu;
 mod page;
 mod picture;
+mod place;
+mod seen;
 mod values;
 mod volume;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::base::num::counted;
 use crate::base::parallel::try_map;
-use crate::dataset::Sample;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, shuffle};
 use crate::shard::{Serving, ShardSet};
 use crate::volume::Axes;
-use picture::{DIFFERENCE, LUNG, MEDIASTINUM, Plane};
+use picture::Detail;
+use seen::Seen;
 use values::{Histogram, Rounding, VolumeValues};
-use volume::{HuVolume, Place};
 
 /// The volumes that are shown as pictures.
 const SHOWN: usize = 8;
 /// The volumes of these that can be walked through, and the slices of each.
 const WALKED: (usize, usize) = (2, 32);
+
+/// The beginning of every page, by which one is known.
+pub const BEGINNING: &[u8] = b"<!doctype html>\n<!-- A page of ctwds-fs report. -->\n";
 
 /// The options of a report.
 #[derive(Clone, Debug)]
@@ -49,79 +54,119 @@ pub struct Request {
     pub with_reports: bool,
     /// What `verify --json` printed.
     pub verify: Option<serde_json::Value>,
+    /// What the values of the volumes show that the user should know.
+    pub warning: Option<String>,
     /// What `bench --json` printed.
     pub bench: Option<serde_json::Value>,
 }
 
-/// The pictures of one slice: of the source and of the shard in both windows, and their difference.
-struct Pictures {
-    plane: &'static str,
-    source: Option<[String; 2]>,
-    shard: [String; 2],
-    difference: Option<String>,
+/// A volume that could not be read.
+struct Unread {
+    study_id: String,
+    reason: String,
 }
 
-/// A volume that is shown.
-struct Shown {
-    study_id: String,
-    shape: [u64; 3],
-    positives: Vec<String>,
-    text: Option<String>,
-    pictures: Vec<Pictures>,
-    /// Axial slices of the shard's volume, from the first to the last, in both windows.
-    walk: Vec<[String; 2]>,
+/// What the values of a volume are, if it could be made.
+enum Looked {
+    Sound(VolumeValues),
+    Unread(String),
 }
 
 /// All that is on the page.
 struct Report<'a> {
     plan: &'a Plan,
     request: &'a Request,
-    shown: Vec<Shown>,
+    seen: Vec<Seen>,
+    detail: Detail,
     /// What the values of each sampled volume are, by slot.
     values: Vec<(usize, VolumeValues)>,
     rounding: Rounding,
+    unread: Vec<Unread>,
 }
 
-/// Reads the sampled volumes, and returns the page as HTML. `begin` is called with the number of volumes that are read,
-/// `advance` after each.
+/// A page that was made.
+#[derive(Debug)]
+pub struct Page {
+    /// The page as HTML.
+    pub html: String,
+    /// The volumes that were looked at.
+    pub volumes: usize,
+    /// How many of these could not be read: the page lists them.
+    pub unread: usize,
+}
+
+/// Reads the sampled volumes, and makes the page. `begin` is called with the number of volumes that are read, `advance`
+/// after each.
 ///
 /// # Errors
-/// The error of a volume that cannot be made or read; [`Error::Interrupted`] if `stop` was set.
+/// The reason why nothing more can be read, such as a lack of memory; [`Error::Interrupted`] if `stop` was set. What
+/// concerns one volume stands on the page.
 pub fn render(
     plan: Plan,
     request: &Request,
     stop: &AtomicBool,
     begin: impl Fn(usize),
     advance: impl Fn() + Sync,
-) -> Result<String> {
+) -> Result<Page> {
     let serving =
         Serving { cache_bytes: request.cache_bytes, threads: request.threads, read_ahead: 0, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let plan = set.plan();
     let chosen = choose(plan, request);
-    let pictured = &chosen[..chosen.len().min(SHOWN)];
-    begin(chosen.len() + pictured.len());
+    begin(chosen.len() + chosen.len().min(SHOWN));
     let go_on = || match stop.load(Ordering::Relaxed) {
         true => Err(Error::Interrupted("no page was written; run the same command again")),
         false => Ok(()),
     };
     let mut rounding = Rounding::default();
-    let mut shown = Vec::new();
-    for (number, index) in pictured.iter().enumerate() {
-        go_on()?;
-        let steps = if number < WALKED.0 { WALKED.1 } else { 0 };
-        shown.push(show(&set, *index, request, steps, &mut rounding)?);
-        advance();
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut left = chosen.as_slice();
+    while seen.len() < SHOWN && !left.is_empty() {
+        let (next, rest) = left.split_at(left.len().min(SHOWN - seen.len()));
+        left = rest;
+        let numbered: Vec<(usize, usize)> = (seen.len()..).zip(next.iter().copied()).collect();
+        let looked = try_map(&numbered, request.threads, |(number, index)| {
+            go_on()?;
+            let steps = if *number < WALKED.0 { WALKED.1 } else { 0 };
+            let looked = match seen::look(&set, *index, request, steps) {
+                Err(error) if concerns_one(&error) => None, // found once more below, where all are looked at
+                looked => Some(looked?),
+            };
+            advance();
+            Ok(looked)
+        })?;
+        for (one, of_one) in looked.into_iter().flatten() {
+            seen.push(one);
+            rounding.add(&of_one);
+        }
     }
-    let mut in_order = chosen.clone();
+    let mut in_order = chosen;
     in_order.sort_unstable();
-    let counted = try_map(&in_order, request.threads, |index| {
+    let looked = try_map(&in_order, request.threads, |index| {
         go_on()?;
-        let values = values::of_volume(&set, *index)?;
+        let looked = match values::of_volume(&set, *index) {
+            Err(error) if concerns_one(&error) => Looked::Unread(error.to_string()),
+            values => Looked::Sound(values?),
+        };
         advance();
-        Ok((*index, values))
+        Ok((*index, looked))
     })?;
-    page::render(&Report { plan, request, shown, values: counted, rounding })
+    let detail = seen::draw(&mut seen, request.threads)?;
+    let mut report = Report { plan, request, seen, detail, values: Vec::new(), rounding, unread: Vec::new() };
+    for (index, looked) in looked {
+        match looked {
+            Looked::Sound(values) => report.values.push((index, values)),
+            Looked::Unread(reason) => {
+                report.unread.push(Unread { study_id: plan.dataset.samples[index].study_id.clone(), reason });
+            }
+        }
+    }
+    Ok(Page { html: page::render(&report)?, volumes: in_order.len(), unread: report.unread.len() })
+}
+
+/// Whether an error is that of one file, beside which the others can be read.
+fn concerns_one(error: &Error) -> bool {
+    matches!(error, Error::Malformed { .. } | Error::Changed { .. } | Error::Io { .. }) && !error.is_limit()
 }
 
 /// The volumes that are looked at, in a seeded order.
@@ -130,74 +175,36 @@ fn choose(plan: &Plan, request: &Request) -> Vec<usize> {
     shuffle::order(request.seed, 0, count).iter().take(request.samples).map(|index| *index as usize).collect()
 }
 
-/// The pictures of one volume, with so many slices to walk through.
-fn show(set: &ShardSet, index: usize, request: &Request, steps: usize, rounding: &mut Rounding) -> Result<Shown> {
-    let plan = set.plan();
-    let sample = &plan.dataset.samples[index];
-    let place = place(sample, request);
-    let shard = HuVolume::of_shard(set, index, place)?;
-    let source = HuVolume::of_source(set, index, place)?;
-    if let Some(source) = &source {
-        rounding.compare(&shard, source);
-    }
-    let depth = shard.slices(Plane::Axial);
-    let walk = (0..steps.min(depth)).map(|step| both(&shard, Plane::Axial, step * depth / steps.min(depth)));
-    let walk = walk.collect::<Result<_>>()?;
-    let middle = |plane| shard.slices(plane) / 2;
-    let of_shard = Plane::ALL.map(|plane| both(&shard, plane, middle(plane)));
-    let of_source = source.as_ref().map(|source| Plane::ALL.map(|plane| both(source, plane, middle(plane))));
-    let middles = Plane::ALL.map(middle);
-    let difference = source.map(|source| shard.difference(&source));
-    let mut of_source = of_source.map(IntoIterator::into_iter);
-    let mut pictures = Vec::new();
-    for ((plane, of_shard), middle) in Plane::ALL.into_iter().zip(of_shard).zip(middles) {
-        pictures.push(Pictures {
-            plane: plane.name(),
-            source: of_source.as_mut().and_then(Iterator::next).transpose()?,
-            shard: of_shard?,
-            difference: difference
-                .as_ref()
-                .map(|volume| picture::data_uri(&volume.slice(plane, middle), DIFFERENCE))
-                .transpose()?,
-        });
-    }
-    Ok(Shown {
-        study_id: sample.study_id.clone(),
-        shape: facts::shape(plan, sample),
-        positives: facts::positives(plan, sample),
-        text: request.with_reports.then(|| text(plan, sample)),
-        pictures,
-        walk,
-    })
-}
-
-/// A slice in both windows.
-fn both(volume: &HuVolume, plane: Plane, at: usize) -> Result<[String; 2]> {
-    let slice = volume.slice(plane, at);
-    Ok([picture::data_uri(&slice, LUNG)?, picture::data_uri(&slice, MEDIASTINUM)?])
-}
-
-fn place(sample: &Sample, request: &Request) -> Place {
-    let geometry = sample.study().map(|study| study.meta.geometry());
-    volume::place(sample, geometry, request.axes, request.spacing)
-}
-
-fn text(plan: &Plan, sample: &Sample) -> String {
-    String::from_utf8_lossy(&plan.members.payload(crate::plan::members::Member::Text, sample)).into_owned()
-}
-
 impl Report<'_> {
-    /// The histograms of the volumes by slope and intercept of their rows, and of all where there is one such pair.
+    /// The histograms of the volumes that are read alike, those of the most volumes first; the rest as one.
     fn histograms(&self) -> Vec<(String, Histogram)> {
-        let mut groups: BTreeMap<String, Histogram> = BTreeMap::new();
+        let mut groups: BTreeMap<String, (usize, Histogram)> = BTreeMap::new();
         for (index, values) in &self.values {
-            let sample = &self.plan.dataset.samples[*index];
-            let name = sample.study().map_or_else(
-                || "finished shards".into(),
-                |study| format!("slope {}, intercept {}", study.meta.rescale_slope, study.meta.rescale_intercept),
-            );
-            groups.entry(name).or_default().add(&values.histogram);
+            let name = hu::Reading::new(self.plan, &self.plan.dataset.samples[*index]).name;
+            let (count, histogram) = groups.entry(name).or_default();
+            *count += 1;
+            histogram.add(&values.histogram);
         }
-        groups.into_iter().collect()
+        let mut groups: Vec<(String, (usize, Histogram))> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count)); // stable: else by name
+        let rest = groups.split_off(groups.len().min(charts::COLOURS - 1));
+        if !rest.is_empty() {
+            let mut others = (0, Histogram::default());
+            rest.iter().for_each(|(_, (count, histogram))| {
+                others.0 += count;
+                others.1.add(histogram);
+            });
+            groups.push((format!("{} others", rest.len()), others));
+        }
+        let volumes = |count| counted(count, "volume", "volumes");
+        groups
+            .into_iter()
+            .map(|(name, (count, histogram))| (format!("{name} ({})", volumes(count)), histogram))
+            .collect()
+    }
+
+    /// Whether it is known of all volumes what makes HU of their values.
+    fn are_hu(&self) -> bool {
+        self.values.iter().all(|(index, _)| hu::Reading::new(self.plan, &self.plan.dataset.samples[*index]).is_known)
     }
 }

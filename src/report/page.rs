@@ -6,25 +6,35 @@ use serde_json::Value;
 
 use super::charts::{self, Axes, Bar, Series};
 use super::facts::{self, Class, Group};
+use super::picture::{DETAILS, Detail};
+use super::seen::Seen;
 use super::values::Histogram;
-use super::{Report, Shown};
+use super::{Report, Unread};
 use crate::base::num::counted;
 use crate::error::{Error, Result};
 
 /// The HU that the histograms show.
 const SHOWN_HU: [f64; 2] = [-2048.0, 3072.0];
 
+/// The most volumes and findings of a list, and the most ranges of a chart: a page keeps below 5 MB.
+const LISTED: usize = 100;
+const RANGES: usize = 500;
+
 /// The page's parts, as the template names them. What is HTML already is so by its name.
 #[derive(Template)]
 #[template(path = "page.html")]
 struct Page<'a> {
     facts: Vec<(&'static str, String)>,
-    warnings: &'a [String],
-    shown: &'a [Shown],
+    warnings: Vec<&'a str>,
+    seen: &'a [Seen],
+    /// The grey levels and the side of the pictures, where these had no room for the finest.
+    coarse: Option<Detail>,
     with_reports: bool,
     has_source: bool,
     counted: usize,
     in_all: usize,
+    not_a_number: u64,
+    are_hu: bool,
     histogram_svg: String,
     ranges_svg: String,
     rounding_svg: Option<String>,
@@ -33,6 +43,8 @@ struct Page<'a> {
     spacings: Vec<Group>,
     left_out: Vec<Group>,
     verify: Option<Verified>,
+    unread: &'a [Unread],
+    unread_in_all: usize,
     bench_svg: Option<String>,
     seed: u64,
 }
@@ -41,6 +53,7 @@ struct Page<'a> {
 struct Verified {
     folder: String,
     verdict: String,
+    in_all: usize,
     findings: Vec<(String, String)>,
 }
 
@@ -49,23 +62,28 @@ struct Verified {
 /// # Errors
 /// [`Error::Internal`] if the template fails.
 pub(super) fn render(report: &Report<'_>) -> Result<String> {
-    let Report { plan, request, shown, .. } = report;
+    let Report { plan, request, seen, .. } = report;
     let page = Page {
         facts: plan_facts(report),
-        warnings: &plan.dataset.warnings,
-        shown,
+        warnings: plan.dataset.warnings.iter().chain(&request.warning).map(String::as_str).collect(),
+        seen,
+        coarse: Some(report.detail).filter(|detail| *detail != DETAILS[0]),
         with_reports: request.with_reports,
-        has_source: shown.iter().any(|shown| shown.pictures.iter().any(|pictures| pictures.source.is_some())),
+        has_source: seen.iter().any(|one| one.pictures.iter().any(|picture| picture.subject == "source")),
         counted: report.values.len(),
         in_all: plan.dataset.samples.len(),
+        not_a_number: report.values.iter().map(|(_, values)| values.histogram.not_a_number).sum(),
+        are_hu: report.are_hu(),
         histogram_svg: histogram(report),
         ranges_svg: ranges(report),
         rounding_svg: rounding(report),
         labels_svg: labels(&facts::classes(plan), plan.dataset.samples.len()),
         shapes: facts::shapes(plan),
-        spacings: facts::spacings(plan),
+        spacings: facts::spacings(plan, request),
         left_out: facts::left_out(plan),
         verify: request.verify.as_ref().map(verified),
+        unread: &report.unread[..report.unread.len().min(LISTED)],
+        unread_in_all: report.unread.len(),
         bench_svg: request.bench.as_ref().and_then(bench),
         seed: request.seed,
     };
@@ -79,14 +97,29 @@ fn plan_facts(report: &Report<'_>) -> Vec<(&'static str, String)> {
         ("Data set", plan.dataset.root.display().to_string()),
         ("Samples", plan.dataset.samples.len().to_string()),
         ("Left out", (plan.dataset.left_out.len() + plan.dataset.unmatched.len()).to_string()),
+        ("Files of the volumes", files(report)),
         (
             "Shards",
             format!("{} of up to {}", plan.shards.len(), counted(plan.options.samples_per_shard, "sample", "samples")),
         ),
         ("Bytes of all shards", ByteSize(plan.shard_bytes()).to_string()),
-        ("Volumes", format!("{kind}, {}", plan.voxel_format().name())),
+        ("Volumes", format!("{kind}, {}{}", plan.voxel_format().name(), window(report))),
         ("Plan digest", plan.digest.clone()),
     ]
+}
+
+/// The values that the voxels hold, where these are not all.
+fn window(report: &Report<'_>) -> String {
+    report.plan.voxel_format().window().map_or_else(String::new, |[low, high]| {
+        format!(": {low} to {high}; what is beyond is the lowest or the highest value")
+    })
+}
+
+/// The bytes of the volumes' files, in all and from the smallest to the largest.
+fn files(report: &Report<'_>) -> String {
+    let sizes = || report.plan.dataset.samples.iter().map(|sample| sample.npz_size_and_crc().0);
+    let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
+    format!("{} in all, {} to {} each", ByteSize(sizes().sum()), ByteSize(least), ByteSize(most))
 }
 
 /// How often which HU occur, of the volumes of each slope and intercept.
@@ -112,8 +145,12 @@ fn histogram(report: &Report<'_>) -> String {
 /// The range of the HU of each sampled volume.
 fn ranges(report: &Report<'_>) -> String {
     let samples = &report.plan.dataset.samples;
-    let ranges: Vec<([f64; 3], String)> =
-        report.values.iter().map(|(index, values)| (values.percentiles, samples[*index].study_id.clone())).collect();
+    let ranges: Vec<([f64; 3], String)> = report
+        .values
+        .iter()
+        .take(RANGES)
+        .map(|(index, values)| (values.percentiles, samples[*index].study_id.clone()))
+        .collect();
     let axes = Axes {
         title: "The HU of each sampled volume: 98 % of its voxels are in the line, the middle one is the dot",
         units: ["sampled volumes, in their order", "HU"],
@@ -167,7 +204,8 @@ fn verified(json: &Value) -> Verified {
     Verified {
         folder: text(&json["folder"]),
         verdict: text(&json["verdict"]),
-        findings: findings.iter().take(50).map(|one| (text(&one["place"]), text(&one["what"]))).collect(),
+        in_all: findings.len(),
+        findings: findings.iter().take(LISTED).map(|one| (text(&one["place"]), text(&one["what"]))).collect(),
     }
 }
 
@@ -184,7 +222,7 @@ fn bench(json: &Value) -> Option<String> {
             Value::String(name) => name.clone(),
             mount => format!("mount, read-ahead {}", mount["mount"]["read_ahead"]),
         };
-        let name = format!("{source}, {} readers", row["readers"]);
+        let name = format!("{source}, {}", counted(row["readers"].as_u64().unwrap_or(1), "reader", "readers"));
         Some((name, samples / median, [samples / last, samples / first]))
     };
     let rates: Vec<_> = rows.iter().filter_map(rate).collect();

@@ -1,7 +1,7 @@
 //! How often which HU occur, of each sampled volume and of all, and what rounding costs.
 
-use super::hu::ToHu;
-use super::volume::{HuVolume, shard_bytes};
+use super::hu::{self, Reading};
+use super::volume::{HuVolume, checked_shape, shard_bytes};
 use crate::error::Result;
 use crate::shard::ShardSet;
 use crate::volume::VoxelFormat;
@@ -12,8 +12,13 @@ const RANGE: [f64; 2] = [-2048.0, 3072.0];
 pub(super) const BIN: f64 = 16.0;
 /// The bins of a histogram.
 pub(super) const BINS: usize = 320;
+/// One voxel of so many is compared with its source. A prime number, so that no axis is left out.
+const STEP: usize = 7;
 /// The different voxels of two bytes.
 const PATTERNS: usize = 1 << 16;
+/// The tables that voxels are counted in by turns. Neighbours are often equal, and to count one more in the same place
+/// must wait for the last count to be written.
+const TABLES: usize = 4;
 
 /// The number of voxels by HU.
 #[derive(Clone, Debug)]
@@ -73,19 +78,23 @@ fn bin(hu: f64) -> usize {
 /// The volume cannot be made or read.
 pub(super) fn of_volume(set: &ShardSet, index: usize) -> Result<VolumeValues> {
     let sample = &set.plan().dataset.samples[index];
-    let (format, to_hu) = (sample.format(), ToHu::new(set.plan(), sample));
-    let mut counts = vec![0u64; PATTERNS];
+    checked_shape(set.plan(), sample)?;
+    let (format, to_hu) = (sample.format(), Reading::new(set.plan(), sample).to_hu);
+    let mut tables = vec![[0u64; PATTERNS]; TABLES];
     shard_bytes(set, index, |bytes| {
-        count_patterns(bytes, format, &mut counts);
+        count_patterns(bytes, format, &mut tables);
         Ok(())
     })?;
     let mut found: Vec<(f64, u64)> = Vec::new();
     let mut histogram = Histogram::default();
-    for (pattern, count) in (0u16..=u16::MAX).zip(&counts).filter(|(_, count)| **count > 0) {
-        let hu = f64::from(to_hu.of(value_of(pattern, format)));
-        histogram.count(hu, *count);
-        if !hu.is_nan() {
-            found.push((hu, *count));
+    for pattern in 0u16..=u16::MAX {
+        let count = tables.iter().map(|table| table[usize::from(pattern)]).sum();
+        if count > 0 {
+            let hu = f64::from(to_hu.of(value_of(pattern, format)));
+            histogram.count(hu, count);
+            if !hu.is_nan() {
+                found.push((hu, count));
+            }
         }
     }
     found.sort_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -93,19 +102,24 @@ pub(super) fn of_volume(set: &ShardSet, index: usize) -> Result<VolumeValues> {
 }
 
 /// Counts voxels by their two bytes; those of float32 by the float16 that they round to, those of one byte by it.
-fn count_patterns(bytes: &[u8], format: VoxelFormat, counts: &mut [u64]) {
+fn count_patterns(bytes: &[u8], format: VoxelFormat, tables: &mut [[u64; PATTERNS]]) {
     match format {
         VoxelFormat::Float16 | VoxelFormat::Int16 => {
-            for voxel in bytes.as_chunks().0 {
-                counts[usize::from(u16::from_le_bytes(*voxel))] += 1;
-            }
+            count(bytes.as_chunks().0, |voxel| u16::from_le_bytes(*voxel), tables);
         }
         VoxelFormat::Float32 => {
-            for voxel in bytes.as_chunks().0 {
-                counts[usize::from(half::f16::from_f32(f32::from_le_bytes(*voxel)).to_bits())] += 1;
-            }
+            let rounded = |voxel: &[u8; 4]| half::f16::from_f32(f32::from_le_bytes(*voxel)).to_bits();
+            count(bytes.as_chunks().0, rounded, tables);
         }
-        VoxelFormat::Uint8 { .. } => bytes.iter().for_each(|voxel| counts[usize::from(*voxel)] += 1),
+        VoxelFormat::Uint8 { .. } => count(bytes, |voxel| u16::from(*voxel), tables),
+    }
+}
+
+fn count<T>(voxels: &[T], pattern: impl Fn(&T) -> u16, tables: &mut [[u64; PATTERNS]]) {
+    for voxels in voxels.chunks(TABLES) {
+        for (voxel, table) in voxels.iter().zip(&mut *tables) {
+            table[usize::from(pattern(voxel))] += 1;
+        }
     }
 }
 
@@ -114,7 +128,7 @@ fn value_of(pattern: u16, format: VoxelFormat) -> f32 {
     match format {
         VoxelFormat::Float16 | VoxelFormat::Float32 => half::f16::from_bits(pattern).to_f32(),
         VoxelFormat::Int16 => f32::from(pattern.cast_signed()),
-        VoxelFormat::Uint8 { .. } => super::hu::values(&pattern.to_le_bytes()[..1], format)[0],
+        VoxelFormat::Uint8 { .. } => hu::value(&pattern.to_le_bytes(), 0, format),
     }
 }
 
@@ -145,16 +159,24 @@ impl Default for Rounding {
 }
 
 impl Rounding {
-    /// Adds the voxels of a volume.
+    /// Adds voxels of a volume: one of [`STEP`], since no more are needed to see how far rounding goes.
     pub(super) fn compare(&mut self, shard: &HuVolume, source: &HuVolume) {
-        for (shard, source) in shard.values().iter().zip(source.values()) {
+        for index in (0..shard.len()).step_by(STEP) {
+            let (shard, source) = (shard.hu(index), source.hu(index));
             let difference = f64::from(shard - source).abs();
             if difference.is_finite() {
-                let (sum, most, count) = &mut self.bins[bin(f64::from(*source))];
+                let (sum, most, count) = &mut self.bins[bin(f64::from(source))];
                 *sum += difference;
                 *most = most.max(difference);
                 *count += 1;
             }
+        }
+    }
+
+    /// Adds the differences of another one.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (bin, other) in self.bins.iter_mut().zip(&other.bins) {
+            *bin = (bin.0 + other.0, bin.1.max(other.1), bin.2 + other.2);
         }
     }
 

@@ -1,50 +1,31 @@
-//! A volume in memory, in HU, as pictures need it.
+//! A volume in memory, and its slices in HU, as pictures need them.
 
 use std::sync::Arc;
 
 use super::facts;
-use super::hu::{self, ToHu};
-use super::picture::Plane;
+use super::hu::{self, Reading, ToHu};
+use super::picture::{Plane, Slice};
+use super::place::Place;
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::dataset::Sample;
 use crate::error::{Error, Result};
+use crate::plan::Plan;
 use crate::plan::members::Member;
 use crate::shard::ShardSet;
-use crate::volume::{ArrayFormat, Axes, Dialect, Filled, Geometry, Kind, NpzVolume, Overflow, Sink, VoxelFormat};
+use crate::volume::{ArrayFormat, Filled, NpzVolume, Overflow, Sink, Volume, VoxelFormat};
 
-/// The bytes that are asked for at a time.
-const READ: u64 = 4 << 20;
+/// The bytes that are asked for at a time: few enough to stay in the processor's cache until they are looked at.
+const READ: u64 = 256 << 10;
 
-/// A volume in HU.
+/// A volume, of which HU are made where they are asked for.
 pub(super) struct HuVolume {
-    values: Vec<f32>,
+    bytes: Vec<u8>,
+    format: VoxelFormat,
+    to_hu: ToHu,
     /// The voxels along the array's axes.
     shape: [usize; 3],
-    axes: Axes,
-    /// The spacing of height, width and depth in mm; all 1 where it is not known.
-    spacing: [f64; 3],
-}
-
-/// One slice of a volume, row by row.
-pub(super) struct Slice {
-    /// The HU.
-    pub(super) values: Vec<f32>,
-    /// Pixels of a row.
-    pub(super) width: usize,
-    /// Rows.
-    pub(super) height: usize,
-    /// The height of a pixel over its width.
-    pub(super) aspect: f64,
-}
-
-/// What a report knows of a volume's place in space.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    /// The order of the axes.
-    pub(super) axes: Axes,
-    /// The spacing of height, width and depth in mm.
-    pub(super) spacing: [f64; 3],
+    place: Place,
 }
 
 /// The bytes of a sample's volume, as its shard holds them, without the header of an NPY file.
@@ -65,6 +46,22 @@ pub(super) fn shard_bytes(set: &ShardSet, index: usize, mut each: impl FnMut(&[u
         at += bytes.len() as u64;
     }
     Ok(())
+}
+
+/// The shape of a sample's volume, which has as many voxels as its shard has bytes for.
+///
+/// # Errors
+/// [`Error::Malformed`] if it has others: the JSON of a finished shard may be damaged.
+pub(super) fn checked_shape(plan: &Plan, sample: &Sample) -> Result<[u64; 3]> {
+    let shape = facts::shape(plan, sample);
+    let len = plan.volume(sample, Member::Volume).byte_len();
+    let voxels = shape.iter().try_fold(1u64, |product, len| product.checked_mul(*len));
+    if voxels.and_then(|voxels| voxels.checked_mul(sample.format().voxel_len() as u64)) == Some(len) {
+        return Ok(shape);
+    }
+    let [one, two, three] = shape;
+    let what = format!("volume_shape {one} × {two} × {three} does not fit {len} bytes; verify --shards says more");
+    Err(Error::malformed(&plan.dataset.root.join(&sample.path), what))
 }
 
 /// Memory that a volume is made into.
@@ -95,25 +92,27 @@ impl HuVolume {
     pub(super) fn of_shard(set: &ShardSet, index: usize, place: Place) -> Result<Self> {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
-        let (to_hu, format) = (ToHu::new(plan, sample), sample.format());
+        let (to_hu, format) = (Reading::new(plan, sample).to_hu, sample.format());
         let mut bytes = Vec::new();
+        let len = to_usize(plan.volume(sample, Member::Volume).byte_len());
+        bytes.try_reserve_exact(len).map_err(|_| no_memory())?;
         shard_bytes(set, index, |more| {
-            bytes.try_reserve(more.len()).map_err(|_| no_memory())?;
             bytes.extend_from_slice(more);
             Ok(())
         })?;
-        let shape = facts::shape(plan, sample);
-        Ok(Self::new(&bytes, format, to_hu, shape, place))
+        let shape = checked_shape(plan, sample)?.map(to_usize);
+        Ok(Self { bytes, format, to_hu, shape, place })
     }
 
-    /// The same volume in float32, made of its file; `None` for a finished shard, beside which there is no file.
+    /// A volume in float32, made of its file by the steps of the shard; `None` for a finished shard, beside which there
+    /// is no file.
     ///
     /// # Errors
     /// The volume cannot be made, or there is no memory for it.
     pub(super) fn of_source(set: &ShardSet, index: usize, place: Place) -> Result<Option<Self>> {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
-        let crate::volume::Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
+        let Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
         let volume =
             NpzVolume { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..volume };
         let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory())?;
@@ -122,27 +121,23 @@ impl HuVolume {
             Filled::Complete => {}
             Filled::Cancelled => return Err(Error::Internal("a volume for a report was cancelled".into())),
         }
-        let to_hu = ToHu::new(plan, sample);
-        Ok(Some(Self::new(&memory.bytes, VoxelFormat::Float32, to_hu, volume.shape(), place)))
+        Ok(Some(Self {
+            bytes: memory.bytes,
+            format: VoxelFormat::Float32,
+            to_hu: Reading::new(plan, sample).to_hu,
+            shape: volume.shape().map(to_usize),
+            place,
+        }))
     }
 
-    fn new(bytes: &[u8], format: VoxelFormat, to_hu: ToHu, shape: [u64; 3], place: Place) -> Self {
-        let mut values = hu::values(bytes, format);
-        values.iter_mut().for_each(|value| *value = to_hu.of(*value));
-        Self { values, shape: shape.map(to_usize), axes: place.axes, spacing: place.spacing }
+    /// The number of voxels.
+    pub(super) fn len(&self) -> usize {
+        self.shape.iter().product()
     }
 
-    /// The difference of two volumes of one shape, 50 times.
-    pub(super) fn difference(mut self, other: &Self) -> Self {
-        for (value, other) in self.values.iter_mut().zip(&other.values) {
-            *value = (*value - other) * 50.0;
-        }
-        self
-    }
-
-    /// All HU, in the array's order.
-    pub(super) fn values(&self) -> &[f32] {
-        &self.values
+    /// The HU of the voxel at `index`, in the array's order.
+    pub(super) fn hu(&self, index: usize) -> f32 {
+        self.to_hu.of(hu::value(&self.bytes, index, self.format))
     }
 
     /// The number of slices of a plane.
@@ -151,17 +146,23 @@ impl HuVolume {
     }
 
     fn hwd(&self) -> [usize; 3] {
-        self.axes.hwd(self.shape)
+        self.place.axes.map(|axis| self.shape[axis])
     }
 
     /// A slice of a plane; rows lead downwards. In coronal and sagittal ones the last depth is on top.
     pub(super) fn slice(&self, plane: Plane, at: usize) -> Slice {
-        let [height, width, depth] = self.hwd();
-        let mut steps = [self.shape[1] * self.shape[2], self.shape[2], 1];
-        steps = self.axes.hwd(steps);
-        let [down, across, out] = steps;
-        let voxel = |h: usize, w: usize, d: usize| self.values[h * down + w * across + d * out];
-        let [mm_h, mm_w, mm_d] = self.spacing;
+        let lengths = self.hwd();
+        let [height, width, depth] = lengths;
+        let of_axes = [self.shape[1] * self.shape[2], self.shape[2], 1];
+        let steps = self.place.axes.map(|axis| of_axes[axis]);
+        let voxel = |hwd: [usize; 3]| {
+            let mut index = 0;
+            for (axis, at) in hwd.into_iter().enumerate() {
+                index += steps[axis] * if self.place.flipped[axis] { lengths[axis] - 1 - at } else { at };
+            }
+            self.hu(index)
+        };
+        let [mm_h, mm_w, mm_d] = self.place.spacing.unwrap_or([1.0; 3]);
         let (rows, columns, aspect) = match plane {
             Plane::Axial => (height, width, mm_h / mm_w),
             Plane::Coronal => (depth, width, mm_d / mm_w),
@@ -170,28 +171,17 @@ impl HuVolume {
         let mut values = Vec::with_capacity(rows * columns);
         for row in 0..rows {
             values.extend((0..columns).map(|column| match plane {
-                Plane::Axial => voxel(row, column, at),
-                Plane::Coronal => voxel(at, column, depth - 1 - row),
-                Plane::Sagittal => voxel(column, at, depth - 1 - row),
+                Plane::Axial => voxel([row, column, at]),
+                Plane::Coronal => voxel([at, column, depth - 1 - row]),
+                Plane::Sagittal => voxel([column, at, depth - 1 - row]),
             }));
         }
         Slice { values, width: columns, height: rows, aspect }
     }
 }
 
-/// The place of a sample's volume: `asked` are the axes that the user named, `target` the spacing of resampled volumes.
-pub(super) fn place(sample: &Sample, geometry: Option<Geometry<'_>>, asked: Option<Axes>, target: [f64; 3]) -> Place {
-    let axes = match sample.kind() {
-        Kind::Rescaled | Kind::Preprocessed => Axes::Hwd,
-        Kind::Stored => asked.unwrap_or_else(|| sample.dialect().map_or(Axes::Hwd, Dialect::axes)),
-    };
-    let spacing = match sample.kind() {
-        Kind::Preprocessed => target,
-        Kind::Stored | Kind::Rescaled => geometry.and_then(|geometry| geometry.spacing()).unwrap_or([1.0; 3]),
-    };
-    Place { axes, spacing }
-}
-
 fn no_memory() -> Error {
-    Error::Refused("there is no memory for a volume of the report; ask for fewer --threads".into())
+    Error::Refused(
+        "there is no memory for a volume and its source in float32; take fewer --threads, or --shards".into(),
+    )
 }

@@ -105,7 +105,7 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
             config.folder.display(),
             format!(
                 "the voxels of {count} shards were compared with nothing, because the manifest has no digest of them; \
-                 --data-folder and the tables compare them with the NPZ files"
+                 --data-folder and the tables compare them with the source files"
             ),
         ));
     }

@@ -173,7 +173,10 @@ fn lengths(tokens: &[Token]) -> Option<Vec<usize>> {
 /// The type of elements that a dtype's text stands for, and whether it says big-endian.
 fn element(descr: &str) -> Option<(ElementType, bool)> {
     use ElementType::{Float, Signed, Truth, Unsigned};
-    let plain = descr.trim_start_matches(['<', '>', '=', '|']);
+    let orders = ['<', '>', '=', '|'];
+    let plain = descr.trim_start_matches(orders);
+    // One of the type is the type: its byte order may stand on both sides of the count.
+    let plain = plain.strip_prefix('1').map_or(plain, |rest| rest.trim_start_matches(' ').trim_start_matches(orders));
     let element = match plain {
         "e" | "half" => Float(2),
         "f" | "single" => Float(4),
@@ -203,7 +206,7 @@ fn element(descr: &str) -> Option<(ElementType, bool)> {
             }
         }
     };
-    Some((element, descr.starts_with('>')))
+    Some((element, descr.contains('>')))
 }
 
 #[cfg(test)]
@@ -222,6 +225,8 @@ mod tests {
             ("\"\\x3cu1\"", "(2, 30, 4)", ElementType::Unsigned(1), false),
             ("R'|b1'", "(2, 30, 4)", ElementType::Truth, false),
             ("'i +8'", "(2, 30, 4)", ElementType::Signed(8), false),
+            ("'1 >f4'", "(2, 30, 4)", ElementType::Float(4), true),
+            ("'>1u2'", "(2, 30, 4)", ElementType::Unsigned(2), true),
         ] {
             let text = format!("{{ 'shape':{shape},\"descr\" : {descr}, 'fortran_order': False }}");
             assert_eq!(parse(&text), Some(expected(element, is_big_endian)), "{text}");

@@ -3,13 +3,14 @@ For tests that disturb all of them."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import SMALL_FLAGS, Program, files_in, is_mounted
+from harness import SMALL_FLAGS, Program, files_in, is_mounted, mount_folder, require_fuse
 from make_dataset import Dataset
 from small_datasets import noise_dataset, write_plain_tables
 
@@ -50,6 +51,23 @@ class Command:
         """Make what the command needs; the options are those of the process, such as another user."""
         if self.needs_mount:
             program.run("mount", *place.data.flags(), "--log-file", place.out / "log", place.mount, **options)
+
+
+@contextlib.contextmanager
+def placed(command: Command, program: Program, folder: Path) -> Iterator[Place]:
+    """A place below `folder` in which the command can be run; what it mounts is ended."""
+    if command.mounts:
+        require_fuse()
+    data = noisy_dataset(folder / "data")
+    (out := folder / "out").mkdir()
+    made = program.materialize(data, folder / "shards", *SMALL_FLAGS)
+    with mount_folder() as base:
+        place = Place(data, made, out, base / "mount")
+        command.run_before(program, place)
+        try:
+            yield place
+        finally:
+            program.run("unmount", place.mount, check=False)
 
 
 def is_complete(place: Place, code: int) -> bool:
@@ -114,6 +132,10 @@ COMMANDS = {
         ],
         made=lambda p, _: not list(p.out.iterdir()),
         mounts=True,
+    ),
+    "report": Command(
+        lambda p: ["report", *p.data.flags(), "--output", p.out / "report.html"],
+        made=lambda p, _: (p.out / "report.html").read_text().endswith("</html>"),
     ),
     "reclaim": Command(lambda p: ["reclaim", *p.data.flags(), *SMALL_FLAGS, "--shards", p.shards]),
     "completions": Command(lambda p: ["completions", "bash"]),

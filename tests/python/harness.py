@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import tarfile
 import tempfile
+import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -138,6 +142,38 @@ class Named(Protocol):
     def flags(self) -> list[str]:
         """The arguments that name it."""
         ...
+
+
+def on_a_terminal(
+    program: Program, *arguments: object, columns: int = 80, variables: Mapping[str, str] | None = None
+) -> str:
+    """What a command shows on a terminal that is so wide; the variables are added to the environment, of which the
+    caller's own wishes for colours and width are taken away."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    environment |= {"TERM": "xterm"} | dict(variables or {})
+    shown = bytearray()
+    command = [str(program.path), *map(str, arguments)]
+    try:
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+            os.close(theirs)
+            while select.select([ours], [], [], COMMAND_DEADLINE)[0]:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:  # the last process has closed the terminal
+                    break
+            process.wait(COMMAND_DEADLINE)
+    finally:
+        os.close(ours)
+    return shown.decode()
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a command of long work reports with `--json`: the last line of its output. All lines must be objects."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] == "end" for event in events] == [False] * (len(events) - 1) + [True], done.stdout
+    return events[-1]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from harness import Program
+from harness import Program, report_of
 from make_dataset import Dataset
 
 COUNT, PER_SHARD = 6, 2
@@ -26,7 +25,7 @@ def reclaim(
     command = ["reclaim", *dataset.flags(), *given, "--shards", folder, "--json", *flags]
     done = program.run(*command, check=False)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
-    return json.loads(done.stdout)
+    return report_of(done)
 
 
 def journal(folder: Path) -> Path:

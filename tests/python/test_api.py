@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-import pytest
+import api_page
 from harness import REPOSITORY, Program
 
 PACKAGE = REPOSITORY / "python" / "ctwds"
@@ -51,11 +50,8 @@ WRONG = {
 
 
 def offered() -> list[str]:
-    """What `__all__` names."""
-    for node in ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return [str(name) for name in ast.literal_eval(node.value)]
-    pytest.fail("no __all__")
+    """What `__all__` names where all packages are installed."""
+    return api_page.offered(api_page.parsed("__init__"))
 
 
 def python(code: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -94,6 +90,8 @@ def test_without_torch() -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import ctwds\n"
         "assert 'yaml' not in sys.modules\n"
+        "from ctwds import *\n"
+        "assert load and Volumes\n"
         "for ask in (lambda: ctwds.CTReportDataset, lambda: exec('from ctwds import CTReportWebDataset')):\n"
         "    try: ask()\n"
         "    except ctwds.PackageMissing as error: print(isinstance(error, ImportError), error)\n"

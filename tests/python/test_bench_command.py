@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 from pathlib import Path
 
 import pytest
-from harness import Program, daemon_of, is_running, mount_points, wait_until
+from harness import Program, daemon_of, is_running, mount_points, report_of, wait_until
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -43,7 +42,7 @@ def processes_of(folder: Path) -> list[int]:
 def test_every_combination_is_measured(program: Program, dataset: Dataset, tmp_path: Path) -> None:
     """With the numbers of the data set, and in both forms."""
     wanted = ["--readers", "1,2", "--read-ahead", "0,3", "--python", sys.executable]
-    report = json.loads(program.run("bench", *flags(dataset, tmp_path, *wanted, "--json")).stdout)
+    report = report_of(program.run("bench", *flags(dataset, tmp_path, *wanted, "--json")))
     sources = ["npz", {"mount": {"read_ahead": 0}}, {"mount": {"read_ahead": 3}}, "files"]
     expected = [(source, readers) for source in sources for readers in (1, 2)]
     assert [(row["source"], row["readers"]) for row in report["rows"]] == expected
@@ -77,7 +76,8 @@ def test_a_damaged_volume_is_named(program: Program, tmp_path: Path) -> None:
 
 
 def test_a_mount_ends_with_a_bench_that_is_killed(program: Program, dataset: Dataset, tmp_path: Path) -> None:
-    """As by the kernel, for lack of memory: nobody would know of the mount in its folder."""
+    """As by the kernel, for lack of memory: nobody would know of the mount in its folder. The folder itself is removed
+    by the next run there; that of one that goes on stays."""
     endless = [*dataset.flags(), "--runs", 100_000, "--work-dir", tmp_path, "--python", sys.executable]
     with program.running("bench", *endless) as process:
         wait_until(lambda: bool(mounted_below(tmp_path)), "a mount")
@@ -87,6 +87,16 @@ def test_a_mount_ends_with_a_bench_that_is_killed(program: Program, dataset: Dat
     # Also the next mount, which the bench may have begun to make when it was killed.
     wait_until(lambda: processes_of(tmp_path) == [], "the daemon has ended")
     assert mounted_below(tmp_path) == []
+    (left,) = tmp_path.iterdir()
+    with program.running("bench", *endless) as process:
+        wait_until(lambda: bool(mounted_below(tmp_path)), "a mount of a run that goes on")
+        assert not left.exists()
+        (working,) = tmp_path.iterdir()
+        program.run("bench", *flags(dataset, tmp_path, "--readers", 1, "--read-ahead", 0))
+        assert [working] == list(tmp_path.iterdir()) and process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ctreport_webdataset import KNOWN_KEYS, NPZ_KEYS, CTReportDataset, LoaderError, create_dataset_from_config
 from docpages import manual
-from harness import Program, is_mounted, shards
+from harness import Program, is_mounted, report_of, shards
 from make_dataset import Dataset
 
 
@@ -175,4 +175,4 @@ def test_bench_hands_the_configuration_on(program: Program, base: Path, configur
     """To the mount that it measures."""
     flags = ["--samples", 2, "--readers", 1, "--read-ahead", 0, "--runs", 1, "--python", sys.executable, "--json"]
     done = program.run("bench", *CONFIG, "train", *flags, cwd=configured)
-    assert json.loads(done.stdout)
+    assert report_of(done)["event"] == "end"

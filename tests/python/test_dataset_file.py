@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from docpages import manual
-from harness import SMALL_FLAGS, Program, digest, require_fuse
+from harness import SMALL_FLAGS, Program, digest, report_of, require_fuse
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
@@ -103,7 +103,7 @@ def test_it_is_found_only_where_no_flag_names_a_data_set(program: Program, data:
     done = program.run("reclaim", "--shards", out, cwd=here, check=False)
     assert done.returncode == 2 and "--data-folder" in done.stderr
     named = ["reclaim", "--shards", out, "--dataset", here / "ctwds.toml", "--json"]
-    assert json.loads(program.run(*named).stdout)
+    assert report_of(program.run(*named))
     removal = environment(CTWDS_DELETE="1", CTWDS_YES="1")
     program.run(*named, env=removal)
     assert len(list(data.folder.rglob("*.npz"))) == 4, "no variable asks for it"
@@ -181,9 +181,7 @@ def test_every_command_without_a_flag(program: Program, data: Dataset, tmp_path:
         program.run("unmount", here / "mount")
     done = program.run("run", "--", "sha256sum", here / "mount/shard-000000.tar", cwd=here)
     assert done.stdout.split()[0] == right
-    assert json.loads(
-        program.run("reclaim", "--dataset", "ctwds.toml", "--shards", "shards", "--json", cwd=here).stdout
-    )
+    assert report_of(program.run("reclaim", "--dataset", "ctwds.toml", "--shards", "shards", "--json", cwd=here))
 
 
 def test_shards_is_the_name_everywhere(program: Program, data: Dataset, tmp_path: Path) -> None:

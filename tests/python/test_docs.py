@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import api_page
 import pytest
 from docpages import Page, manual, pages, read
 from harness import REPOSITORY
@@ -115,20 +116,13 @@ def test_the_readme_leads_to_every_page() -> None:
     assert wanted - linked == set()
 
 
-def package_names() -> set[str]:
-    """What `ctwds.__all__` names."""
-    tree = ast.parse((REPOSITORY / "python" / "ctwds" / "__init__.py").read_text(encoding="utf-8"))
-    assigned = (node for node in tree.body if isinstance(node, ast.Assign))
-    return set(ast.literal_eval(next(node.value for node in assigned if ast.unparse(node.targets[0]) == "__all__")))
-
-
 @pytest.mark.parametrize("page", MANUAL, ids=by_name)
 def test_python(page: Page) -> None:
     """Python in the pages compiles, and what it imports from the loader is there."""
     loader = ast.parse((REPOSITORY / "scripts" / "ctreport_webdataset.py").read_text(encoding="utf-8"))
     offered = {
         "ctreport_webdataset": {n.name for n in loader.body if isinstance(n, ast.ClassDef | ast.FunctionDef)},
-        "ctwds": package_names(),
+        "ctwds": set(api_page.offered(api_page.parsed("__init__"))),
     }
     for block in page.blocks:
         if block.language != "python":

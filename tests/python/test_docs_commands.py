@@ -25,7 +25,7 @@ PAGES = [page for page in MANUAL if any(block.language == "sh" for block in page
 READMES = [page for page in MANUAL if page.path.parent == REPOSITORY]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
 # Of sbatch, pip, containers, and `cargo doc`.
-FOREIGN = {"--array", "--mem", "--parsable", "--time", "--user"}
+FOREIGN = {"--array", "--mem", "--parsable", "--time"}
 FOREIGN |= {"--bind", "--cap-add", "--device", "--security-opt", "--shm-size", "--open"}
 
 

@@ -47,7 +47,7 @@ def test_the_short_help_is_short(program: Program) -> None:
     assert "--pad-value" not in short and "--pad-value" in long and "see --help" in short
     assert long.index("--output-dir <DIR>\n") < long.index("--data-folder <DIR>\n")
     headings = re.findall(r"^([A-Z][a-z]+):$", long, re.MULTILINE)
-    assert headings == ["Output", "Performance", "Input", "Selection", "Volume", "General"]
+    assert headings == ["Options", "Input", "Selection", "Volume", "Performance", "Output", "General"]
 
 
 def test_completions(program: Program, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import Program, require_fuse
+from harness import Program, report_of, require_fuse
 from make_dataset import Dataset
 from small_datasets import flip_voxel, write_csv, write_dataset
 
@@ -111,7 +111,7 @@ def test_json(program: Program, hostile: Dataset, tmp_path: Path, command: str) 
     if command == "reclaim":
         program.materialize(hostile, out)
     done = program.run(*arguments[command], check=False)
-    report = json.loads(done.stdout)
+    report = json.loads(done.stdout) if command == "plan" else report_of(done)
     if command == "verify --sources":
         harmless(done)
         assert sorted(row["study_id"] for row in report["bad"]) == sorted(NAMES)

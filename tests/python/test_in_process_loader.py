@@ -20,7 +20,7 @@ import ctwds
 import numpy as np
 import pytest
 import torch
-from harness import REPOSITORY
+from harness import REPOSITORY, wait_until
 from small_datasets import noise_dataset
 from test_epochs import order
 from test_in_process import mixed, options
@@ -308,7 +308,29 @@ def test_nothing_is_left(data: ctwds.Volumes) -> None:
         for _batch in ctwds.Loader(data, threads=3):
             break
     del _batch
-    assert len(os.listdir("/proc/self/task")) <= before
+    # Python counts a thread as ended shortly before the system does.
+    wait_until(lambda: len(os.listdir("/proc/self/task")) <= before, "the threads of loaders end")
+
+
+def test_no_memory_is_left(tmp_path: Path) -> None:
+    """Neither of decoders nor of batches, also where an iteration was broken off."""
+    data = ctwds.open(**options(noise_dataset(tmp_path, 6, (128, 128, 96))))
+
+    def held() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def read() -> int:
+        """The bytes that a loader was allowed."""
+        loader = ctwds.Loader(data, batch_size=3, threads=3, dtype="float32")
+        for _batch in loader:
+            pass
+        next(iter(loader))
+        return loader.memory
+
+    read()  # what Python, NumPy and PyTorch keep for good
+    before = held()
+    allowed = sum(read() for _ in range(4))
+    assert held() - before < allowed / 16, "a quarter of what one loader may take"
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,43 @@ def test_an_ignored_signal_stays_ignored(program: Program, place: Place) -> None
             os.close(writer.pop())
             _, said = process.communicate(timeout=DEADLINE)
         assert process.returncode == 0, said
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes no byte more: whoever writes waits."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(theirs, bytes(4096))
+    os.set_blocking(theirs, True)
+    return ours, theirs
+
+
+def test_a_mount_that_nobody_was_told_of(program: Program, place: Place) -> None:
+    """Ctrl-C when the mount is there, before the command has said so: it is ended again, as the exit code says."""
+    require_fuse()
+    ours, theirs = full_pipe()
+    command = ["mount", *place.data.flags(), "--log-file", place.out / "log", place.mount]
+    try:
+        with program.running(*command, stdout=theirs) as process:
+            wait_until(lambda: "work" in threads_of(process.pid), "the mount is ready, and the command says so")
+            wait_until(lambda: is_mounted(place.mount), "the mount")
+            daemon = daemon_of(place.mount)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 130 and "nothing is mounted" in said, said
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert not is_mounted(place.mount)
+    wait_until(lambda: not is_running(daemon), "the daemon has ended")
+
+
+def threads_of(process: int) -> list[str]:
+    """The names of the threads of a process."""
+    names = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text().strip())
+    return names

@@ -110,7 +110,7 @@ def check(
             assert [line for line in said.splitlines() if any(name in line for name in names)]
             assert "--on-error" not in said, "nothing is damaged"
             assert is_mounted(place.mount) == command.needs_mount or arguments[1] == "unmount"
-        assert not list(place.out.glob("*.partial")) and not list(place.out.glob("ctwds-fs-bench-*"))
+        assert not list(place.out.glob("*.partial")) and not list(place.out.glob("ctwds-fs-bench*"))
     except AssertionError as error:
         error.add_note(f"exit code {done.returncode}: {' '.join(arguments)}\n{said}")
         raise

@@ -230,7 +230,7 @@ def test_ranks_from_the_environment(right: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_uneven_lengths_add_up(right: Path) -> None:
     """Whatever the batch size, ranks and workers: all ranks give the number that they say, which is the same."""
-    from ctreport_webdataset import Shard
+    from ctreport_webdataset import Orders, Shard
 
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -240,7 +240,7 @@ def test_uneven_lengths_add_up(right: Path) -> None:
         lengths, read = set(), []
         for rank in range(world):
             data = from_shards(right, rank=rank, world_size=world, uneven=uneven)
-            data.shards, data._batch_size = shards, batch
+            data.shards, data._batch_size, data._orders = shards, batch, Orders(shards, [], None)
             tasks = data._tasks(0, workers)
             counts = [
                 task.samples if task.samples is not None else sum(s.samples or 0 for s in task.shards) for task in tasks

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
-import subprocess
 from pathlib import Path
 
 import pytest
-from harness import SMALL_FLAGS, Program, mount_folder, require_fuse, shards
+from harness import SMALL_FLAGS, Program, mount_folder, on_a_terminal, require_fuse, shards
 from make_dataset import Dataset
 from small_datasets import noise_dataset
-
-DEADLINE = 60  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -90,34 +84,14 @@ def test_mount_for_programs(program: Program, data: Dataset) -> None:
             program.run("unmount", base / "mount")
 
 
-def on_a_terminal(program: Program, *arguments: object, **variables: str) -> str:
-    """What a command shows on a terminal."""
-    ours, theirs = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
-    shown = bytearray()
-    command = [str(program.path), *map(str, arguments)]
-    try:
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-            os.close(theirs)
-            while select.select([ours], [], [], DEADLINE)[0]:
-                try:
-                    shown += os.read(ours, 65536)
-                except OSError:  # the last process has closed the terminal
-                    break
-            process.wait(DEADLINE)
-    finally:
-        os.close(ours)
-    return shown.decode()
-
-
 def test_colours_where_a_person_sees_them(program: Program, data: Dataset, tmp_path: Path) -> None:
     """Of the word that says what a message is; never with NO_COLOR, on a dumb terminal, or without one."""
     wrong = ["plan", "--data-folder", tmp_path / "none"]
     warns = ["cat", *data.flags(), "no-such-shard"]
-    assert "ctwds-fs: \x1b[1;31merror:\x1b[0m " in on_a_terminal(program, *wrong, TERM="xterm")
-    assert "\x1b[1;3" in on_a_terminal(program, *warns, TERM="xterm")
-    for variables in ({"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}):
+    assert "ctwds-fs: \x1b[1;31merror:\x1b[0m " in on_a_terminal(program, *wrong)
+    assert "\x1b[1;3" in on_a_terminal(program, *warns)
+    for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "dumb", "CI": "true"}):
         for command in (wrong, ["plan", "--no-such-option"]):
-            shown = on_a_terminal(program, *command, **variables)
+            shown = on_a_terminal(program, *command, variables=variables)
             assert "error: " in shown and "\x1b[" not in shown
     assert "\x1b" not in program.run(*wrong, check=False).stderr

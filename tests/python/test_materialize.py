@@ -273,7 +273,7 @@ def test_plain_lines_without_a_terminal(program: Program, data: Dataset, tmp_pat
     done = program.run(*command(data, tmp_path, "--num-workers", 2))
     lines = [line for line in done.stderr.splitlines() if "shard-" in line]
     assert sorted(line.split()[0] for line in lines) == sorted(path.name for path in shards(tmp_path))
-    counts = [re.search(r"\((\d+)/24 shards, \d+ MiB/s, \d+ s left\)", line) for line in lines]
+    counts = [re.search(r"\((\d+)/24 shards, [\d.]+ [KMG]?i?B/s, \d+ s left\)", line) for line in lines]
     assert sorted(int(count[1]) for count in counts if count) == list(range(1, COUNT + 1))
     assert "\r" not in done.stderr and "\x1b" not in done.stderr and "\x1b" not in done.stdout
     assert "24 shards written, 0 kept" in done.stdout

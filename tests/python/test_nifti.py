@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference
 import SimpleITK
-from harness import Program, shards
+from harness import Program, report_of, shards
 from kinds import samples
 from make_dataset import Dataset
 from niftis import (
@@ -137,7 +137,7 @@ def test_other_kinds_know_no_difference(
     assert_same_shards(made, program.materialize(matrix.npz, tmp_path / "right", *FLAGS, *more))
     asked = [flag for flag in more if flag not in ("--compress", "zstd")]
     done = program.run("verify", "--webdataset_dir", made, *matrix.nifti.flags(), *FLAGS, *asked, "--json", check=False)
-    source = json.loads(done.stdout)["source"]
+    source = report_of(done)["source"]
     assert (source["compared"], source["different"]) == (len(matrix.rows), 0), done.stdout[-2000:]
 
 

@@ -4,7 +4,6 @@ the judge; where it reads what is refused here, or the other way round, the case
 from __future__ import annotations
 
 import gzip
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ctreport_webdataset import ArrayChoice, LoaderError, read_volume
-from harness import Program
+from harness import Program, report_of
 from kinds import samples
 from loading import from_npz
 from make_dataset import Dataset
@@ -199,7 +198,7 @@ def made(program: Program, data: Dataset, tmp_path_factory: pytest.TempPathFacto
     listed = out / "list.csv"
     done = program.run("verify", "--sources", *data.flags(), "--quarantine", listed, "--json", check=False)
     assert done.returncode == 3 and "panicked" not in done.stderr, done.stderr
-    reasons = {bad["study_id"]: bad["reason"] for bad in json.loads(done.stdout)["bad"]}
+    reasons = {bad["study_id"]: bad["reason"] for bad in report_of(done)["bad"]}
     program.run("materialize", *data.flags(), "--on-error", "skip", "--output_dir", out / "shards", check=False)
     return out / "shards", reasons
 
@@ -267,5 +266,5 @@ def read_by_loader(path: Path) -> Any:
 def test_all_that_is_read_is_fine(program: Program, data: Dataset, made: tuple[Path, dict[str, str]]) -> None:
     """By the code of `verify`, which shares none with what made it."""
     done = program.run("verify", "--webdataset_dir", made[0], *data.flags(), "--json", check=False)
-    source = json.loads(done.stdout)["source"]
+    source = report_of(done)["source"]
     assert (source["compared"], source["different"]) == (len(READ), 0), done.stdout[-2000:]

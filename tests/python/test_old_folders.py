@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import REPOSITORY, Program, digest, identities, shards
+from harness import REPOSITORY, Program, digest, identities, report_of, shards
 from small_datasets import flip_voxel
 
 FIXTURES = REPOSITORY / "tests" / "fixtures"
@@ -332,7 +332,7 @@ def test_reclaim(old: Old) -> None:
     samples = [sample for shard in before["manifest.json"]["shards"] for sample in shard["samples"]]
     for removed in (len(old.about["gone"]), len(samples)):
         flags = [*old.flags(), "--shards", old.folder, "--delete", "--yes", "--json"]
-        report = json.loads(old.program.run("reclaim", *flags).stdout)
+        report = report_of(old.program.run("reclaim", *flags))
         assert (report["files"], report["removed_earlier"]) == (len(samples) - removed, removed)
         assert report["refused"] == report["kept"] == []
     assert not any((old.volumes / sample["source"]).exists() for sample in samples)

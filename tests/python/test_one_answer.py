@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ctreport_webdataset import CTReportDataset
-from harness import Program, payload, shards
+from harness import Program, payload, report_of, shards
 from kinds import Steps, preprocessed
 from loading import Samples, from_shards
 from make_dataset import Dataset, dataset_at
@@ -324,13 +324,13 @@ def test_every_path_gives_the_same(program: Program, judge: Judge, tmp_path: Pat
         assert {name: meta[name] for name in fields} == fields, study
     assert differences(loaded, right, NEAR) == []
     assert differences(through_npz(judge.dataset), right, NEAR) == []
-    source = json.loads(report.stdout)["source"]
+    source = report_of(report)["source"]
     assert (source["compared"], source["different"]) == (len(stored), 0), report.stdout[-2000:]
     options = ("--volume", "preprocessed", *STEPS.flags(), *flags)
     made = program.materialize(judge.dataset, tmp_path / "made", *options)
     assert differences(through_shards(made), right, HALF) == []
     report = program.run("verify", "--webdataset_dir", made, *judge.dataset.flags(), *options, "--json", check=False)
-    source = json.loads(report.stdout)["source"]
+    source = report_of(report)["source"]
     assert (source["compared"], source["different"]) == (len(right), 0), report.stdout[-2000:]
 
 
@@ -342,7 +342,7 @@ def test_other_shards_give_the_same(program: Program, judge: Judge, tmp_path: Pa
     assert differences(through_shards(made), judge.loaded(), NEAR) == []
     flags += more if more[0] == "--format" else []
     report = program.run("verify", "--webdataset_dir", made, *judge.dataset.flags(), *flags, "--json", check=False)
-    source = json.loads(report.stdout)["source"]
+    source = report_of(report)["source"]
     assert (source["compared"], source["different"]) == (len(judge.stored()), 0), report.stdout[-2000:]
 
 

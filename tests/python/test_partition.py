@@ -119,8 +119,9 @@ def while_a_shard_is_made(
     acted: list[str] = []
 
     def on_read(name: str) -> None:
-        if name == volume and len(shards(out)) >= 2 and not acted:
+        if name == volume and shards(out) and not acted:  # not while it is planned
             acted.append(name)
+            wait_until(lambda: len(shards(out)) >= 2, "the shard before is on the disk: another thread writes it")
             act()
 
     folder.on_read = on_read

@@ -63,7 +63,7 @@ def test_a_dry_run_removes_nothing(program: Program, data: Dataset, made: Path) 
     assert len(names(data)) == COUNT and files_in(made) == before and not journal(made).exists()
     text = program.run("reclaim", *data.flags(), *FLAGS, "--shards", made)
     assert "cannot be undone" in text.stderr and "float32" in text.stderr and "dry run" in text.stderr
-    assert "6 NPZ files can be removed" in text.stdout and "--delete" in text.stdout
+    assert "6 source files can be removed" in text.stdout and "--delete" in text.stdout
 
 
 def test_everything_is_served_afterwards(program: Program, data: Dataset, made: Path, tmp_path: Path) -> None:

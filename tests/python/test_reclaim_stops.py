@@ -158,7 +158,7 @@ def test_stopped_at_any_moment(program: Program, saved: Dataset, tmp_path: Path,
 
 def before_last(done: subprocess.CompletedProcess[str]) -> int:
     """How many files a finished run removed."""
-    return int(done.stdout.split(" NPZ file")[0].rpartition(" ")[2])
+    return int(done.stdout.split(" source file")[0].rpartition(" ")[2])
 
 
 def test_a_journal_that_was_cut(program: Program, data: Dataset, plain: Path) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
-import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faulty import faulty_folder
-from harness import Program, needs_root, require_fuse
+from harness import Program, needs_root, on_a_terminal, require_fuse
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
 COUNT = 60
 DELAY = 0.04  # seconds a read: more than two in all, as the test's file system answers one read at a time
-DEADLINE = 60  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +25,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     with faulty_folder({path.name: path.read_bytes() for path in data.volumes()}) as folder:
         folder.on_read = lambda name: time.sleep(DELAY)
         yield Dataset(folder.point, data.reports, data.meta, data.labels)
-
-
-def on_a_terminal(program: Program, *arguments: object, columns: int = 80) -> str:
-    """What a command shows on a terminal that is so wide."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, columns))
-    environment = os.environ | {"TERM": "xterm"}
-    environment.pop("COLUMNS", None)
-    command = [str(program.path), *map(str, arguments)]
-    shown = bytearray()
-    try:
-        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-            os.close(theirs)
-            while select.select([ours], [], [], DEADLINE)[0]:
-                try:
-                    shown += os.read(ours, 65536)
-                except OSError:  # the last process has closed the terminal
-                    break
-            assert process.wait(DEADLINE) == 0, shown.decode()
-    finally:
-        os.close(ours)
-    return shown.decode()
 
 
 @needs_root

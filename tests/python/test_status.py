@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,34 @@ def test_status_of_a_dead_mount(program: Program, dataset: Dataset) -> None:
         assert f"ctwds-fs unmount {point}" in program.refuses("status", point)
         program.run("unmount", point)
         assert not is_mounted(point)
+
+
+def test_watch_asks_a_mount_once_that_does_not_answer(program: Program, dataset: Dataset) -> None:
+    """One thread for each such mount waits, however often it is looked at, and the mount is back when it answers."""
+    with unended(program, dataset) as point:
+        daemon = daemon_of(point)
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            with program.running("status", "--watch", "--json") as process:
+                assert process.stdout is not None
+                for _ in range(3):
+                    told = json.loads(process.stdout.readline())
+                    silent = [one for one in told if "has not answered" in one.get("error", "")]
+                    assert str(point) in [one["mountpoint"] for one in silent]
+                tasks = Path(f"/proc/{process.pid}/task").iterdir()
+                asking = [task for task in tasks if (task / "comm").read_text().strip() == "ask"]
+                assert 1 <= len(asking) <= len(silent) + 1, "and the one of the look that goes on"
+                os.kill(daemon, signal.SIGCONT)
+                deadline = time.monotonic() + 30
+                while time.monotonic() < deadline:
+                    told = json.loads(process.stdout.readline())
+                    if not next(one for one in told if one["mountpoint"] == str(point)).get("error"):
+                        break
+                else:
+                    pytest.fail("the mount did not come back")
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+        program.run("unmount", point)
 
 
 def test_a_busy_mount_names_who_holds_it(program: Program, dataset: Dataset) -> None:

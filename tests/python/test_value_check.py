@@ -283,5 +283,10 @@ def test_an_arr_0_of_hu_is_no_arr_0_of_clip(program: Program, tmp_path: Path) ->
     assert "HU / 1000" in message and "--dialect" in message
     warning = program.run("materialize", *flags).stderr
     assert "HU / 1000" in warning and "--dialect" in warning
+    for read in (from_shards(tmp_path / "out"), lambda: in_order(from_npz(dataset))):
+        with pytest.raises(LoaderError, match="HU / 1000"):  # clipped to [-1, 1] they would be no picture
+            volumes_of(read)
+    found = program.run("init", dataset.folder, "--yes", "--output", tmp_path / "ctwds.toml").stdout
+    assert "HU / 1000" in found and '# dialect = "native"' in (tmp_path / "ctwds.toml").read_text()
     shutil.rmtree(tmp_path / "out")
     assert "HU / 1000" not in program.run("materialize", *flags, "--dialect", "hu").stderr

@@ -30,7 +30,7 @@ from damages import (
     write_shard,
 )
 from faulty import faulty_folder
-from harness import SMALL_FLAGS, Program, needs_root, require_fuse, shards
+from harness import SMALL_FLAGS, Program, needs_root, report_of, require_fuse, shards
 from make_dataset import Dataset
 from npzfiles import write_npz
 from small_datasets import noise_dataset
@@ -80,7 +80,7 @@ def test_what_is_sound_is_fine(
     options = [*data.flags(), *flags(profile, kind), "--check_precision", "--num-workers", 2]
     code, text = verify(program, folder, *options)
     assert code == 0 and "every sample is what its source holds" in text and "Precision" in text
-    report = json.loads(program.run("verify", "--webdataset_dir", folder, *options, "--json").stdout)
+    report = report_of(program.run("verify", "--webdataset_dir", folder, *options, "--json"))
     assert report["verdict"] == "fine" and report["findings"] == []
     information, shards = report["information"], sorted(folder.glob("*.tar"))
     size = 10 * 7 * 6 if kind == "preprocessed" else 8 * 8 * 8
@@ -217,10 +217,10 @@ def test_some_at_random(program: Program, data: Dataset, sound: Callable[..., Pa
         assert len(found) == 1
         codes += found
     assert {0, DAMAGED} == set(codes)
-    report = json.loads(
+    report = report_of(
         program.run(
             "verify", "--webdataset_dir", sound("ctclip"), *data.flags(), *SMALL_FLAGS, "--num_samples", 2, "--json"
-        ).stdout
+        )
     )
     assert (report["source"]["compared"], report["source"]["samples"]) == (2, 6)
 
@@ -311,7 +311,7 @@ def test_benchmark(program: Program, sound: Callable[..., Path], data: Dataset) 
     require_fuse()
     wanted = ["--benchmark", "--num_samples", 4, "--python", sys.executable]
     named = [*data.flags(), *flags("npy", "stored")]
-    report = json.loads(program.run("verify", "--webdataset_dir", sound("npy"), *named, *wanted, "--json").stdout)
+    report = report_of(program.run("verify", "--webdataset_dir", sound("npy"), *named, *wanted, "--json"))
     rows = report["benchmark"]["rows"]
     assert {json.dumps(row["source"]).split('"')[1] for row in rows} == {"npz", "mount", "given"}
     assert {row["readers"] for row in rows} == {1, 2, 4} and all(len(row["seconds"]) == 3 for row in rows)
@@ -358,7 +358,7 @@ def test_any_mutation_is_caught(program: Program, tmp_path: Path, seed: int) -> 
                 header[148:156] = b"%06o\0 " % sum(header)
                 content[start : start + 512] = header
         shard.write_bytes(content)
-    report = json.loads(program.run("verify", "--webdataset_dir", folder, "--json", check=False).stdout)
+    report = report_of(program.run("verify", "--webdataset_dir", folder, "--json", check=False))
     named = {finding["place"][:16] for finding in report["findings"] if finding["verdict"] == "damaged"}
     assert named == {path.name for path in shards(folder)}
     (folder / "manifest.json").unlink()

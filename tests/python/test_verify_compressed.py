@@ -12,7 +12,7 @@ import numpy as np
 import packed_volume
 import pytest
 from damages import DAMAGED, FIRST, JSON, members_of, recompute, with_json, with_payload
-from harness import Program, mount_folder
+from harness import Program, mount_folder, report_of
 from make_dataset import Dataset
 from npzfiles import write_npz
 from packed_damages import DAMAGES, apply, frames
@@ -62,7 +62,7 @@ def test_what_is_sound_is_fine(program: Program, data: Dataset, tmp_path: Path, 
     assert code == 0 and "compressed with zstd" in text, text
     code, text = verify(program, folder, *data.flags(), *flags, "--check_precision")
     assert code == 0 and "every sample is what its source holds" in text, text
-    report = json.loads(program.run("verify", "--webdataset_dir", folder, "--json").stdout)
+    report = report_of(program.run("verify", "--webdataset_dir", folder, "--json"))
     assert report["information"]["codec"] == "zstd" and report["information"]["samples"] == 3
     manifest = json.loads((folder / "manifest.json").read_text())
     assert report["information"]["payload_bytes"] == sum(shard["payload_size"] for shard in manifest["shards"])
@@ -85,7 +85,7 @@ def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
     recompute(copy)
     code, text = verify(program, copy)
     assert code == DAMAGED and DAMAGES[name].says in text and "its SHA-256" not in text, text
-    assert "only if the NPZ files" in text
+    assert "only if the source files" in text
     with mount_folder() as base:
         mounted = program.run("mount", "--shards", copy, base / "mount", check=False)
         if mounted.returncode != 0:  # the length of a volume is not known

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from damages import DAMAGED, UNCHECKED
 from faulty import faulty_folder
-from harness import Program, digest, needs_root, require_fuse, shards
+from harness import Program, digest, needs_root, report_of, require_fuse, shards
 from make_dataset import Dataset
 from npzfiles import write_npz
 from small_datasets import noise_dataset, write_csv
@@ -96,7 +96,7 @@ def test_as_json(program: Program, tmp_path: Path) -> None:
     dataset = noise_dataset(tmp_path / "data", 3, (8, 8, 8))
     write_npz(dataset.folder / "v01.npz", {"data": np.full((8, 8, 8), 70_000, "f4")})
     done = program.run("verify", "--sources", *dataset.flags(), "--json", check=False, cwd=tmp_path)
-    report = json.loads(done.stdout)
+    report = report_of(done)
     assert done.returncode == DAMAGED and report["verdict"] == "damaged"
     assert (report["volumes"], [row["study_id"] for row in report["bad"]], report["unread"]) == (3, ["v01"], [])
     assert "70000" in report["bad"][0]["reason"] and "float16" in report["bad"][0]["reason"]

@@ -3,12 +3,11 @@ figures of precision, which are those that NumPy measures."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import Program
+from harness import Program, report_of
 from npzfiles import WRITERS, Order
 from small_datasets import write_csv, write_dataset
 from verifying import KINDS, STEPS, verify
@@ -37,7 +36,7 @@ def test_every_dtype_and_order(program: Program, tmp_path: Path, kind: str, orde
     for overflow in ("saturate", "inf"):
         options = ["--volume", kind, *STEPS, "--overflow", overflow]
         out = program.materialize(dataset, tmp_path / overflow, *options)
-        report = json.loads(program.run("verify", "--webdataset_dir", out, *dataset.flags(), *options, "--json").stdout)
+        report = report_of(program.run("verify", "--webdataset_dir", out, *dataset.flags(), *options, "--json"))
         assert report["source"]["compared"] == len(DTYPES) and report["source"]["different"] == 0
         if kind == "stored":
             counts = report["source"]["precision"]
@@ -82,7 +81,7 @@ def test_precision_is_what_numpy_measures(program: Program, tmp_path: Path, kind
     write_csv(dataset.meta, [header] + [[f"{n}.nii.gz", s, -1024, "[0.9, 0.9]", 1.2] for n, s in slopes.items()])
     out = program.materialize(dataset, tmp_path / "out", "--volume", kind)
     options = [*dataset.flags(), "--volume", kind, "--check_precision", "--json"]
-    source = json.loads(program.run("verify", "--webdataset_dir", out, *options).stdout)["source"]
+    source = report_of(program.run("verify", "--webdataset_dir", out, *options))["source"]
     errors, scales = {}, {}
     for name, slope in slopes.items():
         exact = volumes[f"{name}.npz"]["data"] * (slope if kind == "rescaled" else 1)

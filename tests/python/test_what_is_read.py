@@ -17,7 +17,7 @@ import pytest
 import pyzstd
 from ctreport_webdataset import LoaderError
 from docpages import CODE
-from harness import REPOSITORY, Program
+from harness import REPOSITORY, Program, report_of
 from loading import from_npz
 from make_dataset import Dataset
 from numpy.typing import NDArray
@@ -126,7 +126,7 @@ READ: dict[str, dict[str, Read]] = {
     "dtype": {name: Read(of_dtype(np.dtype(name).str)) for name in (np.dtype(code).name for code in DTYPES)},
     "dtype in the header": {
         descr: Read(of_dtype(descr))
-        for descr in (*"<f4 >f4 =f4 |f4 f4 <u1 <d >e ? Q float32 single float int bool".split(), "f +04")
+        for descr in (*"<f4 >f4 =f4 |f4 f4 <u1 <d >e ? Q float32 single float int bool 1<f4 >1u2".split(), "f +04")
     },
     "the header": {
         "{'descr': '<f4', …}": Read(of_text(HEAD)),
@@ -175,6 +175,7 @@ REFUSED: dict[str, dict[str, Refused]] = {
         "<f16": Refused(of_dtype("<f16"), "(longdouble) is not supported"),
         "f3": Refused(unknown_dtype("f3"), WITHOUT, "descr is not a valid dtype"),
         "!f4": Refused(unknown_dtype("!f4"), WITHOUT, "descr is not a valid dtype"),
+        "2<f4": Refused(unknown_dtype("2<f4"), WITHOUT),
         "<float32": Refused(unknown_dtype("<float32"), WITHOUT, "descr is not a valid dtype"),
     },
     "the header": {"(2, 3, n)": Refused(of_shape("(2, 3, n)"), "header cannot be read", "cannot be read")},
@@ -325,7 +326,7 @@ def test_what_is_refused(program: Program, tmp_path: Path) -> None:
     assert done.returncode == 3
     listed = (tmp_path / "list.csv").read_text()
     report = program.run("verify", "--webdataset_dir", made, *dataset.flags(), "--json", check=False)
-    findings = json.dumps(json.loads(report.stdout)["findings"])
+    findings = json.dumps(report_of(report)["findings"])
     assert report.returncode != 0
     data = from_npz(dataset, shape=(8, 9, 6), dialect="native")
     for at, (study, case) in enumerate(refused.items()):

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reclaim", &["base", "dataset", "error", "output", "plan", "shard"]),
     ("estimate", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("bench", &["base", "error"]),
+    ("report", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("verify", &["base", "dataset", "error", "plan", "volume"]),
     ("cli", &["base", "dataset", "error", "formats", "materialize", "output", "plan", "volume"]),
     (
@@ -48,6 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "output",
             "plan",
             "reclaim",
+            "report",
             "shard",
             "verify",
             "volume",
@@ -115,11 +117,12 @@ const STREAMS: &[&str] = &["src/commands/terminal.rs"];
 /// The one file that starts threads.
 const THREADS: &[&str] = &["src/base/parallel.rs"];
 
-/// Nothing that produces shard bytes goes around the plan's volumes. Copies are of what they made before.
-const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/shard/copies.rs"];
+/// Nothing that produces shard bytes goes around the plan's volumes. Copies are of what they made before; the report
+/// compares them with the same in float32.
+const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/volume.rs", "src/shard/copies.rs"];
 
-/// Who asks a plan for a sample's volume.
-const VOLUME_CALLERS: &[&str] = &["src/shard/"];
+/// Who asks a plan for a sample's volume: the waist, and the report for lengths and the source in float32.
+const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/volume.rs"];
 
 /// Applies a rule to the project.
 fn holds(rule: impl Fn(&Tree) -> Vec<String>) {

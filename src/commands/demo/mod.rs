@@ -7,12 +7,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
+use serde_json::json;
 
 use super::interrupt::stop_on_signals;
-use super::terminal::{print, say};
+use super::shared;
+use super::terminal::{aside, print, say, say_in_line};
 use crate::base::limits::not_started;
 use crate::base::num::counted;
 use crate::cli::{DATASET_FILE, DemoArgs};
@@ -22,10 +24,10 @@ use crate::error::{Error, Result};
 const SHARDS: &str = "shards";
 
 pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let demo = Demo::prepare(&args.folder)?;
+    let demo = Demo::prepare(&args.folder, args.json)?;
     let stop = stop_on_signals()?; // which end the command that runs; what is mounted is then unmounted
-    let is_mounted = match demo.show(&stop) {
-        Ok(is_mounted) => is_mounted,
+    let seen = match demo.show(&stop) {
+        Ok(seen) => seen,
         Err(error) => {
             // Nothing may be mounted: then this has nothing to say.
             let _ = demo
@@ -34,13 +36,31 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
             return Err(error);
         }
     };
-    print(demo.what_next(is_mounted), "print what to do next")?;
+    demo.tell(&demo.what_next(seen.is_mounted), "print what to do next")?;
+    if args.json {
+        print(demo.json(&seen)?, "print what was made and read")?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The folder in which everything happens.
 struct Demo {
     folder: PathBuf,
+    /// Bytes of the NPZ files.
+    npz_bytes: u64,
+    /// Whether standard output is for programs, so that words go to standard error.
+    is_json: bool,
+}
+
+/// What the demonstration has seen.
+struct Seen {
+    /// Whether the shards were mounted, or else written.
+    is_mounted: bool,
+    shards: u64,
+    /// Bytes of all shards.
+    bytes: u64,
+    /// How long it took to read the shards.
+    time: Duration,
 }
 
 impl Demo {
@@ -48,7 +68,7 @@ impl Demo {
     ///
     /// # Errors
     /// [`Error::Refused`] if the folder holds something; [`Error::Io`] if it cannot be written to.
-    fn prepare(folder: &Path) -> Result<Self> {
+    fn prepare(folder: &Path, is_json: bool) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|error| Error::io(folder, "make the folder", error))?;
         let failed = |error| Error::io(folder, "list the folder", error);
         if fs::read_dir(folder).map_err(failed)?.next().is_some() {
@@ -58,22 +78,49 @@ impl Demo {
             )));
         }
         let folder = fs::canonicalize(folder).map_err(failed)?;
-        let bytes = phantom::write(&folder)?;
+        let npz_bytes = phantom::write(&folder)?;
         let text = format!(
             "{}: wrote {} ({} of NPZ) and three tables\n",
             folder.display(),
             counted(phantom::COUNT, "volume", "volumes"),
-            ByteSize(bytes)
+            ByteSize(npz_bytes)
         );
-        print(text, "print what was written")?;
-        Ok(Self { folder })
+        let demo = Self { folder, npz_bytes, is_json };
+        demo.tell(&text, "print what was written")?;
+        Ok(demo)
     }
 
-    /// The whole line. Whether the shards were mounted, or else written.
+    /// Prints what is for people: to standard error where standard output is for programs.
+    ///
+    /// # Errors
+    /// As [`print()`].
+    fn tell(&self, text: &str, doing: &'static str) -> Result<()> {
+        if self.is_json {
+            say_in_line(text);
+            return Ok(());
+        }
+        print(text, doing)
+    }
+
+    /// What was made and read, for programs.
+    fn json(&self, seen: &Seen) -> Result<String> {
+        let folder = self.folder.to_string_lossy();
+        Ok(shared::json(&json!({
+            "folder": folder,
+            "volumes": phantom::COUNT,
+            "npz_bytes": self.npz_bytes,
+            "mounted": seen.is_mounted,
+            "shards": seen.shards,
+            "shard_bytes": seen.bytes,
+            "seconds": seen.time.as_secs_f64(),
+        }))? + "\n")
+    }
+
+    /// The whole line.
     ///
     /// # Errors
     /// A command fails, or `stop` says that the user has had enough.
-    fn show(&self, stop: &AtomicBool) -> Result<bool> {
+    fn show(&self, stop: &AtomicBool) -> Result<Seen> {
         self.must(&["init", "volumes", "--yes"], stop)?;
         self.make_several_shards()?;
         self.must(&["plan"], stop)?;
@@ -84,12 +131,15 @@ impl Demo {
             say("ctwds-fs: note: nothing can be mounted here: the same shards are written as files");
             self.must(&["materialize", "--output-dir", SHARDS], stop)?;
         }
-        print(read_all(&shards)?, "print how fast the shards are")?;
+        let seen = read_all(&shards, is_mounted)?;
+        let (count, milliseconds) = (counted(seen.shards, "shard", "shards"), seen.time.as_millis());
+        let text = format!("\nread {count}, {}, in {milliseconds} ms\n", ByteSize(seen.bytes));
+        self.tell(&text, "print how fast the shards are")?;
         self.must(&["verify", "--shards", SHARDS, "--check-precision"], stop)?;
         if is_mounted {
             self.must(&["unmount", SHARDS], stop)?;
         }
-        Ok(is_mounted)
+        Ok(seen)
     }
 
     /// Adds a flag to the file that `init` has written, as a user would.
@@ -108,7 +158,7 @@ impl Demo {
     /// # Errors
     /// The command cannot be started, or `stop` says that the user has had enough.
     fn run(&self, arguments: &[&str], stop: &AtomicBool) -> Result<bool> {
-        print(format!("\n$ ctwds-fs {}\n", arguments.join(" ")), "print a command")?;
+        self.tell(&format!("\n$ ctwds-fs {}\n", arguments.join(" ")), "print a command")?;
         let failed = |error| not_started("start a command of the demonstration", error);
         let status = self.command(arguments).and_then(|mut command| command.status()).map_err(failed)?;
         if stop.load(Ordering::Relaxed) {
@@ -134,6 +184,9 @@ impl Demo {
     fn command(&self, arguments: &[&str]) -> io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        if self.is_json {
+            command.stdout(aside());
+        }
         // Variables that stand for flags are those of the user's own data set.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CTWDS_")) {
             command.env_remove(name);
@@ -162,8 +215,8 @@ impl Demo {
     }
 }
 
-/// Reads all shards of a folder. How much that was, and how fast.
-fn read_all(folder: &Path) -> Result<String> {
+/// Reads all shards of a folder.
+fn read_all(folder: &Path, is_mounted: bool) -> Result<Seen> {
     let failed = |error| Error::io(folder, "read the shards", error);
     let (begun, mut bytes, mut shards, mut buffer) = (Instant::now(), 0, 0, vec![0; 1 << 20]);
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -181,6 +234,5 @@ fn read_all(folder: &Path) -> Result<String> {
         }
         shards += 1;
     }
-    let (shards, milliseconds) = (counted(shards, "shard", "shards"), begun.elapsed().as_millis());
-    Ok(format!("\nread {shards}, {}, in {milliseconds} ms\n", ByteSize(bytes)))
+    Ok(Seen { is_mounted, shards, bytes, time: begun.elapsed() })
 }

@@ -251,17 +251,8 @@ impl PrivateMount {
     fn finish(&mut self) -> Result<bool> {
         let failed = |error| Error::system("end the mount's process", error);
         let status = status::read_all(&self.path, self.daemon.id());
-        // The command may have mounted something else there; the end of the daemon then ends its mount.
-        let own = mount_table::at(&self.path)?.filter(|entry| entry.daemon() == Some(self.daemon.id()));
-        let ended = match own.as_ref().map(mount_table::unmount_or_detach) {
-            Some(Ok(())) => daemon::wait(&mut self.daemon, UNMOUNT).map_err(failed)?,
-            _ => None,
-        };
-        if ended.is_none() {
-            // Processes that the command has left still have files open. They may go on, and get errors from the mount.
-            self.daemon.kill().map_err(failed)?;
-            self.daemon.wait().map_err(failed)?;
-        }
+        // Processes that the command has left may still have files open. They may go on, and get errors from the mount.
+        let ended = mount::end(&self.path, &mut self.daemon, UNMOUNT).map_err(failed)?;
         let Ok(status) = status else {
             if let Some(ended) = ended {
                 say(format_args!("ctwds-fs: error: {}", self.died(ended)));

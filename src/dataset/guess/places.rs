@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::base::files;
 use crate::base::parallel::try_map;
 use crate::dataset::progress::ScanProgress;
 use crate::error::{Error, Result};
@@ -49,6 +50,7 @@ struct Listing {
 /// # Errors
 /// [`Error::Io`] if `root` cannot be listed. Folders below it that cannot are named in the notes.
 pub(super) fn find(root: &Path, threads: usize, progress: &ScanProgress) -> Result<Places> {
+    files::open_folder(root).map_err(|error| Error::io(root, "list the folder", error))?;
     progress.begin("volumes found", None);
     let mut places = Places::default();
     let mut folders = vec![root.to_owned()];

@@ -22,14 +22,18 @@ const NORMALIZED: f32 = 1.5;
 /// Slope and intercept of 8-bit values that stand for -160 to 240 HU, the window of MedSAM.
 const WINDOW: &str = "1.5686274509803921,-160";
 
-/// The key of the dialect, where the array's name and type stand for none.
+/// The key of the dialect, where the array's name and type stand for none, or for one that the values contradict.
 pub(super) fn dialect(seen: &[Seen]) -> Option<Guess> {
-    if seen.iter().all(|seen| Dialect::of(&seen.array).is_some()) {
-        return None;
-    }
     let Span { low, high, is_whole } = seen.iter().map(|seen| seen.span).reduce(Span::and)?;
     let values = format!("the first values of {} volumes are {low} to {high}", seen.len());
     let native = Value::Text("native".into());
+    if seen.iter().all(|seen| Dialect::of(&seen.array).is_some()) {
+        // np.savez(path, array) names any array arr_0.
+        let is_beyond = low < -NORMALIZED || high > NORMALIZED;
+        let is_taken = |seen: &Seen| Dialect::of(&seen.array) == Some(Dialect::Normalized);
+        let reason = format!("{values}, but their array's name stands for HU / 1000 with axes depth, height, width");
+        return (is_beyond && seen.iter().all(is_taken)).then(|| Guess::open("dialect", native, reason));
+    }
     let [air, tissue] = AIR_AND_TISSUE;
     Some(if low <= air && high > tissue || is_whole && low >= 0.0 && high > SCANNER {
         Guess::found("dialect", native, format!("{values}: HU or a scanner's own, at the scanner's spacing"))

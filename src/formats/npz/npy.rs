@@ -231,15 +231,13 @@ fn is_number(descr: &Value) -> bool {
 }
 
 /// The element type and the byte order (big-endian or not) that a dtype's text stands for: an optional byte order, then
-/// a letter, or a letter and a number of bytes; or a name. As `numpy.dtype` reads it on a 64-bit Linux.
+/// a letter, or a letter and a number of bytes; or a name; and a count of 1 before it. As `numpy.dtype` reads it on a
+/// 64-bit Linux.
 ///
 /// # Errors
 /// The reason why no volume has this dtype.
 fn element(descr: &str) -> Result<(Element, bool), String> {
-    let (order, code) = match descr.chars().next() {
-        Some(order @ ('<' | '>' | '=' | '|')) => (Some(order), &descr[1..]),
-        _ => (None, descr),
-    };
+    let (order, code) = uncounted(descr).unwrap_or_else(|| split_order(descr));
     let name = if order.is_none() { named(code) } else { None };
     let element = name.or_else(|| lettered(code)).or_else(|| sized(code)).ok_or_else(|| match code {
         "O" | "O8" | "object" | "object_" => {
@@ -253,6 +251,26 @@ fn element(descr: &str) -> Result<(Element, bool), String> {
         ),
     })?;
     Ok((element, order == Some('>') && element.size() > 1))
+}
+
+/// The byte order at the beginning of a text, and the rest.
+fn split_order(text: &str) -> (Option<char>, &str) {
+    match text.chars().next() {
+        Some(order @ ('<' | '>' | '=' | '|')) => (Some(order), &text[1..]),
+        _ => (None, text),
+    }
+}
+
+/// The byte order and the rest of a dtype's text that begins with a count of 1 (`1<f4`, `>1f4`), which NumPy takes for
+/// none; `None` if it begins otherwise.
+fn uncounted(descr: &str) -> Option<(Option<char>, &str)> {
+    let (before, rest) = split_order(descr);
+    let (behind, code) = split_order(rest.strip_prefix('1')?.trim_start_matches(' '));
+    let native = |order| if order == '=' { '<' } else { order };
+    let agree = before.is_none_or(|before| behind.is_none_or(|behind| native(before) == native(behind)));
+    // Read by other code of NumPy's than a text without a count: it takes fewer spellings.
+    let is_plain = code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'?');
+    (agree && is_plain).then_some((behind.or(before), code))
 }
 
 /// The element type of a dtype's name, of NumPy 1 or 2.
@@ -342,6 +360,14 @@ mod tests {
         }
         let scalar = parse(&npy(1, "{'descr': '|i1', 'fortran_order': False, 'shape': ()}")).unwrap();
         assert_eq!((scalar.shape.len(), scalar.payload_len(), scalar.descr()), (0, Some(1), "|i1".into()));
+        for (descr, right) in [("1<f4", "<f4"), (">1f4", ">f4"), ("=1 <u2", "<u2"), ("1float", "<f8"), ("|1?", "|b1")] {
+            let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,)}}");
+            assert_eq!(parse(&npy(1, &text)).unwrap().descr(), right, "{descr}");
+        }
+        for descr in ["2<f4", "11f4", "01f4", "<1>f4", "1< f4", "1f +4", "1int_", ">1float32", "1", "+1f4"] {
+            let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (1,)}}");
+            assert!(parse(&npy(1, &text)).is_err(), "{descr}");
+        }
         let long = parse(&npy(1, "{\"shape\": (3L,), 'fortran_order': False, 'descr': '>u2'}")).unwrap();
         assert_eq!((long.shape, long.big_endian), (vec![3], true));
     }

@@ -45,7 +45,7 @@ impl Report {
         if self.verdict == Verdict::Damaged && self.information.codec.is_some() {
             let _ = writeln!(
                 text,
-                "\nRemove a compressed shard only if the NPZ files of all its samples are still there: `mount --shards` goes \
+                "\nRemove a compressed shard only if the source files of all its samples are still there: `mount --shards` goes \
                  on serving its other volumes"
             );
         }
@@ -90,7 +90,7 @@ impl Information {
         }
         let _ = write!(text, "\nSize         {} of shards: ", ByteSize(self.shard_bytes));
         if let (Some(npz), Some(ratio)) = (self.npz_bytes, self.ratio_to_npz) {
-            let _ = write!(text, "{:.1} % of the NPZ files ({}), ", 100.0 * ratio, ByteSize(npz));
+            let _ = write!(text, "{:.1} % of the source files ({}), ", 100.0 * ratio, ByteSize(npz));
         }
         let _ = writeln!(
             text,
@@ -107,7 +107,7 @@ impl SourceCheck {
     fn text(&self, text: &mut String, precision: bool) {
         let _ = writeln!(
             text,
-            "Source       {} of {} samples were made again from their NPZ files and tables: {} of {} voxels are equal to \
+            "Source       {} of {} samples were made again from their source files and tables: {} of {} voxels are equal to \
              the bit, {} are wrong",
             self.compared, self.samples, self.exact, self.voxels, self.different
         );
