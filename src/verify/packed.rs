@@ -183,7 +183,7 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
 /// Values of a row of a predicted member, by its first frame.
 fn row_len(member: &[u8], rows: &[SeekTableRow]) -> Result<usize, String> {
     let (len, checksum) = ROW_FRAME;
-    if !rows.first().is_some_and(|row| (row.packed, row.plain, row.checksum) == (len, 0, Some(checksum))) {
+    if rows.first().is_none_or(|row| (row.packed, row.plain, row.checksum) != (len, 0, Some(checksum))) {
         return Err("its seek table does not begin with the frame that has the length of its rows".into());
     }
     let row = word(member, 8);

@@ -87,7 +87,8 @@ impl Filter {
         }
     }
 
-    fn predicts(self) -> bool {
+    /// Whether values are predicted by their neighbours.
+    pub(super) fn predicts(self) -> bool {
         !matches!(self, Self::Shuffle(_))
     }
 }

@@ -54,6 +54,13 @@ fn subtract_above<W: Word<N>, const N: usize>(
 /// Writes the values into `out` that [`apply`] was given.
 pub(super) fn undo<W: Word<N>, const N: usize>(shuffled: &[u8], row: usize, order: Order, out: &mut [u8]) {
     let values = out.as_chunks_mut::<N>().0;
+    if !W::undo_at_once(shuffled, row, order, values) {
+        undo_in_two::<W, N>(shuffled, row, order, values);
+    }
+}
+
+/// Undoes a prediction by a running sum and the sum with the values above it, one after the other.
+fn undo_in_two<W: Word<N>, const N: usize>(shuffled: &[u8], row: usize, order: Order, values: &mut [[u8; N]]) {
     W::running_sum(shuffled, values);
     match order {
         Order::Integer => add_above(values, row, |value: W| value),
@@ -125,6 +132,9 @@ mod tests {
         assert!(left == defined(block, N, row, order == Order::Half), "{about}");
         undo::<W, N>(&left, row, order, &mut back);
         assert!(back == block, "{about}");
+        back.fill(0xaa);
+        undo_in_two::<W, N>(&left, row, order, back.as_chunks_mut::<N>().0);
+        assert!(back == block, "in two passes: {about}");
         portable_sum::<W, N>(&left, portable.as_chunks_mut::<N>().0);
         W::running_sum(&left, back.as_chunks_mut::<N>().0);
         assert!(back == portable, "the processor's instructions: {about}");
