@@ -6,7 +6,7 @@ the random access of one block, all on one core.
 The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
 resampled and divided by 1000 as `--volume preprocessed` does. zstd and the filters are called through Python (pyzstd,
 NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1 with the
-search of level 3 and matches of six bytes at least (`src/formats/codec/mod.rs`).
+search of level 3 and matches of seven bytes at least, or six of shuffled values (`src/formats/codec/mod.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
 
@@ -141,7 +141,9 @@ def codecs(row: int) -> list[Codec]:
         return unpredict(pyzstd.decompress(frame), row)
 
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
-    longer = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
+    longer, longest = (
+        {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: length} for length in (6, 7)
+    )
     for name, pack in (
         ("1, longer matches", zstd(1, longer)),  # what earlier versions made of level 1
         *((str(level), zstd(level)) for level in (1, 3, 9)),
@@ -154,8 +156,8 @@ def codecs(row: int) -> list[Codec]:
             )
         )
     for name, length, pack in (
-        ("left value alone + shuffle + zstd 1, longer matches", 0, zstd(1, longer)),
-        ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longer)),  # what the program makes of level 1
+        ("left value alone + shuffle + zstd 1, longer matches", 0, zstd(1, longest)),
+        ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longest)),  # what the program makes of level 1
         ("prediction + shuffle + zstd 9", row, zstd(9)),
     ):
         found.append(
