@@ -179,7 +179,7 @@ fn codec_fields(filter: Filter) -> String {
     format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{}\"}}", filter.name())
 }
 
-/// The JSON of a sample in a compressed shard, from that in a plain one: with codec and filter of the volume at the end.
+/// The JSON of a sample in a compressed shard, from that in a plain one: with the volume's codec and filter at the end.
 pub fn with_codec(json: &[u8], filter: Filter) -> Vec<u8> {
     [json.strip_suffix(b"}").unwrap_or(json), codec_fields(filter).as_bytes()].concat()
 }

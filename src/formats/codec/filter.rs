@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::predict::{self, Order};
+use super::predict;
+use super::running_sum::Order;
 use super::seek_table::{BlockEntry, SeekTable};
 use super::shuffle::{shuffle, unshuffle};
 

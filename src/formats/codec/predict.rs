@@ -1,18 +1,9 @@
 //! The prediction of values by their neighbours, and its inverse: two running sums. [`super::Filter`] defines it. Pure.
 
-use super::running_sum::Word;
+use super::running_sum::{Order, Word};
 
 /// The shortest row that is added to the next one as a row; of shorter ones, value by value is faster.
 const SHORT_ROW: usize = 24;
-
-/// The order of a value's bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Whole numbers, as they are.
-    Integer,
-    /// Float16: neighbours among the numbers become neighbours among their bits.
-    Half,
-}
 
 /// Predicts a block of whole values: writes what is left, shuffled, into `out`. `scratch` and `out` are as long.
 pub(super) fn apply<W: Word<N>, const N: usize>(

@@ -5,12 +5,20 @@
 //! target architecture makes it, or a look at the processor. The tests of [`super::predict`] compare them with the
 //! portable definition.
 
-use super::predict::Order;
 use super::shuffle::unshuffle;
 
 /// The values of a piece of a block that is summed up at a time.
 #[cfg(target_arch = "x86_64")]
 const PIECE: usize = 16;
+
+/// The order of a value's bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Whole numbers, as they are.
+    Integer,
+    /// Float16: neighbours among the numbers become neighbours among their bits.
+    Half,
+}
 
 /// Whole numbers without sign of `N` bytes, in which all sums are taken.
 pub(super) trait Word<const N: usize>: Copy {
@@ -175,8 +183,8 @@ mod x86 {
         _mm256_or_si256(low, _mm256_slli_epi16(high, 8))
     }
 
-    /// The bits of float16 as numbers with sign in the order of floats, or the other way round: both invert all bits but
-    /// the sign of negative ones. Such numbers are `Word::ordered` ones less half of all; in a sum with one above it,
+    /// The bits of float16 as numbers with sign in the order of floats, or the other way round: both invert all bits of
+    /// negative ones but the sign. Such numbers are `Word::ordered` ones less half of all; in a sum with one above it,
     /// that cancels out. Integers are left as they are.
     #[target_feature(enable = "avx2")]
     fn signed<const HALF: bool>(value: __m256i) -> __m256i {
