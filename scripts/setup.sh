@@ -3,6 +3,7 @@
 #
 #   Debian packages  a C toolchain, cmake (the tests build zlib-ng from source), fuse3, and Python with NumPy and PyTorch
 #   chromium         only with --browser: Debian's, 290 MB, for tests/python/test_report.py
+#   slurm            only with --slurm: Debian's, 22 MB, for tests/python/test_slurm.py
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
 #   .venv-datasets/  only with --datasets: Hugging Face datasets, 305 MB, for its test in test_loader_readers.py
@@ -48,14 +49,15 @@ install_packages() {
     apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# One test alone needs it, which is skipped without it: no reason to end here.
-install_browser() {
-    command -v chromium >/dev/null && return
-    say "installing with apt: chromium"
+# install_extra PROGRAM PACKAGE...: what a few tests alone need, which are skipped without it: no reason to end here.
+install_extra() {
+    command -v "$1" >/dev/null && return
+    shift
+    say "installing with apt: $*"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get -qq -o DPkg::Lock::Timeout=300 update &&
-        apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends chromium >/dev/null; } ||
-        say "chromium could not be installed (apt needs root and a mirror): the test of a page in a browser is skipped"
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@" >/dev/null; } ||
+        say "$* could not be installed (apt needs root and a mirror): the tests that need it are skipped"
 }
 
 # without_gpu FOLDER: let the PyTorch of an environment run without NVIDIA's libraries, 4 GB, which a machine without a
@@ -93,15 +95,19 @@ install_venv() {
 
 for option in "$@"; do
     case "$option" in
-        --browser | --dali | --datasets | --frameworks | --package | --streams) ;;
-        *) die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package and --streams" ;;
+        --browser | --dali | --datasets | --frameworks | --package | --slurm | --streams) ;;
+        *)
+            die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package, --slurm" \
+                "and --streams"
+            ;;
     esac
 done
 install_packages
 install_venv .venv scripts/requirements.txt "numpy, pandas, pytest, torch, webdataset, wids"
 for option in "$@"; do
     case "$option" in
-        --browser) install_browser ;;
+        --browser) install_extra chromium chromium ;;
+        --slurm) install_extra slurmd slurmctld slurmd slurm-client slurm-wlm-basic-plugins ;;
         --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
         --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;
         --package)

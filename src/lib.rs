@@ -197,7 +197,7 @@
 //!   allocator in `base/limits.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
-//! process (arguments, loudness, bars, the signal that came: `cli`, `commands`), and no second place that knows the tar
+//! process (arguments, program file, loudness, bars, the signal that came), and no second place that knows the tar
 //! or JSON dialect, besides `verify`, on purpose.
 
 pub mod base;

@@ -12,6 +12,8 @@ __version__: str
 _Bytes = NDArray[np.uint8]
 _Triple = tuple[int, int, int]
 
+def available_cores() -> int: ...
+
 @final
 class Shards:
     """A plan: which samples there are, and all of them but the voxels."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, SupportsIndex, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ._native import Decoders, Shards
+from ._native import Decoders, Shards, available_cores
 from .dictionaries import Dictionaries
 from .errors import ChangedError, Error, UnknownStudyError, UsageError, whole_number
 from .members import npy_voxels
@@ -320,7 +320,7 @@ class Volumes(Sequence[Sample]):
         with _Start.lock:
             self._refuse_closed()
             if self._decoders is None or self._decoders[0] != process:
-                threads = self._threads or len(os.sched_getaffinity(0))
+                threads = self._threads or available_cores()
                 cache = self._cache or (threads + 1) * max(1, self._shards.largest())
                 self._decoders = (process, self._shards.decoders(threads, cache))
             return self._decoders[1]

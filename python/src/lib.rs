@@ -16,6 +16,12 @@ mod _native {
     #[pymodule_export]
     use super::shards::{Decoders, Shards};
 
+    /// The number of processors that this process may use.
+    #[pyfunction]
+    fn available_cores() -> usize {
+        ctwds_fs::base::parallel::available_cores()
+    }
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -11,6 +11,7 @@ pub mod low_limits;
 pub mod memory;
 pub mod mounts;
 pub mod num;
+pub mod own_program;
 pub mod parallel;
 pub mod partial_name;
 pub mod signals;

@@ -90,9 +90,17 @@ pub fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The number of processors that this process may use; 1 where that cannot be found out.
+/// The number of processors that this process may use, by its affinity, its control groups' quotas, and Slurm, which
+/// binds no process where its task plugins are off; 1 where that cannot be found out.
 pub fn available_cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    let bound = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cores_of_task(bound, std::env::var("SLURM_CPUS_PER_TASK").ok().as_deref())
+}
+
+/// The processors of a task, which Slurm names in a variable where the user asked for a number.
+fn cores_of_task(bound: usize, per_task: Option<&str>) -> usize {
+    let asked = per_task.and_then(|cores| cores.trim().parse().ok()).filter(|cores| *cores > 0);
+    asked.map_or(bound, |cores: usize| bound.min(cores))
 }
 
 #[cfg(test)]
@@ -100,6 +108,14 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+
+    #[test]
+    fn slurm_gives_no_more_than_there_is() {
+        let cases = [(None, 4), (Some("1"), 1), (Some("3"), 3), (Some("64"), 4), (Some("0"), 4), (Some("x"), 4)];
+        for (asked, cores) in cases {
+            assert_eq!(cores_of_task(4, asked), cores, "{asked:?}");
+        }
+    }
 
     #[test]
     fn keeps_the_order() {

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::workload::{Target, Workload};
+use crate::base::num::counted;
 
 /// One combination, measured several times.
 #[derive(Debug, Serialize)]
@@ -83,13 +84,13 @@ impl BenchReport {
         let data = &self.workload;
         let _ = writeln!(
             text,
-            "{} of {} samples: {} of source files, {} of float32 voxels, {} of shards; medians of {} interleaved runs;\n{}\n",
+            "{} of {}: {} of source files, {} of float32 voxels, {} of shards; medians of {};\n{}\n",
             data.samples,
-            data.samples_in_all,
+            counted(data.samples_in_all, "sample", "samples"),
             ByteSize(data.npz_bytes),
             ByteSize(data.voxels * 4),
             ByteSize(data.shard_bytes),
-            self.rows.first().map_or(0, |row| row.seconds.len()),
+            counted(self.rows.first().map_or(0, |row| row.seconds.len()), "run", "interleaved runs"),
             if self.warm {
                 "source files may come out of the page cache"
             } else {
@@ -161,7 +162,7 @@ impl BenchReport {
 }
 
 fn readers(count: usize) -> String {
-    format!("{count} reader{}", if count == 1 { "" } else { "s" })
+    counted(count, "reader", "readers")
 }
 
 fn duration(seconds: f64) -> String {

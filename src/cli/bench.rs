@@ -16,8 +16,15 @@ pub struct BenchArgs {
     /// Volumes to measure: the first N
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one(), help_heading = SELECTION)]
     pub samples: usize,
-    /// Numbers of readers (DataLoader workers)
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = at_least_one())]
+    /// Numbers of readers (DataLoader workers) [default: 1,2,4]
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_values_t = [1, 2, 4],
+        hide_default_value = true,
+        value_parser = at_least_one()
+    )]
     pub readers: Vec<usize>,
     /// Numbers of volumes that the mount makes ready ahead of each reader [default: 0, 1, the mount's default, its
     /// double]

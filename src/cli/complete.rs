@@ -8,11 +8,12 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
-use super::with_dashes;
+use super::help::NEVER_FINDS;
+use super::normalized;
 use crate::error::{Error, Result, shown};
 
 /// What only the command line may ask for: files are lost by it, or it is for this one run.
-const NEVER: [&str; 15] = [
+const NEVER: [&str; 16] = [
     "delete",
     "yes",
     "force",
@@ -25,6 +26,7 @@ const NEVER: [&str; 15] = [
     "quiet",
     "verbose",
     "rescan",
+    "integrity",
     "split_by",
     "split_dir",
     "seed",
@@ -55,7 +57,7 @@ pub fn complete(
     variable: impl Fn(&str) -> Option<OsString>,
     here: &Path,
 ) -> Result<Completed> {
-    let args: Vec<OsString> = with_dashes(args).collect();
+    let args = normalized(args);
     let mut root = super::command();
     root.build();
     let (command, at) = command_of(&root, &args);
@@ -118,7 +120,9 @@ fn check_keys(root: &Command, file: &DatasetFile) -> Result<()> {
         .filter_map(key)
         .collect();
     let Some(wrong) = file.keys.iter().find(|key| !known.contains(&&*key.name)) else { return Ok(()) };
-    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, &wrong.name));
+    // By this measure a common beginning counts: 'labels' is nearer to 'labels_file' than to 'axes'.
+    let nearness = |name: &str| strsim::jaro_winkler(name, &wrong.name);
+    let nearest = known.iter().max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
     let meant = nearest.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
     let what = format!("line {}: there is no key '{}'{meant}", wrong.line, shown(&wrong.name));
     Err(Error::malformed(&file.path, what))
@@ -154,7 +158,7 @@ impl Invocation<'_> {
             return Some(named);
         }
         let is_other_source = self.command.get_name() != "verify" && self.is_given("shards");
-        if self.command.get_name() == "reclaim" || is_other_source || INPUTS.iter().any(|id| self.is_given(id)) {
+        if self.command.get_name() == NEVER_FINDS || is_other_source || INPUTS.iter().any(|id| self.is_given(id)) {
             return None;
         }
         let folder = self.path("data_folder").unwrap_or_else(|| here.to_owned());

@@ -114,7 +114,8 @@ impl Configured {
         Ok(InputPaths::new(data_folder, tables))
     }
 
-    /// The mountpoint: the folder of the pattern of the shards' paths, without the folders of an epoch.
+    /// The mountpoint: the folder of the shards, which is named itself or by the pattern of their paths, without the
+    /// folders of an epoch.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the key is missing, or its value is not a pattern of files in one folder.
@@ -123,7 +124,10 @@ impl Configured {
         let pattern = self.text(index)?.ok_or_else(|| self.missing(self.keys[index]))?;
         let refuse = |reason| Err(self.wrong(index, &format!("{reason}; name the mountpoint on the command line")));
         let path = Path::new(pattern.strip_prefix("file:").unwrap_or(pattern));
-        let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        // The loader takes a folder too; what names shards ends in .tar, or has a sign of a pattern.
+        let is_folder = !pattern.ends_with(".tar") && !pattern.contains(['{', '*', '?', '[']);
+        let named = if is_folder { Some(path) } else { path.parent() };
+        let Some(folder) = named.filter(|folder| !folder.as_os_str().is_empty()) else {
             return refuse("the pattern has no folder");
         };
         let folder_text = folder.to_string_lossy();
@@ -242,6 +246,9 @@ mod tests {
             ("shards/shard-{0..3}.tar", "shards"),
             ("file:/s/shard-000000.tar", "/s"),
             ("/s/*.tar", "/s"),
+            ("/s", "/s"),
+            ("s/train/", "s/train"),
+            ("/s/epochs/000003", "/s"),
             ("/s/epochs/000003/shard-{000000..000001}.tar", "/s"),
             ("/s/epochs/train/shard-{000000..000001}.tar", "/s/epochs/train"),
         ] {

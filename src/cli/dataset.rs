@@ -1,11 +1,12 @@
 //! The arguments that name a data set and determine the bytes of its shards.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
+use super::dataset_file::NAME;
 use super::headings::INPUT;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
@@ -24,7 +25,7 @@ use crate::volume::{
 
 /// The ids of the arguments that name a data set and say how its shards are made. They have no meaning for shards that
 /// exist already.
-const ALL: [&str; 41] = [
+pub(super) const ALL: [&str; 41] = [
     "data_folder",
     "reports_file",
     "meta_file",
@@ -247,9 +248,7 @@ impl DatasetArgs {
         match (self.data_folder.clone(), self.configured()?) {
             (data_folder, Some(configured)) => configured.input_paths(data_folder, tables),
             (Some(data_folder), None) => Ok(InputPaths::new(data_folder, tables)),
-            (None, None) => {
-                Err(Error::Usage("missing: --data-folder; or --dataset FILE, or --config and --split".into()))
-            }
+            (None, None) => Err(Error::Usage(missing_folder(self.dataset.as_deref(), Path::new(NAME).is_file()))),
         }
     }
 
@@ -383,4 +382,17 @@ impl DatasetArgs {
         };
         Ok((config, options))
     }
+}
+
+/// The error of a command that knows no data folder, and what to do: give the file that was named the key, name the
+/// file that is here and was not taken, or have one written.
+fn missing_folder(named: Option<&Path>, has_file_here: bool) -> String {
+    let remedy = if let Some(file) = named {
+        format!("{} has no key data_folder", file.display())
+    } else if has_file_here {
+        format!("{NAME} is here: name it, --dataset {NAME}, or give it the key data_folder")
+    } else {
+        format!("`ctwds-fs init FOLDER` writes such a file, {NAME}, which most commands find where they are run")
+    };
+    format!("missing: --data-folder; or --dataset FILE, or --config and --split. {remedy}")
 }

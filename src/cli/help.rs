@@ -35,35 +35,80 @@ const HEADINGS: [(&str, &[&str]); 3] = [
     (OUTPUT, &["samples_per_shard", "format", "labels_empty"]),
 ];
 
+/// The command that takes a ctwds.toml only where the user names it, as what it removes cannot be had again; and what
+/// its help says of that flag.
+pub(super) const NEVER_FINDS: &str = "reclaim";
+const DATASET_TO_NAME: &str = "File with these flags, and others of the commands, as keys (data_folder = \"npz\"), such \
+    as ctwds.toml; its paths start at its folder. Flags and CTWDS_* variables win over it [default: none, also where a \
+    ctwds.toml is here]";
+
 /// The data set's flags that `-h` lists as well: with them most data sets are named.
 const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file", "labels_file"];
 
-/// One example of each command, by the name that follows `ctwds-fs`. They are short enough for 80 columns.
-const EXAMPLES: [(&str, &str); 19] = [
-    ("", "ctwds-fs demo"),
-    ("init", "ctwds-fs init /data/ct"),
-    ("plan", "ctwds-fs plan --data-folder npz --labels-file labels.csv"),
-    ("mount", "ctwds-fs mount --data-folder npz --labels-file labels.csv /mnt/shards"),
-    ("run", "ctwds-fs run --data-folder npz --at shards -- python train.py"),
-    ("materialize", "ctwds-fs materialize --data-folder npz --output-dir shards"),
-    ("cat", "ctwds-fs cat --data-folder npz 12 > shard-000012.tar"),
-    ("manifest", "ctwds-fs manifest merge shards"),
-    ("manifest merge", "ctwds-fs manifest merge shards"),
-    ("manifest rebuild", "ctwds-fs manifest rebuild --data-folder npz shards"),
-    ("status", "ctwds-fs status /mnt/shards"),
-    ("unmount", "ctwds-fs unmount /mnt/shards"),
-    ("verify", "ctwds-fs verify --shards shards --data-folder npz"),
-    ("report", "ctwds-fs report --data-folder npz --labels-file labels.csv"),
-    ("reclaim", "ctwds-fs reclaim --data-folder npz --shards shards"),
-    ("demo", "ctwds-fs demo /tmp/ctwds-demo"),
-    ("bench", "ctwds-fs bench --data-folder npz"),
-    ("completions", "ctwds-fs completions zsh > ~/.zfunc/_ctwds-fs"),
-    ("man", "ctwds-fs man ~/.local/share/man/man1"),
+/// Examples of each command, by the name that follows `ctwds-fs`: where the data set stands in a ctwds.toml, and one
+/// that names it by flags. They are short enough for 80 columns.
+const EXAMPLES: [(&str, &[&str]); 19] = [
+    ("", &["ctwds-fs demo"]),
+    ("init", &["ctwds-fs init /data/ct", "ctwds-fs init --yes --output ct.toml /data/ct    # in a script"]),
+    ("plan", &["ctwds-fs plan    # beside ctwds.toml", "ctwds-fs plan --data-folder npz --labels-file labels.csv"]),
+    (
+        "mount",
+        &[
+            "ctwds-fs mount shards    # beside ctwds.toml",
+            "ctwds-fs mount --data-folder npz --labels-file labels.csv shards",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "ctwds-fs run --at shards -- python train.py    # beside ctwds.toml",
+            "ctwds-fs run --data-folder npz --at shards -- python train.py",
+        ],
+    ),
+    (
+        "materialize",
+        &[
+            "ctwds-fs materialize --output-dir out    # beside ctwds.toml",
+            "ctwds-fs materialize --data-folder npz --output-dir out",
+        ],
+    ),
+    (
+        "cat",
+        &["ctwds-fs cat 12 | tar -t    # beside ctwds.toml", "ctwds-fs cat --data-folder npz 12 > shard-000012.tar"],
+    ),
+    ("manifest", &["ctwds-fs manifest merge shards"]),
+    ("manifest merge", &["ctwds-fs manifest merge shards"]),
+    (
+        "manifest rebuild",
+        &[
+            "ctwds-fs manifest rebuild shards    # beside ctwds.toml",
+            "ctwds-fs manifest rebuild --data-folder npz shards",
+        ],
+    ),
+    ("status", &["ctwds-fs status shards"]),
+    ("unmount", &["ctwds-fs unmount shards"]),
+    (
+        "verify",
+        &[
+            "ctwds-fs verify --shards shards    # beside ctwds.toml",
+            "ctwds-fs verify --shards shards --data-folder npz",
+            "ctwds-fs verify --shards shards --integrity    # quick: reads no source",
+        ],
+    ),
+    (
+        "report",
+        &["ctwds-fs report    # beside ctwds.toml", "ctwds-fs report --data-folder npz --labels-file labels.csv"],
+    ),
+    ("reclaim", &["ctwds-fs reclaim --dataset ctwds.toml --shards shards"]),
+    ("demo", &["ctwds-fs demo /tmp/ctwds-demo"]),
+    ("bench", &["ctwds-fs bench    # beside ctwds.toml", "ctwds-fs bench --data-folder npz"]),
+    ("completions", &["ctwds-fs completions zsh > ~/.zfunc/_ctwds-fs"]),
+    ("man", &["ctwds-fs man ~/.local/share/man/man1"]),
 ];
 
-/// The example of a command, whose `name` is what follows that of the program: "", "plan", "manifest merge".
-pub fn example(name: &str) -> Option<&'static str> {
-    EXAMPLES.iter().find(|(command, _)| *command == name).map(|(_, example)| *example)
+/// The examples of a command, whose `name` is what follows that of the program: "", "plan", "manifest merge".
+pub fn examples(name: &str) -> &'static [&'static str] {
+    EXAMPLES.iter().find(|(command, _)| *command == name).map_or(&[], |(_, examples)| examples)
 }
 
 /// A command whose help is arranged, with its subcommands.
@@ -87,6 +132,7 @@ fn arranged(command: Command, name: &str) -> Command {
         let arg = hinted(arg);
         let Some(id) = ids.iter().find(|id| has_dataset && arg.get_id() == **id) else { return arg };
         let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(id)).map_or(INPUT, |(heading, _)| heading);
+        let arg = if *id == "dataset" && name == NEVER_FINDS { arg.help(DATASET_TO_NAME) } else { arg };
         arg.help_heading(heading).hide_short_help(!SHORT.contains(id))
     });
     let command = with_help(in_order(command), name);
@@ -132,8 +178,14 @@ fn hinted(arg: Arg) -> Arg {
 /// Gives a command its example, and a flag for its help among what every command has.
 fn with_help(command: Command, name: &str) -> Command {
     let help = Arg::new("help").short('h').long("help").action(ArgAction::Help).help_heading(GENERAL);
-    let help = help.help("Print help; --help has all options").long_help("Print help; -h has the most used options");
-    let example = example(name).map_or_else(String::new, |example| format!("\nExample: {example}\n"));
+    let has_deeper = command.has_subcommands();
+    let help = if has_deeper {
+        help.help("Print help; behind a command, that of the command")
+    } else {
+        help.help("Print help; --help has all options").long_help("Print help; -h has the most used options")
+    };
+    let examples = examples(name).join("\n         "); // below each other, behind the word
+    let example = if examples.is_empty() { examples } else { format!("\nExample: {examples}\n") };
     let command = match command.get_version() {
         Some(_) => {
             let version = Arg::new("version").short('V').long("version").action(ArgAction::Version);
@@ -141,9 +193,7 @@ fn with_help(command: Command, name: &str) -> Command {
         }
         None => command,
     };
-    let has_deeper = command.has_subcommands(); // of `manifest merge`, only those behind the last name count
-    let command = if has_deeper { command } else { command.args(Loudness::arguments()) };
-    command.disable_help_flag(true).arg(help).help_template(format!(
+    command.args(Loudness::arguments()).disable_help_flag(true).arg(help).help_template(format!(
         "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n{example}\n{{all-args}}{{after-help}}\n"
     ))
 }
@@ -183,12 +233,39 @@ mod tests {
     #[test]
     fn every_command_has_an_example_that_parses() {
         for (name, _) in commands() {
-            let example = example(&name).unwrap_or_else(|| panic!("{name} has no example"));
-            assert!(example.starts_with(format!("ctwds-fs {name}").trim_end()), "{example}");
-            let words = example.split(' ').take_while(|word| *word != ">").map(Into::into);
-            assert!(parse(words).is_ok(), "{example}: {}", parse(example.split(' ').map(Into::into)).unwrap_err());
+            assert!(!examples(&name).is_empty(), "{name} has no example");
+            for example in examples(&name) {
+                assert!(example.starts_with(format!("ctwds-fs {name}").trim_end()), "{example}");
+                let words = || example.split(' ').take_while(|word| ![">", "|", ""].contains(word)).map(Into::into);
+                assert!(parse(words()).is_ok(), "{example}: {}", parse(words()).unwrap_err());
+            }
         }
         assert_eq!(EXAMPLES.len(), commands().len());
+    }
+
+    #[test]
+    fn the_lines_of_lists_are_not_broken() {
+        for (name, command) in commands() {
+            let shown = command.clone().term_width(80).render_help().to_string();
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines().filter(|line| line.starts_with("  ")) {
+                assert!(shown.lines().any(|shown| shown == line), "{name}: at 80 columns there is no line {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn reclaim_says_that_it_finds_no_file() {
+        let text = |wanted: &str| {
+            let all = commands();
+            let (_, command) = all.iter().find(|(name, _)| name == wanted).unwrap();
+            command.clone().term_width(100).render_help().to_string()
+        };
+        assert!(text("plan").contains("[default: ctwds.toml in"));
+        assert!(
+            !text(NEVER_FINDS).contains("[default: ctwds.toml in")
+                && text(NEVER_FINDS).contains("[default: none, also")
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ the file is written, and no file is overwritten.
 
 Exit codes:
   0    the file is written
-  1    it is not, with the reason: there is one, there is no volume, or you said no
+  1    it is not, and why: there is one, there is no volume, or you said no
   2    wrong usage
   130  interrupted (Ctrl-C): nothing is written";
 

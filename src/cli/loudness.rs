@@ -1,5 +1,7 @@
 //! How much a command says besides its result: `-q` and `-v` of every command.
 
+use std::ffi::OsStr;
+
 use clap::{Arg, ArgAction, ArgMatches};
 
 use super::headings::GENERAL;
@@ -14,15 +16,22 @@ pub struct Loudness {
 }
 
 impl Loudness {
-    /// The flags, which stand behind the name of a command.
+    /// The flags, which may stand before the name of a command as well (`cli::normalized` moves them behind it).
     pub(super) fn arguments() -> [Arg; 2] {
-        let quiet = Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue);
+        let quiet = Arg::new("quiet").short('q').long("quiet").action(ArgAction::SetTrue).overrides_with("quiet");
         let verbose = Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count);
         [
             quiet.conflicts_with("verbose").help("Say only warnings and errors, and show no progress"),
             verbose.help("Log more, such as the flags of ctwds.toml; twice, all, such as each read of a mount"),
         ]
         .map(|arg| arg.help_heading(GENERAL))
+    }
+
+    /// Whether an argument is one of the flags, or several letters of them: `-q`, `-vv`, `--verbose`.
+    pub(super) fn is_flag(arg: &OsStr) -> bool {
+        let Some(arg) = arg.to_str() else { return false };
+        let letters = arg.strip_prefix('-').filter(|letters| !letters.is_empty());
+        ["--quiet", "--verbose"].contains(&arg) || letters.is_some_and(|all| all.chars().all(|one| "qv".contains(one)))
     }
 
     /// What the arguments ask for.

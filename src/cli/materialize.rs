@@ -23,8 +23,8 @@ pub struct MaterializeArgs {
     /// Shards written at a time, and decoder threads [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub num_workers: Option<u16>,
-    /// Only part I of N (from 0 on): the shards whose number % N = I; auto/N takes I from a Slurm array's or a
-    /// Kubernetes indexed job's environment. `ctwds-fs manifest merge` joins the parts' manifests
+    /// Only part I of N (from 0 on): the shards whose number % N = I; auto/N takes I from the job array of Slurm,
+    /// Kubernetes, PBS, LSF or Grid Engine. `ctwds-fs manifest merge` joins the parts' manifests
     #[arg(long, value_name = "I/N", help_heading = OUTPUT)]
     pub partition: Option<Partition>,
     /// A shard with a sample that cannot be made: not written, or written with that sample's slot empty

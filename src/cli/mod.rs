@@ -28,6 +28,7 @@ mod verify;
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -38,7 +39,7 @@ pub use dataset::{DatasetArgs, ShardsArgs};
 pub use dataset_file::NAME as DATASET_FILE;
 pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
-pub use help::example;
+pub use help::examples;
 pub use init::InitArgs;
 pub use loudness::Loudness;
 pub use manifest::{ManifestArgs, ManifestCommand};
@@ -119,7 +120,8 @@ pub fn arguments() -> impl Iterator<Item = OsString> {
 /// # Errors
 /// The parser's message if the arguments are wrong; or its help or version, if these are asked for.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let mut matches = command().try_get_matches_from(with_dashes(args))?;
+    let args = normalized(args);
+    let mut matches = command().try_get_matches_from(&args).map_err(|error| with_place(error, &args))?;
     let loudness = Loudness::of(&matches);
     let parsed = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command()))?;
     Ok(Cli { loudness, ..parsed })
@@ -128,6 +130,44 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
 /// The command line's definition, with its help arranged.
 pub fn command() -> clap::Command {
     help::arrange(Cli::command())
+}
+
+/// The arguments with dashes in place of underscores in flags, and with the flags of the loudness behind the command
+/// where they stand before it, so that everybody finds the command first.
+fn normalized(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = with_dashes(args).collect();
+    let (root, mut at) = (Cli::command(), 1);
+    let (mut command, mut moved) = (&root, Vec::new());
+    while let Some(arg) = args.get(at).filter(|_| command.has_subcommands()) {
+        if let Some(deeper) = command.find_subcommand(arg) {
+            (command, at) = (deeper, at + 1);
+        } else if Loudness::is_flag(arg) {
+            moved.push(args.remove(at));
+        } else {
+            break;
+        }
+    }
+    args.splice(at.min(args.len())..at.min(args.len()), moved);
+    args
+}
+
+/// An error that says where an option belongs which stands before the command.
+fn with_place(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let first = args.iter().skip(1).find(|arg| !Loudness::is_flag(arg));
+    let first = first.and_then(|arg| arg.to_str()).filter(|arg| arg.starts_with("--"));
+    if let Some(flag) = first.filter(|_| error.kind() == ErrorKind::UnknownArgument) {
+        let name = flag.split('=').next().unwrap_or_default();
+        let has =
+            |command: &clap::Command| command.get_arguments().any(|arg| arg.get_long() == name.strip_prefix("--"));
+        let root = Cli::command();
+        let having: Vec<&clap::Command> = root.get_subcommands().filter(|command| has(command)).collect();
+        let meant = having.iter().find(|command| args.iter().any(|arg| arg == command.get_name()));
+        if let Some(command) = meant.or(having.first()) {
+            let tip = format!("options stand behind the command, as in `ctwds-fs {} {name}`", command.get_name());
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+    }
+    error
 }
 
 /// The arguments with dashes in place of underscores in flags; arguments after "--" belong to another program.
@@ -150,7 +190,7 @@ fn flag_with_dashes(arg: OsString) -> OsString {
 /// The flags of the data set among the arguments of a command, as `--name=value`, for another command. The arguments
 /// whose ids are in `except` are left out.
 pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
-    let matches = command().get_matches_from(with_dashes(args));
+    let matches = command().get_matches_from(normalized(args));
     let Some((_, given)) = matches.subcommand() else { return Vec::new() };
     let all = DatasetArgs::augment_args(clap::Command::new("data set"));
     let mut flags = Vec::new();
@@ -193,6 +233,29 @@ mod tests {
         assert_eq!(args.mount.mountpoint().unwrap(), PathBuf::from("b_c"));
         assert_eq!(args.mount.cache_size, Some(ByteSize::gib(1)));
         assert_eq!(args.command, ["python", "t.py", "--batch_size", "4", "--", "--at", "x"]);
+    }
+
+    #[test]
+    fn loudness_may_stand_before_the_command() {
+        let parsed = |args: &str| parse(args.split(' ').map(OsString::from));
+        let loudness = |args: &str| parsed(args).unwrap_or_else(|error| panic!("{args}: {error}")).loudness;
+        assert!(loudness("ctwds-fs -q plan").is_quiet && loudness("ctwds-fs --quiet manifest merge x").is_quiet);
+        assert!(loudness("ctwds-fs manifest -q merge x").is_quiet && loudness("ctwds-fs -v status -v").more == 2);
+        assert_eq!(loudness("ctwds-fs -vv run --at x -- sh -q"), Loudness { is_quiet: false, more: 2 });
+        assert!(
+            parsed("ctwds-fs -q plan -v").is_err() && parsed("ctwds-fs -q").is_err() && parsed("ctwds-fs").is_err()
+        );
+        for (args, tip) in [
+            (
+                "ctwds-fs --data-folder=npz cat 3",
+                "options stand behind the command, as in `ctwds-fs cat --data-folder`",
+            ),
+            ("ctwds-fs --output-dir out", "as in `ctwds-fs materialize --output-dir`"),
+        ] {
+            let misplaced = parsed(args).unwrap_err().to_string();
+            assert!(misplaced.contains(tip), "{misplaced}");
+        }
+        assert!(!parsed("ctwds-fs --none plan").unwrap_err().to_string().contains("behind"));
     }
 
     #[test]

@@ -74,9 +74,11 @@ impl MountArgs {
         match (&self.mountpoint, self.dataset.configured()?) {
             (Some(path), _) => Ok(path.clone()),
             (None, Some(configured)) => configured.mountpoint(),
-            (None, None) => {
-                Err(Error::Usage("missing: the mountpoint; or --dataset FILE, or --config and --split".into()))
-            }
+            (None, None) => Err(Error::Usage(
+                "missing: the mountpoint, an empty folder; or --dataset FILE with the key mountpoint, or --config and \
+                 --split"
+                    .into(),
+            )),
         }
     }
 }

@@ -13,10 +13,10 @@ checked. Only if all source files of a shard are right, they are removed, one by
 It can be stopped and run again. What the dtype and the kind of volume lost is lost for good then.
 
 Exit codes:
-  0    all source files that the shards hold are removed (without --delete: could be)
+  0    all source files that shards hold are (without --delete: can be) removed
   1    some were kept, with the reasons
   2    wrong usage
-  130  interrupted (Ctrl-C): what was removed is in finished shards; run it again";
+  130  interrupted (Ctrl-C): what is removed is in finished shards; run it again";
 
 /// `reclaim`.
 #[derive(Debug, Args)]

@@ -28,7 +28,10 @@ pub struct ReportArgs {
     /// What `bench --json` printed, or its last line: its rates stand on the page
     #[arg(long, value_name = "JSON", help_heading = OUTPUT)]
     pub benched: Option<PathBuf>,
-    /// Decoder threads [default: the cores that the process may use]
+    /// Print what the page says as JSON: one object
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+    /// Threads, which each take the memory of one volume [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub threads: Option<u16>,
     /// A folder of shards, in place of the data set.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::dataset::DatasetArgs;
+use super::dataset::{ALL, DatasetArgs};
 use super::dataset_flags;
 use super::headings::{INPUT, OUTPUT, PERFORMANCE, SELECTION};
 use crate::error::Result;
@@ -25,8 +25,8 @@ The first of 3, 4 and 5 that applies counts; all findings are listed.";
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct VerifyArgs {
-    /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With the flags of the
-    /// data set, its samples are compared with their files and the tables
+    /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With a data set (its
+    /// flags, or a ctwds.toml that is found), every voxel is compared with its file, and the rest with the tables
     #[arg(
         long,
         alias = "webdataset-dir",
@@ -34,6 +34,13 @@ pub struct VerifyArgs {
         required_unless_present = "sources",
         conflicts_with = "sources", help_heading = INPUT)]
     pub shards: Option<PathBuf>,
+    /// Read the shards and compare them with their manifest alone, not with their sources: quick, and enough to know
+    /// that a copy of a finished folder is whole
+    #[arg(
+        long,
+        conflicts_with_all = ALL,
+        conflicts_with_all = ["sources", "num_samples", "check_precision", "exclude", "rescan", "config", "split"])]
+    pub integrity: bool,
     /// Compare only N samples with their sources, chosen at random [default: all]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..), help_heading = SELECTION)]
     pub num_samples: Option<usize>,
@@ -67,12 +74,12 @@ pub struct VerifyArgs {
 }
 
 impl VerifyArgs {
-    /// The flags of the data set; none if the user gave none of them.
+    /// The flags of the data set; none if the user gave none of them, or asked for the integrity alone.
     ///
     /// # Errors
     /// Flags of the data set were given, but not its folder.
     pub fn dataset(&self) -> Result<Option<&DatasetArgs>> {
-        if !self.sources && dataset_flags(super::arguments(), &[]).is_empty() {
+        if self.integrity || !self.sources && dataset_flags(super::arguments(), &[]).is_empty() {
             return Ok(None);
         }
         self.dataset.input_paths()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::plans::make_plan;
 use super::terminal::{is_seen, stream};
-use crate::base::num::to_usize;
+use crate::base::num::{span, to_usize};
 use crate::base::parallel::available_cores;
 use crate::cli::{CatArgs, default_cache_size};
 use crate::error::{Error, Result};
@@ -68,7 +68,9 @@ fn write_to(end: u64, set: &ShardSet, cursor: &Arc<Cursor>, offset: &mut u64) ->
 fn find(plan: &Plan, name: &str) -> Result<ShardId> {
     let id = Plan::shard_named(name).or_else(|| name.parse().ok());
     id.filter(|id| plan.shard_ids().contains(id)).ok_or_else(|| {
-        let last = Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0));
-        Error::Usage(format!("there is no shard '{name}': they are {} to {last}", Plan::shard_name(0)))
+        let last = plan.shard_ids().next_back().unwrap_or(0);
+        let are = if last == 0 { "there is only" } else { "they are" };
+        let all = span(Plan::shard_name(0), Plan::shard_name(last));
+        Error::Usage(format!("there is no shard '{name}': {are} {all}"))
     })
 }

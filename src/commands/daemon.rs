@@ -17,6 +17,7 @@ use super::shared::FAILED;
 use super::terminal::loudness;
 use crate::base::limits::not_started;
 use crate::base::low_limits::in_force;
+use crate::base::own_program::own_program;
 use crate::cli;
 use crate::error::{Error, Result, shown};
 
@@ -80,7 +81,7 @@ pub(super) fn start_own(flags: Vec<OsString>, errors: File, stop: &AtomicBool) -
 fn launch(arguments: impl Iterator<Item = OsString>, errors: Stdio, stop: &AtomicBool, end: Signal) -> Result<Start> {
     refuse_own_files()?;
     let failed = |error| not_started("start the daemon", error);
-    let program = std::env::current_exe().map_err(failed)?; // not /proc/self/exe: the process would be called "exe"
+    let program = own_program().map_err(failed)?;
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     ours.set_read_timeout(Some(LOOK)).map_err(failed)?;
     let mut daemon = Command::new(program)

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::progress::Bar;
 use super::{shared, value_check};
+use crate::base::num::percent;
 use crate::base::parallel::available_cores;
 use crate::cli::{EstimateArgs, default_cache_size};
 use crate::dataset::{Sample, Study};
@@ -139,14 +140,14 @@ fn line(text: &mut String, kind: &Estimate, packed: &CodecEstimate) {
     let encode = packed.encode_mb_s.map_or("-".into(), mebibytes);
     let _ = writeln!(
         text,
-        "  {:13} {:8} {:>7.3} {:>12} {:>12} {:>7.1} % {:>6.1} % {:>7} {:>7} {:>7.2}  {} of {}",
+        "  {:13} {:8} {:>7.3} {:>12} {:>12} {:>9} {:>8} {:>7} {:>7} {:>7.2}  {} of {}",
         name(kind.kind),
         estimate::name(packed.codec),
         packed.bytes_per_voxel,
         ByteSize(packed.bytes).to_string(),
         margin,
-        packed.saved_of_npz,
-        packed.saved_of_f32,
+        percent(packed.saved_of_npz),
+        percent(packed.saved_of_f32),
         mebibytes(packed.make_mb_s),
         encode,
         packed.hours,

@@ -28,10 +28,7 @@ use crate::shard::{Serving, ShardSet};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
-    let part = match args.partition {
-        Some(partition) => partition.resolve(|name| std::env::var(name).ok())?,
-        None => Part::WHOLE,
-    };
+    let part = part_of(args)?;
     let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
@@ -56,6 +53,16 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let is_complete = report(&args.output_dir, part, &outcome);
     printed?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// The part that this run makes. Where the environment says which, so does a line: a wrong array is seen in its log.
+fn part_of(args: &MaterializeArgs) -> Result<Part> {
+    let Some(partition) = args.partition else { return Ok(Part::WHOLE) };
+    let (part, variable) = partition.resolve(|name| std::env::var(name).ok())?;
+    if let Some(variable) = variable {
+        tell(format_args!("Part {} of the parts 0 to {}, by {variable}", part.index(), part.of() - 1));
+    }
+    Ok(part)
 }
 
 /// What was done, in words.
@@ -218,7 +225,7 @@ impl Observer for ShardBar {
     fn begin(&self, shards: usize, kept: usize, bytes: u64) {
         self.bar.reset();
         self.bar.set_length(bytes);
-        self.bar.set_message(format!("(0/{shards} shards)"));
+        self.bar.set_message(format!("(0/{})", counted(shards, "shard", "shards")));
         *lock(&self.begun) = Instant::now();
         self.shards.store(shards, Ordering::Relaxed);
         self.total.store(bytes, Ordering::Relaxed);
@@ -240,7 +247,8 @@ impl Observer for ShardBar {
     fn finished(&self, name: &str, bytes: u64) {
         let (done, shards) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.shards.load(Ordering::Relaxed));
         self.stored.fetch_add(bytes, Ordering::Relaxed);
-        self.bar.set_message(format!("({done}/{shards} shards)"));
+        let all = counted(shards, "shard", "shards");
+        self.bar.set_message(format!("({done}/{all})"));
         self.events.send(&json!({ "event": "shard", "name": name, "bytes": bytes, "done": done, "of": shards }));
         if self.bar.is_hidden() {
             let begun = *lock(&self.begun);
@@ -248,7 +256,7 @@ impl Observer for ShardBar {
             let written = self.written.load(Ordering::Relaxed);
             let to_write = self.total.load(Ordering::Relaxed).saturating_sub(written) as f64;
             let (size, left) = (ByteSize(bytes), to_write / (written as f64 / seconds).max(1.0));
-            tell(format_args!("{name} {size} ({done}/{shards} shards, {}, {left:.0} s left)", rate(written, seconds)));
+            tell(format_args!("{name} {size} ({done}/{all}, {}, {left:.0} s left)", rate(written, seconds)));
         }
     }
 }

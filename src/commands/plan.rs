@@ -11,7 +11,7 @@ use super::plans::make_plan_unchecked;
 use super::shared::{self, FAILED, LISTED};
 use super::terminal::{print_exactly, say};
 use super::{classes, columns, estimate, split, value_check};
-use crate::base::num::counted;
+use crate::base::num::{counted, share_of, span};
 use crate::cli::PlanArgs;
 use crate::dataset::{MissingLabel, Sample, Selected, Study};
 use crate::error::{Result, shown, shown_lines};
@@ -58,7 +58,7 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str, missing: MissingLab
         "Data set     {}\n\
          Samples      {} ({} not in all tables, {} left out; {} without a volume)\n\
          Classes      {}\n\
-         Shards       {} of up to {}, shard-000000.tar to {}, {} in all\n\
+         Shards       {} of up to {}, {}, {} in all\n\
          Members      {}\n\
          Plan digest  {}\n",
         dataset.root.display(),
@@ -69,7 +69,7 @@ fn describe(plan: &Plan, asked: &KindOptions, columns: &str, missing: MissingLab
         dataset.label_names.len(),
         plan.shards.len(),
         counted(plan.options.samples_per_shard, "sample", "samples"),
-        Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0)),
+        span(Plan::shard_name(0), Plan::shard_name(plan.shard_ids().next_back().unwrap_or(0))),
         ByteSize(plan.shard_bytes()),
         plan.members.extensions().map(|extension| format!(".{extension}")).collect::<Vec<_>>().join(" "),
         plan.digest,
@@ -121,8 +121,10 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
         return; // shards on disk are of one kind already
     }
     let (npz_bytes, f32_bytes) = source_bytes(&samples);
-    let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
-    let files = if samples.iter().all(|study| study.array.nifti.is_some()) { "NIfTI files" } else { "Source files" };
+    let (files, the_files) = match samples.iter().all(|study| study.array.nifti.is_some()) {
+        true => ("NIfTI files", "the NIfTI files"),
+        false => ("Source files", "the source files"),
+    };
     text.push_str(&format!("{files:13}{}; {} as float32\n", ByteSize(npz_bytes), ByteSize(f32_bytes)));
     text.push_str(&format!("Volumes      in {}, C order, of each kind of --volume\n", asked.format.name()));
     for &kind in Kind::value_variants() {
@@ -138,11 +140,11 @@ fn kinds(text: &mut String, plan: &Plan, asked: &KindOptions) {
             text.push_str(&format!("  {mark} {name:13}no sample\n"));
         } else {
             text.push_str(&format!(
-                "  {mark} {name:13}{} a sample, {} in all{part} ({:.1} % of the {files}, {:.1} % of float32)\n",
+                "  {mark} {name:13}{} a sample, {} in all{part} ({}, {})\n",
                 ByteSize(all / count as u64),
                 ByteSize(all),
-                percent(all, npz_bytes),
-                percent(all, f32_bytes),
+                share_of(all, npz_bytes, the_files),
+                share_of(all, f32_bytes, "float32"),
             ));
         }
         // One reason: the others are mostly the same.

@@ -5,20 +5,21 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::interrupt::stop_on_signals;
 use super::plans::make_plan;
 use super::progress::Bar;
 use super::terminal::{print, say};
-use super::value_check;
+use super::{shared, value_check};
 use crate::base::durable;
 use crate::base::given;
+use crate::base::memory;
 use crate::base::num::counted;
 use crate::base::parallel::available_cores;
-use crate::cli::{ReportArgs, default_cache_size};
+use crate::cli::ReportArgs;
 use crate::error::{Error, Result, shown};
-use crate::report::{self, Request};
+use crate::report::{self, Page, Request};
 
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Warn);
@@ -32,7 +33,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
         samples: args.samples as usize,
         seed: args.seed,
         threads: args.threads.map_or_else(available_cores, usize::from),
-        cache_bytes: default_cache_size(),
+        memory: memory::available(),
         axes: kind.axes,
         spacing: kind.spacing,
         with_reports: args.with_reports,
@@ -44,7 +45,11 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     let page = report::render(plan, &request, &stop, |total| bar.begin("volumes", total as u64), || bar.advance(1))?;
     bar.clear();
     durable::publish(folder, name, page.html.as_bytes())?;
-    print(format!("wrote {}: open it in a browser\n", shown(&args.output)), "print where the page is")?;
+    let told = match args.json {
+        true => told(&args.output, &page)?,
+        false => format!("wrote {}: open it in a browser\n", shown(&args.output)),
+    };
+    print(told, "print where the page is")?;
     if page.unread == 0 {
         return Ok(ExitCode::SUCCESS);
     }
@@ -52,6 +57,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     let lists = "the page lists them; verify --sources checks all, and writes a list for --exclude";
     say(format_args!("ctwds-fs report: {} of {volumes} could not be read: {lists}", page.unread));
     Ok(ExitCode::FAILURE)
+}
+
+/// Where the page is and what it says, as JSON.
+///
+/// # Errors
+/// [`Error::Internal`] if it cannot be written as JSON.
+fn told(output: &Path, page: &Page) -> Result<String> {
+    let mut told = json!({ "page": output.to_string_lossy(), "bytes": page.html.len() });
+    if let (Some(told), Some(summary)) = (told.as_object_mut(), page.summary.as_object()) {
+        told.extend(summary.clone());
+    }
+    Ok(shared::json(&told)? + "\n")
 }
 
 /// The folder and the name of the page. Only a page of this command is replaced: what else is there may be a table, a

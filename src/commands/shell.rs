@@ -96,9 +96,7 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
-    if let Some(example) = cli::example(path) {
-        Roff::new().control("SH", ["EXAMPLE"]).text([roman(example)]).to_writer(&mut page)?;
-    }
+    section("EXAMPLE", cli::examples(path).iter().copied()).to_writer(&mut page)?;
     man.render_options_section(&mut page)?;
     if command.get_subcommands().next().is_some() {
         man.render_subcommands_section(&mut page)?;
@@ -106,14 +104,20 @@ fn render(command: &clap::Command, path: &str) -> io::Result<Vec<u8>> {
     if let Some(after) = command.get_after_long_help().or(command.get_after_help()) {
         let after = after.to_string();
         if !after.is_empty() {
-            let mut section = Roff::new();
-            section.control("SH", ["NOTES"]);
-            section.control("nf", []); // the lines stay as they are
-            for line in after.lines() {
-                section.text([roman(line)]);
-            }
-            section.control("fi", []).to_writer(&mut page)?;
+            section("NOTES", after.lines()).to_writer(&mut page)?;
         }
     }
     Ok(page)
+}
+
+/// A section whose lines stay as they are.
+fn section<'a>(title: &str, lines: impl Iterator<Item = &'a str>) -> Roff {
+    let mut section = Roff::new();
+    section.control("SH", [title]);
+    section.control("nf", []);
+    for line in lines {
+        section.text([roman(line)]);
+    }
+    section.control("fi", []);
+    section
 }

@@ -222,8 +222,12 @@ fn describe(status: &Value) -> String {
             bytes("cache_peak_bytes")
         ),
         format!(
-            "Decoded      {}, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
+            "Decoded      {}{}, {} copied from materialised shards; {} ahead of their reader, {} failed, {} given up",
             counted(stats("volumes_decoded"), "volume", "volumes"),
+            match stats("decoder_threads") {
+                0 => String::new(), // the mount is of an older version
+                threads => format!(" by {}", counted(threads, "thread", "threads")),
+            },
             stats("volumes_copied"),
             stats("read_ahead_hits"),
             stats("volumes_failed"),

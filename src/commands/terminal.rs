@@ -103,9 +103,7 @@ pub(super) fn aside() -> Stdio {
 /// Whether what is written here has colours: on a terminal that knows them, unless `NO_COLOR` is set to anything.
 fn has_colours(stream: BorrowedFd<'_>) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    stream.is_terminal()
-        && !is_set("NO_COLOR")
-        && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    stream.is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// A message whose word "error" or "warning" has a colour; `None` for other messages.

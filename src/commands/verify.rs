@@ -11,8 +11,9 @@ use super::events;
 use super::interrupt::stop_on_signals;
 use super::plans::make_new_plan;
 use super::progress::Bar;
-use super::terminal::{print, say};
+use super::terminal::{print, say, tell};
 use super::{bench, sources};
+use crate::base::num::counted;
 use crate::base::parallel::available_cores;
 use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider, Workload};
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
@@ -41,6 +42,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     };
     let plan = dataset.map(make_new_plan).transpose()?;
     let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
+    if let Some(plan) = plan.as_ref().filter(|_| args.num_samples.is_none() && !args.check_precision && !args.json) {
+        let samples = counted(plan.dataset.samples.len(), "sample", "samples");
+        tell(format_args!(
+            "comparing every voxel of {samples} with the source files; --num-samples N compares N of them, --integrity none"
+        ));
+    }
     let bar = Bar::new(args.json);
     let report = verify::run(&config, &bar);
     bar.clear();

@@ -21,7 +21,7 @@ use super::pool::DiskPool;
 use super::shard_errors::{ShardError, ShardErrors};
 use crate::base::limits::not_started;
 use crate::base::lock::{self, lock};
-use crate::base::num::to_usize;
+use crate::base::num::{counted, to_usize};
 use crate::error::{Error, Result};
 use crate::output::indexes;
 use crate::output::manifest;
@@ -221,9 +221,10 @@ impl Tree {
         let smaller = ids.filter(|id| !self.is_as_planned(*id)).count();
         if smaller > 0 {
             log::warn!(
-                "--materialized {0}: {smaller} shards are without samples that could not be made, which the mount's \
-                 manifest, indexes and shuffled views do not know; --exclude {0}/quarantine.csv makes them know",
-                folder.display()
+                "--materialized {0}: {1} written without samples that could not be made, which the mount's manifest, \
+                 indexes and shuffled views do not know; --exclude {0}/quarantine.csv makes them know",
+                folder.display(),
+                counted(smaller, "shard was", "shards were")
             );
         }
         Ok(())

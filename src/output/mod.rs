@@ -5,6 +5,7 @@ pub mod archive;
 pub mod checksum;
 pub mod edited;
 pub mod indexes;
+mod job_array;
 pub mod journal;
 pub mod manifest;
 pub mod part_lock;

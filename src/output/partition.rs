@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::job_array::{self, Job};
+use crate::error::Result;
 use crate::plan::ShardId;
 
 /// One part of a conversion.
@@ -81,54 +82,26 @@ impl fmt::Display for Part {
 pub enum Partition {
     /// `I/N`: the part itself.
     Given(Part),
-    /// `auto/N`: one of N parts; its index is in the environment.
+    /// `auto/N`: one of N parts; its index is that of the job in its array.
     Auto(u32),
 }
 
-/// Environment variables that hold the index of a job: in a Slurm array, and in a Kubernetes indexed job.
-const INDEX_VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
-
-/// The environment variable of each task of a Slurm array that holds the array's largest index.
-const LARGEST: &str = "SLURM_ARRAY_TASK_MAX";
-
 impl Partition {
-    /// The part that a run is; `environment` gives the value of a variable.
+    /// The part that a run is, and the environment variable that says so, if one does; `environment` gives the value of
+    /// a variable.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the environment names no part of that many, of this job or of the last in its array. The
-    /// number of parts is never taken from the environment: an array that is submitted again for two of its indexes
-    /// must not change it.
-    pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<Part> {
-        let of = match self {
-            Self::Given(part) => return Ok(part),
-            Self::Auto(of) => of,
-        };
-        let last = of.saturating_sub(1);
-        let found = INDEX_VARIABLES.iter().find_map(|name| Some((name, environment(name)?)));
-        let Some((name, value)) = found else {
-            return Err(Error::Refused(format!(
-                "--partition auto/{of}: neither {} is set; run it as a Slurm array (--array=0-{last}) or a Kubernetes \
-                 indexed job, or give the part's number, such as --partition 0/{of}",
-                INDEX_VARIABLES.join(" nor ")
-            )));
-        };
-        // Each task knows the largest index, so that none begins an array that cannot be finished.
-        let largest = environment(LARGEST).filter(|_| *name == INDEX_VARIABLES[0]);
-        if let Some(largest) =
-            largest.filter(|largest| largest.trim().parse().is_ok_and(|index: u64| index > u64::from(last)))
-        {
-            return Err(Error::Refused(format!(
-                "--partition auto/{of}: the array's largest index is {largest} ({LARGEST}), and the parts are 0 to \
-                 {last}; number the array's jobs from 0 (--array=0-{last}), or give the number of its jobs as N"
-            )));
+    /// [`Error::Refused`](crate::error::Error::Refused) if the environment names no part of that many, of this job or
+    /// of the last in its array. The number of parts is never taken from the environment: an array that is submitted
+    /// again for two of its indexes must not change it.
+    pub fn resolve(self, environment: impl Fn(&str) -> Option<String>) -> Result<(Part, Option<&'static str>)> {
+        match self {
+            Self::Given(part) => Ok((part, None)),
+            Self::Auto(of) => {
+                let Job { place: index, variable } = job_array::job(of, environment)?;
+                Ok((Part { of, index }, Some(variable)))
+            }
         }
-        let part = value.trim().parse().ok().and_then(|index| Part::new(index, of));
-        part.ok_or_else(|| {
-            Error::Refused(format!(
-                "--partition auto/{of}: {name} is {value:?}, and the parts are 0 to {last}; number the array's jobs \
-                 from 0 (Slurm: --array=0-{last})"
-            ))
-        })
     }
 }
 
@@ -180,21 +153,10 @@ mod tests {
     #[test]
     fn the_environment_gives_the_index_only() {
         let slurm = |name: &str| (name == "SLURM_ARRAY_TASK_ID").then(|| "3".to_owned());
-        let auto: Partition = "auto/8".parse().unwrap();
-        assert_eq!(auto.resolve(slurm).unwrap(), Part::new(3, 8).unwrap());
-        let refused = "auto/3".parse::<Partition>().unwrap().resolve(slurm).unwrap_err().to_string();
-        assert!(refused.contains("SLURM_ARRAY_TASK_ID") && refused.contains("--array=0-2"), "{refused}");
-        for (largest, fits) in [("7", true), ("3", true), ("8", false), ("4294967296", false), ("", true)] {
-            let array = |name: &str| if name == LARGEST { Some(largest.to_owned()) } else { slurm(name) };
-            let part = auto.resolve(array);
-            assert_eq!(part.is_ok(), fits, "largest index {largest:?}: {part:?}");
-            let kubernetes = |name: &str| match name {
-                "JOB_COMPLETION_INDEX" => Some("3".to_owned()),
-                name => array(name).filter(|_| name == LARGEST),
-            };
-            assert!(auto.resolve(kubernetes).is_ok(), "another job's variable counts");
-        }
-        assert!(auto.resolve(|_| None).unwrap_err().to_string().contains("--partition 0/8"));
+        let resolve = |text: &str| text.parse::<Partition>().unwrap().resolve(slurm);
+        assert_eq!(resolve("auto/8").unwrap(), (Part::new(3, 8).unwrap(), Some("SLURM_ARRAY_TASK_ID")));
+        assert_eq!(resolve("1/8").unwrap(), (Part::new(1, 8).unwrap(), None));
+        assert!(resolve("auto/3").is_err());
         for wrong in ["3/3", "0/0", "1", "-1/2", "auto/0", "auto", "a/2", "1/x"] {
             assert!(wrong.parse::<Partition>().is_err(), "{wrong}");
         }

@@ -10,6 +10,8 @@ use crate::plan::members::Member;
 
 /// The most frequent shapes and reasons that are listed.
 const LISTED: usize = 8;
+/// The name of a spacing that is not known.
+const UNKNOWN: &str = "unknown";
 /// Studies that stand for those of one reason.
 const NAMED: usize = 3;
 
@@ -87,16 +89,19 @@ pub(super) fn shapes(plan: &Plan) -> Vec<Group> {
     groups(plan.dataset.samples.iter().map(|sample| (shape(sample), sample.study_id.as_str())))
 }
 
-/// The most frequent spacings of height, width and depth, in mm.
-pub(super) fn spacings(plan: &Plan, request: &Request) -> Vec<Group> {
+/// The most frequent spacings of height, width and depth, in mm, and the number of samples whose spacing is not known.
+pub(super) fn spacings(plan: &Plan, request: &Request) -> (Vec<Group>, usize) {
     let spacing = |sample: &Sample| {
         let spacing = match sample.study() {
             Some(study) => study.meta.geometry().spacing(),
             None => place::spacing(plan, sample, request),
         };
-        spacing.map_or_else(|| "unknown".into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
+        spacing.map_or_else(|| UNKNOWN.into(), |[h, w, d]| format!("{h:.3} × {w:.3} × {d:.3}"))
     };
-    groups(plan.dataset.samples.iter().map(|sample| (spacing(sample), sample.study_id.as_str())))
+    let all: Vec<(String, &str)> =
+        plan.dataset.samples.iter().map(|sample| (spacing(sample), sample.study_id.as_str())).collect();
+    let unknown = all.iter().filter(|(name, _)| name == UNKNOWN).count();
+    (groups(all.into_iter()), unknown)
 }
 
 /// The volumes that are left out, and the studies that a table does not know, by reason.

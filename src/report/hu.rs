@@ -85,13 +85,13 @@ fn slope_and_intercept(plan: &Plan, sample: &Sample) -> Option<(f64, f64)> {
     }
 }
 
-/// The value of the voxel at `index` in little-endian bytes; that of a window is the value which it holds.
-pub(super) fn value(bytes: &[u8], index: usize, format: VoxelFormat) -> f32 {
+/// The value of a voxel by its two bytes; of one byte by it, where a window is undone; of float32 by the nearest finite
+/// float16.
+pub(super) fn value_of(pattern: u16, format: VoxelFormat) -> f32 {
     match format {
-        VoxelFormat::Float16 => half::f16::from_le_bytes(bytes.as_chunks().0[index]).to_f32(),
-        VoxelFormat::Float32 => f32::from_le_bytes(bytes.as_chunks().0[index]),
-        VoxelFormat::Int16 => f32::from(i16::from_le_bytes(bytes.as_chunks().0[index])),
+        VoxelFormat::Float16 | VoxelFormat::Float32 => half::f16::from_bits(pattern).to_f32(),
+        VoxelFormat::Int16 => f32::from(pattern.cast_signed()),
         #[expect(clippy::cast_possible_truncation, reason = "a window of HU")]
-        VoxelFormat::Uint8 { window: [low, high] } => (low + f64::from(bytes[index]) / 255.0 * (high - low)) as f32,
+        VoxelFormat::Uint8 { window: [low, high] } => (low + f64::from(pattern) / 255.0 * (high - low)) as f32,
     }
 }

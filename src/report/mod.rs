@@ -7,10 +7,12 @@
 mod charts;
 mod facts;
 mod hu;
+mod means;
 mod page;
 mod picture;
 mod place;
 mod seen;
+mod summary;
 mod values;
 mod volume;
 
@@ -23,9 +25,11 @@ use crate::error::{Error, Result};
 use crate::plan::{Plan, shuffle};
 use crate::shard::{Serving, ShardSet};
 use crate::volume::Axes;
+use means::Means;
 use picture::Detail;
 use seen::Seen;
 use values::{Histogram, Rounding, VolumeValues};
+use volume::HuVolume;
 
 /// The volumes that are shown as pictures.
 const SHOWN: usize = 8;
@@ -42,10 +46,10 @@ pub struct Request {
     pub samples: usize,
     /// The seed by which volumes are chosen.
     pub seed: u64,
-    /// The number of threads.
+    /// The number of threads, at most.
     pub threads: usize,
-    /// The memory for volumes, in bytes.
-    pub cache_bytes: u64,
+    /// The memory that this process may use, in bytes.
+    pub memory: u64,
     /// The order of the arrays' axes, where the user named it.
     pub axes: Option<Axes>,
     /// The spacing of preprocessed volumes, in mm.
@@ -62,14 +66,22 @@ pub struct Request {
 
 /// A volume that could not be read.
 struct Unread {
+    index: usize,
     study_id: String,
     reason: String,
 }
 
-/// What the values of a volume are, if it could be made.
-enum Looked {
-    Sound(VolumeValues),
-    Unread(String),
+/// What was found of a sample's volume, or why it could not be read.
+struct Looked {
+    index: usize,
+    found: std::result::Result<Found, String>,
+}
+
+/// What a volume holds.
+struct Found {
+    values: VolumeValues,
+    /// Its pictures, and what rounding costs it, where it is shown.
+    seen: Option<(Seen, Rounding)>,
 }
 
 /// All that is on the page.
@@ -93,6 +105,8 @@ pub struct Page {
     pub volumes: usize,
     /// How many of these could not be read: the page lists them.
     pub unread: usize,
+    /// What the page says, as one object for programs.
+    pub summary: serde_json::Value,
 }
 
 /// Reads the sampled volumes, and makes the page. `begin` is called with the number of volumes that are read, `advance`
@@ -108,60 +122,36 @@ pub fn render(
     begin: impl Fn(usize),
     advance: impl Fn() + Sync,
 ) -> Result<Page> {
-    let serving =
-        Serving { cache_bytes: request.cache_bytes, threads: request.threads, read_ahead: 0, read_once: true };
-    let set = ShardSet::new(plan, serving)?;
-    let plan = set.plan();
-    let chosen = choose(plan, request);
-    begin(chosen.len() + chosen.len().min(SHOWN));
-    let go_on = || match stop.load(Ordering::Relaxed) {
-        true => Err(Error::Interrupted("no page was written; run the same command again")),
-        false => Ok(()),
+    let chosen = choose(&plan, request);
+    let Means { threads, cache_bytes } = Means::new(&plan, request, &chosen)?;
+    let set = ShardSet::new(plan, Serving { cache_bytes, threads, read_ahead: 0, read_once: true })?;
+    begin(chosen.len());
+    let look = |(index, steps): &(usize, Option<usize>)| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted("no page was written; run the same command again"));
+        }
+        match look(&set, *index, request, *steps) {
+            Err(error) if concerns_one(&error) => Ok(Looked { index: *index, found: Err(error.to_string()) }),
+            found => Ok(Looked { index: *index, found: Ok(found?) }),
+        }
     };
-    let mut rounding = Rounding::default();
-    let mut seen: Vec<Seen> = Vec::new();
-    let mut left = chosen.as_slice();
-    while seen.len() < SHOWN && !left.is_empty() {
-        let (next, rest) = left.split_at(left.len().min(SHOWN - seen.len()));
-        left = rest;
-        let numbered: Vec<(usize, usize)> = (seen.len()..).zip(next.iter().copied()).collect();
-        let looked = try_map(&numbered, request.threads, |(number, index)| {
-            go_on()?;
-            let steps = if *number < WALKED.0 { WALKED.1 } else { 0 };
-            let looked = match seen::look(&set, *index, request, steps) {
-                Err(error) if concerns_one(&error) => None, // found once more below, where all are looked at
-                looked => Some(looked?),
-            };
-            advance();
-            Ok(looked)
-        })?;
-        for (one, of_one) in looked.into_iter().flatten() {
-            seen.push(one);
-            rounding.add(&of_one);
-        }
-    }
-    let mut in_order = chosen;
-    in_order.sort_unstable();
-    let looked = try_map(&in_order, request.threads, |index| {
-        go_on()?;
-        let looked = match values::of_volume(&set, *index) {
-            Err(error) if concerns_one(&error) => Looked::Unread(error.to_string()),
-            values => Looked::Sound(values?),
-        };
-        advance();
-        Ok((*index, looked))
-    })?;
-    let detail = seen::draw(&mut seen, request.threads)?;
-    let mut report = Report { plan, request, seen, detail, values: Vec::new(), rounding, unread: Vec::new() };
-    for (index, looked) in looked {
-        match looked {
-            Looked::Sound(values) => report.values.push((index, values)),
-            Looked::Unread(reason) => {
-                report.unread.push(Unread { study_id: plan.dataset.samples[index].study_id.clone(), reason });
-            }
-        }
-    }
-    Ok(Page { html: page::render(&report)?, volumes: in_order.len(), unread: report.unread.len() })
+    let mut looked: Vec<Looked> = try_map(&in_turn(&chosen), threads, |one| look(one).inspect(|_| advance()))?;
+    show_others(&mut looked, &chosen, look)?;
+    let mut report = Report::new(set.plan(), request);
+    looked.into_iter().for_each(|one| report.add(one));
+    report.detail = seen::draw(&mut report.seen, request.threads)?;
+    report.values.sort_unstable_by_key(|(index, _)| *index);
+    report.unread.sort_unstable_by_key(|unread| unread.index);
+    let (html, summary) = (page::render(&report)?, summary::of(&report));
+    Ok(Page { html, volumes: chosen.len(), unread: report.unread.len(), summary })
+}
+
+/// Looks at one volume: counts its values, and takes pictures of it where that is asked for.
+fn look(set: &ShardSet, index: usize, request: &Request, steps: Option<usize>) -> Result<Found> {
+    let volume = HuVolume::of_shard(set, index)?;
+    let values = values::of_volume(&volume);
+    let seen = steps.map(|steps| seen::look(set, index, (&volume, &values), request, steps)).transpose()?;
+    Ok(Found { values, seen })
 }
 
 /// Whether an error is that of one file, beside which the others can be read.
@@ -175,7 +165,65 @@ fn choose(plan: &Plan, request: &Request) -> Vec<usize> {
     shuffle::order(request.seed, 0, count).iter().take(request.samples).map(|index| *index as usize).collect()
 }
 
-impl Report<'_> {
+/// The volumes in the order in which they are looked at, each with the slices to walk through where it is shown: first
+/// those that are shown, which take the longest; the others as they lie on the disk.
+fn in_turn(chosen: &[usize]) -> Vec<(usize, Option<usize>)> {
+    let (shown, others) = chosen.split_at(chosen.len().min(SHOWN));
+    let steps = |at| if at < WALKED.0 { WALKED.1 } else { 0 };
+    let shown = shown.iter().enumerate().map(|(at, index)| (*index, Some(steps(at))));
+    let mut others: Vec<(usize, Option<usize>)> = others.iter().map(|index| (*index, None)).collect();
+    others.sort_unstable();
+    shown.chain(others).collect()
+}
+
+/// Shows other volumes in place of those that could not be read, as [`in_turn`] has them: the next ones in the order of
+/// the seed.
+fn show_others(
+    looked: &mut [Looked],
+    chosen: &[usize],
+    look: impl Fn(&(usize, Option<usize>)) -> Result<Looked>,
+) -> Result<()> {
+    let (shown, others) = looked.split_at_mut(chosen.len().min(SHOWN));
+    let unread = in_turn(chosen).into_iter().zip(shown).filter(|(_, looked)| looked.found.is_err());
+    let mut steps = unread.map(|((_, steps), _)| steps).peekable();
+    for index in chosen.iter().skip(SHOWN) {
+        let Some(next) = steps.peek() else { break };
+        let found = others.binary_search_by_key(index, |one| one.index).map(|at| &mut others[at]);
+        if let Ok(other) = found
+            && other.found.is_ok()
+        {
+            *other = look(&(*index, *next))?;
+            if other.found.is_ok() {
+                steps.next();
+            }
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Report<'a> {
+    /// A report of nothing.
+    fn new(plan: &'a Plan, request: &'a Request) -> Self {
+        let (seen, values, unread) = Default::default();
+        Self { plan, request, seen, detail: picture::DETAILS[0], values, rounding: Rounding::default(), unread }
+    }
+
+    fn add(&mut self, Looked { index, found }: Looked) {
+        match found {
+            Ok(Found { values, seen }) => {
+                self.values.push((index, values));
+                if let Some((one, rounding)) = seen {
+                    self.seen.push(one);
+                    self.rounding.add(&rounding);
+                }
+            }
+            Err(reason) => {
+                let study_id = self.plan.dataset.samples[index].study_id.clone();
+                self.unread.push(Unread { index, study_id, reason });
+            }
+        }
+    }
+
     /// The histograms of the volumes that are read alike, those of the most volumes first; the rest as one.
     fn histograms(&self) -> Vec<(String, Histogram)> {
         let mut groups: BTreeMap<String, (usize, Histogram)> = BTreeMap::new();

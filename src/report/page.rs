@@ -10,8 +10,9 @@ use super::picture::{DETAILS, Detail};
 use super::seen::Seen;
 use super::values::Histogram;
 use super::{Report, Unread};
-use crate::base::num::counted;
+use crate::base::num::{counted, span};
 use crate::error::{Error, Result};
+use crate::volume::Kind;
 
 /// The HU that the histograms show.
 const SHOWN_HU: [f64; 2] = [-2048.0, 3072.0];
@@ -38,9 +39,13 @@ struct Page<'a> {
     histogram_svg: String,
     ranges_svg: String,
     rounding_svg: Option<String>,
+    lost: u64,
     labels_svg: Option<String>,
     shapes: Vec<Group>,
     spacings: Vec<Group>,
+    unknown_spacings: usize,
+    is_finished: bool,
+    is_preprocessed: bool,
     left_out: Vec<Group>,
     verify: Option<Verified>,
     unread: &'a [Unread],
@@ -63,6 +68,9 @@ struct Verified {
 /// [`Error::Internal`] if the template fails.
 pub(super) fn render(report: &Report<'_>) -> Result<String> {
     let Report { plan, request, seen, .. } = report;
+    let (spacings, unknown_spacings) = facts::spacings(plan, request);
+    let is_finished = plan.dataset.samples.iter().all(|sample| sample.study().is_none());
+    let is_preprocessed = plan.kind() == Kind::Preprocessed;
     let page = Page {
         facts: plan_facts(report),
         warnings: plan.dataset.warnings.iter().chain(&request.warning).map(String::as_str).collect(),
@@ -77,9 +85,13 @@ pub(super) fn render(report: &Report<'_>) -> Result<String> {
         histogram_svg: histogram(report),
         ranges_svg: ranges(report),
         rounding_svg: rounding(report),
+        lost: report.rounding.lost,
         labels_svg: labels(&facts::classes(plan), plan.dataset.samples.len()),
         shapes: facts::shapes(plan),
-        spacings: facts::spacings(plan, request),
+        unknown_spacings,
+        spacings,
+        is_finished,
+        is_preprocessed,
         left_out: facts::left_out(plan),
         verify: request.verify.as_ref().map(verified),
         unread: &report.unread[..report.unread.len().min(LISTED)],
@@ -119,7 +131,7 @@ fn window(report: &Report<'_>) -> String {
 fn files(report: &Report<'_>) -> String {
     let sizes = || report.plan.dataset.samples.iter().map(|sample| sample.npz_size_and_crc().0);
     let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
-    format!("{} in all, {} to {} each", ByteSize(sizes().sum()), ByteSize(least), ByteSize(most))
+    format!("{} in all, {} each", ByteSize(sizes().sum()), span(ByteSize(least), ByteSize(most)))
 }
 
 /// How often which HU occur, of the volumes of each slope and intercept.
@@ -148,8 +160,8 @@ fn ranges(report: &Report<'_>) -> String {
     let ranges: Vec<([f64; 3], String)> = report
         .values
         .iter()
+        .filter_map(|(index, values)| Some((values.percentiles?, samples[*index].study_id.clone())))
         .take(RANGES)
-        .map(|(index, values)| (values.percentiles, samples[*index].study_id.clone()))
         .collect();
     let axes = Axes {
         title: "The HU of each sampled volume: 98 % of its voxels are in the line, the middle one is the dot",
@@ -169,7 +181,8 @@ fn rounding(report: &Report<'_>) -> Option<String> {
     }
     let highest = by_hu.iter().map(|(_, _, most)| *most).fold(0.0, f64::max);
     if highest == 0.0 {
-        return Some("<p>No voxel differs.</p>".into());
+        let others = if report.rounding.lost > 0 { "other " } else { "" };
+        return Some(format!("<p>No {others}voxel differs.</p>"));
     }
     let axes = Axes {
         title: "How far the shards' voxels are from the same values in float32, by HU",

@@ -112,19 +112,22 @@ impl Fitted {
         let (width, height) = (pixels(across * scale), pixels(down * scale));
         let (left, top) = ((SIDE - width) / 2, (SIDE - height) / 2);
         let mut fitted = vec![f32::NEG_INFINITY; SIDE * SIDE];
+        let columns: Vec<Range<usize>> = (0..width).map(|x| covered(x, width, slice.width)).collect();
+        let mut line = vec![(0.0, 0u32); width]; // the sum of each pixel's voxels, and their number
         for y in 0..height {
-            let rows = covered(y, height, slice.height);
-            for x in 0..width {
-                let columns = covered(x, width, slice.width);
-                let voxels = rows.clone().flat_map(|row| &slice.values[row * slice.width..][columns.clone()]);
-                let (mut sum, mut count) = (0.0, 0usize);
-                for voxel in voxels.filter(|voxel| !voxel.is_nan()) {
-                    sum += voxel;
-                    count += 1;
+            line.fill((0.0, 0));
+            for row in covered(y, height, slice.height) {
+                let row = &slice.values[row * slice.width..][..slice.width];
+                for ((sum, count), columns) in line.iter_mut().zip(&columns) {
+                    for voxel in row[columns.clone()].iter().filter(|voxel| !voxel.is_nan()) {
+                        *sum += voxel;
+                        *count += 1;
+                    }
                 }
-                if count > 0 {
-                    fitted[(top + y) * SIDE + left + x] = sum / count as f32;
-                }
+            }
+            let pixels = &mut fitted[(top + y) * SIDE + left..][..width];
+            for (pixel, (sum, count)) in pixels.iter_mut().zip(&line).filter(|(_, (_, count))| *count > 0) {
+                *pixel = sum / *count as f32;
             }
         }
         Self(fitted)
@@ -142,7 +145,10 @@ impl Fitted {
         let mut encoder = png::Encoder::new(&mut png, side, side);
         encoder.set_color(png::ColorType::Grayscale);
         encoder.set_depth(png::BitDepth::Eight);
-        encoder.set_compression(png::Compression::High);
+        // Few grey levels and noise: rows as they are get smaller than differences of pixels, and this level is ten
+        // times as fast as the highest, which saves 4 %.
+        encoder.set_filter(png::Filter::NoFilter);
+        encoder.set_deflate_compression(png::DeflateCompression::Level(4));
         encoder.write_header().and_then(|mut writer| writer.write_image_data(&grey)).map_err(failed)?;
         Ok(format!("data:image/png;base64,{}", BASE64_STANDARD.encode(png)))
     }
@@ -150,12 +156,16 @@ impl Fitted {
     /// The grey values of the picture.
     fn grey(&self, window: Window, detail: Detail) -> Vec<u8> {
         let step = SIDE / detail.side;
+        let shades = Shades::new(window, detail.levels);
+        if step == 1 {
+            return self.0.iter().map(|hu| shades.of(*hu)).collect();
+        }
         let mean = |x: usize, y: usize| {
             let rows = (y * step..(y + 1) * step).map(|row| &self.0[row * SIDE + x * step..][..step]);
             rows.flatten().sum::<f32>() / (step * step) as f32
         };
         let pixels = (0..detail.side).flat_map(|y| (0..detail.side).map(move |x| (x, y)));
-        pixels.map(|(x, y)| window.grey(mean(x, y), detail.levels)).collect()
+        pixels.map(|(x, y)| shades.of(mean(x, y))).collect()
     }
 }
 
@@ -170,11 +180,31 @@ fn covered(at: usize, pixels: usize, voxels: usize) -> Range<usize> {
     start..((at + 1) * voxels / pixels).max(start + 1)
 }
 
-impl Window {
+/// The grey values of a window.
+struct Shades {
+    low: f32,
+    /// Levels for each HU.
+    scale: f32,
+    /// The grey value of each level, from black to white.
+    greys: Vec<u8>,
+}
+
+impl Shades {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 255")]
-    fn grey(self, hu: f32, levels: u16) -> u8 {
-        let levels = f32::from(levels);
-        let level = ((hu - self.low) / (self.high - self.low) * levels).clamp(0.0, levels).round();
-        (level * (255.0 / levels)).round() as u8
+    fn new(window: Window, levels: u16) -> Self {
+        let grey = |level: u16| (f32::from(level) * (255.0 / f32::from(levels))).round() as u8;
+        let scale = f32::from(levels) / (window.high - window.low);
+        Self { low: window.low, scale, greys: (0..=levels).map(grey).collect() }
+    }
+
+    /// The grey value of a pixel; one that is no number is black.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "what is beyond is the first or the last"
+    )]
+    fn of(&self, hu: f32) -> u8 {
+        let level = ((hu - self.low) * self.scale + 0.5) as usize; // the nearest one; below is 0
+        self.greys[level.min(self.greys.len() - 1)]
     }
 }

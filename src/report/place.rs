@@ -1,6 +1,8 @@
 //! How a volume lies: which of its axes leads down, across and along the body, and how far apart its voxels are.
 
-use crate::dataset::{Origin, Sample};
+use serde_json::Value;
+
+use crate::dataset::{Origin, Sample, Study};
 use crate::formats::npz::Direction;
 use crate::formats::{nifti, pyjson};
 use crate::plan::Plan;
@@ -72,28 +74,48 @@ fn turned(directions: [Direction; 3]) -> ([usize; 3], [bool; 3]) {
 /// The spacing of height, width and depth of a sample's volume, in mm.
 pub(super) fn spacing(plan: &Plan, sample: &Sample, request: &Request) -> Option<[f64; 3]> {
     match (&sample.origin, sample.kind()) {
-        (Origin::Study(_), Kind::Preprocessed) => Some(request.spacing),
+        (Origin::Study(study), Kind::Preprocessed) if has_wanted_spacing(study) => Some(request.spacing),
         (Origin::Study(study), _) => study.meta.geometry().spacing(),
-        (Origin::Finished(_), _) => {
+        (Origin::Finished(_), kind) => {
             let json = pyjson::loads(&plan.members.payload(Member::Json, sample)).ok()?;
-            let (xy_spacing, z_spacing) = (json["XYSpacing"].as_str()?, json["ZSpacing"].as_f64()?);
-            Geometry { slope: 1.0, intercept: 0.0, xy_spacing, z_spacing }.spacing()
+            let of_table = || {
+                let (xy_spacing, z_spacing) = (json["XYSpacing"].as_str()?, json["ZSpacing"].as_f64()?);
+                Geometry { slope: 1.0, intercept: 0.0, xy_spacing, z_spacing }.spacing()
+            };
+            // Stored axes have the affine's order, and preprocessed ones that of the pictures.
+            of_table().or_else(|| of_affine(affine(&json)?).filter(|_| kind == Kind::Preprocessed))
         }
     }
+}
+
+/// The three rows of the affine of a sample's JSON, if it has one.
+fn affine(json: &Value) -> Option<[[f64; 4]; 3]> {
+    let mut affine = [[0.0; 4]; 3];
+    for (row, values) in affine.iter_mut().enumerate() {
+        for (column, value) in values.iter_mut().enumerate() {
+            *value = json["affine"][row][column].as_f64()?;
+        }
+    }
+    Some(affine)
+}
+
+/// The spacing that an affine has along its array's axes.
+fn of_affine(affine: [[f64; 4]; 3]) -> Option<[f64; 3]> {
+    let along = [0, 1, 2].map(|axis| affine.iter().map(|row| row[axis] * row[axis]).sum::<f64>().sqrt());
+    along.iter().all(|mm| mm.is_finite() && *mm > 0.0).then_some(along)
+}
+
+/// Whether a preprocessed volume has the spacing that was asked for: it was resampled to it, or was so before.
+fn has_wanted_spacing(study: &Study) -> bool {
+    let is_resampled = matches!(&study.recipe, Recipe::Preprocessed(steps) if steps.is_resampled);
+    is_resampled || study.dialect != Some(Dialect::Native)
 }
 
 /// The directions of the body that a volume's axes lead to, if its file says so.
 fn directions(plan: &Plan, sample: &Sample) -> Option<[Direction; 3]> {
     let Some(study) = sample.study() else {
         let json = pyjson::loads(&plan.members.payload(Member::Json, sample)).ok()?;
-        let entry = |row: usize, column: usize| json["affine"][row][column].as_f64();
-        let mut affine = [[0.0; 4]; 3];
-        for (row, values) in affine.iter_mut().enumerate() {
-            for (column, value) in values.iter_mut().enumerate() {
-                *value = entry(row, column)?;
-            }
-        }
-        return nifti::directions(affine);
+        return nifti::directions(affine(&json)?);
     };
     let of_file = study.array.nifti.as_ref()?;
     let affine = study.array.placed().map(|placed| placed.affine).or(of_file.affine)?;

@@ -6,13 +6,15 @@ use super::Request;
 use super::facts;
 use super::picture::{BOTH, DETAILS, DIFFERENCE, Detail, Fitted, Plane, Slice, Window};
 use super::place::Place;
-use super::values::Rounding;
-use super::volume::HuVolume;
+use super::values::{Rounding, VolumeValues};
+use super::volume::{HuVolume, Laid};
 use crate::base::parallel::try_map;
 use crate::error::Result;
 use crate::plan::members::Member;
 use crate::shard::ShardSet;
 
+/// The slices that are gathered at a time: what lies side by side in memory is read once for all of them.
+const GATHERED: usize = 8;
 /// The room of all pictures of a page, in bytes: 5 MB without what a page of long lists takes.
 const ROOM: usize = 4_500_000;
 
@@ -50,38 +52,28 @@ pub(super) struct Picture {
     fitted: Arc<Fitted>,
 }
 
-/// Looks at one volume, with so many slices to walk through, and at what rounding costs it. The pictures are not drawn
-/// yet.
+/// Looks at one volume, which is here already and counted, with so many slices to walk through, and at what rounding
+/// costs it. The pictures are not drawn yet.
 ///
 /// # Errors
-/// The volume cannot be made, or there is no memory for it.
-pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize) -> Result<(Seen, Rounding)> {
+/// Its source cannot be made, or there is no memory for that.
+pub(super) fn look(
+    set: &ShardSet,
+    index: usize,
+    (volume, values): (&HuVolume, &VolumeValues),
+    request: &Request,
+    steps: usize,
+) -> Result<(Seen, Rounding)> {
     let plan = set.plan();
     let sample = &plan.dataset.samples[index];
     let place = Place::new(plan, sample, request);
-    let shard = HuVolume::of_shard(set, index, place)?;
-    let source = HuVolume::of_source(set, index, place)?;
+    let source = HuVolume::of_source(set, index)?;
+    let (shard, source) = (volume.laid(place), source.as_ref().map(|source| source.laid(place)));
     let mut rounding = Rounding::default();
     if let Some(source) = &source {
-        rounding.compare(&shard, source);
+        rounding.compare(&shard.voxels, &source.voxels, &values.histogram);
     }
-    let mut middles = Vec::new();
-    for plane in Plane::ALL {
-        let middle = shard.slices(plane) / 2;
-        let of_shard = shard.slice(plane, middle);
-        let of_source = source.as_ref().map(|source| source.slice(plane, middle));
-        if let Some(of_source) = &of_source {
-            middles.extend(pictures(plane, "source", of_source, &BOTH));
-        }
-        middles.extend(pictures(plane, "shard", &of_shard, &BOTH));
-        if let Some(of_source) = &of_source {
-            middles.extend(pictures(plane, "difference × 50", &of_shard.difference(of_source), &[DIFFERENCE]));
-        }
-    }
-    let depth = shard.slices(Plane::Axial);
-    let steps = steps.min(depth);
-    let at = |step: usize| step * (depth - 1) / (steps.max(2) - 1); // from the first to the last
-    let of = |at| pictures(Plane::Axial, "shard", &shard.slice(Plane::Axial, at), &BOTH).collect();
+    let depth = shard.slices_of(Plane::Axial);
     let seen = Seen {
         study_id: sample.study_id.clone(),
         shape: facts::shape(plan, sample),
@@ -89,12 +81,40 @@ pub(super) fn look(set: &ShardSet, index: usize, request: &Request, steps: usize
         text: request
             .with_reports
             .then(|| String::from_utf8_lossy(&plan.members.payload(Member::Text, sample)).into_owned()),
-        pictures: middles,
-        walk: (0..steps).map(|step| (at(step) + 1, of(at(step)))).collect(),
+        pictures: middles(&shard, source.as_ref()),
+        walk: walk(&shard, steps.min(depth)),
         depth,
         place,
     };
     Ok((seen, rounding))
+}
+
+/// The middle slices of a volume and its source.
+fn middles(shard: &Laid<'_>, source: Option<&Laid<'_>>) -> Vec<Picture> {
+    let mut all = Vec::new();
+    for plane in Plane::ALL {
+        let middle = [shard.slices_of(plane) / 2];
+        for of_shard in shard.slices(plane, &middle) {
+            let of_source = source.and_then(|source| source.slices(plane, &middle).pop());
+            if let Some(of_source) = &of_source {
+                all.extend(pictures(plane, "source", of_source, &BOTH));
+            }
+            all.extend(pictures(plane, "shard", &of_shard, &BOTH));
+            if let Some(of_source) = &of_source {
+                all.extend(pictures(plane, "difference × 50", &of_shard.difference(of_source), &[DIFFERENCE]));
+            }
+        }
+    }
+    all
+}
+
+/// So many axial slices, from the first to the last.
+fn walk(shard: &Laid<'_>, steps: usize) -> Vec<(usize, Vec<Picture>)> {
+    let last = shard.slices_of(Plane::Axial).saturating_sub(1);
+    let numbers: Vec<usize> = (0..steps).map(|step| step * last / (steps.max(2) - 1)).collect();
+    let of = |(number, slice): (&usize, Slice)| (number + 1, pictures(Plane::Axial, "shard", &slice, &BOTH).collect());
+    let gathered = numbers.chunks(GATHERED);
+    gathered.flat_map(|some| some.iter().zip(shard.slices(Plane::Axial, some)).map(of)).collect()
 }
 
 /// The pictures of a slice in each window.

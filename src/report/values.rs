@@ -1,9 +1,7 @@
 //! How often which HU occur, of each sampled volume and of all, and what rounding costs.
 
-use super::hu::{self, Reading};
-use super::volume::{HuVolume, checked_shape, shard_bytes};
-use crate::error::Result;
-use crate::shard::ShardSet;
+use super::hu;
+use super::volume::{HuVolume, Voxels};
 use crate::volume::VoxelFormat;
 
 /// The lowest and the highest HU of a histogram; what is beyond counts in the first and the last bin.
@@ -12,13 +10,20 @@ const RANGE: [f64; 2] = [-2048.0, 3072.0];
 pub(super) const BIN: f64 = 16.0;
 /// The bins of a histogram.
 pub(super) const BINS: usize = 320;
-/// One voxel of so many is compared with its source. A prime number, so that no axis is left out.
-const STEP: usize = 7;
+/// The shares of the voxels that are below the percentiles.
+const SHARES: [f64; 3] = [0.01, 0.5, 0.99];
 /// The different voxels of two bytes.
 const PATTERNS: usize = 1 << 16;
-/// The tables that voxels are counted in by turns. Neighbours are often equal, and to count one more in the same place
-/// must wait for the last count to be written.
-const TABLES: usize = 4;
+/// The counts of the same two bytes, which are used by turns: neighbours are often equal, and to count one more in the
+/// same place must wait for the last count to be written. They stand side by side, because a processor takes places of
+/// tables that are a multiple of 4 KiB apart for the same one.
+const LANES: usize = 4;
+/// The bytes that are counted before the counts, which have 32 bits to stay in the processor's cache, are added up.
+const BLOCK: usize = 1 << 30;
+/// The voxels that are read at a time to be compared.
+const COMPARED: usize = 4096;
+/// The voxels that are passed over together where all are equal, as integers below 2048 are in float16.
+const EQUAL: usize = 16;
 
 /// The number of voxels by HU.
 #[derive(Clone, Debug)]
@@ -34,8 +39,8 @@ pub(super) struct Histogram {
 pub(super) struct VolumeValues {
     /// How often which HU occur.
     pub(super) histogram: Histogram,
-    /// The HU below which 1, 50 and 99 % of the voxels are.
-    pub(super) percentiles: [f64; 3],
+    /// The HU below which 1, 50 and 99 % of the voxels are; `None` if no voxel is a number.
+    pub(super) percentiles: Option<[f64; 3]>,
 }
 
 impl Default for Histogram {
@@ -71,26 +76,13 @@ fn bin(hu: f64) -> usize {
     (((hu - RANGE[0]) / BIN).clamp(0.0, (BINS - 1) as f64)) as usize
 }
 
-/// Counts the voxels of a sample's volume as its shard holds them, which costs little beside making them: two bytes
-/// have 65,536 values, and HU are made of these.
-///
-/// # Errors
-/// The volume cannot be made or read.
-pub(super) fn of_volume(set: &ShardSet, index: usize) -> Result<VolumeValues> {
-    let sample = &set.plan().dataset.samples[index];
-    checked_shape(set.plan(), sample)?;
-    let (format, to_hu) = (sample.format(), Reading::new(set.plan(), sample).to_hu);
-    let mut tables = vec![[0u64; PATTERNS]; TABLES];
-    shard_bytes(set, index, |bytes| {
-        count_patterns(bytes, format, &mut tables);
-        Ok(())
-    })?;
-    let mut found: Vec<(f64, u64)> = Vec::new();
-    let mut histogram = Histogram::default();
-    for pattern in 0u16..=u16::MAX {
-        let count = tables.iter().map(|table| table[usize::from(pattern)]).sum();
+/// Counts the voxels of a volume, which costs little beside making them: two bytes have 65,536 values, and HU are made
+/// of these.
+pub(super) fn of_volume(volume: &HuVolume) -> VolumeValues {
+    let (mut histogram, mut found) = (Histogram::default(), Vec::new());
+    for (pattern, count) in (0..=u16::MAX).zip(counts(volume.bytes(), volume.format())) {
         if count > 0 {
-            let hu = f64::from(to_hu.of(value_of(pattern, format)));
+            let hu = f64::from(volume.hu_of(hu::value_of(pattern, volume.format())));
             histogram.count(hu, count);
             if !hu.is_nan() {
                 found.push((hu, count));
@@ -98,42 +90,52 @@ pub(super) fn of_volume(set: &ShardSet, index: usize) -> Result<VolumeValues> {
         }
     }
     found.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    Ok(VolumeValues { histogram, percentiles: [0.01, 0.5, 0.99].map(|share| percentile(&found, share)) })
+    let percentiles = found.last().map(|(highest, _)| SHARES.map(|share| percentile(&found, share, *highest)));
+    VolumeValues { histogram, percentiles }
 }
 
-/// Counts voxels by their two bytes; those of float32 by the float16 that they round to, those of one byte by it.
-fn count_patterns(bytes: &[u8], format: VoxelFormat, tables: &mut [[u64; PATTERNS]]) {
-    match format {
-        VoxelFormat::Float16 | VoxelFormat::Int16 => {
-            count(bytes.as_chunks().0, |voxel| u16::from_le_bytes(*voxel), tables);
+/// The number of voxels of each two bytes; those of float32 count by the nearest finite float16, those of one byte by
+/// it.
+fn counts(bytes: &[u8], format: VoxelFormat) -> Vec<u64> {
+    let mut all = vec![0; PATTERNS];
+    let mut counts = vec![[0; LANES]; PATTERNS];
+    for block in bytes.chunks(BLOCK) {
+        let counts = counts.first_chunk_mut().expect("there are as many as patterns");
+        match format {
+            VoxelFormat::Float16 | VoxelFormat::Int16 => {
+                count(block.as_chunks().0, |voxel| u16::from_le_bytes(*voxel), counts);
+            }
+            VoxelFormat::Float32 => {
+                let rounded = |voxel: &[u8; 4]| {
+                    // A number stays one: beyond the largest float16 there would be an infinity.
+                    let voxel = f32::from_le_bytes(*voxel);
+                    let largest = half::f16::MAX.to_f32();
+                    half::f16::from_f32(if voxel.is_finite() { voxel.clamp(-largest, largest) } else { voxel })
+                        .to_bits()
+                };
+                count(block.as_chunks().0, rounded, counts);
+            }
+            VoxelFormat::Uint8 { .. } => count(block, |voxel| u16::from(*voxel), counts),
         }
-        VoxelFormat::Float32 => {
-            let rounded = |voxel: &[u8; 4]| half::f16::from_f32(f32::from_le_bytes(*voxel)).to_bits();
-            count(bytes.as_chunks().0, rounded, tables);
+        for (all, lanes) in all.iter_mut().zip(counts) {
+            *all += std::mem::take(lanes).map(u64::from).iter().sum::<u64>();
         }
-        VoxelFormat::Uint8 { .. } => count(bytes, |voxel| u16::from(*voxel), tables),
     }
+    all
 }
 
-fn count<T>(voxels: &[T], pattern: impl Fn(&T) -> u16, tables: &mut [[u64; PATTERNS]]) {
-    for voxels in voxels.chunks(TABLES) {
-        for (voxel, table) in voxels.iter().zip(&mut *tables) {
-            table[usize::from(pattern(voxel))] += 1;
+fn count<T>(voxels: &[T], pattern: impl Fn(&T) -> u16, counts: &mut [[u32; LANES]; PATTERNS]) {
+    let (groups, rest) = voxels.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, voxel) in group.iter().enumerate() {
+            counts[usize::from(pattern(voxel))][lane] += 1;
         }
     }
-}
-
-/// The value of a voxel by its bytes as [`count_patterns`] counts them.
-fn value_of(pattern: u16, format: VoxelFormat) -> f32 {
-    match format {
-        VoxelFormat::Float16 | VoxelFormat::Float32 => half::f16::from_bits(pattern).to_f32(),
-        VoxelFormat::Int16 => f32::from(pattern.cast_signed()),
-        VoxelFormat::Uint8 { .. } => hu::value(&pattern.to_le_bytes(), 0, format),
-    }
+    rest.iter().for_each(|voxel| counts[usize::from(pattern(voxel))][0] += 1);
 }
 
 /// The value below which a share of all is, of values in ascending order with their numbers.
-fn percentile(found: &[(f64, u64)], share: f64) -> f64 {
+fn percentile(found: &[(f64, u64)], share: f64, highest: f64) -> f64 {
     let all: u64 = found.iter().map(|(_, count)| count).sum();
     let mut below = 0;
     for (hu, count) in found {
@@ -142,47 +144,83 @@ fn percentile(found: &[(f64, u64)], share: f64) -> f64 {
             return *hu;
         }
     }
-    0.0
+    highest
 }
 
-/// The differences between volumes as shards hold them and the same in float32, by HU.
+/// The differences between volumes as shards hold them and the same in float32, by the shards' HU.
 #[derive(Clone, Debug)]
 pub(super) struct Rounding {
-    /// Of each bin, the sum of the differences, the largest one, and their number.
-    bins: Vec<(f64, f64, u64)>,
+    bins: Vec<Differences>,
+    /// The voxels that are a number in float32 and none, or an infinity, in the shard, or the other way round.
+    pub(super) lost: u64,
+}
+
+/// The differences of the voxels of one bin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Differences {
+    sum: f64,
+    largest: f32,
+    count: u64,
 }
 
 impl Default for Rounding {
     fn default() -> Self {
-        Self { bins: vec![(0.0, 0.0, 0); BINS] }
+        Self { bins: vec![Differences::default(); BINS], lost: 0 }
     }
 }
 
 impl Rounding {
-    /// Adds voxels of a volume: one of [`STEP`], since no more are needed to see how far rounding goes.
-    pub(super) fn compare(&mut self, shard: &HuVolume, source: &HuVolume) {
-        for index in (0..shard.len()).step_by(STEP) {
-            let (shard, source) = (shard.hu(index), source.hu(index));
-            let difference = f64::from(shard - source).abs();
-            if difference.is_finite() {
-                let (sum, most, count) = &mut self.bins[bin(f64::from(source))];
-                *sum += difference;
-                *most = most.max(difference);
-                *count += 1;
+    /// Adds all voxels of a volume, whose HU in the shard are counted already: the largest difference may be that of a
+    /// single one.
+    pub(super) fn compare(&mut self, shard: &Voxels<'_>, source: &Voxels<'_>, counted: &Histogram) {
+        self.bins.iter_mut().zip(&counted.bins).for_each(|(bin, count)| bin.count += count);
+        let mut buffers = [[0.0; COMPARED]; 2];
+        let [of_shard, of_source] = &mut buffers;
+        for first in (0..shard.len()).step_by(COMPARED) {
+            let len = COMPARED.min(shard.len() - first);
+            shard.read(first, &mut of_shard[..len]);
+            source.read(first, &mut of_source[..len]);
+            for (shard, source) in of_shard[..len].chunks(EQUAL).zip(of_source[..len].chunks(EQUAL)) {
+                let differs =
+                    shard.iter().zip(source).fold(false, |differs, (shard, source)| differs | (shard != source));
+                if differs {
+                    shard.iter().zip(source).for_each(|(shard, source)| self.add_difference(*shard, *source));
+                }
             }
+        }
+    }
+
+    fn add_difference(&mut self, shard: f32, source: f32) {
+        let difference = (shard - source).abs();
+        if difference.is_finite() {
+            let bin = &mut self.bins[bin(f64::from(shard))];
+            bin.sum += f64::from(difference);
+            bin.largest = bin.largest.max(difference);
+        } else if shard.is_finite() != source.is_finite() {
+            self.lost += 1;
         }
     }
 
     /// Adds the differences of another one.
     pub(super) fn add(&mut self, other: &Self) {
         for (bin, other) in self.bins.iter_mut().zip(&other.bins) {
-            *bin = (bin.0 + other.0, bin.1.max(other.1), bin.2 + other.2);
+            bin.sum += other.sum;
+            bin.largest = bin.largest.max(other.largest);
+            bin.count += other.count;
         }
+        self.lost += other.lost;
+    }
+
+    /// The mean difference of all voxels in HU, and the largest one; `None` if nothing was compared.
+    pub(super) fn overall(&self) -> Option<(f64, f32)> {
+        let count = self.bins.iter().map(|bin| bin.count).sum::<u64>();
+        let largest = self.bins.iter().map(|bin| bin.largest).fold(0.0, f32::max);
+        (count > 0).then(|| (self.bins.iter().map(|bin| bin.sum).sum::<f64>() / count as f64, largest))
     }
 
     /// Of the bins with voxels, the middle in HU, the mean difference and the largest.
     pub(super) fn by_hu(&self) -> Vec<(f64, f64, f64)> {
-        let filled = self.bins.iter().enumerate().filter(|(_, (_, _, count))| *count > 0);
-        filled.map(|(bin, (sum, most, count))| (Histogram::middle(bin), sum / *count as f64, *most)).collect()
+        let filled = self.bins.iter().enumerate().filter(|(_, bin)| bin.count > 0);
+        filled.map(|(at, bin)| (Histogram::middle(at), bin.sum / bin.count as f64, f64::from(bin.largest))).collect()
     }
 }

@@ -2,50 +2,45 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use bytesize::ByteSize;
+
 use super::facts;
 use super::hu::{self, Reading, ToHu};
+use super::means::in_float32;
 use super::picture::{Plane, Slice};
 use super::place::Place;
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::dataset::Sample;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::members::Member;
 use crate::shard::ShardSet;
-use crate::volume::{ArrayFormat, Filled, NpzVolume, Overflow, Sink, Volume, VoxelFormat};
-
-/// The bytes that are asked for at a time: few enough to stay in the processor's cache until they are looked at.
-const READ: u64 = 256 << 10;
+use crate::volume::{Filled, Sink, VoxelFormat};
 
 /// A volume, of which HU are made where they are asked for.
 pub(super) struct HuVolume {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     format: VoxelFormat,
     to_hu: ToHu,
     /// The voxels along the array's axes.
     shape: [usize; 3],
-    place: Place,
 }
 
-/// The bytes of a sample's volume, as its shard holds them, without the header of an NPY file.
+/// The bytes of a sample's volume, as its shard holds them, without the header of an NPY file: in one read, so that it
+/// is made from its beginning to its end, once, and is not copied.
 ///
 /// # Errors
 /// The volume cannot be made or read.
-pub(super) fn shard_bytes(set: &ShardSet, index: usize, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+fn shard_bytes(set: &ShardSet, index: usize) -> Result<Bytes> {
     let plan = set.plan();
     let sample = &plan.dataset.samples[index];
     let (shard, range) = plan
         .member_range(index, Member::Volume)
         .ok_or_else(|| Error::Internal(format!("sample {index} is in no shard")))?;
-    let cursor = Arc::new(set.cursor(shard));
-    let mut at = range.end - plan.volume(sample, Member::Volume).byte_len();
-    while at < range.end {
-        let bytes = set.read_with(&cursor, at, to_usize(READ.min(range.end - at)))?;
-        each(&bytes)?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
+    let len = plan.volume(sample, Member::Volume).byte_len();
+    set.read_with(&Arc::new(set.cursor(shard)), range.end - len, to_usize(len))
 }
 
 /// The shape of a sample's volume, which has as many voxels as its shard has bytes for.
@@ -88,20 +83,13 @@ impl HuVolume {
     /// A volume as its shard holds it.
     ///
     /// # Errors
-    /// The volume cannot be made, or there is no memory for it.
-    pub(super) fn of_shard(set: &ShardSet, index: usize, place: Place) -> Result<Self> {
+    /// The volume cannot be made or read.
+    pub(super) fn of_shard(set: &ShardSet, index: usize) -> Result<Self> {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
-        let (to_hu, format) = (Reading::new(plan, sample).to_hu, sample.format());
-        let mut bytes = Vec::new();
-        let len = to_usize(plan.volume(sample, Member::Volume).byte_len());
-        bytes.try_reserve_exact(len).map_err(|_| no_memory())?;
-        shard_bytes(set, index, |more| {
-            bytes.extend_from_slice(more);
-            Ok(())
-        })?;
         let shape = checked_shape(plan, sample)?.map(to_usize);
-        Ok(Self { bytes, format, to_hu, shape, place })
+        let (to_hu, format) = (Reading::new(plan, sample).to_hu, sample.format());
+        Ok(Self { bytes: shard_bytes(set, index)?, format, to_hu, shape })
     }
 
     /// A volume in float32, made of its file by the steps of the shard; `None` for a finished shard, beside which there
@@ -109,79 +97,175 @@ impl HuVolume {
     ///
     /// # Errors
     /// The volume cannot be made, or there is no memory for it.
-    pub(super) fn of_source(set: &ShardSet, index: usize, place: Place) -> Result<Option<Self>> {
+    pub(super) fn of_source(set: &ShardSet, index: usize) -> Result<Option<Self>> {
         let plan = set.plan();
         let sample = &plan.dataset.samples[index];
-        let Volume::Npz(volume) = plan.volume(sample, Member::Volume) else { return Ok(None) };
-        let volume =
-            NpzVolume { format: ArrayFormat::Voxels(VoxelFormat::Float32), overflow: Overflow::default(), ..volume };
-        let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory())?;
+        let Some(volume) = in_float32(&plan.volume(sample, Member::Volume)) else { return Ok(None) };
+        let bytes = memory::zeros(to_usize(volume.byte_len())).map_err(|_| no_memory(sample, volume.byte_len()))?;
         let mut memory = Memory { bytes, done: 0 };
         match volume.fill(&mut memory, true)? {
             Filled::Complete => {}
             Filled::Cancelled => return Err(Error::Internal("a volume for a report was cancelled".into())),
         }
         Ok(Some(Self {
-            bytes: memory.bytes,
+            bytes: memory.bytes.into(),
             format: VoxelFormat::Float32,
             to_hu: Reading::new(plan, sample).to_hu,
             shape: volume.shape().map(to_usize),
-            place,
         }))
     }
 
-    /// The number of voxels.
-    pub(super) fn len(&self) -> usize {
-        self.shape.iter().product()
+    /// The voxels' bytes, little-endian.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// The HU of the voxel at `index`, in the array's order.
-    pub(super) fn hu(&self, index: usize) -> f32 {
-        self.to_hu.of(hu::value(&self.bytes, index, self.format))
+    /// The format of the voxels.
+    pub(super) fn format(&self) -> VoxelFormat {
+        self.format
     }
 
-    /// The number of slices of a plane.
-    pub(super) fn slices(&self, plane: Plane) -> usize {
-        self.hwd()[plane.axis()]
+    /// The HU of a voxel of this value.
+    pub(super) fn hu_of(&self, voxel: f32) -> f32 {
+        self.to_hu.of(voxel)
     }
 
-    fn hwd(&self) -> [usize; 3] {
-        self.place.axes.map(|axis| self.shape[axis])
-    }
-
-    /// A slice of a plane; rows lead downwards. In coronal and sagittal ones the last depth is on top.
-    pub(super) fn slice(&self, plane: Plane, at: usize) -> Slice {
-        let lengths = self.hwd();
-        let [height, width, depth] = lengths;
-        let of_axes = [self.shape[1] * self.shape[2], self.shape[2], 1];
-        let steps = self.place.axes.map(|axis| of_axes[axis]);
-        let voxel = |hwd: [usize; 3]| {
-            let mut index = 0;
-            for (axis, at) in hwd.into_iter().enumerate() {
-                index += steps[axis] * if self.place.flipped[axis] { lengths[axis] - 1 - at } else { at };
-            }
-            self.hu(index)
-        };
-        let [mm_h, mm_w, mm_d] = self.place.spacing.unwrap_or([1.0; 3]);
-        let (rows, columns, aspect) = match plane {
-            Plane::Axial => (height, width, mm_h / mm_w),
-            Plane::Coronal => (depth, width, mm_d / mm_w),
-            Plane::Sagittal => (depth, height, mm_d / mm_h),
-        };
-        let mut values = Vec::with_capacity(rows * columns);
-        for row in 0..rows {
-            values.extend((0..columns).map(|column| match plane {
-                Plane::Axial => voxel([row, column, at]),
-                Plane::Coronal => voxel([at, column, depth - 1 - row]),
-                Plane::Sagittal => voxel([column, at, depth - 1 - row]),
-            }));
+    /// The voxels in HU, in the array's order.
+    pub(super) fn voxels(&self) -> Voxels<'_> {
+        let table = || (0..=u16::MAX).map(|pattern| self.hu_of(hu::value_of(pattern, self.format))).collect();
+        match self.format {
+            VoxelFormat::Float16 | VoxelFormat::Int16 => Voxels::Pairs(self.bytes.as_chunks().0, table()),
+            VoxelFormat::Uint8 { .. } => Voxels::Bytes(&self.bytes, table()),
+            VoxelFormat::Float32 => Voxels::Floats(self.bytes.as_chunks().0, self.to_hu),
         }
-        Slice { values, width: columns, height: rows, aspect }
+    }
+
+    /// The volume as it lies.
+    pub(super) fn laid(&self, place: Place) -> Laid<'_> {
+        let strides = [self.shape[1] * self.shape[2], self.shape[2], 1];
+        let axis = |hwd: usize| Axis {
+            len: self.shape[place.axes[hwd]],
+            stride: strides[place.axes[hwd]],
+            is_flipped: place.flipped[hwd],
+        };
+        Laid { voxels: self.voxels(), hwd: [0, 1, 2].map(axis), spacing: place.spacing.unwrap_or([1.0; 3]) }
     }
 }
 
-fn no_memory() -> Error {
-    Error::Refused(
-        "there is no memory for a volume and its source in float32; take fewer --threads, or --shards".into(),
-    )
+/// Voxels by their bytes, with what makes HU of them: where these are two or one, the HU of all that there are.
+pub(super) enum Voxels<'a> {
+    Bytes(&'a [u8], Vec<f32>),
+    Pairs(&'a [[u8; 2]], Vec<f32>),
+    Floats(&'a [[u8; 4]], ToHu),
+}
+
+impl Voxels<'_> {
+    /// The number of voxels.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes, _) => bytes.len(),
+            Self::Pairs(pairs, _) => pairs.len(),
+            Self::Floats(floats, _) => floats.len(),
+        }
+    }
+
+    /// The HU of the voxels from number `first` on.
+    pub(super) fn read(&self, first: usize, out: &mut [f32]) {
+        let range = first..first + out.len();
+        match self {
+            Self::Bytes(bytes, hu) => {
+                out.iter_mut().zip(&bytes[range]).for_each(|(out, byte)| *out = hu[usize::from(*byte)]);
+            }
+            Self::Pairs(pairs, hu) => {
+                let of = |pair: &[u8; 2]| hu[usize::from(u16::from_le_bytes(*pair))];
+                out.iter_mut().zip(&pairs[range]).for_each(|(out, pair)| *out = of(pair));
+            }
+            Self::Floats(floats, to_hu) => {
+                let of = |float: &[u8; 4]| to_hu.of(f32::from_le_bytes(*float));
+                out.iter_mut().zip(&floats[range]).for_each(|(out, float)| *out = of(float));
+            }
+        }
+    }
+
+    fn at(&self, index: usize) -> f32 {
+        match self {
+            Self::Bytes(bytes, hu) => hu[usize::from(bytes[index])],
+            Self::Pairs(pairs, hu) => hu[usize::from(u16::from_le_bytes(pairs[index]))],
+            Self::Floats(floats, to_hu) => to_hu.of(f32::from_le_bytes(floats[index])),
+        }
+    }
+}
+
+/// An axis of the pictures.
+#[derive(Clone, Copy)]
+struct Axis {
+    /// The voxels along it.
+    len: usize,
+    /// The voxels of the array from one to the next.
+    stride: usize,
+    /// Whether it runs against the array's.
+    is_flipped: bool,
+}
+
+impl Axis {
+    fn offset(self, at: usize) -> usize {
+        self.stride * if self.is_flipped { self.len - 1 - at } else { at }
+    }
+
+    fn reversed(self) -> Self {
+        Self { is_flipped: !self.is_flipped, ..self }
+    }
+}
+
+/// A volume as it lies for pictures.
+pub(super) struct Laid<'a> {
+    /// The voxels.
+    pub(super) voxels: Voxels<'a>,
+    /// Height, width and depth.
+    hwd: [Axis; 3],
+    /// Their spacing in mm.
+    spacing: [f64; 3],
+}
+
+impl Laid<'_> {
+    /// The number of slices of a plane.
+    pub(super) fn slices_of(&self, plane: Plane) -> usize {
+        self.hwd[plane.axis()].len
+    }
+
+    /// Slices of a plane; rows lead downwards. In coronal and sagittal ones the last depth is on top. What lies side by
+    /// side in memory is read at once, for all slices.
+    pub(super) fn slices(&self, plane: Plane, numbers: &[usize]) -> Vec<Slice> {
+        let [height, width, depth] = self.hwd;
+        let [mm_h, mm_w, mm_d] = self.spacing;
+        let (rows, columns, aspect) = match plane {
+            Plane::Axial => (height, width, mm_h / mm_w),
+            Plane::Coronal => (depth.reversed(), width, mm_d / mm_w),
+            Plane::Sagittal => (depth.reversed(), height, mm_d / mm_h),
+        };
+        let through = self.hwd[plane.axis()];
+        let starts: Vec<usize> = numbers.iter().map(|number| through.offset(*number)).collect();
+        let mut slices: Vec<Slice> = starts
+            .iter()
+            .map(|_| Slice { values: vec![0.0; rows.len * columns.len], width: columns.len, height: rows.len, aspect })
+            .collect();
+        for row in 0..rows.len {
+            for column in 0..columns.len {
+                let (from, to) = (rows.offset(row) + columns.offset(column), row * columns.len + column);
+                for (slice, start) in slices.iter_mut().zip(&starts) {
+                    slice.values[to] = self.voxels.at(from + start);
+                }
+            }
+        }
+        slices
+    }
+}
+
+fn no_memory(sample: &Sample, bytes: u64) -> Error {
+    Error::Refused(format!(
+        "{}: there is no memory for the volume in float32, {}; take fewer --threads, or raise the limit (the memory of \
+         the job or the container, or ulimit -v)",
+        shown(&sample.study_id),
+        ByteSize(bytes)
+    ))
 }

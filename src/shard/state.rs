@@ -37,6 +37,8 @@ impl Serving {
 /// What a shard set did so far; a snapshot for status files and tests.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
+    /// The threads that fill volumes.
+    pub decoder_threads: u64,
     /// Fills of whole volumes that were begun and are no copies.
     pub volumes_decoded: u64,
     /// Volumes that were copied from finished shard files.
@@ -112,6 +114,7 @@ impl State {
         let (used, limit) = self.cache.memory();
         let copied = get(&self.volumes().copies.fills);
         Stats {
+            decoder_threads: self.serving.threads as u64,
             volumes_decoded: get(&counters.fills).saturating_sub(copied),
             volumes_copied: copied,
             volumes_failed: get(&counters.failures),

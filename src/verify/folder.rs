@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::finding::{Finding, Verdict};
 use super::manifest::{Manifest, ShardEntry};
 use super::walked::{WalkedSample, WalkedShard};
+use crate::base::num::counted;
 use crate::plan::Plan;
 
 /// Checks the shards against the manifest and against each other. Findings about a shard that was read are added to
@@ -54,7 +55,7 @@ fn check_labels(manifest: Option<&Manifest>, walks: &mut [WalkedShard]) {
     };
     for walk in walks {
         for sample in walk.samples.iter().filter(|sample| sample.label_count != right) {
-            let what = format!("it has {} labels, and {right} are right", sample.label_count);
+            let what = format!("it has {}, and {right} are right", counted(sample.label_count, "label", "labels"));
             walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
         }
     }
@@ -79,7 +80,8 @@ fn check_numbers(walks: &[WalkedShard], count: u64, findings: &mut Vec<Finding>)
         findings.push(Finding::new(Verdict::Incomplete, format!("shard-{number:06}.tar"), "it is missing"));
     }
     for walk in walks.iter().filter(|walk| walk.number >= count) {
-        findings.push(Finding::damaged(&walk.name, format!("the manifest has {count} shards only")));
+        findings
+            .push(Finding::damaged(&walk.name, format!("the manifest has {} only", counted(count, "shard", "shards"))));
     }
 }
 
@@ -88,7 +90,7 @@ fn check_slots(manifest: &Manifest, walks: &mut [WalkedShard], findings: &mut Ve
     for walk in walks {
         let per_shard = u64::from(manifest.samples_per_shard);
         for sample in walk.samples.iter().filter(|sample| sample.index >= per_shard) {
-            let what = format!("a shard has {per_shard} samples at most, by the manifest");
+            let what = format!("a shard has {} at most, by the manifest", counted(per_shard, "sample", "samples"));
             walk.findings.push(Finding::damaged(format!("{}: {}", walk.name, sample.key), what));
         }
         let present: HashSet<&String> = walk.keys.iter().collect();
@@ -120,6 +122,7 @@ fn check_totals(manifest: &Manifest, walks: &[WalkedShard], findings: &mut Vec<F
     }
     let (samples, bytes) =
         walks.iter().fold((0, 0), |(samples, bytes), walk| (samples + walk.samples.len(), bytes + walk.payload_bytes));
+    let counts = format!("it counts {}, and {samples} are there", counted(total_samples, "sample", "samples"));
     match samples.cmp(&total_samples) {
         std::cmp::Ordering::Equal => {
             let found = bytes as f64 / f64::from(1 << 20);
@@ -127,14 +130,8 @@ fn check_totals(manifest: &Manifest, walks: &[WalkedShard], findings: &mut Vec<F
                 wrong(format!("total_size_mb is {total_size_mb}, and the members have {found}"));
             }
         }
-        std::cmp::Ordering::Less => findings.push(Finding::new(
-            Verdict::Incomplete,
-            "manifest.json",
-            format!("it counts {total_samples} samples, and {samples} are there"),
-        )),
-        std::cmp::Ordering::Greater => {
-            wrong(format!("it counts {total_samples} samples, and {samples} are there"));
-        }
+        std::cmp::Ordering::Less => findings.push(Finding::new(Verdict::Incomplete, "manifest.json", counts)),
+        std::cmp::Ordering::Greater => wrong(counts),
     }
 }
 

@@ -43,6 +43,7 @@ pub use progress::Progress;
 pub use report::{Information, Integrity, Precision, Report, SampleLocation, SourceCheck, WorstSample};
 pub use source::{SourceVolume, readable};
 
+use crate::base::num::counted;
 use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ use walked::{SampleRules, WalkedSample, WalkedShard};
 
 /// Samples with the least precision that a report names.
 const WORST: usize = 10;
-/// Columns that a text is made of where nothing says it: findings and impressions.
+/// Columns that a text is made of where a manifest does not say it: findings and impressions.
 const TEXT_COLUMNS: usize = 2;
 
 /// Settings of a run: the folder to check, and the sources to compare it with.
@@ -104,8 +105,9 @@ pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
             Verdict::Unchecked,
             config.folder.display(),
             format!(
-                "the voxels of {count} shards were compared with nothing, because the manifest has no digest of them; \
-                 --data-folder and the tables compare them with the source files"
+                "the voxels of {} were compared with nothing, because the manifest has no digest of them; --data-folder and \
+                 the tables, without --integrity, compare them with the source files",
+                counted(count, "shard", "shards")
             ),
         ));
     }
@@ -120,14 +122,14 @@ fn rules(manifest: Option<&manifest::Manifest>, plan: Option<&Plan>) -> SampleRu
         return SampleRules {
             has_labels: plan.map(|plan| !plan.dataset.label_names.is_empty() || plan.options.labels_empty),
             extras: plan.map(|plan| plan.dataset.extras.iter().map(|extra| extra.name.clone()).collect()),
-            text_columns: plan.map_or(TEXT_COLUMNS, |plan| plan.dataset.text_columns),
+            text_columns: plan.map(|plan| plan.dataset.text_columns),
             is_shuffled: false,
         };
     };
     SampleRules {
         has_labels: Some(manifest.has_labels()),
         extras: Some(manifest.extras().map(str::to_owned).collect()),
-        text_columns: manifest.text_columns.unwrap_or(TEXT_COLUMNS),
+        text_columns: Some(manifest.text_columns.unwrap_or(TEXT_COLUMNS)),
         is_shuffled: manifest.shuffle.is_some(),
     }
 }

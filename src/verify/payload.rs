@@ -245,12 +245,13 @@ pub(super) fn labels(profile: Profile, bytes: &[u8]) -> Result<Vec<f32>, String>
     }
 }
 
-/// Reads the text of a sample, which is made of so many columns of a table.
+/// Reads the text of a sample, which is made of so many columns of a table, as far as somebody says how many.
 ///
 /// # Errors
 /// The bytes are not UTF-8, have too few line breaks, which separate the columns, or are there without a column.
-pub(super) fn text(bytes: &[u8], columns: usize) -> Result<&str, String> {
+pub(super) fn text(bytes: &[u8], columns: Option<usize>) -> Result<&str, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
+    let Some(columns) = columns else { return Ok(text) };
     let breaks = text.matches('\n').count();
     match columns {
         0 if text.is_empty() => Ok(text),

@@ -21,8 +21,8 @@ pub(super) struct SampleRules {
     pub has_labels: Option<bool>,
     /// Names of the arrays beside the volume, in the order of their members; none if nobody says it.
     pub extras: Option<Vec<String>>,
-    /// Number of columns of a table that each text is made of.
-    pub text_columns: usize,
+    /// Number of columns of a table that each text is made of; none if nobody says it.
+    pub text_columns: Option<usize>,
     /// Whether samples of any shard may be in a shard, in any order.
     pub is_shuffled: bool,
 }

@@ -164,7 +164,7 @@ class Desk:
         elif re.search(r"\breclaim\b.* --delete\b", command):
             self.shell(command, answer="delete\n")
             assert not list((self.root / "train_fixed_npz").rglob("*.npz")), f"NPZ files are left: {command}"
-        elif re.search(r"\binit\b(?!.* --yes\b)", command):
+        elif re.search(r"\binit\b(?![^#]* --yes\b)", command):
             self.shell(command, answer="y\n")
         else:
             self.shell(command)

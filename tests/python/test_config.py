@@ -25,7 +25,12 @@ def test_a_missing_folder_is_named(program: Program, small: Dataset, base: Path,
     for flags in ([], small.flags()[2:]):
         done = program.run(command, *flags, *more, check=False)
         assert done.returncode == 2 and "panicked" not in done.stderr, done.stderr
-        assert "missing: --data-folder" in done.stderr, done.stderr
+        assert "missing: --data-folder" in done.stderr and "`ctwds-fs init FOLDER` writes" in done.stderr, done.stderr
+    (base / "half.toml").write_text("samples_per_shard = 2\n")
+    assert (
+        "half.toml has no key data_folder"
+        in program.run(command, "--dataset", base / "half.toml", *more, check=False).stderr
+    )
     assert not is_mounted(base / "mount") and not (base / "out").exists()
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -48,6 +53,49 @@ def test_the_short_help_is_short(program: Program) -> None:
     assert long.index("--output-dir <DIR>\n") < long.index("--data-folder <DIR>\n")
     headings = re.findall(r"^([A-Z][a-z]+):$", long, re.MULTILINE)
     assert headings == ["Options", "Input", "Selection", "Volume", "Performance", "Output", "General"]
+
+
+def in_a_terminal(program: Program, columns: int, *arguments: str) -> str:
+    """What the program writes on a terminal that is so wide, and says so itself."""
+    window, terminal = pty.openpty()
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"NO_COLOR": "1"}
+        command = [str(program.path), *arguments]
+        process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+        os.close(terminal)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO is the end
+            while piece := os.read(window, 1 << 16):
+                said += piece
+        assert process.wait(30) == 0
+    finally:
+        os.close(window)
+    return said.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("columns", [80, 100])
+def test_every_help_in_a_terminal(program: Program, columns: int) -> None:
+    """It fits, and no line of a list, such as that of the exit codes, is broken in two."""
+    for command in commands(program):
+        for flag in ("-h", "--help"):
+            text = in_a_terminal(program, columns, *command, flag)
+            assert [line for line in text.splitlines() if len(line) > columns] == [], command
+            codes = text.partition("\nExit codes:\n")[2].splitlines()
+            known = re.compile(r"  \d+ +\S|The first of 3|$")
+            assert [line for line in codes if not known.match(line)] == [], (command, flag)
+
+
+def test_the_examples_fit_the_place(program: Program) -> None:
+    """Where a ctwds.toml is found, the first example needs no flag of the data set; `reclaim` names the file."""
+    for command in commands(program):
+        text = program.run(*command, "-h").stdout
+        (first, *_) = text.partition("\nExample: ")[2].splitlines()
+        if "--data-folder" in text and command != ["reclaim"]:
+            assert first.endswith("# beside ctwds.toml") and "--data-folder" not in first, first
+    assert "--dataset ctwds.toml" in program.run("reclaim", "-h").stdout.partition("\nExample: ")[2].splitlines()[0]
+    assert "ctwds-fs init --yes" in program.run("init", "-h").stdout
 
 
 def test_completions(program: Program, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from harness import COMMAND_DEADLINE, SMALL_FLAGS, Program, mount_folder, needs_
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
-# What has no facts for programs: bytes of a shard, another program's output, pages, completions, help.
-WITHOUT = {"cat", "run", "report", "completions", "man", "--help", "--version", "a wrong option", "an error"}
+# What has no facts for programs: bytes of a shard, another program's output, completions, help.
+WITHOUT = {"cat", "run", "completions", "man", "--help", "--version", "a wrong option", "an error"}
 NAMES = sorted(name for name in COMMANDS if name not in WITHOUT)
 LONG = ("materialize", "manifest", "verify", "reclaim", "bench")
 COUNT = 40

@@ -50,6 +50,26 @@ def test_verbose_says_more(program: Program, data: Dataset, tmp_path: Path) -> N
     assert program.run("plan", "-q", "-v", *data.flags(), check=False).returncode == 2
 
 
+def test_flags_before_the_command(program: Program, data: Dataset, tmp_path: Path) -> None:
+    """They are the same there, the ctwds.toml is found all the same, and another option is told where it belongs."""
+    (tmp_path / "ctwds.toml").write_text(f'data_folder = "{data.folder}"\n')
+    for flag, is_loud in (("-v", True), ("--verbose", True), ("-q", False)):
+        before, behind = (program.run(*order, cwd=tmp_path) for order in ((flag, "plan"), ("plan", flag)))
+        assert before.stdout == behind.stdout and "Samples      4 " in before.stdout
+        assert ("planned 4 samples" in before.stderr) == ("planned 4 samples" in behind.stderr) == is_loud
+    assert program.run("-q", "plan", "-v", cwd=tmp_path, check=False).returncode == 2
+    program.run("-q", "plan", "-q", cwd=tmp_path)
+    message = program.run("-q", "--data-folder", "npz", "plan", check=False).stderr
+    assert "options stand behind the command" in message
+    done = program.run("--samples-per-shard", 3, "plan", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "options stand behind the command, as in `ctwds-fs plan --samples" in done.stderr
+    require_fuse()
+    with mount_folder() as base:  # the daemon is started by the place of the command among the arguments
+        program.run("-v", "mount", *data.flags(), "--log-file", base / "log", base / "mount")
+        assert (base / "mount" / "shard-000000.tar").exists()
+        program.run("-q", "unmount", base / "mount")
+
+
 def test_materialize_for_programs(program: Program, data: Dataset, tmp_path: Path) -> None:
     """An object a line: the begin, each shard when it is finished, and the end with what failed."""
     command = ["materialize", "--json", *data.flags(), *SMALL_FLAGS, "--output-dir", tmp_path]

@@ -214,13 +214,30 @@ def test_parts_that_fill_the_disk_together(program: Program, tmp_path: Path) -> 
 # --- who am I --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variable", ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"])
+INDEXES = {
+    "SLURM_ARRAY_TASK_ID": "2",
+    "JOB_COMPLETION_INDEX": "2",
+    "PBS_ARRAY_INDEX": "2",
+    "PBS_ARRAYID": "2",
+    "LSB_JOBINDEX": "3",
+    "SGE_TASK_ID": "3",
+}
+
+
+@pytest.mark.parametrize("variable", INDEXES)
 def test_index_from_the_environment(
     program: Program, data: Dataset, right: Path, tmp_path: Path, variable: str
 ) -> None:
-    """An array that is submitted again for one of its indexes has another minimum and count: neither is asked for."""
-    environment = {**os.environ, variable: "2", "SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_COUNT": "1"}
-    program.run(*part(data, tmp_path, "auto"), env=environment)
+    """An array that is submitted again for one of its indexes has another minimum and count: neither is asked for. The
+    others' variables say that this is no array of theirs."""
+    outside = {
+        "LSB_JOBINDEX": "0",
+        "SGE_TASK_ID": "undefined",
+        "SLURM_ARRAY_TASK_MIN": "2",
+        "SLURM_ARRAY_TASK_COUNT": "1",
+    }
+    done = program.run(*part(data, tmp_path, "auto"), env={**os.environ, **outside, variable: INDEXES[variable]})
+    assert f"Part 2 of the parts 0 to 2, by {variable}" in done.stderr
     assert [path.name for path in shards(tmp_path)] == [path.name for path in shards(right)][2::PARTS]
     assert parts_of(tmp_path) == {"manifest-2-of-3.json"}
 
@@ -233,7 +250,7 @@ def test_an_index_beyond_the_parts_is_refused(program: Program, data: Dataset, t
     for index in ("0", "2", "3"):  # every task, not only the last: none makes a part of what cannot be finished
         environment = {**os.environ, "SLURM_ARRAY_TASK_ID": index, "SLURM_ARRAY_TASK_MAX": "3"}
         message = program.refuses(*part(data, tmp_path, "auto"), env=environment)
-        assert "largest index is 3 (SLURM_ARRAY_TASK_MAX)" in message and "--array=0-2" in message
+        assert "largest number is 3 (SLURM_ARRAY_TASK_MAX)" in message and "--array=0-2" in message
     assert "--partition 0/3" in program.refuses(*part(data, tmp_path, "auto"))
     assert program.run(*part(data, tmp_path, 3), check=False).returncode == 2
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html.parser
 import io
+import json
 import os
+import resource
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -257,10 +259,14 @@ def test_a_folder_of_shards(program: Program, phantoms: Dataset, codec: str, vol
     assert {key for key, _ in of_shards.pictures.items()} == set(same)
     if volume == "preprocessed":  # whose spacing no shard says
         assert "proportions of the voxels" in of_shards.texts["volumes"]
+        assert "preprocessed volumes do not say theirs" in of_shards.texts["shapes"]
         same = {key: picture for key, picture in same.items() if key[1].startswith("axial")}
     assert all(np.array_equal(of_shards.pictures[key], picture) for key, picture in same.items())
     assert ("order of stored axes" in of_shards.texts["volumes"]) == (volume == "stored")
     assert of_shards.texts["labels"] == of_sources.texts["labels"]
+    said = "no source, no difference and no rounding"
+    assert said in of_shards.texts["volumes"] and said not in of_sources.texts["volumes"]
+    assert "volumes in the shards" in of_shards.texts["shapes"] and "volumes in the" not in of_sources.texts["shapes"]
 
 
 def test_what_verify_and_bench_found(program: Program, phantoms: Dataset, tmp_path: Path) -> None:
@@ -362,3 +368,138 @@ def test_what_is_not_known_is_said(program: Program, tmp_path: Path) -> None:
     assert "not applied" in page.texts["values"] and "may not be HU" not in page.texts["values"]
     page = report(program, tmp_path / "r.html", *data.flags(), "--dialect", "hu")
     assert "slope and intercept not applied" in page.texts["values"]
+
+
+def told(program: Program, *flags: object, code: int = 0) -> dict[str, Any]:
+    """What `report --json` prints: one object, and nothing else."""
+    done = program.run("report", "--json", *flags, check=False)
+    assert done.returncode == code, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int16", "float32"])
+def test_programs_get_what_the_page_says(program: Program, dtype: str, tmp_path: Path) -> None:
+    """Percentiles and what rounding costs are NumPy's, of all voxels: the one that differs most is found as well."""
+    rng = np.random.default_rng(10)
+    shape = (37, 41, 23)  # no multiple of any number of voxels that are looked at together
+    volumes = {study: rng.normal(100, 300, shape).round(0).astype(np.float32) for study in "abc"}
+    volumes["a"][20, 20, 20] = 4098.4  # a single voxel, which float16 rounds to 4100
+    volumes["b"][0, 0, :3] = np.nan if dtype != "int16" else 0
+    data = write_dataset(tmp_path, {f"{study}.npz": {"data": volume} for study, volume in volumes.items()})
+    write_plain_tables(data, list(volumes))
+    page = tmp_path / "r.html"
+    flags = (*data.flags(), "--volume", "rescaled", "--rescale", "none", "--output-dtype", dtype)
+    found = told(program, *flags, "-o", page)
+    assert (found["page"], found["bytes"]) == (str(page), page.stat().st_size)
+    assert (found["samples"], found["shards"], found["looked_at"], found["unread"]) == (3, 1, 3, [])
+    assert (found["volume_kind"], found["volume_dtype"]) == ("rescaled", dtype)
+    assert sorted(found["shown"]) == list(volumes) and [one["study_id"] for one in found["values"]] == list(volumes)
+    for one in found["values"]:
+        volume = volumes[one["study_id"]]
+        hu = np.sort((np.rint(volume) if dtype == "int16" else volume.astype(np.float16)).ravel().astype(np.float64))
+        hu = hu[~np.isnan(hu)]
+        expected = [hu[int(np.ceil(share * hu.size)) - 1] for share in (0.01, 0.5, 0.99)]
+        assert one["percentiles"] == pytest.approx(expected, abs=1e-3)
+        assert one["not_a_number"] == np.isnan(volume).sum()
+    largest = {"float16": 4100 - 4098.4, "int16": 4098.4 - 4098, "float32": 0.0}[dtype]
+    assert found["rounding"]["largest"] == pytest.approx(largest, abs=1e-3)
+    assert found["rounding"]["mean"] <= largest / 1000
+
+
+def test_programs_get_who_could_not_be_read(program: Program, tmp_path: Path) -> None:
+    """Study and reason; another volume is shown in place of the damaged one, with the slices that were for it. What is
+    no number anywhere has no percentiles."""
+    rng = np.random.default_rng(11)
+    studies = [f"v{number}" for number in range(9)]
+    volumes = {f"{study}.npz": {"data": values(rng)} for study in studies}
+    data = write_dataset(tmp_path, volumes, deflated=True)
+    write_plain_tables(data, studies)
+    found = told(program, *data.flags(), "-o", tmp_path / "r.html")
+    (left,) = set(studies) - set(found["shown"])
+    first = found["shown"][0]
+    damaged = data.folder / f"{first}.npz"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    damaged.write_bytes(content)
+    np.savez(data.folder / f"{left}.npz", data=np.full(SHAPE, np.nan, np.float32))
+    found = told(program, *data.flags(), "-o", tmp_path / "r.html", code=1)
+    ((study, reason),) = ((one["study_id"], one["reason"]) for one in found["unread"])
+    assert study == first and f"{first}.npz" in reason and found["looked_at"] == 9
+    assert sorted(found["shown"]) == sorted(set(studies) - {first})
+    assert [one["percentiles"] for one in found["values"] if one["study_id"] == left] == [None]
+    page = Page(tmp_path / "r.html")
+    assert (left, "axial slice 1 of 24, lung window") in page.pictures
+
+
+def test_values_beyond_the_dtype_are_said(program: Program, tmp_path: Path) -> None:
+    """An infinity is no large difference: the page counts them."""
+    rng = np.random.default_rng(12)
+    volume = values(rng)
+    volume[3, 3, :5] = 1e6
+    data = write_dataset(tmp_path, {"a.npz": {"data": volume}})
+    write_plain_tables(data, ["a"])
+    flags = (*data.flags(), "--rescale", "none", "--overflow", "inf", "-o", tmp_path / "r.html")
+    assert told(program, *flags)["not_finite"] == 5
+    assert "5 voxels are a number in float32 and none, or an infinity" in Page(tmp_path / "r.html").texts["rounding"]
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [("float32", 65504.0), ("float16", None)])
+def test_what_is_counted_beyond_float16(program: Program, tmp_path: Path, dtype: str, highest: float | None) -> None:
+    """A finite voxel of float32 stays one; an infinity of the shards is no number of JSON."""
+    volume = values(np.random.default_rng(13))
+    volume[: len(volume) // 4] = 1e6
+    data = write_dataset(tmp_path, {"a.npz": {"data": volume}})
+    write_plain_tables(data, ["a"])
+    flags = (
+        *data.flags(),
+        "--rescale",
+        "none",
+        "--overflow",
+        "inf",
+        "--output-dtype",
+        dtype,
+        "-o",
+        tmp_path / "r.html",
+    )
+    (found,) = told(program, *flags)["values"]
+    assert found["percentiles"][2] == highest and found["percentiles"][0] is not None
+
+
+def test_too_little_memory_names_the_remedy(program: Program, tmp_path: Path) -> None:
+    """One volume that is too large is refused by its name before anything is read; else fewer threads work."""
+    data = write_dataset(tmp_path, {"small.npz": {"data": np.zeros((64, 64, 64), "i1")}})
+    write_plain_tables(data, ["small", "large"])
+    mib = 1 << 20
+
+    def limited(mebibytes: int) -> dict[str, Any]:
+        return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (mebibytes * mib, mebibytes * mib))}
+
+    np.savez_compressed(data.folder / "large.npz", data=np.zeros((512, 256, 256), "i1"))
+    flags = ("report", *data.flags(), "--threads", 4, "-o", tmp_path / "r.html")
+    message = program.refuses(*flags, **limited(300))
+    assert "large" in message and "64.0 MiB, and its source in float32 128.0 MiB" in message
+    assert "ulimit -v" in message and "--exclude" in message and not (tmp_path / "r.html").exists()
+    done = program.run(*flags, **limited(700))
+    assert "1 of 4 threads" in done.stderr and (tmp_path / "r.html").exists()
+
+
+def test_preprocessed_volumes_have_the_spacing_of_their_voxels(program: Program, tmp_path: Path) -> None:
+    """That which was asked for, unless nothing is resampled; of finished shards, that of their affine."""
+    rng = np.random.default_rng(13)
+    (tmp_path / "volumes").mkdir()
+    image = nib.Nifti1Image(values(rng), np.diag([0.5, 0.5, 2, 1]))
+    nib.save(image, tmp_path / "volumes" / "v.nii.gz")
+    flags = ["--data-folder", tmp_path / "volumes", "--volume", "preprocessed", "--orientation", "LPS"]
+    name = ("v", "coronal slice of the shard, lung window")
+    pictures = []
+    for resample in ([], ["--resample", "never", "--shape", "48,40,24"]):
+        out = tmp_path / f"shards{len(resample)}"
+        program.run("materialize", *flags, *resample, "--output-dir", out)
+        of_file = report(program, tmp_path / "a.html", *flags, *resample)
+        of_shards = report(program, tmp_path / "b.html", "--shards", out)
+        assert "is not known" not in of_shards.texts["shapes"] + of_shards.texts["volumes"]
+        assert np.array_equal(of_file.pictures[name], of_shards.pictures[name])
+        pictures.append(of_file.pictures[name])
+    # 24 slices of 2 mm are twice as high as 48 columns of 0.5 mm are wide.
+    assert (pictures[1] > 0).any(axis=1).sum() == SIDE and (pictures[1] > 0).any(axis=0).sum() == SIDE / 2

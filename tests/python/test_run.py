@@ -148,6 +148,38 @@ def test_files_that_are_left_open(program: Program, small: Dataset, at: Path, tm
 
 
 @needs_root
+def test_a_root_that_is_no_mount_point(program: Program, tmp_path: Path) -> None:
+    """In a chroot the kernel does not let it keep its mount to itself; it says why, and what to do. Where the root is
+    a mount point, it works."""
+    root = tmp_path / "root"
+    data = noise_dataset(root / "data", 2, (8, 8, 8))
+    flags = [str(flag).replace(str(root), "") for flag in data.flags()]
+    for name in ("proc", "dev", "at", "usr", "tmp"):
+        (root / name).mkdir()
+    (root / "program").touch()
+    binds = [f'mount --rbind "/{name}" "{root}/{name}"' for name in ("proc", "dev", "usr")]
+    for name in ("bin", "lib", "lib64", "sbin"):
+        here = Path("/", name)
+        if here.is_symlink():
+            (root / name).symlink_to(os.readlink(here))
+        elif here.is_dir():
+            (root / name).mkdir()
+            binds.append(f'mount --rbind "{here}" "{root}/{name}"')
+    script = " && ".join([*binds, f'mount --bind "{program.path}" "{root}/program"'])
+    inside = 'HOME=/tmp chroot . /program run "$@" --at /at -- /bin/sh -c "ls /at"'
+    for before, code in (("true", 1), ('mount --rbind "$PWD" "$PWD" && cd "$PWD"', 0)):
+        line = f"{script} && cd {root} && {before} && {inside}"
+        session = ["unshare", "--mount", "--propagation", "private", "bash", "-c", line, "bash", *flags]
+        done = subprocess.run(session, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        if code == 0:
+            assert "shard-000000.tar" in done.stdout
+        else:
+            for part in ("no mount point, as in a chroot", "mount --bind DIR DIR", "`ctwds-fs cat`"):
+                assert part in done.stderr, done.stderr
+
+
+@needs_root
 def test_without_root(program: Program, open_folder: Path) -> None:
     """An ordinary user has the same where user namespaces are allowed."""
     public = shutil.copy(program.path, open_folder)

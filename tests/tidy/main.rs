@@ -119,10 +119,10 @@ const THREADS: &[&str] = &["src/base/parallel.rs"];
 
 /// Nothing that produces shard bytes goes around the plan's volumes. Copies are of what they made before; the report
 /// compares them with the same in float32.
-const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/volume.rs", "src/shard/copies.rs"];
+const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/means.rs", "src/shard/copies.rs"];
 
 /// Who asks a plan for a sample's volume: the waist, and the report for lengths and the source in float32.
-const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/volume.rs"];
+const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/means.rs", "src/report/volume.rs"];
 
 /// Applies a rule to the project.
 fn holds(rule: impl Fn(&Tree) -> Vec<String>) {

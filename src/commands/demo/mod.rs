@@ -17,6 +17,7 @@ use super::shared;
 use super::terminal::{aside, print, say, say_in_line};
 use crate::base::limits::not_started;
 use crate::base::num::counted;
+use crate::base::own_program::own_program;
 use crate::cli::{DATASET_FILE, DemoArgs};
 use crate::error::{Error, Result};
 
@@ -182,7 +183,7 @@ impl Demo {
 
     /// This program, to be run in the folder.
     fn command(&self, arguments: &[&str]) -> io::Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_program()?);
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         if self.is_json {
             command.stdout(aside());

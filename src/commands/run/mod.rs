@@ -35,6 +35,7 @@ use super::terminal::{say, tell};
 use crate::base::limits::not_started;
 use crate::base::memory;
 use crate::base::num::counted;
+use crate::base::own_program::own_program;
 use crate::cli::{self, RunArgs};
 use crate::error::{Error, Result};
 use crate::fs::mount_table::{self, Unmount};
@@ -71,6 +72,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode> {
     let _mountpoint = Mountpoint::create(&asked)?; // removed after the mount has ended
     let path = mount_table::resolve_links(&asked);
     let log = Log::new(args.mount.log_file.as_deref());
+    own_program().map_err(|error| Error::system("find this program's file", error))?; // as long as it has this path
     let left = namespace::current()?;
     let right = namespace::enter()?;
     let processes = NamespaceProcesses::in_own_namespace(&left)?;
@@ -157,7 +159,7 @@ fn supervise(
     if interrupt::has_come() {
         return Err(Error::Interrupted("nothing was run, and nothing is mounted; run the same command again"));
     }
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = own_program().map_err(failed)?;
     let mut arguments = cli::arguments().skip(1);
     // This program is started again: it makes the kernel end it with this process before it becomes the command.
     let mut command = Command::new(program)

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{
@@ -13,6 +14,14 @@ use rustix::thread::{
 };
 
 use crate::error::{Error, Result};
+
+/// What is done to the mounts of a new namespace, as a verb phrase.
+const KEEP_OUT: &str = "keep the mounts of this process out of other namespaces";
+
+/// The reason and the remedy where the kernel cannot do so: it changes a mount, and the root folder is a part of one.
+const NO_MOUNT_POINT: &str = "the root folder of this process is no mount point, as in a chroot. Make it one before the \
+     chroot (mount --bind DIR DIR), or run this outside of it; or `ctwds-fs mount` before the command and `ctwds-fs \
+     unmount` after it, or read the shards with `ctwds-fs cat`";
 
 /// The right to mount, which programs that this process starts inherit until [`MountRight::keep`].
 pub(super) struct MountRight {
@@ -54,8 +63,10 @@ pub(super) fn enter() -> Result<MountRight> {
     // Slave, not private: what an automounter mounts outside still appears inside, and no mount of this namespace
     // outside.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    mount_change("/", flags)
-        .map_err(|error| Error::system("keep the mounts of this process out of other namespaces", error))?;
+    mount_change("/", flags).map_err(|error| match error {
+        Errno::INVAL => Error::system_with_remedy(KEEP_OUT, error, NO_MOUNT_POINT),
+        error => Error::system(KEEP_OUT, error),
+    })?;
     Ok(MountRight { from_user_namespace })
 }
 

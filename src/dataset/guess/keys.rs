@@ -3,7 +3,7 @@
 use super::profile::{Column, Profile, Studies};
 use super::roles::{Chosen, META, Roles};
 use super::{Guess, Value};
-use crate::base::num::counted;
+use crate::base::num::{counted, span};
 use crate::dataset::is_own_field;
 use crate::error::shown;
 
@@ -138,7 +138,7 @@ fn meta(tables: &[Profile], roles: &Roles, studies: &Studies) -> Vec<Guess> {
         };
         names.push(quoted(&format!("{role}={}", column.name)));
         let [low, high] = column.range;
-        let range = if low > high { "lists of mm".into() } else { format!("{low} to {high}") };
+        let range = if low > high { "lists of mm".into() } else { span(low, high) };
         ranges.push(format!("{role} {range}"));
     }
     let reason = format!("known by their names; values: {}", ranges.join(", "));

@@ -4,6 +4,7 @@ use super::arrays::Seen;
 use super::profile::Profile;
 use super::roles::Roles;
 use super::{Guess, Value};
+use crate::base::num::{counted, span};
 use crate::base::parallel::try_map;
 use crate::dataset::ids::study_id;
 use crate::dataset::tables::{self, Table, Wanted};
@@ -25,7 +26,7 @@ const WINDOW: &str = "1.5686274509803921,-160";
 /// The key of the dialect, where the array's name and type stand for none, or for one that the values contradict.
 pub(super) fn dialect(seen: &[Seen]) -> Option<Guess> {
     let Span { low, high, is_whole } = seen.iter().map(|seen| seen.span).reduce(Span::and)?;
-    let values = format!("the first values of {} volumes are {low} to {high}", seen.len());
+    let values = format!("the first values of {} are {}", counted(seen.len(), "volume", "volumes"), span(low, high));
     let native = Value::Text("native".into());
     if seen.iter().all(|seen| Dialect::of(&seen.array).is_some()) {
         // np.savez(path, array) names any array arr_0.

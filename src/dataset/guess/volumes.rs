@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::names;
 use super::{Guess, Value};
+use crate::base::num::counted;
 use crate::dataset::files::Source;
 use crate::dataset::ids::study_id;
 use crate::error::{Error, Result};
@@ -176,9 +177,9 @@ fn of_parts(folder: PathBuf, files: Vec<PathBuf>, parts: &Parts, notes: &mut Vec
     let (images, masks): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(is_image);
     let names: BTreeSet<&str> = masks.iter().filter_map(|mask| name_at(&folder, mask, parts.level)).collect();
     let list = names.into_iter().collect::<Vec<_>>().join(", ");
-    let (count, formats) = (masks.len(), formats(&masks));
+    let formats = formats(&masks);
     let shown_folder = folder.display();
-    notes.push(format!("{shown_folder}: {count} {formats} in folders that by their name ({list}) hold masks"));
+    notes.push(format!("{shown_folder}: {formats} in folders that by their name ({list}) hold masks"));
     if parts.level == 0 {
         let folder = common_folder(&images).unwrap_or(folder);
         return of_folder(folder, images, notes, "; the folders beside it hold masks, by their names");
@@ -209,19 +210,20 @@ fn of_folder(folder: PathBuf, files: Vec<PathBuf>, notes: &mut Vec<String>, why:
     };
     let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = files.into_iter().partition(|file| level(file) == chosen);
     if !others.is_empty() {
-        let (folder, count, formats) = (folder.display(), others.len(), formats(&others));
-        notes.push(format!("{folder}: {count} {formats} lie at another depth than most and are ignored"));
+        let (folder, formats) = (folder.display(), formats(&others));
+        notes.push(format!("{folder}: ignored, because at another depth than most: {formats}"));
     }
-    let (count, formats, depth) = (files.len(), formats(&files), "*/".repeat(chosen - 1));
-    let reason = format!("{count} {formats} ({depth}*) lie in this folder{why}");
+    let (formats, depth) = (formats(&files), "*/".repeat(chosen - 1));
+    let reason = format!("{formats} ({depth}*) in this folder{why}");
     Volumes { files, keys: vec![Guess::found("data_folder", Value::Path(folder), reason)] }
 }
 
-/// The formats of files, in words.
+/// The number and the formats of files, in words.
 fn formats(files: &[PathBuf]) -> String {
     let has = |wanted: Source| files.iter().any(|file| source_of(file) == wanted);
     let all = [Source::Npz, Source::Npy, Source::Nifti].into_iter().filter(|source| has(*source));
-    format!("{} files", all.map(Source::format).collect::<Vec<_>>().join(" and "))
+    let formats = all.map(Source::format).collect::<Vec<_>>().join(" and ");
+    counted(files.len(), &format!("{formats} file"), &format!("{formats} files"))
 }
 
 /// The deepest folder that holds all of the files.

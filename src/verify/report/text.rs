@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytesize::ByteSize;
 
 use super::{Information, Integrity, Precision, Report, SourceCheck};
-use crate::base::num::counted;
+use crate::base::num::{counted, share_of};
 use crate::error::shown;
 use crate::verify::finding::{Finding, Verdict};
 use crate::verify::manifest;
@@ -53,21 +53,30 @@ impl Report {
         let _ = if self.verdict == Verdict::Damaged && damaged.all(|finding| finding.place == manifest::FILE_NAME) {
             writeln!(text, "\nDAMAGED: the manifest alone; the same materialize, or manifest rebuild, writes it again")
         } else {
-            writeln!(text, "\n{}", sentence(self.verdict, self.source.as_ref()))
+            writeln!(text, "\n{}", sentence(self.verdict, self.is_all_checked(), self.source.as_ref()))
         };
         text
+    }
+
+    /// Whether nothing is among the findings that could not be checked.
+    fn is_all_checked(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Unchecked)
     }
 }
 
 /// The last line of the text: a verdict as a sentence.
-fn sentence(verdict: Verdict, source: Option<&SourceCheck>) -> String {
+fn sentence(verdict: Verdict, is_all_checked: bool, source: Option<&SourceCheck>) -> String {
     match (verdict, source) {
         (Verdict::Damaged, _) => "DAMAGED: remove the shards named above and run materialize again".into(),
-        (Verdict::Incomplete, _) => "INCOMPLETE: what is there is sound".into(),
+        (Verdict::Incomplete, _) if is_all_checked => "INCOMPLETE: what is there is sound".into(),
+        (Verdict::Incomplete, _) => "INCOMPLETE: what is there is sound as far as it could be checked".into(),
         (Verdict::Unchecked, _) => "SOUND as far as it could be checked, which is not all".into(),
         (Verdict::Fine, None) => "FINE: every shard is what the manifest says".into(),
         (Verdict::Fine, Some(source)) if source.compared < source.samples => {
-            format!("FINE: every shard is sound, and {} samples are what their sources hold", source.compared)
+            format!(
+                "FINE: every shard is sound, and {} of {} samples are what their sources hold",
+                source.compared, source.samples
+            )
         }
         (Verdict::Fine, Some(_)) => "FINE: every sample is what its source holds".into(),
     }
@@ -89,15 +98,16 @@ impl Information {
             let _ = write!(text, ", compressed with {codec}");
         }
         let _ = write!(text, "\nSize         {} of shards: ", ByteSize(self.shard_bytes));
-        if let (Some(npz), Some(ratio)) = (self.npz_bytes, self.ratio_to_npz) {
-            let _ = write!(text, "{:.1} % of the source files ({}), ", 100.0 * ratio, ByteSize(npz));
+        if let Some(npz) = self.npz_bytes {
+            let _ = write!(text, "{} ({}), ", share_of(self.shard_bytes, npz, "the source files"), ByteSize(npz));
         }
-        let _ = writeln!(
-            text,
-            "{:.1} % of the same voxels as float32 ({})",
-            100.0 * self.ratio_to_f32,
-            ByteSize(self.f32_bytes)
-        );
+        let of_voxels = match self.f32_bytes {
+            0 => "no voxels are known".into(),
+            bytes => {
+                format!("{} ({})", share_of(self.shard_bytes, bytes, "the same voxels as float32"), ByteSize(bytes))
+            }
+        };
+        let _ = writeln!(text, "{of_voxels}");
         text
     }
 }
@@ -107,9 +117,13 @@ impl SourceCheck {
     fn text(&self, text: &mut String, precision: bool) {
         let _ = writeln!(
             text,
-            "Source       {} of {} samples were made again from their source files and tables: {} of {} voxels are equal to \
-             the bit, {} are wrong",
-            self.compared, self.samples, self.exact, self.voxels, self.different
+            "Source       {} of {} made again from source files and tables: {} of {} voxels are equal to the bit, {} are \
+             wrong",
+            self.compared,
+            counted(self.samples, "sample", "samples"),
+            self.exact,
+            self.voxels,
+            self.different
         );
         if !precision {
             return;
