@@ -17,6 +17,17 @@ pub(super) struct Filter {
     predicts: Predicts,
 }
 
+/// What the end of a member's name says of its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing<'a> {
+    /// They are plain.
+    Plain,
+    /// They were filtered and compressed.
+    Known(Filter),
+    /// The same, with a filter of this name, which this version does not know.
+    Later(&'a str),
+}
+
 /// What is predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Predicts {
@@ -84,10 +95,11 @@ impl Filter {
     }
 }
 
-/// Splits what compression adds off the end of a member's name or extension, and returns the filter.
-pub(super) fn split_suffix(name: &str) -> Option<(&str, Filter)> {
-    let (plain, filter) = name.strip_suffix(".zst")?.rsplit_once('.')?;
-    Some((plain, Filter::named(filter)?))
+/// Splits what compression adds off the end of a member's name or extension, and says what it is.
+pub(super) fn split_suffix(name: &str) -> (&str, Packing<'_>) {
+    let split = name.strip_suffix(".zst").and_then(|name| name.rsplit_once('.'));
+    let Some((plain, filter)) = split.filter(|(_, filter)| !filter.is_empty()) else { return (name, Packing::Plain) };
+    (plain, Filter::named(filter).map_or(Packing::Later(filter), Packing::Known))
 }
 
 /// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.

@@ -5,7 +5,7 @@ use ndarray_npy::ReadNpyExt;
 use serde_json::Value;
 
 use super::dtype::Dtype;
-use super::packed;
+use super::packed::{self, Packing};
 
 /// A member of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +74,11 @@ pub(super) fn extra_name(profile: Profile, extension: &str) -> Option<&str> {
     extension.strip_suffix(NPY).filter(|name| !name.is_empty() && profile.member(extension).is_none())
 }
 
-/// Removes from a member's extension what compression adds to it; the filter is there if the member is compressed.
-pub(super) fn plain_extension(extension: &str) -> (&str, Option<packed::Filter>) {
+/// Removes from a member's extension what compression adds to it, and says what that is.
+pub(super) fn plain_extension(extension: &str) -> (&str, Packing<'_>) {
     match packed::split_suffix(extension) {
-        Some((plain, filter)) if Profile::of(plain).is_some() || plain.ends_with(NPY) => (plain, Some(filter)),
-        _ => (extension, None),
+        found if Profile::of(found.0).is_some() || found.0.ends_with(NPY) => found,
+        _ => (extension, Packing::Plain),
     }
 }
 

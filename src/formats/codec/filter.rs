@@ -76,8 +76,19 @@ impl Filter {
 
     /// The filter of a file to whose name `extension` is added; `None` if [`Self::extension`] makes no such one.
     pub fn of_extension(extension: &str) -> Option<Self> {
-        let wanted = extension.strip_suffix(PACKED)?;
-        ALL.iter().find(|(_, name)| *name == wanted).map(|(filter, _)| *filter)
+        Self::named(extension.strip_suffix(PACKED)?)
+    }
+
+    /// The name of the filter in such an extension, if it is none of those that this version has.
+    pub fn unknown(extension: &str) -> Option<&str> {
+        let name = extension.strip_suffix(PACKED)?;
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (is_name && Self::named(name).is_none()).then_some(name)
+    }
+
+    /// The filter of this name; `None` if there is no such one.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().find(|(_, known)| *known == name).map(|(filter, _)| *filter)
     }
 
     /// The bytes of a value.
@@ -226,6 +237,10 @@ mod tests {
         }
         for other in ["shuffle2.zst", "zst", "shuffle16.zst", "", "predict", "predict3.zst"] {
             assert_eq!(Filter::of_extension(other), None, "{other}");
+        }
+        assert_eq!(Filter::unknown("predict3.zst"), Some("predict3"));
+        for other in ["predict.zst", ".zst", "predict3", "a.predict3.zst", "zst"] {
+            assert_eq!(Filter::unknown(other), None, "{other}");
         }
         let of = |width, is_float| Filter::new(Method::Predict, width, is_float).name();
         assert_eq!([of(2, true), of(4, true), of(8, true)], ["predict", "shuffle4", "shuffle8"]);

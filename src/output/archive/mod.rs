@@ -11,7 +11,7 @@ use crate::base::files;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample, ScanProgress};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, later_version};
 use crate::formats::codec::{Filter, Method};
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{Member, Members, volume_filter, without_codec};
@@ -193,7 +193,12 @@ impl OpenShard<'_> {
         let Some(rest) = found.name.strip_prefix(name) else {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         };
-        let filter = rest.strip_prefix('.').and_then(Filter::of_extension);
+        let added = rest.strip_prefix('.');
+        if let Some(unknown) = added.and_then(Filter::unknown) {
+            let reason = later_version(format_args!("{}: the filter {unknown}", found.name));
+            return Err(Error::malformed(self.path, reason));
+        }
+        let filter = added.and_then(Filter::of_extension);
         if filter.is_none() && !rest.is_empty() {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         }
