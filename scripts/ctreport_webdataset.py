@@ -2,7 +2,8 @@
 
 This file is all there is to copy into a project that does not install the package ctwds, of whose modules it is made by
 scripts/standalone.py: change those. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path. Compressed shards (`*.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
+as a path. Compressed shards (`*.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd; where the
+package ctwds is installed, its decoder reads them, which is faster.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)
@@ -2480,14 +2481,22 @@ class CTReportDataset(Epochs):
 # --------------------------------------------------------------------------------------------------------------- packed
 
 
+def native_unpack() -> Any:
+    """The program's own decoder, where the package ctwds is installed: faster than NumPy. None where it is not."""
+    try:
+        return getattr(importlib.import_module("ctwds._native"), "unpack_member", None)
+    except ImportError:
+        return None
+
+
 def zstd_module() -> Any:
-    """Whichever implementation of zstd is installed. ImportError, which no `on_error` passes over, if there is none."""
+    """Whichever implementation of zstd is installed. PackageMissing, which no `on_error` passes over, if none is."""
     for name in ("compression.zstd", "backports.zstd", "pyzstd"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ImportError(
+    raise PackageMissing(
         "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones "
         "with `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
     )
@@ -2517,26 +2526,34 @@ class Filter(NamedTuple):
     """What is predicted by its neighbours: "halves" (float16), "integers" of the width, or nothing."""
 
 
-# What a compressed voxel member's suffix ends with.
 FILTERS = {
-    ".predict.zst": Filter(2, "halves"),
-    ".predict1.zst": Filter(1, "integers"),
-    ".predict2.zst": Filter(2, "integers"),
-    ".predict4.zst": Filter(4, "integers"),
-    ".predict8.zst": Filter(8, "integers"),
-    ".shuffle.zst": Filter(2),
-    ".shuffle1.zst": Filter(1),
-    ".shuffle4.zst": Filter(4),
-    ".shuffle8.zst": Filter(8),
+    "predict": Filter(2, "halves"),
+    "predict1": Filter(1, "integers"),
+    "predict2": Filter(2, "integers"),
+    "predict4": Filter(4, "integers"),
+    "predict8": Filter(8, "integers"),
+    "shuffle": Filter(2),
+    "shuffle1": Filter(1),
+    "shuffle4": Filter(4),
+    "shuffle8": Filter(8),
 }
 
 
-def plain_suffix(suffix: str) -> tuple[str, Filter | None]:
-    """The suffix without what compression added, and the filter; none of a plain member."""
-    for end, filter_ in FILTERS.items():
-        if suffix.endswith(end):
-            return suffix.removesuffix(end), filter_
-    return suffix, None
+def plain_suffix(suffix: str) -> tuple[str, str]:
+    """A voxel member's suffix without what compression added, and the filter's name, which may be one of a later
+    version; an empty name of a plain member."""
+    found = re.fullmatch(r"(.+)\.([A-Za-z0-9]+)\.zst", suffix)
+    return (found[1], found[2]) if found else (suffix, "")
+
+
+def filter_of(name: str) -> Filter:
+    """The filter of this name. PackageMissing, which no `on_error` passes over, if a later version has added it."""
+    if name not in FILTERS:
+        raise PackageMissing(
+            f"the filter {name} is not known to this version of ctwds: a later version wrote the shard; install that "
+            "version of ctwds, or show plain shards with that version of `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+        )
+    return FILTERS[name]
 
 
 def row_length(member: memoryview, table: NDArray[Any]) -> int:
@@ -2568,9 +2585,19 @@ def unpredict(values: NDArray[Any], row: int, predicts: str) -> None:
         values ^= sign
 
 
-def unpack(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
-    """Fill `out` with the plain member, whose values were filtered so: each block has first the lowest bytes of all its
-    values, or of what was left of them, then the next higher ones."""
+def unpack(member: memoryview, table: NDArray[Any], name: str, out: memoryview) -> None:
+    """Fill `out` with the plain member, which has this seek table and whose values the filter of this name was applied
+    to. ValueError if it is damaged."""
+    filter_ = filter_of(name)
+    if native := native_unpack():
+        native(np.frombuffer(member, np.uint8), name, np.frombuffer(out, np.uint8))
+    else:
+        unpack_by_numpy(member, table, filter_, out)
+
+
+def unpack_by_numpy(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
+    """The same by NumPy: each block has first the lowest bytes of all its values, or of what was left of them, then the
+    next higher ones."""
     zstd, width, row = zstd_module(), filter_.width, 0
     if (table[:, 1] % width).any():
         raise ValueError("a block of it does not hold whole values")
@@ -2864,14 +2891,14 @@ class ShardReader:
             plain, filter_ = plain_suffix(member.suffix)
             if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
                 payload = member.payload
-                if filter_ is not None:
+                if filter_:
                     table = seek_table(payload)
                     payload = memoryview(bytearray(int(table[:, 1].sum())))
                     unpack(member.payload, table, filter_, payload)
                 return npy_voxels(payload, {})
         raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
 
-    def _unpack(self, packed: memoryview, filter_: Filter) -> tuple[memoryview, Buffer]:
+    def _unpack(self, packed: memoryview, filter_: str) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
@@ -2891,7 +2918,7 @@ class ShardReader:
                     raise member.payload
                 plain, filter_ = plain_suffix(member.suffix)
                 if plain in VOXELS:
-                    if filter_ is not None:
+                    if filter_:
                         before = member.buffer
                         member.payload, member.buffer = self._unpack(member.payload, filter_)
                         self._pool.extend([before] if before else [])
@@ -2908,6 +2935,8 @@ class ShardReader:
             decode_voxels, payload = parts.pop("voxels")
             parts["extras"] = {name: self._extra(name, members) for name in self._also}
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
+        except PackageMissing as error:
+            raise PackageMissing(f"{self.path}: {key}: {error}") from error
         except (LoaderError, ValueError, KeyError, TypeError) as error:
             self._pool.extend(member.buffer for member in members if member.buffer)
             raise error if isinstance(error, LoaderError) else self._failure(key, error) from error

@@ -97,8 +97,9 @@
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/volume-files.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
-//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all
-//!   else is Python in `python/ctwds/`. The core does not know it.
+//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, for single files [`volume`], and for
+//!   compressed members that Python has read [`formats::codec::unpack`]; all else is Python in `python/ctwds/`. The
+//!   core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -10,15 +11,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import PackageMissing
+
+
+def native_unpack() -> Any:
+    """The program's own decoder, where the package ctwds is installed: faster than NumPy. None where it is not."""
+    try:
+        return getattr(importlib.import_module("ctwds._native"), "unpack_member", None)
+    except ImportError:
+        return None
+
 
 def zstd_module() -> Any:
-    """Whichever implementation of zstd is installed. ImportError, which no `on_error` passes over, if there is none."""
+    """Whichever implementation of zstd is installed. PackageMissing, which no `on_error` passes over, if none is."""
     for name in ("compression.zstd", "backports.zstd", "pyzstd"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ImportError(
+    raise PackageMissing(
         "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones "
         "with `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
     )
@@ -48,26 +59,34 @@ class Filter(NamedTuple):
     """What is predicted by its neighbours: "halves" (float16), "integers" of the width, or nothing."""
 
 
-# What a compressed voxel member's suffix ends with.
 FILTERS = {
-    ".predict.zst": Filter(2, "halves"),
-    ".predict1.zst": Filter(1, "integers"),
-    ".predict2.zst": Filter(2, "integers"),
-    ".predict4.zst": Filter(4, "integers"),
-    ".predict8.zst": Filter(8, "integers"),
-    ".shuffle.zst": Filter(2),
-    ".shuffle1.zst": Filter(1),
-    ".shuffle4.zst": Filter(4),
-    ".shuffle8.zst": Filter(8),
+    "predict": Filter(2, "halves"),
+    "predict1": Filter(1, "integers"),
+    "predict2": Filter(2, "integers"),
+    "predict4": Filter(4, "integers"),
+    "predict8": Filter(8, "integers"),
+    "shuffle": Filter(2),
+    "shuffle1": Filter(1),
+    "shuffle4": Filter(4),
+    "shuffle8": Filter(8),
 }
 
 
-def plain_suffix(suffix: str) -> tuple[str, Filter | None]:
-    """The suffix without what compression added, and the filter; none of a plain member."""
-    for end, filter_ in FILTERS.items():
-        if suffix.endswith(end):
-            return suffix.removesuffix(end), filter_
-    return suffix, None
+def plain_suffix(suffix: str) -> tuple[str, str]:
+    """A voxel member's suffix without what compression added, and the filter's name, which may be one of a later
+    version; an empty name of a plain member."""
+    found = re.fullmatch(r"(.+)\.([A-Za-z0-9]+)\.zst", suffix)
+    return (found[1], found[2]) if found else (suffix, "")
+
+
+def filter_of(name: str) -> Filter:
+    """The filter of this name. PackageMissing, which no `on_error` passes over, if a later version has added it."""
+    if name not in FILTERS:
+        raise PackageMissing(
+            f"the filter {name} is not known to this version of ctwds: a later version wrote the shard; install that "
+            "version of ctwds, or show plain shards with that version of `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+        )
+    return FILTERS[name]
 
 
 def row_length(member: memoryview, table: NDArray[Any]) -> int:
@@ -99,9 +118,19 @@ def unpredict(values: NDArray[Any], row: int, predicts: str) -> None:
         values ^= sign
 
 
-def unpack(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
-    """Fill `out` with the plain member, whose values were filtered so: each block has first the lowest bytes of all its
-    values, or of what was left of them, then the next higher ones."""
+def unpack(member: memoryview, table: NDArray[Any], name: str, out: memoryview) -> None:
+    """Fill `out` with the plain member, which has this seek table and whose values the filter of this name was applied
+    to. ValueError if it is damaged."""
+    filter_ = filter_of(name)
+    if native := native_unpack():
+        native(np.frombuffer(member, np.uint8), name, np.frombuffer(out, np.uint8))
+    else:
+        unpack_by_numpy(member, table, filter_, out)
+
+
+def unpack_by_numpy(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
+    """The same by NumPy: each block has first the lowest bytes of all its values, or of what was left of them, then the
+    next higher ones."""
     zstd, width, row = zstd_module(), filter_.width, 0
     if (table[:, 1] % width).any():
         raise ValueError("a block of it does not hold whole values")

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .basics import BLOCK, CHUNK
-from .errors import LoaderError
+from .errors import LoaderError, PackageMissing
 from .members import OTHERS, REMEDIES, VOXELS, Buffer, Member, complain, npy_voxels, parse_header
-from .packed import Filter, plain_suffix, seek_table, unpack
+from .packed import plain_suffix, seek_table, unpack
 from .samples import RawSample
 
 END = 22 * BLOCK  # bytes of zeros that a tar has at most: two blocks, and what makes its length one of 20 blocks
@@ -200,14 +200,14 @@ class ShardReader:
             plain, filter_ = plain_suffix(member.suffix)
             if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
                 payload = member.payload
-                if filter_ is not None:
+                if filter_:
                     table = seek_table(payload)
                     payload = memoryview(bytearray(int(table[:, 1].sum())))
                     unpack(member.payload, table, filter_, payload)
                 return npy_voxels(payload, {})
         raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
 
-    def _unpack(self, packed: memoryview, filter_: Filter) -> tuple[memoryview, Buffer]:
+    def _unpack(self, packed: memoryview, filter_: str) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
@@ -227,7 +227,7 @@ class ShardReader:
                     raise member.payload
                 plain, filter_ = plain_suffix(member.suffix)
                 if plain in VOXELS:
-                    if filter_ is not None:
+                    if filter_:
                         before = member.buffer
                         member.payload, member.buffer = self._unpack(member.payload, filter_)
                         self._pool.extend([before] if before else [])
@@ -244,6 +244,8 @@ class ShardReader:
             decode_voxels, payload = parts.pop("voxels")
             parts["extras"] = {name: self._extra(name, members) for name in self._also}
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
+        except PackageMissing as error:
+            raise PackageMissing(f"{self.path}: {key}: {error}") from error
         except (LoaderError, ValueError, KeyError, TypeError) as error:
             self._pool.extend(member.buffer for member in members if member.buffer)
             raise error if isinstance(error, LoaderError) else self._failure(key, error) from error

@@ -8,6 +8,7 @@
 //! ends with its checksum, so every implementation of zstd reads it. Knows no files.
 
 mod filter;
+mod member;
 mod predict;
 mod running_sum;
 mod seek_table;
@@ -24,6 +25,7 @@ use zstd::zstd_safe::{self, CParameter, Strategy};
 use crate::base::memory;
 
 pub use filter::{Filter, Method, RowFilter};
+pub use member::unpack;
 pub use seek_table::{BlockEntry, FOOTER, SeekTable};
 
 /// The bytes of a block before compression. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a
