@@ -19,7 +19,7 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | store, object | what shards are read from: a folder on disk, or a prefix in object storage; a file there ([`storage`]) |
+//! | store | what shards are read from, by [`storage`]: files on disk, or objects under a prefix of a bucket |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
@@ -203,9 +203,9 @@
 //!   that the tests compare with), one system call in `commands/daemon.rs`, and one parameter of the C library's
 //!   allocator in `base/limits.rs`.
 //!
-//! There is no async outside [`storage`], no global state besides each decoder thread's scratch memory and what concerns the whole
-//! process (arguments, program file, loudness, bars, the signal that came), and no second place that knows the tar
-//! or JSON dialect, besides `verify`, on purpose.
+//! There is no async outside [`storage`], no global state besides each decoder thread's scratch memory and what
+//! concerns the whole process (arguments, program file, loudness, bars, the signal that came), and no second place that
+//! knows the tar or JSON dialect, besides `verify`, on purpose.
 
 pub mod base;
 pub mod bench;

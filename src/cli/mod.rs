@@ -36,7 +36,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use bench::BenchArgs;
 pub use cat::CatArgs;
 pub use complete::{Completed, complete};
-pub use dataset::{DatasetArgs, ShardsArgs};
+pub use dataset::DatasetArgs;
 pub use dataset_file::NAME as DATASET_FILE;
 pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
@@ -51,6 +51,7 @@ pub use reclaim::ReclaimArgs;
 pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use shell::{CompletionsArgs, ManArgs};
+pub use storage::ShardsArgs;
 pub use verify::VerifyArgs;
 
 /// CT volumes in NPZ, NPY and NIfTI files as WebDataset shards: mounted and made on demand, or written to disk.

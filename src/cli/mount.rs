@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::dataset::{DatasetArgs, ShardsArgs};
+use super::dataset::DatasetArgs;
 use super::headings::{INPUT, OUTPUT, PERFORMANCE};
+use super::storage::ShardsArgs;
 use crate::base::memory;
 use crate::error::{Error, Result};
 

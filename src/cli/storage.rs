@@ -1,11 +1,25 @@
-//! The flags of object storage.
+//! The flags of finished shards, and of the object storage in which they may lie.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::dataset::ALL;
 use super::headings::INPUT;
 use crate::storage::StorageOptions;
+
+/// Finished shards in place of a data set.
+#[derive(Clone, Debug, Args)]
+pub struct ShardsArgs {
+    /// Folder of finished shards, plain or compressed, or its address (s3://bucket/prefix, https://…): they take the
+    /// place of the volumes and the tables
+    #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = INPUT)]
+    pub shards: Option<PathBuf>,
+    /// Object storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
 
 /// How object storage is asked; credentials come from the environment alone, because others see a command line.
 #[derive(Clone, Debug, Args)]

@@ -50,8 +50,8 @@ pub(super) fn make_plan(args: &DatasetArgs, source: Option<&ShardsArgs>) -> Resu
     warned(args, source, &mut print, &ScanDisplay::new().progress())
 }
 
-/// Plans a data set, or the finished shards of `source`, and prints warnings; what the values of volumes show is for the caller
-/// to judge.
+/// Plans a data set, or the finished shards of `source`, and prints warnings; what the values of volumes show is for
+/// the caller to judge.
 ///
 /// # Errors
 /// The data set or the shards cannot be used or read.

@@ -2,7 +2,7 @@
 //!
 //! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
 //! address stands where a path stands, so every message names the object as it would name a file. The client of object
-//! storage is asynchronous: it and its runtime are known in `storage/bucket.rs` alone, and its callers wait on their
+//! storage is asynchronous: it and its runtime are known in this room alone, and its callers wait on their
 //! own threads.
 //!
 //! Of an object, size and `ETag` are what size, times and inode are of a file: each answer of the storage is compared
@@ -11,6 +11,8 @@
 mod address;
 #[cfg(feature = "object-storage")]
 mod bucket;
+#[cfg(feature = "object-storage")]
+mod client;
 mod local;
 #[cfg(feature = "object-storage")]
 mod network;

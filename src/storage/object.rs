@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use object_store::path::Path as ObjectKey;
 
-use super::bucket::{Answer, Shared};
+use super::client::{Answer, Client};
 use super::network::Pending;
 use super::{REQUEST, REQUESTS_AHEAD, Stored};
 use crate::base::file_id::FileId;
@@ -16,7 +16,7 @@ use crate::base::num::to_usize;
 
 /// An object in a bucket.
 pub(super) struct Object {
-    bucket: Arc<Shared>,
+    client: Arc<Client>,
     key: ObjectKey,
     state: Mutex<State>,
 }
@@ -35,8 +35,8 @@ struct State {
 }
 
 impl Object {
-    pub(super) fn new(bucket: Arc<Shared>, key: ObjectKey) -> Self {
-        Self { bucket, key, state: Mutex::new(State::default()) }
+    pub(super) fn new(client: Arc<Client>, key: ObjectKey) -> Self {
+        Self { client, key, state: Mutex::new(State::default()) }
     }
 
     /// Asks for what comes next, as far as so many requests may be in flight.
@@ -44,7 +44,7 @@ impl Object {
         while !state.to_ask.is_empty() && (state.asked.len() as u64) < REQUESTS_AHEAD {
             let end = state.to_ask.end.min(state.to_ask.start + REQUEST);
             let range = state.to_ask.start..end;
-            state.asked.push_back((range.clone(), self.bucket.get(self.key.clone(), Some(range))));
+            state.asked.push_back((range.clone(), self.client.get(self.key.clone(), Some(range))));
             state.to_ask.start = end;
         }
     }
@@ -119,7 +119,7 @@ impl Stored for Object {
             return Ok(copy(answer, *start, offset, out));
         }
         let range = offset..offset + out.len() as u64;
-        let answer = self.bucket.get(self.key.clone(), Some(range.clone())).wait()??;
+        let answer = self.client.get(self.key.clone(), Some(range.clone())).wait()??;
         check(&mut state, &answer, &range)?;
         Ok(copy(&answer, offset, offset, out))
     }

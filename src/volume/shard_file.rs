@@ -23,7 +23,7 @@ use crate::storage::{REQUEST, REQUESTS_AHEAD, Store, Stored};
 /// The plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
 
-/// The bytes at the end of a compressed member that are read for its seek table, of which only the end tells the length.
+/// The bytes at the end of a compressed member that are read for its seek table, the end of which says how long it is.
 const TABLE_GUESS: u64 = 8 << 10;
 
 /// The place of a volume's member in a shard file. The volume's bytes are those of the whole member, with the NPY
