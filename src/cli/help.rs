@@ -144,8 +144,8 @@ fn arranged(command: Command, name: &str) -> Command {
     if !has_dataset {
         return command;
     }
-    let storage = if has_storage { ", and how object storage is asked" } else { "" };
-    let more = format!("{hidden} more options say which files, samples and values{storage}: see --help");
+    let storage = if has_storage { ", and object storage" } else { "" };
+    let more = format!("{hidden} more options, for files, samples and values{storage}: see --help");
     match command.get_after_help().map(ToString::to_string) {
         Some(after) => command.after_help(format!("{more}\n\n{after}")).after_long_help(after),
         None => command.after_help(more).after_long_help(""),
