@@ -65,18 +65,16 @@ step() {
     times+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$current")")
 }
 
-# By Ctrl-C, after which pytest still says what has failed. A process that waits for a dead file system ignores everything
-# but SIGKILL.
+# By Ctrl-C, after which pytest still says what has failed. A process that waits for a dead file system ignores
+# everything but SIGKILL.
 python_tests() { timeout --signal=INT --kill-after=60 1800 .venv/bin/python -m pytest "$@"; }
 
-# Three files at a time, as tests wait more than they compute; each file is one process's, as its tests share a data set or
-# a mount. Each process has a mount table of its own: `status` looks into all mounts of a user, and meanwhile another test
-# could not unmount its own. Only root can have that, so that others run one file at a time.
+# Three files at a time, as tests wait more than they compute; each file is one process's, as its tests share a data set
+# or a mount. Each process has a mount table of its own: `status` looks into all mounts of a user, and meanwhile another
+# test could not unmount its own. Where that is not allowed, as to users without root, one file runs at a time.
 together() {
-    local processes="1*popen//python=.venv/bin/python"
-    if [ "$(id -u)" -eq 0 ]; then
-        processes="3*popen//python=unshare --mount --propagation private .venv/bin/python"
-    fi
+    local apart="unshare --mount --propagation private" processes="1*popen//python=.venv/bin/python"
+    if $apart true 2>/dev/null; then processes="3*popen//python=$apart .venv/bin/python"; fi
     python_tests --tx "$processes" --dist loadfile --durations 25 -m "not alone" "$@"
 }
 
