@@ -2,7 +2,8 @@
 # Packs a program that is built already for machines without pip: scripts/archives.sh PROGRAM OUT makes
 # OUT/ctwds-fs-VERSION-linux-MACHINE.tar.gz, a folder to unpack anywhere (below ~/.local, say), and
 # OUT/ctwds-fs_VERSION_ARCHITECTURE.deb; both with the manual pages, and the completions of bash, zsh and fish, which the
-# program itself makes. scripts/package.sh calls it with the program of the wheel, which runs with glibc 2.17 or newer.
+# program itself makes; with the pages; and with the loader as one file, as the Python package is in neither.
+# scripts/package.sh calls it with the program of the wheel, which runs with glibc 2.17 or newer.
 set -euo pipefail
 
 readonly GLIBC=2.17
@@ -31,12 +32,20 @@ share() {
     gzip -9n "$1"/man/man1/*
 }
 
+# pages FOLDER: what the README links to stands beside it.
+pages() {
+    cp -r README.md README.zh-CN.md CHANGELOG.md CONTRIBUTING.md LICENSE-MIT LICENSE-APACHE docs contrib findings "$1"
+    install -Dm 644 -t "$1/scripts" scripts/ctreport_webdataset.py scripts/packed_volume.py
+    rm -f "$1"/contrib/*.whl # of a user who builds the image in the clone
+    chmod -R u=rwX,go=rX "$1"
+}
+
 # The same inputs give the same bytes: names are sorted, times are that of the last commit, or those of the caller.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y Cargo.toml)}
 
 install -Dm 755 "$program" "$work/$name/bin/ctwds-fs"
 share "$work/$name/share"
-install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$work/$name"
+pages "$work/$name"
 tar --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
     --create "$name" | gzip -9n >"$out/$name.tar.gz"
 printf 'archives: %s, %s bytes\n' "$out/$name.tar.gz" "$(stat -c %s "$out/$name.tar.gz")"
@@ -50,8 +59,7 @@ mkdir "$root/usr/share/zsh/vendor-completions"
 mv "$root/usr/share/zsh/site-functions/_ctwds-fs" "$root/usr/share/zsh/vendor-completions" # where Debian's zsh looks
 rmdir "$root/usr/share/zsh/site-functions"
 mkdir -p "$root/usr/share/doc/ctwds-fs" "$root/DEBIAN"
-install -m 644 README.md CHANGELOG.md "$root/usr/share/doc/ctwds-fs"
-gzip -9n "$root/usr/share/doc/ctwds-fs/CHANGELOG.md"
+pages "$root/usr/share/doc/ctwds-fs"
 {
     printf 'ctwds-fs is licensed under the MIT licence or the Apache licence 2.0, as you prefer.\n\n'
     cat LICENSE-MIT LICENSE-APACHE

@@ -1597,6 +1597,17 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
+def share(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory that workers see as well."""
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise LoaderError(
+            f"{SHARED}: this process cannot make a file there ({error}): let it be a tmpfs that every user may write "
+            f"(mode 1777), or take ctwds.Loader, which needs none of it"
+        ) from error
+
+
 def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
     first = tensors[0]
@@ -3444,7 +3455,7 @@ class WorkerEpochs:
         self._clock = clock
         # Shared memory: the epoch that a loader of make_loader has begun, the one that set_epoch was called with last,
         # how often it was called, and where in its epoch the loader begins.
-        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
+        self._told = share(torch.zeros(3 + START_NUMBERS, dtype=torch.int64))
         self.start: Start | None = None
         self._epoch: int | None = None  # of the iteration before, in a worker
         self._heard = 0

@@ -65,8 +65,26 @@ step() {
     times+=("$(printf '%5d s  %s' $((SECONDS - begin)) "$current")")
 }
 
-# A process that waits for a dead file system ignores everything but SIGKILL.
-python_tests() { timeout --kill-after=10 1800 .venv/bin/python -m pytest "$@"; }
+# By Ctrl-C, after which pytest still says what has failed. A process that waits for a dead file system ignores
+# everything but SIGKILL.
+python_tests() { timeout --signal=INT --kill-after=60 1800 .venv/bin/python -m pytest "$@"; }
+
+# Three files at a time, as tests wait more than they compute; each file is one process's, as its tests share a data set
+# or a mount. Each process has a mount table of its own: `status` looks into all mounts of a user, and meanwhile another
+# test could not unmount its own. Where that is not allowed, as to users without root, one file runs at a time.
+together() {
+    local apart="unshare --mount --propagation private" processes="1*popen//python=.venv/bin/python"
+    if $apart true 2>/dev/null; then processes="3*popen//python=$apart .venv/bin/python"; fi
+    python_tests --tx "$processes" --dist loadfile --durations 25 -m "not alone" "$@"
+}
+
+# What ships is what is tested: the program and the extension of the wheel, which also need no build of their own.
+take_the_wheel() {
+    scripts/package.sh
+    scripts/extension.sh --packaged
+    CTWDS_FS=${CTWDS_FS:-$(echo "$PWD"/build/program/ctwds_fs-*.data/scripts/ctwds-fs)}
+    export CTWDS_FS
+}
 
 # A crate added to Cargo.toml alone would be refused only by the fuzz targets, a quarter of an hour later.
 lock_files() {
@@ -102,9 +120,9 @@ step "Rust tests" cargo test "${PACKAGES[@]}"
 step "fuzz targets" cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/fuzz"
 step "inflate against zlib-ng" cargo test "${PACKAGES[@]}" --package ctwds-fs-zlib-ng --lib --test corpus -- \
     inflate gzip every_input flate2
-step "release build" scripts/extension.sh --release
-step "wheel" scripts/package.sh
-step "Python tests" python_tests tests/python
+step "wheel" take_the_wheel
+step "Python tests" together tests/python
+step "Python tests, one by one" python_tests --durations 10 -m alone tests/python
 if [ "${CTWDS_SKIP_FUSE:-}" = 1 ]; then
     printf '\n== demo: left out, CTWDS_SKIP_FUSE=1\n'
 else

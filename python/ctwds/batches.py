@@ -42,6 +42,17 @@ def allocate(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape))
 
 
+def share(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in memory that workers see as well."""
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise LoaderError(
+            f"{SHARED}: this process cannot make a file there ({error}): let it be a tmpfs that every user may write "
+            f"(mode 1777), or take ctwds.Loader, which needs none of it"
+        ) from error
+
+
 def stack(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors as a batch, without a copy where they were made in one; an empty tensor of empty ones."""
     first = tensors[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.data import get_worker_info
 
+from .batches import share
 from .epochs import Clock
 from .errors import LoaderError
 from .resume import START_NUMBERS, Start
@@ -17,7 +18,7 @@ class WorkerEpochs:
         self._clock = clock
         # Shared memory: the epoch that a loader of make_loader has begun, the one that set_epoch was called with last,
         # how often it was called, and where in its epoch the loader begins.
-        self._told = torch.zeros(3 + START_NUMBERS, dtype=torch.int64).share_memory_()
+        self._told = share(torch.zeros(3 + START_NUMBERS, dtype=torch.int64))
         self.start: Start | None = None
         self._epoch: int | None = None  # of the iteration before, in a worker
         self._heard = 0

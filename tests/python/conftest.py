@@ -17,6 +17,7 @@ from harness import (
     READER_OPTIONS,
     SMALL_FLAGS,
     Program,
+    Watchdog,
     find_program,
     force_unmount,
     mount_folder,
@@ -33,6 +34,12 @@ def pytest_configure() -> None:
     kind = subprocess.run(["stat", "-f", "-c", "%T", tempfile.gettempdir()], capture_output=True, text=True, check=True)
     if kind.stdout.strip() == "tmpfs" and "TMPDIR" not in os.environ:
         os.environ["TMPDIR"] = tempfile.tempdir = "/var/tmp"
+
+
+def pytest_runtest_setup() -> None:
+    """A mount that serves a file's tests may live longer than one of them."""
+    for watchdog in Watchdog.going:
+        watchdog.again()
 
 
 @pytest.fixture(scope="session", autouse=True)

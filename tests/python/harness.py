@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 import reference
@@ -27,7 +27,7 @@ from make_dataset import Dataset
 REPOSITORY = Path(__file__).resolve().parents[2]
 SKIP_FUSE = "CTWDS_SKIP_FUSE"
 COMMAND_DEADLINE = 120  # seconds; the slowest command of the tests takes a few
-MOUNT_DEADLINE = 200  # seconds that a mount may live, below the deadline of a test
+MOUNT_DEADLINE = 200  # seconds of one test, below its own deadline, that a mount may live
 # What the data set of the readers is converted with: small shards, so that there are several.
 READER_OPTIONS = reference.Options(samples_per_shard=4)
 SMALL_FLAGS = ("--samples-per-shard", 3)  # two shards of the small data set
@@ -106,22 +106,47 @@ def force_unmount(path: Path) -> None:
                 subprocess.run(command, capture_output=True, timeout=30, check=False)
 
 
+class Watchdog:
+    """Unmounts by force what a test waits for too long. A mount may serve all tests of a file: each that begins sets
+    the clock back to zero."""
+
+    going: ClassVar[set[Watchdog]] = set()
+
+    def __init__(self, point: Path, seconds: float) -> None:
+        self._point, self._seconds = point, seconds
+        self._start()
+        Watchdog.going.add(self)
+
+    def _start(self) -> None:
+        self._timer = threading.Timer(self._seconds, force_unmount, [self._point])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def again(self) -> None:
+        """A test begins."""
+        self._timer.cancel()
+        self._start()
+
+    def end(self) -> None:
+        """The mount's own tests are over."""
+        self._timer.cancel()
+        Watchdog.going.discard(self)
+
+
 @contextlib.contextmanager
 def mount_folder(mode: int = 0o700, seconds: float = MOUNT_DEADLINE) -> Iterator[Path]:
     """A new folder with an empty folder `mount` in it, for a test that mounts there itself; a mount that is left, and
-    its daemon, are ended, after so many seconds at the latest. Whatever else is put into the folder must be single
-    files."""
+    its daemon, are ended, after so many seconds of one test at the latest. Whatever else is put into the folder must be
+    single files."""
     base = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()  # as the mount table names it
     point = base / "mount"
     point.mkdir()
     base.chmod(mode)
-    watchdog = threading.Timer(seconds, force_unmount, [point])
-    watchdog.daemon = True
-    watchdog.start()
+    watchdog = Watchdog(point, seconds)
     try:
         yield base
     finally:
-        watchdog.cancel()
+        watchdog.end()
         for _ in range(2):  # a test may have put one mount over another
             if is_mounted(point):
                 with contextlib.suppress(AssertionError, ProcessLookupError):

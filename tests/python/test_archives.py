@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from docpages import read
 from harness import REPOSITORY, Program
 
 SHELLS = ("bash-completion/completions/ctwds-fs", "fish/vendor_completions.d/ctwds-fs.fish")
@@ -37,6 +38,15 @@ def check(root: Path, zsh: str) -> None:
         assert (root / "share" / name).stat().st_size > 1000, name
 
 
+def check_pages(folder: Path) -> None:
+    """Whatever the READMEs link to is there, the loader as one file among it."""
+    for name in ("README.md", "README.zh-CN.md"):
+        targets = {target.partition("#")[0] for target in read(folder / name).links() if "://" not in target}
+        assert len(targets) > 5, f"the links of {name} are not found"
+        assert [target for target in sorted(targets) if not (folder / target).exists()] == []
+    assert (folder / "scripts/ctreport_webdataset.py").is_file()
+
+
 def test_the_tarball(archives: Path, tmp_path: Path) -> None:
     """One folder, which may stand anywhere."""
     (path,) = archives.glob("*.tar.gz")
@@ -45,6 +55,7 @@ def test_the_tarball(archives: Path, tmp_path: Path) -> None:
         assert {(info.uid, info.gid) for info in tar} == {(0, 0)}
         tar.extractall(tmp_path)
     check(tmp_path / path.name.removesuffix(".tar.gz"), "zsh/site-functions/_ctwds-fs")
+    check_pages(tmp_path / path.name.removesuffix(".tar.gz"))
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb")
@@ -65,6 +76,7 @@ def test_the_debian_package(archives: Path, tmp_path: Path) -> None:
     subprocess.run(["dpkg-deb", "-x", path, tmp_path], check=True)
     check(tmp_path / "usr", "zsh/vendor-completions/_ctwds-fs")
     assert (tmp_path / "usr/share/doc/ctwds-fs/copyright").exists()
+    check_pages(tmp_path / "usr/share/doc/ctwds-fs")
     if os.geteuid() == 0:  # dpkg itself takes it, into a root of its own
         root = tmp_path / "root"
         (root / "var/lib/dpkg/updates").mkdir(parents=True)

@@ -16,6 +16,7 @@ from make_dataset import Dataset, dataset_at
 from npzfiles import write_npz
 from small_datasets import write_plain_tables
 
+pytestmark = pytest.mark.alone  # times and memory
 SAMPLES = 47_149
 SHARDS = 472
 EPOCHS = 10

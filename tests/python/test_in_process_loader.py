@@ -344,6 +344,7 @@ def test_wrong_options(data: ctwds.Volumes, wrong: dict[str, Any]) -> None:
         ctwds.Loader(data, **wrong)
 
 
+@pytest.mark.alone  # how long it takes
 def test_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     """In the middle of decoding."""
     made = noise_dataset(tmp_path, 8, (128, 128, 64), deflated=True)

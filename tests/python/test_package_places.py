@@ -61,8 +61,8 @@ import ctwds, ctwds.batches, ctwds.torch_loader
 folder, batch = sys.argv[1], int(sys.argv[2])
 if sys.argv[3] == "late":
     ctwds.batches.SHARED = "/"  # it looks for room elsewhere, as if another process had taken it meanwhile
-data = ctwds.CTReportWebDataset(folder, False, shape=(64, 64, 64), spacing=(0.75, 0.75, 1.5))
 try:
+    data = ctwds.CTReportWebDataset(folder, False, shape=(64, 64, 64), spacing=(0.75, 0.75, 1.5))
     print(len(list(data.make_loader(batch, 2, prefetch_factor=4, timeout=60))))
 except ctwds.LoaderError as error:
     print("refused", str(error).splitlines()[-1])
@@ -86,10 +86,18 @@ def test_a_dev_shm_without_a_limit(program: Program, dataset: Dataset, tmp_path:
     assert read_with_a_dev_shm(program, dataset, tmp_path, "0", 1, "early") == ["6", "6"]
 
 
+@needs_root
+def test_a_dev_shm_that_is_not_ours(program: Program, dataset: Dataset, tmp_path: Path) -> None:
+    """Read-only, as for an ordinary user where only root may write: known when the loader is made."""
+    said, whole = read_with_a_dev_shm(program, dataset, tmp_path, "1m,ro", 1, "early")
+    assert said.startswith("refused /dev/shm: ") and "1777" in said and "ctwds.Loader" in said
+    assert whole == "6"
+
+
 def read_with_a_dev_shm(
     program: Program, dataset: Dataset, tmp_path: Path, size: str, batch: int, when: str
 ) -> list[str]:
-    """What FULL prints."""
+    """What FULL prints; with the size may stand further options of the mount."""
     folder = program.materialize(dataset, tmp_path / "shards", "--samples-per-shard", 1)
     (tmp_path / "read.py").write_text(FULL)
     command = (

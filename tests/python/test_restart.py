@@ -20,6 +20,8 @@ from test_in_process import options
 
 __all__ = ["large"]  # a fixture
 
+pytestmark = pytest.mark.alone  # seconds to a batch
+
 # The promise is of a machine that does nothing else: there the debug build takes 0.3 s, and 0.7 s with a mount, which
 # needs longer than that of a release to write two manifests. Other load only ever adds, so the best of some counts.
 DEADLINE, OF_A_DEBUG_MOUNT, TRIES = 1.0, 2.0, 6

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from small_datasets import write_dataset
 from test_damage import exchange, flip
 
+pytestmark = pytest.mark.alone  # all cores are its own
 SECONDS = float(os.environ.get("CTWDS_SOAK_SECONDS", "60"))
 PER_SHARD = 3
 FLAGS = ("--samples-per-shard", PER_SHARD)

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from faulty import faulty_folder
 from harness import (
-    NOBODY,
     Program,
     daemon_of,
     digest,
@@ -31,6 +30,7 @@ from harness import (
 from make_dataset import Dataset
 from small_datasets import noise_dataset
 
+STRANGER = 65_432  # a user who mounts nothing, in no other test that goes on meanwhile either
 READER = """
 import sys
 with open(sys.argv[1], "rb", buffering=0) as file:
@@ -114,7 +114,7 @@ def test_all_mounts_of_this_user(program: Program, dataset: Dataset) -> None:
         found = {one["mountpoint"]: one for one in json.loads(program.run("status", "--json").stdout)}
         assert found[str(first)]["mount"]["samples"] == 4 and "is gone" in found[str(second)]["error"]
         if os.geteuid() == 0:
-            others = subprocess.run([program.path, "status"], user=NOBODY, capture_output=True, text=True, check=True)
+            others = subprocess.run([program.path, "status"], user=STRANGER, capture_output=True, text=True, check=True)
             assert others.stdout == "no mount of this user\n"
         for point in (first, second):
             program.run("unmount", point)
