@@ -233,6 +233,11 @@ impl ShardVolume<'_> {
         self.check_state(state).map(|()| file)
     }
 
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes.
+    pub(super) fn is_as_planned(&self) -> bool {
+        matches!(self.planned_file().open(), Ok((_, FileState::Planned)))
+    }
+
     fn check_unchanged(&self, file: &File) -> Result<()> {
         self.check_state(self.planned_file().state(file)?)
     }
