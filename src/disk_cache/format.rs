@@ -1,19 +1,17 @@
-//! The file of a kept volume: a header that says which volume it is and what its blocks must be, and the blocks.
+//! The file of a kept volume: a header that says which volume it is and what its blocks must be, and the volume.
 //!
 //! | bytes | content (numbers are little-endian) |
 //! |---|---|
 //! | 0..8 | [`MAGIC`] |
 //! | 8..12 | [`VERSION`] of this format |
-//! | 12..16 | the bytes of a value, by which packed blocks are shuffled; 0 if no block is packed |
-//! | 16..48 | the volume's digest |
-//! | 48..56 | the volume's length in bytes |
-//! | 56.. | for each block, in their order: its length in the file, and the CRC-32 of the volume's bytes in it, 4 bytes each |
+//! | 12..44 | the volume's digest |
+//! | 44..52 | the volume's length in bytes |
+//! | 52.. | the CRC-32 of each block, in their order, 4 bytes each |
 //! | … | zeros, so that the header fills whole pages |
 //! | last 4 | the CRC-32 of all of the header before it |
 //!
-//! Blocks hold [`BLOCK`] bytes of the volume each, the last one the rest, and stand one after the other behind the
-//! header. So every byte of a file is covered by a checksum; that of a packed block is of what comes out of it, whatever
-//! becomes of the codec. Pure.
+//! The volume stands behind the header as it is; a block is [`BLOCK`] bytes of it, the last one the rest. So every byte
+//! of a file is covered by a checksum. Pure.
 
 use std::ops::Range;
 
@@ -28,11 +26,9 @@ const VERSION: u32 = 1;
 pub(super) const BLOCK: usize = 256 << 10;
 /// The header's length is a multiple of this, so that blocks begin at pages.
 const PAGE: usize = 4096;
-/// The bytes before the table of blocks.
-const FIXED: usize = 56;
-/// The bytes of a block's entry in the table.
-const ENTRY: usize = 8;
-/// The bytes of the header's checksum.
+/// The bytes before the checksums of blocks.
+const FIXED: usize = 52;
+/// The bytes of a checksum.
 const CRC: usize = 4;
 
 /// What the header of a kept volume says.
@@ -42,19 +38,8 @@ pub(super) struct Header {
     pub(super) digest: VolumeDigest,
     /// The length of the volume in bytes.
     pub(super) len: u64,
-    /// The bytes of a value, by which packed blocks are shuffled; `None` if no block is packed.
-    pub(super) width: Option<u32>,
-    /// The blocks, in their order.
-    pub(super) blocks: Vec<Block>,
-}
-
-/// A block in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// The bytes that it takes in the file; as many as it has of the volume if it is plain.
-    pub(super) stored: u32,
-    /// The CRC-32 of the volume's bytes in it.
-    pub(super) crc: u32,
+    /// The CRC-32 of each block, in their order.
+    pub(super) crcs: Vec<u32>,
 }
 
 /// The number of blocks of a volume of `len` bytes.
@@ -64,11 +49,11 @@ pub(super) fn block_count(len: u64) -> usize {
 
 /// The length of the header of a volume of `len` bytes.
 pub(super) fn header_len(len: u64) -> usize {
-    (FIXED + block_count(len) * ENTRY + CRC).next_multiple_of(PAGE)
+    (FIXED + (block_count(len) + 1) * CRC).next_multiple_of(PAGE)
 }
 
-/// The length of the file of a volume of `len` bytes whose blocks are plain.
-pub(super) fn plain_file_len(len: u64) -> u64 {
+/// The length of the file of a volume of `len` bytes.
+pub(super) fn file_len(len: u64) -> u64 {
     header_len(len) as u64 + len
 }
 
@@ -84,13 +69,9 @@ impl Header {
         let mut bytes = Vec::with_capacity(header_len(self.len));
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&self.width.unwrap_or(0).to_le_bytes());
         bytes.extend_from_slice(&self.digest);
         bytes.extend_from_slice(&self.len.to_le_bytes());
-        for Block { stored, crc } in &self.blocks {
-            bytes.extend_from_slice(&stored.to_le_bytes());
-            bytes.extend_from_slice(&crc.to_le_bytes());
-        }
+        self.crcs.iter().for_each(|crc| bytes.extend_from_slice(&crc.to_le_bytes()));
         bytes.resize(header_len(self.len) - CRC, 0);
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
@@ -102,43 +83,25 @@ impl Header {
     /// # Errors
     /// What is wrong with the header, as a phrase for a message.
     pub(super) fn parse(bytes: &[u8], digest: &VolumeDigest, len: u64) -> Result<Self, &'static str> {
-        let (content, crc) = bytes.split_last_chunk::<CRC>().ok_or("its header is cut off")?;
+        if bytes.len() != header_len(len) {
+            return Err("its header is cut off");
+        }
+        let (content, crc) = bytes.split_at(bytes.len() - CRC);
         if !content.starts_with(MAGIC) {
             return Err("it is no volume of a disk cache");
         }
-        if crc32fast::hash(content) != u32::from_le_bytes(*crc) {
+        if crc32fast::hash(content).to_le_bytes() != *crc {
             return Err("the checksum of its header differs");
         }
-        let number = |at: usize| u32::from_le_bytes(std::array::from_fn(|place| content[at + place]));
-        if number(8) != VERSION {
+        if content[8..12] != VERSION.to_le_bytes() {
             return Err("its format is of another version");
         }
-        if content[16..48] != *digest || content[48..FIXED] != len.to_le_bytes() {
+        if content[12..44] != *digest || content[44..FIXED] != len.to_le_bytes() {
             return Err("it holds another volume");
         }
-        let table = content[FIXED..].chunks_exact(ENTRY).take(block_count(len));
-        let entry = |entry: &[u8]| Block {
-            stored: u32::from_le_bytes(std::array::from_fn(|place| entry[place])),
-            crc: u32::from_le_bytes(std::array::from_fn(|place| entry[4 + place])),
-        };
-        let blocks: Vec<Block> = table.map(entry).collect();
-        let width = Some(number(12)).filter(|width| *width > 0);
-        let fits = |(number, block): (usize, &Block)| {
-            let range = range_of(number, len);
-            let plain = range.end - range.start;
-            u64::from(block.stored) == plain || (width.is_some() && u64::from(block.stored) < plain)
-        };
-        if blocks.iter().enumerate().all(fits) {
-            Ok(Self { digest: *digest, len, width, blocks })
-        } else {
-            Err("a block in it has an impossible length")
-        }
-    }
-
-    /// The length of the whole file.
-    pub(super) fn file_len(&self) -> u64 {
-        let stored: u64 = self.blocks.iter().map(|block| u64::from(block.stored)).sum();
-        header_len(self.len) as u64 + stored
+        let (crcs, _) = content[FIXED..].as_chunks::<CRC>();
+        let crcs = crcs.iter().take(block_count(len)).map(|crc| u32::from_le_bytes(*crc)).collect();
+        Ok(Self { digest: *digest, len, crcs })
     }
 }
 
@@ -149,9 +112,8 @@ mod tests {
     const DIGEST: VolumeDigest = [7; 32];
 
     fn header(len: u64) -> Header {
-        let stored = |block| u32::try_from(range_of(block, len).end - range_of(block, len).start).unwrap();
-        let blocks = (0..block_count(len)).map(|block| Block { stored: stored(block), crc: 9 }).collect();
-        Header { digest: DIGEST, len, width: None, blocks }
+        let crcs = (0..block_count(len)).map(|block| u32::try_from(block).unwrap() * 99).collect();
+        Header { digest: DIGEST, len, crcs }
     }
 
     #[test]
@@ -160,7 +122,7 @@ mod tests {
             let right = header(len);
             let bytes = right.to_bytes();
             assert_eq!(bytes.len(), header_len(len));
-            assert!(bytes.len().is_multiple_of(PAGE) && right.file_len() == plain_file_len(len));
+            assert!(bytes.len().is_multiple_of(PAGE) && range_of(block_count(len) - 1, len).end == len);
             assert_eq!(Header::parse(&bytes, &DIGEST, len).as_ref(), Ok(&right));
             for at in 0..bytes.len() {
                 let mut wrong = bytes.clone();
@@ -178,10 +140,5 @@ mod tests {
         let bytes = header(5000).to_bytes();
         assert_eq!(Header::parse(&bytes, &[8; 32], 5000), Err("it holds another volume"));
         assert_eq!(Header::parse(&bytes, &DIGEST, 5001), Err("it holds another volume"));
-        for (blocks, width) in [(vec![(5001, 0)], None), (vec![(4999, 0)], None), (vec![(5001, 0)], Some(2))] {
-            let blocks = blocks.into_iter().map(|(stored, crc)| Block { stored, crc }).collect();
-            let wrong = Header { blocks, width, ..header(5000) }.to_bytes();
-            assert_eq!(Header::parse(&wrong, &DIGEST, 5000), Err("a block in it has an impossible length"));
-        }
     }
 }

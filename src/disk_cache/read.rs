@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::VolumeDigest;
-use super::format::{BLOCK, Header, header_len, range_of};
+use super::format::{BLOCK, Header, file_len, header_len, range_of};
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::volume::Sink;
@@ -37,8 +37,6 @@ impl From<io::Error> for Unread {
 pub(super) struct KeptVolume<'a> {
     file: &'a File,
     header: Header,
-    /// The offset of each block in the file.
-    starts: Vec<u64>,
 }
 
 impl<'a> KeptVolume<'a> {
@@ -50,16 +48,10 @@ impl<'a> KeptVolume<'a> {
         let mut bytes = memory::zeros(header_len(len))?;
         file.read_exact_at(&mut bytes, 0)?;
         let header = Header::parse(&bytes, digest, len).map_err(|reason| Unread::Damaged(reason.into()))?;
-        if file.metadata()?.len() != header.file_len() {
+        if file.metadata()?.len() != file_len(len) {
             return Err(Unread::Damaged("its size differs".into()));
         }
-        let mut at = bytes.len() as u64;
-        let mut starts = Vec::with_capacity(header.blocks.len());
-        for block in &header.blocks {
-            starts.push(at);
-            at += u64::from(block.stored);
-        }
-        Ok(Self { file, header, starts })
+        Ok(Self { file, header })
     }
 
     /// Reads the whole volume into what `sink` has for it, and hands none of it on; false if the sink was cancelled.
@@ -68,17 +60,18 @@ impl<'a> KeptVolume<'a> {
     /// [`Unread`] if a block cannot be read or is not what was written; the sink's memory then holds nothing of use.
     pub(super) fn read(&self, sink: &mut impl Sink) -> Result<bool, Unread> {
         let mut asked = 0;
-        for (number, start) in self.starts.iter().copied().enumerate() {
+        for number in 0..self.header.crcs.len() {
             if sink.cancelled() {
                 return Ok(false);
             }
-            if start + AHEAD / 2 >= asked {
-                let from = asked.max(start);
+            let range = range_of(number, self.header.len);
+            let at = self.offset(range.start);
+            if at + AHEAD / 2 >= asked {
+                let from = asked.max(at);
                 asked = from + AHEAD;
                 // Advice only.
                 let _ = rustix::fs::fadvise(self.file, from, AHEAD.try_into().ok(), rustix::fs::Advice::WillNeed);
             }
-            let range = range_of(number, self.header.len);
             self.read_block(number, &mut sink.spare()[to_usize(range.start)..to_usize(range.end)])?;
         }
         Ok(true)
@@ -103,11 +96,15 @@ impl<'a> KeptVolume<'a> {
         Ok(())
     }
 
+    /// The offset in the file of the volume's byte `at`.
+    fn offset(&self, at: u64) -> u64 {
+        header_len(self.header.len) as u64 + at
+    }
+
     /// Reads a block into `out`, which has its length, and compares the checksum.
     fn read_block(&self, number: usize, out: &mut [u8]) -> Result<(), Unread> {
-        let block = self.header.blocks[number];
-        self.file.read_exact_at(out, self.starts[number])?;
-        if crc32fast::hash(out) == block.crc {
+        self.file.read_exact_at(out, self.offset(range_of(number, self.header.len).start))?;
+        if crc32fast::hash(out) == self.header.crcs[number] {
             Ok(())
         } else {
             Err(Unread::Damaged(format!("the checksum of block {number} differs")))

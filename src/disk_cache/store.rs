@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytesize::ByteSize;
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens, statvfs};
 
-use super::format::plain_file_len;
+use super::format::file_len;
 use super::index::{Index, name_of};
 use super::place::Place;
 use super::queue::{Job, Queue};
@@ -158,7 +158,7 @@ impl Store {
 
     /// Writes a volume, if there is room for it.
     fn write_one(&self, Job { digest, volume }: &Job) {
-        let bytes = plain_file_len(volume.len() as u64);
+        let bytes = file_len(volume.len() as u64);
         if self.has(digest) {
             return;
         }
@@ -238,8 +238,11 @@ impl Store {
         lock(&self.paused).is_some_and(|until| until > Instant::now())
     }
 
-    /// Writes nothing for a while, and says why.
+    /// Writes nothing for a while, and says why. A folder of a volume's name stands in the way of that volume alone.
     fn pause(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::IsADirectory {
+            return;
+        }
         *lock(&self.paused) = Some(Instant::now() + PAUSE);
         let remedy = if is_no_room(error) { "; make room there, or lower --disk-cache-size" } else { "" };
         log::warn!(

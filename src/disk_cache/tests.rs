@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::format::{BLOCK, header_len, plain_file_len};
+use super::format::{BLOCK, file_len, header_len};
 use super::*;
 
 /// The memory of a volume, as the memory cache gives it.
@@ -176,7 +176,7 @@ fn a_file_under_the_name_of_another_is_noticed() {
 fn the_least_recently_used_make_room() {
     let folder = Folder::new();
     let len = 100_000;
-    let each = plain_file_len(len as u64);
+    let each = file_len(len as u64);
     {
         let cache = folder.cache(None);
         for number in 1..=4 {
@@ -244,7 +244,7 @@ fn what_killed_writers_left_goes_and_other_files_stay() {
     keep(&cache, 1, 5000); // under another temporary name
     assert_eq!(filled(&cache, 1, 5000), Some(volume(1, 5000)));
     let cleared = clear(&folder.path()).unwrap();
-    assert_eq!(cleared, Cleared { volumes: 1, bytes: plain_file_len(5000), unfinished: 0, foreign: 2 });
+    assert_eq!(cleared, Cleared { volumes: 1, bytes: file_len(5000), unfinished: 0, foreign: 2 });
     assert_eq!(folder.names(), [running, "notes.txt".into(), "shard-000000.tar".into()]);
 }
 

@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
 
 use super::VolumeDigest;
-use super::format::{BLOCK, Block, Header, header_len, plain_file_len};
+use super::format::{BLOCK, Header, file_len, header_len};
 use super::index::name_of;
 use crate::base::beneath::Folder;
 use crate::base::partial_name::Writer;
@@ -68,21 +68,20 @@ fn write_into(
     let len = volume.len() as u64;
     // A disk without room says so before anything is written. Where this is not known, a write says so.
     if let Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) =
-        fallocate(file, FallocateFlags::empty(), 0, plain_file_len(len))
+        fallocate(file, FallocateFlags::empty(), 0, file_len(len))
     {
         return Err(error.into());
     }
     let mut at = header_len(len) as u64;
-    let mut blocks = Vec::with_capacity(volume.len().div_ceil(BLOCK));
+    let mut crcs = Vec::with_capacity(volume.len().div_ceil(BLOCK));
     for block in volume.chunks(BLOCK) {
         if is_cancelled() {
             return Ok(None);
         }
-        let crc = crc32fast::hash(block);
+        crcs.push(crc32fast::hash(block)); // which brings it into the processor's cache
         file.write_all_at(block, at)?;
-        blocks.push(Block { stored: u32::try_from(block.len()).unwrap_or(u32::MAX), crc });
         at += block.len() as u64;
     }
-    file.write_all_at(&Header { digest: *digest, len, width: None, blocks }.to_bytes(), 0)?;
+    file.write_all_at(&Header { digest: *digest, len, crcs }.to_bytes(), 0)?;
     Ok(Some(at))
 }

@@ -210,12 +210,8 @@ mod tests {
             digest(&array, |_| ())
         };
         let rescaled = Recipe::Rescaled { slope: 1.0, intercept: -1024.0, axes: Axes::Hwd };
-        let channel = |index| Part {
-            asked: Channel { axis: None, index },
-            axis: End::Last,
-            count: 4,
-            is_interleaved: true,
-        };
+        let channel =
+            |index| Part { asked: Channel { axis: None, index }, axis: End::Last, count: 4, is_interleaved: true };
         let all = [
             digest(&right, |_| ()),
             changed(&|array| array.member.crc = Some(1)),

@@ -23,7 +23,8 @@ from small_datasets import noise_dataset
 pytestmark = pytest.mark.timeout(300)
 
 SAMPLES = 7
-FLAGS = ("--samples-per-shard", 3, "--page-cache", "off", "--threads", 2)
+HOW = ("--page-cache", "off", "--threads", 2)
+FLAGS = ("--samples-per-shard", 3, *HOW)
 VOLUME = 64 * 64 * 96 * 2
 """The bytes of a volume: three blocks of a cache's file, the last of them no whole one."""
 FILE = 4096 + VOLUME
@@ -108,7 +109,7 @@ def test_the_second_mount_makes_no_volume(
         assert (
             f"for {SAMPLES} volumes in {cache}; {about['hits']} came from there" in program.run("status", point).stdout
         )
-    with program.mounted(dataset, *FLAGS, "--disk-cache", cache, "--limit", 3, "--samples-per-shard", 1) as point:
+    with program.mounted(dataset, *HOW, "--disk-cache", cache, "--limit", 3, "--samples-per-shard", 1) as point:
         digests(point)
         assert stats(program, point)["volumes_decoded"] == 0
     with mount_folder() as base:
@@ -178,9 +179,9 @@ def test_foreign_files_are_no_volumes(program: Program, dataset: Dataset, cache:
 def test_a_source_that_changed_is_an_error_all_the_same(program: Program, tmp_path: Path, cache: Path) -> None:
     """While it is mounted, although the volume is kept; the next plan then has another volume."""
     changing = noise_dataset(tmp_path / "data", 2, deflated=True)
-    flags = (*FLAGS, "--samples-per-shard", 1, "--cache-size", "1MiB", "--read-ahead", 0)
+    flags = ("--cache-size", "1MiB", "--read-ahead", 0)
     read_once(program, changing, cache, *flags)
-    with program.mounted(changing, *flags, "--disk-cache", cache) as point:
+    with program.mounted(changing, *HOW, "--samples-per-shard", 1, *flags, "--disk-cache", cache) as point:
         first, second = shards(point)
         before = digest(first)
         assert stats(program, point)["volumes_decoded"] == 0
@@ -203,11 +204,13 @@ def test_the_limit_is_kept(program: Program, dataset: Dataset, cache: Path, righ
     before = files(cache)
     for age, path in enumerate(before):
         os.utime(path, (1_700_000_000 - age,) * 2)
-    with program.mounted(
-        dataset, *FLAGS, "--disk-cache", cache, "--disk-cache-size", 3 * FILE, "--read-ahead", 0
-    ) as point:
-        with (point / "shard-000000.tar").open("rb") as shard:  # whose volumes were displaced: the first of seven
-            shard.read(2 * VOLUME // 3)
+    with (
+        program.mounted(
+            dataset, *FLAGS, "--disk-cache", cache, "--disk-cache-size", 3 * FILE, "--read-ahead", 0
+        ) as point,
+        (point / "shard-000000.tar").open("rb") as shard,
+    ):  # whose volumes were displaced: the first of seven
+        shard.read(VOLUME + 4096)
         wait_until(lambda: stats(program, point)["disk_cache"]["kept"] >= 1, "a volume is kept")
     assert before[-1] not in files(cache), "the one that was used least recently"
 
