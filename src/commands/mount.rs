@@ -221,15 +221,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
             return Err(Error::Interrupted(NOT_MOUNTED));
         }
         if let Some(log) = log {
-            if args.daemon {
-                if lifetime == Lifetime::UntilUnmounted {
-                    daemon::outlive_parent()?;
-                }
-                daemon::detach(log)?;
-            } else {
-                rustix::stdio::dup2_stderr(&log)
-                    .map_err(|error| Error::system("redirect standard error to the log", error))?;
-            }
+            log_to(log, args.daemon, lifetime)?;
         }
         log::info!(
             "{}: {} in {}, {} of memory for volumes, {}, page cache {}",
@@ -249,6 +241,20 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
         cache.close(); // readers may have been faster than the disk
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says everything in the log from here on; a daemon leaves its terminal and, if its mount outlives them, its parent.
+///
+/// # Errors
+/// [`Error::System`] if the operating system refuses it.
+fn log_to(log: File, is_daemon: bool, lifetime: Lifetime) -> Result<()> {
+    if is_daemon {
+        if lifetime == Lifetime::UntilUnmounted {
+            daemon::outlive_parent()?;
+        }
+        return daemon::detach(log);
+    }
+    rustix::stdio::dup2_stderr(&log).map_err(|error| Error::system("redirect standard error to the log", error))
 }
 
 /// Opens the disk cache, if the user wants one, and says what is to be known of it. `cache_size` is the memory for
