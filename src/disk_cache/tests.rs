@@ -165,6 +165,7 @@ fn a_file_under_the_name_of_another_is_noticed() {
     keep(&cache, 1, 9000);
     fs::rename(folder.file(1), folder.file(2)).unwrap();
     assert!(filled(&cache, 2, 9000).is_none());
+    assert!(filled(&cache, 1, 9000).is_none(), "it is gone");
     keep(&cache, 1, 9000);
     assert!(filled(&cache, 1, 9001).is_none(), "of another length");
     fs::create_dir(folder.file(3)).unwrap();

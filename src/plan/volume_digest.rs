@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    fn digest(array: &Array, change: impl Fn(&mut NpzVolume<'_>)) -> [u8; 32] {
+    fn digest<'a>(array: &'a Array, change: impl Fn(&mut NpzVolume<'a>)) -> [u8; 32] {
         let mut volume = NpzVolume {
             path: PathBuf::from("/data/a/x.npz"),
             array,
