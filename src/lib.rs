@@ -107,7 +107,7 @@
 //!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
 //!   `report` (its page); [`disk_cache`] (its folder, which a file in it marks); `run` (the folders of `--at`); `man`
 //!   (its pages); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
-//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; the files of both
+//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; files of both
 //!   caches are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
 //!   user did not name for it, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
 //!   `commands/run/namespace.rs`.
@@ -154,8 +154,8 @@
 //!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read
 //!   past, or its reader was idle while others wait: for less time where the kernel may have given it the rest
 //!   (`cache/patience.rs`). Demands are served in order; what is read ahead gives way to them.
-//! - **disk cache**: no byte is handed on before the checksums of the whole volume were compared, and its source found in
-//!   the planned state. A volume's digest covers all that determines its bytes, and no plan, shard or slot
+//! - **disk cache**: no byte is handed on before the checksums of the whole volume were compared, and its source found
+//!   in the planned state. A volume's digest covers all that determines its bytes, and no plan, shard or slot
 //!   (`plan/volume_digest.rs`). Whatever is wrong with the folder or its disk costs time only, and only files of the
 //!   cache's own names are removed. Readers never wait for a write; what waits to be written holds half of the memory
 //!   for volumes at most, or one volume.

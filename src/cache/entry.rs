@@ -201,8 +201,8 @@ impl<E: Clone + 'static> VolumeWriter<'_, E> {
         }
     }
 
-    /// All bytes of the volume, without a copy; `None` if some are not published yet. Who holds them holds the memory of
-    /// the volume, which counts until then.
+    /// All bytes of the volume, without a copy; `None` if some are not published yet. Who holds them holds the volume's
+    /// memory, which counts until then.
     pub fn whole(&self) -> Option<Bytes> {
         let slice = Growing::slice(self.buffer.shared(), 0..self.entry.len());
         slice.map(Bytes::from_owner)

@@ -104,8 +104,8 @@ impl DiskCache {
     /// Opens the cache in a folder, removes what killed processes left unfinished there, and starts the thread.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the remedy if the folder cannot be a cache's; [`Error::Io`] if it cannot be made or read;
-    /// [`Error::System`] if there is no thread.
+    /// [`Error::Refused`] with the remedy if the folder cannot be a cache's; [`Error::Io`] if it cannot be made or
+    /// read; [`Error::System`] if there is no thread.
     pub fn open(request: Request<'_>) -> Result<Self> {
         let place = Place::prepare(request.folder, request.forbidden)?;
         let store = Arc::new(Store::new(place, request.limit, to_usize(request.waiting))?);

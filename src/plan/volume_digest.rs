@@ -7,12 +7,12 @@
 //!    may be elsewhere another time. Of one without: the absolute path, and the file's times and inode, as nothing else
 //!    tells that the content is another one.
 //! 3. How the array is packed, where in the file, and its lengths.
-//! 4. The file's size; the array's name, CRC-32 and header; the elements of a NIfTI file; the channel; the recipe: as in
-//!    the digest of a sample.
+//! 4. The file's size; the array's name, CRC-32 and header; the elements of a NIfTI file; the channel; the recipe: as
+//!    in the digest of a sample.
 //! 5. The format of the voxels or values, and what becomes of values that they cannot hold.
 //!
-//! Of a volume in a finished shard file: 1., the absolute path, the file's size, times and inode, and the member's place
-//! and storage.
+//! Of a volume in a finished shard file: 1., the absolute path, the file's size, times and inode, and the member's
+//! place and storage.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

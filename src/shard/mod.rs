@@ -115,8 +115,8 @@ impl ShardSet {
         self.state.volumes().copies.set(files);
     }
 
-    /// From now on takes volumes from this disk cache where they are there, and keeps there those that are made. Changes
-    /// no byte. Only the first call counts.
+    /// From now on takes volumes from this disk cache where they are there, and keeps there those that are made.
+    /// Changes no byte. Only the first call counts.
     ///
     /// # Errors
     /// [`Error::System`] if the current folder, from which relative paths of the data set start, is not known.

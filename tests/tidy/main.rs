@@ -124,8 +124,10 @@ const THREADS: &[&str] = &["src/base/parallel.rs"];
 /// compares them with the same in float32.
 const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/means.rs", "src/shard/copies.rs"];
 
-/// Who asks a plan for a sample's volume: the waist, and the report for lengths and the source in float32.
-const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/means.rs", "src/report/volume.rs"];
+/// Who asks a plan for a sample's volume: the waist, the digest of what determines it, and the report for lengths and
+/// the source in float32.
+const VOLUME_CALLERS: &[&str] =
+    &["src/shard/", "src/plan/volume_digest.rs", "src/report/means.rs", "src/report/volume.rs"];
 
 /// Applies a rule to the project.
 fn holds(rule: impl Fn(&Tree) -> Vec<String>) {
