@@ -180,7 +180,11 @@ fn resolved(path: &Path) -> Result<PathBuf> {
     for above in absolute.ancestors() {
         match fs::canonicalize(above) {
             Ok(found) if !found.is_dir() => return Err(refused(path, "it is no folder; name a new or an empty one")),
-            Ok(found) => return Ok(found.join(absolute.strip_prefix(above).unwrap_or(Path::new("")))),
+            // Joined one by one: with nothing to join, the path would get a slash at its end.
+            Ok(found) => {
+                let missing = absolute.strip_prefix(above).unwrap_or(Path::new(""));
+                return Ok(missing.iter().fold(found, |path, name| path.join(name)));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io(above, "find the disk cache", error)),
         }
@@ -237,7 +241,10 @@ mod tests {
         assert!(Place::existing(&path).is_err());
         let made = Place::prepare(&path, &[]).unwrap();
         assert_eq!(fs::metadata(&made.path).unwrap().mode() & 0o777, FOR_USER);
-        assert_eq!(Place::existing(&path).unwrap().path, Place::prepare(&path, &[]).unwrap().path);
+        for again in [Place::existing(&path).unwrap(), Place::prepare(&path, &[]).unwrap()] {
+            assert_eq!(again.path.as_os_str(), fs::canonicalize(&path).unwrap().as_os_str());
+        }
+        assert_eq!(made.path.as_os_str(), fs::canonicalize(&path).unwrap().as_os_str());
         fs::write(path.join(TAG), "Signature: 8a477f597d28d172789f06886806bc55\n").unwrap();
         assert!(Place::existing(&path).unwrap_err().to_string().contains("no disk cache"));
         assert!(Place::prepare(&path, &[]).unwrap_err().to_string().contains("other files"));

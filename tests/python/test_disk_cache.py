@@ -106,9 +106,8 @@ def test_the_second_mount_makes_no_volume(
         about = found["disk_cache"]
         assert about["hits"] >= SAMPLES and about["misses"] == about["kept"] == about["errors"] == 0
         assert (about["bytes"], about["volumes"]) == (SAMPLES * FILE, SAMPLES)
-        assert (
-            f"for {SAMPLES} volumes in {cache}; {about['hits']} came from there" in program.run("status", point).stdout
-        )
+        text = program.run("status", point).stdout
+        assert f"for {SAMPLES} volumes in {cache}; {about['hits']} came from there" in text, text
     with program.mounted(dataset, *HOW, "--disk-cache", cache, "--limit", 3, "--samples-per-shard", 1) as point:
         digests(point)
         assert stats(program, point)["volumes_decoded"] == 0
