@@ -4,9 +4,9 @@ the random access of one block, all on one core.
     python scripts/codec_table.py [--side 256] [--runs 5] [--block-kib 256]
 
 The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
-resampled and divided by 1000 as `--volume preprocessed` does. zstd and the shuffle are called through Python (pyzstd,
+resampled and divided by 1000 as `--volume preprocessed` does. zstd and the filters are called through Python (pyzstd,
 NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1 with the
-search of level 3 and matches of six bytes at least (`src/codec/mod.rs`).
+search of level 3 and matches of seven bytes at least, or six of shuffled values (`src/formats/codec/mod.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
 
@@ -92,8 +92,36 @@ def unshuffle(block: bytes) -> NDArray[Any]:
     return values.view(np.uint8)
 
 
-def codecs() -> list[Codec]:
-    """The candidates."""
+def predict(block: bytes, row: int) -> bytes:
+    """What is left when each value, as a number in the order of float16, was predicted by the values before it and a
+    row above it (or, with a row of 0, by the value before it alone); folded and shuffled."""
+    bits = np.frombuffer(block, "<u2")
+    values = bits ^ (np.where(bits >> 15, 0xFFFF, 0x8000).astype("<u2"))
+    left = values.copy()
+    if row:
+        left[row:] -= values[:-row]
+    left[1:] = left[1:] - left[:-1]
+    return shuffle(((left << 1) ^ (0 - (left >> 15))).astype("<u2").tobytes())
+
+
+def unpredict(block: bytes, row: int) -> NDArray[Any]:
+    """Back, by two running sums."""
+    values = unshuffle(block).view("<u2")
+    sign = values & 1
+    values >>= 1
+    values ^= -sign
+    np.cumsum(values, out=values, dtype=values.dtype)
+    if row:
+        whole = len(values) // row * row
+        rows, rest = values[:whole].reshape(-1, row), values[whole:]
+        np.cumsum(rows, axis=0, out=rows, dtype=values.dtype)
+        rest += values[whole - row :][: len(rest)] if whole else 0
+    values ^= ((values >> 15) - 1) | 0x8000
+    return values.view(np.uint8)
+
+
+def codecs(row: int) -> list[Codec]:
+    """The candidates, for volumes whose rows have so many values."""
     found = [
         Codec("raw float16", lambda block: bytes(bytearray(block)), lambda block: memoryview(bytearray(block))),
         Codec("deflate 6", lambda block: zlib.compress(block, 6), zlib.decompress),
@@ -106,10 +134,18 @@ def codecs() -> list[Codec]:
     def after_shuffle(pack: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
         return lambda block: pack(shuffle(block))
 
+    def after_prediction(pack: Callable[[bytes], bytes], row: int) -> Callable[[bytes], bytes]:
+        return lambda block: pack(predict(block, row))
+
+    def unpredicted(row: int, frame: bytes) -> NDArray[Any]:
+        return unpredict(pyzstd.decompress(frame), row)
+
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
-    longer = {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: 6}
+    longer, longest = (
+        {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: length} for length in (6, 7)
+    )
     for name, pack in (
-        ("1, longer matches", zstd(1, longer)),  # what the program makes of level 1
+        ("1, longer matches", zstd(1, longer)),  # what earlier versions made of level 1
         *((str(level), zstd(level)) for level in (1, 3, 9)),
     ):
         found.append(
@@ -117,6 +153,18 @@ def codecs() -> list[Codec]:
                 f"shuffle + zstd {name}",
                 after_shuffle(pack),
                 lambda frame: unshuffle(pyzstd.decompress(frame)),
+            )
+        )
+    for name, length, pack in (
+        ("left value alone + shuffle + zstd 1, longer matches", 0, zstd(1, longest)),
+        ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longest)),  # what the program makes of level 1
+        ("prediction + shuffle + zstd 9", row, zstd(9)),
+    ):
+        found.append(
+            Codec(
+                name,
+                after_prediction(pack, length),
+                partial(unpredicted, length),
             )
         )
     blosc2.set_nthreads(1)
@@ -168,7 +216,7 @@ def main() -> None:
     for sigma in (10, 20):
         volume = phantom(arguments.side, sigma)
         blocks = in_blocks(volume, arguments.block_kib << 10)
-        candidates = codecs()
+        candidates = codecs(volume.shape[-1])
         runs: dict[str, list[tuple[int, float, float, float]]] = {codec.name: [] for codec in candidates}
         for _ in range(arguments.runs):
             for codec in candidates:

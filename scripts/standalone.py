@@ -23,7 +23,8 @@ CT volumes and reports for PyTorch: from shards (mounted by ctwds-fs, or files) 
 
 This file is all there is to copy into a project that does not install the package ctwds, of whose modules it is made by
 scripts/standalone.py: change those. It needs Python 3.10, NumPy and PyTorch, and PyYAML where a configuration is given
-as a path. Compressed shards (`*.shuffle.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd.
+as a path. Compressed shards (`*.zst`) need Python 3.14, or one of the packages backports.zstd and pyzstd; where the
+package ctwds is installed, its decoder reads them, which is faster.
 
     from ctreport_webdataset import CTReportWebDataset
     loader = CTReportWebDataset("/data/shards/shard-{000000..000471}.tar").make_loader(batch_size=2, num_workers=4)

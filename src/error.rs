@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,6 +139,13 @@ pub fn is_hidden(c: char) -> bool {
     let is_mark =
         |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_mark(c)
+}
+
+/// The clause for what this version does not know, because a later one has it: `what` is that, as a noun phrase ("the
+/// filter predict3").
+pub fn later_version(what: impl fmt::Display) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{what} is not known to ctwds-fs {version}: a later version wrote it; install that version of ctwds-fs")
 }
 
 /// The operating system's reason for a message that is no [`Error`], with what stands behind it.

@@ -12,10 +12,10 @@ use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Origin, Sample, Study};
 use crate::error::{Error, Result};
-use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, SeekTable};
+use crate::formats::codec::{BLOCK, CODEC, Codec, Encoder, RowFilter, SeekTable};
 use crate::plan::Plan;
 use crate::plan::layout::Content;
-use crate::plan::members::Member;
+use crate::plan::members::{Member, volume_filter, volume_row};
 use crate::plan::shuffle;
 use crate::shard::{Serving, ShardSet};
 use crate::volume::{Kind, KindOptions, Recipe};
@@ -221,7 +221,7 @@ fn measure(
     advance: &(impl Fn(u64) + Sync),
 ) -> Result<Vec<Measurement>> {
     let plan = set.plan();
-    let width = plan.voxel_format().voxel_len();
+    let row = volume_row(&plan.members.payload(Member::Json, &plan.dataset.samples[index])).unwrap_or(1);
     let id = plan.shard_of(index);
     let is_wanted = |content| match content {
         Content::Payload(member) => member.member == Member::Volume && plan.sample_index(id, member) == index,
@@ -233,16 +233,19 @@ fn measure(
     let mut encoders = Vec::new();
     for codec in codecs {
         let encoder = Encoder::new(*codec).map_err(no_memory)?;
-        encoders.push((encoder, SeekTable::default(), Measurement { bytes: 0, seconds: 0.0 }));
+        let filter = RowFilter::new(volume_filter(codec.method, plan.voxel_format()), row);
+        let mut table = SeekTable::default();
+        let bytes = filter.begin(&mut table).len() as u64;
+        encoders.push(((encoder, filter), table, Measurement { bytes, seconds: 0.0 }));
     }
     let cursor = Arc::new(set.cursor(id));
     let (mut at, end) = (extent.start, extent.start + extent.len);
     while at < end {
         let bytes = set.read_with(&cursor, at, to_usize(READ.min(end - at)))?;
-        for (encoder, table, one) in &mut encoders {
+        for ((encoder, filter), table, one) in &mut encoders {
             let begin = cpu_seconds(ClockId::ThreadCPUTime);
             for block in bytes.chunks(BLOCK) {
-                let frame = encoder.encode(block, width).map_err(no_memory)?;
+                let frame = encoder.encode(block, *filter).map_err(no_memory)?;
                 table.push(&frame, block.len());
                 one.bytes += frame.len() as u64;
             }
@@ -251,7 +254,7 @@ fn measure(
         at += bytes.len() as u64;
         advance(bytes.len() as u64);
     }
-    let with_table = |(_, table, one): (Encoder, SeekTable, Measurement)| Measurement {
+    let with_table = |(_, table, one): ((Encoder, RowFilter), SeekTable, Measurement)| Measurement {
         bytes: one.bytes + table.render().len() as u64,
         ..one
     };

@@ -11,6 +11,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::dataset::tables::{self, Wanted};
 use crate::dataset::{Columns, quarantine};
+use crate::formats::codec::{BlockEntry, Decoder, Encoder, FOOTER, Filter, RowFilter, SeekTable};
 use crate::formats::gzip::Gzip;
 use crate::formats::inflate::Inflater;
 use crate::formats::nifti;
@@ -24,15 +25,47 @@ const MAX_ARRAY: u64 = 16 << 20;
 type Check = fn(&[u8]);
 
 /// The checks of all fuzz targets, each with its name, which is also that of its corpus folder.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("npy_header", npy_header),
     ("npz", npz),
     ("nifti_header", nifti_header),
     ("inflate", inflate),
     ("gzip", gzip),
+    ("codec", codec),
     ("tables", tables),
     ("journal", journal),
 ];
+
+/// Checks that every filter gives back any block, that any bytes in the place of a frame are refused or unpacked within
+/// its block, and that an accepted seek table accounts for all bytes before it. The first five bytes choose filter and
+/// row.
+pub fn codec(bytes: &[u8]) {
+    const NAMES: [&str; 9] =
+        ["shuffle", "shuffle1", "shuffle4", "shuffle8", "predict", "predict1", "predict2", "predict4", "predict8"];
+    let Some(([kind, row @ ..], block)) = bytes.split_first_chunk::<5>() else { return };
+    let filter = Filter::of_extension(&format!("{}.zst", NAMES[usize::from(*kind) % NAMES.len()])).expect("a filter");
+    let block = &block[..block.len() / filter.width() * filter.width()];
+    let filter = RowFilter::new(filter, u64::from(u32::from_le_bytes(*row)));
+    let mut encoder = Encoder::new("zstd".parse().expect("a codec")).expect("memory");
+    let frame = encoder.encode(block, filter).expect("memory");
+    let mut table = SeekTable::default();
+    table.push(&frame, block.len());
+    let (mut decoder, mut out) = (Decoder::new().expect("memory"), vec![0; block.len()]);
+    if let Some((_, entry)) = table.covering(&(0..1)).next() {
+        decoder.decode(entry, &frame, filter, &mut out).expect("what was packed");
+        assert!(out == block, "{filter:?}");
+        let _ = decoder.decode(&BlockEntry { checksum: None, ..entry.clone() }, block, filter, &mut out);
+    }
+    let Some(footer) = bytes.last_chunk::<FOOTER>() else { return };
+    let Ok(len) = SeekTable::len_in(footer, bytes.len() as u64) else { return };
+    let Ok(table) = SeekTable::parse(&bytes[bytes.len() - len..], bytes.len() as u64) else { return };
+    let _ = RowFilter::of_member(filter.filter, &table, |head| {
+        *head = *bytes.first_chunk().ok_or_else(|| "it is short".to_owned())?;
+        Ok(())
+    });
+    let packed: u64 = table.covering(&(0..u64::MAX)).map(|(_, entry)| entry.packed.end - entry.packed.start).sum();
+    assert!(packed <= (bytes.len() - len) as u64);
+}
 
 /// Runs `check` on a file in memory that holds `bytes`, for parsers that take a path.
 fn with_file(bytes: &[u8], check: impl FnOnce(&Path, &File)) {

@@ -99,8 +99,9 @@
 //! - A dtype or a container of arrays: [`formats::npz`], then [`volume`]; anew in `verify/npy_header.rs`, in the
 //!   loader (`read_volume`), and in the table of `docs/volume-files.md`, of which a test tries every entry.
 //! - A name by which columns or arrays of a data set are known: `dataset/guess/names.rs`.
-//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, and for single files [`volume`]; all
-//!   else is Python in `python/ctwds/`. The core does not know it.
+//! - The Python package: `python/src/` calls [`commands::plan_of`], the waist, for single files [`volume`], and for
+//!   compressed members that Python has read [`formats::codec::unpack`]; all else is Python in `python/ctwds/`. The
+//!   core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
@@ -200,9 +201,10 @@
 //! - **pipes**: nothing waits for a writer of a FIFO. Files that the user names are read by [`base::given`], which
 //!   knows an end for a pipe that says nothing; all others by [`base::files`], which opens regular files alone.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
-//!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs`
-//!   (processor instructions, each beside a portable definition that the tests compare with), one system call in
-//!   `commands/daemon.rs`, and one parameter of the C library's allocator in `base/limits.rs`.
+//!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/codec/running_sum.rs`,
+//!   `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor instructions, each beside a portable definition
+//!   that the tests compare with), one system call in `commands/daemon.rs`, and one parameter of the C library's
+//!   allocator in `base/limits.rs`.
 //!
 //! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
 //! process (arguments, program file, loudness, bars, the signal that came), and no second place that knows the tar

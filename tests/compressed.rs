@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Example, Stored};
 use ctwds_fs::dataset::ScanProgress;
-use ctwds_fs::formats::codec::Codec;
+use ctwds_fs::formats::codec::{Codec, Method};
 use ctwds_fs::materialize::{OnError, Outcome, Request, Silent, materialize};
 use ctwds_fs::output::archive;
 use ctwds_fs::output::partition::Part;
@@ -47,12 +47,14 @@ proptest! {
     fn compressed_shards_are_served_as_plain_ones(
         volumes in prop::collection::vec(stored(), 1..5),
         per_shard in 1u32..4,
+        is_old in any::<bool>(),
         wanted in prop::collection::vec((0usize..4, 0.0..1.05, prop_oneof![0usize..600, 0usize..900_000]), 1..30),
     ) {
         let example = Example::write(volumes, per_shard);
         let naive = example.naive_shards();
         let [packed, back] = ["packed", "back"].map(|name| example.folder.path().join(name));
-        prop_assert_eq!(write(example.plan(), &packed, Some(Codec { level: 1 })).written, naive.len());
+        let method = if is_old { Method::Shuffle } else { Method::Predict };
+        prop_assert_eq!(write(example.plan(), &packed, Some(Codec { level: 1, method })).written, naive.len());
         let plan = archive::plan(&packed, 2, &ScanProgress::default()).unwrap();
         prop_assert_eq!(&plan.digest, &example.plan().digest);
         let set = serve(plan.clone());
@@ -74,10 +76,16 @@ proptest! {
 
 #[test]
 fn every_changed_byte_of_a_volume_is_noticed() {
+    for method in [Method::Shuffle, Method::Predict] {
+        every_changed_byte_is_noticed(method);
+    }
+}
+
+fn every_changed_byte_is_noticed(method: Method) {
     let example = Example::write(vec![Stored { shape: [6, 7, 8], descr: "<i2", fortran: false, deflated: false }], 1);
     let naive = example.naive_shards();
     let packed = example.folder.path().join("packed");
-    write(example.plan(), &packed, Some(Codec { level: 1 }));
+    write(example.plan(), &packed, Some(Codec { level: 1, method }));
     let path = packed.join(Plan::shard_name(0));
     let right = std::fs::read(&path).unwrap();
     let size = ctwds_fs::formats::tar::parse(&right[..512]).unwrap().size as usize;

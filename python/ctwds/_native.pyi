@@ -13,6 +13,7 @@ _Bytes = NDArray[np.uint8]
 _Triple = tuple[int, int, int]
 
 def available_cores() -> int: ...
+def unpack_member(member: _Bytes, filter: str, out: _Bytes) -> None: ...
 
 @final
 class Shards:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import importlib
+import re
 import struct
-from typing import Any
+import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import PackageMissing
+
+
+def native_unpack() -> Any:
+    """The program's own decoder, where the package ctwds is installed: faster than NumPy. None where it is not."""
+    try:
+        return getattr(importlib.import_module("ctwds._native"), "unpack_member", None)
+    except ImportError:
+        return None
+
 
 def zstd_module() -> Any:
-    """Whichever implementation of zstd is installed. ImportError, which no `on_error` passes over, if there is none."""
+    """Whichever implementation of zstd is installed. PackageMissing, which no `on_error` passes over, if none is."""
     for name in ("compression.zstd", "backports.zstd", "pyzstd"):
         try:
             return importlib.import_module(name)
         except ImportError:
             continue
-    raise ImportError(
+    raise PackageMissing(
         "the shards are compressed, and Python has no zstd: `pip install backports.zstd`, or show them as plain ones "
         "with `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
     )
@@ -38,16 +50,97 @@ def seek_table(member: memoryview) -> NDArray[Any]:
     return table
 
 
-def unpack(member: memoryview, table: NDArray[Any], width: int, out: memoryview) -> None:
-    """Fill `out` with the plain member, whose values have `width` bytes: each block has first the lowest bytes of all
-    its values, then the next higher ones."""
-    zstd = zstd_module()
+class Filter(NamedTuple):
+    """What was done to the values of a block before it was packed."""
+
+    width: int
+    """Bytes of a value."""
+    predicts: str = ""
+    """What is predicted by its neighbours: "halves" (float16), "integers" of the width, or nothing."""
+
+
+FILTERS = {
+    "predict": Filter(2, "halves"),
+    "predict1": Filter(1, "integers"),
+    "predict2": Filter(2, "integers"),
+    "predict4": Filter(4, "integers"),
+    "predict8": Filter(8, "integers"),
+    "shuffle": Filter(2),
+    "shuffle1": Filter(1),
+    "shuffle4": Filter(4),
+    "shuffle8": Filter(8),
+}
+
+
+def plain_suffix(suffix: str) -> tuple[str, str]:
+    """A voxel member's suffix without what compression added, and the filter's name, which may be one of a later
+    version; an empty name of a plain member."""
+    found = re.fullmatch(r"(.+)\.([A-Za-z0-9]+)\.zst", suffix)
+    return (found[1], found[2]) if found else (suffix, "")
+
+
+def filter_of(name: str) -> Filter:
+    """The filter of this name. PackageMissing, which no `on_error` passes over, if a later version has added it."""
+    if name not in FILTERS:
+        raise PackageMissing(
+            f"the filter {name} is not known to this version of ctwds: a later version wrote the shard; install that "
+            "version of ctwds, or show plain shards with that version of `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
+        )
+    return FILTERS[name]
+
+
+def row_length(member: memoryview, table: NDArray[Any]) -> int:
+    """How many values a row of a predicted member has: its first frame, which every zstd passes over, says so."""
+    magic, size, row, crc = struct.unpack("<4I", bytes(member[:16]).ljust(16, b"\0"))
+    if table[:1].tolist() != [[16, 0, 0x51D8E999]] or (magic, size) != (0x184D2A50, 8):
+        raise ValueError("it does not begin with the frame that has the length of its rows")
+    if crc != zlib.crc32(member[8:12]) or row == 0:
+        raise ValueError("the frame that has the length of its rows is damaged")
+    return int(row)
+
+
+def unpredict(values: NDArray[Any], row: int, predicts: str) -> None:
+    """Turn what was left of predicted values into the values: sums along the block, then along its columns."""
+    sign = values & 1
+    values >>= 1
+    values ^= -sign
+    np.cumsum(values, out=values, dtype=values.dtype)
+    whole = len(values) // row * row
+    rows, rest, step = values[:whole].reshape(-1, row), values[whole:], 1
+    while step < len(rows):  # sums of 2, 4, 8, … rows: half the time of np.cumsum, which goes through each column
+        rows[step:] += rows[:-step].copy()
+        step *= 2
+    rest += values[whole - row :][: len(rest)] if whole else 0
+    if predicts == "halves":  # in the order of the numbers: negative ones have all bits inverted, others the sign
+        sign = values >> 15
+        sign -= 1
+        sign |= 0x8000
+        values ^= sign
+
+
+def unpack(member: memoryview, table: NDArray[Any], name: str, out: memoryview) -> None:
+    """Fill `out` with the plain member, which has this seek table and whose values the filter of this name was applied
+    to. ValueError if it is damaged."""
+    filter_ = filter_of(name)
+    if native := native_unpack():
+        native(np.frombuffer(member, np.uint8), name, np.frombuffer(out, np.uint8))
+    else:
+        unpack_by_numpy(member, table, filter_, out)
+
+
+def unpack_by_numpy(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
+    """The same by NumPy: each block has first the lowest bytes of all its values, or of what was left of them, then the
+    next higher ones."""
+    zstd, width, row = zstd_module(), filter_.width, 0
     if (table[:, 1] % width).any():
         raise ValueError("a block of it does not hold whole values")
-    values = np.frombuffer(out, np.uint8).reshape(-1, width)
+    bytes_of = np.frombuffer(out, np.uint8).reshape(-1, width)
     at = done = 0
+    if filter_.predicts:
+        row = row_length(member, table)
+        at, table = int(table[0, 0]), table[1:]
     for number, (packed, plain, checksum) in enumerate(table.tolist()):
-        frame, block = member[at : at + packed], values[done : done + plain // width]
+        frame, block = member[at : at + packed], bytes_of[done : done + plain // width]
         if not frame[4] & 4 or int.from_bytes(frame[-4:], "little") != checksum:
             raise ValueError(f"block {number}: it has not the checksum that the seek table says")
         try:
@@ -56,23 +149,13 @@ def unpack(member: memoryview, table: NDArray[Any], width: int, out: memoryview)
             raise ValueError(f"block {number}: {error}") from error
         if len(planes) != plain:
             raise ValueError(f"block {number}: it holds {len(planes)} bytes, the seek table says {plain}")
+        values = block.view(f"<u{width}")[:, 0]
         if width == 2:  # five times as fast as byte by byte
-            pairs = block.view("<u2")[:, 0]
-            pairs[:] = planes[plain // 2 :]
-            pairs <<= 8
-            pairs |= planes[: plain // 2]
+            values[:] = planes[plain // 2 :]
+            values <<= 8
+            values |= planes[: plain // 2]
         else:
             block[:] = planes.reshape(width, -1).T
+        if row:
+            unpredict(values, row, filter_.predicts)
         at, done = at + packed, done + plain // width
-
-
-# What a compressed voxel member's suffix ends with, and the bytes of a value of it.
-PACKED = {".shuffle.zst": 2, ".shuffle1.zst": 1, ".shuffle4.zst": 4, ".shuffle8.zst": 8}
-
-
-def plain_suffix(suffix: str) -> tuple[str, int | None]:
-    """The suffix without what compression added, and the bytes of a value; none of a plain member."""
-    for end, width in PACKED.items():
-        if suffix.endswith(end):
-            return suffix.removesuffix(end), width
-    return suffix, None

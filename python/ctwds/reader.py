@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .basics import BLOCK, CHUNK
-from .errors import LoaderError
+from .errors import LoaderError, PackageMissing
 from .members import OTHERS, REMEDIES, VOXELS, Buffer, Member, complain, npy_voxels, parse_header
 from .packed import plain_suffix, seek_table, unpack
 from .samples import RawSample
@@ -197,23 +197,23 @@ class ShardReader:
     def _extra(self, name: str, members: list[Member]) -> NDArray[Any]:
         """The array beside the volume of this name."""
         for member in members:
-            plain, width = plain_suffix(member.suffix)
+            plain, filter_ = plain_suffix(member.suffix)
             if plain == f"{name}.npy" and not isinstance(member.payload, LoaderError):
                 payload = member.payload
-                if width is not None:
+                if filter_:
                     table = seek_table(payload)
                     payload = memoryview(bytearray(int(table[:, 1].sum())))
-                    unpack(member.payload, table, width, payload)
+                    unpack(member.payload, table, filter_, payload)
                 return npy_voxels(payload, {})
         raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
 
-    def _unpack(self, packed: memoryview, width: int) -> tuple[memoryview, Buffer]:
+    def _unpack(self, packed: memoryview, filter_: str) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
         buffer = self._pool.pop() if self._pool else Buffer()
         view = buffer.view(int(table[:, 1].sum()))
         try:
-            unpack(packed, table, width, view)
+            unpack(packed, table, filter_, view)
         except ValueError:
             self._pool.append(buffer)
             raise
@@ -225,11 +225,11 @@ class ShardReader:
             for member in members:
                 if isinstance(member.payload, LoaderError):
                     raise member.payload
-                plain, width = plain_suffix(member.suffix)
+                plain, filter_ = plain_suffix(member.suffix)
                 if plain in VOXELS:
-                    if width is not None:
+                    if filter_:
                         before = member.buffer
-                        member.payload, member.buffer = self._unpack(member.payload, width)
+                        member.payload, member.buffer = self._unpack(member.payload, filter_)
                         self._pool.extend([before] if before else [])
                     parts |= {"voxels": (VOXELS[plain], member.payload), "buffer": member.buffer}
                 elif member.suffix in OTHERS:
@@ -244,6 +244,8 @@ class ShardReader:
             decode_voxels, payload = parts.pop("voxels")
             parts["extras"] = {name: self._extra(name, members) for name in self._also}
             return RawSample(key, parts["meta"]["study_id"], voxels=decode_voxels(payload, parts["meta"]), **parts)
+        except PackageMissing as error:
+            raise PackageMissing(f"{self.path}: {key}: {error}") from error
         except (LoaderError, ValueError, KeyError, TypeError) as error:
             self._pool.extend(member.buffer for member in members if member.buffer)
             raise error if isinstance(error, LoaderError) else self._failure(key, error) from error

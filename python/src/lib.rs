@@ -3,6 +3,7 @@
 
 mod errors;
 mod file;
+mod packed;
 mod shards;
 
 use pyo3::prelude::*;
@@ -13,6 +14,8 @@ mod _native {
 
     #[pymodule_export]
     use super::file::VolumeFile;
+    #[pymodule_export]
+    use super::packed::unpack_member;
     #[pymodule_export]
     use super::shards::{Decoders, Shards};
 

@@ -71,7 +71,7 @@ def packed_bytes(lab: Lab, voxels: NDArray[Any], name: str) -> int:
     out = lab.folder / f"{name}-packed"
     run(lab.program, "materialize", *paths.flags(), "--output-dir", out, "--compress", "zstd")
     with tarfile.open(out / "shard-000000.tar") as shard:
-        return next(member.size for member in shard if member.name.endswith(".bin.shuffle.zst"))
+        return next(member.size for member in shard if member.name.endswith(".bin.predict.zst"))
 
 
 def noise(lab: Lab, sigma: int) -> Samples:
@@ -79,7 +79,7 @@ def noise(lab: Lab, sigma: int) -> Samples:
     voxels = codec_table.phantom(SIDE, sigma)
     blocks = codec_table.in_blocks(voxels, BLOCK)
     found: dict[str, Sample] = {}
-    for codec in codec_table.codecs():
+    for codec in codec_table.codecs(voxels.shape[-1]):
         if codec.name.startswith(OTHERS):
             results = [codec_table.measured(codec, blocks) for _ in range(3)]
             found[codec.name] = {"bytes": results[0][0], "decode": min(result[2] for result in results)}

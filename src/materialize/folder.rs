@@ -12,9 +12,9 @@ use crate::base::durable::{PartialFile, publish, sync_folder};
 use crate::base::files::{file_name, list, remove, size};
 use crate::base::lock::lock;
 use crate::dataset::quarantine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, later_version, shown};
 use crate::formats::codec::Codec;
-use crate::output::journal::{self, FinishedShard, Journals, Line, Run};
+use crate::output::journal::{self, FinishedShard, Journals, Line, RecordedCodec, Run};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
@@ -45,9 +45,10 @@ impl OutputFolder {
     pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan, clean: bool) -> Result<Self> {
         let journal = lock_part(path, part)?;
         let earlier = Journals::read(path)?;
-        if earlier.all_finished().next().is_some() && earlier.codec() != codec {
-            return Err(other_codec(path, earlier.codec()));
-        }
+        let codec = match earlier.all_finished().next() {
+            None => codec,
+            Some(_) => codec_of_begun(path, earlier.codec(), codec)?,
+        };
         let unrecorded = unrecorded(path, plan, codec, &earlier)?;
         if !unrecorded.is_empty() {
             log::debug!("{}: no record of {} of the shards", path.display(), unrecorded.len());
@@ -63,6 +64,12 @@ impl OutputFolder {
     /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How the volumes of its shards are compressed; `None` for plain shards. Filters are those that the folder was
+    /// begun with.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        self.codec
     }
 
     /// What is to be said of the unfinished files of other runs.
@@ -155,7 +162,8 @@ impl OutputFolder {
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = shard_ids(plan.shards.len()).end;
         let unrecorded = self.unrecorded.iter().copied().collect();
-        let mut lines = vec![Line::Run(Run { run, plan_digest, codec: self.codec, shards, unrecorded })];
+        let mut lines =
+            vec![Line::Run(Run { run, plan_digest, codec: self.codec.map(RecordedCodec::Known), shards, unrecorded })];
         let recorded = missing.iter().filter(|id| self.earlier.finished(**id).is_some());
         lines.extend(recorded.map(|id| Line::Again { run, name: Plan::shard_name(*id) }));
         self.append(&lines)?;
@@ -231,6 +239,25 @@ fn other_plan(folder: &Path) -> Error {
          recorded; choose an empty folder, or remove the old shards",
         folder.display()
     ))
+}
+
+/// The codec of the next shards of a folder, whose first ones have the codec `begun`: the same, and other filters than
+/// today's if the folder has such.
+fn codec_of_begun(folder: &Path, begun: Option<&RecordedCodec>, asked: Option<Codec>) -> Result<Option<Codec>> {
+    let begun = match begun {
+        None => None,
+        Some(RecordedCodec::Known(codec)) => Some(*codec),
+        Some(RecordedCodec::Later(codec)) => {
+            let folder = folder.display();
+            let unknown = later_version(format_args!("the codec {} of its shards", shown(codec)));
+            return Err(Error::Refused(format!("{folder}: {unknown}, or choose another folder")));
+        }
+    };
+    match (begun, asked) {
+        (Some(begun), Some(asked)) if begun.level == asked.level => Ok(Some(begun)),
+        (begun, asked) if begun == asked => Ok(asked),
+        (begun, _) => Err(other_codec(folder, begun)),
+    }
 }
 
 fn other_codec(folder: &Path, codec: Option<Codec>) -> Error {

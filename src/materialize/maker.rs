@@ -14,6 +14,7 @@ use super::hash_pair::{WorkerLane, WriterMessage};
 use super::plain::{self, PlainEvent};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
+use crate::formats::codec::Method;
 use crate::plan::ShardId;
 use crate::plan::layout::Content;
 use crate::shard::{Cursor, ShardSet};
@@ -31,8 +32,8 @@ pub(super) struct ShardMaker<'a> {
     pub(super) pool: Arc<BlockPool>,
     /// The worker's lane among those that hash.
     pub(super) lane: WorkerLane,
-    /// The way to the threads that compress; `None` for plain shards.
-    pub(super) tasks: Option<Sender<CompressTask>>,
+    /// The filters, and the way to the threads that compress; `None` for plain shards.
+    pub(super) packing: Option<(Method, Sender<CompressTask>)>,
     /// Stops the work, and gets its progress.
     pub(super) control: Control<'a>,
 }
@@ -57,8 +58,8 @@ impl ShardMaker<'_> {
         let no_memory = |error| Error::io(self.folder, "get memory to write", error);
         let filler = BlockFiller::new(self.pool.clone(), self.lane.begin(writer)).map_err(no_memory)?;
         let cursor = Arc::new(self.set.cursor(id));
-        let made = match &self.tasks {
-            Some(tasks) => self.make_compressed(&cursor, filler, tasks),
+        let made = match &self.packing {
+            Some((method, tasks)) => self.make_compressed(&cursor, filler, (*method, tasks)),
             None => self.make_plain(&cursor, filler),
         };
         match made.map_err(no_memory)? {
@@ -90,7 +91,7 @@ impl ShardMaker<'_> {
         &self,
         cursor: &Arc<Cursor>,
         mut filler: BlockFiller,
-        tasks: &Sender<CompressTask>,
+        packing: (Method, &Sender<CompressTask>),
     ) -> io::Result<Made> {
         let mut failed = None;
         let read = |offset, len| {
@@ -108,9 +109,8 @@ impl ShardMaker<'_> {
                 }
             }
         };
-        let plan = self.set.plan();
-        let (members, width) = (&plan.members, plan.voxel_format().voxel_len());
-        let is_complete = compress::shard(members, width, tasks, read, |bytes| filler.write(bytes))?;
+        let shard = (self.set.plan(), cursor.shard());
+        let is_complete = compress::shard(shard, packing, read, |bytes| filler.write(bytes))?;
         Ok(match failed {
             Some((offset, error)) => {
                 drop(filler); // its lane is free while the samples are tried

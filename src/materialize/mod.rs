@@ -122,7 +122,7 @@ impl Conversion<'_> {
     /// Makes shards of `set`, which is without the samples `skipped`; `number` is that of the run in the journal.
     fn make(&self, set: &ShardSet, number: u64, skipped: &BadSamples, shards: &[ShardId]) -> Result<PassResult> {
         let target = Target { run: number, set, asked: self.plan, skipped };
-        let pass = Pass { target: &target, folder: self.folder, codec: self.request.codec, control: self.control };
+        let pass = Pass { target: &target, folder: self.folder, control: self.control };
         let result = pass.run(shards, self.request.workers)?;
         self.control.check_stop()?;
         Ok(result)
@@ -180,7 +180,7 @@ impl Conversion<'_> {
         let mut remarks: Vec<String> = folder.remarks_on_leftovers();
         if failed.is_empty() {
             let made = bad_samples::without(plan, &left_out);
-            let manifest = match self.request.codec {
+            let manifest = match folder.codec() {
                 None => {
                     remarks.extend(index_files::write(folder.path(), &made, part)?);
                     Manifest::new(&made, part, |id| finished.get(&id).map(|found| found.sha256.clone()))

@@ -21,7 +21,6 @@ use crate::base::lock::{self, lock};
 use crate::base::num::to_usize;
 use crate::base::parallel::{self, spawn_in};
 use crate::error::{Error, Result};
-use crate::formats::codec::Codec;
 use crate::output::journal::FinishedShard;
 use crate::plan::ShardId;
 
@@ -35,8 +34,6 @@ pub(super) struct Pass<'a> {
     pub(super) target: &'a Target<'a>,
     /// The output folder.
     pub(super) folder: &'a OutputFolder,
-    /// How the volumes are compressed; `None` for plain shards.
-    pub(super) codec: Option<Codec>,
     /// Stops the pass, and gets its progress.
     pub(super) control: Control<'a>,
 }
@@ -107,6 +104,7 @@ impl<'a> Pass<'a> {
         if workers > shards.len() {
             self.use_idle_decoders(workers);
         }
+        let codec = self.folder.codec();
         let (tasks, waiting) = mpsc::channel();
         let waiting = Mutex::new(waiting);
         let start = |started: io::Result<ScopedJoinHandle<'_, ()>>| {
@@ -117,7 +115,7 @@ impl<'a> Pass<'a> {
         };
         thread::scope(|scope| {
             // These threads end when the last worker has dropped its sender of tasks.
-            if let Some(codec) = self.codec {
+            if let Some(codec) = codec {
                 for _ in 0..workers.max(1) {
                     let waiting = &waiting;
                     start(spawn_in(scope, "compress", move || compress::encode(codec, waiting)));
@@ -129,7 +127,7 @@ impl<'a> Pass<'a> {
                     folder: self.folder.path(),
                     pool: pool.clone(),
                     lane,
-                    tasks: self.codec.map(|_| tasks.clone()),
+                    packing: codec.map(|codec| (codec.method, tasks.clone())),
                     control: self.control,
                 };
                 let work = &work;
@@ -145,7 +143,7 @@ impl<'a> Pass<'a> {
 
     /// Lets the decoder of a worker that has no shard read ahead for the others.
     fn use_idle_decoders(&self, workers: usize) {
-        if self.codec.is_none() {
+        if self.folder.codec().is_none() {
             self.target.set.set_read_ahead(MAX_READ_AHEAD.min(workers.saturating_sub(1)));
         }
     }

@@ -44,6 +44,16 @@ pub enum Line {
     Finished(FinishedShard),
 }
 
+/// How the volumes of a run are compressed, as a journal has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RecordedCodec {
+    /// In a way that this version knows.
+    Known(Codec),
+    /// In one that a later version has added: a run must not be taken for one of plain shards because of that.
+    Later(String),
+}
+
 /// A run that writes shards.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
@@ -53,7 +63,7 @@ pub struct Run {
     pub plan_digest: String,
     /// How the volumes are compressed; `None` for plain shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub codec: Option<Codec>,
+    pub codec: Option<RecordedCodec>,
     /// Number of shards of the run's plan, other parts included.
     pub shards: u32,
     /// Shards whose files were there although no journal named a run that wrote them: anything may have written these.
@@ -185,8 +195,8 @@ impl Journals {
 
     /// How the volumes of the finished shards are compressed; `None` for plain shards. Runs of different codecs never
     /// write to the same folder.
-    pub fn codec(&self) -> Option<Codec> {
-        self.runs.iter().max_by_key(|(_, run)| run.run)?.1.codec
+    pub fn codec(&self) -> Option<&RecordedCodec> {
+        self.runs.iter().max_by_key(|(_, run)| run.run)?.1.codec.as_ref()
     }
 
     /// Whether no run has begun in the folder.
@@ -308,6 +318,18 @@ mod tests {
             let expected = (length >= finished(1, "a").len()).then_some("a");
             assert_eq!(digest(&journals), expected, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn a_later_versions_codec_is_no_plain_one() {
+        let run =
+            |codec: &str| format!("{{\"run\":{{\"run\":1,\"plan_digest\":\"\",{codec}\"shards\":6}}}}\n").into_bytes();
+        let codec = |text: &str| read(&[run(text)], &[]).codec().cloned();
+        assert_eq!(codec(""), None);
+        let known = RecordedCodec::Known(Codec::try_from("predict+zstd:3".to_owned()).unwrap());
+        assert_eq!(codec("\"codec\":\"predict+zstd:3\","), Some(known.clone()));
+        assert_eq!(serde_json::to_string(&known).unwrap(), "\"predict+zstd:3\"");
+        assert_eq!(codec("\"codec\":\"other+zstd:3\","), Some(RecordedCodec::Later("other+zstd:3".into())));
     }
 
     #[test]

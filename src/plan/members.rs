@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::json_fields::with_fields;
 use crate::dataset::{Origin, Sample, Study};
-use crate::formats::codec::{CODEC, filter};
+use crate::formats::codec::{CODEC, Filter, Method, RowFilter};
+use crate::formats::npz::npy;
 use crate::formats::pyjson;
-use crate::volume::{Kind, affine};
+use crate::volume::{Kind, VoxelFormat, affine};
 
 /// A profile: how the members of a sample are named and encoded (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -173,28 +174,40 @@ impl Profile {
     }
 }
 
-/// The end of a sample's JSON in a compressed shard, for voxels of `width` bytes. In a plain shard the JSON ends with
-/// `}` instead.
-fn codec_fields(width: usize) -> String {
-    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{}\"}}", filter(width))
+/// The end of a sample's JSON in a compressed shard. In a plain shard the JSON ends with `}` instead.
+fn codec_fields(filter: Filter) -> String {
+    format!(", \"volume_codec\": \"{CODEC}\", \"volume_filter\": \"{}\"}}", filter.name())
 }
 
-/// The JSON of a sample in a compressed shard, from that in a plain one: with codec and filter at the end. The voxels
-/// have `width` bytes.
-pub fn with_codec(json: &[u8], width: usize) -> Vec<u8> {
-    [json.strip_suffix(b"}").unwrap_or(json), codec_fields(width).as_bytes()].concat()
+/// The JSON of a sample in a compressed shard, from that in a plain one: with the volume's codec and filter at the end.
+pub fn with_codec(json: &[u8], filter: Filter) -> Vec<u8> {
+    [json.strip_suffix(b"}").unwrap_or(json), codec_fields(filter).as_bytes()].concat()
 }
 
 /// The JSON of a sample in a plain shard, from that in a compressed one; `None` if that does not end with the codec and
-/// filter that this program writes for voxels of `width` bytes.
-pub fn without_codec(json: &[u8], width: usize) -> Option<Vec<u8>> {
-    json.strip_suffix(codec_fields(width).as_bytes()).map(|plain| [plain, b"}"].concat())
+/// this filter.
+pub fn without_codec(json: &[u8], filter: Filter) -> Option<Vec<u8>> {
+    json.strip_suffix(codec_fields(filter).as_bytes()).map(|plain| [plain, b"}"].concat())
 }
 
-/// The bytes of an element of an extra, by the beginning of its member.
-pub fn element_len(npy: &[u8]) -> Option<usize> {
-    let descr = npy.split(|byte| *byte == b'\'').nth(3)?; // {'descr': '<i2', …
-    std::str::from_utf8(descr.get(2..)?).ok()?.parse().ok()
+/// The filter that a method has for volumes of this format.
+pub fn volume_filter(method: Method, format: VoxelFormat) -> Filter {
+    Filter::new(method, format.voxel_len(), !format.is_integer())
+}
+
+/// The values in a row of the sample's volume, which is the length of the last axis, by the sample's JSON.
+pub fn volume_row(json: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(json).ok()?;
+    // No text of the JSON can hold this: its quotes would have backslashes before them.
+    let (_, shape) = text.split_once("\"volume_shape\": [")?;
+    shape.split_once(']')?.0.rsplit(", ").next()?.parse().ok()
+}
+
+/// The filter that a method has for an extra, by the beginning of its member; `None` if that is no NPY header.
+pub fn extra_filter(method: Method, head: &[u8]) -> Option<RowFilter> {
+    let header = npy::parse(head).ok()?;
+    let (element, row) = (header.element, header.shape.last().copied().unwrap_or(1));
+    Some(RowFilter::new(Filter::new(method, element.size(), element.is_float()), row))
 }
 
 /// The JSON of a stored or rescaled volume. Fields and their order are those of the CT-CLIP converter.
@@ -288,13 +301,23 @@ mod tests {
 
     #[test]
     fn codec_and_filter_come_last() {
-        let packed = with_codec(br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#, 2);
+        let (plain, filter) = (br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#, Filter::PredictHalf);
+        let packed = with_codec(plain, filter);
         let expected: &[u8] =
-            br#"{"study_id": "a", "volume_shape": [1, 2, 3], "volume_codec": "zstd", "volume_filter": "shuffle"}"#;
+            br#"{"study_id": "a", "volume_shape": [1, 2, 3], "volume_codec": "zstd", "volume_filter": "predict"}"#;
         assert_eq!(packed, expected);
-        assert_eq!(without_codec(&packed, 2).unwrap(), br#"{"study_id": "a", "volume_shape": [1, 2, 3]}"#);
-        assert_eq!(without_codec(&packed, 4), None);
-        assert_eq!(without_codec(br#"{"study_id": "a"}"#, 2), None);
+        assert_eq!(without_codec(&packed, filter).unwrap(), plain);
+        assert_eq!(without_codec(&packed, Filter::Predict(2)), None);
+        assert_eq!(without_codec(br#"{"study_id": "a"}"#, filter), None);
+    }
+
+    #[test]
+    fn the_json_says_how_long_rows_are() {
+        let row = |json: &str| volume_row(json.as_bytes());
+        assert_eq!(row(r#"{"study_id": "a", "volume_shape": [1, 2, 37], "x": [4]}"#), Some(37));
+        assert_eq!(row(r#"{"study_id": "\"volume_shape\": [9]", "x": NaN, "volume_shape": [1, 2, 3]}"#), Some(3));
+        assert_eq!(row(r#"{"volume_shape": []}"#), None);
+        assert_eq!(row("{}"), None);
     }
 
     #[test]
@@ -312,11 +335,18 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_says_the_bytes_of_its_elements() {
-        for (descr, len) in [("|u1", 1), ("<i2", 2), ("<f8", 8)] {
-            assert_eq!(element_len(&npy_header(descr, &[1, 2, 3])), Some(len));
+    fn the_header_of_an_extra_says_its_filter() {
+        for (descr, method, name) in [
+            ("|u1", Method::Predict, "predict1"),
+            ("<i2", Method::Predict, "predict2"),
+            ("<f2", Method::Predict, "predict"),
+            ("<f8", Method::Predict, "shuffle8"),
+            ("<i2", Method::Shuffle, "shuffle"),
+        ] {
+            let found = extra_filter(method, &npy_header(descr, &[1, 2, 3])).unwrap();
+            assert_eq!((found, found.filter.name()), (RowFilter::new(found.filter, 3), name));
         }
-        assert_eq!(element_len(b"{'descr"), None);
+        assert_eq!(extra_filter(Method::Predict, b"{'descr"), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::dtype::{Dtype, Rounding};
 use super::expected::{Expected, ExpectedVoxel};
 use super::extras;
 use super::finding::Finding;
-use super::packed;
+use super::packed::{self, Filter};
 use super::payload;
 use super::progress::Progress;
 use super::source::{SourceArray, SourceVolume};
@@ -222,7 +222,7 @@ fn voxels(
         hu_per_unit: hu_per_unit(study),
         ..Difference::default()
     };
-    let unpacked = sample.members.packed.map(|packed| unpack(file, packed, dtype)).transpose()?;
+    let unpacked = sample.members.packed.map(|packed| unpack(file, packed)).transpose()?;
     let mut buffer = vec![0; READ];
     let mut place = [0, 0, 0];
     let mut at = 0;
@@ -249,10 +249,10 @@ fn voxels(
 }
 
 /// Reads a compressed volume member, and unpacks it.
-fn unpack(file: &File, span: Span, dtype: Dtype) -> Result<Vec<u8>, Unread> {
+fn unpack(file: &File, (span, filter): (Span, Filter)) -> Result<Vec<u8>, Unread> {
     let member = span.read(file)?;
     let mut volume = Vec::new();
-    packed::unpack_to(&mut volume, &member, dtype.size())?;
+    packed::unpack_to(&mut volume, &member, filter)?;
     Ok(volume)
 }
 

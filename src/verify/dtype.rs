@@ -60,6 +60,11 @@ impl Dtype {
         }
     }
 
+    /// Whether voxels are floats.
+    pub(super) fn is_float(self) -> bool {
+        matches!(self, Self::Float16 | Self::Float32)
+    }
+
     /// Bytes of a voxel.
     pub(super) fn size(self) -> usize {
         match self {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::dtype::Rounding;
 use super::expected::{Expected, hwd, source_place};
 use super::npy_header::{self, ElementType};
-use super::packed;
+use super::packed::{self, Filter};
 use super::source::{SourceArray, SourceVolume};
 use super::unread::Unread;
 use super::walked::WalkedExtra;
@@ -19,19 +19,19 @@ const SLACK: f64 = 64.0 * f32::EPSILON as f64;
 /// The same for half precision, which is rounded once more.
 const HALF: f64 = 1.0 / 1024.0;
 
-/// Checks the header of an array's member, of which `bytes` are the first, or all of a compressed one with values of
-/// `width` bytes; returns the length of the plain member. `len` is that of the member as it stands in the shard.
+/// Checks the header of an array's member, of which `bytes` are the first, or all of a compressed one that
+/// was filtered so; returns the length of the plain member. `len` is that of the member as it stands in the shard.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64, Vec<Unread>> {
+pub(super) fn check(bytes: &[u8], len: u64, filter: Option<Filter>) -> Result<u64, Vec<Unread>> {
     let mut head = Vec::new();
-    let len = match width {
+    let len = match filter {
         None => {
             head.extend(bytes);
             len
         }
-        Some(width) => packed::unpack(bytes, width, |block| {
+        Some(filter) => packed::unpack(bytes, filter, |block| {
             head.extend(&block[..block.len().min(128 - head.len())]);
         })?,
     };
@@ -48,8 +48,11 @@ pub(super) fn check(bytes: &[u8], len: u64, width: Option<usize>) -> Result<u64,
         let what = format!("its header does not fit its {len} bytes: {shape:?} of {size} bytes, C order");
         return Err(vec![what.into()]);
     }
-    match width {
-        Some(width) if width != size => Err(vec![format!("values of {size} bytes are shuffled as of {width}").into()]),
+    let is_float = matches!(header.element, ElementType::Float(_));
+    match filter {
+        Some(filter) if !filter.fits(size, is_float) => {
+            Err(vec![format!("values of {size} bytes are not filtered as such values are").into()])
+        }
         _ => Ok(len),
     }
 }
@@ -72,9 +75,9 @@ pub(super) fn compare(
     };
     let source = SourceArray::read(&root.join(&extra.path), &volume)?;
     let mut bytes = found.span.read(file)?;
-    if let Some(width) = found.packed_width {
+    if let Some(filter) = found.packed {
         let mut plain = Vec::new();
-        packed::unpack_to(&mut plain, &bytes, width)?;
+        packed::unpack_to(&mut plain, &bytes, filter)?;
         bytes = plain;
     }
     let member = SourceArray::to_end(&mut &bytes[..], None)?;

@@ -25,6 +25,7 @@ mod nifti;
 mod npy_header;
 mod packed;
 mod payload;
+mod pending;
 mod progress;
 mod report;
 mod source;

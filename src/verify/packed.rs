@@ -1,15 +1,54 @@
-//! Compressed members of volumes: the zstd seekable format with shuffled blocks, in which the lowest bytes of all
-//! values stand first, the highest last. The code follows the format's
-//! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0), and shares
-//! nothing with the code that compresses but the `zstd` crate.
+//! Compressed members of volumes: the zstd seekable format with filtered blocks. The code follows the format's
+//! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0) and that of the
+//! filters in `docs/architecture.md`, and shares nothing with the code that compresses but the `zstd` crate.
 
 use std::io::{self, BufRead, Cursor, Read};
 
 use super::unread::Unread;
 use crate::base::num::to_usize;
 
-/// Bytes of a value, and the filter of such values, by which a member's name ends and which the JSON names.
-const FILTERS: [(usize, &str); 4] = [(1, "shuffle1"), (2, "shuffle"), (4, "shuffle4"), (8, "shuffle8")];
+/// A filter: by its name a member's name ends, and the JSON names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filter {
+    name: &'static str,
+    /// Bytes of a value.
+    pub(super) width: usize,
+    /// Whether values are predicted by their neighbours before they are shuffled.
+    predicts: Predicts,
+}
+
+/// What the end of a member's name says of its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing<'a> {
+    /// They are plain.
+    Plain,
+    /// They were filtered and compressed.
+    Known(Filter),
+    /// The same, with a filter of this name, which this version does not know.
+    Later(&'a str),
+}
+
+/// What is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Predicts {
+    Nothing,
+    Integers,
+    /// Numbers in the order of float16.
+    Halves,
+}
+
+/// All filters.
+const FILTERS: [Filter; 9] = [
+    Filter { name: "shuffle1", width: 1, predicts: Predicts::Nothing },
+    Filter { name: "shuffle", width: 2, predicts: Predicts::Nothing },
+    Filter { name: "shuffle4", width: 4, predicts: Predicts::Nothing },
+    Filter { name: "shuffle8", width: 8, predicts: Predicts::Nothing },
+    Filter { name: "predict1", width: 1, predicts: Predicts::Integers },
+    Filter { name: "predict", width: 2, predicts: Predicts::Halves },
+    Filter { name: "predict2", width: 2, predicts: Predicts::Integers },
+    Filter { name: "predict4", width: 4, predicts: Predicts::Integers },
+    Filter { name: "predict8", width: 8, predicts: Predicts::Integers },
+];
 /// Value of `volume_codec` in the JSON of a sample whose volume is compressed.
 pub(super) const CODEC: &str = "zstd";
 
@@ -19,6 +58,10 @@ const MAX_BLOCK: u32 = 16 << 20;
 const NO_MEMORY: &str = "not enough memory";
 const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
+/// Magic number of the frame in which a predicted member has the length of its rows.
+const ROW_MAGIC: u32 = 0x184D_2A50;
+/// Bytes of that frame, and the checksum that the seek table has of it: that of no bytes.
+const ROW_FRAME: (u32, u32) = (16, 0x51D8_E999);
 const SEEKABLE_MAGIC: u32 = 0x8F92_EAB1;
 /// Flag in the descriptor of a frame.
 const FRAME_HAS_CHECKSUM: u8 = 0x04;
@@ -35,20 +78,33 @@ struct SeekTableRow {
     checksum: Option<u32>,
 }
 
-/// Splits what compression adds off the end of a member's name or extension, and returns the bytes of a value.
-pub(super) fn split_suffix(name: &str) -> Option<(&str, usize)> {
-    let name = name.strip_suffix(".zst")?;
-    FILTERS.into_iter().find_map(|(width, filter)| Some((name.strip_suffix(filter)?.strip_suffix('.')?, width)))
+impl Filter {
+    /// The filter that has this name; none if there is no such one.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        FILTERS.into_iter().find(|filter| filter.name == name)
+    }
+
+    /// Whether values of `width` bytes are filtered so; only float16 has a filter of its own.
+    pub(super) fn fits(self, width: usize, is_float: bool) -> bool {
+        let of_type = match self.predicts {
+            Predicts::Nothing => true,
+            Predicts::Integers => !is_float,
+            Predicts::Halves => is_float,
+        };
+        of_type && self.width == width
+    }
 }
 
-/// Bytes of a value whose filter has this name; none if there is no such filter.
-pub(super) fn width_of(filter: &str) -> Option<usize> {
-    FILTERS.into_iter().find(|(_, name)| *name == filter).map(|(width, _)| width)
+/// Splits what compression adds off the end of a member's name or extension, and says what it is.
+pub(super) fn split_suffix(name: &str) -> (&str, Packing<'_>) {
+    let split = name.strip_suffix(".zst").and_then(|name| name.rsplit_once('.'));
+    let Some((plain, filter)) = split.filter(|(_, filter)| !filter.is_empty()) else { return (name, Packing::Plain) };
+    (plain, Filter::named(filter).map_or(Packing::Later(filter), Packing::Known))
 }
 
 /// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.
-fn json_ends() -> [String; 4] {
-    FILTERS.map(|(_, filter)| format!(r#", "volume_codec": "{CODEC}", "volume_filter": "{filter}"}}"#))
+fn json_ends() -> [String; FILTERS.len()] {
+    FILTERS.map(|filter| format!(r#", "volume_codec": "{CODEC}", "volume_filter": "{}"}}"#, filter.name))
 }
 
 /// Whether codec and filter stand at the end of a sample's JSON.
@@ -56,17 +112,21 @@ pub(super) fn is_at_end(json: &[u8]) -> bool {
     added_to_json(json) > 0
 }
 
-/// Unpacks a member whose values have `width` bytes: passes each block to `each`, in order, and returns the bytes of
-/// the plain member.
+/// Unpacks a member that was filtered so: passes each block to `each`, in order, and returns the bytes of the plain
+/// member.
 ///
 /// # Errors
 /// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.
-pub(super) fn unpack(member: &[u8], width: usize, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<Unread>> {
+pub(super) fn unpack(member: &[u8], filter: Filter, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<Unread>> {
     let rows = seek_table(member).map_err(|what| vec![what.into()])?;
+    let is_predicted = filter.predicts != Predicts::Nothing;
+    let row_len = if is_predicted { row_len(member, &rows).map_err(|what| vec![what.into()])? } else { 0 };
     let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
+    let (head, rows) = rows.split_at(usize::from(is_predicted));
+    at += head.iter().map(|row| to_usize(u64::from(row.packed))).sum::<usize>();
     for (number, row) in rows.iter().enumerate() {
         let end = at + to_usize(u64::from(row.packed));
-        match block(&member[at..end], row, width) {
+        match block(&member[at..end], row, filter.width).map(|plain| unpredicted(plain, filter, row_len)) {
             Ok(plain) => each(&plain),
             Err(what) => wrong.push(what.behind(format_args!("block {number}"))),
         }
@@ -76,15 +136,15 @@ pub(super) fn unpack(member: &[u8], width: usize, mut each: impl FnMut(&[u8])) -
     if wrong.is_empty() { Ok(len) } else { Err(wrong) }
 }
 
-/// Unpacks a member whose values have `width` bytes to the end of `plain`.
+/// Unpacks a member that was filtered so to the end of `plain`.
 ///
 /// # Errors
 /// There is no memory, or the member is damaged.
-pub(super) fn unpack_to(plain: &mut Vec<u8>, member: &[u8], width: usize) -> Result<(), Unread> {
+pub(super) fn unpack_to(plain: &mut Vec<u8>, member: &[u8], filter: Filter) -> Result<(), Unread> {
     let rows = seek_table(member)?;
     let len: u64 = rows.iter().map(|row| u64::from(row.plain)).sum();
     plain.try_reserve_exact(to_usize(len)).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    unpack(member, width, |block| plain.extend(block)).map_err(|wrong| Unread::all(&wrong))?;
+    unpack(member, filter, |block| plain.extend(block)).map_err(|wrong| Unread::all(&wrong))?;
     Ok(())
 }
 
@@ -130,6 +190,55 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
         return wrong(&format!("is of {packed} packed bytes, and there are {}", first - 8));
     }
     Ok(rows)
+}
+
+/// Values of a row of a predicted member, by its first frame.
+fn row_len(member: &[u8], rows: &[SeekTableRow]) -> Result<usize, String> {
+    let (len, checksum) = ROW_FRAME;
+    if rows.first().is_none_or(|row| (row.packed, row.plain, row.checksum) != (len, 0, Some(checksum))) {
+        return Err("its seek table does not begin with the frame that has the length of its rows".into());
+    }
+    let row = word(member, 8);
+    let is_right = word(member, 0) == ROW_MAGIC && word(member, 4) == len - 8 && row > 0;
+    if !is_right || crc32(&member[8..12]) != word(member, 12) {
+        return Err("its first frame, which has the length of its rows, is damaged".into());
+    }
+    Ok(to_usize(u64::from(row)))
+}
+
+/// CRC-32 of bytes.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The values of a block, of which each is what the block holds in its place, and the values before it and above it,
+/// less that before the one above it.
+fn unpredicted(mut block: Vec<u8>, filter: Filter, row_len: usize) -> Vec<u8> {
+    let Filter { width, predicts, .. } = filter;
+    if predicts == Predicts::Nothing {
+        return block;
+    }
+    let bits = 8 * width;
+    let mask = u64::MAX >> (64 - bits);
+    let mut values: Vec<u64> = Vec::with_capacity(block.len() / width);
+    for bytes in block.chunks_exact_mut(width) {
+        let folded = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let difference = if folded & 1 == 1 { !(folded >> 1) } else { folded >> 1 };
+        let at = values.len();
+        let neighbour = |back: usize| at.checked_sub(back).map_or(0, |at| values[at]);
+        let (before, above, above_before) = (neighbour(1), neighbour(row_len), neighbour(row_len.saturating_add(1)));
+        let value = difference.wrapping_add(before).wrapping_add(above).wrapping_sub(above_before) & mask;
+        values.push(value);
+        let value = match predicts {
+            Predicts::Halves if value < 0x8000 => 0xffff - value,
+            Predicts::Halves => value - 0x8000,
+            _ => value,
+        };
+        bytes.copy_from_slice(&value.to_le_bytes()[..width]);
+    }
+    block
 }
 
 /// Unpacks one block, and puts the bytes of each value together again.

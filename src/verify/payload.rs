@@ -5,7 +5,7 @@ use ndarray_npy::ReadNpyExt;
 use serde_json::Value;
 
 use super::dtype::Dtype;
-use super::packed;
+use super::packed::{self, Packing};
 
 /// A member of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +74,11 @@ pub(super) fn extra_name(profile: Profile, extension: &str) -> Option<&str> {
     extension.strip_suffix(NPY).filter(|name| !name.is_empty() && profile.member(extension).is_none())
 }
 
-/// Removes from a member's extension what compression adds to it; the number is that of the bytes of a value, if the
-/// member is compressed.
-pub(super) fn plain_extension(extension: &str) -> (&str, Option<usize>) {
+/// Removes from a member's extension what compression adds to it, and says what that is.
+pub(super) fn plain_extension(extension: &str) -> (&str, Packing<'_>) {
     match packed::split_suffix(extension) {
-        Some((plain, width)) if Profile::of(plain).is_some() || plain.ends_with(NPY) => (plain, Some(width)),
-        _ => (extension, None),
+        found if Profile::of(found.0).is_some() || found.0.ends_with(NPY) => found,
+        _ => (extension, Packing::Plain),
     }
 }
 
@@ -96,8 +95,8 @@ pub(super) struct JsonFields {
     pub dtype: Dtype,
     /// Values that 0 and 255 stand for, of uint8.
     pub window: Option<[f64; 2]>,
-    /// Bytes of a value, if the JSON says that the volume is compressed with zstd and shuffled.
-    pub packed: Option<usize>,
+    /// The filter of the volume, if the JSON says that it is compressed with zstd.
+    pub packed: Option<packed::Filter>,
 }
 
 impl JsonFields {
@@ -184,8 +183,8 @@ pub(super) fn json_fields(bytes: &[u8]) -> Result<JsonFields, String> {
             return Err(format!("XYSpacing is {}, not a text", json["XYSpacing"]));
         }
     }
-    let packed = packed_width(&json, bytes)?;
-    if packed.is_some_and(|width| width != dtype.size()) {
+    let packed = packed_filter(&json, bytes)?;
+    if packed.is_some_and(|filter| !filter.fits(dtype.size(), dtype.is_float())) {
         return Err(format!("volume_filter is {}, which is not that of {}", json["volume_filter"], dtype.name()));
     }
     Ok(JsonFields { study_id, shape, kind: kind.to_owned(), dtype, window, packed })
@@ -207,22 +206,22 @@ fn window(json: &Value, dtype: Dtype) -> Result<Option<[f64; 2]>, String> {
     }
 }
 
-/// The bytes of a value of a compressed volume, by the fields of the JSON; none if the volume is plain.
+/// The filter of a compressed volume, by the fields of the JSON; none if the volume is plain.
 ///
 /// # Errors
 /// Codec or filter are unknown, or do not stand at the end.
-fn packed_width(json: &Value, bytes: &[u8]) -> Result<Option<usize>, String> {
+fn packed_filter(json: &Value, bytes: &[u8]) -> Result<Option<packed::Filter>, String> {
     let (codec, filter) = (json.get("volume_codec"), json.get("volume_filter"));
-    let width = filter.and_then(Value::as_str).and_then(packed::width_of);
-    match (codec, filter, width) {
+    let known = filter.and_then(Value::as_str).and_then(packed::Filter::named);
+    match (codec, filter, known) {
         (None, None, _) => Ok(None),
-        (Some(codec), _, Some(width)) if codec == packed::CODEC => {
+        (Some(codec), _, Some(known)) if codec == packed::CODEC => {
             if !packed::is_at_end(bytes) {
                 return Err(
                     "volume_codec and volume_filter do not stand at its end, so no mount can take them off".into()
                 );
             }
-            Ok(Some(width))
+            Ok(Some(known))
         }
         _ => Err(format!("volume_codec is {codec:?}, volume_filter {filter:?}; nothing reads that")),
     }

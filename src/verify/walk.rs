@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::{self, Read};
-use std::ops::Range;
 
 use sha2::Digest;
 
@@ -12,13 +11,14 @@ use super::extras;
 use super::finding::Finding;
 use super::hashing_reader::{BLOCK, HashingReader, ReadState, check_complete, padded, pass};
 use super::listing::ShardFile;
-use super::packed;
-use super::payload::{self, JsonFields, NpyHeader, Profile, SampleMember};
+use super::packed::{self, Filter, Packing};
+use super::payload::{self, JsonFields, Profile, SampleMember};
+use super::pending::PendingSample;
 use super::progress::Progress;
 use super::unread::Unread;
 use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
 use crate::base::files;
-use crate::error::is_limit;
+use crate::error::{is_limit, later_version};
 
 /// Largest small member, in bytes, whose content is checked: reports have a few KB.
 const SMALL: u64 = 16 << 20;
@@ -61,26 +61,6 @@ pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progres
     });
     walk.sha256 = format!("{:x}", hasher.finalize());
     walk
-}
-
-/// A sample whose members are being read.
-struct PendingSample {
-    key: String,
-    /// Index within the shard, if the key is one.
-    index: Option<u64>,
-    /// Extensions of the members so far, without what compression adds.
-    extensions: Vec<String>,
-    members: MemberSpans,
-    /// Header of a volume in NPY.
-    npy: Option<NpyHeader>,
-    /// Bytes of a value, by the name of a compressed volume.
-    packed_width: Option<usize>,
-    fields: Option<JsonFields>,
-    label_count: Option<usize>,
-    /// Bytes of the shard so far.
-    range: Range<u64>,
-    /// Whether something is wrong with the sample.
-    is_broken: bool,
 }
 
 /// A member that is being read, of a sample whose profile is known.
@@ -154,7 +134,7 @@ impl Walker<'_, '_> {
     /// Reads a member; a key that is another one than before begins the next sample.
     fn member(&mut self, name: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
         let (key, extension) = name.split_once('.').unwrap_or((name, ""));
-        let (extension, packed_width) = payload::plain_extension(extension);
+        let (extension, packing) = payload::plain_extension(extension);
         if self.pending.as_ref().is_none_or(|pending| pending.key != key) {
             self.close();
             self.open(key, span.start - BLOCK);
@@ -165,14 +145,19 @@ impl Walker<'_, '_> {
             pending.range.end = padded(span.start.saturating_add(span.len));
             profile = Profile::of(&pending.extensions[0]);
         }
+        let filter = match packing {
+            Packing::Plain => None,
+            Packing::Known(filter) => Some(filter),
+            Packing::Later(filter) => return self.pass_later(name, filter, span, entry),
+        };
         let known = profile.and_then(|profile| {
             let member = profile.member(extension)?;
             Some((member, OpenMember { name, profile, span }))
         });
         match known {
-            Some((SampleMember::Volume, open)) => match packed_width {
+            Some((SampleMember::Volume, open)) => match filter {
                 None => self.pass_voxels(open, entry),
-                Some(width) => self.unpack(open, width, entry),
+                Some(filter) => self.unpack(open, filter, entry),
             },
             Some((member, open)) if span.len <= SMALL => {
                 let mut bytes = Vec::new();
@@ -184,7 +169,7 @@ impl Walker<'_, '_> {
                 Ok(())
             }
             _ => match profile.and_then(|profile| payload::extra_name(profile, extension)) {
-                Some(extra) => self.extra(name, WalkedExtra { name: extra.to_owned(), span, packed_width }, entry),
+                Some(extra) => self.extra(name, WalkedExtra { name: extra.to_owned(), span, packed: filter }, entry),
                 None => {
                     self.count(span.len);
                     let len = io::copy(entry, &mut io::sink())?;
@@ -194,11 +179,23 @@ impl Walker<'_, '_> {
         }
     }
 
+    /// Reads a member to its end whose filter only a later version knows.
+    fn pass_later(&mut self, name: &str, filter: &str, span: Span, entry: &mut impl Read) -> io::Result<()> {
+        self.shard.has_packed = true;
+        let place = format!("{}: {name}", self.shard.name);
+        let why = later_version(format_args!("the filter {filter}"));
+        self.shard.findings.push(Finding::unread(place, "its values were not looked at", why));
+        if let Some(pending) = &mut self.pending {
+            (pending.is_later, pending.is_broken) = (true, true);
+        }
+        check_complete(span, pass(entry)?)
+    }
+
     /// Reads an array beside the volume to its end: its header must fit its length.
     fn extra(&mut self, name: &str, extra: WalkedExtra, entry: &mut impl Read) -> io::Result<()> {
         let mut bytes = Vec::new();
-        let (span, width) = (extra.span, extra.packed_width);
-        if width.is_some() {
+        let (span, filter) = (extra.span, extra.packed);
+        if filter.is_some() {
             self.shard.has_packed = true;
             entry.read_to_end(&mut bytes)?;
             check_complete(span, bytes.len() as u64)?;
@@ -206,7 +203,7 @@ impl Walker<'_, '_> {
             let read = entry.take(NPY_HEAD as u64).read_to_end(&mut bytes)? as u64;
             check_complete(span, read + pass(entry)?)?;
         }
-        match extras::check(&bytes, span.len, width) {
+        match extras::check(&bytes, span.len, filter) {
             Ok(len) => self.count(len),
             Err(wrong) => wrong.into_iter().for_each(|what| self.damaged(name, what)),
         }
@@ -236,10 +233,11 @@ impl Walker<'_, '_> {
             extensions: Vec::new(),
             members: MemberSpans::default(),
             npy: None,
-            packed_width: None,
+            filter: None,
             fields: None,
             label_count: None,
             range: start..start,
+            is_later: false,
             is_broken: false,
         });
         self.shard.keys.push(key.to_owned());
@@ -294,17 +292,18 @@ impl Walker<'_, '_> {
 
     /// Reads and unpacks a compressed volume member. The member is in memory as a whole, because the seek table is at
     /// the end.
-    fn unpack(&mut self, open: OpenMember<'_>, width: usize, entry: &mut impl Read) -> io::Result<()> {
+    fn unpack(&mut self, open: OpenMember<'_>, filter: Filter, entry: &mut impl Read) -> io::Result<()> {
         self.shard.has_packed = true;
         if let Some(pending) = &mut self.pending {
-            pending.members.packed = Some(open.span);
-            pending.packed_width = Some(width);
+            pending.members.packed = Some((open.span, filter));
+            pending.filter = Some(filter);
         }
         let mut member = Vec::new();
         entry.read_to_end(&mut member)?;
         check_complete(open.span, member.len() as u64)?;
         let mut head = Vec::new();
-        let len = packed::unpack(&member, width, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
+        let len =
+            packed::unpack(&member, filter, |block| head.extend(&block[..block.len().min(NPY_HEAD - head.len())]));
         let Ok(len) = len.map_err(|wrong| wrong.into_iter().for_each(|what| self.damaged(open.name, what))) else {
             return Ok(());
         };
@@ -323,7 +322,10 @@ impl Walker<'_, '_> {
             SampleMember::Volume => Ok(()), // no small member
             SampleMember::Json => {
                 pending.members.json = open.span;
-                payload::json_fields(bytes).map(|fields| pending.fields = Some(fields))
+                match payload::json_fields(bytes) {
+                    Err(_) if pending.is_later => Ok(()), // the filter is one of its fields
+                    read => read.map(|fields| pending.fields = Some(fields)),
+                }
             }
             SampleMember::Text => {
                 pending.members.text = open.span;
@@ -343,7 +345,9 @@ impl Walker<'_, '_> {
     fn close(&mut self) {
         let Some(pending) = &self.pending else { return };
         let key = pending.key.clone();
-        pending.contradictions(self.rules).into_iter().for_each(|what| self.damaged(&key, what));
+        if !pending.is_later {
+            pending.contradictions(self.rules).into_iter().for_each(|what| self.damaged(&key, what));
+        }
         let Some(pending) = self.pending.take().filter(|pending| !pending.is_broken) else {
             return;
         };
@@ -355,45 +359,5 @@ impl Walker<'_, '_> {
         let sample =
             WalkedSample { key, index, study_id, kind, shape, dtype, window, label_count, profile, members, range };
         self.shard.samples.push(sample);
-    }
-}
-
-impl PendingSample {
-    /// The sample's profile, by the extension of its first member; ctclip if that is unknown.
-    fn profile(&self) -> Profile {
-        Profile::of(&self.extensions[0]).unwrap_or(Profile::Ctclip)
-    }
-
-    /// Sentences that name missing members, a wrong order, and members that contradict each other.
-    fn contradictions(&self, rules: &SampleRules) -> Vec<String> {
-        let Self { extensions, members, npy, packed_width, .. } = self;
-        let MemberSpans { voxels, packed, extras, .. } = members;
-        let profile = self.profile();
-        let mut wrong = Vec::new();
-        // Where nobody says whether there are labels, the samples of a folder are compared with each other.
-        let has_labels = rules.has_labels.unwrap_or(members.labels.is_some());
-        let extras = rules.extras.clone().unwrap_or_else(|| extras.iter().map(|extra| extra.name.clone()).collect());
-        let fixed = profile.extensions(has_labels).into_iter().map(str::to_owned);
-        let expected: Vec<String> = fixed.chain(extras.iter().map(|name| format!("{name}.npy"))).collect();
-        if *extensions != expected {
-            let expected = expected.join(" ");
-            wrong.push(format!("its members are {}, and should be {expected}", extensions.join(" ")));
-        }
-        if let Some(fields @ JsonFields { shape, dtype, packed: packed_in_json, .. }) = &self.fields {
-            if packed_in_json != packed_width {
-                wrong.push("its JSON does not say how its volume is compressed, or says it of a plain one".into());
-            }
-            let (name, len) = (dtype.name(), dtype.size() as u64 * shape.iter().product::<u64>());
-            let is_known = packed.is_none() || voxels.len > 0; // else it could not be unpacked
-            let has_volume = extensions.iter().any(|extension| extension == profile.extension(SampleMember::Volume));
-            if is_known && has_volume && voxels.len != len {
-                wrong.push(format!(
-                    "{shape:?} voxels of {name} (its volume_dtype) are {len} bytes, the volume has {}",
-                    voxels.len
-                ));
-            }
-            wrong.extend(npy.as_ref().and_then(|header| fields.contradiction(header)));
-        }
-        wrong
     }
 }

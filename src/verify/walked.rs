@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::dtype::Dtype;
 use super::finding::Finding;
 use super::listing::ShardFile;
+use super::packed::Filter;
 use super::payload::Profile;
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
@@ -102,7 +103,7 @@ pub(super) struct MemberSpans {
     /// member.
     pub voxels: Span,
     /// The compressed member of the volume in the shard; none if the volume is plain.
-    pub packed: Option<Span>,
+    pub packed: Option<(Span, Filter)>,
     /// The JSON member in the shard.
     pub json: Span,
     /// The text member in the shard.
@@ -121,8 +122,8 @@ pub(super) struct WalkedExtra {
     pub name: String,
     /// The member in the shard.
     pub span: Span,
-    /// Bytes of a value, if the member is compressed.
-    pub packed_width: Option<usize>,
+    /// The filter, if the member is compressed.
+    pub packed: Option<Filter>,
 }
 
 /// A sample with all members, as a walk found it.

@@ -43,7 +43,7 @@ pub use dialect::Dialect;
 pub use kind::{Geometry, Kind, KindOptions, Preprocess, Recipe, Resample};
 pub use placement::affine;
 pub use rescale::{Rescale, floats};
-pub use shard_file::{ShardVolume, Storage, VolumeMember, read_table};
+pub use shard_file::{ShardVolume, Storage, VolumeMember, read_filter, read_table};
 pub use source::Volume;
 pub use value_check::{Span, Values, check_values, span};
 pub use voxel_format::{OutputDtype, VoxelFormat};

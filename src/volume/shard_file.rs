@@ -18,7 +18,7 @@ use crate::base::file_id::FileId;
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::codec::{BlockEntry, FOOTER, SeekTable};
+use crate::formats::codec::{BlockEntry, FOOTER, Filter, RowFilter, SeekTable};
 
 /// The plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -50,19 +50,19 @@ pub enum Storage {
         packed_len: u64,
         /// The plain bytes of the largest block.
         largest: u64,
-        /// The bytes of a value, by which blocks are shuffled.
-        width: usize,
+        /// What was done to the blocks before they were packed.
+        filter: RowFilter,
         /// The CRC-32 of the seek table; `None` if it has not the checksum of every block.
         table_crc: Option<u32>,
     },
 }
 
 impl Storage {
-    /// The bytes of a value, by which blocks are shuffled; `None` for plain bytes.
-    pub fn width(&self) -> Option<usize> {
+    /// What was done to the blocks before they were packed; `None` for plain bytes.
+    pub fn filter(&self) -> Option<Filter> {
         match self {
             Self::Plain => None,
-            Self::Blocks { width, .. } => Some(*width),
+            Self::Blocks { filter, .. } => Some(filter.filter),
         }
     }
 }
@@ -91,9 +91,9 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let filled = match self.member.storage {
             Storage::Plain => self.fill_plain(&file, sink),
-            Storage::Blocks { packed_len, table_crc, width, .. } => {
+            Storage::Blocks { packed_len, table_crc, filter, .. } => {
                 let table = self.table(&file, packed_len, table_crc);
-                table.and_then(|table| self.fill_blocks(&file, &table, width, sink))
+                table.and_then(|table| self.fill_blocks(&file, &table, filter, sink))
             }
         };
         self.check_unchanged(&file)?; // first: a changed file explains every other failure
@@ -115,7 +115,7 @@ impl ShardVolume<'_> {
         Ok(Filled::Complete)
     }
 
-    fn fill_blocks(&self, file: &File, table: &SeekTable, width: usize, sink: &mut impl Sink) -> Result<Filled> {
+    fn fill_blocks(&self, file: &File, table: &SeekTable, filter: RowFilter, sink: &mut impl Sink) -> Result<Filled> {
         Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
@@ -123,7 +123,7 @@ impl ShardVolume<'_> {
                     return Ok(Filled::Cancelled);
                 }
                 let len = to_usize(block.plain.end - block.plain.start);
-                self.unpack(file, packed, (number, block), width, &mut sink.spare()[..len])?;
+                self.unpack(file, packed, (number, block), filter, &mut sink.spare()[..len])?;
                 self.check_unchanged(file)?; // an fstat a block: what was published stays
                 sink.publish(len);
             }
@@ -148,15 +148,22 @@ impl ShardVolume<'_> {
         let file = self.open()?;
         let result = match self.member.storage {
             Storage::Plain => self.read(&file, offset, out),
-            Storage::Blocks { packed_len, table_crc, width, .. } => {
-                self.peek_blocks(&file, &self.table(&file, packed_len, table_crc)?, width, offset, out)
+            Storage::Blocks { packed_len, table_crc, filter, .. } => {
+                self.peek_blocks(&file, &self.table(&file, packed_len, table_crc)?, filter, offset, out)
             }
         };
         self.check_unchanged(&file)?;
         result
     }
 
-    fn peek_blocks(&self, file: &File, table: &SeekTable, width: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+    fn peek_blocks(
+        &self,
+        file: &File,
+        table: &SeekTable,
+        filter: RowFilter,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
         let wanted = offset..offset + out.len() as u64;
         Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
@@ -164,7 +171,7 @@ impl ShardVolume<'_> {
             for (number, block) in table.covering(&wanted) {
                 let len = to_usize(block.plain.end - block.plain.start);
                 memory::resize(&mut plain, len).map_err(|error| self.no_memory(error))?;
-                self.unpack(file, packed, (number, block), width, &mut plain)?;
+                self.unpack(file, packed, (number, block), filter, &mut plain)?;
                 let part = wanted.start.max(block.plain.start)..wanted.end.min(block.plain.end);
                 let within = |base: u64, part: &Range<u64>| to_usize(part.start - base)..to_usize(part.end - base);
                 out[within(offset, &part)].copy_from_slice(&plain[within(block.plain.start, &part)]);
@@ -207,13 +214,13 @@ impl ShardVolume<'_> {
         file: &File,
         packed: &mut FrameDecoder,
         (number, block): (usize, &BlockEntry),
-        width: usize,
+        filter: RowFilter,
         out: &mut [u8],
     ) -> Result<()> {
         let len = to_usize(block.packed.end - block.packed.start);
         let (frame, decoder) = packed.parts(len).map_err(|error| self.no_memory(error))?;
         self.read(file, block.packed.start, frame)?;
-        decoder.decode(block, frame, width, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
+        decoder.decode(block, frame, filter, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
     }
 
     fn table(&self, file: &File, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {
@@ -285,6 +292,21 @@ pub fn read_table(path: &Path, file: &File, offset: u64, packed_len: u64) -> Res
     let mut table = table.map_err(|error| Error::io(path, "get memory for the seek table", error))?;
     read(&mut table)?;
     SeekTable::parse(&table, packed_len).map_err(wrong)
+}
+
+/// Reads what the first bytes of a compressed member at `offset` of the shard file say about its filter.
+///
+/// # Errors
+/// [`Error::Malformed`] if they are damaged, [`Error::Io`] if reading failed.
+pub fn read_filter(path: &Path, file: &File, (offset, filter): (u64, Filter), table: &SeekTable) -> Result<RowFilter> {
+    let mut failed = None;
+    let read = |head: &mut [u8; RowFilter::HEAD]| {
+        file.read_exact_at(head, offset).map_err(|error| {
+            failed = Some(read_error(path, error));
+            String::new()
+        })
+    };
+    RowFilter::of_member(filter, table, read).map_err(|reason| failed.unwrap_or_else(|| damaged(path, offset, &reason)))
 }
 
 fn damaged(path: &Path, offset: u64, reason: &str) -> Error {

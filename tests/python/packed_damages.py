@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import packed_volume
 from damages import FIRST, Member, members_of, write_shard
+from packing import member_of
 from pyzstd import CParameter, compress, decompress
 
 FOOTER = 9
@@ -24,17 +25,20 @@ def frames_of(member: bytes) -> list[Frame]:
     return frames
 
 
-def member_of(frames: list[Frame]) -> bytes:
-    """A member whose seek table is that of its blocks."""
-    rows = b"".join(struct.pack("<II", len(frame), plain) + frame[-4:] for frame, plain in frames)
-    head = struct.pack("<II", 0x184D2A5E, len(rows) + FOOTER)
-    footer = struct.pack("<IBI", len(frames), 0x80, packed_volume.SEEKABLE_MAGIC)
-    return b"".join(frame for frame, _ in frames) + head + rows + footer
-
-
 def frames(change: Callable[[list[Frame]], list[Frame]]) -> Callable[[bytes], bytes]:
     """Other blocks, and a seek table that is right for them."""
-    return lambda member: member_of(change(frames_of(member)))
+
+    def do(member: bytes) -> bytes:
+        found = frames_of(member)
+        heads = [frame for frame in found if not frame[1]]
+        return member_of(heads + change(found[len(heads) :]))
+
+    return do
+
+
+def heads(member: bytes) -> int:
+    """How many frames stand before the first block: one if it is predicted, with the length of its rows."""
+    return sum(not plain for _, plain in frames_of(member))
 
 
 def bit(at: Callable[[bytes], int]) -> Callable[[bytes], bytes]:
@@ -49,18 +53,28 @@ def bit(at: Callable[[bytes], int]) -> Callable[[bytes], bytes]:
 
 def row(block: int, field: int) -> Callable[[bytes], int]:
     """Where a field of the seek table is: 0 the packed size, 1 the plain one, 2 the checksum."""
-    return lambda member: len(member) - FOOTER - 12 * len(packed_volume.seek_table(member)) + 12 * block + 4 * field
+
+    def at(member: bytes) -> int:
+        rows = len(packed_volume.seek_table(member))
+        return len(member) - FOOTER - 12 * rows + 12 * (block + heads(member)) + 4 * field
+
+    return at
 
 
 def start(block: int) -> Callable[[bytes], int]:
     """Where a block begins."""
-    return lambda member: int(packed_volume.seek_table(member)[:block, 0].sum())
+    return lambda member: int(packed_volume.seek_table(member)[: block + heads(member), 0].sum())
+
+
+def table(member: bytes) -> int:
+    """Where the seek table's rows begin."""
+    return len(member) - FOOTER - 12 * len(packed_volume.seek_table(member))
 
 
 def swapped_bytes(member: bytes) -> bytes:
     """The first two blocks in each other's place; the seek table as it was."""
-    (a, _), (b, _), *_ = frames_of(member)
-    return b + a + member[len(a) + len(b) :]
+    first, second, end = start(0)(member), start(1)(member), start(2)(member)
+    return member[:first] + member[second:end] + member[first:second] + member[end:]
 
 
 def lost(member: bytes) -> bytes:
@@ -75,6 +89,13 @@ def without_checksum(all_frames: list[Frame]) -> list[Frame]:
     return [(compress(plain, {CParameter.checksumFlag: 0}), len(plain)), *all_frames[1:]]
 
 
+def shorter(all_frames: list[Frame]) -> list[Frame]:
+    """The last block is sound, but has not its last value of two bytes."""
+    low, high = (half[:-1] for half in np.frombuffer(decompress(all_frames[-1][0]), np.uint8).reshape(2, -1))
+    plain = low.tobytes() + high.tobytes()
+    return [*all_frames[:-1], (compress(plain, {CParameter.checksumFlag: 1}), len(plain))]
+
+
 @dataclass(frozen=True)
 class Damage:
     """What is done to the member, and what verify must say."""
@@ -84,7 +105,7 @@ class Damage:
 
 
 DAMAGES = {
-    "first block": Damage(bit(lambda member: start(1)(member) // 2), "block 0"),
+    "first block": Damage(bit(lambda member: (start(0)(member) + start(1)(member)) // 2), "block 0"),
     "last block": Damage(bit(lambda member: start(2)(member) + 1000), "block 2"),
     "block's magic number": Damage(bit(start(1)), "block 1: it is no zstd frame"),
     "block's checksum": Damage(bit(lambda member: start(2)(member) - 1), "block 1: its checksum"),
@@ -102,13 +123,18 @@ DAMAGES = {
     "packed size in the seek table": Damage(bit(row(0, 0)), "seek table is of"),
     "plain size in the seek table": Damage(bit(row(1, 1)), "block 1"),
     "checksum in the seek table": Damage(bit(row(2, 2)), "block 2: its checksum is not that of the seek table"),
-    "seek table's head": Damage(bit(lambda member: row(0, 0)(member) - 8), "skippable frame"),
-    "seek table's length": Damage(bit(lambda member: row(0, 0)(member) - 4), "skippable frame"),
+    "seek table's head": Damage(bit(lambda member: table(member) - 8), "skippable frame"),
+    "seek table's length": Damage(bit(lambda member: table(member) - 4), "skippable frame"),
     "number of blocks": Damage(bit(lambda member: -FOOTER), "seek table"),
     "reserved bits": Damage(bit(lambda member: -5), "reserved"),
     "seek table's magic number": Damage(bit(lambda member: -1), "not at its end"),
     "member cut": Damage(lambda member: member[:-1], "not at its end"),
     "seek table missing": Damage(lambda member: member[: start(3)(member)], "not at its end"),
+    "rows' length": Damage(bit(lambda member: 8), "rows"),
+    "frame of the rows' length": Damage(bit(lambda member: 0), "rows"),
+    "checksum of the rows' length": Damage(bit(lambda member: 15), "rows"),
+    "rows' length missing": Damage(lambda member: member_of(frames_of(member)[1:]), "rows"),
+    "entry of the rows' length": Damage(bit(row(-1, 2)), "rows"),
     "empty": Damage(lambda member: b"", "not at its end"),
 }
 

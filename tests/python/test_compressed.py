@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import random
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import packed_damages
 import packed_volume
+import packing
 import pytest
 import pyzstd
+from ctwds.reader import ShardReader
 from harness import Program, Stored, digest, mount_folder, payload, require_fuse, shards
 from make_dataset import Dataset
 from numpy.typing import NDArray
@@ -29,7 +33,7 @@ COUNT, PER_SHARD = 6, 3
 FLAGS = ("--samples-per-shard", PER_SHARD)
 BLOCK = 256 << 10
 STEPS = ["--shape", "40,30,20", "--spacing", "1.2,1.2,2"]
-CODEC_FIELDS = ', "volume_codec": "zstd", "volume_filter": "shuffle"}'
+CODEC_FIELDS = ', "volume_codec": "zstd", "volume_filter": "predict"}'
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +129,7 @@ def test_a_killed_run_continues(program: Program, data: Dataset, packed: Path, t
 
 
 def test_python_seeks_in_ours(plain: Path, packed: Path) -> None:
-    """The container's own reader finds any part of it; what it gives are the shuffled blocks."""
+    """The container's own reader finds any part of it; what it gives are the filtered blocks."""
     for shard in shards(packed):
         right = members(plain / shard.name)
         for name, member in members(shard).items():
@@ -133,63 +137,85 @@ def test_python_seeks_in_ours(plain: Path, packed: Path) -> None:
                 continue
             voxels = np.frombuffer(right[name.removesuffix(packed_volume.SUFFIX)], np.uint8)
             blocks = [voxels[at : at + BLOCK] for at in range(0, voxels.size, BLOCK)]
-            shuffled = b"".join(block.reshape(-1, 2).T.tobytes() for block in blocks)
+            row = json.loads(right[name.partition(".")[0] + ".json"])["volume_shape"][-1]
+            filtered = b"".join(packing.filtered(block.tobytes(), "predict", row) for block in blocks)
             with pyzstd.SeekableZstdFile(io.BytesIO(member)) as file:
-                assert len(packed_volume.seek_table(member)) == len(blocks)
-                for at in (0, BLOCK - 3, BLOCK * 2 + 17, len(shuffled) - 5, 9):
+                assert len(packed_volume.seek_table(member)) == 1 + len(blocks)
+                for at in (0, BLOCK - 3, BLOCK * 2 + 17, len(filtered) - 5, 9):
                     file.seek(at)
-                    assert file.read(11) == shuffled[at : at + 11]
-
-
-def packed_by_python(plain: bytes, block: int, checksum: bool) -> bytes:
-    """A volume's member as the container's Python implementation writes it."""
-    file = io.BytesIO()
-    options: dict[Any, int] = {pyzstd.CParameter.compressionLevel: 3, pyzstd.CParameter.checksumFlag: int(checksum)}
-    with pyzstd.SeekableZstdFile(file, "w", level_or_option=options) as writer:
-        for at in range(0, len(plain), block):
-            writer.write(np.frombuffer(plain[at : at + block], np.uint8).reshape(-1, 2).T.tobytes())
-            writer.flush(writer.FLUSH_FRAME)
-    return file.getvalue()
-
-
-def rewritten(packed: Path, out: Path, change: Callable[[str, bytes], bytes]) -> Path:
-    """The folder of shards with other payloads, by `tarfile`, and a manifest that has their sizes."""
-    shutil.copytree(packed, out)
-    manifest = json.loads((out / "manifest.json").read_text())
-    for shard, entry in zip(shards(out), manifest["shards"], strict=True):
-        payloads = members(shard)
-        with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, content in payloads.items():
-                info = tarfile.TarInfo(name)
-                changed = change(name, content)
-                info.size = len(changed)
-                tar.addfile(info, io.BytesIO(changed))
-        entry["size"] = shard.stat().st_size
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    return out
+                    assert file.read(11) == filtered[at : at + 11]
+            assert pyzstd.decompress(member) == filtered  # the frame of the rows' length is passed over
 
 
 @pytest.mark.parametrize("block", [10_000, BLOCK, 1 << 20])
 def test_python_writes_what_is_read(program: Program, plain: Path, packed: Path, tmp_path: Path, block: int) -> None:
-    """Blocks of any size, whose sizes alone are in the table."""
+    """Blocks of any size, whose sizes alone are in the table; rows of any length, whatever the shape is."""
+    changed = Path(shutil.copytree(packed, tmp_path / "python"))
+    rows = itertools.cycle([1, 2, 37, 64, 4096, 1 << 31])
 
-    def change(name: str, payload: bytes) -> bytes:
+    def change(name: str, content: bytes) -> tuple[str, bytes]:
         is_volume = name.endswith(packed_volume.SUFFIX)
-        return packed_by_python(packed_volume.unpack(payload).tobytes(), block, True) if is_volume else payload
+        return name, packing.packed(
+            packed_volume.unpack(content).tobytes(), "predict", next(rows), block
+        ) if is_volume else content
 
-    changed = rewritten(packed, tmp_path / "python", change)
+    packing.rewrite(changed, change)
     program.run("materialize", *Stored(changed).flags(), "--output-dir", tmp_path / "back")
     assert files_in(tmp_path / "back") == files_in(plain)
 
 
+@pytest.mark.parametrize("block", [10_000, BLOCK])
+def test_folders_that_were_shuffled_alone_are_read(
+    program: Program, plain: Path, packed: Path, tmp_path: Path, block: int
+) -> None:
+    """By a mount, `verify`, the way back to plain shards, and the loader."""
+    old = Path(shutil.copytree(packed, tmp_path / "old"))
+    packing.make_old(old, block)
+    assert [name for shard in shards(old) for name in members(shard) if name.endswith(".bin.shuffle.zst")]
+    program.run("materialize", *Stored(old).flags(), "--output-dir", tmp_path / "back")
+    assert files_in(tmp_path / "back") == files_in(plain)
+    assert "compressed with zstd" in program.run("verify", "--webdataset_dir", old).stdout
+    with program.mounted(Stored(old)) as point:
+        assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(plain)]
+    assert voxels(old) == voxels(packed) == voxels(plain)
+
+
+def voxels(folder: Path) -> list[bytes]:
+    """Those of all samples, by the package's reader of shards."""
+    return [raw.voxels.tobytes() for shard in shards(folder) for raw in ShardReader(str(shard), [])]
+
+
+def test_a_folder_that_was_begun_shuffled_goes_on_so(
+    program: Program, data: Dataset, packed: Path, tmp_path: Path
+) -> None:
+    """One folder, one filter: a run that finds a shard missing makes it as the others are; an empty folder gets the
+    filter of today."""
+    old = Path(shutil.copytree(packed, tmp_path / "old"))
+    packing.make_old(old)
+    kept = digest(shards(old)[1])
+    shards(old)[0].unlink()
+    program.run("materialize", *data.flags(), *FLAGS, "--compress", "zstd", "--output-dir", old)
+    names = [name for shard in shards(old) for name in members(shard) if name.endswith(".zst")]
+    assert len(names) == COUNT and all(name.endswith(".bin.shuffle.zst") for name in names)
+    assert json.loads((old / "manifest.json").read_text())["compression"]["filter"] == "shuffle"
+    assert digest(shards(old)[1]) == kept
+    program.run("verify", "--webdataset_dir", old, *data.flags(), *FLAGS)
+    for line in (old / ".ctwds" / "journal.jsonl").read_text().splitlines():
+        assert json.loads(line).get("run", {"codec": "zstd:1"})["codec"] == "zstd:1"
+
+
 def test_blocks_without_checksums_are_refused(program: Program, packed: Path, tmp_path: Path) -> None:
     """Nobody could tell whether they are damaged."""
+    changed = Path(shutil.copytree(packed, tmp_path / "python"))
 
-    def change(name: str, payload: bytes) -> bytes:
-        is_volume = name.endswith(packed_volume.SUFFIX)
-        return packed_by_python(packed_volume.unpack(payload).tobytes(), BLOCK, False) if is_volume else payload
+    def change(name: str, content: bytes) -> tuple[str, bytes]:
+        if not name.endswith(packed_volume.SUFFIX):
+            return name, content
+        (head, none), *frames = packed_damages.frames_of(content)
+        bare = [(pyzstd.compress(pyzstd.decompress(frame), {}), plain) for frame, plain in frames]
+        return name, packing.member_of([(head, none), *bare])
 
-    changed = rewritten(packed, tmp_path / "python", change)
+    packing.rewrite(changed, change)
     error = program.refuses("materialize", *Stored(changed).flags(), "--output-dir", tmp_path / "back")
     assert "shard-000000.tar" in error and "checksum" in error and not shards(tmp_path / "back")
 
@@ -243,13 +269,14 @@ def test_walking_headers_unpacks_no_volume(program: Program, tmp_path: Path) -> 
 
 
 def entries(shard: Path, volume: tarfile.TarInfo) -> tuple[bytearray, NDArray[Any], list[int]]:
-    """A member, its seek table as a view of it (packed, plain, checksum), and where its frames begin."""
+    """A member, its seek table without the first frame as a view of it (packed, plain, checksum), and where its blocks
+    begin."""
     with shard.open("rb") as file:
         file.seek(volume.offset_data)
         member = bytearray(file.read(volume.size))
     count = len(packed_volume.seek_table(member))
     table = np.frombuffer(member, "<u4", count * 3, len(member) - 9 - count * 12).reshape(count, 3)
-    return member, table, [0, *np.cumsum(table[:, 0]).tolist()]
+    return member, table[1:], np.cumsum(table[:, 0]).tolist()
 
 
 def flip(block: int, where: float) -> Callable[[bytearray, NDArray[Any], list[int]], None]:
@@ -264,8 +291,8 @@ def flip(block: int, where: float) -> Callable[[bytearray, NDArray[Any], list[in
 
 def swap(member: bytearray, table: NDArray[Any], starts: list[int]) -> None:
     """Blocks 0 and 1 in each other's place, with sizes that fit."""
-    first, second = member[: starts[1]], member[starts[1] : starts[2]]
-    member[: starts[2]] = second + first
+    first, second = member[starts[0] : starts[1]], member[starts[1] : starts[2]]
+    member[starts[0] : starts[2]] = second + first
     table[[0, 1], 0] = table[[1, 0], 0]
 
 

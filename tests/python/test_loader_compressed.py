@@ -17,7 +17,7 @@ from small_datasets import noise_dataset
 
 FLAGS = ("--samples-per-shard", 2)
 SHAPE = (40, 30, 20)
-IMPLEMENTATIONS = ("backports.zstd", "pyzstd")
+IMPLEMENTATIONS = ("ctwds._native", "backports.zstd", "pyzstd")
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +37,18 @@ def samples(folder: Path, **more: Any) -> list[Any]:
     return list(CTReportWebDataset(folder, shuffle=False, shape=SHAPE, **more))
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """As if of the implementations of zstd these alone were installed."""
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """As if of the implementations of zstd these alone were installed; returns those that are used, as they are."""
+    used: list[str] = []
 
     def import_module(name: str) -> object:
         if name not in names:
             raise ImportError(name)
+        used.append(name)
         return importlib.__import__(name, fromlist=["decompress"])
 
     monkeypatch.setattr(importlib, "import_module", import_module)
+    return used
 
 
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
@@ -56,9 +59,9 @@ def test_as_plain_shards(
     """Every sample is the same, whichever implementation is there."""
     flags = (*FLAGS, "--format", profile)
     plain = samples(program.materialize(data, tmp_path / "plain", *flags))
-    only(monkeypatch, name)
+    used = only(monkeypatch, name)
     found = samples(program.materialize(data, tmp_path / "packed", *flags, "--compress", "zstd"))
-    assert len(found) == len(plain) == 3
+    assert len(found) == len(plain) == 3 and set(used) == {name}
     for a, b in zip(found, plain, strict=True):
         assert torch.equal(a[0], b[0]) and a[1] == b[1] and (a[2] == b[2]).all() and a[3] == b[3]
 
@@ -71,9 +74,11 @@ def test_in_workers(packed: Path) -> None:
     assert found.keys() == one.keys() and all(torch.equal(found[name], one[name]) for name in one)
 
 
+@pytest.mark.parametrize("by", IMPLEMENTATIONS[:2])
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_an_error(packed: Path, tmp_path: Path, name: str) -> None:
+def test_damage_is_an_error(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, by: str) -> None:
     """That names the shard; without the sample, the others are read."""
+    only(monkeypatch, by)
     folder = Path(shutil.copytree(packed, tmp_path / "copy"))
     apply(folder, DAMAGES[name].do)
     with pytest.raises(LoaderError, match=r"shard-000000\.tar"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from damages import DAMAGED, FIRST, JSON, members_of, recompute, with_json, with
 from harness import Program, mount_folder, report_of
 from make_dataset import Dataset
 from npzfiles import write_npz
-from packed_damages import DAMAGES, apply, frames
+from packed_damages import DAMAGES, apply, frames, shorter
 from small_datasets import noise_dataset
 
 FLAGS = ("--samples-per-shard", 2)
@@ -103,14 +104,34 @@ def test_damage_is_caught(program: Program, copy: Path, name: str) -> None:
             program.run("unmount", base / "mount")
 
 
-@pytest.mark.parametrize("name", ["codec", "filter", "neither", "not at the end"])
+def test_a_last_block_without_its_last_value(program: Program, copy: Path) -> None:
+    """Nothing but the shape tells, if digests agree: `verify` says so, and a mount shows a member that is too short for
+    its shape, which no reader takes for the volume."""
+    right = packed_volume.unpack(members_of(copy / FIRST)[0][1])
+    apply(copy, frames(shorter))
+    assert verify(program, copy)[0] == DAMAGED
+    recompute(copy)
+    code, text = verify(program, copy)
+    assert code == DAMAGED and "voxels of float16" in text and "its SHA-256" not in text, text
+    with mount_folder() as base:
+        program.run("mount", "--shards", copy, base / "mount")
+        try:
+            with tarfile.open(base / "mount" / FIRST) as tar:
+                assert tar.getmembers()[0].size == right.nbytes - 2
+        finally:
+            program.run("unmount", base / "mount")
+
+
+@pytest.mark.parametrize("name", ["codec", "filter", "another filter", "neither", "not at the end"])
 def test_the_json_names_codec_and_filter(program: Program, copy: Path, name: str) -> None:
     """Otherwise a reader does not know what it has."""
     if name == "neither":
-        end = b', "volume_codec": "zstd", "volume_filter": "shuffle"'
+        end = b', "volume_codec": "zstd", "volume_filter": "predict"'
         with_payload(JSON, lambda payload: payload.replace(end, b""))(copy)
     elif name == "not at the end":
         with_json("comment", "")(copy)
+    elif name == "another filter":  # which values of two bytes can have
+        with_json("volume_filter", "shuffle")(copy)
     else:
         with_json(f"volume_{name}", "none")(copy)
     recompute(copy)

@@ -1,13 +1,18 @@
-//! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each shuffled before it is
+//! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each filtered before it is
 //! packed.
 //!
-//! A block is 256 KiB of the voxels' bytes. *Shuffled*, the lowest bytes of all its values stand first, then the next
-//! higher ones, the highest last: the low bytes are noise, the high ones repeat, and zstd finds repetitions faster
-//! where they are not mixed with noise; this makes noisy volumes of float16 12 % smaller than zstd alone does
-//! (`scripts/codec_table.py` measures all of these numbers). Each block is one zstd frame that ends with its checksum,
-//! so every implementation of zstd reads it. Knows no files.
+//! A block is 256 KiB of the voxels' bytes. [`Filter`] says what is done to it: each value is *predicted* by its
+//! neighbours, and of what is left, the lowest bytes of all values stand first, then the next higher ones, the highest
+//! last (*shuffled*): the low bytes are noise, the high ones repeat, and zstd finds repetitions faster where they are
+//! not mixed with noise (`scripts/codec_table.py` measures what each step saves). Each block is one zstd frame that
+//! ends with its checksum, so every implementation of zstd reads it. Knows no files.
 
+mod filter;
+mod member;
+mod predict;
+mod running_sum;
 mod seek_table;
+mod shuffle;
 
 use std::fmt;
 use std::io;
@@ -19,6 +24,8 @@ use zstd::zstd_safe::{self, CParameter, Strategy};
 
 use crate::base::memory;
 
+pub use filter::{Filter, Method, RowFilter};
+pub use member::unpack;
 pub use seek_table::{BlockEntry, FOOTER, SeekTable};
 
 /// The bytes of a block before compression. Half of it makes noisy volumes 4 to 6 % larger, twice of it no smaller; a
@@ -28,46 +35,37 @@ pub const BLOCK: usize = 256 << 10;
 const MAX_BLOCK: usize = 16 << 20;
 /// The codec's name, as JSON and manifest give it.
 pub const CODEC: &str = "zstd";
-/// The bytes of a value, for which there is a filter.
-const WIDTHS: [usize; 4] = [1, 2, 4, 8];
 
-/// The name of the filter for values of `width` bytes, as JSON and manifest give it: `shuffle` for two, which was the
-/// only one once; `shuffle1`, `shuffle4`, `shuffle8`. Each has a name of its own, so that no reader takes one for
-/// another.
-pub fn filter(width: usize) -> String {
-    if width == 2 { "shuffle".into() } else { format!("shuffle{width}") }
-}
-
-/// The extension that is added to the name of a compressed file of values of `width` bytes. It names filter and codec,
-/// so that no reader takes the file for plain values.
-pub fn extension(width: usize) -> String {
-    format!("{}.zst", filter(width))
-}
-
-/// The bytes of a value in a file to whose name `extension` is added; `None` if [`extension`] makes no such one.
-pub fn width_of(extension: &str) -> Option<usize> {
-    WIDTHS.into_iter().find(|width| self::extension(*width) == extension)
-}
-
-/// The codec of compressed volumes: `zstd` or `zstd:LEVEL`.
+/// The codec of compressed volumes: `zstd` or `zstd:LEVEL`, and the filters before it.
+///
+/// Journals have it as a text: `predict+zstd:LEVEL`, or `zstd:LEVEL` of folders that were begun when all values were
+/// shuffled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Codec {
     /// The level of zstd, from 1 to 19. Noise gets at most 0.6 % smaller by level 3 in 1.2 times the time, and 4 % by
     /// level 9 in eight times.
     pub level: i32,
+    /// The filters.
+    pub method: Method,
 }
+
+/// What a journal has before the codec where values are predicted.
+const PREDICTED: &str = "predict+";
 
 impl FromStr for Codec {
     type Err = String;
 
+    /// The codec that a user names, with the filters of new folders.
     fn from_str(text: &str) -> Result<Self, String> {
         let level = match text.split_once(':') {
             None if text == CODEC => Some(1),
             Some((CODEC, level)) => level.parse().ok().filter(|level| (1..=19).contains(level)),
             _ => None,
         };
-        level.map(|level| Self { level }).ok_or_else(|| "expected zstd, or zstd:LEVEL with a level from 1 to 19".into())
+        level
+            .map(|level| Self { level, method: Method::Predict })
+            .ok_or_else(|| "expected zstd, or zstd:LEVEL with a level from 1 to 19".into())
     }
 }
 
@@ -79,7 +77,10 @@ impl fmt::Display for Codec {
 
 impl From<Codec> for String {
     fn from(codec: Codec) -> Self {
-        codec.to_string()
+        match codec.method {
+            Method::Shuffle => codec.to_string(),
+            Method::Predict => format!("{PREDICTED}{codec}"),
+        }
     }
 }
 
@@ -87,14 +88,19 @@ impl TryFrom<String> for Codec {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+        match text.strip_prefix(PREDICTED) {
+            Some(codec) => codec.parse(),
+            None => text.parse().map(|codec| Self { method: Method::Shuffle, ..codec }),
+        }
     }
 }
 
 /// A compressor of blocks; each thread has one of its own.
 pub struct Encoder {
+    level: i32,
     context: Compressor<'static>,
-    shuffled: Vec<u8>,
+    scratch: Vec<u8>,
+    filtered: Vec<u8>,
 }
 
 impl Encoder {
@@ -105,45 +111,41 @@ impl Encoder {
     pub fn new(codec: Codec) -> io::Result<Self> {
         let mut context = Compressor::new(codec.level)?;
         context.set_parameter(CParameter::ChecksumFlag(true))?;
-        if codec.level == 1 {
-            // Level 3's search with level 1's small tables: finds fewer but longer matches than level 1's own. Noise
-            // gets 0.8 % smaller and is unpacked 16 % faster, in 5 % more time to pack.
-            context.set_parameter(CParameter::Strategy(Strategy::ZSTD_dfast))?;
-            context.set_parameter(CParameter::MinMatch(6))?;
-        }
-        Ok(Self { context, shuffled: Vec::new() })
+        Ok(Self { level: codec.level, context, scratch: Vec::new(), filtered: Vec::new() })
     }
 
-    /// Compresses a block of whole values of `width` bytes to a zstd frame.
+    /// Level 1 has the search of level 3 with its own small tables: fewer but longer matches than with its own search.
+    /// Shuffled noise gets 0.8 % smaller and is unpacked 16 % faster, in 5 % more time to pack. What is left of
+    /// predicted values matches by chance: six bytes for a match would be unpacked 7 % slower than seven, and packed
+    /// 20 % slower, for as many bytes.
+    fn set_search(&mut self, filter: RowFilter) -> io::Result<()> {
+        if self.level > 1 {
+            return Ok(());
+        }
+        self.context.set_parameter(CParameter::Strategy(Strategy::ZSTD_dfast))?;
+        self.context.set_parameter(CParameter::MinMatch(if filter.filter.predicts() { 7 } else { 6 }))
+    }
+
+    /// Compresses a block of whole values to a zstd frame.
     ///
     /// # Errors
     /// The error of zstd if there is no memory.
-    pub fn encode(&mut self, block: &[u8], width: usize) -> io::Result<Vec<u8>> {
-        if width == 1 {
+    pub fn encode(&mut self, block: &[u8], filter: RowFilter) -> io::Result<Vec<u8>> {
+        self.set_search(filter)?;
+        if filter.is_identity() {
             return self.context.compress(block);
         }
-        memory::resize(&mut self.shuffled, block.len())?;
-        match width {
-            2 => shuffle::<2>(block, &mut self.shuffled),
-            4 => shuffle::<4>(block, &mut self.shuffled),
-            _ => shuffle::<8>(block, &mut self.shuffled),
-        }
-        self.context.compress(&self.shuffled)
-    }
-}
-
-/// Writes the bytes of values of `N` bytes into `out` as `N` planes, that of the lowest bytes first.
-fn shuffle<const N: usize>(block: &[u8], out: &mut [u8]) {
-    let values = block.as_chunks::<N>().0;
-    for (place, plane) in out.chunks_exact_mut(values.len().max(1)).enumerate() {
-        plane.iter_mut().zip(values).for_each(|(byte, value)| *byte = value[place]);
+        memory::resize(&mut self.scratch, block.len())?;
+        memory::resize(&mut self.filtered, block.len())?;
+        filter.apply(block, &mut self.scratch, &mut self.filtered);
+        self.context.compress(&self.filtered)
     }
 }
 
 /// A decompressor of blocks; each thread has one of its own.
 pub struct Decoder {
     context: Decompressor<'static>,
-    shuffled: Vec<u8>,
+    filtered: Vec<u8>,
 }
 
 impl Decoder {
@@ -152,16 +154,22 @@ impl Decoder {
     /// # Errors
     /// The error of zstd if there is no memory.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { context: Decompressor::new()?, shuffled: Vec::new() })
+        Ok(Self { context: Decompressor::new()?, filtered: Vec::new() })
     }
 
     /// Decompresses the frame that `block` describes into `out`, which has the length that the seek table gives, and
-    /// checks both; its values have `width` bytes.
+    /// checks both; the block was filtered so.
     ///
     /// # Errors
     /// The damage as a phrase for a message; `out` then holds nothing of use.
-    pub fn decode(&mut self, block: &BlockEntry, frame: &[u8], width: usize, out: &mut [u8]) -> Result<(), String> {
-        if !out.len().is_multiple_of(width) {
+    pub fn decode(
+        &mut self,
+        block: &BlockEntry,
+        frame: &[u8],
+        filter: RowFilter,
+        out: &mut [u8],
+    ) -> Result<(), String> {
+        if !out.len().is_multiple_of(filter.filter.width()) {
             return Err("it holds a part of a value".into());
         }
         // Magic number, then the descriptor, whose bit 2 says that the frame ends with a checksum: zstd checks that.
@@ -173,42 +181,16 @@ impl Decoder {
         if block.checksum.is_some() && block.checksum != checksum {
             return Err("its checksum is not that of the seek table".into());
         }
-        self.shuffled.resize(self.shuffled.len().max(out.len()), 0);
-        let shuffled = if width == 1 { &mut *out } else { &mut self.shuffled[..out.len()] };
-        let len = self.context.decompress_to_buffer(frame, shuffled).map_err(|error| error.to_string())?;
+        self.filtered.resize(self.filtered.len().max(out.len()), 0);
+        let filtered = if filter.is_identity() { &mut *out } else { &mut self.filtered[..out.len()] };
+        let len = self.context.decompress_to_buffer(frame, filtered).map_err(|error| error.to_string())?;
         if len != out.len() {
             return Err(format!("it holds {len} bytes, the seek table says {}", out.len()));
         }
-        match width {
-            1 => {}
-            2 => unshuffle::<2>(&self.shuffled[..len], out),
-            4 => unshuffle::<4>(&self.shuffled[..len], out),
-            _ => unshuffle::<8>(&self.shuffled[..len], out),
+        if !filter.is_identity() {
+            filter.undo(&self.filtered[..len], out);
         }
         Ok(())
-    }
-}
-
-/// Interleaves planes of bytes, in pieces of a register's size, which the compiler turns into few instructions; byte by
-/// byte, this took a tenth of a cold read.
-fn unshuffle<const N: usize>(shuffled: &[u8], out: &mut [u8]) {
-    const PIECE: usize = 16;
-    let values = out.as_chunks_mut::<N>().0;
-    let planes: [&[u8]; N] = std::array::from_fn(|place| &shuffled[place * values.len()..][..values.len()]);
-    let pieces = planes.map(|plane| plane.as_chunks::<PIECE>());
-    let (whole, rest) = values.as_chunks_mut::<PIECE>();
-    for (number, whole) in whole.iter_mut().enumerate() {
-        let bytes: [[u8; PIECE]; N] = std::array::from_fn(|place| pieces[place].0[number]);
-        for at in 0..PIECE {
-            for place in 0..N {
-                whole[at][place] = bytes[place][at];
-            }
-        }
-    }
-    for (number, value) in rest.iter_mut().enumerate() {
-        for place in 0..N {
-            value[place] = pieces[place].1[number];
-        }
     }
 }
 
@@ -216,9 +198,22 @@ fn unshuffle<const N: usize>(shuffled: &[u8], out: &mut [u8]) {
 mod tests {
     use super::*;
 
-    fn packed(plain: &[u8], width: usize) -> (BlockEntry, Vec<u8>) {
-        let frame = Encoder::new(Codec { level: 1 }).unwrap().encode(plain, width).unwrap();
+    /// All filters, each with rows of this length.
+    fn filters(row: u64) -> Vec<RowFilter> {
+        let names =
+            ["", "1", "2", "4", "8"].map(|width| ["shuffle", "predict"].map(|name| format!("{name}{width}.zst")));
+        let known = names.iter().flatten().filter_map(|name| Filter::of_extension(name));
+        known.map(|filter| RowFilter::new(filter, row)).collect()
+    }
+
+    fn codec() -> Codec {
+        Codec { level: 1, method: Method::Predict }
+    }
+
+    fn packed(plain: &[u8], filter: RowFilter) -> (BlockEntry, Vec<u8>) {
+        let frame = Encoder::new(codec()).unwrap().encode(plain, filter).unwrap();
         let mut table = SeekTable::default();
+        filter.begin(&mut table);
         table.push(&frame, plain.len());
         let block = table.covering(&(0..1)).next().unwrap().1.clone();
         (block, frame)
@@ -227,35 +222,43 @@ mod tests {
     #[test]
     fn every_changed_byte_of_a_frame_is_noticed() {
         let plain: Vec<u8> = (0..1200u32).flat_map(|n| u16::try_from(n * n % 991).unwrap().to_le_bytes()).collect();
-        let (block, right) = packed(&plain, 2);
-        let mut decoder = Decoder::new().unwrap();
-        let mut out = vec![0; plain.len()];
-        decoder.decode(&block, &right, 2, &mut out).unwrap();
-        assert!(out == plain);
-        for at in 0..right.len() {
-            let mut wrong = right.clone();
-            wrong[at] ^= 0x10;
-            // A bit that zstd does not use may change nothing; then the content is still right.
-            assert!(decoder.decode(&block, &wrong, 2, &mut out).is_err() || out == plain, "byte {at}");
-            assert!(decoder.decode(&block, &right[..at], 2, &mut out).is_err(), "cut at {at}");
+        for filter in filters(37) {
+            let (block, right) = packed(&plain, filter);
+            let mut decoder = Decoder::new().unwrap();
+            let mut out = vec![0; plain.len()];
+            decoder.decode(&block, &right, filter, &mut out).unwrap();
+            assert!(out == plain);
+            for at in 0..right.len() {
+                let mut wrong = right.clone();
+                wrong[at] ^= 0x10;
+                // A bit that zstd does not use may change nothing; then the content is still right.
+                assert!(decoder.decode(&block, &wrong, filter, &mut out).is_err() || out == plain, "byte {at}");
+                assert!(decoder.decode(&block, &right[..at], filter, &mut out).is_err(), "cut at {at}");
+            }
         }
     }
 
     #[test]
     fn a_block_of_any_length_comes_back() {
-        let mut decoder = Decoder::new().unwrap();
-        for width in WIDTHS {
+        let (mut encoder, mut decoder) = (Encoder::new(codec()).unwrap(), Decoder::new().unwrap());
+        for (row, filter) in [1, 7, 53, 500].into_iter().flat_map(|row| filters(row).into_iter().map(move |f| (row, f)))
+        {
+            let width = filter.filter.width();
             for values in (1..=70).chain([BLOCK / width - 17, BLOCK / width - 1, BLOCK / width]) {
                 let value = |n: usize| u8::try_from(n * 40_503 % 65_521 % 256).unwrap();
                 let plain: Vec<u8> = (0..values * width).map(value).collect();
-                let (block, frame) = packed(&plain, width);
+                let frame = encoder.encode(&plain, filter).unwrap();
+                let mut table = SeekTable::default();
+                table.push(&frame, plain.len());
+                let block = table.first().unwrap();
                 let mut out = vec![0xaa; plain.len()];
-                decoder.decode(&block, &frame, width, &mut out).unwrap();
-                assert!(out == plain, "{values} values of {width} bytes");
-                if values > 1 && width > 1 {
-                    let other = if width == 2 { 1 } else { 2 };
-                    decoder.decode(&block, &frame, other, &mut out).unwrap();
-                    assert!(out != plain, "{values} values of {width} bytes look like those of {other}");
+                decoder.decode(block, &frame, filter, &mut out).unwrap();
+                assert!(out == plain, "{values} values, {filter:?}");
+                let others =
+                    filters(row).into_iter().filter(|other| *other != filter && values % 8 == 0 && values > 60);
+                for other in others {
+                    decoder.decode(block, &frame, other, &mut out).unwrap();
+                    assert!(out != plain, "{values} values of {filter:?} look like those of {other:?}");
                 }
             }
         }
@@ -263,28 +266,29 @@ mod tests {
 
     #[test]
     fn a_block_in_the_place_of_another_is_noticed() {
-        let (block, _) = packed(&[1; 64], 2);
-        let (_, other) = packed(&[2; 64], 2);
-        let error = Decoder::new().unwrap().decode(&block, &other, 2, &mut [0; 64]).unwrap_err();
-        assert!(error.contains("checksum"), "{error}");
-    }
-
-    #[test]
-    fn lowest_bytes_stand_first() {
-        let mut out = [0; 8];
-        shuffle::<4>(&[1, 2, 3, 4, 11, 12, 13, 14], &mut out);
-        assert_eq!(out, [1, 11, 2, 12, 3, 13, 4, 14]);
-        assert_eq!(WIDTHS.map(extension), ["shuffle1.zst", "shuffle.zst", "shuffle4.zst", "shuffle8.zst"]);
-        assert!(WIDTHS.into_iter().all(|width| width_of(&extension(width)) == Some(width)));
-        assert_eq!(["shuffle2.zst", "zst", "shuffle16.zst", ""].map(width_of), [None; 4]);
+        for filter in filters(3) {
+            let (block, _) = packed(&[1; 64], filter);
+            let (_, other) = packed(&[2; 64], filter);
+            let error = Decoder::new().unwrap().decode(&block, &other, filter, &mut [0; 64]).unwrap_err();
+            assert!(error.contains("checksum"), "{error}");
+        }
     }
 
     #[test]
     fn codecs_by_name() {
-        assert_eq!("zstd".parse(), Ok(Codec { level: 1 }));
+        assert_eq!("zstd".parse(), Ok(codec()));
         assert_eq!("zstd:7".parse::<Codec>().unwrap().to_string(), "zstd:7");
-        for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x"] {
+        for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x", "predict+zstd:1"] {
             assert!(wrong.parse::<Codec>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn journals_tell_the_filters_apart_and_old_ones_are_read() {
+        for (codec, text) in [(codec(), "predict+zstd:1"), (Codec { level: 3, method: Method::Shuffle }, "zstd:3")] {
+            assert_eq!(String::from(codec), text);
+            assert_eq!(Codec::try_from(text.to_owned()), Ok(codec));
+        }
+        assert!(Codec::try_from("other+zstd:1".to_owned()).is_err());
     }
 }

@@ -23,7 +23,7 @@ pub struct BlockEntry {
     pub packed: Range<u64>,
     /// The bytes of the block's content, counted from the first block's first plain byte.
     pub plain: Range<u64>,
-    /// The lower half of the XXH64 of the shuffled content, which also ends the frame; `None` if the table has no
+    /// The lower half of the XXH64 of the filtered content, which also ends the frame; `None` if the table has no
     /// checksums.
     pub checksum: Option<u32>,
 }
@@ -44,6 +44,17 @@ impl SeekTable {
             plain: from..from + plain as u64,
             checksum,
         });
+    }
+
+    /// Adds the entry of a frame without content, which has `packed` bytes.
+    pub(super) fn begin(&mut self, packed: u64, checksum: u32) {
+        let (at, from) = self.blocks.last().map_or((0, 0), |last| (last.packed.end, last.plain.end));
+        self.blocks.push(BlockEntry { packed: at..at + packed, plain: from..from, checksum: Some(checksum) });
+    }
+
+    /// The first entry, if there is one.
+    pub(super) fn first(&self) -> Option<&BlockEntry> {
+        self.blocks.first()
     }
 
     /// The bytes of the table, which follow the last frame.
@@ -126,11 +137,13 @@ impl SeekTable {
         self.blocks.iter().map(|block| block.plain.end - block.plain.start).max().unwrap_or(0)
     }
 
-    /// The entries of the blocks that hold the plain bytes `range`, each with the block's number.
+    /// The entries of the blocks that hold the plain bytes `range`, each with the block's number. A first frame without
+    /// content is no block.
     pub fn covering(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, &BlockEntry)> + use<'_> {
         let first = self.blocks.partition_point(|block| block.plain.end <= range.start);
-        let end = range.end;
-        self.blocks.iter().enumerate().skip(first).take_while(move |(_, block)| block.plain.start < end)
+        let (end, heads) = (range.end, usize::from(self.first().is_some_and(|first| first.plain.is_empty())));
+        let numbered = self.blocks.iter().enumerate().map(move |(at, block)| (at.saturating_sub(heads), block));
+        numbered.skip(first).take_while(move |(_, block)| block.plain.start < end)
     }
 }
 

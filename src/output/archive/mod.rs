@@ -11,12 +11,12 @@ use crate::base::files;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample, ScanProgress};
-use crate::error::{Error, Result};
-use crate::formats::codec::width_of;
+use crate::error::{Error, Result, later_version};
+use crate::formats::codec::{Filter, Method};
 use crate::output::manifest::{self, Manifest};
-use crate::plan::members::{Member, Members, without_codec};
+use crate::plan::members::{Member, Members, volume_filter, without_codec};
 use crate::plan::{Options, Plan, ShardId};
-use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_table};
+use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_filter, read_table};
 use walk::{TarMember, WindowReader};
 
 /// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
@@ -140,13 +140,13 @@ impl OpenShard<'_> {
         let Some(index) = index.filter(|index: &u32| *index < per_shard) else {
             return Err(other(format!("a sample of key {key}")));
         };
-        let (mut voxels, mut small, mut width) = (Vec::new(), Vec::with_capacity(found.len()), None);
+        let (mut voxels, mut small, mut filter) = (Vec::new(), Vec::with_capacity(found.len()), None);
         for (member, tar_member) in self.members.list().iter().zip(found) {
             let name = format!("{key}.{}", self.members.extension(*member));
             if member.has_voxels() {
                 voxels.push(self.with_voxels(*member, &name, tar_member)?);
                 if *member == Member::Volume {
-                    width = voxels[0].storage.width();
+                    filter = voxels[0].storage.filter();
                 }
                 continue;
             }
@@ -154,8 +154,8 @@ impl OpenShard<'_> {
                 return Err(other(format!("member {} stands where {name} belongs", tar_member.name)));
             }
             let bytes = self.reader.read(tar_member.offset, to_usize(tar_member.len))?;
-            small.push(match (member, width) {
-                (Member::Json, Some(width)) => without_codec(bytes, width).ok_or_else(|| {
+            small.push(match (member, filter) {
+                (Member::Json, Some(filter)) => without_codec(bytes, filter).ok_or_else(|| {
                     Error::malformed(path, format!("{key}: its JSON names no codec and filter that this program knows"))
                 })?,
                 _ => bytes.to_vec(),
@@ -193,22 +193,29 @@ impl OpenShard<'_> {
         let Some(rest) = found.name.strip_prefix(name) else {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         };
-        let width = rest.strip_prefix('.').and_then(width_of);
-        if width.is_none() && !rest.is_empty() {
+        let added = rest.strip_prefix('.');
+        if let Some(unknown) = added.and_then(Filter::unknown) {
+            let reason = later_version(format_args!("{}: the filter {unknown}", found.name));
+            return Err(Error::malformed(self.path, reason));
+        }
+        let filter = added.and_then(Filter::of_extension);
+        if filter.is_none() && !rest.is_empty() {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         }
-        if member == Member::Volume && width.is_some_and(|width| width != self.voxels.voxel_len()) {
+        let known = [Method::Shuffle, Method::Predict].map(|method| volume_filter(method, self.voxels));
+        if member == Member::Volume && filter.is_some_and(|filter| !known.contains(&filter)) {
             let dtype = self.voxels.name();
-            return Err(other(format!("{name}: its volume is not shuffled as voxels of {dtype} are")));
+            return Err(other(format!("{name}: its volume is not filtered as voxels of {dtype} are")));
         }
         let (offset, file_id) = (found.offset, self.file_id);
         let file = PathBuf::from(self.path.file_name().unwrap_or_default());
-        let Some(width) = width else {
+        let Some(filter) = filter else {
             return Ok(VolumeMember { file, file_id, offset, len: found.len, storage: Storage::Plain });
         };
         let table = read_table(self.path, self.file, offset, found.len)?;
+        let filter = read_filter(self.path, self.file, (offset, filter), &table)?;
         let (packed_len, largest, table_crc) = (found.len, table.largest(), table.crc());
-        let storage = Storage::Blocks { packed_len, largest, width, table_crc };
+        let storage = Storage::Blocks { packed_len, largest, filter, table_crc };
         Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })
     }
 }

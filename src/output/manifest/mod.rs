@@ -13,11 +13,11 @@ pub use merge::{Merged, merge};
 pub use read::read;
 
 use crate::dataset::{LeftOut, Sample, Selected};
-use crate::formats::codec::{BLOCK, CODEC, Codec, filter};
+use crate::formats::codec::{BLOCK, CODEC, Codec};
 use crate::output::indexes::ListedShard;
 use crate::output::journal::FinishedShard;
 use crate::output::partition::Part;
-use crate::plan::members::Profile;
+use crate::plan::members::{Profile, volume_filter};
 use crate::plan::values::ValueGroup;
 use crate::plan::{Plan, ShardId, View};
 use crate::volume::{Dialect, Kind, OutputDtype, VoxelFormat};
@@ -189,7 +189,7 @@ impl Manifest {
             }
         };
         let (name, level) = (CODEC.to_owned(), codec.level);
-        let filter = filter(plan.voxel_format().voxel_len());
+        let filter = volume_filter(codec.method, plan.voxel_format()).name().to_owned();
         let compression = Some(CompressionEntry { codec: name, level, filter, block_bytes: BLOCK });
         Self { compression, ..Self::of_view(plan, View::Plain, part, file) }
     }

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{FILE, Manifest, NAME, SCHEMA_VERSION};
+use super::{CompressionEntry, FILE, Manifest, NAME, SCHEMA_VERSION};
 use crate::base::files;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, later_version, shown};
+use crate::formats::codec::{CODEC, Filter};
 use crate::output::partition::Part;
 
 /// Reads the manifest of a folder of shards.
@@ -32,11 +33,21 @@ pub fn read(folder: &Path) -> Result<Manifest> {
         let remedy = "the same materialize, or ctwds-fs manifest rebuild, writes it again";
         Error::malformed(&path, format!("not a manifest of ctwds-fs, or a damaged one ({error}); {remedy}"))
     })?;
-    if manifest.schema_version != SCHEMA_VERSION {
-        let reason = format!("a manifest of version {}; this program knows {SCHEMA_VERSION}", manifest.schema_version);
+    let version = manifest.schema_version;
+    if version > SCHEMA_VERSION {
+        return Err(Error::malformed(&path, later_version(format_args!("version {version} of the manifest"))));
+    }
+    if version != SCHEMA_VERSION {
+        let reason = format!("a manifest of version {version}; this program knows {SCHEMA_VERSION}");
         return Err(Error::malformed(&path, reason));
     }
-    Ok(manifest)
+    match &manifest.compression {
+        Some(CompressionEntry { codec, filter, .. }) if codec != CODEC || Filter::named(filter).is_none() => {
+            let (codec, filter) = (shown(codec), shown(filter));
+            Err(Error::malformed(&path, later_version(format_args!("its codec {codec} with the filter {filter}"))))
+        }
+        _ => Ok(manifest),
+    }
 }
 
 /// Whether the folder has manifests of parts.

@@ -1,0 +1,235 @@
+//! Whole numbers in which neighbours are subtracted, and the way back: portably; for bytes by instructions that every
+//! x86-64 processor has, and for values of two bytes by AVX2, with the values above them added in the same pass. Pure.
+//!
+//! These functions read and write slices alone; `unsafe` is the promise that the processor has the instructions: the
+//! target architecture makes it, or a look at the processor. The tests of [`super::predict`] compare them with the
+//! portable definition.
+
+use super::shuffle::unshuffle;
+
+/// The values of a piece of a block that is summed up at a time.
+#[cfg(target_arch = "x86_64")]
+const PIECE: usize = 16;
+
+/// The order of a value's bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Whole numbers, as they are.
+    Integer,
+    /// Float16: neighbours among the numbers become neighbours among their bits.
+    Half,
+}
+
+/// Whole numbers without sign of `N` bytes, in which all sums are taken.
+pub(super) trait Word<const N: usize>: Copy {
+    /// The number of little-endian bytes.
+    fn of(bytes: [u8; N]) -> Self;
+    /// The little-endian bytes.
+    fn bytes(self) -> [u8; N];
+    /// The sum.
+    fn plus(self, other: Self) -> Self;
+    /// The difference.
+    fn minus(self, other: Self) -> Self;
+    /// A difference as a number that is small if the difference is near 0 from either side.
+    fn folded(self) -> Self;
+    /// The difference of a folded number.
+    fn unfolded(self) -> Self;
+    /// The number whose order is that of floats with these bits.
+    fn ordered(self) -> Self;
+    /// The bits of the float that [`Self::ordered`] made the number of.
+    fn unordered(self) -> Self;
+    /// Writes the running sum of the unfolded numbers of shuffled bytes into `out`.
+    fn running_sum(shuffled: &[u8], out: &mut [[u8; N]]);
+    /// Undoes a whole prediction in one pass, if there is a faster way than the portable one; false if not.
+    fn undo_at_once(shuffled: &[u8], row: usize, order: Order, out: &mut [[u8; N]]) -> bool;
+}
+
+macro_rules! word {
+    ($word:ty, $len:literal, $running_sum:expr, $undo_at_once:expr) => {
+        impl Word<$len> for $word {
+            fn of(bytes: [u8; $len]) -> Self {
+                Self::from_le_bytes(bytes)
+            }
+            fn bytes(self) -> [u8; $len] {
+                self.to_le_bytes()
+            }
+            fn plus(self, other: Self) -> Self {
+                self.wrapping_add(other)
+            }
+            fn minus(self, other: Self) -> Self {
+                self.wrapping_sub(other)
+            }
+            fn folded(self) -> Self {
+                (self << 1) ^ (self.cast_signed() >> (Self::BITS - 1)).cast_unsigned()
+            }
+            fn unfolded(self) -> Self {
+                (self >> 1) ^ (0 as $word).wrapping_sub(self & 1)
+            }
+            fn ordered(self) -> Self {
+                self ^ ((self.cast_signed() >> (Self::BITS - 1)).cast_unsigned() | 1 << (Self::BITS - 1))
+            }
+            fn unordered(self) -> Self {
+                self ^ ((!self.cast_signed() >> (Self::BITS - 1)).cast_unsigned() | 1 << (Self::BITS - 1))
+            }
+            fn running_sum(shuffled: &[u8], out: &mut [[u8; $len]]) {
+                $running_sum(shuffled, out);
+            }
+            fn undo_at_once(shuffled: &[u8], row: usize, order: Order, out: &mut [[u8; $len]]) -> bool {
+                $undo_at_once(shuffled, row, order, out)
+            }
+        }
+    };
+}
+
+word!(u8, 1, bytes_sum, |_, _, _, _| false);
+word!(u16, 2, portable_sum::<Self, 2>, undo_pairs);
+word!(u32, 4, portable_sum::<Self, 4>, |_, _, _, _| false);
+word!(u64, 8, portable_sum::<Self, 8>, |_, _, _, _| false);
+
+/// The running sum on every processor.
+pub(super) fn portable_sum<W: Word<N>, const N: usize>(shuffled: &[u8], out: &mut [[u8; N]]) {
+    unshuffle::<N>(shuffled, out.as_flattened_mut());
+    let mut sum: Option<W> = None;
+    for value in out {
+        let left = W::of(*value).unfolded();
+        let now = sum.map_or(left, |sum| sum.plus(left));
+        (*value, sum) = (now.bytes(), Some(now));
+    }
+}
+
+/// Undoes the prediction of values of two bytes; false where the processor has no AVX2, or rows are shorter than a
+/// piece, whose values would then be needed before they are there.
+fn undo_pairs(shuffled: &[u8], row: usize, order: Order, out: &mut [[u8; 2]]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    if row >= PIECE && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the feature.
+        unsafe {
+            match order {
+                Order::Integer => x86::undo_pairs::<false>(shuffled, row, out),
+                Order::Half => x86::undo_pairs::<true>(shuffled, row, out),
+            }
+        }
+        return true;
+    }
+    let _ = (shuffled, row, order, out); // for other processors
+    false
+}
+
+/// The running sum of bytes.
+fn bytes_sum(folded: &[u8], out: &mut [[u8; 1]]) {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: every x86-64 processor has SSE2.
+    unsafe {
+        x86::bytes_sum(folded, out);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    portable_sum::<u8, 1>(folded, out);
+}
+
+/// Sums in a register: to its values, those of the register that was shifted by one, two, four (and eight) values are
+/// added.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m128i, __m256i, _mm_add_epi8, _mm_and_si128, _mm_set1_epi8, _mm_setzero_si128, _mm_slli_si128,
+        _mm_srli_epi16, _mm_sub_epi8, _mm_xor_si128, _mm256_add_epi16, _mm256_and_si256, _mm256_cvtepu8_epi16,
+        _mm256_or_si256, _mm256_permute2x128_si256, _mm256_permute4x64_epi64, _mm256_set1_epi16, _mm256_setzero_si256,
+        _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_si256, _mm256_srai_epi16, _mm256_srli_epi16,
+        _mm256_sub_epi16, _mm256_xor_si256,
+    };
+
+    use bytemuck::must_cast;
+
+    use super::{PIECE, Word};
+
+    /// Undoes the prediction of shuffled values of two bytes, float16 or integers; rows have at least [`PIECE`] values.
+    /// Each value is written once.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn undo_pairs<const HALF: bool>(shuffled: &[u8], row: usize, out: &mut [[u8; 2]]) {
+        let (low, high) = shuffled.split_at(out.len());
+        let begin = if HALF { i16::MIN } else { 0 }; // stands above the first row, see `signed`
+        let (mut at, mut sum) = (0, 0u16);
+        for end in [row.min(out.len()), out.len()] {
+            let mut sums = _mm256_set1_epi16(sum.cast_signed()); // the last sum, in every place
+            while at + PIECE <= end {
+                let folded = pairs(low[at..].first_chunk(), high[at..].first_chunk());
+                let above = at.checked_sub(row).and_then(|above| out[above..].first_chunk::<PIECE>());
+                let above = above.map_or(_mm256_set1_epi16(begin), |above| signed::<HALF>(must_cast(*above)));
+                let (within, last) = sums_within(folded);
+                let value = _mm256_add_epi16(_mm256_add_epi16(within, above), sums);
+                out[at..][..PIECE].copy_from_slice(&must_cast::<_, [[u8; 2]; PIECE]>(signed::<HALF>(value)));
+                sums = _mm256_add_epi16(sums, last);
+                at += PIECE;
+            }
+            sum = must_cast::<_, [u16; PIECE]>(sums)[0];
+            for at in std::mem::replace(&mut at, end)..end {
+                sum = sum.plus(u16::of([low[at], high[at]]).unfolded());
+                let above = at.checked_sub(row).map(|above| u16::of(out[above]));
+                out[at] = match (HALF, above) {
+                    (true, above) => sum.plus(above.map_or(0, u16::ordered)).unordered().bytes(),
+                    (false, above) => sum.plus(above.unwrap_or(0)).bytes(),
+                };
+            }
+        }
+    }
+
+    /// The values of two bytes whose lower and higher ones these are.
+    #[target_feature(enable = "avx2")]
+    fn pairs(low: Option<&[u8; PIECE]>, high: Option<&[u8; PIECE]>) -> __m256i {
+        let [low, high] =
+            [low, high].map(|half| _mm256_cvtepu8_epi16(half.map_or(_mm_setzero_si128(), |half| must_cast(*half))));
+        _mm256_or_si256(low, _mm256_slli_epi16(high, 8))
+    }
+
+    /// The bits of float16 as numbers with sign in the order of floats, or the other way round: both invert all bits of
+    /// negative ones but the sign. Such numbers are `Word::ordered` ones less half of all; in a sum with one above it,
+    /// that cancels out. Integers are left as they are.
+    #[target_feature(enable = "avx2")]
+    fn signed<const HALF: bool>(value: __m256i) -> __m256i {
+        if !HALF {
+            return value;
+        }
+        _mm256_xor_si256(value, _mm256_srli_epi16(_mm256_srai_epi16(value, 15), 1))
+    }
+
+    /// The running sum of the unfolded numbers, and its last one in every place.
+    #[target_feature(enable = "avx2")]
+    fn sums_within(folded: __m256i) -> (__m256i, __m256i) {
+        let last = _mm256_set1_epi16(0x0f0e); // the last value of each half
+        let sign = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(folded, _mm256_set1_epi16(1)));
+        let sums = _mm256_xor_si256(_mm256_srli_epi16(folded, 1), sign);
+        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 2));
+        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 4));
+        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 8)); // of each half
+        let of_halves = _mm256_shuffle_epi8(sums, last);
+        let sums = _mm256_add_epi16(sums, _mm256_permute2x128_si256(of_halves, of_halves, 0x08));
+        (sums, _mm256_permute4x64_epi64(_mm256_shuffle_epi8(sums, last), 0xff))
+    }
+
+    /// The running sum of bytes.
+    #[target_feature(enable = "sse2")]
+    pub(super) fn bytes_sum(folded: &[u8], out: &mut [[u8; 1]]) {
+        let (pieces, rest) = out.as_flattened_mut().as_chunks_mut::<PIECE>();
+        let (folded, folded_rest) = folded.as_chunks::<PIECE>();
+        let mut sum = 0;
+        for (folded, piece) in folded.iter().zip(pieces) {
+            let folded: __m128i = must_cast(*folded);
+            let sign = _mm_sub_epi8(_mm_setzero_si128(), _mm_and_si128(folded, _mm_set1_epi8(1)));
+            let halved = _mm_and_si128(_mm_srli_epi16(folded, 1), _mm_set1_epi8(0x7f));
+            let values = _mm_xor_si128(halved, sign);
+            let values = _mm_add_epi8(values, _mm_slli_si128(values, 1));
+            let values = _mm_add_epi8(values, _mm_slli_si128(values, 2));
+            let values = _mm_add_epi8(values, _mm_slli_si128(values, 4));
+            let values = _mm_add_epi8(values, _mm_slli_si128(values, 8));
+            *piece = must_cast(_mm_add_epi8(values, _mm_set1_epi8(sum)));
+            sum = piece[PIECE - 1].cast_signed();
+        }
+        let mut sum = sum.cast_unsigned();
+        for (value, folded) in rest.iter_mut().zip(folded_rest) {
+            sum = sum.plus(folded.unfolded());
+            *value = sum;
+        }
+    }
+}
