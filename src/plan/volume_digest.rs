@@ -96,9 +96,9 @@ fn of_shard(volume: &ShardVolume<'_>, here: &Path, version: &str) -> [u8; 32] {
     fields.add(state(&member.file_id).as_bytes());
     let storage = match &member.storage {
         Storage::Plain => "plain".to_owned(),
-        Storage::Blocks { packed_len, largest, width, table_crc } => {
+        Storage::Blocks { packed_len, table_crc, .. } => {
             let crc = table_crc.map_or_else(String::new, |crc| crc.to_string());
-            format!("blocks {packed_len} {largest} {width} {crc}")
+            format!("blocks {packed_len} {crc}")
         }
     };
     fields.add(format!("member {} {} {} {storage}", member.file_id.size, member.offset, member.len).as_bytes());
