@@ -48,7 +48,7 @@ const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file",
 
 /// Examples of each command, by the name that follows `ctwds-fs`: where the data set stands in a ctwds.toml, and one
 /// that names it by flags. They are short enough for 80 columns.
-const EXAMPLES: [(&str, &[&str]); 19] = [
+const EXAMPLES: [(&str, &[&str]); 22] = [
     ("", &["ctwds-fs demo"]),
     ("init", &["ctwds-fs init /data/ct", "ctwds-fs init --yes --output ct.toml /data/ct    # in a script"]),
     ("plan", &["ctwds-fs plan    # beside ctwds.toml", "ctwds-fs plan --data-folder npz --labels-file labels.csv"]),
@@ -86,6 +86,9 @@ const EXAMPLES: [(&str, &[&str]); 19] = [
             "ctwds-fs manifest rebuild --data-folder npz shards",
         ],
     ),
+    ("cache", &["ctwds-fs cache ls /scratch/ctwds"]),
+    ("cache ls", &["ctwds-fs cache ls /scratch/ctwds"]),
+    ("cache clear", &["ctwds-fs cache clear /scratch/ctwds"]),
     ("status", &["ctwds-fs status shards"]),
     ("unmount", &["ctwds-fs unmount shards"]),
     (

@@ -1,6 +1,7 @@
 //! The command line: how it is parsed, and resolved into the configurations of the library.
 
 mod bench;
+mod cache;
 mod cat;
 mod complete;
 mod config;
@@ -34,6 +35,7 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bench::BenchArgs;
+pub use cache::{CacheArgs, CacheCommand};
 pub use cat::CatArgs;
 pub use complete::{Completed, complete};
 pub use dataset::DatasetArgs;
@@ -45,7 +47,7 @@ pub use init::InitArgs;
 pub use loudness::Loudness;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
-pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
+pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size, disk_cache_size};
 pub use plan::PlanArgs;
 pub use reclaim::ReclaimArgs;
 pub use report::ReportArgs;
@@ -83,6 +85,8 @@ pub enum Command {
     Cat(CatArgs),
     /// Join the manifests of parts, or make one again from the shards
     Manifest(ManifestArgs),
+    /// Show or empty a disk cache (mount --disk-cache)
+    Cache(CacheArgs),
     /// Show how a mount is doing
     Status(StatusArgs),
     /// End a mount

@@ -10,6 +10,7 @@ use crate::base::limits::not_started;
 use crate::base::num::to_usize;
 use crate::base::parallel::available_cores;
 use crate::cache::Cache;
+use crate::disk_cache::DiskCacheStats;
 use crate::error::Result;
 use crate::plan::Plan;
 
@@ -46,10 +47,12 @@ impl Serving {
 pub struct Stats {
     /// The threads that fill volumes.
     pub decoder_threads: u64,
-    /// Fills of whole volumes that were begun and are no copies.
+    /// Fills of whole volumes that were begun and are no copies: neither of a shard file nor from the disk cache.
     pub volumes_decoded: u64,
     /// Volumes that were copied from finished shard files.
     pub volumes_copied: u64,
+    /// What the disk cache holds and did; `None` without one.
+    pub disk_cache: Option<DiskCacheStats>,
     /// Fills that failed.
     pub volumes_failed: u64,
     /// Fills that stopped because their reader left.
@@ -120,10 +123,13 @@ impl State {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (used, limit) = self.cache.memory();
         let copied = get(&self.volumes().copies.fills);
+        let disk_cache = self.volumes().kept.stats();
+        let from_disk = disk_cache.as_ref().map_or(0, |stats| stats.hits);
         Stats {
             decoder_threads: self.serving.threads as u64,
-            volumes_decoded: get(&counters.fills).saturating_sub(copied),
+            volumes_decoded: get(&counters.fills).saturating_sub(copied + from_disk),
             volumes_copied: copied,
+            disk_cache,
             volumes_failed: get(&counters.failures),
             volumes_cancelled: get(&counters.cancelled),
             read_ahead_hits: get(&counters.ahead_hits),

@@ -85,7 +85,7 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn O
             builder = builder.with_config(key.map_err(|error| refused(address, &error))?, value);
         }
     }
-    let endpoint = options.endpoint_url.clone().or_else(|| ENDPOINTS.into_iter().find_map(|name| variable(name)));
+    let endpoint = options.endpoint_url.clone().or_else(|| ENDPOINTS.into_iter().find_map(variable));
     let is_plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));

@@ -205,6 +205,11 @@ impl NpzVolume<'_> {
         Ok(())
     }
 
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes.
+    pub(super) fn is_as_planned(&self) -> bool {
+        matches!(self.planned_file().open(), Ok((_, FileState::Planned)))
+    }
+
     /// Whether the open file's ctime differs, so that nothing may be handed on before the checksum was found right.
     ///
     /// # Errors

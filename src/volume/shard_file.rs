@@ -259,6 +259,16 @@ impl ShardVolume<'_> {
         self.check_unchanged(&*file).map(|()| file)
     }
 
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes. An object is not asked: what
+    /// was kept of it is known by its size and `ETag`, and is right whatever has become of it.
+    pub(super) fn is_as_planned(&self) -> bool {
+        self.store.is_remote()
+            || self.store.open(&self.path).is_ok_and(|file| {
+                let identity = file.identity().ok().flatten();
+                identity.is_some_and(|found| matches!(self.planned_file().compare(&found), Ok(FileState::Planned)))
+            })
+    }
+
     fn check_unchanged(&self, file: &dyn Stored) -> Result<()> {
         let identity = file.identity().map_err(|error| Error::io(&self.path, "stat the shard", error))?;
         identity.map_or(Ok(()), |identity| self.check_state(self.planned_file().compare(&identity)?))

@@ -40,6 +40,15 @@ impl Volume<'_> {
         }
     }
 
+    /// Whether the source is there in the planned state, by its metadata, so that bytes that were made of it before are
+    /// those that [`Self::fill`] would make now. False also where only a checksum could tell.
+    pub fn is_as_planned(&self) -> bool {
+        match self {
+            Self::Npz(volume) => volume.is_as_planned(),
+            Self::Shard(volume) => volume.is_as_planned(),
+        }
+    }
+
     /// The work of [`Self::peek`], in bytes that are only copied; `None` where a whole fill is needed.
     pub fn peek_cost(&self, offset: u64, len: u64) -> Option<u64> {
         match self {

@@ -26,7 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dataset", &["base", "error", "formats", "storage", "volume"]),
     ("plan", &["base", "dataset", "error", "formats", "volume"]),
     ("output", &["base", "dataset", "error", "formats", "plan", "storage", "volume"]),
-    ("shard", &["base", "cache", "error", "plan", "storage", "volume"]),
+    ("disk_cache", &["base", "error", "volume"]),
+    ("shard", &["base", "cache", "disk_cache", "error", "plan", "storage", "volume"]),
     ("fs", &["base", "error", "output", "plan", "shard"]),
     ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard"]),
     ("reclaim", &["base", "dataset", "error", "output", "plan", "shard", "storage"]),
@@ -42,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "bench",
             "cli",
             "dataset",
+            "disk_cache",
             "error",
             "estimate",
             "formats",
@@ -103,6 +105,8 @@ const PURE: &[&str] = &[
     "src/plan/mod.rs",
     "src/plan/shuffle.rs",
     "src/plan/views.rs",
+    "src/plan/volume_digest.rs",
+    "src/disk_cache/format.rs",
     "src/volume/cast.rs",
     "src/volume/transpose.rs",
 ];
@@ -133,8 +137,10 @@ const THREADS: &[&str] = &["src/base/parallel.rs", "src/storage/network.rs"];
 /// compares them with the same in float32.
 const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/means.rs", "src/shard/copies.rs"];
 
-/// Who asks a plan for a sample's volume: the waist, and the report for lengths and the source in float32.
-const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/means.rs", "src/report/volume.rs"];
+/// Who asks a plan for a sample's volume: the waist, the digest of what determines it, and the report for lengths and
+/// the source in float32.
+const VOLUME_CALLERS: &[&str] =
+    &["src/shard/", "src/plan/volume_digest.rs", "src/report/means.rs", "src/report/volume.rs"];
 
 /// Applies a rule to the project.
 fn holds(rule: impl Fn(&Tree) -> Vec<String>) {
