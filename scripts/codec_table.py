@@ -5,8 +5,9 @@ the random access of one block, all on one core.
 
 The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
 resampled and divided by 1000 as `--volume preprocessed` does. zstd and the filters are called through Python (pyzstd,
-NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1 with the
-search of level 3 and matches of seven bytes at least, or six of shuffled values (`src/formats/codec/mod.rs`).
+NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1, of predicted
+values with a search at every 17th byte, of shuffled ones with the search of level 3 and matches of six bytes at least
+(`src/formats/codec/mod.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
 
@@ -144,6 +145,13 @@ def codecs(row: int) -> list[Codec]:
     longer, longest = (
         {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: length} for length in (6, 7)
     )
+    sparse: dict[Any, int] = {
+        pyzstd.CParameter.strategy: pyzstd.Strategy.fast,
+        pyzstd.CParameter.minMatch: 7,
+        pyzstd.CParameter.hashLog: 6,
+        pyzstd.CParameter.targetLength: 16,
+        1002: 1,  # ZSTD_c_literalCompressionMode, which pyzstd has no name for: what is between the matches is packed
+    }
     for name, pack in (
         ("1, longer matches", zstd(1, longer)),  # what earlier versions made of level 1
         *((str(level), zstd(level)) for level in (1, 3, 9)),
@@ -156,8 +164,9 @@ def codecs(row: int) -> list[Codec]:
             )
         )
     for name, length, pack in (
-        ("left value alone + shuffle + zstd 1, longer matches", 0, zstd(1, longest)),
-        ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longest)),  # what the program makes of level 1
+        ("left value alone + shuffle + zstd 1, sparse search", 0, zstd(1, sparse)),
+        ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longest)),
+        ("prediction + shuffle + zstd 1, sparse search", row, zstd(1, sparse)),  # what the program makes of level 1
         ("prediction + shuffle + zstd 9", row, zstd(9)),
     ):
         found.append(

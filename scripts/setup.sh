@@ -3,6 +3,8 @@
 #
 #   Debian packages  a C toolchain, cmake (the tests build zlib-ng from source), fuse3, and Python with NumPy and PyTorch
 #   chromium         only with --browser: Debian's, 290 MB, for tests/python/test_report.py
+#   .venv-s3/        only with --s3: two servers of object storage, s3s-fs (built by cargo, with a Rust of 2026) and moto,
+#                    for test_object_storage.py, 200 MB
 #   slurm            only with --slurm: Debian's, 22 MB, for tests/python/test_slurm.py
 #   .venv/           a virtual environment with the pinned packages of scripts/requirements.txt, 570 MB
 #   .venv-dali/      only with --dali: NVIDIA DALI, 820 MB, for its test in tests/python/test_index_readers.py
@@ -93,12 +95,21 @@ install_venv() {
     printf '%s\n' "$wanted" >"$1/stamp"
 }
 
+# A server of object storage over a folder, built beside moto.
+install_s3s_fs() {
+    [ -x .venv-s3/bin/s3s-fs ] && return
+    say "building s3s-fs"
+    # Not optimised: two minutes less, and the tests ask it for little.
+    cargo install --quiet --debug --locked --root .venv-s3 --target-dir "${CARGO_TARGET_DIR:-target}/s3s-fs" \
+        --features binary s3s-fs@0.14.1 || say "s3s-fs could not be built: the tests that need it are skipped"
+}
+
 for option in "$@"; do
     case "$option" in
-        --browser | --dali | --datasets | --frameworks | --package | --slurm | --streams) ;;
+        --browser | --dali | --datasets | --frameworks | --package | --s3 | --slurm | --streams) ;;
         *)
-            die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package, --slurm" \
-                "and --streams"
+            die "unknown option $option; there are --browser, --dali, --datasets, --frameworks, --package, --s3," \
+                "--slurm and --streams"
             ;;
     esac
 done
@@ -107,6 +118,10 @@ install_venv .venv scripts/requirements.txt "numpy, pandas, pytest, torch, webda
 for option in "$@"; do
     case "$option" in
         --browser) install_extra chromium chromium ;;
+        --s3)
+            install_venv .venv-s3 scripts/requirements-s3.txt "boto3, moto.server"
+            install_s3s_fs
+            ;;
         --slurm) install_extra slurmd slurmctld slurmd slurm-client slurm-wlm-basic-plugins ;;
         --dali) install_venv .venv-dali scripts/requirements-dali.txt "numpy, nvidia.dali" ;;
         --datasets) install_venv .venv-datasets scripts/requirements-datasets.txt "torch, datasets" ;;

@@ -95,7 +95,7 @@ lock_files() {
     done
 }
 
-if $quick; then step "setup" scripts/setup.sh; else step "setup" scripts/setup.sh --frameworks --browser; fi
+if $quick; then step "setup" scripts/setup.sh; else step "setup" scripts/setup.sh --frameworks --browser ${CI:+--s3}; fi
 if [ "${CTWDS_SKIP_FUSE:-}" != 1 ] && [ ! -e /dev/fuse ]; then
     current="/dev/fuse (set CTWDS_SKIP_FUSE=1 to go without the tests that mount)"
     exit 1

@@ -19,6 +19,7 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
+//! | store | what shards are read from, by [`storage`]: files on disk, or objects under a prefix of a bucket |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
@@ -26,6 +27,7 @@
 //! | extent | consecutive bytes of a shard: a header, a member's payload, or zeros |
 //! | plan | which bytes of which shard come from where, and the digest of all that determines them |
 //! | view | all samples once as shards: the plain view in the data set's order, one view an epoch in a shuffled order |
+//! | kept volume | the bytes of a volume in the folder of a disk cache (`--disk-cache`), found by the volume's digest |
 //! | fill | making the bytes of one volume, once, for all its readers, by a filling thread ("decoder" for users) |
 //! | waist | the one function that makes shard bytes for every caller ([`shard::ShardSet`]) |
 //! | part | the shards that one run makes of an output folder: all, or one of several parts (`--partition`) |
@@ -64,11 +66,13 @@
 //! |---|---|---|
 //! | [`error`] | the one error type: file, reason, remedy | libc, FUSE |
 //! | [`base`] | numbers, threads, memory, locks, limits, mount tables, whole files, others' folders, the user's | CT |
+//! | [`storage`] | files on disk and objects in a bucket by one trait; all that is asynchronous | shards, tar |
 //! | [`formats`] | others' formats: NPZ, NIfTI, deflate, tar, JSON, compressed blocks, SHA-256 | samples, shards |
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
 //! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
+//! | [`disk_cache`] | volumes that were made, kept on a local disk, found by digest, checked | CT, plans |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
 //! | [`output`] | what describes a folder of shards, and reads it: manifest, journals, parts, indexes | making bytes |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
@@ -88,6 +92,7 @@
 //!   anew in `verify/expected.rs`. The compiler names these places and the others in `src/`, because kinds are told
 //!   apart by `match` without a wildcard ([`volume::Kind::is_resampled`] and its like), but for the names of kinds in
 //!   `verify/payload.rs`. It does not name the loader (`python/ctwds/`) and `docs/kinds.md`.
+//! - A service that holds objects: a client in `storage/settings.rs`, its errors in `storage/reason.rs`.
 //! - What is made of extras: [`volume::Recipe::of_extra`], `volume/own.rs` and `volume/nearest_planes.rs`; anew in
 //!   `verify/extras.rs`, and in the loader (`Steps.extra`).
 //! - A dtype of voxels: a variant of [`volume::VoxelFormat`], with its type in `volume/voxel.rs`, its digest text in
@@ -104,11 +109,12 @@
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
 //!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
-//!   `report` (its page); `run` (the folders of `--at`); `man` (its pages); a mount's log (`commands/log_file.rs`); the
-//!   user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists appear whole, by
-//!   [`base::durable`]; journals and logs grow by lines; the user cache's files are renamed into place, without waiting
-//!   for the disk. Nothing is ever written into a data folder that the user did not name for it, or through a mount.
-//!   Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
+//!   `report` (its page); [`disk_cache`] (its folder, which a file in it marks); `run` (the folders of `--at`); `man`
+//!   (its pages); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
+//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; files of both
+//!   caches are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
+//!   user did not name for it, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
+//!   `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!
@@ -147,14 +153,23 @@
 //!   more is handed on before the checksum was found right; without a checksum the source counts as changed. The last
 //!   chunk is handed on only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a
 //!   volume whose end was peeked at is checked as a whole before any of it is handed on.
+//! - **storage**: an object is told by its size and `ETag`: every answer has those of the plan, or is an error. A body
+//!   that breaks off is asked for again; no answer is handed on before all of it is there. Credentials come from the
+//!   environment alone, and are printed nowhere.
 //! - **cache**: accounted bytes, fills in flight and what they take beside their volumes included, stay within the
 //!   budget; a volume larger than that is filled when it is alone, and not kept. One fill per key; its bytes or its
 //!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read
 //!   past, or its reader was idle while others wait: for less time where the kernel may have given it the rest
 //!   (`cache/patience.rs`). Demands are served in order; what is read ahead gives way to them.
+//! - **disk cache**: no byte is handed on before the checksums of the whole volume were compared, and its source found
+//!   in the planned state. A volume's digest covers all that determines its bytes, and no plan, shard or slot
+//!   (`plan/volume_digest.rs`). Whatever is wrong with the folder or its disk costs time only, and only files of the
+//!   cache's own names are removed. Readers never wait for a write; what waits to be written holds half of the memory
+//!   for volumes at most, or one volume.
 //! - **shard**: a pure function of the plan: cache size, threads, read sizes and order never change a byte. Header
-//!   walks fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that stands in a
-//!   finished shard file is copied from there (`shard/copies.rs`), all of it before any of it is handed on, else made.
+//!   walks fill nothing where a volume's last bytes can be made alone (stored, C order). A volume that is in
+//!   the disk cache (`shard/kept.rs`) or in a finished shard file (`shard/copies.rs`) is copied from there, all of it
+//!   before any of it is handed on, else made.
 //! - **fs**: nothing is ever written; every inode names one thing (`fs/node.rs`); its bytes and size never change: a
 //!   shard that has become a file gets a new inode under its old name, and so does one whose file came back after
 //!   somebody had missed it: all handles of an inode have one reader, the kernel or the daemon. A mount is ended by the
@@ -197,9 +212,9 @@
 //!   that the tests compare with), one system call in `commands/daemon.rs`, and one parameter of the C library's
 //!   allocator in `base/limits.rs`.
 //!
-//! There is no async runtime, no global state besides each decoder thread's scratch memory and what concerns the whole
-//! process (arguments, program file, loudness, bars, the signal that came), and no second place that knows the tar
-//! or JSON dialect, besides `verify`, on purpose.
+//! There is no async outside [`storage`], no global state besides each decoder thread's scratch memory and what
+//! concerns the whole process (arguments, program file, loudness, bars, the signal that came), and no second place that
+//! knows the tar or JSON dialect, besides `verify`, on purpose.
 
 pub mod base;
 pub mod bench;
@@ -207,6 +222,7 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod dataset;
+pub mod disk_cache;
 pub mod error;
 pub mod estimate;
 pub mod formats;
@@ -219,5 +235,6 @@ pub mod plan;
 pub mod reclaim;
 pub mod report;
 pub mod shard;
+pub mod storage;
 pub mod verify;
 pub mod volume;

@@ -17,6 +17,7 @@ use ctwds_fs::output::archive;
 use ctwds_fs::output::partition::Part;
 use ctwds_fs::plan::Plan;
 use ctwds_fs::shard::{Serving, ShardSet};
+use ctwds_fs::storage;
 use proptest::prelude::*;
 
 fn serve(plan: Plan) -> ShardSet {
@@ -55,7 +56,7 @@ proptest! {
         let [packed, back] = ["packed", "back"].map(|name| example.folder.path().join(name));
         let method = if is_old { Method::Shuffle } else { Method::Predict };
         prop_assert_eq!(write(example.plan(), &packed, Some(Codec { level: 1, method })).written, naive.len());
-        let plan = archive::plan(&packed, 2, &ScanProgress::default()).unwrap();
+        let plan = archive::plan(&packed, storage::local(), 2, &ScanProgress::default()).unwrap();
         prop_assert_eq!(&plan.digest, &example.plan().digest);
         let set = serve(plan.clone());
         let cursors: Vec<_> = (0..naive.len()).map(|id| Arc::new(set.cursor(u32::try_from(id).unwrap()))).collect();
@@ -93,8 +94,8 @@ fn every_changed_byte_is_noticed(method: Method) {
         let mut wrong = right.clone();
         wrong[at] ^= 1;
         std::fs::write(&path, &wrong).unwrap();
-        let noticed =
-            archive::plan(&packed, 1, &ScanProgress::default()).and_then(|plan| serve(plan).read(0, 0, naive[0].len()));
+        let noticed = archive::plan(&packed, storage::local(), 1, &ScanProgress::default())
+            .and_then(|plan| serve(plan).read(0, 0, naive[0].len()));
         // A bit that the format does not use changes nothing; any other is an error.
         assert!(noticed.as_ref().map_or(true, |bytes| *bytes == naive[0]), "byte {at} of the shard");
     }

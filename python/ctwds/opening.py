@@ -13,6 +13,7 @@ from .errors import UsageError
 from .volumes import Volumes
 
 MANIFEST = "manifest.json"
+ADDRESSES = ("s3://", "https://", "http://")  # of shards in object storage
 
 
 def _flags(options: Mapping[str, Any]) -> list[str]:
@@ -36,8 +37,9 @@ def open(
     """Open a data set, or a folder of shards, to read its samples in this process.
 
     Args:
-        source: a `ctwds.toml`; a folder of shards with its manifest, plain or compressed; or a folder of volumes (NPZ,
-            NPY, NIfTI). By default what the options name, or `ctwds.toml` in the current folder.
+        source: a `ctwds.toml`; a folder of shards with its manifest, plain or compressed, or its address in object
+            storage (`s3://bucket/prefix`); or a folder of volumes (NPZ, NPY, NIfTI). By default what the options name,
+            or `ctwds.toml` in the current folder.
         threads: the number of decoding threads of each process; by default the cores that it may use.
         cache: bytes of memory for volumes of each process; by default one volume more than threads.
         **options: the program's flags for data sets, with underscores: `reports_file="r.csv"`,
@@ -56,7 +58,9 @@ def open(
         if not os.fspath(source):
             raise UsageError("the source is an empty text, not a path; '.' is the current folder")
         path = Path(source)
-        if path.is_dir():
+        if str(source).startswith(ADDRESSES):
+            flags.insert(0, f"--shards={source}")  # no Path: it would make one slash of two
+        elif path.is_dir():
             flags.insert(0, f"{'--shards' if (path / MANIFEST).exists() else '--data-folder'}={path}")
         else:
             flags.insert(0, f"--dataset={path}")

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from bench.disk_cache import disk_cache_rows
 from bench.in_process_rows import in_process_rows
 from bench.row import COST, SPEED, Row
 
@@ -359,5 +360,6 @@ ROWS = [
     *fortran_rows(),
     *kind_rows(),
     *compressed_rows(),
+    *disk_cache_rows(),
     *other_rows(),
 ]

@@ -19,6 +19,8 @@ pub struct MountLine {
     pub device: String,
     /// The mountpoint.
     pub path: PathBuf,
+    /// The type of the file system: `ext4`, `nfs4`, `fuse.sshfs`.
+    pub fs_type: OsString,
     /// The source: of a disk its device, of others any text.
     pub source: OsString,
     /// The options of the file system, with commas between them.
@@ -33,16 +35,26 @@ pub fn read(table: &Path) -> io::Result<Vec<MountLine>> {
     Ok(fs::read(table)?.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
+/// The mount that a folder lies in, whose path is absolute and without links.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn of_folder(table: &Path, folder: &Path) -> io::Result<Option<MountLine>> {
+    let over = read(table)?.into_iter().filter(|line| folder.starts_with(&line.path));
+    Ok(over.max_by_key(|line| line.path.as_os_str().len())) // of several at one folder the last, which hides the others
+}
+
 /// Parses a line `36 35 98:0 /root /mnt options [tags] - type source superoptions`.
 fn parse(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = str::from_utf8(fields.nth(1)?).ok()?.to_owned();
     let path = OsString::from_vec(unescape(fields.nth(1)?)).into();
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(2);
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = OsString::from_vec(unescape(fields.next()?));
     let source = OsString::from_vec(unescape(fields.next()?));
     let options = fields.next().map(unescape).unwrap_or_default();
-    Some(MountLine { id, device, path, source, options })
+    Some(MountLine { id, device, path, fs_type, source, options })
 }
 
 /// The kernel writes some bytes, such as spaces and newlines, as a backslash and three octal digits.
@@ -67,6 +79,7 @@ mod tests {
         let line = br"141 28 0:48 / /mnt/a\040b ro,nosuid shared:7 - fuse.ctwds-fs ctwds-fs:4711 ro,user_id=0";
         let found = parse(line).unwrap();
         assert_eq!((found.id, &*found.device, found.path.to_str()), (141, "0:48", Some("/mnt/a b")));
+        assert_eq!(found.fs_type.to_str(), Some("fuse.ctwds-fs"));
         assert_eq!((found.source.to_str(), &found.options[..]), (Some("ctwds-fs:4711"), &b"ro,user_id=0"[..]));
     }
 

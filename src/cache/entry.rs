@@ -201,6 +201,13 @@ impl<E: Clone + 'static> VolumeWriter<'_, E> {
         }
     }
 
+    /// All bytes of the volume, without a copy; `None` if some are not published yet. Who holds them holds the volume's
+    /// memory, which counts until then.
+    pub fn whole(&self) -> Option<Bytes> {
+        let slice = Growing::slice(self.buffer.shared(), 0..self.entry.len());
+        slice.map(Bytes::from_owner)
+    }
+
     /// Whether no reader wants the rest. Once this returns true, the fill must end.
     pub fn cancelled(&mut self) -> bool {
         self.entry.confirm_cancel()

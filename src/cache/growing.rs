@@ -92,6 +92,11 @@ impl<M: Memory> Writer<M> {
         self.filled == self.shared.len
     }
 
+    /// The shared side of the buffer.
+    pub(super) fn shared(&self) -> &Arc<Growing<M>> {
+        &self.shared
+    }
+
     /// Makes the first `len` bytes of [`Self::spare`] readable. They are never written again.
     pub(super) fn publish(&mut self, len: usize) {
         self.filled = (self.filled + len).min(self.shared.len);

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::dataset::{DatasetArgs, ShardsArgs};
+use super::dataset::DatasetArgs;
+use super::storage::ShardsArgs;
 
 /// `cat`.
 #[derive(Debug, Args)]

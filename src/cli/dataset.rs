@@ -7,7 +7,6 @@ use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use super::dataset_file::NAME;
-use super::headings::INPUT;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
@@ -226,14 +225,6 @@ pub struct DatasetArgs {
     /// Without --labels-file: a labels member of no class in each sample, for readers that need one
     #[arg(long)]
     pub labels_empty: bool,
-}
-
-/// Shards on disk in place of a data set.
-#[derive(Clone, Debug, Args)]
-pub struct ShardsArgs {
-    /// Folder of finished shards, plain or compressed: they take the place of the volumes and the tables
-    #[arg(long, value_name = "DIR", conflicts_with_all = ALL, help_heading = INPUT)]
-    pub shards: Option<PathBuf>,
 }
 
 impl DatasetArgs {

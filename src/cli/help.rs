@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, Args, Command, ValueHint};
 use super::DatasetArgs;
 use super::headings::{GENERAL, INPUT, OUTPUT, PERFORMANCE, SELECTION, VOLUME};
 use super::loudness::Loudness;
+use super::storage::StorageArgs;
 
 /// The widest line, in characters, on a terminal that is wider.
 const WIDTH: usize = 100;
@@ -47,7 +48,7 @@ const SHORT: [&str; 5] = ["dataset", "data_folder", "reports_file", "meta_file",
 
 /// Examples of each command, by the name that follows `ctwds-fs`: where the data set stands in a ctwds.toml, and one
 /// that names it by flags. They are short enough for 80 columns.
-const EXAMPLES: [(&str, &[&str]); 19] = [
+const EXAMPLES: [(&str, &[&str]); 22] = [
     ("", &["ctwds-fs demo"]),
     ("init", &["ctwds-fs init /data/ct", "ctwds-fs init --yes --output ct.toml /data/ct    # in a script"]),
     ("plan", &["ctwds-fs plan    # beside ctwds.toml", "ctwds-fs plan --data-folder npz --labels-file labels.csv"]),
@@ -85,6 +86,9 @@ const EXAMPLES: [(&str, &[&str]); 19] = [
             "ctwds-fs manifest rebuild --data-folder npz shards",
         ],
     ),
+    ("cache", &["ctwds-fs cache ls /scratch/ctwds"]),
+    ("cache ls", &["ctwds-fs cache ls /scratch/ctwds"]),
+    ("cache clear", &["ctwds-fs cache clear /scratch/ctwds"]),
     ("status", &["ctwds-fs status shards"]),
     ("unmount", &["ctwds-fs unmount shards"]),
     (
@@ -124,12 +128,16 @@ pub(super) fn arrange(root: Command) -> Command {
 }
 
 fn arranged(command: Command, name: &str) -> Command {
-    let of_dataset = DatasetArgs::augment_args(Command::new("data set"));
+    let (of_dataset, of_storage) =
+        (DatasetArgs::augment_args(Command::new("")), StorageArgs::augment_args(Command::new("")));
     let ids: Vec<&str> = of_dataset.get_arguments().map(|arg| arg.get_id().as_str()).collect();
-    let hidden = ids.len() - SHORT.len();
+    let storage: Vec<&str> = of_storage.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+    let has_storage = command.get_arguments().any(|arg| arg.get_id() == storage[0]);
+    let hidden = ids.len() - SHORT.len() + if has_storage { storage.len() } else { 0 };
     let has_dataset = command.get_arguments().any(|arg| arg.get_id() == "dataset");
     let command = command.mut_args(|arg| {
-        let arg = hinted(arg);
+        let is_of_storage = storage.contains(&arg.get_id().as_str());
+        let arg = hinted(arg).hide_short_help(is_of_storage);
         let Some(id) = ids.iter().find(|id| has_dataset && arg.get_id() == **id) else { return arg };
         let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(id)).map_or(INPUT, |(heading, _)| heading);
         let arg = if *id == "dataset" && name == NEVER_FINDS { arg.help(DATASET_TO_NAME) } else { arg };
@@ -139,7 +147,8 @@ fn arranged(command: Command, name: &str) -> Command {
     if !has_dataset {
         return command;
     }
-    let more = format!("{hidden} more options say which files, samples and values: see --help");
+    let storage = if has_storage { ", and object storage" } else { "" };
+    let more = format!("{hidden} more options, for files, samples and values{storage}: see --help");
     match command.get_after_help().map(ToString::to_string) {
         Some(after) => command.after_help(format!("{more}\n\n{after}")).after_long_help(after),
         None => command.after_help(more).after_long_help(""),

@@ -1,6 +1,7 @@
 //! The command line: how it is parsed, and resolved into the configurations of the library.
 
 mod bench;
+mod cache;
 mod cat;
 mod complete;
 mod config;
@@ -22,6 +23,7 @@ mod reclaim;
 mod report;
 mod run;
 mod shell;
+mod storage;
 mod table_columns;
 mod verify;
 
@@ -33,9 +35,10 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bench::BenchArgs;
+pub use cache::{CacheArgs, CacheCommand};
 pub use cat::CatArgs;
 pub use complete::{Completed, complete};
-pub use dataset::{DatasetArgs, ShardsArgs};
+pub use dataset::DatasetArgs;
 pub use dataset_file::NAME as DATASET_FILE;
 pub use demo::DemoArgs;
 pub use estimate::EstimateArgs;
@@ -44,12 +47,13 @@ pub use init::InitArgs;
 pub use loudness::Loudness;
 pub use manifest::{ManifestArgs, ManifestCommand};
 pub use materialize::MaterializeArgs;
-pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size};
+pub use mount::{MountArgs, PageCache, StatusArgs, UnmountArgs, cache_size, default_cache_size, disk_cache_size};
 pub use plan::PlanArgs;
 pub use reclaim::ReclaimArgs;
 pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use shell::{CompletionsArgs, ManArgs};
+pub use storage::ShardsArgs;
 pub use verify::VerifyArgs;
 
 /// CT volumes in NPZ, NPY and NIfTI files as WebDataset shards: mounted and made on demand, or written to disk.
@@ -81,6 +85,8 @@ pub enum Command {
     Cat(CatArgs),
     /// Join the manifests of parts, or make one again from the shards
     Manifest(ManifestArgs),
+    /// Show or empty a disk cache (mount --disk-cache)
+    Cache(CacheArgs),
     /// Show how a mount is doing
     Status(StatusArgs),
     /// End a mount

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::dataset::{DatasetArgs, ShardsArgs};
+use super::dataset::DatasetArgs;
 use super::headings::{INPUT, OUTPUT, PERFORMANCE};
+use super::storage::ShardsArgs;
 use crate::base::memory;
 use crate::error::{Error, Result};
 
@@ -19,7 +20,14 @@ pub struct MountArgs {
     /// Memory for decoded volumes, such as 8GiB [default: a quarter of what the process may use]
     #[arg(long, value_name = "BYTES", help_heading = PERFORMANCE)]
     pub cache_size: Option<ByteSize>,
-    /// Decoder threads [default: the cores that the process may use]
+    /// Folder on a local disk, such as an NVMe, in which volumes that were made are kept: the next epochs, and the next
+    /// mounts, come from there
+    #[arg(long, value_name = "DIR", help_heading = PERFORMANCE)]
+    pub disk_cache: Option<PathBuf>,
+    /// Room for --disk-cache, such as 500GiB [default: four fifths of what its disk has]
+    #[arg(long, value_name = "BYTES", requires = "disk_cache", help_heading = PERFORMANCE)]
+    pub disk_cache_size: Option<ByteSize>,
+    /// Decoder threads [default: the cores that the process may use; for object storage at least 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub threads: Option<u16>,
     /// Volumes made ready ahead of each reader [default: one more than the decoder threads]
@@ -140,6 +148,19 @@ pub struct StatusArgs {
 /// The memory for volumes in bytes if the user named none: a quarter of what the process may use.
 pub fn default_cache_size() -> u64 {
     memory::available() / 4
+}
+
+/// The bytes that the disk cache may take: the size that the user gave; `None` for the default.
+///
+/// # Errors
+/// [`Error::Refused`] if the given size is zero.
+pub fn disk_cache_size(given: Option<ByteSize>) -> Result<Option<u64>> {
+    match given {
+        Some(ByteSize(0)) => Err(Error::Refused(
+            "--disk-cache-size must be more than 0, such as 500GiB; to keep nothing, leave --disk-cache out".into(),
+        )),
+        given => Ok(given.map(|ByteSize(bytes)| bytes)),
+    }
 }
 
 /// The memory for volumes in bytes: the size that the user gave, or the default.

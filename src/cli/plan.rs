@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use regex::Regex;
 
-use super::dataset::{DatasetArgs, ShardsArgs};
+use super::dataset::DatasetArgs;
 use super::estimate::EstimateArgs;
 use super::headings::OUTPUT;
+use super::storage::ShardsArgs;
 use crate::error::{Error, Result};
 use crate::plan::split::SplitBy;
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::dataset::{DatasetArgs, ShardsArgs};
+use super::dataset::DatasetArgs;
 use super::headings::{OUTPUT, PERFORMANCE};
+use super::storage::ShardsArgs;
 
 /// `report`.
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use super::dataset::{ALL, DatasetArgs};
 use super::dataset_flags;
 use super::headings::{INPUT, OUTPUT, PERFORMANCE, SELECTION};
+use super::storage::StorageArgs;
 use crate::error::Result;
 
 const EXIT_CODES: &str = "\
@@ -25,7 +26,8 @@ The first of 3, 4 and 5 that applies counts; all findings are listed.";
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct VerifyArgs {
-    /// Folder of shards: a mount, what materialize wrote, or what the original converter wrote. With a data set (its
+    /// Folder of shards: a mount, what materialize wrote (or its address, s3://bucket/prefix or https://…), or what the
+    /// original converter wrote. With a data set (its
     /// flags, or a ctwds.toml that is found), every voxel is compared with its file, and the rest with the tables
     #[arg(
         long,
@@ -68,6 +70,9 @@ pub struct VerifyArgs {
     /// Print JSON: an object a line while it works, and the last is the report
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// Object storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// The data set that the shards were made from, with the options that they were made with
     #[command(flatten)]
     pub dataset: DatasetArgs,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::plans::make_plan;
 use super::terminal::{is_seen, stream};
 use crate::base::num::{span, to_usize};
-use crate::base::parallel::available_cores;
 use crate::cli::{CatArgs, default_cache_size};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, ShardId};
@@ -24,9 +23,9 @@ pub(super) fn run(args: &CatArgs) -> Result<ExitCode> {
     if is_seen() {
         return Err(Error::Refused("a shard is no text for a terminal: send it to a file or a pipe".into()));
     }
-    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
+    let plan = make_plan(&args.dataset, Some(&args.source))?;
     let shard = find(&plan, &args.shard)?;
-    let threads = available_cores();
+    let threads = Serving::usual_threads(&plan);
     let serving = Serving { cache_bytes: default_cache_size(), threads, read_ahead: READ_AHEAD, read_once: true };
     let set = ShardSet::new(plan, serving)?;
     let (cursor, mut offset) = (Arc::new(set.cursor(shard)), 0);

@@ -29,7 +29,7 @@ use crate::shard::{Serving, ShardSet};
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
     let part = part_of(args)?;
-    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
+    let plan = make_plan(&args.dataset, Some(&args.source))?;
     warn_left_out(&plan);
     let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let read_ahead = match args.compress {

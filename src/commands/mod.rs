@@ -1,6 +1,7 @@
 //! The commands: each calls the library and speaks to the user.
 
 mod bench;
+mod cache;
 mod cat;
 mod classes;
 mod columns;
@@ -134,6 +135,7 @@ fn kept(command: &Command) -> Option<&'static str> {
         }
         Command::Cat(_) => "the shard is not whole: throw away what was written of it, and run the same command again",
         Command::Manifest(_) => "the manifest is not written, and no shard was changed; run the same command again",
+        Command::Cache(_) => "the disk cache may have lost some of its volumes; `ctwds-fs cache ls` tells",
         Command::Status(_) => "no mount was changed",
         Command::Unmount(_) => "the mount may go on: `ctwds-fs status` tells",
         Command::Verify(_) => "nothing was changed, and no result is kept; run the same command again",
@@ -155,6 +157,7 @@ fn run_command(cli: Cli) -> Result<ExitCode> {
         Command::Mount(args) => mount::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Manifest(args) => manifest::run(&args),
         Command::Unmount(args) => unmount::run(&args),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -19,8 +20,8 @@ use super::status;
 use super::terminal::{loudness, print, say};
 use crate::base::limits::check_address_space_for;
 use crate::base::num::counted;
-use crate::base::parallel::available_cores;
 use crate::cli::{self, MountArgs};
+use crate::disk_cache::{DiskCache, Forbidden, Request};
 use crate::error::{Error, Result, shown};
 use crate::fs::mount;
 use crate::fs::mount_table::{self, Unmount};
@@ -28,6 +29,7 @@ use crate::fs::processes;
 use crate::fs::tree::Tree;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
+use crate::storage::is_address;
 
 /// The warning of `--allow-other`: reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
@@ -114,6 +116,10 @@ fn what_is_shown(mountpoint: &Path, about: &Value) -> String {
         name("dtype"),
         shared::shard_pattern(mountpoint, shards),
     );
+    if let Some(folder) = about["disk_cache"]["folder"].as_str() {
+        let limit = ByteSize(about["disk_cache"]["limit"].as_u64().unwrap_or(0));
+        text.push_str(&format!("volumes are kept in {folder}, up to {limit}\n"));
+    }
     if number("epochs") > 0 {
         let first = shared::shard_pattern(&mountpoint.join("epochs").join("000000"), shards);
         text.push_str(&format!("shuffled:   {first} for epoch 0, of {}\n", number("epochs")));
@@ -181,25 +187,32 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let stored = args.source.shards.as_deref();
     let data_folder =
         stored.map_or_else(|| Ok(args.dataset.input_paths()?.data_folder), |stored| Ok(stored.to_owned()))?;
-    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, &data_folder)?;
+    let on_disk = Some(&*data_folder).filter(|folder| !is_address(folder));
+    let mountpoint = mount::check_mountpoint(&args.mountpoint()?, on_disk)?;
     let log = args.log_file.as_deref().map(log_file::open).transpose()?;
     let cache_size = cli::cache_size(args.cache_size)?;
     check_address_space_for(cache_size)?;
-    let threads = args.threads.map_or_else(available_cores, usize::from);
-    let mut plan = make_plan(&args.dataset, stored)?;
+    let mut forbidden = vec![("the mountpoint", &*mountpoint)];
+    forbidden.extend(on_disk.map(|folder| ("the data folder", folder)));
+    let disk_cache = open_disk_cache(args, &forbidden, cache_size)?;
+    let mut plan = make_plan(&args.dataset, Some(&args.source))?;
+    let threads = args.threads.map_or_else(|| Serving::usual_threads(&plan), usize::from);
     warn_left_out(&plan);
     if let Some(seed) = args.shuffle_seed {
         plan = plan.with_epochs(seed, args.epochs.unwrap_or(EPOCHS))?;
     }
-    let about = about(&plan, args.log_file.as_deref());
+    let about = about(&plan, args.log_file.as_deref(), disk_cache.as_deref());
     let (samples, shards) = (plan.dataset.samples.len(), plan.shards.len());
     let page_cache = args.page_cache.is_on(plan.shard_bytes());
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
     // Stored shards that are plain are files already.
-    let is_plain = stored.is_some() && plan.is_stored_plain();
+    let is_plain = stored.is_some() && plan.is_stored_plain() && !plan.dataset.store.is_remote();
     let set = ShardSet::new(plan, serving)?;
     set.check_memory("--cache-size")?;
+    if let Some(cache) = &disk_cache {
+        set.use_disk_cache(cache.clone())?;
+    }
     let mut tree = Tree::new(set, about, page_cache);
     if let Some(folder) = args.materialized.as_deref().or(stored.filter(|_| is_plain)) {
         tree.use_materialized(folder)?;
@@ -210,15 +223,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
             return Err(Error::Interrupted(NOT_MOUNTED));
         }
         if let Some(log) = log {
-            if args.daemon {
-                if lifetime == Lifetime::UntilUnmounted {
-                    daemon::outlive_parent()?;
-                }
-                daemon::detach(log)?;
-            } else {
-                rustix::stdio::dup2_stderr(&log)
-                    .map_err(|error| Error::system("redirect standard error to the log", error))?;
-            }
+            log_to(log, args.daemon, lifetime)?;
         }
         log::info!(
             "{}: {} in {}, {} of memory for volumes, {}, page cache {}",
@@ -234,11 +239,44 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
         }
         Ok(())
     })?;
+    if let Some(cache) = disk_cache {
+        cache.close(); // readers may have been faster than the disk
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says everything in the log from here on; a daemon leaves its terminal and, if its mount outlives them, its parent.
+///
+/// # Errors
+/// [`Error::System`] if the operating system refuses it.
+fn log_to(log: File, is_daemon: bool, lifetime: Lifetime) -> Result<()> {
+    if is_daemon {
+        if lifetime == Lifetime::UntilUnmounted {
+            daemon::outlive_parent()?;
+        }
+        return daemon::detach(log);
+    }
+    rustix::stdio::dup2_stderr(&log).map_err(|error| Error::system("redirect standard error to the log", error))
+}
+
+/// Opens the disk cache, if the user wants one, and says what is to be known of it. `cache_size` is the memory for
+/// volumes: half of it may wait to be written.
+///
+/// # Errors
+/// The folder cannot be a cache's, or cannot be made or read.
+fn open_disk_cache(args: &MountArgs, forbidden: &[Forbidden<'_>], cache_size: u64) -> Result<Option<Arc<DiskCache>>> {
+    let limit = cli::disk_cache_size(args.disk_cache_size)?;
+    let Some(folder) = &args.disk_cache else { return Ok(None) };
+    let cache = DiskCache::open(Request { folder, limit, waiting: cache_size / 2, forbidden })?;
+    if let Some(lack) = cache.lack_of_room() {
+        say(format_args!("ctwds-fs: warning: {lack}"));
+    }
+    Ok(Some(Arc::new(cache)))
+}
+
 /// The content of the status file `mount.json`.
-fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
+fn about(plan: &Plan, log_file: Option<&Path>, disk_cache: Option<&DiskCache>) -> Vec<u8> {
+    let of_cache = |cache: &DiskCache| json!({ "folder": cache.folder().to_string_lossy(), "limit": cache.limit() });
     let about = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -253,6 +291,7 @@ fn about(plan: &Plan, log_file: Option<&Path>) -> Vec<u8> {
         "epochs": plan.epochs(),
         "data_folder": plan.dataset.root.to_string_lossy(),
         "log_file": log_file.map(Path::to_string_lossy),
+        "disk_cache": disk_cache.map(of_cache),
     });
     format!("{about:#}\n").into_bytes()
 }

@@ -25,7 +25,7 @@ use crate::volume::{Axes, Kind, KindOptions, Preprocess, Recipe};
 const NAMED: usize = 3;
 
 pub(super) fn run(args: &PlanArgs) -> Result<ExitCode> {
-    let plan = make_plan_unchecked(&args.dataset, args.source.shards.as_deref())?;
+    let plan = make_plan_unchecked(&args.dataset, Some(&args.source))?;
     let kind = args.dataset.kind()?;
     if let Some(problem) = value_check::problem(&plan, &kind) {
         let until = if problem.is_fatal { "; mount and materialize refuse these volumes until then" } else { "" };

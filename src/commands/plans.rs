@@ -1,18 +1,18 @@
 //! Plans of what the user named, for all commands and for callers in other languages, and what is said about them.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::Instant;
 
 use super::progress::ScanDisplay;
 use super::terminal::{loudness, say};
 use super::value_check;
 use crate::base::num::counted;
-use crate::cli::{self, Command, DatasetArgs};
+use crate::cli::{self, Command, DatasetArgs, ShardsArgs};
 use crate::dataset::{Dataset, ScanProgress};
 use crate::error::{Error, Result, shown};
 use crate::output::archive;
 use crate::plan::Plan;
+use crate::storage;
 
 /// The number of threads that look into shards: opening a file on a network waits for the server.
 pub(super) const SCANNERS: usize = 32;
@@ -36,29 +36,27 @@ pub fn plan_of(flags: impl IntoIterator<Item = OsString>, mut warn: impl FnMut(&
         Error::Usage(reason.strip_prefix("error: ").unwrap_or(reason).to_owned())
     })?;
     match parsed.command {
-        Command::Plan(args) => {
-            warned(&args.dataset, args.source.shards.as_deref(), &mut warn, &ScanProgress::default())
-        }
+        Command::Plan(args) => warned(&args.dataset, Some(&args.source), &mut warn, &ScanProgress::default()),
         _ => Err(Error::Internal("flags of a plan were those of another command".into())),
     }
 }
 
-/// Plans a data set, or the finished `shards`, and prints warnings.
+/// Plans a data set, or the finished shards of `source`, and prints warnings.
 ///
 /// # Errors
 /// The errors of [`make_plan_unchecked`], and [`Error::Refused`] if volumes hold values of which no right volumes can
 /// be made.
-pub(super) fn make_plan(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    warned(args, shards, &mut print, &ScanDisplay::new().progress())
+pub(super) fn make_plan(args: &DatasetArgs, source: Option<&ShardsArgs>) -> Result<Plan> {
+    warned(args, source, &mut print, &ScanDisplay::new().progress())
 }
 
-/// Plans a data set, or the finished `shards`, and prints warnings; what the values of volumes show is for the caller
-/// to judge.
+/// Plans a data set, or the finished shards of `source`, and prints warnings; what the values of volumes show is for
+/// the caller to judge.
 ///
 /// # Errors
 /// The data set or the shards cannot be used or read.
-pub(super) fn make_plan_unchecked(args: &DatasetArgs, shards: Option<&Path>) -> Result<Plan> {
-    unchecked(args, shards, &mut print, &ScanDisplay::new().progress())
+pub(super) fn make_plan_unchecked(args: &DatasetArgs, source: Option<&ShardsArgs>) -> Result<Plan> {
+    unchecked(args, source, &mut print, &ScanDisplay::new().progress())
 }
 
 /// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
@@ -82,14 +80,15 @@ fn print(warning: &str) {
     say(format_args!("ctwds-fs: warning: {warning}"));
 }
 
-fn warned(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
-    let plan = unchecked(args, shards, warn, progress)?;
+fn warned(args: &DatasetArgs, source: Option<&ShardsArgs>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
+    let plan = unchecked(args, source, warn, progress)?;
     check_values(args, plan, warn)
 }
 
-fn unchecked(args: &DatasetArgs, shards: Option<&Path>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
-    if let Some(folder) = shards {
-        return archive::plan(folder, SCANNERS, progress);
+fn unchecked(args: &DatasetArgs, source: Option<&ShardsArgs>, warn: Warn<'_>, progress: &ScanProgress) -> Result<Plan> {
+    if let Some((folder, source)) = source.and_then(|source| Some((source.shards.as_ref()?, source))) {
+        let store = storage::of(folder, &source.storage.options())?;
+        return archive::plan(folder, store, SCANNERS, progress);
     }
     let (mut config, options) = args.resolve()?;
     config.progress = progress.clone();

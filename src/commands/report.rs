@@ -26,7 +26,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     let verify = args.verified.as_deref().map(|path| printed(path, "verify", ["/verdict", "/folder"])).transpose()?;
     let bench = args.benched.as_deref().map(|path| printed(path, "bench", ["/data/samples", "/rows"])).transpose()?;
     let (folder, name) = place(&args.output)?;
-    let plan = make_plan(&args.dataset, args.source.shards.as_deref())?;
+    let plan = make_plan(&args.dataset, Some(&args.source))?;
     let stop = stop_on_signals()?;
     let kind = args.dataset.kind()?;
     let request = Request {

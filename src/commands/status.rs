@@ -233,6 +233,7 @@ fn describe(status: &Value) -> String {
             stats("volumes_failed"),
             stats("volumes_cancelled")
         ),
+        described_disk_cache(&status["stats"]["disk_cache"]),
         format!(
             "Reads        {} served; {} found their voxels ready, {} waited, {} headers only; \
              {} open, {} under way",
@@ -248,6 +249,25 @@ fn describe(status: &Value) -> String {
     lines.push(format!("Errors       {}", if errors.is_empty() { "none".into() } else { errors.len().to_string() }));
     lines.extend(errors.iter().map(|error| format!("  {}", describe_error(error))));
     lines.join("\n") + "\n"
+}
+
+/// The line about the disk cache, by its part of the counters.
+fn described_disk_cache(cache: &Value) -> String {
+    let Some(folder) = cache["folder"].as_str() else { return "Disk cache   none (--disk-cache)".to_owned() };
+    let number = |name: &str| cache[name].as_u64().unwrap_or(0);
+    format!(
+        "Disk cache   {} of {} for {} in {}; {} came from there, {} did not, {} kept, {} skipped, {} removed, {}",
+        ByteSize(number("bytes")),
+        ByteSize(number("limit")),
+        counted(number("volumes"), "volume", "volumes"),
+        shown(folder),
+        number("hits"),
+        number("misses"),
+        number("kept"),
+        number("skipped"),
+        number("removed"),
+        counted(number("errors"), "error", "errors")
+    )
 }
 
 /// One error of the status: the study or the shard that could not be read, and why.

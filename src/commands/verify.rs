@@ -19,6 +19,7 @@ use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider,
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::storage;
 use crate::verify::{self, Config, Report, SampleLocation, Verdict};
 use crate::volume::VoxelFormat;
 
@@ -41,7 +42,9 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
         return sources::run(args, workers).map(exit_code);
     };
     let plan = dataset.map(make_new_plan).transpose()?;
-    let config = Config { folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
+    let store = storage::of(folder, &args.storage.options())?;
+    let config =
+        Config { store: &*store, folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     if let Some(plan) = plan.as_ref().filter(|_| args.num_samples.is_none() && !args.check_precision && !args.json) {
         let samples = counted(plan.dataset.samples.len(), "sample", "samples");
         tell(format_args!(

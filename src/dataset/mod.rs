@@ -35,6 +35,7 @@ mod select;
 pub(crate) mod tables;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as text_columns};
 pub use condition::Condition;
@@ -53,6 +54,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
 use crate::formats::npz;
+use crate::storage::{self, Store};
 use crate::volume::{Dialect, Kind, KindOptions, Recipe, VolumeMember, VoxelFormat};
 use header_values::Spacings;
 use matched::{Matched, Row};
@@ -273,6 +275,9 @@ impl Sample {
 pub struct Dataset {
     /// The data folder, as an absolute path.
     pub root: PathBuf,
+    /// The store in which finished shards lie; volumes and tables are files on disk.
+    #[serde(skip, default = "storage::local")]
+    pub store: Arc<dyn Store>,
     /// The samples, by ascending slot.
     pub samples: Vec<Sample>,
     /// The number of positions: those of samples and of left-out volumes.
@@ -322,6 +327,7 @@ impl Dataset {
         let mut found = extras::BySample::new(found);
         let mut dataset = Self {
             root,
+            store: storage::local(),
             samples: Vec::with_capacity(findings.len()),
             slots: u32::try_from(joined.matched.len())
                 .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,

@@ -41,7 +41,7 @@ const THREADS_START: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`Error::Refused`] with the remedy if the folder is missing, is not a folder, is not empty, is mounted already, or
 /// overlaps the data; [`Error::Io`] if a path cannot be looked at.
-pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
+pub fn check_mountpoint(path: &Path, data_folder: Option<&Path>) -> Result<PathBuf> {
     let refuse = |reason: String| Err(Error::Refused(format!("mountpoint {}: {reason}", path.display())));
     let resolved = mount_table::resolve_links(path);
     if let Some(entry) = mount_table::at(&resolved)? {
@@ -68,12 +68,14 @@ pub fn check_mountpoint(path: &Path, data_folder: &Path) -> Result<PathBuf> {
     if !resolved.is_dir() {
         return refuse("not a folder".into());
     }
-    let data = fs::canonicalize(data_folder).map_err(|error| Error::io(data_folder, "open the data folder", error))?;
-    if data.starts_with(&resolved) {
-        return refuse(format!("it would hide the data folder {}; choose a folder outside", data.display()));
-    }
-    if resolved.starts_with(&data) {
-        return refuse(format!("it lies inside the data folder {}; choose a folder outside", data.display()));
+    if let Some(folder) = data_folder {
+        let data = fs::canonicalize(folder).map_err(|error| Error::io(folder, "open the data folder", error))?;
+        if data.starts_with(&resolved) {
+            return refuse(format!("it would hide the data folder {}; choose a folder outside", data.display()));
+        }
+        if resolved.starts_with(&data) {
+            return refuse(format!("it lies inside the data folder {}; choose a folder outside", data.display()));
+        }
     }
     let mut entries = fs::read_dir(&resolved).map_err(|error| Error::io(&resolved, "list the mountpoint", error))?;
     if entries.next().is_some() {

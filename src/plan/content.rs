@@ -129,7 +129,7 @@ fn volume<'a>(dataset: &'a Dataset, options: Options, sample: &'a Sample, member
         }
         Origin::Finished(stored) => {
             let member = extra.map_or(&stored.volume, |number| &stored.extras[number]);
-            Volume::Shard(ShardVolume { path: dataset.root.join(&member.file), member })
+            Volume::Shard(ShardVolume { store: &*dataset.store, path: dataset.root.join(&member.file), member })
         }
     }
 }

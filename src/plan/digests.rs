@@ -70,7 +70,7 @@ pub(super) fn sample_digest<'a>(
 }
 
 /// Adds what determines the voxels that are made of an array.
-fn add_array(fields: &mut FieldHasher, array: &Array, recipe: &Recipe) {
+pub(super) fn add_array(fields: &mut FieldHasher, array: &Array, recipe: &Recipe) {
     let header = &array.header;
     fields.add(&array.file_id.size.to_le_bytes());
     fields.add(array.member.name.as_bytes());

@@ -13,6 +13,7 @@
 //! | [`shuffle`] | in which order a shuffled epoch has the samples |
 //! | [`split`] | which studies are for training, and which for validation and test |
 //! | `digests`, `digest_text` | what the bytes depend on |
+//! | `volume_digest` | what the bytes of one volume depend on, whatever plan it is in |
 //! | [`values`] | what the first values of some volumes showed |
 //! | `user_cache` | whether an earlier run made the same plan |
 
@@ -27,6 +28,7 @@ pub mod split;
 mod user_cache;
 pub mod values;
 mod views;
+mod volume_digest;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

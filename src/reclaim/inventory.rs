@@ -8,6 +8,7 @@ use crate::dataset::{Config, Dataset};
 use crate::error::{Error, Result};
 use crate::output::{archive, manifest, removals};
 use crate::plan::{Options, Plan, ShardId, shard_ids};
+use crate::storage;
 
 /// The shards of a folder, and what is known of their NPZ files.
 pub(super) struct Inventory {
@@ -50,7 +51,7 @@ impl Inventory {
         options: Options,
         threads: usize,
     ) -> Result<Self> {
-        let shards = archive::plan(folder, threads, &config.progress)?;
+        let shards = archive::plan(folder, storage::local(), threads, &config.progress)?;
         refuse_other_options(folder, &shards, config, options)?;
         let removed = removals::read(folder)?.into_iter().map(|one| (one.study_id, one.sample_digest)).collect();
         let root = std::path::absolute(&config.data_folder)

@@ -15,6 +15,7 @@ use crate::cache::Key;
 use crate::error::Result;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
+use crate::storage::Files;
 use crate::volume::{Filled, ShardVolume, Sink, Storage, VolumeMember};
 
 /// The finished files of plain shards, as whoever serves a plan knows them.
@@ -56,7 +57,7 @@ impl Copies {
         let (path, member) = self.find(plan, key)?;
         self.fills.fetch_add(1, Ordering::Relaxed);
         let mut withheld = Withheld { sink, len: 0 };
-        let filled = ShardVolume { path, member: &member }.fill(&mut withheld);
+        let filled = ShardVolume { store: &Files, path, member: &member }.fill(&mut withheld);
         let len = withheld.len;
         match self.if_readable(key, filled) {
             Some(Filled::Complete) => {
@@ -75,7 +76,7 @@ impl Copies {
     /// be read.
     pub(super) fn peek(&self, plan: &Plan, key: Key, offset: u64, out: &mut [u8]) -> Option<()> {
         let (path, member) = self.find(plan, key)?;
-        self.if_readable(key, ShardVolume { path, member: &member }.peek(offset, out))
+        self.if_readable(key, ShardVolume { store: &Files, path, member: &member }.peek(offset, out))
     }
 
     /// The result of reading a copy; `None` after an error, which is logged and not tried again.

@@ -8,11 +8,13 @@
 //! | `peek` | decides which voxels are made without filling their volume |
 //! | `volumes` | fills volumes for the cache |
 //! | `copies` | finds volumes in finished shard files, to copy them |
+//! | `kept` | finds volumes in the disk cache, and hands over to it those that were made |
 //! | `cursor` | follows one reader, and says which volumes to fill ahead |
 //! | `state` | what all readers share: the cache, the counters |
 
 mod copies;
 mod cursor;
+mod kept;
 mod peek;
 mod read;
 mod state;
@@ -33,6 +35,7 @@ pub use state::{Serving, Stats};
 
 use crate::base::lock::lock;
 use crate::cache::Key;
+use crate::disk_cache::DiskCache;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, ShardId};
 
@@ -110,6 +113,15 @@ impl ShardSet {
     /// counts.
     pub fn use_copies(&self, files: Box<dyn ShardFiles>) {
         self.state.volumes().copies.set(files);
+    }
+
+    /// From now on takes volumes from this disk cache where they are there, and keeps there those that are made.
+    /// Changes no byte. Only the first call counts.
+    ///
+    /// # Errors
+    /// [`Error::System`] if the current folder, from which relative paths of the data set start, is not known.
+    pub fn use_disk_cache(&self, cache: Arc<DiskCache>) -> Result<()> {
+        self.state.volumes().kept.set(self.plan(), cache)
     }
 
     /// Says that the kernel keeps the bytes that it was given: a reader may finish a volume without asking for its

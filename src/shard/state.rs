@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::volumes::Volumes;
 use crate::base::limits::not_started;
 use crate::base::num::to_usize;
+use crate::base::parallel::available_cores;
 use crate::cache::Cache;
+use crate::disk_cache::DiskCacheStats;
 use crate::error::Result;
 use crate::plan::Plan;
 
@@ -27,6 +29,12 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// The number of filling threads where the user named none: the cores, and at least eight where each volume is
+    /// waited for over a network.
+    pub fn usual_threads(plan: &Plan) -> usize {
+        if plan.dataset.store.is_remote() { available_cores().max(8) } else { available_cores() }
+    }
+
     /// The number of volumes to fill ahead where the user named none: one for each filling thread, and one that is
     /// ready while these work.
     pub fn usual_read_ahead(threads: usize) -> usize {
@@ -39,10 +47,12 @@ impl Serving {
 pub struct Stats {
     /// The threads that fill volumes.
     pub decoder_threads: u64,
-    /// Fills of whole volumes that were begun and are no copies.
+    /// Fills of whole volumes that were begun and are no copies: neither of a shard file nor from the disk cache.
     pub volumes_decoded: u64,
     /// Volumes that were copied from finished shard files.
     pub volumes_copied: u64,
+    /// What the disk cache holds and did; `None` without one.
+    pub disk_cache: Option<DiskCacheStats>,
     /// Fills that failed.
     pub volumes_failed: u64,
     /// Fills that stopped because their reader left.
@@ -113,10 +123,13 @@ impl State {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (used, limit) = self.cache.memory();
         let copied = get(&self.volumes().copies.fills);
+        let disk_cache = self.volumes().kept.stats();
+        let from_disk = disk_cache.as_ref().map_or(0, |stats| stats.hits);
         Stats {
             decoder_threads: self.serving.threads as u64,
-            volumes_decoded: get(&counters.fills).saturating_sub(copied),
+            volumes_decoded: get(&counters.fills).saturating_sub(copied + from_disk),
             volumes_copied: copied,
+            disk_cache,
             volumes_failed: get(&counters.failures),
             volumes_cancelled: get(&counters.cancelled),
             read_ahead_hits: get(&counters.ahead_hits),

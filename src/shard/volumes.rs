@@ -1,12 +1,15 @@
-//! The volumes of a plan, as the cache fills them: copied from a finished shard file, or made from their source.
+//! The volumes of a plan, as the cache fills them: from the disk cache, copied from a finished shard file, or made from
+//! their source.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::copies::Copies;
+use super::kept::KeptVolumes;
 use crate::base::lock::lock;
 use crate::base::num::to_usize;
 use crate::cache::{self, FillFailure, Key};
+use crate::disk_cache::PEEK_COST;
 use crate::error::{Error, Result, shown};
 use crate::plan::Plan;
 use crate::plan::members::Member;
@@ -22,12 +25,20 @@ pub(super) struct Volumes {
     pub(super) peeked: Mutex<HashSet<Key>>,
     /// Finished shard files that hold some of the volumes.
     pub(super) copies: Copies,
+    /// The disk cache, which holds some of the volumes.
+    pub(super) kept: KeptVolumes,
 }
 
 impl Volumes {
     /// The volumes of a plan, none of which was read.
     pub(super) fn new(plan: Arc<Plan>) -> Self {
-        Self { plan, failed: Mutex::default(), peeked: Mutex::default(), copies: Copies::default() }
+        Self {
+            plan,
+            failed: Mutex::default(),
+            peeked: Mutex::default(),
+            copies: Copies::default(),
+            kept: KeptVolumes::default(),
+        }
     }
 
     /// The source of a volume.
@@ -73,6 +84,9 @@ impl Volumes {
     /// The work of peeking at `len` bytes, as [`Volume::peek_cost`] has it; a copy is only read. `None` where only a
     /// fill makes these bytes.
     pub(super) fn peek_cost(&self, key: Key, offset: u64, len: u64) -> Option<u64> {
+        if self.kept.has(key) {
+            return Some(len + PEEK_COST);
+        }
         if self.copies.has(&self.plan, key) { Some(len) } else { self.volume(key).peek_cost(offset, len) }
     }
 
@@ -83,6 +97,9 @@ impl Volumes {
             return Some(Ok(()));
         }
         let volume = self.volume(key);
+        if self.kept.peek(&volume, key, offset, out).is_some() {
+            return Some(Ok(()));
+        }
         volume.peek_cost(offset, out.len() as u64)?;
         match volume.peek(offset, out) {
             Ok(is_made) => is_made.then_some(Ok(())),
@@ -120,12 +137,22 @@ impl cache::VolumeSource for Volumes {
     }
 
     fn fill(&self, key: Key, writer: &mut cache::VolumeWriter<'_, Error>) -> Result<bool> {
+        let volume = self.volume(key);
+        if let Some(filled) = self.kept.fill(&volume, key, &mut CacheSink(writer)) {
+            return Ok(filled == Filled::Complete);
+        }
         if let Some(filled) = self.copies.fill(&self.plan, key, &mut CacheSink(writer)) {
             return Ok(filled == Filled::Complete);
         }
         let verify_first = lock(&self.peeked).contains(&key);
-        let result = self.volume(key).fill(&mut CacheSink(writer), verify_first);
-        result.map(|filled| filled == Filled::Complete).inspect_err(|error| self.log_once(key, error))
+        let result = volume.fill(&mut CacheSink(writer), verify_first);
+        let is_complete = result.map(|filled| filled == Filled::Complete);
+        if let Ok(true) = is_complete
+            && let Some(bytes) = writer.whole()
+        {
+            self.kept.keep(key, bytes);
+        }
+        is_complete.inspect_err(|error| self.log_once(key, error))
     }
 
     fn failure(&self, key: Key, cause: FillFailure) -> Error {

@@ -1,8 +1,6 @@
 //! Compares a sample of a shard with its NPZ file and its rows of the tables.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -18,11 +16,11 @@ use super::progress::Progress;
 use super::source::{SourceArray, SourceVolume};
 use super::unread::Unread;
 use super::walked::{Span, WalkedSample};
-use crate::base::files;
 use crate::base::num::to_usize;
 use crate::dataset::{FieldValue, JsonField, Study};
 use crate::error::shown;
 use crate::plan::Plan;
+use crate::storage::{Store, Stored};
 use crate::volume::{Dialect, Recipe};
 
 /// Bytes of voxels that are read at a time.
@@ -34,6 +32,8 @@ const EXACT: f64 = 0.99;
 pub(super) struct Comparison<'a> {
     /// The sample as it was found.
     pub sample: &'a WalkedSample,
+    /// Store in which the shard lies.
+    pub store: &'a dyn Store,
     /// Path of the shard that holds the sample.
     pub shard: &'a Path,
     /// Path of the NPZ file, relative to the data folder.
@@ -119,7 +119,7 @@ fn source_volume(study: &Study) -> SourceVolume<'_> {
 
 /// Compares all members of a sample with its source.
 pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn Progress) -> Compared {
-    let Comparison { sample, shard, npz, study } = *comparison;
+    let Comparison { store, sample, shard, npz, study } = *comparison;
     let place = format!("{} {}", sample.key, sample.study_id);
     let unchecked = |unread: Unread| Compared {
         difference: None,
@@ -130,11 +130,11 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
-    let file = match files::open(shard) {
+    let file = match store.open(shard) {
         Ok(file) => file,
         Err(error) => return unchecked(Unread::from(error).behind(shard.display())),
     };
-    let (mut wrong, json) = small_members(&file, plan, comparison, &array);
+    let (mut wrong, json) = small_members(&*file, plan, comparison, &array);
     let expected =
         Expected::new(&array, &study.recipe, Rounding { format: study.format, overflow: plan.options.overflow });
     if let Some(json) = json {
@@ -155,7 +155,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     } else if expected.shape() != sample.shape.map(to_usize) {
         wrong.push(format!("its shape is {:?}, and {:?} by its source", sample.shape, expected.shape()));
     } else {
-        match voxels(&file, comparison, &expected, progress) {
+        match voxels(&*file, comparison, &expected, progress) {
             Ok(found) => {
                 wrong.extend(judge(&found, &expected));
                 difference = Some(found);
@@ -166,7 +166,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     let mut findings: Vec<Finding> = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
     for ((extra, array), found) in plan.dataset.extras.iter().zip(&study.extras).zip(&sample.members.extras) {
         let place = format!("{place} '{}'", extra.name);
-        findings.extend(match extras::compare(&file, found, &extra.root, array) {
+        findings.extend(match extras::compare(&*file, found, &extra.root, array) {
             Ok(wrong) => wrong.map(|what| Finding::damaged(&place, what)),
             Err(reason) => Some(Finding::unread(&place, "it cannot be compared with its source", reason)),
         });
@@ -207,7 +207,7 @@ fn hu_per_unit(study: &Study) -> f64 {
 /// # Errors
 /// The shard cannot be read, or there is no memory.
 fn voxels(
-    file: &File,
+    file: &dyn Stored,
     comparison: &Comparison<'_>,
     expected: &Expected<'_>,
     progress: &dyn Progress,
@@ -249,7 +249,7 @@ fn voxels(
 }
 
 /// Reads a compressed volume member, and unpacks it.
-fn unpack(file: &File, (span, filter): (Span, Filter)) -> Result<Vec<u8>, Unread> {
+fn unpack(file: &dyn Stored, (span, filter): (Span, Filter)) -> Result<Vec<u8>, Unread> {
     let member = span.read(file)?;
     let mut volume = Vec::new();
     packed::unpack_to(&mut volume, &member, filter)?;
@@ -258,7 +258,7 @@ fn unpack(file: &File, (span, filter): (Span, Filter)) -> Result<Vec<u8>, Unread
 
 /// Compares text, labels and JSON with the tables, and returns what is wrong, and the JSON if it is one.
 fn small_members(
-    file: &File,
+    file: &dyn Stored,
     plan: &Plan,
     comparison: &Comparison<'_>,
     array: &SourceArray,

@@ -1,6 +1,5 @@
 //! Arrays beside the volumes: what they should hold, element by element, by definition.
 
-use std::fs::File;
 use std::path::Path;
 
 use super::dtype::Rounding;
@@ -12,6 +11,7 @@ use super::unread::Unread;
 use super::walked::WalkedExtra;
 use crate::base::num::to_usize;
 use crate::dataset::ExtraArray;
+use crate::storage::Stored;
 use crate::volume::{Overflow, Preprocess, Recipe, VoxelFormat};
 
 /// Largest error of a float that is resampled, as a part of the largest number of its array: the steps are done in f32.
@@ -62,7 +62,7 @@ pub(super) fn check(bytes: &[u8], len: u64, filter: Option<Filter>) -> Result<u6
 /// # Errors
 /// Why it cannot be compared.
 pub(super) fn compare(
-    file: &File,
+    file: &dyn Stored,
     found: &WalkedExtra,
     root: &Path,
     extra: &ExtraArray,

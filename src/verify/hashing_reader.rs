@@ -1,7 +1,6 @@
 //! A shard's bytes, hashed as they are read.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 
@@ -9,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::progress::Progress;
 use super::walked::Span;
+use crate::storage::Stored;
 
 /// Bytes of a tar block: headers have one, and payloads are padded to a multiple of it.
 pub(super) const BLOCK: u64 = 512;
@@ -19,7 +19,7 @@ const READ: usize = 1 << 20;
 /// it is zero.
 pub(super) struct HashingReader<'a> {
     /// The shard file.
-    pub(super) file: File,
+    pub(super) file: Box<dyn Stored>,
     /// State so far; in a cell, because the `tar` crate reads while the walk asks.
     pub(super) state: RefCell<ReadState>,
     /// Receives the number of bytes of each read.
@@ -45,7 +45,7 @@ impl Read for &HashingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
         let ReadState { hasher, position, padding, nonzero, error } = &mut *state;
-        let n = (&self.file).read(buffer).inspect_err(|failure| {
+        let n = self.file.read_at(buffer, *position).inspect_err(|failure| {
             if failure.kind() != ErrorKind::Interrupted {
                 *error = Some(failure.to_string());
             }

@@ -1,10 +1,10 @@
 //! Which files of a folder are shards.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Verdict};
 use crate::error::{Error, Result};
+use crate::storage::{Listed, Store};
 
 /// A shard file of the folder, not read yet.
 #[derive(Debug)]
@@ -23,12 +23,10 @@ pub(super) struct ShardFile {
 ///
 /// # Errors
 /// The folder cannot be listed, or has no shard.
-pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
-    let failed = |error| Error::io(folder, "list the folder of shards", error);
+pub(super) fn shard_files(store: &dyn Store, folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let listed = store.list(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
+    for Listed { name, size } in listed {
         if is_unfinished(&name) {
             let what = "an unfinished shard of a run that stopped, or goes on";
             findings.push(Finding::new(Verdict::Incomplete, &name, what));
@@ -38,8 +36,8 @@ pub(super) fn shard_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<
         }
         let number = name.strip_prefix("shard-").and_then(|name| name.strip_suffix(".tar"));
         let number = number.filter(|digits| digits.len() >= 6).and_then(|digits| digits.parse().ok());
-        match (number, fs::metadata(&path)) {
-            (Some(number), Ok(metadata)) => files.push(ShardFile { name, path, number, len: metadata.len() }),
+        match (number, size) {
+            (Some(number), Ok(len)) => files.push(ShardFile { path: folder.join(&name), name, number, len }),
             (None, _) => findings.push(Finding::damaged(&name, "a tar file that is no shard of this data set")),
             (_, Err(error)) => {
                 findings.push(Finding::unread(&name, "it cannot be looked at", error));

@@ -2,15 +2,14 @@
 //! converter writes six numbers, `ctwds-fs` writes more, and a later version of `ctwds-fs` may write more still.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::finding::{Finding, Verdict};
-use crate::base::files;
 use crate::error::{Error, Result};
+use crate::storage::Store;
 
 /// Name of the manifest in a folder of shards.
 pub(super) const FILE_NAME: &str = "manifest.json";
@@ -142,9 +141,9 @@ impl Manifest {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub(super) fn read(folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
-    fs::read_dir(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
-    let bytes = match files::read(&folder.join(FILE_NAME)) {
+pub(super) fn read(store: &dyn Store, folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
+    store.list(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
+    let bytes = match store.read(&folder.join(FILE_NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let what = "it is missing: materialize has not finished here (the same command goes on where it was), or \

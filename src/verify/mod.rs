@@ -49,6 +49,7 @@ use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::storage::Store;
 use crate::volume::Kind;
 use compare::{Compared, Comparison};
 use walked::{SampleRules, WalkedSample, WalkedShard};
@@ -61,6 +62,8 @@ const TEXT_COLUMNS: usize = 2;
 /// Settings of a run: the folder to check, and the sources to compare it with.
 #[derive(Debug)]
 pub struct Config<'a> {
+    /// Store in which the folder lies.
+    pub store: &'a dyn Store,
     /// Folder of the shards.
     pub folder: &'a Path,
     /// Plan that the shards should follow; with it, samples are compared with their NPZ files and tables.
@@ -86,11 +89,12 @@ struct SampleIndex {
 /// The folder cannot be listed or has no shard, or the plan is of another kind of volume. Faults of the shards are no
 /// errors: the report has them.
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
-    let (manifest, mut findings) = manifest::read(config.folder)?;
-    let files = listing::shard_files(config.folder, &mut findings)?;
+    let (manifest, mut findings) = manifest::read(config.store, config.folder)?;
+    let files = listing::shard_files(config.store, config.folder, &mut findings)?;
     let rules = rules(manifest.as_ref(), config.plan);
     progress.begin("shards", files.iter().map(|file| file.len).sum());
-    let mut walks = try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(file, &rules, progress)))?;
+    let mut walks =
+        try_map(&files, config.workers, |file| Ok::<_, Error>(walk::walk(config.store, file, &rules, progress)))?;
     folder::check(manifest.as_ref(), &mut walks, &mut findings);
     let mut report = Report::new(config.folder, manifest.as_ref(), &walks);
     if let Some(plan) = config.plan {
@@ -240,7 +244,10 @@ fn compare_all(
     for index in choose(all, config, |index| sample(*index)) {
         let (sample, shard) = (sample(index), &*walks[index.walk].path);
         match by_study.get(&*sample.study_id).and_then(|source| Some((source, source.study()?))) {
-            Some((source, study)) => comparisons.push(Comparison { sample, shard, npz: &source.path, study }),
+            Some((source, study)) => {
+                let (store, npz) = (config.store, &*source.path);
+                comparisons.push(Comparison { store, sample, shard, npz, study });
+            }
             None => findings.push(Finding::new(
                 Verdict::Unchecked,
                 &sample.key,

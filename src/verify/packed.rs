@@ -20,11 +20,11 @@ pub(super) struct Filter {
 /// What the end of a member's name says of its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing<'a> {
-    /// They are plain.
+    /// Plain values.
     Plain,
-    /// They were filtered and compressed.
+    /// Filtered and compressed values.
     Known(Filter),
-    /// The same, with a filter of this name, which this version does not know.
+    /// Values of a filter of this name, which this version does not know.
     Later(&'a str),
 }
 

@@ -14,13 +14,13 @@ pub(super) struct PendingSample {
     pub index: Option<u64>,
     /// Extensions of the members so far, without what compression adds.
     pub extensions: Vec<String>,
-    /// Where they are.
+    /// The places of the members.
     pub members: MemberSpans,
     /// Header of a volume in NPY.
     pub npy: Option<NpyHeader>,
     /// The filter, by the name of a compressed volume.
     pub filter: Option<Filter>,
-    /// What its JSON says.
+    /// The fields of the JSON member.
     pub fields: Option<JsonFields>,
     /// How many labels it has.
     pub label_count: Option<usize>,

@@ -17,8 +17,8 @@ use super::pending::PendingSample;
 use super::progress::Progress;
 use super::unread::Unread;
 use super::walked::{MemberSpans, SampleRules, Span, WalkedExtra, WalkedSample, WalkedShard};
-use crate::base::files;
 use crate::error::{is_limit, later_version};
+use crate::storage::Store;
 
 /// Largest small member, in bytes, whose content is checked: reports have a few KB.
 const SMALL: u64 = 16 << 20;
@@ -28,15 +28,16 @@ const RECORD: u64 = 10_240;
 const NPY_HEAD: usize = 128;
 
 /// Reads a shard to its end. Faults are in the findings of the result.
-pub(super) fn walk(file: &ShardFile, rules: &SampleRules, progress: &dyn Progress) -> WalkedShard {
+pub(super) fn walk(store: &dyn Store, file: &ShardFile, rules: &SampleRules, progress: &dyn Progress) -> WalkedShard {
     let mut walk = WalkedShard::unread(file);
-    let source = match files::open(&file.path) {
+    let source = match store.open(&file.path) {
         Ok(source) => source,
         Err(error) => {
             walk.findings.push(Finding::unread(&file.name, "it cannot be opened", error));
             return walk;
         }
     };
+    source.will_read(0..file.len);
     let reader = HashingReader { file: source, state: RefCell::default(), progress };
     let mut walker = Walker { shard: &mut walk, reader: &reader, rules, pending: None, last_index: None };
     let result = walker.members().and_then(|end| walker.end(end));

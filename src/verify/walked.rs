@@ -1,9 +1,7 @@
 //! Shards and samples as a walk found them in the folder.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::dtype::Dtype;
@@ -13,6 +11,7 @@ use super::packed::Filter;
 use super::payload::Profile;
 use crate::base::memory::zeros;
 use crate::base::num::to_usize;
+use crate::storage::Stored;
 
 /// What samples should have, as far as somebody says it.
 #[derive(Clone, Debug)]
@@ -89,7 +88,7 @@ impl Span {
     ///
     /// # Errors
     /// The file cannot be read, or there is no memory.
-    pub(super) fn read(self, file: &File) -> io::Result<Vec<u8>> {
+    pub(super) fn read(self, file: &dyn Stored) -> io::Result<Vec<u8>> {
         let mut bytes = zeros(to_usize(self.len))?;
         file.read_exact_at(&mut bytes, self.start)?;
         Ok(bytes)

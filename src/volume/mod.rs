@@ -185,7 +185,7 @@ impl NpzVolume<'_> {
 
     fn planned_file(&self) -> PlannedFile<'_> {
         let (path, file_id) = (&self.path, &self.array.file_id);
-        PlannedFile { path, file_id, opening: "open the file", stating: "stat the file" }
+        PlannedFile { path, file_id }
     }
 
     fn open(&self) -> Result<(File, FileState)> {
@@ -203,6 +203,11 @@ impl NpzVolume<'_> {
             return Err(self.planned_file().changed(planned_file::NO_CHECKSUM));
         }
         Ok(())
+    }
+
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes.
+    pub(super) fn is_as_planned(&self) -> bool {
+        matches!(self.planned_file().open(), Ok((_, FileState::Planned)))
     }
 
     /// Whether the open file's ctime differs, so that nothing may be handed on before the checksum was found right.

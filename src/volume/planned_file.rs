@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 pub(super) const NO_CHECKSUM: &str =
     "its ctime differs: its content, permissions or links were changed, and it has no checksum to tell";
 
+/// The change of a file that is not there any more.
+pub(super) const GONE: &str = "it is gone";
+
 /// The state of an open file, as far as its metadata tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileState {
@@ -27,10 +30,6 @@ pub(super) struct PlannedFile<'a> {
     pub(super) path: &'a Path,
     /// The state of the file when the plan was made.
     pub(super) file_id: &'a FileId,
-    /// The attempt to open the file, as a verb phrase for messages.
-    pub(super) opening: &'static str,
-    /// The attempt to `stat` the file, as a verb phrase for messages.
-    pub(super) stating: &'static str,
 }
 
 impl PlannedFile<'_> {
@@ -40,8 +39,8 @@ impl PlannedFile<'_> {
     /// [`Error::Changed`] if the file is gone, or if more than its ctime differs; [`Error::Io`] if it cannot be opened.
     pub(super) fn open(&self) -> Result<(File, FileState)> {
         let file = files::open_now(self.path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => self.changed("it is gone"),
-            _ => Error::io(self.path, self.opening, error),
+            std::io::ErrorKind::NotFound => self.changed(GONE),
+            _ => Error::io(self.path, "open the file", error),
         })?;
         let state = self.state(&file)?;
         // Doubles the kernel's read-ahead; advice only, so a file system that has none is fine.
@@ -54,11 +53,18 @@ impl PlannedFile<'_> {
     /// # Errors
     /// [`Error::Changed`] if more than its ctime differs, [`Error::Io`] if `stat` failed.
     pub(super) fn state(&self, file: &File) -> Result<FileState> {
-        let metadata = file.metadata().map_err(|error| Error::io(self.path, self.stating, error))?;
-        let found = FileId::of(&metadata);
-        match self.file_id.difference(&found) {
+        let metadata = file.metadata().map_err(|error| Error::io(self.path, "stat the file", error))?;
+        self.compare(&FileId::of(&metadata))
+    }
+
+    /// The state of a file that was found with this identity.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if more than its ctime differs.
+    pub(super) fn compare(&self, found: &FileId) -> Result<FileState> {
+        match self.file_id.difference(found) {
             None => Ok(FileState::Planned),
-            Some(_) if self.file_id.differs_in_ctime_only(&found) => Ok(FileState::CtimeDiffers),
+            Some(_) if self.file_id.differs_in_ctime_only(found) => Ok(FileState::CtimeDiffers),
             Some(detail) => Err(self.changed(detail)),
         }
     }

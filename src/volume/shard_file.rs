@@ -4,14 +4,13 @@
 //! which only the ctime differs is read on where the volume stands in blocks, and the seek table with their checksums
 //! is the planned one; a plain volume in it counts as changed.
 
-use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::planned_file::{FileState, NO_CHECKSUM, PlannedFile};
+use super::planned_file::{FileState, GONE, NO_CHECKSUM, PlannedFile};
 use super::scratch::{FrameDecoder, Scratch};
 use super::{Filled, Sink};
 use crate::base::file_id::FileId;
@@ -19,9 +18,13 @@ use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::{BlockEntry, FOOTER, Filter, RowFilter, SeekTable};
+use crate::storage::{REQUEST, REQUESTS_AHEAD, Store, Stored};
 
 /// The plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
+
+/// The bytes at the end of a compressed member that are read for its seek table, the end of which says how long it is.
+const TABLE_GUESS: u64 = 8 << 10;
 
 /// The place of a volume's member in a shard file. The volume's bytes are those of the whole member, with the NPY
 /// header where the format has one.
@@ -70,6 +73,8 @@ impl Storage {
 /// A volume that is read from a finished shard file.
 #[derive(Clone, Debug)]
 pub struct ShardVolume<'a> {
+    /// The place that the shard file lies in.
+    pub store: &'a dyn Store,
     /// The shard file.
     pub path: PathBuf,
     /// The volume's place in the shard file.
@@ -89,18 +94,20 @@ impl ShardVolume<'_> {
     /// damaged, [`Error::Io`] if reading failed.
     pub fn fill(&self, sink: &mut impl Sink) -> Result<Filled> {
         let file = self.open()?;
+        let file = &*file;
+        file.will_read(self.stored_range());
         let filled = match self.member.storage {
-            Storage::Plain => self.fill_plain(&file, sink),
+            Storage::Plain => self.fill_plain(file, sink),
             Storage::Blocks { packed_len, table_crc, filter, .. } => {
-                let table = self.table(&file, packed_len, table_crc);
-                table.and_then(|table| self.fill_blocks(&file, &table, filter, sink))
+                let table = self.table(file, packed_len, table_crc);
+                table.and_then(|table| self.fill_blocks(file, &table, filter, sink))
             }
         };
-        self.check_unchanged(&file)?; // first: a changed file explains every other failure
+        self.check_unchanged(file)?; // first: a changed file explains every other failure
         filled
     }
 
-    fn fill_plain(&self, file: &File, sink: &mut impl Sink) -> Result<Filled> {
+    fn fill_plain(&self, file: &dyn Stored, sink: &mut impl Sink) -> Result<Filled> {
         let mut done = 0;
         while done < self.member.len {
             if sink.cancelled() {
@@ -115,7 +122,13 @@ impl ShardVolume<'_> {
         Ok(Filled::Complete)
     }
 
-    fn fill_blocks(&self, file: &File, table: &SeekTable, filter: RowFilter, sink: &mut impl Sink) -> Result<Filled> {
+    fn fill_blocks(
+        &self,
+        file: &dyn Stored,
+        table: &SeekTable,
+        filter: RowFilter,
+        sink: &mut impl Sink,
+    ) -> Result<Filled> {
         Scratch::with(&self.path, |scratch| {
             let packed = scratch.frame_decoder().map_err(|error| self.no_memory(error))?;
             for (number, block) in table.covering(&(0..self.member.len)) {
@@ -146,19 +159,20 @@ impl ShardVolume<'_> {
     /// damaged, [`Error::Io`] if reading failed.
     pub fn peek(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let file = self.open()?;
+        let file = &*file;
         let result = match self.member.storage {
-            Storage::Plain => self.read(&file, offset, out),
+            Storage::Plain => self.read(file, offset, out),
             Storage::Blocks { packed_len, table_crc, filter, .. } => {
-                self.peek_blocks(&file, &self.table(&file, packed_len, table_crc)?, filter, offset, out)
+                self.peek_blocks(file, &self.table(file, packed_len, table_crc)?, filter, offset, out)
             }
         };
-        self.check_unchanged(&file)?;
+        self.check_unchanged(file)?;
         result
     }
 
     fn peek_blocks(
         &self,
-        file: &File,
+        file: &dyn Stored,
         table: &SeekTable,
         filter: RowFilter,
         offset: u64,
@@ -211,7 +225,7 @@ impl ShardVolume<'_> {
 
     fn unpack(
         &self,
-        file: &File,
+        file: &dyn Stored,
         packed: &mut FrameDecoder,
         (number, block): (usize, &BlockEntry),
         filter: RowFilter,
@@ -223,25 +237,58 @@ impl ShardVolume<'_> {
         decoder.decode(block, frame, filter, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
     }
 
-    fn table(&self, file: &File, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {
-        let table = read_table(&self.path, file, self.member.offset, packed_len)?;
+    fn table(&self, file: &dyn Stored, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {
+        let read = |out: &mut [u8], at| file.read_exact_at(out, at).map_err(|error| read_error(&self.path, error));
+        let table = read_table(&self.path, (self.member.offset, packed_len), read)?;
         if table.plain_len() != self.member.len || table.crc() != table_crc {
             return Err(self.planned_file().changed("a seek table in it differs: it holds other data"));
         }
         Ok(table)
     }
 
-    fn read(&self, file: &File, at: u64, out: &mut [u8]) -> Result<()> {
+    fn read(&self, file: &dyn Stored, at: u64, out: &mut [u8]) -> Result<()> {
         file.read_exact_at(out, self.member.offset + at).map_err(|error| read_error(&self.path, error))
     }
 
-    fn open(&self) -> Result<File> {
-        let (file, state) = self.planned_file().open()?;
-        self.check_state(state).map(|()| file)
+    /// Opens the shard, and looks at its state as far as that is known: of an object, the first answer tells it.
+    fn open(&self) -> Result<Box<dyn Stored>> {
+        let file = self.store.open(&self.path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => self.planned_file().changed(GONE),
+            _ => Error::io(&self.path, "open the shard", error),
+        })?;
+        self.check_unchanged(&*file).map(|()| file)
     }
 
-    fn check_unchanged(&self, file: &File) -> Result<()> {
-        self.check_state(self.planned_file().state(file)?)
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes. An object is not asked: what
+    /// was kept of it is known by its size and `ETag`, and is right whatever has become of it.
+    pub(super) fn is_as_planned(&self) -> bool {
+        self.store.is_remote()
+            || self.store.open(&self.path).is_ok_and(|file| {
+                let identity = file.identity().ok().flatten();
+                identity.is_some_and(|found| matches!(self.planned_file().compare(&found), Ok(FileState::Planned)))
+            })
+    }
+
+    fn check_unchanged(&self, file: &dyn Stored) -> Result<()> {
+        let identity = file.identity().map_err(|error| Error::io(&self.path, "stat the shard", error))?;
+        identity.map_or(Ok(()), |identity| self.check_state(self.planned_file().compare(&identity)?))
+    }
+
+    /// The bytes of the member in the shard file.
+    fn stored_range(&self) -> Range<u64> {
+        let len = match self.member.storage {
+            Storage::Plain => self.member.len,
+            Storage::Blocks { packed_len, .. } => packed_len,
+        };
+        self.member.offset..self.member.offset + len
+    }
+
+    /// The memory in bytes that [`Self::fill`] takes beside the volume: what is read ahead of a store over a network.
+    /// What a block takes is the same for all volumes.
+    pub fn scratch_bytes(&self) -> u64 {
+        let Range { start, end } = self.stored_range();
+        // The requests in flight, and the answer that is being read.
+        if self.store.is_remote() { (end - start).min(REQUEST * (REQUESTS_AHEAD + 1)) } else { 0 }
     }
 
     /// Checks that checksums tell whether the bytes are the planned ones, if the metadata do not.
@@ -256,7 +303,7 @@ impl ShardVolume<'_> {
 
     fn planned_file(&self) -> PlannedFile<'_> {
         let (path, file_id) = (&self.path, &self.member.file_id);
-        PlannedFile { path, file_id, opening: "open the shard", stating: "stat the shard" }
+        PlannedFile { path, file_id }
     }
 
     fn damaged(&self, reason: &str) -> Error {
@@ -268,36 +315,49 @@ impl ShardVolume<'_> {
     }
 }
 
-/// Reads the seek table of a compressed member that takes `packed_len` bytes at `offset` of the shard file.
+/// Reads the seek table of a compressed member that takes `packed_len` bytes at `offset` of the shard file, by `read`,
+/// which reads as many bytes as it is given room for.
 ///
 /// # Errors
-/// [`Error::Malformed`] if the member has no sound seek table, [`Error::Io`] if reading failed.
-pub fn read_table(path: &Path, file: &File, offset: u64, packed_len: u64) -> Result<SeekTable> {
+/// [`Error::Malformed`] if the member has no sound seek table, and the errors of `read`.
+pub fn read_table(
+    path: &Path,
+    (offset, packed_len): (u64, u64),
+    mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<SeekTable> {
     let wrong = |reason: String| damaged(path, offset, &reason);
-    let read = |out: &mut [u8]| {
-        let at = offset + packed_len - out.len() as u64;
-        file.read_exact_at(out, at).map_err(|error| read_error(path, error))
-    };
-    let mut footer = [0; FOOTER];
-    if packed_len < FOOTER as u64 {
+    let mut read = |out: &mut [u8]| read(out, offset + packed_len - out.len() as u64);
+    // One read for most tables: that of a volume of 50 MB takes 2.4 KB.
+    let mut end = memory::zeros(to_usize(packed_len.min(TABLE_GUESS)))
+        .map_err(|error| Error::io(path, "get memory for the seek table", error))?;
+    read(&mut end)?;
+    let Some(footer) = end.last_chunk::<FOOTER>() else {
         return Err(wrong("it is too short for a seek table".into()));
+    };
+    let len = SeekTable::len_in(footer, packed_len).map_err(wrong)?;
+    if let Some(before) = end.len().checked_sub(len) {
+        return SeekTable::parse(&end[before..], packed_len).map_err(wrong);
     }
-    read(&mut footer)?;
-    let table = memory::zeros(SeekTable::len_in(&footer, packed_len).map_err(wrong)?);
+    let table = memory::zeros(len);
     let mut table = table.map_err(|error| Error::io(path, "get memory for the seek table", error))?;
     read(&mut table)?;
     SeekTable::parse(&table, packed_len).map_err(wrong)
 }
 
-/// Reads what the first bytes of a compressed member at `offset` of the shard file say about its filter.
+/// Reads what the first bytes of a compressed member at `offset` of the shard file say about its filter, by `read`.
 ///
 /// # Errors
-/// [`Error::Malformed`] if they are damaged, [`Error::Io`] if reading failed.
-pub fn read_filter(path: &Path, file: &File, (offset, filter): (u64, Filter), table: &SeekTable) -> Result<RowFilter> {
+/// [`Error::Malformed`] if they are damaged, and the errors of `read`.
+pub fn read_filter(
+    path: &Path,
+    (offset, filter): (u64, Filter),
+    table: &SeekTable,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+) -> Result<RowFilter> {
     let mut failed = None;
     let read = |head: &mut [u8; RowFilter::HEAD]| {
-        file.read_exact_at(head, offset).map_err(|error| {
-            failed = Some(read_error(path, error));
+        read(head, offset).map_err(|error| {
+            failed = Some(error);
             String::new()
         })
     };
@@ -309,9 +369,11 @@ fn damaged(path: &Path, offset: u64, reason: &str) -> Error {
 }
 
 fn read_error(path: &Path, error: std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof {
-        Error::malformed(path, "the shard ends within a member: it is cut off")
-    } else {
-        Error::io(path, "read the shard", error)
+    let changed = |detail: &str| Error::Changed { path: path.to_owned(), detail: detail.to_owned() };
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Error::malformed(path, "the shard ends within a member: it is cut off"),
+        ErrorKind::NotFound => changed(GONE),
+        ErrorKind::StaleNetworkFileHandle => changed("it was replaced while it was read"),
+        _ => Error::io(path, "read the shard", error),
     }
 }

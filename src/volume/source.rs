@@ -25,7 +25,7 @@ impl Volume<'_> {
     pub fn scratch_bytes(&self) -> u64 {
         match self {
             Self::Npz(volume) => volume.scratch_bytes(),
-            Self::Shard(_) => 0, // block by block, which all have one size
+            Self::Shard(volume) => volume.scratch_bytes(),
         }
     }
 
@@ -37,6 +37,15 @@ impl Volume<'_> {
         match self {
             Self::Npz(volume) => volume.fill(sink, verify_first),
             Self::Shard(volume) => volume.fill(sink),
+        }
+    }
+
+    /// Whether the source is there in the planned state, by its metadata, so that bytes that were made of it before are
+    /// those that [`Self::fill`] would make now. False also where only a checksum could tell.
+    pub fn is_as_planned(&self) -> bool {
+        match self {
+            Self::Npz(volume) => volume.is_as_planned(),
+            Self::Shard(volume) => volume.is_as_planned(),
         }
     }
 

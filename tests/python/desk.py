@@ -67,6 +67,8 @@ class Desk:
     program: Program
     source: Dataset
     variables: list[str] = field(default_factory=list)
+    # What stands for the servers that a page names.
+    hosts: dict[str, str] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """What is there before the first command; nothing of the machine is used or changed."""
@@ -128,6 +130,8 @@ class Desk:
 
     def shell(self, command: str, answer: str | None = None, **more: str) -> None:
         """Run one command line, with an answer typed on a terminal if one is asked for."""
+        for named, stand_in in self.hosts.items():
+            command = command.replace(named, stand_in)
         script = "\n".join([*self.variables, ROOTS.sub(f"{self.root}/", command)])
         ours, theirs = pty.openpty() if answer else (None, subprocess.DEVNULL)
         try:

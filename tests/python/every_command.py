@@ -80,6 +80,15 @@ def demo_is_safe(folder: Path) -> bool:
     return len(list(folder.glob("volumes/*.npz"))) == 8 and not is_mounted(folder / "shards")
 
 
+def empty_cache(folder: Path) -> Path:
+    """The folder of a disk cache in which nothing was kept yet."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    mark = "Signature: 8a477f597d28d172789f06886806bc55\n"
+    mark += "# Volumes that ctwds-fs keeps (mount --disk-cache). `ctwds-fs cache clear` removes them.\n"
+    (folder / "CACHEDIR.TAG").write_text(mark)
+    return folder
+
+
 COMMANDS = {
     "init": Command(
         lambda p: ["init", p.data.folder, "--yes", "--output", p.out / "ctwds.toml"],
@@ -111,6 +120,7 @@ COMMANDS = {
         made=lambda p, code: is_mounted(p.mount) == (code == 0),
         mounts=True,
     ),
+    "cache": Command(lambda p: ["cache", "ls", empty_cache(p.out / "cache")]),
     "status": Command(lambda p: ["status", p.mount], mounts=True, needs_mount=True),
     "status of all": Command(lambda p: ["status", "--json"], mounts=True, needs_mount=True),
     "unmount": Command(

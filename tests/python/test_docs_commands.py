@@ -18,10 +18,12 @@ from desk import PARTS, VOLUMES, Desk
 from docpages import Page, manual
 from harness import PREFIX, REPOSITORY, Program, force_unmount, require_fuse, shards
 from make_dataset import Dataset, Options, make_dataset
+from objects import require_s3, storage, variables
 from small_datasets import write_csv
 
 MANUAL = manual()
 PAGES = [page for page in MANUAL if any(block.language == "sh" for block in page.blocks)]
+BUCKETS = [page for page in PAGES if page.path.name == "object-storage.md"]
 READMES = [page for page in MANUAL if page.path.parent == REPOSITORY]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
 # Of sbatch, pip, containers, and `cargo doc`.
@@ -57,7 +59,7 @@ def desk(program: Program, source: Dataset) -> Iterator[Desk]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in BUCKETS], ids=lambda page: page.name)
 def test_commands(desk: Desk, page: Page) -> None:
     """Each command of a page ends with exit code 0, and so does the Python of a README."""
     desk.lay(page)
@@ -71,6 +73,23 @@ def test_commands(desk: Desk, page: Page) -> None:
     assert run > 0
     if page in READMES:  # the desk is real: what the page says is made was made
         assert shards(desk.root / "fast" / "shards") != []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", BUCKETS, ids=lambda page: page.name)
+def test_commands_on_buckets(desk: Desk, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, with the shards in a bucket, and on a web server that stands for the one on the page."""
+    require_s3()
+    desk.write_toml()
+    made = desk.program.materialize(desk.source, desk.root / "data" / "uploaded")
+    with storage(desk.root / "bucket") as bucket, storage(bucket.folder, is_public=True) as public:
+        bucket.put(made, "ct/shards")
+        for name, value in variables(bucket.port).items():
+            monkeypatch.setenv(name, value)
+        desk.lay(page)
+        desk.hosts["https://data.example.org"] = f"http://127.0.0.1:{public.port}"
+        assert sum(desk.run_block(block) for block in page.blocks if block.language == "sh") > 0
+        desk.end_mounts()
 
 
 @pytest.mark.timeout(300)

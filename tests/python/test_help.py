@@ -18,11 +18,11 @@ from harness import Program
 
 
 def commands(program: Program) -> list[list[str]]:
-    """The program, all its commands, and those of `manifest`."""
+    """The program, all its commands, and those of `manifest` and `cache`."""
     listed = program.run("--help").stdout.partition("Commands:")[2].partition("General:")[0]
     names = [[name] for name in re.findall(r"^ {2}([a-z]+) ", listed, re.MULTILINE) if name != "help"]
     assert len(names) >= 14
-    return [[], *names, ["manifest", "merge"], ["manifest", "rebuild"]]
+    return [[], *names, ["manifest", "merge"], ["manifest", "rebuild"], ["cache", "ls"], ["cache", "clear"]]
 
 
 @pytest.mark.parametrize("columns", [80, 100])

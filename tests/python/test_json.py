@@ -32,7 +32,7 @@ def test_a_command_prints_json_alone(program: Program, tmp_path: Path, name: str
     command: Command = COMMANDS[name]
     with placed(command, program, tmp_path) as place:
         first, *rest = command.arguments(place)
-        at = 1 if first == "manifest" else 0
+        at = 1 if first in ("manifest", "cache") else 0
         arguments = [first, *rest[:at], *(["--json"] if "--json" not in rest else []), *rest[at:]]
         done = program.run(*arguments, check=False)
         assert done.returncode == command.code, done.stderr
@@ -44,9 +44,9 @@ def test_a_command_prints_json_alone(program: Program, tmp_path: Path, name: str
 def test_every_command_with_facts_has_it(program: Program) -> None:
     """By its help; and the others are those that have none."""
     having = {name for name in COMMANDS if "--json" in program.run(name.split()[0], "--help", check=False).stdout}
-    assert {name for name in COMMANDS if name not in WITHOUT} - having == {"manifest"}  # its commands have it
-    for name in ("merge", "rebuild"):
-        assert "--json" in program.run("manifest", name, "--help").stdout
+    assert {name for name in COMMANDS if name not in WITHOUT} - having == {"cache", "manifest"}  # theirs have it
+    for name, deeper in (("manifest", "merge"), ("manifest", "rebuild"), ("cache", "ls"), ("cache", "clear")):
+        assert "--json" in program.run(name, deeper, "--help").stdout
 
 
 @needs_root

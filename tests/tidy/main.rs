@@ -19,21 +19,23 @@ use tree::Tree;
 const ROOMS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("base", &["error"]),
+    ("storage", &["base", "error"]),
     ("cache", &["base"]),
     ("formats", &["base", "error"]),
-    ("volume", &["base", "error", "formats"]),
-    ("dataset", &["base", "error", "formats", "volume"]),
+    ("volume", &["base", "error", "formats", "storage"]),
+    ("dataset", &["base", "error", "formats", "storage", "volume"]),
     ("plan", &["base", "dataset", "error", "formats", "volume"]),
-    ("output", &["base", "dataset", "error", "formats", "plan", "volume"]),
-    ("shard", &["base", "cache", "error", "plan", "volume"]),
+    ("output", &["base", "dataset", "error", "formats", "plan", "storage", "volume"]),
+    ("disk_cache", &["base", "error", "volume"]),
+    ("shard", &["base", "cache", "disk_cache", "error", "plan", "storage", "volume"]),
     ("fs", &["base", "error", "output", "plan", "shard"]),
     ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard"]),
-    ("reclaim", &["base", "dataset", "error", "output", "plan", "shard"]),
+    ("reclaim", &["base", "dataset", "error", "output", "plan", "shard", "storage"]),
     ("estimate", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("bench", &["base", "error"]),
     ("report", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
-    ("verify", &["base", "dataset", "error", "plan", "volume"]),
-    ("cli", &["base", "dataset", "error", "formats", "materialize", "output", "plan", "volume"]),
+    ("verify", &["base", "dataset", "error", "plan", "storage", "volume"]),
+    ("cli", &["base", "dataset", "error", "formats", "materialize", "output", "plan", "storage", "volume"]),
     (
         "commands",
         &[
@@ -41,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "bench",
             "cli",
             "dataset",
+            "disk_cache",
             "error",
             "estimate",
             "formats",
@@ -51,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "reclaim",
             "report",
             "shard",
+            "storage",
             "verify",
             "volume",
         ],
@@ -74,6 +78,16 @@ const WALLS: &[(&str, &str)] = &[
 /// The files that speak FUSE.
 const FUSE: &[&str] = &["src/fs/fuse.rs", "src/fs/mount.rs", "src/fs/passthrough.rs"];
 
+/// The room of object storage: nothing else is asynchronous, or knows the client.
+const ASYNCHRONOUS: &[(&str, &[&str])] = &[
+    (
+        "object_store",
+        &["src/storage/client.rs", "src/storage/object.rs", "src/storage/reason.rs", "src/storage/settings.rs"],
+    ),
+    ("tokio", &["src/storage/network.rs"]),
+    ("futures_util", &["src/storage/client.rs"]),
+];
+
 /// Modules whose answers depend on their arguments alone.
 const PURE: &[&str] = &[
     "src/formats/pyjson.rs",
@@ -91,6 +105,8 @@ const PURE: &[&str] = &[
     "src/plan/mod.rs",
     "src/plan/shuffle.rs",
     "src/plan/views.rs",
+    "src/plan/volume_digest.rs",
+    "src/disk_cache/format.rs",
     "src/volume/cast.rs",
     "src/volume/transpose.rs",
 ];
@@ -114,15 +130,17 @@ const UNSAFE: &[&str] = &[
 /// The one way to the standard streams.
 const STREAMS: &[&str] = &["src/commands/terminal.rs"];
 
-/// The one file that starts threads.
-const THREADS: &[&str] = &["src/base/parallel.rs"];
+/// The one file that starts threads, and the one that starts tasks on such a thread.
+const THREADS: &[&str] = &["src/base/parallel.rs", "src/storage/network.rs"];
 
 /// Nothing that produces shard bytes goes around the plan's volumes. Copies are of what they made before; the report
 /// compares them with the same in float32.
 const VOLUME_MAKERS: &[&str] = &["src/plan/content.rs", "src/report/means.rs", "src/shard/copies.rs"];
 
-/// Who asks a plan for a sample's volume: the waist, and the report for lengths and the source in float32.
-const VOLUME_CALLERS: &[&str] = &["src/shard/", "src/report/means.rs", "src/report/volume.rs"];
+/// Who asks a plan for a sample's volume: the waist, the digest of what determines it, and the report for lengths and
+/// the source in float32.
+const VOLUME_CALLERS: &[&str] =
+    &["src/shard/", "src/plan/volume_digest.rs", "src/report/means.rs", "src/report/volume.rs"];
 
 /// Applies a rule to the project.
 fn holds(rule: impl Fn(&Tree) -> Vec<String>) {
@@ -158,6 +176,13 @@ fn walls_stand() {
 #[test]
 fn fuse_is_spoken_in_three_files() {
     holds(|tree| walls::only_in(tree, "fuser", FUSE));
+}
+
+#[test]
+fn nothing_is_asynchronous_outside_of_storage() {
+    for (target, files) in ASYNCHRONOUS {
+        holds(|tree| walls::only_in(tree, target, files));
+    }
 }
 
 #[test]

@@ -145,7 +145,7 @@ mod tests {
     fn blocks_of_every_length_and_rows_of_every_kind() {
         let lengths = (0..70).chain([127, 1000, 4093]);
         for len in lengths {
-            for row in [1, 2, 3, 7, 16, SHORT_ROW - 1, SHORT_ROW, 31, 97, 4093, 100_000] {
+            for row in [1, 2, 3, 7, 16, SHORT_ROW - 1, SHORT_ROW, 31, 32, 33, 97, 4093, 100_000] {
                 check::<u8, 1>(&example(len), row, Order::Integer);
                 check::<u16, 2>(&example(2 * len), row, Order::Integer);
                 check::<u16, 2>(&example(2 * len), row, Order::Half);

@@ -7,9 +7,12 @@
 
 use super::shuffle::unshuffle;
 
-/// The values of a piece of a block that is summed up at a time.
+/// The bytes of a piece of a block that is summed up at a time.
 #[cfg(target_arch = "x86_64")]
 const PIECE: usize = 16;
+/// The values of two bytes of such a piece.
+#[cfg(target_arch = "x86_64")]
+const PAIRS: usize = 32;
 
 /// The order of a value's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +105,7 @@ pub(super) fn portable_sum<W: Word<N>, const N: usize>(shuffled: &[u8], out: &mu
 fn undo_pairs(shuffled: &[u8], row: usize, order: Order, out: &mut [[u8; 2]]) -> bool {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    if row >= PIECE && is_x86_feature_detected!("avx2") {
+    if row >= PAIRS && is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has the feature.
         unsafe {
             match order {
@@ -129,22 +132,22 @@ fn bytes_sum(folded: &[u8], out: &mut [[u8; 1]]) {
 }
 
 /// Sums in a register: to its values, those of the register that was shifted by one, two, four (and eight) values are
-/// added.
+/// added, or the last one of a part to all of the next part.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_add_epi8, _mm_and_si128, _mm_set1_epi8, _mm_setzero_si128, _mm_slli_si128,
-        _mm_srli_epi16, _mm_sub_epi8, _mm_xor_si128, _mm256_add_epi16, _mm256_and_si256, _mm256_cvtepu8_epi16,
-        _mm256_or_si256, _mm256_permute2x128_si256, _mm256_permute4x64_epi64, _mm256_set1_epi16, _mm256_setzero_si256,
-        _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_si256, _mm256_srai_epi16, _mm256_srli_epi16,
-        _mm256_sub_epi16, _mm256_xor_si256,
+        _mm_srli_epi16, _mm_sub_epi8, _mm_xor_si128, _mm256_add_epi16, _mm256_and_si256, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_permute2x128_si256, _mm256_set_epi64x, _mm256_set_m128i, _mm256_set1_epi16,
+        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_srai_epi16, _mm256_srli_epi16,
+        _mm256_sub_epi16, _mm256_unpackhi_epi8, _mm256_unpacklo_epi8, _mm256_xor_si256,
     };
 
     use bytemuck::must_cast;
 
-    use super::{PIECE, Word};
+    use super::{PAIRS, PIECE, Word};
 
-    /// Undoes the prediction of shuffled values of two bytes, float16 or integers; rows have at least [`PIECE`] values.
+    /// Undoes the prediction of shuffled values of two bytes, float16 or integers; rows have at least [`PAIRS`] values.
     /// Each value is written once.
     #[target_feature(enable = "avx2")]
     pub(super) fn undo_pairs<const HALF: bool>(shuffled: &[u8], row: usize, out: &mut [[u8; 2]]) {
@@ -153,17 +156,25 @@ mod x86 {
         let (mut at, mut sum) = (0, 0u16);
         for end in [row.min(out.len()), out.len()] {
             let mut sums = _mm256_set1_epi16(sum.cast_signed()); // the last sum, in every place
-            while at + PIECE <= end {
-                let folded = pairs(low[at..].first_chunk(), high[at..].first_chunk());
-                let above = at.checked_sub(row).and_then(|above| out[above..].first_chunk::<PIECE>());
-                let above = above.map_or(_mm256_set1_epi16(begin), |above| signed::<HALF>(must_cast(*above)));
-                let (within, last) = sums_within(folded);
-                let value = _mm256_add_epi16(_mm256_add_epi16(within, above), sums);
-                out[at..][..PIECE].copy_from_slice(&must_cast::<_, [[u8; 2]; PIECE]>(signed::<HALF>(value)));
-                sums = _mm256_add_epi16(sums, last);
-                at += PIECE;
+            while let (Some(low), Some(high)) = (low[at..end].first_chunk(), high[at..end].first_chunk()) {
+                let above = at.checked_sub(row).and_then(|above| out[above..].first_chunk());
+                let above = above.map_or([_mm256_set1_epi16(begin); 2], |above| {
+                    let [first, second] = parted(above);
+                    [signed::<HALF>(first), signed::<HALF>(second)]
+                });
+                let [first, second] = pairs(low, high);
+                let (first, second) = (sums_of_halves(first), sums_of_halves(second));
+                let (ends, other_ends) = (last_of_halves(first), last_of_halves(second));
+                let both = _mm256_add_epi16(ends, other_ends); // of values 0 to 15 in its first half, of 16 to 31
+                let before = _mm256_add_epi16(sums, _mm256_permute2x128_si256(both, both, 0x08));
+                let first = _mm256_add_epi16(_mm256_add_epi16(first, above[0]), before);
+                let second = _mm256_add_epi16(_mm256_add_epi16(second, above[1]), _mm256_add_epi16(before, ends));
+                out[at..][..PAIRS].copy_from_slice(&joined(signed::<HALF>(first), signed::<HALF>(second)));
+                let all = _mm256_add_epi16(both, _mm256_permute2x128_si256(both, both, 0x01));
+                sums = _mm256_add_epi16(sums, all);
+                at += PAIRS;
             }
-            sum = must_cast::<_, [u16; PIECE]>(sums)[0];
+            sum = must_cast::<_, [u16; 16]>(sums)[0];
             for at in std::mem::replace(&mut at, end)..end {
                 sum = sum.plus(u16::of([low[at], high[at]]).unfolded());
                 let above = at.checked_sub(row).map(|above| u16::of(out[above]));
@@ -175,12 +186,26 @@ mod x86 {
         }
     }
 
-    /// The values of two bytes whose lower and higher ones these are.
+    /// The values of two bytes whose lower and higher ones these are, [`parted`].
     #[target_feature(enable = "avx2")]
-    fn pairs(low: Option<&[u8; PIECE]>, high: Option<&[u8; PIECE]>) -> __m256i {
-        let [low, high] =
-            [low, high].map(|half| _mm256_cvtepu8_epi16(half.map_or(_mm_setzero_si128(), |half| must_cast(*half))));
-        _mm256_or_si256(low, _mm256_slli_epi16(high, 8))
+    fn pairs(low: &[u8; PAIRS], high: &[u8; PAIRS]) -> [__m256i; 2] {
+        let (low, high) = (must_cast(*low), must_cast(*high));
+        [_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)]
+    }
+
+    /// Two registers of 32 values: 0 to 7 and 16 to 23, 8 to 15 and 24 to 31. So they come of bytes in two planes
+    /// without a step from half to half, of which a processor does one at a time.
+    #[target_feature(enable = "avx2")]
+    fn parted(values: &[[u8; 2]; PAIRS]) -> [__m256i; 2] {
+        let [a, b, c, d]: [__m128i; 4] = must_cast(*values);
+        [_mm256_set_m128i(c, a), _mm256_set_m128i(d, b)]
+    }
+
+    /// The values of two registers that are [`parted`], in order.
+    #[target_feature(enable = "avx2")]
+    fn joined(first: __m256i, second: __m256i) -> [[u8; 2]; PAIRS] {
+        let (a, b) = (_mm256_castsi256_si128(first), _mm256_castsi256_si128(second));
+        must_cast([a, b, _mm256_extracti128_si256(first, 1), _mm256_extracti128_si256(second, 1)])
     }
 
     /// The bits of float16 as numbers with sign in the order of floats, or the other way round: both invert all bits of
@@ -194,18 +219,22 @@ mod x86 {
         _mm256_xor_si256(value, _mm256_srli_epi16(_mm256_srai_epi16(value, 15), 1))
     }
 
-    /// The running sum of the unfolded numbers, and its last one in every place.
+    /// The running sums of the unfolded numbers in each half of a register.
     #[target_feature(enable = "avx2")]
-    fn sums_within(folded: __m256i) -> (__m256i, __m256i) {
-        let last = _mm256_set1_epi16(0x0f0e); // the last value of each half
+    fn sums_of_halves(folded: __m256i) -> __m256i {
+        // To the upper four values of a half, the last one of the lower four.
+        let last_of_quarter = _mm256_set_epi64x(0x0706_0706_0706_0706, -1, 0x0706_0706_0706_0706, -1);
         let sign = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_and_si256(folded, _mm256_set1_epi16(1)));
         let sums = _mm256_xor_si256(_mm256_srli_epi16(folded, 1), sign);
-        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 2));
-        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 4));
-        let sums = _mm256_add_epi16(sums, _mm256_slli_si256(sums, 8)); // of each half
-        let of_halves = _mm256_shuffle_epi8(sums, last);
-        let sums = _mm256_add_epi16(sums, _mm256_permute2x128_si256(of_halves, of_halves, 0x08));
-        (sums, _mm256_permute4x64_epi64(_mm256_shuffle_epi8(sums, last), 0xff))
+        let sums = _mm256_add_epi16(sums, _mm256_slli_epi64(sums, 16));
+        let sums = _mm256_add_epi16(sums, _mm256_slli_epi64(sums, 32)); // of each quarter
+        _mm256_add_epi16(sums, _mm256_shuffle_epi8(sums, last_of_quarter))
+    }
+
+    /// The last value of each half, in every place of that half.
+    #[target_feature(enable = "avx2")]
+    fn last_of_halves(sums: __m256i) -> __m256i {
+        _mm256_shuffle_epi8(sums, _mm256_set1_epi16(0x0f0e))
     }
 
     /// The running sum of bytes.

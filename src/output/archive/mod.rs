@@ -3,11 +3,10 @@
 
 mod walk;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::base::file_id::FileId;
-use crate::base::files;
 use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::dataset::{Dataset, Extra, FinishedMembers, Inputs, JsonColumn, Origin, Sample, ScanProgress};
@@ -16,19 +15,23 @@ use crate::formats::codec::{Filter, Method};
 use crate::output::manifest::{self, Manifest};
 use crate::plan::members::{Member, Members, volume_filter, without_codec};
 use crate::plan::{Options, Plan, ShardId};
+use crate::storage::Store;
 use crate::volume::{Overflow, Storage, VolumeMember, VoxelFormat, read_filter, read_table};
 use walk::{TarMember, WindowReader};
 
-/// The plan of the shards in `folder`: the plan that they were made by, with the same digest. `threads` threads read
-/// the headers of the shards; `progress` counts these.
+/// The plan of the shards in `folder` of a store: the plan that they were made by, with the same digest. `threads`
+/// threads read the headers of the shards; `progress` counts these.
 ///
 /// # Errors
 /// [`Error::Refused`] if the folder has no manifest, [`Error::Malformed`] if a shard is not what the manifest says,
 /// [`Error::Io`] if a file cannot be read.
-pub fn plan(folder: &Path, threads: usize, progress: &ScanProgress) -> Result<Plan> {
+pub fn plan(folder: &Path, store: Arc<dyn Store>, threads: usize, progress: &ScanProgress) -> Result<Plan> {
     // Absolute, because a daemon leaves the folder that it was started in.
-    let root = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-    let manifest = manifest::read(&root)?;
+    let root = match store.is_remote() {
+        true => folder.to_owned(),
+        false => std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?,
+    };
+    let manifest = manifest::read_in(&*store, &root)?;
     let numbered: Vec<(ShardId, &manifest::ShardEntry)> = (0..).zip(&manifest.shards).collect();
     let voxels = manifest.voxel_format().map_err(|reason| Error::malformed(&root.join(manifest::NAME), reason))?;
     let members = match &manifest.members {
@@ -41,7 +44,7 @@ pub fn plan(folder: &Path, threads: usize, progress: &ScanProgress) -> Result<Pl
     let made_of = (&manifest, voxels, &members);
     progress.begin("shards looked into", Some(numbered.len()));
     let samples = try_map(&numbered, threads, |(id, shard)| {
-        let samples = read_samples(&root, made_of, *id, shard)?;
+        let samples = read_samples((&*store, &root), made_of, *id, shard)?;
         progress.seen(1);
         Ok::<_, Error>(samples)
     })?;
@@ -60,6 +63,7 @@ pub fn plan(folder: &Path, threads: usize, progress: &ScanProgress) -> Result<Pl
         digests.ok_or_else(|| Error::malformed(&root.join(manifest::NAME), "it is that of a shuffled view"))?;
     let dataset = Dataset {
         root,
+        store,
         samples,
         slots,
         selected: manifest.selection,
@@ -87,7 +91,7 @@ pub fn plan(folder: &Path, threads: usize, progress: &ScanProgress) -> Result<Pl
 
 /// Reads the samples of one shard from its headers and small members.
 fn read_samples(
-    root: &Path,
+    (store, root): (&dyn Store, &Path),
     (manifest, voxels, members): (&Manifest, VoxelFormat, &Members),
     id: ShardId,
     shard: &manifest::ShardEntry,
@@ -97,15 +101,14 @@ fn read_samples(
         return Err(Error::malformed(&root.join(manifest::NAME), format!("shard {id} is called {:?}", shard.name)));
     }
     let path = root.join(&shard.name);
-    let file = files::open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
-    let metadata = file.metadata().map_err(|error| Error::io(&path, "stat the shard", error))?;
-    let file_id = FileId::of(&metadata);
+    let file = store.open(&path).map_err(|error| Error::io(&path, "open the shard", error))?;
+    let mut reader = WindowReader::new(&path, &*file);
+    let file_id = reader.identity()?;
     if file_id.size != shard.size {
         let reason = format!("it has {} bytes, {} says {}", file_id.size, manifest::NAME, shard.size);
         return Err(Error::malformed(&path, reason));
     }
-    let reader = WindowReader::new(&path, &file);
-    let mut opened = OpenShard { path: &path, file: &file, reader, manifest, voxels, members, file_id };
+    let mut opened = OpenShard { path: &path, reader, manifest, voxels, members, file_id };
     let found = walk::members(&mut opened.reader, file_id.size)?;
     if found.len() != shard.samples.len() * members.count() {
         let reason = format!("it has {} members, {} has {} samples", found.len(), manifest::NAME, shard.samples.len());
@@ -121,7 +124,6 @@ fn read_samples(
 /// The file of a shard, open for reading.
 struct OpenShard<'a> {
     path: &'a Path,
-    file: &'a File,
     reader: WindowReader<'a>,
     manifest: &'a Manifest,
     voxels: VoxelFormat,
@@ -187,9 +189,9 @@ impl OpenShard<'_> {
     }
 
     /// The place of a member with voxels, which is plain and has this name, or compressed and has a suffix behind it.
-    fn with_voxels(&self, member: Member, name: &str, found: &TarMember) -> Result<VolumeMember> {
-        let other =
-            |what: String| Error::malformed(self.path, format!("{what}: the shard is not that of the manifest"));
+    fn with_voxels(&mut self, member: Member, name: &str, found: &TarMember) -> Result<VolumeMember> {
+        let path = self.path;
+        let other = |what: String| Error::malformed(path, format!("{what}: the shard is not that of the manifest"));
         let Some(rest) = found.name.strip_prefix(name) else {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         };
@@ -212,8 +214,9 @@ impl OpenShard<'_> {
         let Some(filter) = filter else {
             return Ok(VolumeMember { file, file_id, offset, len: found.len, storage: Storage::Plain });
         };
-        let table = read_table(self.path, self.file, offset, found.len)?;
-        let filter = read_filter(self.path, self.file, (offset, filter), &table)?;
+        let mut read = |out: &mut [u8], at| self.reader.read(at, out.len()).map(|bytes| out.copy_from_slice(bytes));
+        let table = read_table(path, (offset, found.len), &mut read)?;
+        let filter = read_filter(path, (offset, filter), &table, &mut read)?;
         let (packed_len, largest, table_crc) = (found.len, table.largest(), table.crc());
         let storage = Storage::Blocks { packed_len, largest, filter, table_crc };
         Ok(VolumeMember { file, file_id, offset, len: table.plain_len(), storage })

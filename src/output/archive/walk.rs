@@ -1,17 +1,22 @@
 //! Walking the tar headers of a shard on disk: the names of its members, and where their bytes are.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::base::file_id::FileId;
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, MemberHeader};
+use crate::storage::Stored;
 
 /// Bytes that are read at a time: enough for the small members of a sample with their headers, and for the first header
 /// of the next sample.
 const WINDOW: usize = 16 << 10;
+
+/// Bytes before a header that are read with it: the end of the seek table of a volume that ends there, and padding.
+const BEFORE: u64 = (8 << 10) + tar::BLOCK;
 
 /// A member of a shard's tar file.
 #[derive(Debug)]
@@ -24,18 +29,29 @@ pub(super) struct TarMember {
     pub(super) len: u64,
 }
 
-/// Reads a file in windows of at least [`WINDOW`] bytes, and keeps the last one.
+/// Reads a file in windows of at least [`WINDOW`] bytes, and keeps them: the small members and the seek tables of a
+/// sample stand around the headers that led to them, so each sample takes one read, which may be a request.
 pub(super) struct WindowReader<'a> {
     path: &'a Path,
-    file: &'a File,
-    start: u64,
-    bytes: Vec<u8>,
+    file: &'a dyn Stored,
+    /// The windows, by the offsets of their first bytes.
+    windows: BTreeMap<u64, Vec<u8>>,
 }
 
 impl<'a> WindowReader<'a> {
     /// A reader of an open file; `path` is for messages.
-    pub(super) fn new(path: &'a Path, file: &'a File) -> Self {
-        Self { path, file, start: 0, bytes: Vec::new() }
+    pub(super) fn new(path: &'a Path, file: &'a dyn Stored) -> Self {
+        Self { path, file, windows: BTreeMap::new() }
+    }
+
+    /// The identity of the file, of which the first bytes are read.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the file is shorter than a header, [`Error::Io`] if it cannot be read.
+    pub(super) fn identity(&mut self) -> Result<FileId> {
+        self.read(0, to_usize(tar::BLOCK))?;
+        let identity = self.file.identity().map_err(|error| Error::io(self.path, "stat the shard", error))?;
+        identity.ok_or_else(|| Error::Internal("an object that was read has no identity".into()))
     }
 
     /// The `len` bytes at `offset`.
@@ -44,23 +60,34 @@ impl<'a> WindowReader<'a> {
     /// [`Error::Malformed`] if the file ends before, [`Error::Io`] if it cannot be read.
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset + len as u64;
-        if offset < self.start || end > self.start + self.bytes.len() as u64 {
-            memory::resize(&mut self.bytes, len.max(WINDOW))
-                .map_err(|error| Error::io(self.path, "get memory for a member", error))?;
-            self.start = offset;
-            let mut filled = 0;
-            while filled < len {
-                match self.file.read_at(&mut self.bytes[filled..], offset + filled as u64) {
-                    Ok(0) => return Err(Error::malformed(self.path, "the shard is cut off")),
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Error::io(self.path, "read the shard's headers", error)),
-                }
-            }
-            self.bytes.truncate(filled);
+        let before = self.windows.range(..=offset).next_back();
+        let mut start = before.filter(|(start, bytes)| end <= *start + bytes.len() as u64).map(|(start, _)| *start);
+        if start.is_none() {
+            let from = offset.saturating_sub(BEFORE);
+            let bytes = self.window(from, to_usize(offset - from) + len)?;
+            self.windows.insert(from, bytes);
+            start = Some(from);
         }
-        let from = to_usize(offset - self.start);
-        Ok(&self.bytes[from..from + len])
+        let (start, bytes) = start.and_then(|start| self.windows.get_key_value(&start)).ok_or(Error::NotFound)?;
+        let from = to_usize(offset - start);
+        Ok(&bytes[from..from + len])
+    }
+
+    /// Reads a window that has the first `len` bytes at least.
+    fn window(&self, start: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = memory::zeros(len.max(WINDOW + to_usize(BEFORE)))
+            .map_err(|error| Error::io(self.path, "get memory for a member", error))?;
+        let mut filled = 0;
+        while filled < len {
+            match self.file.read_at(&mut bytes[filled..], start + filled as u64) {
+                Ok(0) => return Err(Error::malformed(self.path, "the shard is cut off")),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io(self.path, "read the shard's headers", error)),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Reading the manifest of a folder of shards.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::{CompressionEntry, FILE, Manifest, NAME, SCHEMA_VERSION};
-use crate::base::files;
 use crate::error::{Error, Result, later_version, shown};
 use crate::formats::codec::{CODEC, Filter};
 use crate::output::partition::Part;
+use crate::storage::{Files, Store};
 
 /// Reads the manifest of a folder of shards.
 ///
@@ -16,9 +15,17 @@ use crate::output::partition::Part;
 /// [`Error::Refused`] if the folder has no manifest, [`Error::Io`] if the file cannot be read, [`Error::Malformed`] if
 /// the file is no manifest of this version.
 pub fn read(folder: &Path) -> Result<Manifest> {
+    read_in(&Files, folder)
+}
+
+/// Reads the manifest of a folder of shards in a store.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_in(store: &dyn Store, folder: &Path) -> Result<Manifest> {
     let path = folder.join(NAME);
-    let text = files::read(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if has_parts(folder) => Error::Refused(format!(
+    let text = store.read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if has_parts(store, folder) => Error::Refused(format!(
             "{0}: no {NAME} here, only those of parts; when all parts are finished, ctwds-fs manifest merge {0} joins them",
             folder.display()
         )),
@@ -51,7 +58,7 @@ pub fn read(folder: &Path) -> Result<Manifest> {
 }
 
 /// Whether the folder has manifests of parts.
-fn has_parts(folder: &Path) -> bool {
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| Part::of_file(&name.to_string_lossy(), FILE)).any(|part| part != Part::WHOLE)
+fn has_parts(store: &dyn Store, folder: &Path) -> bool {
+    let listed = store.list(folder).unwrap_or_default();
+    listed.iter().filter_map(|listed| Part::of_file(&listed.name, FILE)).any(|part| part != Part::WHOLE)
 }

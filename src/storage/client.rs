@@ -1,0 +1,101 @@
+//! The client of one bucket or web server, the thread on which it runs, and its requests.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use object_store::path::Path as ObjectKey;
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
+use sha2::{Digest, Sha256};
+
+use super::network::{Network, Pending};
+use super::{Listed, StorageOptions, reason, settings};
+use crate::base::file_id::FileId;
+use crate::error::Result;
+
+/// The client, and the thread on which it runs.
+#[derive(Debug)]
+pub(super) struct Client {
+    service: Arc<dyn ObjectStore>,
+    /// The part of every address before the object's key.
+    before_keys: String,
+    network: Network,
+}
+
+/// The bytes of one answer, in the pieces in which they came, and which object they are of.
+pub(super) struct Answer {
+    /// The identity of the object.
+    pub(super) identity: FileId,
+    /// The bytes.
+    pub(super) pieces: Vec<bytes::Bytes>,
+}
+
+impl Answer {
+    /// The number of bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+impl Client {
+    /// The client of an address. Makes no request.
+    ///
+    /// # Errors
+    /// Those of [`super::of`].
+    pub(super) fn new(root: &Path, options: &StorageOptions) -> Result<Self> {
+        let (service, before_keys) = settings::client(settings::text(root)?, options)?;
+        Ok(Self { service, before_keys, network: Network::start()? })
+    }
+
+    /// The key of an address: its characters as they are, none of them encoded.
+    pub(super) fn key(&self, address: &Path) -> io::Result<ObjectKey> {
+        let wrong = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, reason.to_owned());
+        let text = address.to_str().ok_or_else(|| wrong("an address is UTF-8"))?;
+        let key = text.strip_prefix(&self.before_keys).ok_or_else(|| wrong("it lies in another bucket"))?;
+        ObjectKey::parse(key.trim_matches('/')).map_err(|error| wrong(&error.to_string()))
+    }
+
+    /// Whether this process has the thread.
+    pub(super) fn is_here(&self) -> bool {
+        self.network.is_here()
+    }
+
+    /// What is under a prefix, up to the next slash.
+    pub(super) fn list(&self, prefix: ObjectKey) -> io::Result<Vec<Listed>> {
+        let service = self.service.clone();
+        let listed = self.network.ask(async move { service.list_with_delimiter(Some(&prefix)).await }).wait()?;
+        let objects = listed.map_err(|error| reason::of(&error))?.objects;
+        let named = |object: &ObjectMeta| {
+            let name = object.location.filename()?.to_owned();
+            Some(Listed { name, size: Ok(object.size) })
+        };
+        Ok(objects.iter().filter_map(named).collect())
+    }
+
+    /// Asks for the bytes of an object, or for those in a range of it.
+    pub(super) fn get(&self, key: ObjectKey, range: Option<Range<u64>>) -> Pending<io::Result<Answer>> {
+        let service = self.service.clone();
+        self.network.ask(async move {
+            let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+            get(&*service, &key, options).await.map_err(|error| reason::of(&error))
+        })
+    }
+}
+
+/// One request. The client asks again for the rest of a body that breaks off, only of the same `ETag`.
+async fn get(service: &dyn ObjectStore, key: &ObjectKey, options: GetOptions) -> object_store::Result<Answer> {
+    let result = service.get_opts(key, options).await?;
+    let identity = identity(&result.meta);
+    let pieces = result.into_stream().try_collect().await?;
+    Ok(Answer { identity, pieces })
+}
+
+/// The identity of an object: its size, and 64 bits that stand for its `ETag`, or for its time where it has none.
+fn identity(meta: &ObjectMeta) -> FileId {
+    let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.timestamp().to_string());
+    let digest = Sha256::digest(tag.as_bytes());
+    let inode = digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    FileId { size: meta.size, inode, ..FileId::default() }
+}

@@ -1,0 +1,156 @@
+//! Where finished shards are read from: a folder on disk, or a prefix in object storage (`s3://`, `https://`).
+//!
+//! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
+//! address stands where a path stands, so every message names the object as it would name a file. The client of object
+//! storage is asynchronous: it and its runtime are known in this room alone, and its callers wait on their
+//! own threads.
+//!
+//! Of an object, size and `ETag` are what size, times and inode are of a file: each answer of the storage is compared
+//! with what was planned, so an object that was replaced is an error, never a mixture.
+
+mod address;
+#[cfg(feature = "object-storage")]
+mod bucket;
+#[cfg(feature = "object-storage")]
+mod client;
+mod local;
+#[cfg(feature = "object-storage")]
+mod network;
+#[cfg(feature = "object-storage")]
+mod object;
+#[cfg(feature = "object-storage")]
+mod reason;
+#[cfg(feature = "object-storage")]
+mod settings;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::file_id::FileId;
+use crate::error::Result;
+
+pub use address::is_address;
+pub use local::Files;
+
+/// The bytes that one request to object storage asks for, of a range that is read in order: large enough that a delay
+/// of 20 ms a request costs little, small enough that a volume is fetched by several requests at once.
+pub const REQUEST: u64 = 4 << 20;
+
+/// The requests that are in flight for one range that is read in order.
+pub const REQUESTS_AHEAD: u64 = 4;
+
+/// What a user decides about object storage; files on disk know nothing of it.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// The address of the S3 service, where it is not Amazon's; by default that of the environment.
+    pub endpoint_url: Option<String>,
+    /// Whether requests go without credentials: a public bucket.
+    pub no_sign_request: bool,
+    /// How long a request is tried again before it counts as failed.
+    pub timeout: Duration,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self { endpoint_url: None, no_sign_request: false, timeout: Duration::from_secs(60) }
+    }
+}
+
+/// Files, or objects, by their paths or addresses.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Opens a file, or names an object. An object that is not there shows at its first read only.
+    ///
+    /// # Errors
+    /// The operating system's reason, or that the path is none of this store.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Stored>>;
+
+    /// Reads a small file or object to its end.
+    ///
+    /// # Errors
+    /// The reason of the operating system or of the storage, with a remedy where there is one; of the kind
+    /// [`io::ErrorKind::NotFound`] where it is not there.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// What is in a folder, or under a prefix up to the next slash, in no order.
+    ///
+    /// # Errors
+    /// The reason of the operating system or of the storage.
+    fn list(&self, folder: &Path) -> io::Result<Vec<Listed>>;
+
+    /// Whether each read is a request over a network, so that many at once are faster than one.
+    fn is_remote(&self) -> bool;
+}
+
+/// A name in a folder.
+#[derive(Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// The number of bytes, or why it is not known.
+    pub size: io::Result<u64>,
+}
+
+/// A file or an object that is read at offsets, from any thread.
+pub trait Stored: Send + Sync {
+    /// The identity of what is read. `None` for an object of which nothing was read so far: no request is made for it.
+    ///
+    /// # Errors
+    /// The operating system's reason.
+    fn identity(&self) -> io::Result<Option<FileId>>;
+
+    /// Reads bytes at `offset`, fewer only at the end of the file, and returns their number.
+    ///
+    /// # Errors
+    /// The reason of the operating system or of the storage; [`io::ErrorKind::StaleNetworkFileHandle`] for an object
+    /// that is another one than at the first read.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Says that the bytes in `range` will be read in order: of an object, they are asked for ahead.
+    fn will_read(&self, range: Range<u64>);
+
+    /// Reads exactly so many bytes at `offset`.
+    ///
+    /// # Errors
+    /// Those of [`Self::read_at`], and [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn read_exact_at(&self, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !out.is_empty() {
+            match self.read_at(out, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => (out, offset) = (&mut out[len..], offset + len as u64),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Files on disk.
+pub fn local() -> Arc<dyn Store> {
+    Arc::new(Files)
+}
+
+/// The store in which `root` lies: a folder on disk, or a prefix in object storage. Makes no request.
+///
+/// # Errors
+/// [`crate::error::Error::Refused`] for an address that this program cannot read, or settings of the environment that
+/// mean nothing; [`crate::error::Error::System`] if the operating system gives no thread.
+pub fn of(root: &Path, options: &StorageOptions) -> Result<Arc<dyn Store>> {
+    if !is_address(root) {
+        return Ok(local());
+    }
+    #[cfg(feature = "object-storage")]
+    return bucket::Bucket::of(root, options).map(|bucket| Arc::new(bucket) as Arc<dyn Store>);
+    #[cfg(not(feature = "object-storage"))]
+    {
+        let _ = options;
+        Err(crate::error::Error::Refused(format!(
+            "{}: this program was built without object storage; build it with the feature object-storage",
+            root.display()
+        )))
+    }
+}

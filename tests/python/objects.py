@@ -1,0 +1,235 @@
+"""Object storage for tests: the server s3s-fs over a folder, moto, and a proxy that treats requests badly."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from harness import REPOSITORY, wait_until
+
+ACCESS_KEY = "AKIDTESTS"
+SECRET_KEY = "a-secret-that-nothing-prints"
+BUCKET = "scans"
+PIECE = 64 << 10
+S3S_FS = REPOSITORY / ".venv-s3" / "bin" / "s3s-fs"
+MOTO = REPOSITORY / ".venv-s3" / "bin" / "moto_server"
+
+
+def require_s3() -> None:
+    """Skip where the servers are not installed."""
+    for server in (S3S_FS, MOTO):
+        if not server.exists():
+            pytest.skip(f"{server.name} is not installed: scripts/setup.sh --s3")
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def serving(command: list[str], port: int) -> Iterator[None]:
+    """A server that ends with the test."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: process.poll() is not None or answers(port), "the server listens", 30)
+            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
+            yield
+        finally:
+            process.kill()
+
+
+def variables(port: int, **more: str) -> dict[str, str]:
+    """The environment with credentials for a server at this port, and with nothing else that AWS clients read."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    return kept | own | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"} | more
+
+
+@dataclass
+class Storage:
+    """A bucket of s3s-fs: the folder that holds its objects, and the port of the server."""
+
+    folder: Path
+    port: int
+
+    def put(self, source: Path, prefix: str) -> str:
+        """Copy a folder of shards into the bucket; the address of the copy."""
+        shutil.copytree(source, self.folder / BUCKET / prefix)
+        return f"s3://{BUCKET}/{prefix}"
+
+    def object(self, address: str) -> Path:
+        """The file that holds an object."""
+        return self.folder / address.removeprefix("s3://")
+
+
+@contextlib.contextmanager
+def storage(folder: Path, *, is_public: bool = False) -> Iterator[Storage]:
+    """A bucket, empty if it was not there before. A public one is read without credentials, and only so."""
+    (folder / BUCKET).mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    keys = [] if is_public else ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]
+    with serving([str(S3S_FS), *keys, "--host", "127.0.0.1", "--port", str(port), str(folder)], port):
+        yield Storage(folder, port)
+
+
+UPLOAD = """
+import sys
+from pathlib import Path
+import boto3
+
+client = boto3.client("s3", region_name="us-east-1")
+client.create_bucket(Bucket=sys.argv[2])
+for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
+    client.upload_file(str(path), sys.argv[2], f"{sys.argv[3]}/{path.name}")
+"""
+
+
+@contextlib.contextmanager
+def moto(source: Path, prefix: str) -> Iterator[int]:
+    """A server of another maker, with a folder of shards that Amazon's own client has uploaded; its port."""
+    port = free_port()
+    with serving([str(MOTO), "-H", "127.0.0.1", "-p", str(port)], port):
+        command = [str(MOTO.with_name("python")), "-c", UPLOAD, str(source), BUCKET, prefix]
+        subprocess.run(command, env=variables(port), check=True, timeout=120, capture_output=True)
+        yield port
+
+
+@dataclass
+class Faults:
+    """How the proxy treats requests: each is asked with the request's path and range, and the number of the request."""
+
+    delay: float = 0
+    status: Callable[[str, int], int] = lambda path, number: 0
+    # Bytes of the answer's body after which the connection is cut; None for all.
+    cut: Callable[[str, int], int | None] = lambda path, number: None
+    tag: Callable[[str, int], str | None] = lambda path, number: None
+    body: str = ""
+    # Bytes in a second over all connections.
+    rate: float | None = None
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ready: float = 0
+
+    def note(self, method: str, path: str, wanted: str) -> int:
+        """Remember a request; its number, from 0 on."""
+        with self.lock:
+            self.requests.append((method, path, wanted))
+            return len(self.requests) - 1
+
+    def pace(self, count: int) -> None:
+        """Wait until the line, which all answers share, has carried so many bytes."""
+        if self.rate is not None:
+            with self.lock:
+                self.ready = max(self.ready, time.monotonic()) + count / self.rate
+                until = self.ready
+            time.sleep(max(0.0, until - time.monotonic()))
+
+
+@dataclass
+class Proxy:
+    """A proxy, and how it treats requests from now on."""
+
+    port: int
+    faults: Faults
+
+
+@contextlib.contextmanager
+def proxy(upstream: int) -> Iterator[Proxy]:
+    """A proxy before the server at this port; at first it does nothing but to pass on."""
+    state = Proxy(0, Faults())
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            faults = state.faults
+            number = faults.note(self.command, self.path, self.headers.get("Range", ""))
+            time.sleep(faults.delay)
+            status = faults.status(self.path, number)
+            if status == -1:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            if status:
+                self.answer(status, [("Content-Type", "application/xml")], faults.body.encode())
+                return
+            length = int(self.headers.get("Content-Length") or 0)
+            sent = self.rfile.read(length) if length else None
+            connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=30)
+            with contextlib.closing(connection):
+                connection.request(self.command, self.path, sent, dict(self.headers))
+                answer = connection.getresponse()
+                headers = [pair for pair in answer.getheaders() if pair[0].lower() not in ("transfer-encoding", "date")]
+                tag = faults.tag(self.path, number)
+                if tag is not None:
+                    headers = [pair for pair in headers if pair[0].lower() != "etag"] + [("ETag", tag)]
+                self.pass_on(answer, headers, faults.cut(self.path, number))
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+        def pass_on(self, answer: http.client.HTTPResponse, headers: list[tuple[str, str]], cut: int | None) -> None:
+            if not any(name.lower() == "content-length" for name, _ in headers):
+                self.answer(answer.status, headers, answer.read())
+                return
+            self.send_response_only(answer.status)
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            while piece := answer.read(PIECE if cut is None else min(PIECE, cut)):
+                state.faults.pace(len(piece))
+                self.wfile.write(piece)
+                if cut is not None:
+                    cut -= len(piece)
+                    if cut <= 0:
+                        self.close_connection = True
+                        self.wfile.flush()
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        return
+
+        def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in [*headers, ("Content-Length", str(len(body)))]:
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                super().handle()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()

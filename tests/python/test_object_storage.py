@@ -1,0 +1,382 @@
+"""Finished shards in object storage: the bytes of the files, whatever the network does, or an error that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import REPOSITORY, SMALL_FLAGS, Program, files_in, mount_folder, require_fuse, shards, wait_until
+from make_dataset import Dataset
+from objects import (
+    BUCKET,
+    SECRET_KEY,
+    Faults,
+    Proxy,
+    Storage,
+    free_port,
+    moto,
+    proxy,
+    require_s3,
+    serving,
+    storage,
+    variables,
+)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """A bucket that is empty at first."""
+    require_s3()
+    with storage(tmp_path_factory.mktemp("storage")) as bucket:
+        yield bucket
+
+
+@pytest.fixture(scope="module")
+def between(bucket: Storage) -> Iterator[Proxy]:
+    """A proxy before the bucket."""
+    with proxy(bucket.port) as between:
+        yield between
+
+
+@pytest.fixture(autouse=True)
+def no_faults(between: Proxy) -> None:
+    """Each test begins with a proxy that only passes on."""
+    between.faults = Faults()
+
+
+@pytest.fixture(scope="module")
+def packed(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of the small data set, compressed."""
+    return program.materialize(small, tmp_path_factory.mktemp("packed"), *SMALL_FLAGS, "--compress", "zstd")
+
+
+@pytest.fixture(scope="module")
+def address(bucket: Storage, right: Path) -> str:
+    """The plain shards in the bucket."""
+    return bucket.put(right, "plain")
+
+
+@pytest.fixture(scope="module")
+def packed_address(bucket: Storage, packed: Path) -> str:
+    """The compressed shards in the bucket."""
+    return bucket.put(packed, "packed")
+
+
+def cat(program: Program, address: str, shard: int, environment: dict[str, str], *flags: object) -> bytes:
+    """A shard, through `cat`."""
+    command = [str(program.path), "cat", "--shards", address, str(shard), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def why_not(program: Program, address: str, environment: dict[str, str], *flags: object) -> str:
+    """The message with which `cat` refuses the first shard."""
+    command = ["cat", "--shards", address, 0, *flags]
+    done = program.run(*command, env=environment, check=False)
+    assert done.returncode == 1 and "panicked" not in done.stderr, done.stderr
+    assert SECRET_KEY not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("which", ["address", "packed_address"])
+def test_shards_are_read_from_a_bucket(
+    program: Program, right: Path, between: Proxy, which: str, request: pytest.FixtureRequest
+) -> None:
+    """Plain and compressed shards are the bytes of the plain files."""
+    address = request.getfixturevalue(which)
+    for number, path in enumerate(shards(right)):
+        assert cat(program, address, number, variables(between.port)) == path.read_bytes()
+    assert between.faults.requests, "the proxy is on the way"
+
+
+def test_an_endpoint_on_the_command_line_wins(program: Program, right: Path, bucket: Storage, address: str) -> None:
+    """The flag wins over both variables that name a service."""
+    environment = variables(free_port(), AWS_ENDPOINT_URL_S3="http://127.0.0.1:1")
+    flags = ["--endpoint-url", f"http://127.0.0.1:{bucket.port}/"]
+    assert cat(program, address, 0, environment, *flags) == shards(right)[0].read_bytes()
+
+
+def test_variables_of_other_clients_are_left_alone(
+    program: Program, right: Path, bucket: Storage, address: str
+) -> None:
+    """Values that other clients of S3 take are no reason to refuse: seconds without a unit, empty texts, profiles."""
+    environment = variables(bucket.port, AWS_TIMEOUT="30", AWS_ALLOW_HTTP="", AWS_REGION="", AWS_PROFILE="none")
+    assert cat(program, address, 0, environment) == shards(right)[0].read_bytes()
+
+
+@pytest.mark.parametrize("which", ["address", "packed_address"])
+def test_a_mount_of_a_bucket(
+    program: Program, right: Path, between: Proxy, which: str, request: pytest.FixtureRequest
+) -> None:
+    """A mount shows sizes and bytes of the files, and secrets stand neither in its status nor in the process list."""
+    require_fuse()
+    address = request.getfixturevalue(which)
+    with mount_folder() as base:
+        point = base / "mount"
+        environment = variables(between.port)
+        program.run("mount", "--shards", address, point, env=environment)
+        assert [path.stat().st_size for path in shards(point)] == [path.stat().st_size for path in shards(right)]
+        assert {path.name: path.read_bytes() for path in shards(point)} == {
+            path.name: path.read_bytes() for path in shards(right)
+        }
+        status = program.run("status", point, "--json").stdout
+        assert SECRET_KEY not in status and json.loads(status)
+        daemons = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert SECRET_KEY not in daemons
+        program.run("unmount", point)
+
+
+def test_a_plan_asks_once_for_each_sample(program: Program, between: Proxy, packed_address: str) -> None:
+    """Headers, small members and seek tables of a sample come by one request."""
+    program.run("plan", "--shards", packed_address, env=variables(between.port))
+    # One for the manifest, one for the beginning of each shard, and one behind each volume.
+    assert len(between.faults.requests) <= 1 + 2 + 6, between.faults.requests
+
+
+def test_bodies_that_break_off_are_asked_for_again(program: Program, right: Path, between: Proxy, address: str) -> None:
+    """Every third answer ends early."""
+    between.faults = Faults(cut=lambda path, number: 20_000 if number % 3 == 2 else None)
+    assert cat(program, address, 1, variables(between.port)) == shards(right)[1].read_bytes()
+
+
+@pytest.mark.parametrize("status", [503, 429, 500, -1])
+def test_refusals_that_pass_are_waited_for(
+    program: Program, right: Path, between: Proxy, address: str, status: int
+) -> None:
+    """Every other request is refused, or its connection is closed."""
+    slow_down = "<Error><Code>SlowDown</Code><Message>later</Message></Error>"
+    between.faults = Faults(status=lambda path, number: status if number % 2 == 0 else 0, body=slow_down)
+    assert cat(program, address, 0, variables(between.port)) == shards(right)[0].read_bytes()
+
+
+def test_a_network_that_is_gone_ends_in_an_error_in_time(program: Program, address: str) -> None:
+    """Where nobody listens, the error names the object, within the time that the user chose."""
+    begun = time.monotonic()
+    message = why_not(program, address, variables(free_port()), "--storage-timeout", 2)
+    assert f"{address}/manifest.json" in message and "refused" in message
+    assert time.monotonic() - begun < 20
+
+
+CODES = {
+    "AccessDenied": (403, "may not read"),
+    "InvalidAccessKeyId": (403, "AWS_ACCESS_KEY_ID"),
+    "SignatureDoesNotMatch": (403, "AWS_SECRET_ACCESS_KEY"),
+    "RequestTimeTooSkewed": (403, "clock"),
+    "ExpiredToken": (400, "expired"),
+    "AuthorizationHeaderMalformed": (400, "AWS_REGION"),
+    "PermanentRedirect": (301, "AWS_REGION"),
+    "NoSuchBucket": (404, "no such bucket"),
+    "SlowDown": (503, "--storage-timeout"),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_refusal_has_its_remedy(program: Program, between: Proxy, address: str, code: str) -> None:
+    """What a code of S3 means stands in the message."""
+    status, remedy = CODES[code]
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+    between.faults = Faults(status=lambda path, number: status, body=body)
+    begun = time.monotonic()
+    message = why_not(program, address, variables(between.port), "--storage-timeout", 3)
+    assert remedy in message and address in message, message
+    assert time.monotonic() - begun < 30
+
+
+def test_what_is_not_there(program: Program, bucket: Storage, address: str) -> None:
+    """A prefix, a bucket, a name of a bucket, and the right secret."""
+    environment = variables(bucket.port)
+    assert "no manifest.json here" in why_not(program, f"s3://{BUCKET}/nowhere", environment)
+    assert "bucket" in why_not(program, "s3://nobucket/plain", environment)
+    assert "no bucket" in why_not(program, "s3://", environment)
+    assert "AWS_SECRET_ACCESS_KEY" in why_not(program, address, variables(bucket.port, AWS_SECRET_ACCESS_KEY="wrong"))
+
+
+def test_without_credentials_nothing_is_waited_for(program: Program, bucket: Storage, address: str) -> None:
+    """Off Amazon's machines nobody answers for them."""
+    environment = {name: value for name, value in variables(bucket.port).items() if "KEY" not in name}
+    begun = time.monotonic()
+    message = why_not(program, address, environment)
+    assert "AWS_ACCESS_KEY_ID" in message and "--no-sign-request" in message
+    assert time.monotonic() - begun < 10
+
+
+def test_an_object_that_was_replaced_is_an_error(
+    program: Program, right: Path, between: Proxy, bucket: Storage
+) -> None:
+    """Another object under the name of a shard is ESTALE, never other voxels."""
+    require_fuse()
+    address = bucket.put(right, "replaced")
+    with mount_folder() as base:
+        point = base / "mount"
+        program.run("mount", "--shards", address, "--cache-size", "2MiB", point, env=variables(between.port))
+        first, second = shards(point)
+        assert first.read_bytes() == shards(right)[0].read_bytes()
+        changed = bytearray(shards(right)[1].read_bytes())
+        changed[-20_000] ^= 1
+        bucket.object(f"{address}/{second.name}").write_bytes(changed)
+        with pytest.raises(OSError) as caught:
+            second.read_bytes()
+        assert caught.value.errno == 116, "ESTALE"
+        program.run("unmount", point)
+
+
+def test_an_answer_of_another_object_is_never_mixed_in(program: Program, between: Proxy, address: str) -> None:
+    """A server may answer the requests for one volume from two objects."""
+
+    def tag(path: str, number: int) -> str | None:
+        return '"other"' if path.endswith("shard-000000.tar") and number > 8 else None
+
+    between.faults = Faults(tag=tag)
+    message = why_not(program, address, variables(between.port))
+    assert "has changed since it was planned" in message and "shard-000000.tar" in message
+
+
+def test_status_answers_while_the_network_is_gone(program: Program, right: Path, between: Proxy, address: str) -> None:
+    """`stat` and `status` do not wait for a read that does; it ends in an error that is not kept."""
+    require_fuse()
+    with mount_folder() as base:
+        point = base / "mount"
+        program.run("mount", "--shards", address, "--storage-timeout", 4, point, env=variables(between.port))
+        between.faults = Faults(status=lambda path, number: -1)
+        reader = subprocess.Popen(["cat", shards(point)[0]], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            wait_until(lambda: bool(between.faults.requests), "the mount asks")
+            begun = time.monotonic()
+            assert shards(point)[1].stat().st_size == shards(right)[1].stat().st_size
+            program.run("status", point)
+            assert time.monotonic() - begun < 3
+            assert reader.wait(60) == 1
+        finally:
+            reader.kill()
+            reader.wait()
+        between.faults = Faults()
+        assert shards(point)[0].read_bytes() == shards(right)[0].read_bytes(), "the error was not kept"
+        program.run("unmount", point)
+
+
+def test_an_unmount_does_not_wait_for_the_network(program: Program, between: Proxy, address: str) -> None:
+    """A mount whose storage is gone is ended at once."""
+    require_fuse()
+    with mount_folder() as base:
+        point = base / "mount"
+        program.run("mount", "--shards", address, "--storage-timeout", 100, point, env=variables(between.port))
+        between.faults = Faults(status=lambda path, number: -1)
+        reader = subprocess.Popen(["cat", shards(point)[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: bool(between.faults.requests), "the mount asks")
+            reader.kill()
+            reader.wait(20)
+            begun = time.monotonic()
+            program.run("unmount", point)
+            assert time.monotonic() - begun < 15
+        finally:
+            reader.kill()
+
+
+def test_public_shards_need_no_credentials(program: Program, right: Path, bucket: Storage, address: str) -> None:
+    """By S3 without a signature, and by plain HTTP."""
+    nobody = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    with storage(bucket.folder, is_public=True) as public:
+        web = f"http://127.0.0.1:{public.port}"
+        for place, flags in ((address, ["--no-sign-request", "--endpoint-url", web]), (f"{web}/{BUCKET}/plain/", [])):
+            assert cat(program, place, 0, nobody, *flags) == shards(right)[0].read_bytes()
+    web = f"http://127.0.0.1:{bucket.port}/{BUCKET}/plain"
+    assert "may not read" in why_not(program, web, nobody), "this server asks for credentials"
+
+
+def test_another_server_with_what_amazons_client_uploaded(program: Program, right: Path, packed: Path) -> None:
+    """Keys with blanks and letters of other languages are taken as they are."""
+    with moto(packed, "a b/ü+é") as port:  # keys are taken as they are
+        address, environment = f"s3://{BUCKET}/a b/ü+é/", variables(port)
+        assert [cat(program, address, number, environment) for number in range(2)] == [
+            path.read_bytes() for path in shards(right)
+        ]
+        program.run("verify", "--shards", address, "--integrity", env=environment)
+
+
+def test_a_web_server_without_ranges_is_named(program: Program, right: Path, tmp_path: Path) -> None:
+    """Python's own server sends whole files only."""
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(right), str(port)]
+    with serving(command, port):
+        assert "requests of ranges" in why_not(program, f"http://127.0.0.1:{port}", variables(port))
+
+
+@pytest.mark.parametrize("which", ["address", "packed_address"])
+def test_verify_reads_a_bucket(
+    program: Program, small: Dataset, bucket: Storage, which: str, request: pytest.FixtureRequest
+) -> None:
+    """It compares with the sources, and finds one byte that differs."""
+    address, environment = request.getfixturevalue(which), variables(bucket.port)
+    program.run("verify", "--shards", address, *small.flags(), *SMALL_FLAGS, env=environment)
+    program.run("verify", "--shards", address, "--integrity", env=environment)
+    shard = bucket.object(f"{address}/shard-000001.tar")
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:-30_000] + bytes([sound[-30_000] ^ 1]) + sound[-29_999:])
+    try:
+        assert program.run("verify", "--shards", address, "--integrity", env=environment, check=False).returncode == 3
+    finally:
+        shard.write_bytes(sound)
+
+
+def test_the_package_opens_an_address(program: Program, right: Path, bucket: Storage, packed_address: str) -> None:
+    """`ctwds.open` takes an address, and so do processes that are forked after it."""
+    code = f"""
+import ctwds, os, torch
+data = ctwds.open({packed_address!r})
+first, second = data[0].volume, data[1].volume
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+else:  # its parent's connections are not its own
+    os._exit(0 if (data[1].volume == second).all() else 1)
+loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2)
+assert (next(iter(loader)).volume == torch.as_tensor(first)).all()
+print(len(data))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=variables(bucket.port, PYTHONPATH=str(REPOSITORY / "python")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and done.stdout == "6\n", done.stderr
+
+
+def test_other_readers_take_the_address(program: Program, right: Path, bucket: Storage, address: str) -> None:
+    """`run` mounts it for a command."""
+    environment = variables(bucket.port)
+    require_fuse()
+    with mount_folder() as base:
+        command = [
+            "run",
+            "--shards",
+            address,
+            "--at",
+            base / "mount",
+            "--",
+            "sha256sum",
+            base / "mount/shard-000000.tar",
+        ]
+        done = program.run(*command, env=environment)
+        assert done.stdout.split()[0] == files_in(right)["shard-000000.tar"]
+
+
+def test_a_copy_on_disk_of_what_a_bucket_holds(
+    program: Program, right: Path, bucket: Storage, packed_address: str, tmp_path: Path
+) -> None:
+    """`materialize` makes plain shards on disk of compressed ones in a bucket."""
+    flags = ["--shards", packed_address, "--output_dir", tmp_path / "out"]
+    program.run("materialize", *flags, env=variables(bucket.port))
+    with tarfile.open(shards(tmp_path / "out")[0]) as archive:
+        assert archive.getnames()
+    assert [path.read_bytes() for path in shards(tmp_path / "out")] == [path.read_bytes() for path in shards(right)]
