@@ -71,8 +71,7 @@
 //! | [`volume`] | source array to voxel bytes: kinds, casts, transposition; check of values | tar, caching, offsets |
 //! | [`dataset`] | the ordered scan of folders and tables; who is left out and why; bad samples; guesses | plans, tar |
 //! | [`plan`] | data set + options → shards, members, layout, shuffled views, digests | reading voxels |
-//! | [`cache`] | byte-budgeted volumes being filled or full, and the threads that fill them | CT, tar |
-//! | [`disk_cache`] | volumes that were made, kept on a local disk, found by digest, checked | CT, plans |
+//! | [`cache`] | byte-budgeted volumes being filled or full, their threads; `cache/disk`: kept volumes | CT, tar |
 //! | [`shard`] | the waist: layout × volume × cache, and each reader's cursor | FUSE, files on disk |
 //! | [`output`] | what describes a folder of shards, and reads it: manifest, journals, parts, indexes | making bytes |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
@@ -109,7 +108,7 @@
 //! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
 //!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
 //!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
-//!   `report` (its page); [`disk_cache`] (its folder, which a file in it marks); `run` (the folders of `--at`); `man`
+//!   `report` (its page); [`cache::disk`] (its folder, which a file in it marks); `run` (the folders of `--at`); `man`
 //!   (its pages); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
 //!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; files of both
 //!   caches are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
@@ -222,7 +221,6 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod dataset;
-pub mod disk_cache;
 pub mod error;
 pub mod estimate;
 pub mod formats;

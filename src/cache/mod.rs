@@ -3,7 +3,9 @@
 //! Generic: knows keys, lengths and a [`VolumeSource`] of bytes, nothing of CT or tar. One fill per key is in flight;
 //! its bytes, or its error, reach every read that waits; errors are not kept. The budget counts fills in flight, and
 //! free memory that is kept for reuse stays within it too. No lock is held while bytes are made, copied or answered.
+//! The second level behind it, on a local disk, is [`disk`].
 
+pub mod disk;
 mod entry;
 mod growing;
 mod patience;

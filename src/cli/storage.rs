@@ -24,7 +24,7 @@ pub struct ShardsArgs {
 /// How object storage is asked; credentials come from the environment alone, because others see a command line.
 #[derive(Clone, Debug, Args)]
 pub struct StorageArgs {
-    /// Address of the S3 service, such as https://s3.example.org [default: AWS_ENDPOINT_URL, or Amazon's]
+    /// Address of the S3 service, such as `https://s3.example.org` [default: AWS_ENDPOINT_URL, or Amazon's]
     #[arg(long, value_name = "URL", help_heading = INPUT)]
     pub endpoint_url: Option<String>,
     /// Ask without credentials: a public bucket

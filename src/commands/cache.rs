@@ -10,18 +10,18 @@ use serde_json::json;
 use super::shared;
 use super::terminal::print;
 use crate::base::num::counted;
+use crate::cache::disk::{self, Cleared, Contents, Kept};
 use crate::cli::{CacheArgs, CacheCommand};
-use crate::disk_cache::{self, Cleared, Contents};
 use crate::error::{Result, shown};
 
 pub(super) fn run(args: &CacheArgs) -> Result<ExitCode> {
     match &args.command {
         CacheCommand::Ls { dir, json } => {
-            let contents = disk_cache::contents(dir)?;
+            let contents = disk::contents(dir)?;
             print(if *json { listed(&contents)? } else { described(&contents) }, "print what is in the disk cache")?;
         }
         CacheCommand::Clear { dir, json } => {
-            let cleared = disk_cache::clear(dir)?;
+            let cleared = disk::clear(dir)?;
             let said = if *json { shared::json(&cleared)? + "\n" } else { removed(dir, &cleared) };
             print(said, "print what was removed")?;
         }
@@ -31,7 +31,7 @@ pub(super) fn run(args: &CacheArgs) -> Result<ExitCode> {
 
 /// The contents for programs.
 fn listed(contents: &Contents) -> Result<String> {
-    let volume = |(name, kept): &(String, disk_cache::Kept)| json!({ "file": name, "bytes": kept.bytes, "seconds_since_use": seconds_since(kept.used_ns) });
+    let volume = |(name, kept): &(String, Kept)| json!({ "file": name, "bytes": kept.bytes, "seconds_since_use": seconds_since(kept.used_ns) });
     let listed = shared::json(&json!({
         "folder": contents.folder.to_string_lossy(),
         "bytes": bytes(contents),
@@ -44,7 +44,7 @@ fn listed(contents: &Contents) -> Result<String> {
 
 /// The contents for people. The names of files say nothing to them: which study it is stands in no file of the cache.
 fn described(contents: &Contents) -> String {
-    let used = |at: Option<&(String, disk_cache::Kept)>| at.map_or(0, |(_, kept)| seconds_since(kept.used_ns));
+    let used = |at: Option<&(String, Kept)>| at.map_or(0, |(_, kept)| seconds_since(kept.used_ns));
     let mut text = format!(
         "{}: {}, {}\n",
         shown(&contents.folder),

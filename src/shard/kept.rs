@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::base::num::to_usize;
 use crate::cache::Key;
-use crate::disk_cache::{DiskCache, DiskCacheStats, VolumeDigest};
+use crate::cache::disk::{DiskCache, DiskCacheStats, VolumeDigest};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::volume::{Filled, Sink, Volume};

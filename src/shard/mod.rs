@@ -35,7 +35,7 @@ pub use state::{Serving, Stats};
 
 use crate::base::lock::lock;
 use crate::cache::Key;
-use crate::disk_cache::DiskCache;
+use crate::cache::disk::DiskCache;
 use crate::error::{Error, Result};
 use crate::plan::{Plan, ShardId};
 

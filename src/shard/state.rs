@@ -10,7 +10,7 @@ use crate::base::limits::not_started;
 use crate::base::num::to_usize;
 use crate::base::parallel::available_cores;
 use crate::cache::Cache;
-use crate::disk_cache::DiskCacheStats;
+use crate::cache::disk::DiskCacheStats;
 use crate::error::Result;
 use crate::plan::Plan;
 
