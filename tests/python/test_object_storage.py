@@ -288,6 +288,8 @@ def test_public_shards_need_no_credentials(program: Program, right: Path, bucket
         web = f"http://127.0.0.1:{public.port}"
         for place, flags in ((address, ["--no-sign-request", "--endpoint-url", web]), (f"{web}/{BUCKET}/plain/", [])):
             assert cat(program, place, 0, nobody, *flags) == shards(right)[0].read_bytes()
+        done = program.run("verify", "--shards", f"{web}/{BUCKET}/plain", env=nobody, check=False)
+        assert done.returncode == 1 and "does not list its files; mount them" in done.stderr
     web = f"http://127.0.0.1:{bucket.port}/{BUCKET}/plain"
     assert "may not read" in why_not(program, web, nobody), "this server asks for credentials"
 
