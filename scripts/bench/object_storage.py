@@ -9,7 +9,7 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +140,10 @@ def delayed(lab: Lab) -> Samples:
         return lab.interleave({"near": mount, "far": lambda: mount("delay", "10ms", "limit", "100000")})
 
 
-EXPERIMENTS = {"object storage, limited": limited, "object storage, delayed": delayed}
+EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
+    "object storage, limited": limited,
+    "object storage, delayed": delayed,
+}
 
 
 def object_storage_rows() -> list[Row]:
