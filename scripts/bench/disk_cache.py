@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def disk_cache(lab: Lab, readers: int) -> Samples:
         run(lab.program, "cache", "clear", folder)
 
 
-EXPERIMENTS = {f"disk cache {readers}": partial(disk_cache, readers=readers) for readers in FIRST}
+EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
+    f"disk cache {readers}": partial(disk_cache, readers=readers) for readers in FIRST
+}
 
 
 def disk_cache_rows() -> list[Row]:

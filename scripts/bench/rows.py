@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.disk_cache import disk_cache_rows
 from bench.in_process_rows import in_process_rows
+from bench.object_storage import object_storage_rows
 from bench.row import COST, SPEED, Row
 
 
@@ -361,5 +362,6 @@ ROWS = [
     *kind_rows(),
     *compressed_rows(),
     *disk_cache_rows(),
+    *object_storage_rows(),
     *other_rows(),
 ]

@@ -231,7 +231,10 @@ fn unmount_as_user(path: &Path, how: Unmount) -> std::io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let mut message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if message.contains("/etc/mtab") {
+        message.push_str(" (it is missing, as in a bare chroot: as root, ln -s /proc/self/mounts /etc/mtab)");
+    }
     let kind = if message.contains("busy") { std::io::ErrorKind::ResourceBusy } else { std::io::ErrorKind::Other };
     Err(std::io::Error::new(kind, message))
 }

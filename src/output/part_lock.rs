@@ -26,7 +26,9 @@ const FILE: u32 = 0o666;
 /// or locked.
 pub fn lock_part(folder: &Path, part: Part) -> Result<File> {
     let status_path = folder.join(STATUS_DIR);
-    let status = open(folder).map_err(|(path, error)| Error::io(&path, "create the output folder", error))?;
+    let status = open(folder).map_err(|(path, error)| {
+        Error::io(&path, "create the output folder (choose one where you may write)", error)
+    })?;
     let path = status_path.join(journal::name(part));
     let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
     let journal = status

@@ -11,8 +11,8 @@
 //!    in the digest of a sample.
 //! 5. The format of the voxels or values, and what becomes of values that they cannot hold.
 //!
-//! Of a volume in a finished shard file: 1., the absolute path, the file's size, times and inode, and the member's
-//! place and storage.
+//! Of a volume in a finished shard file: 1., the absolute path or the address, the file's size, times and inode (of an
+//! object, its size and what stands for its `ETag`), and the member's place and storage.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -92,7 +92,9 @@ fn of_array(volume: &NpzVolume<'_>, root: &Path, here: &Path, version: &str) -> 
 fn of_shard(volume: &ShardVolume<'_>, here: &Path, version: &str) -> [u8; 32] {
     let member = volume.member;
     let mut fields = begin(version);
-    fields.add(here.join(&volume.path).as_os_str().as_bytes());
+    // An address is whole; it only stands where a path stands.
+    let path = if volume.store.is_remote() { volume.path.clone() } else { here.join(&volume.path) };
+    fields.add(path.as_os_str().as_bytes());
     fields.add(state(&member.file_id).as_bytes());
     let storage = match &member.storage {
         Storage::Plain => "plain".to_owned(),

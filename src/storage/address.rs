@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-/// The beginnings of addresses.
-const SCHEMES: [&str; 3] = ["s3://", "https://", "http://"];
+/// The beginning of addresses of buckets.
+pub(super) const S3: &str = "s3://";
+
+/// The beginnings of all addresses.
+const SCHEMES: [&str; 3] = [S3, "https://", "http://"];
 
 /// Whether a path is an address in object storage, such as `s3://bucket/prefix`.
 pub fn is_address(path: &Path) -> bool {

@@ -10,6 +10,7 @@ use object_store::path::Path as ObjectKey;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
 use sha2::{Digest, Sha256};
 
+use super::address::S3;
 use super::network::{Network, Pending};
 use super::{Listed, StorageOptions, reason, settings};
 use crate::base::file_id::FileId;
@@ -63,7 +64,14 @@ impl Client {
     }
 
     /// What is under a prefix, up to the next slash.
+    ///
+    /// # Errors
+    /// The reason of the storage; [`io::ErrorKind::Unsupported`] for a web server, which has no list that clients know.
     pub(super) fn list(&self, prefix: ObjectKey) -> io::Result<Vec<Listed>> {
+        if !self.before_keys.starts_with(S3) {
+            let reason = "a web server does not list its files; mount them, and give the mountpoint";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
         let service = self.service.clone();
         let listed = self.network.ask(async move { service.list_with_delimiter(Some(&prefix)).await }).wait()?;
         let objects = listed.map_err(|error| reason::of(&error))?.objects;

@@ -11,6 +11,7 @@ use object_store::http::HttpBuilder;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::StorageOptions;
+use super::address::S3;
 use super::reason::NO_CREDENTIALS;
 use crate::error::{Error, Result};
 
@@ -62,13 +63,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) fn client(address: &str, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, String)> {
     // Without a provider the client of TLS is not even built for http; a second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match address.strip_prefix("s3://") {
+    match address.strip_prefix(S3) {
         Some(rest) => {
             let bucket = rest.split('/').next().unwrap_or_default();
             if bucket.is_empty() {
                 return Err(Error::Refused(format!("{address}: it names no bucket: s3://BUCKET/PREFIX")));
             }
-            Ok((s3(address, bucket, options)?, format!("s3://{bucket}")))
+            Ok((s3(address, bucket, options)?, format!("{S3}{bucket}")))
         }
         None => web(address, options),
     }

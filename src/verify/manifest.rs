@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::finding::{Finding, Verdict};
+use super::listing::LISTING;
 use crate::error::{Error, Result};
 use crate::storage::Store;
 
@@ -142,7 +143,7 @@ impl Manifest {
 /// # Errors
 /// The folder cannot be listed.
 pub(super) fn read(store: &dyn Store, folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
-    store.list(folder).map_err(|error| Error::io(folder, "list the folder of shards", error))?;
+    store.list(folder).map_err(|error| Error::io(folder, LISTING, error))?;
     let bytes = match store.read(&folder.join(FILE_NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -100,10 +100,18 @@ from pathlib import Path
 import boto3
 
 client = boto3.client("s3", region_name="us-east-1")
-client.create_bucket(Bucket=sys.argv[2])
+if not any(bucket["Name"] == sys.argv[2] for bucket in client.list_buckets()["Buckets"]):
+    client.create_bucket(Bucket=sys.argv[2])
 for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
     client.upload_file(str(path), sys.argv[2], f"{sys.argv[3]}/{path.name}")
 """
+
+
+def upload(port: int, source: Path, prefix: str) -> str:
+    """Upload a folder of shards to a server by Amazon's own client; its address."""
+    command = [str(MOTO.with_name("python")), "-c", UPLOAD, str(source), BUCKET, prefix]
+    subprocess.run(command, env=variables(port), check=True, timeout=120, capture_output=True)
+    return f"s3://{BUCKET}/{prefix}"
 
 
 @contextlib.contextmanager
@@ -111,8 +119,7 @@ def moto(source: Path, prefix: str) -> Iterator[int]:
     """A server of another maker, with a folder of shards that Amazon's own client has uploaded; its port."""
     port = free_port()
     with serving([str(MOTO), "-H", "127.0.0.1", "-p", str(port)], port):
-        command = [str(MOTO.with_name("python")), "-c", UPLOAD, str(source), BUCKET, prefix]
-        subprocess.run(command, env=variables(port), check=True, timeout=120, capture_output=True)
+        upload(port, source, prefix)
         yield port
 
 

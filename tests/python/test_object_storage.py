@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY, SMALL_FLAGS, Program, files_in, mount_folder, require_fuse, shards, wait_until
+from harness import (
+    REPOSITORY,
+    SMALL_FLAGS,
+    Program,
+    digest,
+    files_in,
+    mount_folder,
+    require_fuse,
+    shards,
+    wait_until,
+)
 from make_dataset import Dataset
 from objects import (
     BUCKET,
@@ -26,8 +36,10 @@ from objects import (
     require_s3,
     serving,
     storage,
+    upload,
     variables,
 )
+from small_datasets import noise_dataset
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +107,35 @@ def test_shards_are_read_from_a_bucket(
     for number, path in enumerate(shards(right)):
         assert cat(program, address, number, variables(between.port)) == path.read_bytes()
     assert between.faults.requests, "the proxy is on the way"
+
+
+@pytest.mark.parametrize("codec", [(), ("--compress", "zstd")], ids=["plain", "packed"])
+def test_a_volume_of_several_requests(
+    program: Program, bucket: Storage, between: Proxy, tmp_path: Path, codec: tuple[str, ...]
+) -> None:
+    """A volume of 25 MiB is asked for by seven requests, of which four are in flight: some break off, some are refused,
+    and they come in any order. Two readers at once get the same."""
+    require_fuse()
+    large = noise_dataset(tmp_path / "large", 1, (256, 256, 200))
+    files = program.materialize(large, tmp_path / "files")
+    made = program.materialize(large, tmp_path / "made", *codec) if codec else files
+    # Of what is only put into its folder, the server would compute the ETag for each request.
+    address = upload(bucket.port, made, f"large-{len(codec)}")
+    lengths = [2_000_000, None, 70_000, None, None]
+    between.faults = Faults(
+        cut=lambda path, number: lengths[number % 5], status=lambda path, number: 503 if number % 7 == 3 else 0
+    )
+    environment, (right,) = variables(between.port), shards(files)
+    assert cat(program, address, 0, environment) == right.read_bytes()
+    assert len([wanted for _, path, wanted in between.faults.requests if path.endswith(".tar")]) > 7
+    program.run("verify", "--shards", address, "--integrity", env=environment)
+    with mount_folder() as base:
+        point = base / "mount"
+        program.run("mount", "--shards", address, "--page-cache", "off", point, env=environment)
+        command = ["sha256sum", str(shards(point)[0])]
+        readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [reader.communicate(timeout=120)[0].split()[0] for reader in readers] == [digest(right)] * 2
+        program.run("unmount", point)
 
 
 def test_an_endpoint_on_the_command_line_wins(program: Program, right: Path, bucket: Storage, address: str) -> None:
@@ -288,6 +329,8 @@ def test_public_shards_need_no_credentials(program: Program, right: Path, bucket
         web = f"http://127.0.0.1:{public.port}"
         for place, flags in ((address, ["--no-sign-request", "--endpoint-url", web]), (f"{web}/{BUCKET}/plain/", [])):
             assert cat(program, place, 0, nobody, *flags) == shards(right)[0].read_bytes()
+        done = program.run("verify", "--shards", f"{web}/{BUCKET}/plain", env=nobody, check=False)
+        assert done.returncode == 1 and "does not list its files; mount them" in done.stderr
     web = f"http://127.0.0.1:{bucket.port}/{BUCKET}/plain"
     assert "may not read" in why_not(program, web, nobody), "this server asks for credentials"
 

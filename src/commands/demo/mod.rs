@@ -75,7 +75,7 @@ impl Demo {
         if fs::read_dir(folder).map_err(failed)?.next().is_some() {
             let folder = folder.display();
             return Err(Error::Refused(format!(
-                "{folder}: there is something in this folder; name another one, or remove it"
+                "{folder}: there is something in this folder; name another one (ctwds-fs demo FOLDER), or remove it"
             )));
         }
         let folder = fs::canonicalize(folder).map_err(failed)?;
