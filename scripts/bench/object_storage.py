@@ -1,5 +1,4 @@
-"""Shards in a bucket, behind a network that is as slow as asked for: a namespace of the kernel with a loopback of its
-own, in which the server and the program run."""
+"""Shards in a bucket of a server on this machine, behind a network that is as slow as asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +6,9 @@ import contextlib
 import os
 import resource
 import shutil
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from bench.row import COST, Row
 HERE = Path(__file__).resolve().parent
 SERVERS = HERE.parents[1] / ".venv-s3" / "bin"
 BUCKET, PREFIX = "bench", "shards"
-PORT = 8014  # of a namespace that has nothing else
-RATE = "1600mbit"  # 200 MB/s
-KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
+RATE = 200e6  # bytes in a second
+DELAY = 0.02  # seconds for each request
+VARIABLES = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
 UPLOAD = """
 import sys
 from pathlib import Path
@@ -35,29 +36,38 @@ for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
 """
 
 
-@dataclass(frozen=True)
-class Far:
-    """A bucket with the shards, the program and a bare client in the namespace."""
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
-    inside: list[str]
-    program: Path
-    client: Path
 
-    def shape(self, *how: str) -> None:
-        """Make the network as slow as `tc` says; without words as fast as it is."""
-        subprocess.run([*self.inside, "tc", "qdisc", "del", "dev", "lo", "root"], capture_output=True, check=False)
-        if how:
-            run(*self.inside, "tc", "qdisc", "add", "dev", "lo", "root", "netem", *how)
+@contextlib.contextmanager
+def serving(port: int, *command: object) -> Iterator[None]:
+    """A server that listens on the port until the block ends."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(list(map(str, command)), stdout=quiet, stderr=quiet) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Failure(f"{command[0]} does not listen")
+                time.sleep(0.02)
+            yield
+        finally:
+            process.kill()
 
-    def read_bare(self, shards: list[Path]) -> Sample:
-        """The objects by ranged requests alone."""
-        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        read = int(run(*self.inside, self.client, BUCKET, *(f"{PREFIX}/{path.name}" for path in shards)))
-        wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-        expected = sum(path.stat().st_size for path in shards)
-        if read != expected:
-            raise Failure(f"the bare client read {read} bytes, not {expected}")
-        return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+@contextlib.contextmanager
+def network(upstream: int, rate: float = 0, delay: float = 0) -> Iterator[None]:
+    """A network before the server, by which clients go until the block ends."""
+    port = free_port()
+    with serving(port, sys.executable, "-m", "bench.slow_network", port, upstream, rate, delay):
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+        yield
 
 
 def bare_client(lab: Lab) -> Path:
@@ -73,71 +83,70 @@ def bare_client(lab: Lab) -> Path:
     return built
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """The shards on disk, and the port of the server that has them too."""
+
+    shards: list[Path]
+    port: int
+
+    def read_bare(self, client: Path) -> Sample:
+        """The objects by ranged requests alone."""
+        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        read = int(run(client, BUCKET, *(f"{PREFIX}/{path.name}" for path in self.shards)))
+        wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+        expected = sum(path.stat().st_size for path in self.shards)
+        if read != expected:
+            raise Failure(f"the bare client read {read} bytes, not {expected}")
+        return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+    def read_mounted(self, lab: Lab, readers: int) -> Sample:
+        """A fresh mount, with the memory of the other cold runs and the threads of the program's choice."""
+        memory = ["--cache-size", lab.settings.cache_bytes(), "--page-cache", "off"]
+        with mounted(lab.program, lab.folder, "--shards", f"s3://{BUCKET}/{PREFIX}", *memory) as mount:
+            return lab.read("raw", split(mount.shards(), readers), mount)
+
+
 @contextlib.contextmanager
-def far(lab: Lab, shards: Path) -> Iterator[Far]:
-    """The server, with the shards uploaded, until the block ends."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "tc", "nsenter"))):
-        raise Absent("only root may slow a network down, by ip, tc and nsenter")
+def bucket(lab: Lab) -> Iterator[Bucket]:
+    """A server with the shards, uploaded by Amazon's own client, until the block ends."""
     if not (SERVERS / "s3s-fs").exists():
         raise Absent("the server of object storage is not installed: scripts/setup.sh --s3")
-    client, name, folder = bare_client(lab), f"ctwds-bench-{os.getpid()}", lab.folder / "bucket"
-    inside = ["nsenter", f"--net=/run/netns/{name}"]
-    program = lab.folder / "ctwds-fs-far"
-    program.write_text(f'#!/bin/sh\nexec {" ".join(inside)} "{lab.program}" "$@"\n')
-    program.chmod(0o755)
+    shards, folder, port = lab.files(), lab.folder / "bucket", free_port()
     (folder / BUCKET).mkdir(parents=True)
-    kept = {key: os.environ.get(key) for key in (*KEYS, "AWS_ENDPOINT_URL", "AWS_REGION")}
-    os.environ.update(KEYS, AWS_ENDPOINT_URL=f"http://127.0.0.1:{PORT}", AWS_REGION="us-east-1")
-    run("ip", "netns", "add", name)
+    kept = {name: os.environ.get(name) for name in (*VARIABLES, "AWS_ENDPOINT_URL")}
+    keys = ["--access-key", "bench", "--secret-key", "bench"]
     try:
-        run(*inside, "ip", "link", "set", "lo", "up")
-        keys = ["--access-key", "bench", "--secret-key", "bench"]
-        server = [*inside, str(SERVERS / "s3s-fs"), *keys, "--host", "127.0.0.1", "--port", str(PORT), str(folder)]
-        with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                time.sleep(1)
-                run(*inside, SERVERS / "python", "-c", UPLOAD, shards, BUCKET, PREFIX)
-                yield Far(inside, program, client)
-            finally:
-                process.kill()
+        with serving(port, SERVERS / "s3s-fs", *keys, "--host", "127.0.0.1", "--port", port, folder):
+            os.environ.update(VARIABLES, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
+            run(SERVERS / "python", "-c", UPLOAD, shards[0].parent, BUCKET, PREFIX)
+            yield Bucket(shards, port)
     finally:
-        run("ip", "netns", "del", name)
-        for key, value in kept.items():
-            os.environ.pop(key)
+        for name, value in kept.items():
+            os.environ.pop(name, None)
             if value is not None:
-                os.environ[key] = value
+                os.environ[name] = value
         shutil.rmtree(folder)
-
-
-def flags(lab: Lab) -> list[object]:
-    """Of a mount of the bucket, with the memory of the other cold runs and the threads of the program's choice."""
-    return ["--shards", f"s3://{BUCKET}/{PREFIX}", "--cache-size", lab.settings.cache_bytes(), "--page-cache", "off"]
 
 
 def limited(lab: Lab) -> Samples:
     """One reader, over a network of 200 MB/s."""
-    files = lab.files()
-    with far(lab, files[0].parent) as far_away:
-        far_away.shape("rate", RATE)
-
-        def mount() -> Sample:
-            with mounted(far_away.program, lab.folder, *flags(lab)) as mount:
-                return lab.read("raw", split(mount.shards(), 1), mount)
-
-        return lab.interleave({"bare client": lambda: far_away.read_bare(files), "mount": mount})
+    client = bare_client(lab)
+    with bucket(lab) as stored, network(stored.port, rate=RATE):
+        return lab.interleave(
+            {"bare client": lambda: stored.read_bare(client), "mount": lambda: stored.read_mounted(lab, 1)}
+        )
 
 
 def delayed(lab: Lab) -> Samples:
-    """Four readers of four shards; 20 ms later for each request."""
-    files = lab.files()
-    with far(lab, files[0].parent) as far_away:
+    """Four readers of four shards, with and without a delay of each request."""
+    with bucket(lab) as stored:
 
-        def mount(*how: str) -> Sample:
-            far_away.shape(*how)
-            with mounted(far_away.program, lab.folder, *flags(lab)) as mount:
-                return lab.read("raw", split(mount.shards(), len(files)), mount)
+        def read(delay: float) -> Sample:
+            with network(stored.port, delay=delay):
+                return stored.read_mounted(lab, len(stored.shards))
 
-        return lab.interleave({"near": mount, "far": lambda: mount("delay", "10ms", "limit", "100000")})
+        return lab.interleave({"near": lambda: read(0), "far": lambda: read(DELAY)})
 
 
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
