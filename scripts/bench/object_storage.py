@@ -6,13 +6,13 @@ import contextlib
 import os
 import resource
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from object_server import S3S_FS, free_port, s3s_fs, serving, upload
 
 from bench import Absent, Failure
 from bench.lab import Lab, Sample, Samples, split
@@ -20,45 +20,10 @@ from bench.mounting import mounted, run
 from bench.row import COST, Row
 
 HERE = Path(__file__).resolve().parent
-SERVERS = HERE.parents[1] / ".venv-s3" / "bin"
 BUCKET, PREFIX = "bench", "shards"
 RATE = 200e6  # bytes in a second
 DELAY = 0.02  # seconds for each request
 VARIABLES = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
-UPLOAD = """
-import sys
-from pathlib import Path
-import boto3
-
-client = boto3.client("s3", region_name="us-east-1")
-for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
-    client.upload_file(str(path), sys.argv[2], f"{sys.argv[3]}/{path.name}")
-"""
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def serving(port: int, *command: object) -> Iterator[None]:
-    """A server that listens on the port until the block ends."""
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(list(map(str, command)), stdout=quiet, stderr=quiet) as process:
-        try:
-            deadline = time.monotonic() + 20
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise Failure(f"{command[0]} does not listen")
-                time.sleep(0.02)
-            yield
-        finally:
-            process.kill()
 
 
 @contextlib.contextmanager
@@ -110,16 +75,15 @@ class Bucket:
 @contextlib.contextmanager
 def bucket(lab: Lab) -> Iterator[Bucket]:
     """A server with the shards, uploaded by Amazon's own client, until the block ends."""
-    if not (SERVERS / "s3s-fs").exists():
+    if not S3S_FS.exists():
         raise Absent("the server of object storage is not installed: scripts/setup.sh --s3")
-    shards, folder, port = lab.files(), lab.folder / "bucket", free_port()
+    shards, folder = lab.files(), lab.folder / "bucket"
     (folder / BUCKET).mkdir(parents=True)
     kept = {name: os.environ.get(name) for name in (*VARIABLES, "AWS_ENDPOINT_URL")}
-    keys = ["--access-key", "bench", "--secret-key", "bench"]
     try:
-        with serving(port, SERVERS / "s3s-fs", *keys, "--host", "127.0.0.1", "--port", port, folder):
+        with s3s_fs(folder, ("bench", "bench")) as port:
             os.environ.update(VARIABLES, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
-            run(SERVERS / "python", "-c", UPLOAD, shards[0].parent, BUCKET, PREFIX)
+            upload(os.environ, shards[0].parent, BUCKET, PREFIX)
             yield Bucket(shards, port)
     finally:
         for name, value in kept.items():

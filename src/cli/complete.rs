@@ -222,7 +222,8 @@ fn of_variable(key: &str, flag: Flag<'_>, value: &OsStr) -> Result<Vec<OsString>
     }
 }
 
-fn path_in(arg: &Arg) -> PathIn {
+/// The path in an argument's value.
+pub(super) fn path_in(arg: &Arg) -> PathIn {
     let of_paths = clap::value_parser!(PathBuf);
     match arg.get_id().as_str() {
         "also" => PathIn::BehindName,

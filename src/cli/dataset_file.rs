@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::given;
 use crate::error::{Error, Result};
+use crate::storage::is_address;
 
 /// The name by which the file is found.
 pub const NAME: &str = "ctwds.toml";
@@ -133,6 +134,7 @@ impl Flag<'_> {
     fn resolve(self, text: &str, folder: &Path) -> OsString {
         match self.path {
             PathIn::No => text.into(),
+            PathIn::Whole if is_address(Path::new(text)) => text.into(),
             PathIn::Whole => folder.join(text).into_os_string(),
             PathIn::BehindName => match text.split_once('=') {
                 Some((name, path)) if path.contains(['/', '*']) => {

@@ -127,7 +127,9 @@ pub fn arguments() -> impl Iterator<Item = OsString> {
 /// The parser's message if the arguments are wrong; or its help or version, if these are asked for.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let args = normalized(args);
-    let mut matches = command().try_get_matches_from(&args).map_err(|error| with_place(error, &args))?;
+    let mut root = command();
+    let mut matches = root.try_get_matches_from_mut(&args).map_err(|error| with_place(error, &args))?;
+    storage::check_addresses(&mut root, &matches)?;
     let loudness = Loudness::of(&matches);
     let parsed = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command()))?;
     Ok(Cli { loudness, ..parsed })

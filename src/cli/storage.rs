@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command};
 
+use super::complete::path_in;
 use super::dataset::ALL;
+use super::dataset_file::PathIn;
 use super::headings::INPUT;
-use crate::storage::StorageOptions;
+use crate::storage::{StorageOptions, is_address};
 
 /// Finished shards in place of a data set.
 #[derive(Clone, Debug, Args)]
@@ -43,5 +46,74 @@ impl StorageArgs {
             no_sign_request: self.no_sign_request,
             timeout: Duration::from_secs(self.storage_timeout.into()),
         }
+    }
+}
+
+/// Refuses addresses where paths on a disk are wanted: a command would take them for folders of such a name, and make
+/// these.
+pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    if let Some((name, deeper)) = matches.subcommand() {
+        return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
+    }
+    let reads_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
+    let wrong = command.get_arguments().find_map(|arg| {
+        let id = arg.get_id().as_str();
+        let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
+        let path = match path_in(arg) {
+            PathIn::Whole if !(reads_addresses && id == "shards") => values.find(|value| is_address(value.as_ref())),
+            PathIn::BehindName => {
+                values.find(|value| value.split_once('=').is_some_and(|(_, at)| is_address(at.as_ref())))
+            }
+            PathIn::Whole | PathIn::No => None,
+        };
+        path.map(|path| (arg.get_long().map_or_else(|| id.to_uppercase(), |long| format!("--{long}")), path.to_owned()))
+    });
+    wrong.map_or(Ok(()), |(name, address)| {
+        let reason = format!(
+            "{name} {address}: it must be on a disk; of object storage, only finished shards are read, by --shards of plan, \
+             mount, run, cat, materialize, report and verify"
+        );
+        Err(command.error(ErrorKind::ValueValidation, reason))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each command with the names that lead to it.
+    fn all(command: &Command, names: &[String]) -> Vec<(Vec<String>, Command)> {
+        let names = [names, &[command.get_name().to_owned()]].concat();
+        let deeper = command.get_subcommands().flat_map(|deeper| all(deeper, &names));
+        deeper.chain([(names.clone(), command.clone())]).collect()
+    }
+
+    #[test]
+    fn every_path_is_on_a_disk_but_that_of_shards() {
+        let (mut refused, mut read) = (0, Vec::new());
+        for (names, command) in all(&crate::cli::command(), &[]) {
+            for arg in command.get_arguments().filter(|arg| path_in(arg) != PathIn::No) {
+                let address = if path_in(arg) == PathIn::Whole { "s3://b/x" } else { "mask=s3://b/*.npz" };
+                let flag = arg.get_long().map(|long| format!("--{long}={address}"));
+                let words = names.iter().cloned().chain([flag.unwrap_or_else(|| address.to_owned())]);
+                let mut root = crate::cli::command().ignore_errors(true);
+                let matches = root.try_get_matches_from_mut(words).unwrap();
+                match check_addresses(&mut root, &matches) {
+                    Err(error) => {
+                        assert!(error.to_string().contains("must be on a disk"), "{error}");
+                        refused += 1;
+                    }
+                    Ok(()) => read.push((names[1].clone(), arg.get_id().to_string())),
+                }
+            }
+        }
+        let mut expected =
+            ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(String::from).to_vec();
+        let shards_of = |read: &[(String, String)]| read.iter().map(|(command, _)| command.clone()).collect::<Vec<_>>();
+        assert!(read.iter().all(|(_, id)| id == "shards"), "{read:?}");
+        let mut found = shards_of(&read);
+        (found.sort(), expected.sort());
+        assert_eq!(found, expected);
+        assert!(refused > 40, "{refused}");
     }
 }

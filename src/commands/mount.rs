@@ -34,6 +34,9 @@ use crate::storage::is_address;
 /// The warning of `--allow-other`: reports are patient data.
 const OTHERS: &str = "--allow-other: every user of this machine can read the mount, reports and study ids included";
 
+/// How long a daemon is waited for whose mount nobody was told of.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// What is kept of a mount that was interrupted.
 const NOT_MOUNTED: &str = "nothing is mounted; run the same command again";
 
@@ -51,7 +54,7 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     let stop = stop_on_signals()?; // which ends the daemon that is started
     let mountpoint = mount_table::resolve_links(&args.mountpoint()?);
     let log_file = log_file::path(args.log_file.as_deref(), &log_file::name(&mountpoint));
-    let daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file), &stop, Signal::TERM)? {
+    let mut daemon = match daemon::start(&[], args.log_file.is_none().then_some(&*log_file), &stop, Signal::TERM)? {
         Start::Ready(daemon) => daemon,
         Start::Failed { pid, end } => {
             clear(&mountpoint, pid);
@@ -63,12 +66,11 @@ pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
     // In a thread: a daemon that does not answer, or a reader that does not read, is not waited for after Ctrl-C.
     let told = interrupt::unless_stopped(&stop, move || made.tell(is_json, has_others));
     let told = told.and_then(|told| told.unwrap_or(Err(Error::Interrupted(NOT_MOUNTED))));
-    // Whoever gets another exit code than 0 does not look for a mount to end.
-    told.inspect_err(|_| {
-        let made = mount_table::at(&mountpoint).ok().flatten().filter(|entry| entry.daemon() == Some(daemon.id()));
-        let _ = made.map(|entry| mount_table::unmount(&entry, Unmount::Detach));
-    })?;
-    Ok(ExitCode::SUCCESS)
+    if told.is_err() {
+        // Whoever gets another exit code than 0 does not look for a mount to end.
+        let _ = end(&mountpoint, &mut daemon, ENDING);
+    }
+    told.map(|()| ExitCode::SUCCESS)
 }
 
 /// A mount that has just been made.

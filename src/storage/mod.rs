@@ -2,8 +2,7 @@
 //!
 //! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
 //! address stands where a path stands, so every message names the object as it would name a file. The client of object
-//! storage is asynchronous: it and its runtime are known in this room alone, and its callers wait on their
-//! own threads.
+//! storage is asynchronous: it and its runtime are known in this room alone, and its callers wait on their own threads.
 //!
 //! Of an object, size and `ETag` are what size, times and inode are of a file: each answer of the storage is compared
 //! with what was planned, so an object that was replaced is an error, never a mixture.
@@ -52,12 +51,6 @@ pub struct StorageOptions {
     pub no_sign_request: bool,
     /// How long a request is tried again before it counts as failed.
     pub timeout: Duration,
-}
-
-impl Default for StorageOptions {
-    fn default() -> Self {
-        Self { endpoint_url: None, no_sign_request: false, timeout: Duration::from_secs(60) }
-    }
 }
 
 /// Files, or objects, by their paths or addresses.

@@ -6,9 +6,6 @@ use super::finding::{Finding, Verdict};
 use crate::error::{Error, Result};
 use crate::storage::{Listed, Store};
 
-/// The attempt to list a folder, as a verb phrase for messages.
-pub(super) const LISTING: &str = "list the folder of shards (name a mount, or what materialize wrote)";
-
 /// A shard file of the folder, not read yet.
 #[derive(Debug)]
 pub(super) struct ShardFile {
@@ -28,7 +25,8 @@ pub(super) struct ShardFile {
 /// The folder cannot be listed, or has no shard.
 pub(super) fn shard_files(store: &dyn Store, folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<ShardFile>> {
     let mut files = Vec::new();
-    let listed = store.list(folder).map_err(|error| Error::io(folder, LISTING, error))?;
+    let doing = "list the folder of shards (name a mount, or what materialize wrote)";
+    let listed = store.list(folder).map_err(|error| Error::io(folder, doing, error))?;
     for Listed { name, size } in listed {
         if is_unfinished(&name) {
             let what = "an unfinished shard of a run that stopped, or goes on";

@@ -8,8 +8,6 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::finding::{Finding, Verdict};
-use super::listing::LISTING;
-use crate::error::{Error, Result};
 use crate::storage::Store;
 
 /// Name of the manifest in a folder of shards.
@@ -139,31 +137,27 @@ impl Manifest {
 
 /// Reads the manifest of a folder, and lists what is wrong with the file itself. No manifest is returned where it is
 /// missing, cannot be read, or is damaged; a finding then says so.
-///
-/// # Errors
-/// The folder cannot be listed.
-pub(super) fn read(store: &dyn Store, folder: &Path) -> Result<(Option<Manifest>, Vec<Finding>)> {
-    store.list(folder).map_err(|error| Error::io(folder, LISTING, error))?;
+pub(super) fn read(store: &dyn Store, folder: &Path) -> (Option<Manifest>, Vec<Finding>) {
     let bytes = match store.read(&folder.join(FILE_NAME)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let what = "it is missing: materialize has not finished here (the same command goes on where it was), or \
                         the parts of a conversion have not been merged";
-            return Ok((None, vec![Finding::new(Verdict::Incomplete, FILE_NAME, what)]));
+            return (None, vec![Finding::new(Verdict::Incomplete, FILE_NAME, what)]);
         }
         Err(error) => {
-            return Ok((None, vec![Finding::unread(FILE_NAME, "it cannot be read", error)]));
+            return (None, vec![Finding::unread(FILE_NAME, "it cannot be read", error)]);
         }
     };
     match serde_json::from_slice::<Manifest>(&bytes) {
         Ok(mut manifest) => {
             let names = manifest.shards.iter().flatten().enumerate();
             manifest.by_name = names.map(|(index, shard)| (shard.name.clone(), index)).collect();
-            Ok((Some(manifest), Vec::new()))
+            (Some(manifest), Vec::new())
         }
         Err(error) => {
             let what = format!("it is no manifest, or a damaged one: {error}");
-            Ok((None, vec![Finding::damaged(FILE_NAME, what)]))
+            (None, vec![Finding::damaged(FILE_NAME, what)])
         }
     }
 }

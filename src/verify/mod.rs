@@ -89,7 +89,7 @@ struct SampleIndex {
 /// The folder cannot be listed or has no shard, or the plan is of another kind of volume. Faults of the shards are no
 /// errors: the report has them.
 pub fn run(config: &Config<'_>, progress: &dyn Progress) -> Result<Report> {
-    let (manifest, mut findings) = manifest::read(config.store, config.folder)?;
+    let (manifest, mut findings) = manifest::read(config.store, config.folder);
     let files = listing::shard_files(config.store, config.folder, &mut findings)?;
     let rules = rules(manifest.as_ref(), config.plan);
     progress.begin("shards", files.iter().map(|file| file.len).sum());

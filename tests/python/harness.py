@@ -242,13 +242,14 @@ class Program:
         return out
 
     @contextlib.contextmanager
-    def mounted(self, dataset: Named, *flags: object) -> Iterator[Path]:
-        """The data set as a mount, until the block ends. The mount point and the log are in a folder of their own."""
+    def mounted(self, dataset: Named, *flags: object, **options: Any) -> Iterator[Path]:
+        """The data set as a mount, until the block ends. The mount point and the log are in a folder of their own. The
+        options are those of the process that mounts."""
         require_fuse()
         with mount_folder() as base:
             point, log = base / "mount", base / "log"
             try:
-                self.run("mount", *dataset.flags(), *flags, "--log-file", log, point)
+                self.run("mount", *dataset.flags(), *flags, "--log-file", log, point, **options)
                 assert is_mounted(point), "mount returned 0, but nothing is mounted"
                 yield point
                 self.run("unmount", point)

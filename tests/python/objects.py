@@ -7,23 +7,21 @@ import http.client
 import os
 import shutil
 import socket
-import subprocess
+import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import object_server
 import pytest
-from harness import REPOSITORY, wait_until
+from object_server import MOTO, S3S_FS, free_port, s3s_fs, serving
 
 ACCESS_KEY = "AKIDTESTS"
 SECRET_KEY = "a-secret-that-nothing-prints"
 BUCKET = "scans"
 PIECE = 64 << 10
-S3S_FS = REPOSITORY / ".venv-s3" / "bin" / "s3s-fs"
-MOTO = REPOSITORY / ".venv-s3" / "bin" / "moto_server"
 
 
 def require_s3() -> None:
@@ -33,38 +31,22 @@ def require_s3() -> None:
             pytest.skip(f"{server.name} is not installed: scripts/setup.sh --s3")
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def answers(port: int) -> bool:
-    """Whether somebody listens there."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def serving(command: list[str], port: int) -> Iterator[None]:
-    """A server that ends with the test."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(lambda: process.poll() is not None or answers(port), "the server listens", 30)
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
-            yield
-        finally:
-            process.kill()
-
-
 def variables(port: int, **more: str) -> dict[str, str]:
     """The environment with credentials for a server at this port, and with nothing else that AWS clients read."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     own = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     return kept | own | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"} | more
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Finished shards at an address, where the program takes a data set."""
+
+    address: str
+
+    def flags(self) -> list[str]:
+        """The arguments that name them."""
+        return ["--shards", self.address]
 
 
 @dataclass
@@ -88,37 +70,20 @@ class Storage:
 def storage(folder: Path, *, is_public: bool = False) -> Iterator[Storage]:
     """A bucket, empty if it was not there before. A public one is read without credentials, and only so."""
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    keys = [] if is_public else ["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]
-    with serving([str(S3S_FS), *keys, "--host", "127.0.0.1", "--port", str(port), str(folder)], port):
+    with s3s_fs(folder, None if is_public else (ACCESS_KEY, SECRET_KEY)) as port:
         yield Storage(folder, port)
 
 
-UPLOAD = """
-import sys
-from pathlib import Path
-import boto3
-
-client = boto3.client("s3", region_name="us-east-1")
-if not any(bucket["Name"] == sys.argv[2] for bucket in client.list_buckets()["Buckets"]):
-    client.create_bucket(Bucket=sys.argv[2])
-for path in filter(Path.is_file, Path(sys.argv[1]).iterdir()):
-    client.upload_file(str(path), sys.argv[2], f"{sys.argv[3]}/{path.name}")
-"""
-
-
 def upload(port: int, source: Path, prefix: str) -> str:
-    """Upload a folder of shards to a server by Amazon's own client; its address."""
-    command = [str(MOTO.with_name("python")), "-c", UPLOAD, str(source), BUCKET, prefix]
-    subprocess.run(command, env=variables(port), check=True, timeout=120, capture_output=True)
-    return f"s3://{BUCKET}/{prefix}"
+    """Upload a folder of shards to a server; its address."""
+    return object_server.upload(variables(port), source, BUCKET, prefix)
 
 
 @contextlib.contextmanager
 def moto(source: Path, prefix: str) -> Iterator[int]:
     """A server of another maker, with a folder of shards that Amazon's own client has uploaded; its port."""
     port = free_port()
-    with serving([str(MOTO), "-H", "127.0.0.1", "-p", str(port)], port):
+    with serving(port, MOTO, "-H", "127.0.0.1", "-p", port):
         upload(port, source, prefix)
         yield port
 
@@ -127,31 +92,19 @@ def moto(source: Path, prefix: str) -> Iterator[int]:
 class Faults:
     """How the proxy treats requests: each is asked with the request's path and range, and the number of the request."""
 
-    delay: float = 0
     status: Callable[[str, int], int] = lambda path, number: 0
     # Bytes of the answer's body after which the connection is cut; None for all.
     cut: Callable[[str, int], int | None] = lambda path, number: None
     tag: Callable[[str, int], str | None] = lambda path, number: None
     body: str = ""
-    # Bytes in a second over all connections.
-    rate: float | None = None
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    ready: float = 0
 
     def note(self, method: str, path: str, wanted: str) -> int:
         """Remember a request; its number, from 0 on."""
         with self.lock:
             self.requests.append((method, path, wanted))
             return len(self.requests) - 1
-
-    def pace(self, count: int) -> None:
-        """Wait until the line, which all answers share, has carried so many bytes."""
-        if self.rate is not None:
-            with self.lock:
-                self.ready = max(self.ready, time.monotonic()) + count / self.rate
-                until = self.ready
-            time.sleep(max(0.0, until - time.monotonic()))
 
 
 @dataclass
@@ -163,8 +116,9 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy(upstream: int) -> Iterator[Proxy]:
-    """A proxy before the server at this port; at first it does nothing but to pass on."""
+def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
+    """A proxy before the server at this port; at first it does nothing but to pass on. With a certificate, whose file
+    has its key too, it speaks TLS."""
     state = Proxy(0, Faults())
 
     class Handler(BaseHTTPRequestHandler):
@@ -176,7 +130,6 @@ def proxy(upstream: int) -> Iterator[Proxy]:
         def do_GET(self) -> None:
             faults = state.faults
             number = faults.note(self.command, self.path, self.headers.get("Range", ""))
-            time.sleep(faults.delay)
             status = faults.status(self.path, number)
             if status == -1:
                 self.close_connection = True
@@ -208,7 +161,6 @@ def proxy(upstream: int) -> Iterator[Proxy]:
                 self.send_header(name, value)
             self.end_headers()
             while piece := answer.read(PIECE if cut is None else min(PIECE, cut)):
-                state.faults.pace(len(piece))
                 self.wfile.write(piece)
                 if cut is not None:
                     cut -= len(piece)
@@ -232,6 +184,10 @@ def proxy(upstream: int) -> Iterator[Proxy]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

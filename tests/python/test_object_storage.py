@@ -24,17 +24,17 @@ from harness import (
     wait_until,
 )
 from make_dataset import Dataset
+from object_server import free_port, serving
 from objects import (
     BUCKET,
     SECRET_KEY,
     Faults,
     Proxy,
+    Shards,
     Storage,
-    free_port,
     moto,
     proxy,
     require_s3,
-    serving,
     storage,
     upload,
     variables,
@@ -115,7 +115,6 @@ def test_a_volume_of_several_requests(
 ) -> None:
     """A volume of 25 MiB is asked for by seven requests, of which four are in flight: some break off, some are refused,
     and they come in any order. Two readers at once get the same."""
-    require_fuse()
     large = noise_dataset(tmp_path / "large", 1, (256, 256, 200))
     files = program.materialize(large, tmp_path / "files")
     made = program.materialize(large, tmp_path / "made", *codec) if codec else files
@@ -129,13 +128,10 @@ def test_a_volume_of_several_requests(
     assert cat(program, address, 0, environment) == right.read_bytes()
     assert len([wanted for _, path, wanted in between.faults.requests if path.endswith(".tar")]) > 7
     program.run("verify", "--shards", address, "--integrity", env=environment)
-    with mount_folder() as base:
-        point = base / "mount"
-        program.run("mount", "--shards", address, "--page-cache", "off", point, env=environment)
+    with program.mounted(Shards(address), "--page-cache", "off", env=environment) as point:
         command = ["sha256sum", str(shards(point)[0])]
         readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         assert [reader.communicate(timeout=120)[0].split()[0] for reader in readers] == [digest(right)] * 2
-        program.run("unmount", point)
 
 
 def test_an_endpoint_on_the_command_line_wins(program: Program, right: Path, bucket: Storage, address: str) -> None:
@@ -158,12 +154,8 @@ def test_a_mount_of_a_bucket(
     program: Program, right: Path, between: Proxy, which: str, request: pytest.FixtureRequest
 ) -> None:
     """A mount shows sizes and bytes of the files, and secrets stand neither in its status nor in the process list."""
-    require_fuse()
     address = request.getfixturevalue(which)
-    with mount_folder() as base:
-        point = base / "mount"
-        environment = variables(between.port)
-        program.run("mount", "--shards", address, point, env=environment)
+    with program.mounted(Shards(address), env=variables(between.port)) as point:
         assert [path.stat().st_size for path in shards(point)] == [path.stat().st_size for path in shards(right)]
         assert {path.name: path.read_bytes() for path in shards(point)} == {
             path.name: path.read_bytes() for path in shards(right)
@@ -172,7 +164,6 @@ def test_a_mount_of_a_bucket(
         assert SECRET_KEY not in status and json.loads(status)
         daemons = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         assert SECRET_KEY not in daemons
-        program.run("unmount", point)
 
 
 def test_a_plan_asks_once_for_each_sample(program: Program, between: Proxy, packed_address: str) -> None:
@@ -253,11 +244,8 @@ def test_an_object_that_was_replaced_is_an_error(
     program: Program, right: Path, between: Proxy, bucket: Storage
 ) -> None:
     """Another object under the name of a shard is ESTALE, never other voxels."""
-    require_fuse()
     address = bucket.put(right, "replaced")
-    with mount_folder() as base:
-        point = base / "mount"
-        program.run("mount", "--shards", address, "--cache-size", "2MiB", point, env=variables(between.port))
+    with program.mounted(Shards(address), "--cache-size", "2MiB", env=variables(between.port)) as point:
         first, second = shards(point)
         assert first.read_bytes() == shards(right)[0].read_bytes()
         changed = bytearray(shards(right)[1].read_bytes())
@@ -266,7 +254,6 @@ def test_an_object_that_was_replaced_is_an_error(
         with pytest.raises(OSError) as caught:
             second.read_bytes()
         assert caught.value.errno == 116, "ESTALE"
-        program.run("unmount", point)
 
 
 def test_an_answer_of_another_object_is_never_mixed_in(program: Program, between: Proxy, address: str) -> None:
@@ -282,10 +269,7 @@ def test_an_answer_of_another_object_is_never_mixed_in(program: Program, between
 
 def test_status_answers_while_the_network_is_gone(program: Program, right: Path, between: Proxy, address: str) -> None:
     """`stat` and `status` do not wait for a read that does; it ends in an error that is not kept."""
-    require_fuse()
-    with mount_folder() as base:
-        point = base / "mount"
-        program.run("mount", "--shards", address, "--storage-timeout", 4, point, env=variables(between.port))
+    with program.mounted(Shards(address), "--storage-timeout", 4, env=variables(between.port)) as point:
         between.faults = Faults(status=lambda path, number: -1)
         reader = subprocess.Popen(["cat", shards(point)[0]], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
@@ -300,26 +284,21 @@ def test_status_answers_while_the_network_is_gone(program: Program, right: Path,
             reader.wait()
         between.faults = Faults()
         assert shards(point)[0].read_bytes() == shards(right)[0].read_bytes(), "the error was not kept"
-        program.run("unmount", point)
 
 
 def test_an_unmount_does_not_wait_for_the_network(program: Program, between: Proxy, address: str) -> None:
     """A mount whose storage is gone is ended at once."""
-    require_fuse()
-    with mount_folder() as base:
-        point = base / "mount"
-        program.run("mount", "--shards", address, "--storage-timeout", 100, point, env=variables(between.port))
+    with program.mounted(Shards(address), "--storage-timeout", 100, env=variables(between.port)) as point:
         between.faults = Faults(status=lambda path, number: -1)
         reader = subprocess.Popen(["cat", shards(point)[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_until(lambda: bool(between.faults.requests), "the mount asks")
             reader.kill()
             reader.wait(20)
-            begun = time.monotonic()
-            program.run("unmount", point)
-            assert time.monotonic() - begun < 15
         finally:
             reader.kill()
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 15
 
 
 def test_public_shards_need_no_credentials(program: Program, right: Path, bucket: Storage, address: str) -> None:
@@ -345,11 +324,35 @@ def test_another_server_with_what_amazons_client_uploaded(program: Program, righ
         program.run("verify", "--shards", address, "--integrity", env=environment)
 
 
+def test_a_web_server_with_tls(program: Program, right: Path, bucket: Storage, address: str, tmp_path: Path) -> None:
+    """The certificate must be one that this machine trusts."""
+    trusted, both, name = tmp_path / "trusted.pem", tmp_path / "both.pem", "subjectAltName=IP:127.0.0.1"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-addext", name]
+    subprocess.run([*request, "-keyout", both, "-out", trusted], check=True, capture_output=True, timeout=60)
+    both.write_bytes(both.read_bytes() + trusted.read_bytes())
+    nobody = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SSL_"))}
+    with storage(bucket.folder, is_public=True) as public, proxy(public.port, both) as between:
+        web = f"https://127.0.0.1:{between.port}/{BUCKET}/plain"
+        trusting = nobody | {"SSL_CERT_FILE": str(trusted)}
+        assert cat(program, web, 1, trusting) == shards(right)[1].read_bytes()
+        assert "certificate" in why_not(program, web, nobody, "--storage-timeout", 1)
+
+
+def test_paths_that_must_be_on_a_disk(program: Program, small: Dataset, tmp_path: Path) -> None:
+    """An address there is refused before anything is made, on the command line and in the data set's file."""
+    done = program.run("materialize", *small.flags(), "--output-dir", "s3://b/out", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "--output-dir s3://b/out: it must be on a disk" in done.stderr
+    (tmp_path / "ctwds.toml").write_text('data_folder = "s3://b/ct"\n')
+    done = program.run("plan", cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "--data-folder s3://b/ct: it must be on a disk" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["ctwds.toml"]
+
+
 def test_a_web_server_without_ranges_is_named(program: Program, right: Path, tmp_path: Path) -> None:
     """Python's own server sends whole files only."""
     port = free_port()
     command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(right), str(port)]
-    with serving(command, port):
+    with serving(port, *command):
         assert "requests of ranges" in why_not(program, f"http://127.0.0.1:{port}", variables(port))
 
 

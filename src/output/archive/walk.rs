@@ -61,16 +61,18 @@ impl<'a> WindowReader<'a> {
     pub(super) fn read(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset + len as u64;
         let before = self.windows.range(..=offset).next_back();
-        let mut start = before.filter(|(start, bytes)| end <= *start + bytes.len() as u64).map(|(start, _)| *start);
-        if start.is_none() {
-            let from = offset.saturating_sub(BEFORE);
-            let bytes = self.window(from, to_usize(offset - from) + len)?;
-            self.windows.insert(from, bytes);
-            start = Some(from);
-        }
-        let (start, bytes) = start.and_then(|start| self.windows.get_key_value(&start)).ok_or(Error::NotFound)?;
+        let known = before.filter(|(start, bytes)| end <= *start + bytes.len() as u64).map(|(start, _)| *start);
+        let start = match known {
+            Some(start) => start,
+            None => {
+                let start = offset.saturating_sub(BEFORE);
+                let bytes = self.window(start, to_usize(end - start))?;
+                self.windows.insert(start, bytes);
+                start
+            }
+        };
         let from = to_usize(offset - start);
-        Ok(&bytes[from..from + len])
+        Ok(&self.windows[&start][from..from + len])
     }
 
     /// Reads a window that has the first `len` bytes at least.
