@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
 
-use super::complete::path_in;
 use super::dataset::ALL;
-use super::dataset_file::PathIn;
+use super::dataset_file::{PathIn, path_in};
 use super::headings::INPUT;
 use crate::storage::{StorageOptions, is_address};
 
@@ -45,9 +44,13 @@ impl StorageArgs {
             endpoint_url: self.endpoint_url.clone(),
             no_sign_request: self.no_sign_request,
             timeout: Duration::from_secs(self.storage_timeout.into()),
+            stop: None,
         }
     }
 }
+
+/// What may be an address, in commands with [`StorageArgs`].
+const OF_ADDRESSES: [&str; 3] = ["shards", "output_dir", "dir"];
 
 /// Refuses addresses where paths on a disk are wanted: a command would take them for folders of such a name, and make
 /// these.
@@ -55,12 +58,14 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
     if let Some((name, deeper)) = matches.subcommand() {
         return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
     }
-    let reads_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
+    let takes_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
     let wrong = command.get_arguments().find_map(|arg| {
         let id = arg.get_id().as_str();
         let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
         let path = match path_in(arg) {
-            PathIn::Whole if !(reads_addresses && id == "shards") => values.find(|value| is_address(value.as_ref())),
+            PathIn::Whole if !(takes_addresses && OF_ADDRESSES.contains(&id)) => {
+                values.find(|value| is_address(value.as_ref()))
+            }
             PathIn::BehindName => {
                 values.find(|value| value.split_once('=').is_some_and(|(_, at)| is_address(at.as_ref())))
             }
@@ -70,8 +75,8 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
     });
     wrong.map_or(Ok(()), |(name, address)| {
         let reason = format!(
-            "{name} {address}: it must be on a disk; of object storage, only finished shards are read, by --shards of plan, \
-             mount, run, cat, materialize, report and verify"
+            "{name} {address}: it must be on a disk; object storage holds finished shards only, which --shards of plan, \
+             mount, run, cat, materialize, report and verify reads, and --output_dir of materialize writes"
         );
         Err(command.error(ErrorKind::ValueValidation, reason))
     })
@@ -107,12 +112,12 @@ mod tests {
                 }
             }
         }
-        let mut expected =
-            ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(String::from).to_vec();
-        let shards_of = |read: &[(String, String)]| read.iter().map(|(command, _)| command.clone()).collect::<Vec<_>>();
-        assert!(read.iter().all(|(_, id)| id == "shards"), "{read:?}");
-        let mut found = shards_of(&read);
-        (found.sort(), expected.sort());
+        let of_shards = ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(|name| (name, "shards"));
+        let mut expected: Vec<(&str, &str)> = of_shards.to_vec();
+        expected.extend([("materialize", "output_dir"), ("manifest", "dir")]);
+        let mut found: Vec<(&str, &str)> = read.iter().map(|(command, id)| (&**command, &**id)).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(found, expected);
         assert!(refused > 40, "{refused}");
     }
