@@ -98,6 +98,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
 /// Writing the objects of a bucket. Requests that fail for a reason that passes are made again, as reads are.
 pub trait Objects: Send + Sync {
+    /// How long a request is made again before it counts as failed.
+    fn timeout(&self) -> Duration;
+
     /// Reads a small object, and its `ETag`.
     ///
     /// # Errors
