@@ -326,10 +326,14 @@ def test_another_server_with_what_amazons_client_uploaded(program: Program, righ
 
 def test_a_web_server_with_tls(program: Program, right: Path, bucket: Storage, address: str, tmp_path: Path) -> None:
     """The certificate must be one that this machine trusts."""
-    trusted, both, name = tmp_path / "trusted.pem", tmp_path / "both.pem", "subjectAltName=IP:127.0.0.1"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-addext", name]
-    subprocess.run([*request, "-keyout", both, "-out", trusted], check=True, capture_output=True, timeout=60)
-    both.write_bytes(both.read_bytes() + trusted.read_bytes())
+    trusted, key, both = tmp_path / "trusted.pem", tmp_path / "ca.key", tmp_path / "both.pem"
+    certificate = tmp_path / "server.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
+    of_server = ["/CN=server", *names, "-CA", trusted, "-CAkey", key, "-keyout", both, "-out", certificate]
+    for rest in (["/CN=tests", "-keyout", key, "-out", trusted], of_server):
+        subprocess.run([*request, *rest], check=True, capture_output=True, timeout=60)
+    both.write_bytes(both.read_bytes() + certificate.read_bytes())
     nobody = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SSL_"))}
     with storage(bucket.folder, is_public=True) as public, proxy(public.port, both) as between:
         web = f"https://127.0.0.1:{between.port}/{BUCKET}/plain"
