@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from harness import Program, digest, shards
 from make_dataset import Dataset
@@ -26,6 +27,11 @@ def tree(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): "" if path.parent.name == STATUS_DIR else digest(path) for path in sorted(files)
     }
+
+
+def upload_of(path: str) -> str:
+    """The identity of the upload that a request is about."""
+    return parse_qs(path.partition("?")[2])["uploadId"][0]
 
 
 @dataclass
