@@ -96,7 +96,8 @@ class Output:
 
     def assert_is(self, right: Path) -> None:
         """The objects are the files of a folder, no other ones, and nothing is left of uploads."""
-        assert tree(self.folder) == tree(right)
+        found, expected = tree(self.folder), tree(right)
+        assert found == expected, sorted(path for path, _ in found.items() ^ expected.items())
         assert not self.parts()
 
     def assert_whole_shards(self, right: Path) -> None:

@@ -178,7 +178,7 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
                 return
             length = int(self.headers.get("Content-Length") or 0)
             sent = self.rfile.read(length) if length else None
-            if len(sent or b"") < length:  # the client is gone
+            if len(sent or b"") < length or self.is_gone():
                 self.hang_up()
                 return
             if status:
@@ -205,6 +205,14 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
                 if tag is not None:
                     headers = [pair for pair in headers if pair[0].lower() != "etag"] + [("ETag", tag)]
                 self.pass_on(answer, headers, faults.cut(self.path, number))
+
+        def is_gone(self) -> bool:
+            """Whether the client has closed the connection, so that its request would not have come."""
+            if certificate:
+                return False
+            with contextlib.suppress(BlockingIOError):
+                return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return False
 
         def hang_up(self) -> None:
             self.close_connection = True
