@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -16,7 +16,9 @@ from harness import Program, digest, shards
 from make_dataset import Dataset
 from objects import BUCKET, SECRET_KEY, Faults, Proxy, Storage, proxy, storage, variables
 
+COUNT = 4  # shards of the fixture `slivers`
 FLAGS = ("--samples-per-shard", 1)
+PACKED = ("--compress", "zstd")
 HELD = 60  # seconds for which a request waits at most
 STATUS_DIR = ".ctwds"
 
@@ -202,3 +204,11 @@ def every_other(faults: Faults, *kinds: str) -> Callable[[str, int], bool]:
             return seen[faults.requests[number][0], path] % 2 == 1
 
     return pick
+
+
+def changed(dataset: Dataset, study: str, tmp_path: Path) -> Dataset:
+    """The data set with another text of the same length for one study: a plan that differs in one shard."""
+    text, reports = dataset.reports.read_text(), tmp_path / "reports.csv"
+    reports.write_text(text.replace(f"findings of {study}", f"FINDINGS of {study}"))
+    assert reports.read_text() != text
+    return replace(dataset, reports=reports)

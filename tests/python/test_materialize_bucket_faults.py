@@ -7,18 +7,16 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bucket_runs import FLAGS, Output, every_other, held, killed_at, output, tree, upload_of
+from bucket_runs import COUNT, FLAGS, Output, every_other, held, killed_at, output, tree, upload_of
 from harness import Program, shards
 from make_dataset import Dataset
 from object_server import PROGRAMS
 from objects import BUCKET, Faults, moto, proxy, require_s3, variables
 from small_datasets import noise_dataset
 
-COUNT = 4
 PERCENT = range(0, 100, 9)
 SLOW_DOWN = "<Error><Code>SlowDown</Code><Message>later</Message></Error>"
 # Prints digests by key, and the number of parts of open uploads, as Amazon's own client sees them.
@@ -37,18 +35,6 @@ print(json.dumps([digests, sum(len(parts.get("Parts", [])) for parts in of)]))
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """A volume of a kilobyte for each of four shards."""
-    return noise_dataset(tmp_path_factory.mktemp("tiny"), COUNT, (8, 8, 8))
-
-
-@pytest.fixture(scope="module")
-def right(program: Program, tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run makes of it on disk."""
-    return program.materialize(tiny, tmp_path_factory.mktemp("right"), *FLAGS)
-
-
-@pytest.fixture(scope="module")
 def large(program: Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
     """Two shards of two parts each, and what a run makes of them on disk."""
     data = noise_dataset(tmp_path_factory.mktemp("large"), 2, (128, 128, 288), dtype="i2")
@@ -56,20 +42,12 @@ def large(program: Program, tmp_path_factory: pytest.TempPathFactory) -> tuple[D
 
 
 @pytest.fixture(scope="module")
-def requests(program: Program, tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def requests(program: Program, slivers: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The kinds of requests that an undisturbed run makes."""
     require_s3()
     with output(tmp_path_factory.mktemp("storage")) as out:
-        out.run(program, tiny)
+        out.run(program, slivers)
         return out.between.faults.kinds()
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Iterator[Output]:
-    """An output in an empty bucket."""
-    require_s3()
-    with output(tmp_path / "storage") as out:
-        yield out
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -93,12 +71,19 @@ def assert_goes_on(program: Program, dataset: Dataset, right: Path, out: Output)
 @pytest.mark.parametrize("is_done", [False, True], ids=["before", "behind"])
 @pytest.mark.parametrize("percent", PERCENT)
 def test_a_run_that_was_killed_is_continued(
-    program: Program, tiny: Dataset, right: Path, requests: list[str], out: Output, percent: int, *, is_done: bool
+    program: Program,
+    slivers: Dataset,
+    sliver_files: Path,
+    requests: list[str],
+    out: Output,
+    percent: int,
+    *,
+    is_done: bool,
 ) -> None:
     """With any of its requests, before the storage has it, or when the storage has done it."""
     moment = len(requests) * percent // 100
-    assert killed_at(program, out, out.command(tiny), moment, is_done=is_done) is None
-    assert_goes_on(program, tiny, right, out)
+    assert killed_at(program, out, out.command(slivers), moment, is_done=is_done) is None
+    assert_goes_on(program, slivers, sliver_files, out)
 
 
 @pytest.mark.parametrize("moment", [8, 11, 14, 17])
@@ -110,24 +95,26 @@ def test_a_run_that_was_killed_within_large_shards(
     assert_goes_on(program, *large, out)
 
 
-def test_kills_again_and_again(program: Program, tiny: Dataset, right: Path, requests: list[str], out: Output) -> None:
+def test_kills_again_and_again(
+    program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output
+) -> None:
     """Each run does something before it dies, and at last one comes to the end."""
     moment = len(requests) * 3 // 5
     for _ in range(8):
-        done = killed_at(program, out, out.command(tiny, "--num-workers", 1), moment, is_done=True)
-        out.assert_whole(right)
+        done = killed_at(program, out, out.command(slivers, "--num-workers", 1), moment, is_done=True)
+        out.assert_whole(sliver_files)
         if done:
             assert done.returncode == 0, done.stderr
             break
     else:
         pytest.fail(f"no run comes to the end: {out.between.faults.requests}")
-    out.assert_is(right)
+    out.assert_is(sliver_files)
 
 
 @pytest.mark.parametrize("kind", ["journal", "create", "part", "complete", "index", "manifest"])
-def test_interrupted(program: Program, tiny: Dataset, right: Path, out: Output, kind: str) -> None:
+def test_interrupted(program: Program, slivers: Dataset, sliver_files: Path, out: Output, kind: str) -> None:
     """Ctrl-C at each kind of request: no upload is left open, and the message says how to go on."""
-    with held(program, out.bucket.port, out.command(tiny), kind, passing=1 if kind != "manifest" else 0) as (
+    with held(program, out.bucket.port, out.command(slivers), kind, passing=1 if kind != "manifest" else 0) as (
         process,
         gate,
     ):
@@ -138,28 +125,30 @@ def test_interrupted(program: Program, tiny: Dataset, right: Path, out: Output, 
     if process.returncode != 0 or kind not in ("index", "manifest"):  # then all was done
         assert process.returncode == 130 and "interrupted" in said and "same command" in said, said
     assert not out.open_uploads() and not out.parts()
-    assert_goes_on(program, tiny, right, out)
+    assert_goes_on(program, slivers, sliver_files, out)
 
 
-def test_interrupted_while_nobody_answers(program: Program, tiny: Dataset, right: Path, out: Output) -> None:
+def test_interrupted_while_nobody_answers(program: Program, slivers: Dataset, sliver_files: Path, out: Output) -> None:
     """The command does not wait for the network."""
-    with held(program, out.bucket.port, out.command(tiny, "--storage-timeout", 100), "part") as (process, _):
+    with held(program, out.bucket.port, out.command(slivers, "--storage-timeout", 100), "part") as (process, _):
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 130 and time.monotonic() - begun < 20, said
-    assert_goes_on(program, tiny, right, out)
+    assert_goes_on(program, slivers, sliver_files, out)
 
 
 # --- requests that fail ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [503, 429, 500, -1])
-def test_every_third_request_fails(program: Program, tiny: Dataset, right: Path, out: Output, status: int) -> None:
+def test_every_third_request_fails(
+    program: Program, slivers: Dataset, sliver_files: Path, out: Output, status: int
+) -> None:
     """Throttled, a fault of the server, or a connection that is closed."""
     out.between.faults = Faults(status=lambda path, number: status if number % 3 == 2 else 0, body=SLOW_DOWN)
-    out.run(program, tiny)
-    out.assert_is(right)
+    out.run(program, slivers)
+    out.assert_is(sliver_files)
     assert not out.open_uploads()
 
 
@@ -168,15 +157,15 @@ LOST = [("create",), ("part",), ("journal",), ("complete",), ("index", "manifest
 
 @pytest.mark.parametrize("kinds", [*LOST, tuple(sum(LOST, ()))], ids="+".join)
 def test_answers_that_are_lost(
-    program: Program, tiny: Dataset, right: Path, requests: list[str], out: Output, kinds: tuple[str, ...]
+    program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output, kinds: tuple[str, ...]
 ) -> None:
     """The storage has done what was asked, and the run does not know: it asks again, and takes its own record and its
     own shard for its own. Only of an upload whose identity nobody heard of, nothing is known; it has no parts."""
-    killed_at(program, out, out.command(tiny), len(requests) * 2 // 5, is_done=False)
+    killed_at(program, out, out.command(slivers), len(requests) * 2 // 5, is_done=False)
     faults = out.between.faults = Faults()
     faults.lost = every_other(faults, *kinds)
-    out.run(program, tiny)
-    out.assert_is(right)
+    out.run(program, slivers)
+    out.assert_is(sliver_files)
     assert "create" in kinds or not out.open_uploads()
 
 
@@ -201,27 +190,27 @@ def test_large_shards_through_a_bad_network(
     ],
 )
 def test_refusals_of_a_kind(
-    program: Program, tiny: Dataset, right: Path, out: Output, kind: str, status: int, code: str
+    program: Program, slivers: Dataset, sliver_files: Path, out: Output, kind: str, status: int, code: str
 ) -> None:
     """What services answer to be asked again: an error behind a status that all is well, and conflicts."""
     faults = out.between.faults = Faults(body=f"<Error><Code>{code}</Code><Message>again</Message></Error>")
     picked = every_other(faults, kind)
     faults.status = lambda path, number: status if picked(path, number) else 0
-    out.run(program, tiny)
-    out.assert_is(right)
+    out.run(program, slivers)
+    out.assert_is(sliver_files)
 
 
 @pytest.mark.parametrize("percent", [0, 30, 60, 95])
 def test_a_network_that_is_gone(
-    program: Program, tiny: Dataset, right: Path, requests: list[str], out: Output, percent: int
+    program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output, percent: int
 ) -> None:
     """For longer than the user wants to wait: an error in time, and the same command goes on later."""
     last = len(requests) * percent // 100
     out.between.faults = Faults(status=lambda path, number: -1 if number >= last else 0)
     begun = time.monotonic()
-    message = out.refuses(program, tiny, "--storage-timeout", 2)
+    message = out.refuses(program, slivers, "--storage-timeout", 2)
     assert out.address in message and time.monotonic() - begun < 30
-    assert_goes_on(program, tiny, right, out)
+    assert_goes_on(program, slivers, sliver_files, out)
 
 
 CODES = {
@@ -232,15 +221,15 @@ CODES = {
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_rights_that_end(program: Program, tiny: Dataset, right: Path, out: Output, code: str) -> None:
+def test_rights_that_end(program: Program, slivers: Dataset, sliver_files: Path, out: Output, code: str) -> None:
     """In the middle of a run: it says so at once, and goes on with better ones."""
     status, remedy = CODES[code]
     faults = out.between.faults = Faults(body=f"<Error><Code>{code}</Code><Message>no</Message></Error>")
     faults.status = lambda path, number: status if faults.kinds()[: number + 1].count("part") > 1 else 0
     begun = time.monotonic()
-    message = out.refuses(program, tiny)
+    message = out.refuses(program, slivers)
     assert out.address in message and remedy in message and time.monotonic() - begun < 20, message
-    assert_goes_on(program, tiny, right, out)
+    assert_goes_on(program, slivers, sliver_files, out)
 
 
 # --- a server of another maker ---------------------------------------------------------------------------------------
@@ -254,12 +243,12 @@ def look(port: int, prefix: str) -> tuple[dict[str, str], int]:
     return {key: "" if key.startswith(".ctwds/") else value for key, value in digests.items()}, parts
 
 
-def test_another_server(program: Program, tiny: Dataset, right: Path, tmp_path: Path) -> None:
+def test_another_server(program: Program, slivers: Dataset, sliver_files: Path, tmp_path: Path) -> None:
     """A run that is killed, one that is interrupted, and one that comes to the end through lost answers."""
     (tmp_path / "nothing").mkdir()
     with moto(tmp_path / "nothing", "") as port, proxy(port) as between:
         address, environment = f"s3://{BUCKET}/a b/ü+é", variables(between.port)
-        command = ["materialize", *tiny.flags(), *FLAGS, "--output-dir", address]
+        command = ["materialize", *slivers.flags(), *FLAGS, "--output-dir", address]
         for sent, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
             with held(program, port, command, "part", passing=1) as (process, gate):
                 process.send_signal(sent)
@@ -271,6 +260,6 @@ def test_another_server(program: Program, tiny: Dataset, right: Path, tmp_path: 
         faults = between.faults = Faults()
         faults.lost = every_other(faults, "part", "complete", "journal", "index", "manifest")
         program.run(*command, env=environment)
-        assert look(port, "a b/ü+é/") == (tree(right), 0)
+        assert look(port, "a b/ü+é/") == (tree(sliver_files), 0)
         program.run("verify", "--shards", address, "--integrity", env=environment)
         assert f"0 shards written, {COUNT} kept" in program.run(*command, "--recheck", env=environment).stdout
