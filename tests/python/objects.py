@@ -9,11 +9,13 @@ import shutil
 import socket
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import object_server
 import pytest
@@ -26,8 +28,9 @@ BUCKET = "scans"
 PIECE = 64 << 10
 # What services answer where s3s-fs denies access: to requests about an upload that is over.
 NO_SUCH_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>it is over, or never was</Message></Error>"
-# One such request at a time: s3s-fs looks at the condition, and writes afterwards; services do both at once.
-CONDITIONS = threading.Lock()
+# Requests of an upload, and those with a condition, are passed on one at a time: s3s-fs looks first and writes later,
+# services do both at once.
+ONE_AT_A_TIME: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def require_s3() -> None:
@@ -185,12 +188,7 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
                 self.answer(status, [("Content-Type", "application/xml")], faults.body.encode())
                 return
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=30)
-            with (
-                contextlib.closing(connection),
-                CONDITIONS
-                if self.command in ("PUT", "POST") and number in faults.conditional
-                else contextlib.nullcontext(),
-            ):
+            with contextlib.closing(connection), self.turn(number in faults.conditional):
                 connection.request(self.command, self.path, sent, dict(self.headers))
                 answer = connection.getresponse()
                 if faults.lost(self.path, number):
@@ -205,6 +203,12 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
                 if tag is not None:
                     headers = [pair for pair in headers if pair[0].lower() != "etag"] + [("ETag", tag)]
                 self.pass_on(answer, headers, faults.cut(self.path, number))
+
+        def turn(self, is_conditional: bool) -> contextlib.AbstractContextManager[object]:
+            upload = parse_qs(self.path.partition("?")[2]).get("uploadId")
+            if upload or (is_conditional and self.command == "PUT"):
+                return ONE_AT_A_TIME[upload[0] if upload else ""]
+            return contextlib.nullcontext()
 
         def is_gone(self) -> bool:
             """Whether the client has closed the connection, so that its request would not have come."""

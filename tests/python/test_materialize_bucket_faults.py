@@ -17,7 +17,7 @@ from object_server import PROGRAMS
 from objects import BUCKET, Faults, moto, proxy, require_s3, variables
 from small_datasets import noise_dataset
 
-PERCENT = range(0, 100, 9)
+PERCENT = range(4, 100, 13)
 SLOW_DOWN = "<Error><Code>SlowDown</Code><Message>later</Message></Error>"
 # Prints digests by key, and the number of parts of open uploads, as Amazon's own client sees them.
 LOOK = """
@@ -111,6 +111,19 @@ def test_kills_again_and_again(
     out.assert_is(sliver_files)
 
 
+@pytest.mark.parametrize("moment", [2, 3, 4, 7, 10, 14])
+def test_killed_while_it_takes_over(
+    program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output, moment: int
+) -> None:
+    """The uploads of the first run are not forgotten by the third."""
+    killed_at(program, out, out.command(slivers), requests.index("complete"), is_done=False)
+    orphans = out.recorded("uploading", "upload") & out.open_uploads()
+    assert orphans
+    assert killed_at(program, out, out.command(slivers), moment, is_done=True) is None
+    assert_goes_on(program, slivers, sliver_files, out)
+    assert not orphans & out.open_uploads()
+
+
 @pytest.mark.parametrize("kind", ["journal", "create", "part", "complete", "index", "manifest"])
 def test_interrupted(program: Program, slivers: Dataset, sliver_files: Path, out: Output, kind: str) -> None:
     """Ctrl-C at each kind of request: no upload is left open, and the message says how to go on."""
@@ -141,7 +154,7 @@ def test_interrupted_while_nobody_answers(program: Program, slivers: Dataset, sl
 # --- requests that fail ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [503, 429, 500, -1])
+@pytest.mark.parametrize("status", [503, -1])
 def test_every_third_request_fails(
     program: Program, slivers: Dataset, sliver_files: Path, out: Output, status: int
 ) -> None:
@@ -152,7 +165,7 @@ def test_every_third_request_fails(
     assert not out.open_uploads()
 
 
-LOST = [("create",), ("part",), ("journal",), ("complete",), ("index", "manifest"), ("delete", "abort"), ("read",)]
+LOST = [("create",), ("part",), ("journal",), ("complete",), ("index", "manifest"), ("read", "delete", "abort")]
 
 
 @pytest.mark.parametrize("kinds", [*LOST, tuple(sum(LOST, ()))], ids="+".join)
@@ -169,12 +182,10 @@ def test_answers_that_are_lost(
     assert "create" in kinds or not out.open_uploads()
 
 
-@pytest.mark.parametrize("status", [503, -1])
-def test_large_shards_through_a_bad_network(
-    program: Program, large: tuple[Dataset, Path], out: Output, status: int
-) -> None:
-    """Refusals and lost answers at once."""
-    faults = out.between.faults = Faults(status=lambda path, number: status if number % 4 == 1 else 0, body=SLOW_DOWN)
+def test_large_shards_through_a_bad_network(program: Program, large: tuple[Dataset, Path], out: Output) -> None:
+    """Refusals, connections that break, and lost answers at once."""
+    bad = {1: 503, 4: -1}
+    faults = out.between.faults = Faults(status=lambda path, number: bad.get(number % 7, 0), body=SLOW_DOWN)
     faults.lost = every_other(faults, "part", "complete", "journal")
     out.run(program, large[0])
     out.assert_is(large[1])
@@ -200,7 +211,7 @@ def test_refusals_of_a_kind(
     out.assert_is(sliver_files)
 
 
-@pytest.mark.parametrize("percent", [0, 30, 60, 95])
+@pytest.mark.parametrize("percent", [0, 25, 35, 95])
 def test_a_network_that_is_gone(
     program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output, percent: int
 ) -> None:
@@ -208,8 +219,8 @@ def test_a_network_that_is_gone(
     last = len(requests) * percent // 100
     out.between.faults = Faults(status=lambda path, number: -1 if number >= last else 0)
     begun = time.monotonic()
-    message = out.refuses(program, slivers, "--storage-timeout", 2)
-    assert out.address in message and time.monotonic() - begun < 30
+    message = out.refuses(program, slivers, "--storage-timeout", 1)
+    assert out.address in message and time.monotonic() - begun < 15
     assert_goes_on(program, slivers, sliver_files, out)
 
 
