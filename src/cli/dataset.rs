@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgAction, Args};
 
@@ -11,13 +12,14 @@ use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress, Selection,
-    Source, SpacingFrom,
+    self, Condition, ExtraChoice, ExtraPlace, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress,
+    Selection, Source, SpacingFrom,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
+use crate::storage::{self, StorageOptions, Store, is_address};
 use crate::volume::{
     Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat,
 };
@@ -313,12 +315,35 @@ impl DatasetArgs {
         Ok(self.also.clone())
     }
 
-    /// The configuration of the library's data set, and the options of the plan.
+    /// The place in which the data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
+    /// asked.
     ///
     /// # Errors
-    /// The errors of [`Self::input_paths`].
-    pub fn resolve(&self) -> Result<(dataset::Config, Options)> {
-        let InputPaths { data_folder, reports_files, meta_files, labels_files } = self.input_paths()?;
+    /// [`Error::Usage`] for an address where there is no `storage`; the errors of [`storage::of_all`].
+    fn store(&self, paths: &InputPaths, storage: Option<&StorageOptions>) -> Result<Arc<dyn Store>> {
+        let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
+        let tables = [reports_files, meta_files, labels_files].into_iter().flatten().chain(&self.exclude);
+        let extras = self.also.iter().filter_map(|extra| match &extra.place {
+            ExtraPlace::Array(_) => None,
+            ExtraPlace::Files { folder, .. } => Some(folder),
+        });
+        let all = tables.chain(&self.studies).chain(extras).chain([data_folder]).map(PathBuf::as_path);
+        match (storage, all.clone().find(|path| is_address(path))) {
+            (Some(storage), _) => storage::of_all(all, storage),
+            (None, None) => Ok(storage::local()),
+            (None, Some(address)) => Err(Error::Usage(format!("{}: {}", shown(address), super::storage::ON_A_DISK))),
+        }
+    }
+
+    /// The configuration of the library's data set, and the options of the plan. `storage` says how object storage is
+    /// asked; without it, all must be on a disk.
+    ///
+    /// # Errors
+    /// The errors of [`Self::input_paths`], and of settings of object storage.
+    pub fn resolve(&self, storage: Option<&StorageOptions>) -> Result<(dataset::Config, Options)> {
+        let paths = self.input_paths()?;
+        let store = self.store(&paths, storage)?;
+        let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
         let flags = [
             (self.text_columns.is_empty(), reports_files.is_empty(), "--text-columns", "--reports-file"),
             (self.meta_columns.is_empty(), meta_files.is_empty(), "--meta-columns", "--meta-file"),
@@ -340,6 +365,7 @@ impl DatasetArgs {
             ));
         }
         let config = dataset::Config {
+            store,
             data_folder,
             reports_files,
             meta_files,

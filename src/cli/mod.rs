@@ -285,7 +285,7 @@ mod tests {
         )
         .unwrap();
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
-        let config = args.dataset.resolve().unwrap().0;
+        let config = args.dataset.resolve(None).unwrap().0;
         assert_eq!(config.data_folder.to_str(), Some("a_b"));
         assert_eq!(config.reports_files, [PathBuf::from("r_1.csv")]);
         assert_eq!((args.num_workers, config.limit), (Some(8), Some(100)));

@@ -12,6 +12,13 @@ use super::dataset_file::PathIn;
 use super::headings::INPUT;
 use crate::storage::{StorageOptions, is_address};
 
+/// The end of a message about an address where a disk is wanted.
+pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, data sets are read by plan, mount, run, cat, \
+    materialize and report, and finished shards by these and verify, with --shards";
+
+/// The arguments of a data set that may be addresses, for the commands that make shards of it.
+const INPUTS: [&str; 7] = ["data_folder", "reports_file", "meta_file", "labels_file", "studies", "exclude", "also"];
+
 /// Finished shards in place of a data set.
 #[derive(Clone, Debug, Args)]
 pub struct ShardsArgs {
@@ -56,24 +63,23 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
         return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
     }
     let reads_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
+    let reads_sources = reads_addresses && command.get_name() != "verify"; // which has its own code for sources
+    let may_be = |id: &str| reads_addresses && id == "shards" || reads_sources && INPUTS.contains(&id);
     let wrong = command.get_arguments().find_map(|arg| {
         let id = arg.get_id().as_str();
         let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
         let path = match path_in(arg) {
-            PathIn::Whole if !(reads_addresses && id == "shards") => values.find(|value| is_address(value.as_ref())),
+            _ if may_be(id) => None,
+            PathIn::Whole => values.find(|value| is_address(value.as_ref())),
             PathIn::BehindName => {
                 values.find(|value| value.split_once('=').is_some_and(|(_, at)| is_address(at.as_ref())))
             }
-            PathIn::Whole | PathIn::No => None,
+            PathIn::No => None,
         };
         path.map(|path| (arg.get_long().map_or_else(|| id.to_uppercase(), |long| format!("--{long}")), path.to_owned()))
     });
     wrong.map_or(Ok(()), |(name, address)| {
-        let reason = format!(
-            "{name} {address}: it must be on a disk; of object storage, only finished shards are read, by --shards of plan, \
-             mount, run, cat, materialize, report and verify"
-        );
-        Err(command.error(ErrorKind::ValueValidation, reason))
+        Err(command.error(ErrorKind::ValueValidation, format!("{name} {address}: {ON_A_DISK}")))
     })
 }
 
@@ -89,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_on_a_disk_but_that_of_shards() {
+    fn every_path_is_on_a_disk_but_those_of_data_sets_and_shards() {
         let (mut refused, mut read) = (0, Vec::new());
         for (names, command) in all(&crate::cli::command(), &[]) {
             for arg in command.get_arguments().filter(|arg| path_in(arg) != PathIn::No) {
@@ -107,13 +113,13 @@ mod tests {
                 }
             }
         }
-        let mut expected =
-            ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(String::from).to_vec();
-        let shards_of = |read: &[(String, String)]| read.iter().map(|(command, _)| command.clone()).collect::<Vec<_>>();
-        assert!(read.iter().all(|(_, id)| id == "shards"), "{read:?}");
-        let mut found = shards_of(&read);
-        (found.sort(), expected.sort());
-        assert_eq!(found, expected);
+        let mut expected = vec![("verify".to_owned(), "shards".to_owned())];
+        for command in ["cat", "materialize", "mount", "plan", "report", "run"] {
+            let ids = INPUTS.into_iter().chain(["shards"]);
+            expected.extend(ids.map(|id| (command.to_owned(), id.to_owned())));
+        }
+        (read.sort(), expected.sort());
+        assert_eq!(read, expected);
         assert!(refused > 40, "{refused}");
     }
 }

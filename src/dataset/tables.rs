@@ -13,6 +13,7 @@ pub(crate) use super::header::Wanted;
 use super::header::{ID_FLAG, column, kept, unused_warning};
 use super::ids;
 use crate::error::{Error, Result};
+use crate::storage::Store;
 
 /// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
@@ -192,8 +193,13 @@ impl Table {
 /// [`Error::Io`] if a file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a
 /// column is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two
 /// files.
-pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
-    load_with(paths, ids, wanted, &[])
+pub(crate) fn load(
+    store: &dyn Store,
+    paths: &[impl AsRef<Path>],
+    ids: &[String],
+    wanted: &Wanted<'_>,
+) -> Result<Table> {
+    load_with(store, paths, ids, wanted, &[])
 }
 
 /// Reads columns of a table as [`load`] does, and of its other columns those that are named in `extra`, as far as the
@@ -202,13 +208,14 @@ pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'
 /// # Errors
 /// As [`load`].
 pub(super) fn load_with(
+    store: &dyn Store,
     paths: &[impl AsRef<Path>],
     ids: &[String],
     wanted: &Wanted<'_>,
     extra: &[NamedColumns],
 ) -> Result<Table> {
     let mut table = Table::default();
-    paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted, extra))?;
+    paths.iter().try_for_each(|path| table.append((store, path.as_ref()), ids, wanted, extra))?;
     Ok(table)
 }
 
@@ -227,9 +234,15 @@ pub(super) fn check_length(path: &Path, header: &StringRecord, record: &StringRe
 
 impl Table {
     /// Reads a file, and adds its rows.
-    fn append(&mut self, path: &Path, ids: &[String], wanted: &Wanted<'_>, extra: &[NamedColumns]) -> Result<()> {
+    fn append(
+        &mut self,
+        (store, path): (&dyn Store, &Path),
+        ids: &[String],
+        wanted: &Wanted<'_>,
+        extra: &[NamedColumns],
+    ) -> Result<()> {
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let file = CsvFile::read(path, "read the table", &names)?;
+        let file = CsvFile::read(store, path, "read the table", &names)?;
         let mut records = file.records();
         let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
         records.read(&mut header)?;
@@ -325,6 +338,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Files;
 
     fn load_text(text: &str, columns: &[&str]) -> Result<Table> {
         let dir = tempfile::tempdir().unwrap();
@@ -332,7 +346,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let columns: Vec<String> = columns.iter().copied().map(String::from).collect();
         let wanted = if columns.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(&columns) };
-        load(&[path], &["VolumeName".to_owned()], &wanted)
+        load(&Files, &[path], &["VolumeName".to_owned()], &wanted)
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::client::Client;
 use super::object::Object;
-use super::{Listed, StorageOptions, Store, Stored};
+use super::{Listed, ListedObject, StorageOptions, Store, Stored};
+use crate::base::file_id::FileId;
 use crate::base::lock::lock;
 use crate::error::Result;
 
@@ -65,7 +66,17 @@ impl Store for Bucket {
         client.list(client.key(folder)?)
     }
 
-    fn is_remote(&self) -> bool {
+    fn list_below(&self, folder: &Path) -> io::Result<Option<Vec<ListedObject>>> {
+        let client = self.here()?;
+        client.list_below(client.key(folder)?).map(Some)
+    }
+
+    fn identity_of(&self, path: &Path) -> io::Result<FileId> {
+        let client = self.here()?;
+        client.head(client.key(path)?).wait()?
+    }
+
+    fn is_remote(&self, _path: &Path) -> bool {
         true
     }
 }

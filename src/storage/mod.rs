@@ -1,4 +1,5 @@
-//! Where finished shards are read from: a folder on disk, or a prefix in object storage (`s3://`, `https://`).
+//! Where data sets and finished shards are read from: folders on disk, or prefixes in object storage (`s3://`,
+//! `https://`).
 //!
 //! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
 //! address stands where a path stands, so every message names the object as it would name a file. The client of object
@@ -17,6 +18,7 @@ mod local;
 mod network;
 #[cfg(feature = "object-storage")]
 mod object;
+mod places;
 #[cfg(feature = "object-storage")]
 mod reason;
 #[cfg(feature = "object-storage")]
@@ -25,7 +27,7 @@ mod settings;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +43,12 @@ pub const REQUEST: u64 = 4 << 20;
 
 /// The requests that are in flight for one range that is read in order.
 pub const REQUESTS_AHEAD: u64 = 4;
+
+/// The memory in bytes that reading a range in order takes at most: the requests in flight, and the answer that is being
+/// read.
+pub fn bytes_ahead(range: &Range<u64>) -> u64 {
+    (range.end - range.start).min(REQUEST * (REQUESTS_AHEAD + 1))
+}
 
 /// What a user decides about object storage; files on disk know nothing of it.
 #[derive(Clone, Debug)]
@@ -74,8 +82,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The reason of the operating system or of the storage.
     fn list(&self, folder: &Path) -> io::Result<Vec<Listed>>;
 
-    /// Whether each read is a request over a network, so that many at once are faster than one.
-    fn is_remote(&self) -> bool;
+    /// All objects below a prefix, in no order; `None` where there are real folders, which whoever looks for files
+    /// walks through.
+    ///
+    /// # Errors
+    /// The reason of the storage.
+    fn list_below(&self, folder: &Path) -> io::Result<Option<Vec<ListedObject>>>;
+
+    /// The identity of a file or an object that is not read.
+    ///
+    /// # Errors
+    /// The reason of the operating system or of the storage.
+    fn identity_of(&self, path: &Path) -> io::Result<FileId>;
+
+    /// Whether each read of a path is a request over a network, so that many at once are faster than one.
+    fn is_remote(&self, path: &Path) -> bool;
 }
 
 /// A name in a folder.
@@ -87,6 +108,16 @@ pub struct Listed {
     pub size: io::Result<u64>,
 }
 
+/// An object below a prefix.
+#[derive(Clone, Debug)]
+pub struct ListedObject {
+    /// The path, relative to the prefix.
+    pub path: PathBuf,
+    /// The identity, which is that of [`Stored::identity`] where the list has the `ETag`s. Where it has none, the time of
+    /// the last change stands in it, so that two lists can be compared, but no list with what was read.
+    pub identity: FileId,
+}
+
 /// A file or an object that is read at offsets, from any thread.
 pub trait Stored: Send + Sync {
     /// The identity of what is read. `None` for an object of which nothing was read so far: no request is made for it.
@@ -94,6 +125,12 @@ pub trait Stored: Send + Sync {
     /// # Errors
     /// The operating system's reason.
     fn identity(&self) -> io::Result<Option<FileId>>;
+
+    /// Whether it is a regular file, or an object: no folder, pipe or device.
+    ///
+    /// # Errors
+    /// The operating system's reason.
+    fn is_regular(&self) -> io::Result<bool>;
 
     /// Reads bytes at `offset`, fewer only at the end of the file, and returns their number.
     ///
@@ -125,6 +162,23 @@ pub trait Stored: Send + Sync {
 /// Files on disk.
 pub fn local() -> Arc<dyn Store> {
     Arc::new(Files)
+}
+
+/// The store of all of these paths: files on disk, and objects of any number of buckets. Makes no request. A web server
+/// counts as the folder of the path.
+///
+/// # Errors
+/// Those of [`of`].
+pub fn of_all<'a>(paths: impl IntoIterator<Item = &'a Path>, options: &StorageOptions) -> Result<Arc<dyn Store>> {
+    let mut places = places::Places::default();
+    for path in paths.into_iter().filter(|path| is_address(path)) {
+        if !places.has(path) {
+            let root = address::root(path);
+            let store = of(&root, options)?;
+            places.add(root, store);
+        }
+    }
+    Ok(if places.is_empty() { local() } else { Arc::new(places) })
 }
 
 /// The store in which `root` lies: a folder on disk, or a prefix in object storage. Makes no request.

@@ -108,6 +108,10 @@ impl Stored for Object {
         Ok(lock(&self.state).identity)
     }
 
+    fn is_regular(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = lock(&self.state);
         if state.identity.is_some_and(|identity| offset >= identity.size) || out.is_empty() {
@@ -119,9 +123,18 @@ impl Stored for Object {
             return Ok(copy(answer, *start, offset, out));
         }
         let range = offset..offset + out.len() as u64;
-        let answer = self.client.get(self.key.clone(), Some(range.clone())).wait()??;
-        check(&mut state, &answer, &range)?;
-        Ok(copy(&answer, offset, offset, out))
+        match self.client.get(self.key.clone(), Some(range.clone())).wait()? {
+            // Nothing is known of it so far, and it is shorter, or empty.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && state.identity.is_none() => {
+                state.identity = Some(self.client.head(self.key.clone()).wait()??);
+                Ok(0)
+            }
+            answer => {
+                let answer = answer?;
+                check(&mut state, &answer, &range)?;
+                Ok(copy(&answer, offset, offset, out))
+            }
+        }
     }
 
     fn will_read(&self, range: Range<u64>) {

@@ -10,6 +10,7 @@ use crate::dataset::ids::study_id;
 use crate::dataset::tables::{self, Table, Wanted};
 use crate::error::Result;
 use crate::formats::npz::Element;
+use crate::storage::Files;
 use crate::volume::{Dialect, Geometry, Span, Values, check_values};
 
 /// The threads that look at values.
@@ -66,11 +67,11 @@ pub(super) fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Resul
     let table = &tables[chosen.table];
     let names = [slope, intercept].map(|at| table.columns[at].name.clone());
     let files: Vec<_> = chosen.files.iter().map(|at| &tables[*at].path).collect();
-    let Ok(table) = tables::load(&files, &[table.id().name.clone()], &Wanted::Named(&names)) else {
+    let Ok(table) = tables::load(&Files, &files, &[table.id().name.clone()], &Wanted::Named(&names)) else {
         return Ok(None); // loading it says why, when the data set is planned
     };
     let shown = try_map(seen, THREADS, |seen| match geometry(&table, seen) {
-        Some(geometry) => check_values(&seen.file, &seen.array, Dialect::of(&seen.array), geometry),
+        Some(geometry) => check_values((&Files, &seen.file), &seen.array, Dialect::of(&seen.array), geometry),
         None => Ok(Values::Unclear),
     })?;
     let count = |values: Values| shown.iter().filter(|shown| **shown == values).count();
