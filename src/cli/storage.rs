@@ -14,7 +14,7 @@ use crate::storage::{StorageOptions, is_address};
 
 /// The end of a message about an address where a disk is wanted.
 pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, data sets are read by plan, mount, run, cat, \
-    materialize and report, and finished shards by these and verify, with --shards";
+    materialize, report and bench, and finished shards by --shards of plan, mount, run, cat, materialize, report and verify";
 
 /// The arguments of a data set that may be addresses, for the commands that make shards of it.
 const INPUTS: [&str; 7] = ["data_folder", "reports_file", "meta_file", "labels_file", "studies", "exclude", "also"];
@@ -43,6 +43,13 @@ pub struct StorageArgs {
     /// Seconds for which a request to object storage is tried again before it fails
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = INPUT)]
     pub storage_timeout: u32,
+}
+
+impl ShardsArgs {
+    /// No finished shards: a data set in object storage, or on a disk.
+    pub fn none(storage: &StorageArgs) -> Self {
+        Self { shards: None, storage: storage.clone() }
+    }
 }
 
 impl StorageArgs {
@@ -114,8 +121,8 @@ mod tests {
             }
         }
         let mut expected = vec![("verify".to_owned(), "shards".to_owned())];
-        for command in ["cat", "materialize", "mount", "plan", "report", "run"] {
-            let ids = INPUTS.into_iter().chain(["shards"]);
+        for command in ["bench", "cat", "materialize", "mount", "plan", "report", "run"] {
+            let ids = INPUTS.into_iter().chain((command != "bench").then_some("shards"));
             expected.extend(ids.map(|id| (command.to_owned(), id.to_owned())));
         }
         (read.sort(), expected.sort());

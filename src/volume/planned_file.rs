@@ -39,7 +39,11 @@ impl PlannedFile<'_> {
     pub(super) fn open(&self, store: &dyn Store) -> Result<(Box<dyn Stored>, FileState)> {
         let file = store.open(self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => self.changed(GONE),
-            _ => Error::io(self.path, "open the file", error),
+            // A folder that lies there now is no file that could be opened, and another thing than the planned one.
+            _ => match store.identity_of(self.path).map(|found| self.compare(&found)) {
+                Ok(Err(changed)) => changed,
+                _ => Error::io(self.path, "open the file", error),
+            },
         })?;
         let state = self.state(&*file)?;
         Ok((file, state))
