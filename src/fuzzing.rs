@@ -17,7 +17,6 @@ use crate::formats::inflate::Inflater;
 use crate::formats::nifti;
 use crate::formats::npz::{self, Payload, npy};
 use crate::output::journal::Journals;
-use crate::storage::Files;
 
 /// The bytes of the largest array that is unpacked: larger ones would only make the fuzzer slow.
 const MAX_ARRAY: u64 = 16 << 20;
@@ -175,7 +174,7 @@ pub fn tables(bytes: &[u8]) {
         let Columns { ids, texts, meta, .. } = Columns::default();
         for names in [&[][..], &texts, &meta[..1]] {
             let wanted = if names.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(names) };
-            let Ok(table) = tables::load(&Files, &[path], &ids, &wanted) else { continue };
+            let Ok(table) = tables::load(&[path], &ids, &wanted) else { continue };
             assert!(names.is_empty() || table.columns == names);
             assert!(!table.columns.is_empty());
         }

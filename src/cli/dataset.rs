@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{ArgAction, Args};
 
@@ -10,16 +9,17 @@ use super::config::{Configured, Split};
 use super::dataset_file::NAME;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
+use super::place;
 use crate::base::user_folders;
 use crate::dataset::{
-    self, Condition, ExtraChoice, ExtraPlace, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress,
-    Selection, Source, SpacingFrom,
+    self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress, Selection,
+    Source, SpacingFrom,
 };
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
-use crate::storage::{self, StorageOptions, Store, is_address};
+use crate::storage::StorageOptions;
 use crate::volume::{
     Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat,
 };
@@ -316,26 +316,6 @@ impl DatasetArgs {
         Ok(self.also.clone())
     }
 
-    /// The place in which the data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
-    /// asked.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for an address where there is no `storage`; the errors of [`storage::of_all`].
-    fn store(&self, paths: &InputPaths, storage: Option<&StorageOptions>) -> Result<Arc<dyn Store>> {
-        let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
-        let tables = [reports_files, meta_files, labels_files].into_iter().flatten().chain(&self.exclude);
-        let extras = self.also.iter().filter_map(|extra| match &extra.place {
-            ExtraPlace::Array(_) => None,
-            ExtraPlace::Files { folder, .. } => Some(folder),
-        });
-        let all = tables.chain(&self.studies).chain(extras).chain([data_folder]).map(PathBuf::as_path);
-        match (storage, all.clone().find(|path| is_address(path))) {
-            (Some(storage), _) => storage::of_all(all, storage),
-            (None, None) => Ok(storage::local()),
-            (None, Some(address)) => Err(Error::Usage(format!("{}: {}", shown(address), super::storage::ON_A_DISK))),
-        }
-    }
-
     /// The configuration of the library's data set, and the options of the plan. `storage` says how object storage is
     /// asked; without it, all must be on a disk.
     ///
@@ -343,7 +323,7 @@ impl DatasetArgs {
     /// The errors of [`Self::input_paths`], and of settings of object storage.
     pub fn resolve(&self, storage: Option<&StorageOptions>) -> Result<(dataset::Config, Options)> {
         let paths = self.input_paths()?;
-        let store = self.store(&paths, storage)?;
+        let store = place::store(&paths, [&self.exclude, &self.studies], &self.also, storage)?;
         let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
         let flags = [
             (self.text_columns.is_empty(), reports_files.is_empty(), "--text-columns", "--reports-file"),

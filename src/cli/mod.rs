@@ -18,6 +18,7 @@ mod manifest;
 mod materialize;
 mod mount;
 mod numbers;
+mod place;
 mod plan;
 mod reclaim;
 mod report;

@@ -10,11 +10,8 @@ use super::complete::path_in;
 use super::dataset::ALL;
 use super::dataset_file::PathIn;
 use super::headings::INPUT;
+use super::place::ON_A_DISK;
 use crate::storage::{StorageOptions, is_address};
-
-/// The end of a message about an address where a disk is wanted.
-pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, data sets are read by plan, mount, run, cat, \
-    materialize, report and bench, and finished shards by --shards of plan, mount, run, cat, materialize, report and verify";
 
 /// The arguments of a data set that may be addresses, for the commands that make shards of it.
 const INPUTS: [&str; 7] = ["data_folder", "reports_file", "meta_file", "labels_file", "studies", "exclude", "also"];

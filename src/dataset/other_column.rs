@@ -7,7 +7,7 @@ use csv::StringRecord;
 
 use super::Config;
 use super::csv_file::CsvFile;
-use super::tables::{Wanted, load, present};
+use super::tables::{Wanted, load_with, present};
 use crate::error::{Error, Result, shown};
 
 /// The values of a column for studies, which are given by their ids; the column is in one of the tables.
@@ -34,7 +34,7 @@ pub fn other_column(config: &Config, column: &str, studies: &[&str]) -> Result<V
             return Err(Error::Refused(reason));
         }
     };
-    let rows = load(&*config.store, files, &config.columns.ids, &Wanted::Named(&[column.to_owned()]))?;
+    let rows = load_with(&*config.store, files, &config.columns.ids, &Wanted::Named(&[column.to_owned()]), &[])?;
     let value = |study: &&str| {
         let row = rows.find(study)?;
         let value = row.and_then(|row| present(row.get(0).trim()));

@@ -13,7 +13,7 @@ pub(crate) use super::header::Wanted;
 use super::header::{ID_FLAG, column, kept, unused_warning};
 use super::ids;
 use crate::error::{Error, Result};
-use crate::storage::Store;
+use crate::storage::{Files, Store};
 
 /// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
@@ -193,13 +193,8 @@ impl Table {
 /// [`Error::Io`] if a file cannot be read, [`Error::Table`] if it is no CSV text or ends inside a quoted field, a
 /// column is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two
 /// files.
-pub(crate) fn load(
-    store: &dyn Store,
-    paths: &[impl AsRef<Path>],
-    ids: &[String],
-    wanted: &Wanted<'_>,
-) -> Result<Table> {
-    load_with(store, paths, ids, wanted, &[])
+pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
+    load_with(&Files, paths, ids, wanted, &[])
 }
 
 /// Reads columns of a table as [`load`] does, and of its other columns those that are named in `extra`, as far as the
@@ -338,7 +333,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Files;
 
     fn load_text(text: &str, columns: &[&str]) -> Result<Table> {
         let dir = tempfile::tempdir().unwrap();
@@ -346,7 +340,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let columns: Vec<String> = columns.iter().copied().map(String::from).collect();
         let wanted = if columns.is_empty() { Wanted::Classes(&[]) } else { Wanted::Named(&columns) };
-        load(&Files, &[path], &["VolumeName".to_owned()], &wanted)
+        load(&[path], &["VolumeName".to_owned()], &wanted)
     }
 
     #[test]

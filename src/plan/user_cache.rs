@@ -142,8 +142,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
     fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?} {rescale:?}").as_bytes());
-    fields.add(format!("{spacing_from:?}").as_bytes());
-    fields.add(format.digest_text().as_bytes());
+    fields.add(format!("{spacing_from:?} {}", format.digest_text()).as_bytes());
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, *resample as u8]);
     add_extras(&mut fields, extras)?;
     for number in spacing.iter().chain(hu_range).chain([pad_value, extra_pad]) {

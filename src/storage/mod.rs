@@ -44,8 +44,8 @@ pub const REQUEST: u64 = 4 << 20;
 /// The requests that are in flight for one range that is read in order.
 pub const REQUESTS_AHEAD: u64 = 4;
 
-/// The memory in bytes that reading a range in order takes at most: the requests in flight, and the answer that is being
-/// read.
+/// The memory in bytes that reading a range in order takes at most: the requests in flight, and the answer that is
+/// being read.
 pub fn bytes_ahead(range: &Range<u64>) -> u64 {
     (range.end - range.start).min(REQUEST * (REQUESTS_AHEAD + 1))
 }
@@ -113,8 +113,8 @@ pub struct Listed {
 pub struct ListedObject {
     /// The path, relative to the prefix.
     pub path: PathBuf,
-    /// The identity, which is that of [`Stored::identity`] where the list has the `ETag`s. Where it has none, the time of
-    /// the last change stands in it, so that two lists can be compared, but no list with what was read.
+    /// The identity, which is that of [`Stored::identity`] where the list has the `ETag`s. Where it has none, the time
+    /// of the last change stands in it, so that two lists can be compared, but no list with what was read.
     pub identity: FileId,
 }
 
@@ -126,7 +126,7 @@ pub trait Stored: Send + Sync {
     /// The operating system's reason.
     fn identity(&self) -> io::Result<Option<FileId>>;
 
-    /// Whether it is a regular file, or an object: no folder, pipe or device.
+    /// Tells a regular file, or an object, from a folder, pipe or device.
     ///
     /// # Errors
     /// The operating system's reason.

@@ -42,8 +42,8 @@ impl NpzVolume<'_> {
         !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1
     }
 
-    /// The memory in bytes that [`Self::fill`] takes to turn the array, for planes and their transposition, and for what
-    /// is read ahead over a network, beside the volume.
+    /// The memory in bytes that [`Self::fill`] takes to turn the array, for planes and their transposition, and for
+    /// what is read ahead over a network, beside the volume.
     pub fn scratch_bytes(&self) -> u64 {
         let ahead = if self.store.is_remote(&self.path) { bytes_ahead(&self.array.member.in_file()) } else { 0 };
         ahead + self.array.bytes_to_turn() + with_voxel_type!(self, T => self.scratch_bytes_of::<T>())

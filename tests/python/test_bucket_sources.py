@@ -145,8 +145,8 @@ def test_a_mount_shows_the_shards_of_the_files(
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--volume", "rescaled"),
-        ("--volume", "preprocessed", "--shape", "20,20,20"),
+        ("--volume", "rescaled", "--rescale", "table"),
+        ("--volume", "preprocessed", "--rescale", "none", "--shape", "20,20,20"),
         ("--also", "mask=mask", "--pattern", "**/v6.npz"),
         ("--source", "nifti", "--orientation", "RAS"),
         ("--source", "npz", "--limit", "2"),
@@ -371,7 +371,7 @@ def test_a_disk_cache_knows_objects_by_their_etags(
 
 def test_commands_that_need_a_disk_say_so(program: Program, sources: Sources, tmp_path: Path) -> None:
     """`verify` and `reclaim` have code of their own for sources, and look at no bucket."""
-    for command in (["verify", "--webdataset_dir", tmp_path], ["reclaim", "--webdataset_dir", tmp_path]):
+    for command in (["verify", "--webdataset_dir", tmp_path], ["reclaim", "--shards", tmp_path]):
         done = program.run(*command, *sources.flags(), check=False)
         assert done.returncode == 2 and "it must be on a disk" in done.stderr, done.stderr
 

@@ -67,7 +67,7 @@ pub(super) fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Resul
     let table = &tables[chosen.table];
     let names = [slope, intercept].map(|at| table.columns[at].name.clone());
     let files: Vec<_> = chosen.files.iter().map(|at| &tables[*at].path).collect();
-    let Ok(table) = tables::load(&Files, &files, &[table.id().name.clone()], &Wanted::Named(&names)) else {
+    let Ok(table) = tables::load(&files, &[table.id().name.clone()], &Wanted::Named(&names)) else {
         return Ok(None); // loading it says why, when the data set is planned
     };
     let shown = try_map(seen, THREADS, |seen| match geometry(&table, seen) {

@@ -36,8 +36,8 @@ const PIECE: usize = 1536;
 /// The name of the array in the NPZ file that people made of a NIfTI file.
 const NAME: &str = "data";
 
-/// Finds the volume of an open NIfTI file or object, which is packed by gzip or not; messages call the file `path`. Reads the
-/// header only.
+/// Finds the volume of an open NIfTI file or object, which is packed by gzip or not; messages call the file `path`.
+/// Reads the header only.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
