@@ -15,6 +15,7 @@ use ctwds_fs::formats::codec::{Codec, Method};
 use ctwds_fs::materialize::{OnError, Outcome, Request, Silent, materialize};
 use ctwds_fs::output::archive;
 use ctwds_fs::output::partition::Part;
+use ctwds_fs::output::place::Place;
 use ctwds_fs::plan::Plan;
 use ctwds_fs::shard::{Serving, ShardSet};
 use ctwds_fs::storage;
@@ -26,6 +27,7 @@ fn serve(plan: Plan) -> ShardSet {
 
 fn write(plan: Plan, out: &Path, codec: Option<Codec>) -> Outcome {
     let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
+    let out = &Place::on_disk(out);
     let request = Request { out, workers: 2, codec, part, on_error, recheck, clean: false };
     materialize(serve(plan), &request, &AtomicBool::new(false), &Silent).unwrap()
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use common::{Example, Stored};
 use ctwds_fs::materialize::{OnError, Request, Silent, materialize};
 use ctwds_fs::output::partition::Part;
+use ctwds_fs::output::place::Place;
 use ctwds_fs::plan::shuffle;
 use ctwds_fs::plan::{ShardId, View};
 use ctwds_fs::shard::{Serving, ShardSet};
@@ -88,7 +89,8 @@ proptest! {
         check_reads(&naive, &wanted, |shard, offset, len| set.read_with(&cursors[shard], offset, len).unwrap().to_vec());
         let out = example.folder.path().join("out");
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
-        let request = Request { out: &out, workers: threads, codec: None, part, on_error, recheck, clean: false };
+        let place = Place::on_disk(&out);
+        let request = Request { out: &place, workers: threads, codec: None, part, on_error, recheck, clean: false };
         let outcome = materialize(set.clone(), &request, &AtomicBool::new(false), &Silent).unwrap();
         prop_assert_eq!(outcome.written, naive.len());
         check_reads(&naive, &wanted, |shard, offset, len| read_file(&shard_path(&out, shard), offset, len));

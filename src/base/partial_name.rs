@@ -1,6 +1,7 @@
 //! Names of unfinished files. Each says which process writes the file, so no two processes ever write the same one,
 //! even where locks do not bind (some network file systems), and a later run can tell what a killed process left there.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -8,12 +9,13 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
 
 /// End of an unfinished file's name, so that a glob of `*.tar` does not see it.
 const SUFFIX: &str = ".partial";
 
 /// A process that writes unfinished files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
     /// Name of the host: letters, digits, `-` and `_`; other characters are replaced by `_`.
     host: String,
@@ -30,6 +32,12 @@ pub struct PartialName<'a> {
     pub output: &'a str,
     /// The process that writes the file; `None` for a file of version 0.1, whose names do not say it.
     pub writer: Option<Writer>,
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "process {} on {}", self.process, self.host)
+    }
 }
 
 impl Writer {

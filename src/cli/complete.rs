@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::dataset_file::{DatasetFile, Flag, NAME, PathIn};
+use super::dataset_file::{DatasetFile, Flag, NAME, path_in};
 use super::help::NEVER_FINDS;
 use super::normalized;
 use crate::error::{Error, Result, shown};
@@ -219,15 +219,5 @@ fn of_variable(key: &str, flag: Flag<'_>, value: &OsStr) -> Result<Vec<OsString>
         _ => {
             Err(Error::Usage(format!("CTWDS_{} is {value:?}; it must be 1 or 0", key.replace('-', "_").to_uppercase())))
         }
-    }
-}
-
-/// The path in an argument's value.
-pub(super) fn path_in(arg: &Arg) -> PathIn {
-    let of_paths = clap::value_parser!(PathBuf);
-    match arg.get_id().as_str() {
-        "also" => PathIn::BehindName,
-        _ if arg.get_value_parser().type_id() == of_paths.type_id() => PathIn::Whole,
-        _ => PathIn::No,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::Arg;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -118,6 +119,16 @@ pub(super) enum PathIn {
     Whole,
     /// What stands behind `NAME=` is one, if it has a slash or a star.
     BehindName,
+}
+
+/// The path in an argument's value.
+pub(super) fn path_in(arg: &Arg) -> PathIn {
+    let of_paths = clap::value_parser!(PathBuf);
+    match arg.get_id().as_str() {
+        "also" => PathIn::BehindName,
+        _ if arg.get_value_parser().type_id() == of_paths.type_id() => PathIn::Whole,
+        _ => PathIn::No,
+    }
 }
 
 impl Flag<'_> {

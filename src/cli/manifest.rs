@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::dataset::DatasetArgs;
 use super::headings::OUTPUT;
+use super::storage::StorageArgs;
 
 /// `manifest`.
 #[derive(Debug, Args)]
@@ -20,12 +21,15 @@ pub struct ManifestArgs {
 pub enum ManifestCommand {
     /// Join the manifests of all parts of `materialize --partition`; or list what is missing
     Merge {
-        /// The output folder
+        /// The output folder, or its address (s3://bucket/prefix)
         #[arg(value_name = "DIR")]
         dir: PathBuf,
         /// Print what was written, or what is missing, as JSON
         #[arg(long, help_heading = OUTPUT)]
         json: bool,
+        /// Object storage.
+        #[command(flatten)]
+        storage: StorageArgs,
     },
     /// Make manifest.json and the record again from the shards and the data set
     Rebuild {

@@ -1,6 +1,6 @@
 //! The place in which a data set lies, by the paths that name it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::input_paths::InputPaths;
@@ -10,7 +10,8 @@ use crate::storage::{self, StorageOptions, Store, is_address};
 
 /// The end of a message about an address where a disk is wanted.
 pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, data sets are read by plan, mount, run, cat, \
-    materialize, report and bench, and finished shards by --shards of plan, mount, run, cat, materialize, report and verify";
+    materialize, report and bench, finished shards by --shards of plan, mount, run, cat, materialize, report and verify, \
+    and shards are written by --output_dir of materialize";
 
 /// The place in which a data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
 /// asked. Besides tables and folders there may be `lists` of studies.

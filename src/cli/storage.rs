@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
 
-use super::complete::path_in;
 use super::dataset::ALL;
-use super::dataset_file::PathIn;
+use super::dataset_file::{PathIn, path_in};
 use super::headings::INPUT;
 use super::place::ON_A_DISK;
 use crate::storage::{StorageOptions, is_address};
@@ -56,9 +55,13 @@ impl StorageArgs {
             endpoint_url: self.endpoint_url.clone(),
             no_sign_request: self.no_sign_request,
             timeout: Duration::from_secs(self.storage_timeout.into()),
+            stop: None,
         }
     }
 }
+
+/// What may be an address, in commands with [`StorageArgs`].
+const OF_ADDRESSES: [&str; 3] = ["shards", "output_dir", "dir"];
 
 /// Refuses addresses where paths on a disk are wanted: a command would take them for folders of such a name, and make
 /// these.
@@ -66,9 +69,9 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
     if let Some((name, deeper)) = matches.subcommand() {
         return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
     }
-    let reads_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
-    let reads_sources = reads_addresses && command.get_name() != "verify"; // which has its own code for sources
-    let may_be = |id: &str| reads_addresses && id == "shards" || reads_sources && INPUTS.contains(&id);
+    let takes_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
+    let takes_sources = takes_addresses && command.get_name() != "verify"; // which has its own code for sources
+    let may_be = |id: &str| takes_addresses && OF_ADDRESSES.contains(&id) || takes_sources && INPUTS.contains(&id);
     let wrong = command.get_arguments().find_map(|arg| {
         let id = arg.get_id().as_str();
         let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
@@ -117,13 +120,16 @@ mod tests {
                 }
             }
         }
-        let mut expected = vec![("verify".to_owned(), "shards".to_owned())];
+        let of_shards = ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(|name| (name, "shards"));
+        let mut expected: Vec<(&str, &str)> = of_shards.to_vec();
+        expected.extend([("materialize", "output_dir"), ("manifest", "dir")]);
         for command in ["bench", "cat", "materialize", "mount", "plan", "report", "run"] {
-            let ids = INPUTS.into_iter().chain((command != "bench").then_some("shards"));
-            expected.extend(ids.map(|id| (command.to_owned(), id.to_owned())));
+            expected.extend(INPUTS.map(|id| (command, id)));
         }
-        (read.sort(), expected.sort());
-        assert_eq!(read, expected);
+        let mut found: Vec<(&str, &str)> = read.iter().map(|(command, id)| (&**command, &**id)).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
         assert!(refused > 40, "{refused}");
     }
 }

@@ -27,7 +27,8 @@ The first of 3, 4 and 5 that applies counts; all findings are listed.";
 #[command(after_help = EXIT_CODES)]
 pub struct VerifyArgs {
     /// Folder of shards: a mount, what materialize wrote (or its address, s3://bucket/prefix), or what the original
-    /// converter wrote. With a data set (its flags, or a ctwds.toml that is found), every voxel is compared with its file, and the rest with the tables
+    /// converter wrote. With a data set (its flags, or a ctwds.toml that is found), every voxel is compared with its
+    /// file, and the rest with the tables
     #[arg(
         long,
         alias = "webdataset-dir",

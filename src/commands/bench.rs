@@ -28,6 +28,7 @@ use crate::error::{Error, Result, reason, shown};
 use crate::fs::mount_table;
 use crate::materialize::{OnError, Request, Silent, materialize};
 use crate::output::partition::Part;
+use crate::output::place::Place;
 use crate::plan::Plan;
 use crate::shard::{Serving, ShardSet};
 
@@ -272,7 +273,9 @@ impl ShardProvider for OwnShards<'_> {
         let serving = Serving { cache_bytes: default_cache_size(), threads: self.threads, read_ahead, read_once: true };
         let set = ShardSet::new(self.plan.clone(), serving)?;
         let (part, on_error, recheck) = (Part::WHOLE, OnError::Fail, false);
-        let request = Request { out: &out, workers: self.threads, codec: None, part, on_error, recheck, clean: false };
+        let place = Place::on_disk(&out);
+        let request =
+            Request { out: &place, workers: self.threads, codec: None, part, on_error, recheck, clean: false };
         let outcome = materialize(set, &request, &self.stop, &Silent).map_err(|error| match error {
             Error::Interrupted(_) => Error::Interrupted(NOTHING_KEPT), // this folder is removed
             error => error,

@@ -16,6 +16,7 @@ use crate::base::parallel::available_cores;
 use crate::cli::{ManifestArgs, ManifestCommand};
 use crate::error::Result;
 use crate::materialize::{ManifestOutcome, merge, rebuild};
+use crate::output::place::Place;
 use crate::shard::{Serving, ShardSet};
 
 /// The memory for volumes in bytes; a rebuild reads no voxel through it.
@@ -23,9 +24,9 @@ const REBUILD_CACHE: u64 = 1 << 20;
 
 pub(super) fn run(args: &ManifestArgs) -> Result<ExitCode> {
     let (dir, outcome, is_json, remedy) = match &args.command {
-        ManifestCommand::Merge { dir, json } => {
+        ManifestCommand::Merge { dir, json, storage } => {
             let remedy = "Run these parts of materialize again, then merge; finished shards are kept.";
-            (dir, merge(dir)?, *json, remedy)
+            (dir, merge(&Place::of(dir, &storage.options())?)?, *json, remedy)
         }
         ManifestCommand::Rebuild { dir, dataset, json } => {
             let plan = make_plan_unchecked(dataset, None)?;

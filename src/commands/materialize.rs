@@ -1,4 +1,4 @@
-//! `ctwds-fs materialize`: writes the shards to disk, and shows the progress.
+//! `ctwds-fs materialize`: writes the shards to a disk or a bucket, and shows the progress.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +24,9 @@ use crate::cli::{MaterializeArgs, default_cache_size};
 use crate::error::{Error, Result, shown};
 use crate::materialize::{Observer, Outcome, Request, materialize};
 use crate::output::partition::Part;
+use crate::output::place::Place;
 use crate::shard::{Serving, ShardSet};
+use crate::storage::StorageOptions;
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each failure is listed once, at the end
@@ -41,7 +43,9 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<ExitCode> {
     let stop = stop_on_signals()?; // between two blocks
     let progress = ShardBar::new(args.json);
     let (on_error, recheck, clean) = (args.on_error, args.recheck, args.clean);
-    let request = Request { out: &args.output_dir, workers, codec: args.compress, part, on_error, recheck, clean };
+    let storage = StorageOptions { stop: Some(stop.clone()), ..args.source.storage.options() };
+    let place = Place::of(&args.output_dir, &storage)?;
+    let request = Request { out: &place, workers, codec: args.compress, part, on_error, recheck, clean };
     let outcome = materialize(set, &request, &stop, &progress);
     progress.clear();
     let outcome = outcome?;

@@ -43,11 +43,19 @@ impl<'a> CsvFile<'a> {
     /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no such text: the message says what the file
     /// is, or the line of the first wrong byte.
     pub(super) fn read(store: &dyn Store, path: &'a Path, doing: &'static str, keys: &[&str]) -> Result<Self> {
-        let bytes = match store.is_remote(path) {
+        let content = match store.is_remote(path) {
             true => store.read(path).map_err(|error| Error::io(path, doing, error))?,
             false => given::read(path, doing)?,
         };
-        let text = encoded::text(path, bytes)?;
+        Self::of(path, content, keys)
+    }
+
+    /// The file of this content; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Table`] as [`Self::read`].
+    pub(super) fn of(path: &'a Path, content: Vec<u8>, keys: &[&str]) -> Result<Self> {
+        let text = encoded::text(path, content)?;
         let mut file = Self { path, text, delimiter: DELIMITERS[0] };
         file.delimiter = DELIMITERS.into_iter().find(|delimiter| file.has(*delimiter, keys)).unwrap_or(DELIMITERS[0]);
         Ok(file)

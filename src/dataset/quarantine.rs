@@ -59,6 +59,9 @@ fn as_text(field: &str) -> String {
     if is_formula(field) { format!("'{field}") } else { field.to_owned() }
 }
 
+/// What is tried when a list is read, for messages.
+pub const READING: &str = "read the list of excluded samples";
+
 /// A field as it was before [`as_text`].
 fn as_written(field: &str) -> &str {
     field.strip_prefix('\'').filter(|field| is_formula(field)).unwrap_or(field)
@@ -77,7 +80,18 @@ pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column, or is cut off.
 pub fn read_in(store: &dyn Store, path: &Path) -> Result<Vec<Quarantined>> {
-    let file = CsvFile::read(store, path, "read the list of excluded samples", &[COLUMN])?;
+    rows(path, &CsvFile::read(store, path, READING, &[COLUMN])?)
+}
+
+/// Reads a quarantine list that lies in memory; `path` is for messages.
+///
+/// # Errors
+/// [`Error::Table`] as [`read`].
+pub fn parse(path: &Path, content: Vec<u8>) -> Result<Vec<Quarantined>> {
+    rows(path, &CsvFile::of(path, content, &[COLUMN])?)
+}
+
+fn rows(path: &Path, file: &CsvFile<'_>) -> Result<Vec<Quarantined>> {
     let mut records = file.records();
     let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
     records.read(&mut header)?;

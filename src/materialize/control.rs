@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 
+/// What is kept of a run that was stopped.
+pub(super) const INTERRUPTED: &str = "finished shards are kept, run the same command to continue";
+
 /// What a run reports while it goes on, for a progress display.
 pub trait Observer: Sync {
     /// The run is about to read `shards` finished shards again, with `bytes` bytes in all.
@@ -57,7 +60,7 @@ impl Control<'_> {
     /// [`Error::Interrupted`] if it is.
     pub(super) fn check_stop(self) -> Result<()> {
         if self.is_stopped() {
-            return Err(Error::Interrupted("finished shards are kept, run the same command to continue"));
+            return Err(Error::Interrupted(INTERRUPTED));
         }
         Ok(())
     }

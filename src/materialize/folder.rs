@@ -2,37 +2,61 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use super::index_files;
 use super::leftovers::{self, Leftovers};
+use super::new_shard::NewShard;
 use super::request::OnError;
-use crate::base::durable::{PartialFile, publish, sync_folder};
-use crate::base::files::{file_name, list, remove, size};
+use crate::base::durable::PartialFile;
 use crate::base::lock::lock;
 use crate::dataset::quarantine;
 use crate::error::{Error, Result, later_version, shown};
 use crate::formats::codec::Codec;
 use crate::output::journal::{self, FinishedShard, Journals, Line, RecordedCodec, Run};
 use crate::output::manifest;
+use crate::output::object_journal::ObjectJournal;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
+use crate::output::place::{Guard, Place, Sizes};
 use crate::output::source_times;
 use crate::plan::{Plan, ShardId, shard_ids};
 
 /// An output folder of which a part is locked for this process.
 pub(super) struct OutputFolder {
-    path: PathBuf,
+    place: Place,
     part: Part,
     codec: Option<Codec>,
-    journal: Mutex<File>,
+    journal: Journal,
     /// Content of the folder's journals when it was opened.
     earlier: Journals,
     /// Shards whose files no run is known to have written: they stay if they turn out to be right.
     unrecorded: BTreeSet<ShardId>,
     /// The part's unfinished files of other runs.
     leftovers: Leftovers,
+}
+
+/// The journal of a part, which is its lock as well.
+enum Journal {
+    /// On a disk: a file that grows, and that the kernel unlocks when the process ends.
+    File(Mutex<File>),
+    /// In a bucket.
+    Object(Arc<ObjectJournal>),
+}
+
+impl Journal {
+    /// Locks a part, creates the folder if it is missing, and reads the journals of all parts.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if another run is at work on the part; [`Error::Io`].
+    fn open(place: &Place, part: Part) -> Result<(Self, Journals)> {
+        if place.objects().is_some() {
+            return ObjectJournal::take(place, part).map(|(journal, found)| (Self::Object(Arc::new(journal)), found));
+        }
+        let file = lock_part(place.path(), part)?;
+        Ok((Self::File(Mutex::new(file)), Journals::read(place.path())?))
+    }
 }
 
 impl OutputFolder {
@@ -42,28 +66,35 @@ impl OutputFolder {
     /// # Errors
     /// [`Error::Refused`] if another run is at work on the part, or the folder holds shards of another plan or codec;
     /// [`Error::Io`].
-    pub(super) fn open(path: &Path, part: Part, codec: Option<Codec>, plan: &Plan, clean: bool) -> Result<Self> {
-        let journal = lock_part(path, part)?;
-        let earlier = Journals::read(path)?;
+    pub(super) fn open(place: &Place, part: Part, codec: Option<Codec>, plan: &Plan, clean: bool) -> Result<Self> {
+        let (journal, earlier) = Journal::open(place, part)?;
         let codec = match earlier.all_finished().next() {
             None => codec,
-            Some(_) => codec_of_begun(path, earlier.codec(), codec)?,
+            Some(_) => codec_of_begun(place.path(), earlier.codec(), codec)?,
         };
-        let unrecorded = unrecorded(path, plan, codec, &earlier)?;
+        let unrecorded = unrecorded(place, plan, codec, &earlier)?;
         if !unrecorded.is_empty() {
-            log::debug!("{}: no record of {} of the shards", path.display(), unrecorded.len());
+            log::debug!("{}: no record of {} of the shards", place.path().display(), unrecorded.len());
         }
-        let leftovers = leftovers::remove(path, part, clean)?;
-        let (path, journal) = (path.to_owned(), Mutex::new(journal));
-        let folder = Self { path, part, codec, journal, earlier, unrecorded, leftovers };
-        sync_folder(&folder.path)?;
-        sync_folder(&folder.path.join(journal::STATUS_DIR))?;
+        let (leftovers, place) = match &journal {
+            Journal::File(_) => (leftovers::remove(place.path(), part, clean)?, place.clone()),
+            // Unfinished uploads are known to the journal.
+            Journal::Object(journal) => (Leftovers::default(), place.guarded_by(journal.clone())),
+        };
+        let folder = Self { place, part, codec, journal, earlier, unrecorded, leftovers };
+        folder.place.sync(Path::new(""))?;
+        folder.place.sync(Path::new(journal::STATUS_DIR))?;
         Ok(folder)
+    }
+
+    /// The folder itself.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     /// How the volumes of its shards are compressed; `None` for plain shards. Filters are those that the folder was
@@ -74,7 +105,19 @@ impl OutputFolder {
 
     /// What is to be said of the unfinished files of other runs.
     pub(super) fn remarks_on_leftovers(&self) -> Vec<String> {
-        self.leftovers.remarks(&self.path)
+        match &self.journal {
+            Journal::File(_) => self.leftovers.remarks(self.path()),
+            Journal::Object(journal) => journal.remarks(),
+        }
+    }
+
+    /// The error that is behind one of writing a shard: after another run has taken the part over, and has given up the
+    /// uploads of this one, the storage only says that it does not know them.
+    pub(super) fn why(&self, error: Error) -> Error {
+        match (&self.journal, &error) {
+            (Journal::Object(journal), Error::Io { .. }) => journal.check().err().unwrap_or(error),
+            _ => error,
+        }
     }
 
     /// Whether the shard has a file that no run is known to have written.
@@ -89,7 +132,7 @@ impl OutputFolder {
     /// # Errors
     /// [`Error::Io`] if the file system cannot tell the size of a file.
     pub(super) fn finished(&self, plan: &Plan, on_error: OnError) -> Result<BTreeMap<ShardId, FinishedShard>> {
-        let mut all = BTreeMap::new();
+        let (mut all, sizes) = (BTreeMap::new(), self.place.sizes()?);
         for (id, shard) in (0..).zip(&plan.shards).filter(|(id, _)| self.part.has(*id)) {
             let (Some(found), Some(digest)) = (self.earlier.finished(id), plan.shard_digest(id)) else { continue };
             let samples = &plan.dataset.samples[shard.samples.clone()];
@@ -103,24 +146,28 @@ impl OutputFolder {
             let is_whole = found.made_of == digest && is_size;
             let is_skipped = || on_error == OnError::Skip && found.planned == digest && would_fail_again(found);
             let has_times = || found.has_times(source_times::of_shard(plan, id).as_deref());
-            if (is_whole || is_skipped()) && has_times() && size(&self.path.join(&found.name))? == Some(found.size) {
+            let is_there = || Ok::<_, Error>(self.place.size(&sizes, &found.name)? == Some(found.size));
+            if (is_whole || is_skipped()) && has_times() && is_there()? {
                 all.insert(id, found.clone());
             }
         }
         Ok(all)
     }
 
-    /// Refuses to begin if fewer than `needed` bytes are free.
+    /// Refuses to begin if fewer than `needed` bytes are free. A bucket has no such bound.
     ///
     /// # Errors
     /// [`Error::Refused`]; [`Error::Io`] if the file system cannot tell.
     pub(super) fn check_space(&self, needed: u64) -> Result<()> {
-        let stat = rustix::fs::statvfs(&self.path)
-            .map_err(|error| Error::io(&self.path, "ask for free space", error.into()))?;
+        if self.place.objects().is_some() {
+            return Ok(());
+        }
+        let stat = rustix::fs::statvfs(self.path())
+            .map_err(|error| Error::io(self.path(), "ask for free space", error.into()))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < needed {
             let (needed, free) = (bytesize::ByteSize(needed), bytesize::ByteSize(free));
-            let folder = self.path.display();
+            let folder = self.path().display();
             return Err(Error::Refused(format!(
                 "{folder}: {needed} are needed and {free} are free; nothing was written"
             )));
@@ -128,12 +175,15 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// A new file that has a temporary name until it is published.
+    /// A new shard of about `len` bytes, which nobody sees until it is published.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be created.
-    pub(super) fn create(&self, name: &str) -> Result<PartialFile> {
-        PartialFile::create(&self.path, name)
+    /// [`Error::Io`] if it cannot be created; [`Error::Refused`] if another run has taken the part over.
+    pub(super) fn create(&self, name: &str, len: u64) -> Result<NewShard> {
+        match &self.journal {
+            Journal::File(_) => PartialFile::create(self.path(), name).map(NewShard::File),
+            Journal::Object(journal) => NewShard::upload(&self.place, journal, name, len),
+        }
     }
 
     /// Writes a whole small file, atomically and durably.
@@ -141,7 +191,7 @@ impl OutputFolder {
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
     pub(super) fn publish(&self, name: &str, content: &[u8]) -> Result<()> {
-        publish(&self.path, name, content)
+        self.place.publish(name, content)
     }
 
     /// Begins to make the shards `missing`: removes manifests and indexes that describe them, and notes in the journal
@@ -151,14 +201,14 @@ impl OutputFolder {
     /// # Errors
     /// [`Error::Io`] if one of these steps fails.
     pub(super) fn begin(&self, plan: &Plan, missing: &[ShardId]) -> Result<(u64, Vec<String>)> {
-        let said = index_files::remove(&self.path, plan, missing, self.codec.is_some())?;
-        for path in list(&self.path)? {
-            let part = Part::of_file(&file_name(&path), manifest::FILE);
+        let said = index_files::remove(&self.place, plan, missing, self.codec.is_some())?;
+        for name in self.place.sizes()?.keys() {
+            let part = Part::of_file(name, manifest::FILE);
             if part.is_some_and(|part| part.overlaps(self.part)) {
-                remove(&path, "remove the old manifest")?;
+                self.place.remove(Path::new(name), "remove the old manifest")?;
             }
         }
-        sync_folder(&self.path)?;
+        self.place.sync(Path::new(""))?;
         let (run, plan_digest) = (self.earlier.last_run + 1, plan.digest.clone());
         let shards = shard_ids(plan.shards.len()).end;
         let unrecorded = self.unrecorded.iter().copied().collect();
@@ -179,9 +229,13 @@ impl OutputFolder {
     }
 
     fn append(&self, lines: &[Line]) -> Result<()> {
-        let mut journal = lock(&self.journal);
-        let path = self.path.join(journal::STATUS_DIR).join(journal::name(self.part));
-        journal::append(&mut journal, lines).map_err(|error| Error::io(&path, "record what is finished", error))
+        let journal = match &self.journal {
+            Journal::File(file) => file,
+            Journal::Object(journal) => return journal.append(lines),
+        };
+        let path = self.path().join(journal::STATUS_DIR).join(journal::name(self.part));
+        let written = journal::append(&mut lock(journal), lines);
+        written.map_err(|error| Error::io(&path, "record what is finished", error))
     }
 
     /// The list of samples that cannot be made, as it is now; empty if there is none.
@@ -189,8 +243,7 @@ impl OutputFolder {
     /// # Errors
     /// [`Error::Io`] or [`Error::Table`] if the list cannot be read.
     pub(super) fn quarantined(&self) -> Result<Vec<quarantine::Quarantined>> {
-        let path = self.path.join(self.part.file_name(quarantine::FILE));
-        if size(&path)?.is_some() { quarantine::read(&path) } else { Ok(Vec::new()) }
+        quarantined(&self.place, &self.part.file_name(quarantine::FILE))
     }
 
     /// Writes the list of samples that cannot be made, or removes it if `rows` is empty.
@@ -202,28 +255,37 @@ impl OutputFolder {
         if !rows.is_empty() {
             return self.publish(&name, &quarantine::render(rows));
         }
-        remove(&self.path.join(name), "remove the list of samples that could not be made")
+        self.place.remove(Path::new(&name), "remove the list of samples that could not be made")
     }
+}
+
+/// The list of samples that cannot be made in a file of this name; empty if there is none.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Table`] if the list cannot be read.
+pub(super) fn quarantined(place: &Place, name: &str) -> Result<Vec<quarantine::Quarantined>> {
+    let content = place.read_if_there(Path::new(name), quarantine::READING)?;
+    content.map_or_else(|| Ok(Vec::new()), |content| quarantine::parse(&place.path().join(name), content))
 }
 
 /// The shards of the folder that no run is known to have written. A folder of another plan is refused: one in which no
 /// recorded shard is of this plan, one with shards that the plan does not have, or one with unrecorded shards of
 /// another size.
-fn unrecorded(folder: &Path, plan: &Plan, codec: Option<Codec>, journals: &Journals) -> Result<BTreeSet<ShardId>> {
-    let names: Vec<String> = list(folder)?.iter().map(|path| file_name(path)).collect();
-    let present: Vec<ShardId> = names.iter().filter_map(|name| Plan::shard_named(name)).collect();
+fn unrecorded(place: &Place, plan: &Plan, codec: Option<Codec>, journals: &Journals) -> Result<BTreeSet<ShardId>> {
+    let (folder, sizes): (&Path, Sizes) = (place.path(), place.sizes()?);
+    let present: Vec<ShardId> = sizes.keys().filter_map(|name| Plan::shard_named(name)).collect();
     let mut recorded = present.iter().filter_map(|id| Some((id, journals.finished(*id)?))).peekable();
     let is_of_plan =
         |(id, found): (&ShardId, &FinishedShard)| plan.shard_digest(*id).is_some_and(|digest| found.is_of(digest));
     let is_other = recorded.peek().is_some() && !recorded.any(is_of_plan);
-    if is_other || (present.is_empty() && journals.is_empty() && names.iter().any(|name| name == manifest::NAME)) {
+    if is_other || (present.is_empty() && journals.is_empty() && sizes.contains_key(manifest::NAME)) {
         return Err(other_plan(folder));
     }
     let mut unrecorded = BTreeSet::new();
     for id in present {
         let shard = plan.shards.get(id as usize).ok_or_else(|| other_plan(folder))?;
         if !journals.is_recorded(id) {
-            match size(&folder.join(Plan::shard_name(id)))? {
+            match place.size(&sizes, &Plan::shard_name(id))? {
                 Some(size) if codec.is_none() && size != shard.layout.len() => return Err(other_plan(folder)),
                 Some(_) => drop(unrecorded.insert(id)),
                 None => {}

@@ -1,5 +1,5 @@
-//! Writing shards to disk: each under a temporary name, made durable, and renamed; a durable journal says which are
-//! finished; the manifest is written last.
+//! Writing shards to a disk or a bucket: each under a temporary name, made durable, and renamed, or in an upload that
+//! nobody sees before its end; a durable journal says which are finished; the manifest is written last.
 //!
 //! A final name never holds a partial file, and a run that was stopped goes on where it was. Bytes come from
 //! [`ShardSet`] alone.
@@ -25,6 +25,7 @@ mod index_files;
 mod leftovers;
 mod maker;
 mod merge;
+mod new_shard;
 mod pass;
 mod plain;
 mod rebuild;
@@ -38,7 +39,6 @@ use std::sync::atomic::AtomicBool;
 use crate::base::parallel::try_map;
 use crate::dataset::quarantine::{self, Quarantined};
 use crate::error::{Error, Result};
-use crate::output::checksum;
 use crate::output::journal::FinishedShard;
 use crate::output::manifest::{self, Manifest};
 use crate::output::partition::Part;
@@ -46,7 +46,7 @@ use crate::output::removals;
 use crate::plan::{Plan, ShardId};
 use crate::shard::ShardSet;
 use bad_samples::BadSamples;
-use control::Control;
+use control::{Control, INTERRUPTED};
 use folder::OutputFolder;
 use pass::{Pass, PassResult};
 use target::Target;
@@ -78,9 +78,19 @@ pub fn materialize(
     stop: &AtomicBool,
     observer: &dyn Observer,
 ) -> Result<Outcome> {
+    let control = Control { stop, observer };
+    make_all(set, request, control).map_err(|error| match error {
+        // A request to a bucket that nobody waits for any more.
+        Error::Io { .. } if control.is_stopped() => Error::Interrupted(INTERRUPTED),
+        error => error,
+    })
+}
+
+fn make_all(set: ShardSet, request: &Request<'_>, control: Control<'_>) -> Result<Outcome> {
+    let Control { observer, .. } = control;
     let plan = set.shared_plan();
     let folder = OutputFolder::open(request.out, request.part, request.codec, &plan, request.clean)?;
-    let conversion = Conversion { plan: &plan, folder: &folder, request, control: Control { stop, observer } };
+    let conversion = Conversion { plan: &plan, folder: &folder, request, control };
     let listed = folder.quarantined()?;
     let mut finished = folder.finished(&plan, request.on_error)?;
     if request.recheck {
@@ -150,7 +160,7 @@ impl Conversion<'_> {
         observer.recheck(finished.len(), finished.values().map(|found| found.size).sum());
         let all: Vec<(ShardId, &FinishedShard)> = finished.iter().map(|(id, found)| (*id, found)).collect();
         let check = |(id, found): &(ShardId, &FinishedShard)| {
-            let why = match checksum::of_path(&self.folder.path().join(&found.name), stop) {
+            let why = match self.folder.place().sha256(&found.name, found.size, stop) {
                 Ok(sha256) if sha256 == found.sha256 => None,
                 Ok(_) => Some("its bytes are not those that were recorded".to_owned()),
                 Err(error) => Some(error.to_string()),
@@ -182,13 +192,13 @@ impl Conversion<'_> {
             let made = bad_samples::without(plan, &left_out);
             let manifest = match folder.codec() {
                 None => {
-                    remarks.extend(index_files::write(folder.path(), &made, part)?);
+                    remarks.extend(index_files::write(folder.place(), &made, part)?);
                     Manifest::new(&made, part, |id| finished.get(&id).map(|found| found.sha256.clone()))
                 }
                 Some(codec) => {
                     let manifest = Manifest::compressed(&made, part, codec, |id| finished.get(&id));
                     if part == Part::WHOLE {
-                        remarks.extend(index_files::write_common(folder.path(), &manifest.listed(), true)?);
+                        remarks.extend(index_files::write_common(folder.place(), &manifest.listed(), true)?);
                     }
                     manifest
                 }
@@ -201,7 +211,7 @@ impl Conversion<'_> {
             folder.quarantine(&rows)?;
         }
         let quarantine = (!rows.is_empty()).then(|| part.file_name(quarantine::FILE));
-        let may_merge = part != Part::WHOLE && merge::all_parts(folder.path(), part)?;
+        let may_merge = part != Part::WHOLE && merge::all_parts(folder.place(), part)?;
         Ok(Outcome { failed, skipped, quarantine, may_merge, remarks, ..Outcome::default() })
     }
 }

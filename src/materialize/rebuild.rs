@@ -19,11 +19,11 @@ use crate::base::num::to_usize;
 use crate::base::parallel::try_map;
 use crate::error::{Error, Result};
 use crate::formats::tar::{self, MemberHeader};
-use crate::output::checksum;
 use crate::output::journal::{FinishedShard, Journals, Line, Run, SkippedSample, append};
 use crate::output::manifest;
 use crate::output::part_lock::lock_part;
 use crate::output::partition::Part;
+use crate::output::place::Place;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId, shard_ids};
 use crate::shard::ShardSet;
@@ -74,7 +74,7 @@ pub fn rebuild(
     };
     let lines = rebuild.lines(&set, &absent, &digests);
     append(&mut journal, &lines).map_err(|error| Error::io(folder, "record the shards", error))?;
-    let remarks = index_files::write(folder, set.plan(), Part::WHOLE)?;
+    let remarks = index_files::write(&Place::on_disk(folder), set.plan(), Part::WHOLE)?;
     publish(folder, manifest::NAME, &manifest::render(set.plan(), |id| Some(&digests[id as usize])))?;
     Ok(ManifestOutcome::Written { shards: digests.len(), remarks })
 }
@@ -161,7 +161,7 @@ impl Rebuild<'_> {
                 return Ok(Checked::Wrong(reason));
             }
         }
-        let sha256 = checksum::of_path(&path, self.control.stop)?;
+        let sha256 = Place::on_disk(self.folder).sha256(&name, found, self.control.stop)?;
         let known = self.journals.finished(id);
         let known = known.filter(|known| self.asked.shard_digest(id).is_some_and(|digest| known.is_of(digest)));
         Ok(match known {

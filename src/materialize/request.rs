@@ -1,11 +1,10 @@
 //! What a caller asks for, and what the caller gets.
 
-use std::path::Path;
-
 use crate::error::Error;
 use crate::formats::codec::Codec;
 use crate::output::journal::SkippedSample;
 use crate::output::partition::Part;
+use crate::output::place::Place;
 
 /// What becomes of a shard with a sample that cannot be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -20,8 +19,8 @@ pub enum OnError {
 /// Which shards to write, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Path of the output folder.
-    pub out: &'a Path,
+    /// The output folder.
+    pub out: &'a Place,
     /// Number of shards that are written at a time.
     pub workers: usize,
     /// How the volumes are compressed; `None` for plain shards. With a codec, each worker keeps the compressed member

@@ -10,7 +10,6 @@ use super::folder::OutputFolder;
 use super::hash_pair::WriterMessage;
 use super::target::Target;
 use crate::error::{Error, Result};
-use crate::output::checksum;
 use crate::output::journal::FinishedShard;
 use crate::plan::{Plan, ShardId};
 
@@ -32,7 +31,7 @@ pub(super) enum Written {
     Finished(FinishedShard),
     /// A file of another content has the shard's name, and stays.
     Refused(ShardFailure),
-    /// The shard was not made to its end; its temporary file is removed.
+    /// The shard was not made to its end; what was written of it is removed.
     GivenUp,
 }
 
@@ -41,24 +40,25 @@ impl ShardWriter<'_> {
     /// is known to have written is only compared.
     ///
     /// # Errors
-    /// [`Error::Io`] if the output folder cannot be written.
+    /// [`Error::Io`] if the output folder cannot be written; [`Error::Refused`] if another run has taken the part over.
     pub(super) fn write(&self, id: ShardId, messages: Receiver<WriterMessage>) -> Result<Written> {
+        self.try_write(id, messages).map_err(|error| self.folder.why(error))
+    }
+
+    fn try_write(&self, id: ShardId, messages: Receiver<WriterMessage>) -> Result<Written> {
         let name = Plan::shard_name(id);
-        let mut partial = self.folder.create(&name)?;
+        let mut shard = self.folder.create(&name, self.target.set.len(id).unwrap_or(0))?;
         for message in messages {
             match message {
-                WriterMessage::Block(mut block) => {
-                    partial.write(&mut block.memory, block.filled)?;
-                    self.pool.put(block);
-                }
+                WriterMessage::Block(block) => shard.write(block, &self.pool)?,
                 WriterMessage::End(sha256) => {
-                    let size = partial.bytes_written();
+                    let size = shard.bytes_written();
                     if !self.folder.is_unrecorded(id) {
-                        partial.publish()?;
-                    } else if let Some(failure) = self.compare(id, &name, &sha256)? {
+                        shard.publish(&sha256, self.control.stop)?;
+                    } else if let Some(failure) = self.compare(id, &name, size, &sha256)? {
                         return Ok(Written::Refused(failure));
                     } else {
-                        drop(partial);
+                        drop(shard);
                     }
                     return self.record(id, size, sha256).map(Written::Finished);
                 }
@@ -68,9 +68,9 @@ impl ShardWriter<'_> {
     }
 
     /// Compares a file that no journal knows with the SHA-256 of what was just made: the failure if it is another file.
-    fn compare(&self, id: ShardId, name: &str, sha256: &str) -> Result<Option<ShardFailure>> {
+    fn compare(&self, id: ShardId, name: &str, size: u64, sha256: &str) -> Result<Option<ShardFailure>> {
         let path = self.folder.path().join(name);
-        if checksum::of_path(&path, self.control.stop)? == sha256 {
+        if self.folder.place().sha256(name, size, self.control.stop)? == sha256 {
             return Ok(None);
         }
         let error = Error::Refused(format!(

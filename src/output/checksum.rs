@@ -1,4 +1,4 @@
-//! The SHA-256 of a finished shard's file, read from the disk.
+//! The SHA-256 of a finished shard, read from the disk or from a bucket.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,19 +7,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::files;
 use crate::error::{Error, Result};
+use crate::storage::Store;
 
 /// Bytes that are read at a time.
 const PIECE: usize = 1 << 20;
+/// What is tried, for messages.
+const DOING: &str = "read the finished shard";
 
-/// The SHA-256 of the file at `path`, in hexadecimal. Once `stop` is set, only of the beginning of the file.
+/// The SHA-256 of a finished shard in a store, in hexadecimal. So many bytes are asked for ahead. Once `stop` is set,
+/// only of the beginning of the file.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
-pub fn of_path(path: &Path, stop: &AtomicBool) -> Result<String> {
-    let mut file = files::open(path).map_err(|error| Error::io(path, "read the finished shard", error))?;
-    of_file(&mut file, path, stop, &|_| ())
+pub fn of_stored(store: &dyn Store, path: &Path, len: u64, stop: &AtomicBool) -> Result<String> {
+    let failed = |error| Error::io(path, DOING, error);
+    let stored = store.open(path).map_err(failed)?;
+    stored.will_read(0..len);
+    let (mut hasher, mut piece, mut offset) = (Sha256::new(), vec![0; PIECE], 0);
+    while !stop.load(Ordering::Relaxed) {
+        match stored.read_at(&mut piece, offset) {
+            Ok(0) => break,
+            Ok(len) => {
+                hasher.update(&piece[..len]);
+                offset += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(format!("{:x}", hasher.finalize()))
 }
 
 /// The SHA-256 of the rest of an open file, in hexadecimal. `path` is for messages; `progress` gets the number of bytes
@@ -37,7 +54,7 @@ pub fn of_file(file: &mut File, path: &Path, stop: &AtomicBool, progress: &dyn F
                 progress(len as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(path, "read the finished shard", error)),
+            Err(error) => return Err(Error::io(path, DOING, error)),
         }
     }
     Ok(format!("{:x}", hasher.finalize()))

@@ -158,7 +158,8 @@ impl Journals {
         journals
     }
 
-    fn add(&mut self, part: Part, journal: &[u8]) {
+    /// Adds the content of a part's journal.
+    pub(super) fn add(&mut self, part: Part, journal: &[u8]) {
         let whole = journal.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
         for line in whole.filter_map(|line| serde_json::from_slice(line).ok()) {
             match line {
@@ -230,6 +231,11 @@ pub fn name(part: Part) -> String {
     part.file_name(JOURNAL)
 }
 
+/// The part whose journal has this file name.
+pub fn part_of(name: &str) -> Option<Part> {
+    Part::of_file(name, JOURNAL)
+}
+
 /// Appends lines to a journal, after a line break if a crash left half a line there. The lines are durable when this
 /// returns.
 ///
@@ -264,7 +270,7 @@ pub fn paths(folder: &Path) -> Result<Vec<(Part, PathBuf)>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(failed)?,
     };
-    let part = |name: OsString| Some((Part::of_file(name.to_str()?, JOURNAL)?, status.join(&name)));
+    let part = |name: OsString| Some((part_of(name.to_str()?)?, status.join(&name)));
     let mut found: Vec<(Part, PathBuf)> = names.into_iter().filter_map(part).collect();
     found.sort();
     Ok(found)

@@ -58,6 +58,16 @@ fn open(folder: &Path) -> std::result::Result<Folder, (PathBuf, io::Error)> {
     root.create_folder(STATUS_DIR, beneath::FOR_ALL).map_err(|error| (folder.join(STATUS_DIR), error))
 }
 
+/// The error of a run whose part another one has taken over, in a bucket.
+pub(super) fn taken_over(folder: &Path, by: Option<String>) -> Error {
+    let by = by.map_or_else(String::new, |by| format!(" ({by})"));
+    Error::Refused(format!(
+        "{}: another materialize has taken over these shards{by}, as the one that begins last does; finished shards are \
+         kept. Wait for its end, or run another part of the same --partition",
+        folder.display()
+    ))
+}
+
 fn try_lock(folder: &Path, path: &Path, journal: &File, how: FlockOperation) -> Result<()> {
     match flock(journal, how) {
         Ok(()) => Ok(()),

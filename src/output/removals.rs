@@ -1,13 +1,12 @@
 //! The removal journal: which NPZ files were removed because the shards of a folder hold their volumes. There is one
 //! line before each removal and one after it.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::journal::STATUS_DIR;
-use crate::base::beneath;
+use super::place::{Place, Sizes};
 use crate::error::{Error, Result};
 use crate::plan::{Plan, SampleDigest, ShardId};
 
@@ -57,12 +56,12 @@ pub fn path(folder: &Path) -> PathBuf {
 /// # Errors
 /// [`Error::Io`] if the journal cannot be read.
 pub fn read(folder: &Path) -> Result<Vec<RemovedNpz>> {
-    let path = path(folder);
-    let text = match beneath::read(folder, &Path::new(STATUS_DIR).join(NAME)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io(&path, "read the journal of removed NPZ files", error)),
-    };
+    read_in(&Place::on_disk(folder))
+}
+
+fn read_in(folder: &Place) -> Result<Vec<RemovedNpz>> {
+    let below = Path::new(STATUS_DIR).join(NAME);
+    let text = folder.read_if_there(&below, "read the journal of removed NPZ files")?.unwrap_or_default();
     let lines = text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let removed = |line| match line {
         RemovalLine::Removing(removed) => Some(removed),
@@ -76,15 +75,17 @@ pub fn read(folder: &Path) -> Result<Vec<RemovedNpz>> {
 /// # Errors
 /// [`Error::Refused`] if the file of one of `shards` is there and holds such a volume, and `plan` does not have the
 /// volume in that shard; [`Error::Io`] if the removal journal cannot be read.
-pub fn refuse_to_lose(folder: &Path, plan: &Plan, shards: &[ShardId]) -> Result<()> {
-    for RemovedNpz { study_id, shard, .. } in read(folder)? {
+pub fn refuse_to_lose(folder: &Place, plan: &Plan, shards: &[ShardId]) -> Result<()> {
+    let removed = read_in(folder)?;
+    let sizes = if removed.is_empty() { Sizes::new() } else { folder.sizes()? };
+    for RemovedNpz { study_id, shard, .. } in removed {
         let Some(id) = Plan::shard_named(&shard).filter(|id| shards.contains(id)) else { continue };
         let is_planned = (id as usize) < plan.shards.len() && plan.shard_samples(id).any(|s| s.study_id == study_id);
-        if !is_planned && folder.join(&shard).exists() {
+        if !is_planned && folder.size(&sizes, &shard)?.is_some() {
             return Err(Error::Refused(format!(
                 "{}: {shard} would be made again without {study_id}, whose NPZ file reclaim has removed: this shard is \
                  all that is left of it; choose another output folder",
-                folder.display()
+                folder.path().display()
             )));
         }
     }

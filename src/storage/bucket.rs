@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::client::Client;
 use super::object::Object;
-use super::{Listed, ListedObject, StorageOptions, Store, Stored};
+use super::upload::PartsUpload;
+use super::{Listed, ListedObject, Objects, Over, StorageOptions, Store, Stored, Tagged, Upload};
 use crate::base::file_id::FileId;
 use crate::base::lock::lock;
 use crate::error::Result;
@@ -78,5 +79,42 @@ impl Store for Bucket {
 
     fn is_remote(&self, _path: &Path) -> bool {
         true
+    }
+
+    fn objects(&self) -> Option<&dyn Objects> {
+        self.client.service.uploads.as_ref().map(|_| self as _)
+    }
+}
+
+impl Objects for Bucket {
+    fn read_tagged(&self, path: &Path) -> io::Result<Tagged> {
+        let client = self.here()?;
+        let answer = client.get(client.key(path)?, None).wait()??;
+        let tag = answer.tag.ok_or_else(|| io::Error::other("the storage gives it no ETag"))?;
+        Ok(Tagged { content: answer.pieces.concat(), tag })
+    }
+
+    fn put(&self, path: &Path, content: Vec<u8>, over: Over<'_>) -> io::Result<Option<String>> {
+        let client = self.here()?;
+        client.put(client.key(path)?, content, over).wait()?
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let client = self.here()?;
+        client.remove(client.key(path)?).wait()?
+    }
+
+    fn begin_upload(&self, path: &Path, len: u64) -> io::Result<Box<dyn Upload>> {
+        let client = self.here()?;
+        let key = client.key(path)?;
+        Ok(Box::new(PartsUpload::begin(client, key, len)?))
+    }
+
+    fn abort_upload(&self, path: &Path, id: &str) -> io::Result<()> {
+        let client = self.here()?;
+        match client.abort_upload(client.key(path)?, id.to_owned())?.wait()? {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            ended => ended,
+        }
     }
 }

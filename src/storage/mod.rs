@@ -1,5 +1,5 @@
-//! Where data sets and finished shards are read from: folders on disk, or prefixes in object storage (`s3://`,
-//! `https://`).
+//! Where data sets and finished shards are read from, and shards written to: folders on disk, or prefixes in object
+//! storage (`s3://`, and to read, `https://`).
 //!
 //! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
 //! address stands where a path stands, so every message names the object as it would name a file. The client of object
@@ -7,6 +7,9 @@
 //!
 //! Of an object, size and `ETag` are what size, times and inode are of a file: each answer of the storage is compared
 //! with what was planned, so an object that was replaced is an error, never a mixture.
+//!
+//! Objects are written in other ways than files: whole or in parts that appear together, and over what is known to be
+//! there alone. So these ways are a trait of their own, [`Objects`], which buckets have and files do not.
 
 mod address;
 #[cfg(feature = "object-storage")]
@@ -23,13 +26,20 @@ mod places;
 mod reason;
 #[cfg(feature = "object-storage")]
 mod settings;
+#[cfg(feature = "object-storage")]
+mod upload;
+#[cfg(feature = "object-storage")]
+mod write;
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use crate::base::file_id::FileId;
 use crate::error::Result;
@@ -59,6 +69,8 @@ pub struct StorageOptions {
     pub no_sign_request: bool,
     /// How long a request is tried again before it counts as failed.
     pub timeout: Duration,
+    /// Once it is set, nobody waits for a request any more, but to give an upload up.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 /// Files, or objects, by their paths or addresses.
@@ -97,6 +109,84 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether each read of a path is a request over a network, so that many at once are faster than one.
     fn is_remote(&self, path: &Path) -> bool;
+
+    /// The way to write objects; `None` of files, and of what can only be read.
+    fn objects(&self) -> Option<&dyn Objects> {
+        None
+    }
+}
+
+/// Writing the objects of a bucket. Requests that fail for a reason that passes are made again, as reads are.
+pub trait Objects: Send + Sync {
+    /// Reads a small object, and its `ETag`.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`].
+    fn read_tagged(&self, path: &Path) -> io::Result<Tagged>;
+
+    /// Writes a small object, which appears whole. Its `ETag`, if the storage says it.
+    ///
+    /// # Errors
+    /// The storage's reason; [`io::ErrorKind::AlreadyExists`] or [`io::ErrorKind::StaleNetworkFileHandle`] if something
+    /// else is there than `over` says, which may also be what a request has written whose answer was lost.
+    fn put(&self, path: &Path, content: Vec<u8>, over: Over<'_>) -> io::Result<Option<String>>;
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// The storage's reason.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Begins an upload of about `len` bytes. Nothing is seen of it before its end.
+    ///
+    /// # Errors
+    /// The storage's reason.
+    fn begin_upload(&self, path: &Path, len: u64) -> io::Result<Box<dyn Upload>>;
+
+    /// Gives up the upload of a process that has ended; there may be none of this id any more.
+    ///
+    /// # Errors
+    /// The storage's reason.
+    fn abort_upload(&self, path: &Path, id: &str) -> io::Result<()>;
+}
+
+/// A small object.
+#[derive(Debug)]
+pub struct Tagged {
+    /// The bytes.
+    pub content: Vec<u8>,
+    /// The `ETag`.
+    pub tag: String,
+}
+
+/// What may be there when an object is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Over<'a> {
+    /// Whatever it is.
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// The object with this `ETag`.
+    Only(&'a str),
+}
+
+/// An object that is written in parts. It is given up when this is dropped before its end.
+pub trait Upload: Send {
+    /// The name by which the storage knows it.
+    fn id(&self) -> &str;
+
+    /// Appends bytes, which are sent later. Waits while so many parts are on the way that more would only take memory.
+    ///
+    /// # Errors
+    /// The storage's reason, also for bytes that were given before; that the run is to stop.
+    fn write(&mut self, bytes: Bytes) -> io::Result<()>;
+
+    /// Sends what is left, and makes the object appear.
+    ///
+    /// # Errors
+    /// Those of [`Self::write`]; [`io::ErrorKind::NotFound`] if the storage does not know the upload: somebody has
+    /// given it up, or the object is there and the answer that said so was lost.
+    fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
 /// A name in a folder.

@@ -2,7 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -21,22 +25,47 @@ pub(super) struct Network {
     thread: Option<JoinHandle<()>>,
     /// The process that has the thread: one that forked has none.
     process: u32,
+    /// Set when nobody is to wait for an answer any more.
+    when_to_stop: Option<Arc<AtomicBool>>,
 }
+
+/// The time between two looks whether a wait is to end.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The answer of a task, which is waited for by a thread that is not the network's. The task ends when this is dropped.
 pub(super) struct Pending<T> {
-    answer: Option<oneshot::Receiver<T>>,
+    answer: mpsc::Receiver<T>,
     task: AbortHandle,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl<T> Pending<T> {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// That the task has ended without one: it panicked, or the network is closed.
-    pub(super) fn wait(mut self) -> io::Result<T> {
-        let answer = self.answer.take().and_then(|answer| answer.blocking_recv().ok());
-        answer.ok_or_else(|| io::Error::other("the request was given up"))
+    /// That the task has ended without one: it panicked, or the network is closed; that nobody is to wait any more.
+    pub(super) fn wait(self) -> io::Result<T> {
+        loop {
+            match self.wait_for(LOOK) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.is_stopped() => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Waits for the answer so long, even if nobody is to wait any more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] if it has not come; that the task has ended without one.
+    pub(super) fn wait_for(&self, time: Duration) -> io::Result<T> {
+        self.answer.recv_timeout(time).map_err(|error| match error {
+            RecvTimeoutError::Timeout => io::ErrorKind::TimedOut.into(),
+            RecvTimeoutError::Disconnected => io::Error::other("the request was given up"),
+        })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 }
 
@@ -47,11 +76,12 @@ impl<T> Drop for Pending<T> {
 }
 
 impl Network {
-    /// Starts the thread. One is enough: it copies and decrypts 1 GB/s or more, and waits otherwise.
+    /// Starts the thread. One is enough: it copies and decrypts 1 GB/s or more, and waits otherwise. Once
+    /// `when_to_stop` is set, nobody waits for an answer.
     ///
     /// # Errors
     /// [`crate::error::Error::System`] if the operating system gives no thread or no event queue.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(when_to_stop: Option<Arc<AtomicBool>>) -> Result<Self> {
         let doing = "start the thread that reads from object storage";
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime: Runtime = runtime.map_err(|error| not_started(doing, error))?;
@@ -63,7 +93,8 @@ impl Network {
             runtime.shutdown_background();
         });
         let thread = thread.map_err(|error| not_started(doing, error))?;
-        Ok(Self { handle, stop: Some(stop), thread: Some(thread), process: std::process::id() })
+        let (stop, thread, process) = (Some(stop), Some(thread), std::process::id());
+        Ok(Self { handle, stop, thread, process, when_to_stop })
     }
 
     /// Whether this process has the thread.
@@ -73,11 +104,11 @@ impl Network {
 
     /// Runs a task, and returns at once.
     pub(super) fn ask<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> Pending<T> {
-        let (sender, receiver) = oneshot::channel();
+        let (sender, answer) = mpsc::sync_channel(1); // the task never waits for its reader
         let task = self.handle.spawn(async move {
             let _ = sender.send(task.await); // nobody may want it any more
         });
-        Pending { answer: Some(receiver), task: task.abort_handle() }
+        Pending { answer, task: task.abort_handle(), stop: self.when_to_stop.clone() }
     }
 }
 

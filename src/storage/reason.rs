@@ -6,10 +6,22 @@ use std::io::{self, ErrorKind};
 use object_store::Error;
 
 /// What the codes of S3 ask a user to do.
-const REMEDIES: [(&str, ErrorKind, &str); 11] = [
+const REMEDIES: [(&str, ErrorKind, &str); 13] = [
     ("NoSuchBucket", ErrorKind::InvalidInput, "there is no such bucket; look at its name and at --endpoint-url"),
     ("NoSuchKey", ErrorKind::NotFound, "there is no such object"),
-    ("AccessDenied", ErrorKind::PermissionDenied, "these credentials may not read it"),
+    ("NoSuchUpload", ErrorKind::NotFound, "the storage does not know this upload any more"),
+    (
+        "NotImplemented",
+        ErrorKind::Unsupported,
+        "the storage does not know this kind of request; materialize needs \
+        uploads in parts, and writes with If-Match and If-None-Match",
+    ),
+    (
+        "AccessDenied",
+        ErrorKind::PermissionDenied,
+        "these credentials may not do this here (objects are read with s3:GetObject \
+        and s3:ListBucket, and written with s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload as well)",
+    ),
     ("InvalidAccessKeyId", ErrorKind::PermissionDenied, "the storage does not know the key in AWS_ACCESS_KEY_ID"),
     ("SignatureDoesNotMatch", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY does not belong to the key"),
     ("ExpiredToken", ErrorKind::PermissionDenied, "the credentials have expired; get new ones and start again"),
@@ -42,6 +54,7 @@ pub(super) fn of(error: &Error) -> io::Error {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
             (ErrorKind::PermissionDenied, "the storage refuses it to these credentials".to_owned())
         }
+        Error::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "there is an object of this name".to_owned()),
         Error::Precondition { .. } => (ErrorKind::StaleNetworkFileHandle, "it is another object now".to_owned()),
         Error::NotSupported { .. } if text.contains("Range") || text.contains("range") => {
             (ErrorKind::Unsupported, "the server sends whole files only; it must know requests of ranges".to_owned())
@@ -51,7 +64,8 @@ pub(super) fn of(error: &Error) -> io::Error {
         }
         _ => (ErrorKind::TimedOut, deepest(error)),
     };
-    io::Error::new(kind, reason)
+    let code = code.map_or_else(String::new, |code| format!(" ({code})"));
+    io::Error::new(kind, reason + &code)
 }
 
 /// The text of an error and of all that caused it.

@@ -1,13 +1,15 @@
 //! The client of a bucket or of a web server, from what the user and the environment say.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::http::HttpBuilder;
+use object_store::multipart::MultipartStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::StorageOptions;
@@ -59,8 +61,25 @@ const ATTEMPTS: usize = 1000;
 /// The longest pause between two attempts: a service that was throttling, or away, is found again within it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The client for an address, and the part of the address before the keys of its objects.
-pub(super) fn client(address: &str, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, String)> {
+/// What answers the requests for an address.
+#[derive(Clone)]
+pub(super) struct Service {
+    /// Whole objects and ranges of them.
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// Objects that are written in parts; `None` of what can only be read.
+    pub(super) uploads: Option<Arc<dyn MultipartStore>>,
+    /// The part of every address before the object's key.
+    pub(super) before_keys: String,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Service({})", self.before_keys)
+    }
+}
+
+/// The service for an address. Makes no request.
+pub(super) fn service(address: &str, options: &StorageOptions) -> Result<Service> {
     // Without a provider the client of TLS is not even built for http; a second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match address.strip_prefix(S3) {
@@ -69,13 +88,15 @@ pub(super) fn client(address: &str, options: &StorageOptions) -> Result<(Arc<dyn
             if bucket.is_empty() {
                 return Err(Error::Refused(format!("{address}: it names no bucket: s3://BUCKET/PREFIX")));
             }
-            Ok((s3(address, bucket, options)?, format!("{S3}{bucket}")))
+            let store = s3(address, bucket, options)?;
+            let (objects, uploads) = (store.clone(), Some(store as Arc<dyn MultipartStore>));
+            Ok(Service { objects, uploads, before_keys: format!("{S3}{bucket}") })
         }
         None => web(address, options),
     }
 }
 
-fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn ObjectStore>> {
+fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<AmazonS3>> {
     if !options.no_sign_request && !has_credentials() {
         return Err(Error::Refused(format!("{address}: {NO_CREDENTIALS}")));
     }
@@ -96,7 +117,7 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<dyn O
         .with_retry(retry(options))
         .with_client_options(client_options(options).with_allow_http(is_plain))
         .build();
-    built.map(|store| Arc::new(store) as _).map_err(|error| refused(address, &error))
+    built.map(Arc::new).map_err(|error| refused(address, &error))
 }
 
 /// A variable of the environment that is not empty.
@@ -111,7 +132,7 @@ fn has_credentials() -> bool {
         || TcpStream::connect_timeout(&METADATA, METADATA_WAIT).is_ok()
 }
 
-fn web(address: &str, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>, String)> {
+fn web(address: &str, options: &StorageOptions) -> Result<Service> {
     let base = address.trim_end_matches('/');
     if base.contains(['?', '#']) {
         let reason = "addresses with ? or # name no folder, because the names of shards come behind them";
@@ -123,7 +144,7 @@ fn web(address: &str, options: &StorageOptions) -> Result<(Arc<dyn ObjectStore>,
         .with_client_options(client_options(options).with_allow_http(base.starts_with("http://")))
         .build();
     let store = built.map_err(|error| refused(address, &error))?;
-    Ok((Arc::new(store), base.to_owned()))
+    Ok(Service { objects: Arc::new(store), uploads: None, before_keys: base.to_owned() })
 }
 
 fn retry(options: &StorageOptions) -> RetryConfig {

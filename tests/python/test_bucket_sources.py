@@ -303,7 +303,7 @@ def test_an_object_that_disappears_while_planning(program: Program, between: Pro
 @pytest.mark.parametrize(
     ("code", "status", "remedy"),
     [
-        ("AccessDenied", 403, "may not read"),
+        ("AccessDenied", 403, "these credentials may not"),
         ("ExpiredToken", 400, "expired"),
         ("NoSuchBucket", 404, "no such bucket"),
     ],

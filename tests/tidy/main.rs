@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cache", &["base", "error", "volume"]),
     ("shard", &["base", "cache", "error", "plan", "storage", "volume"]),
     ("fs", &["base", "error", "output", "plan", "shard"]),
-    ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard"]),
+    ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard", "storage"]),
     ("reclaim", &["base", "dataset", "error", "output", "plan", "shard", "storage"]),
     ("estimate", &["base", "dataset", "error", "formats", "plan", "shard", "volume"]),
     ("bench", &["base", "error"]),
@@ -81,7 +81,14 @@ const FUSE: &[&str] = &["src/fs/fuse.rs", "src/fs/mount.rs", "src/fs/passthrough
 const ASYNCHRONOUS: &[(&str, &[&str])] = &[
     (
         "object_store",
-        &["src/storage/client.rs", "src/storage/object.rs", "src/storage/reason.rs", "src/storage/settings.rs"],
+        &[
+            "src/storage/client.rs",
+            "src/storage/object.rs",
+            "src/storage/reason.rs",
+            "src/storage/settings.rs",
+            "src/storage/upload.rs",
+            "src/storage/write.rs",
+        ],
     ),
     ("tokio", &["src/storage/network.rs"]),
     ("futures_util", &["src/storage/client.rs"]),

@@ -10,7 +10,7 @@ mod read;
 use serde::{Deserialize, Serialize};
 
 pub use merge::{Merged, merge};
-pub use read::{read, read_in};
+pub use read::{read, read_at, read_in};
 
 use crate::dataset::{LeftOut, Sample, Selected};
 use crate::formats::codec::{BLOCK, CODEC, Codec};

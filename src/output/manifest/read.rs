@@ -7,6 +7,7 @@ use super::{CompressionEntry, FILE, Manifest, NAME, SCHEMA_VERSION};
 use crate::error::{Error, Result, later_version, shown};
 use crate::formats::codec::{CODEC, Filter};
 use crate::output::partition::Part;
+use crate::output::place::Place;
 use crate::storage::{Files, Store};
 
 /// Reads the manifest of a folder of shards.
@@ -16,6 +17,14 @@ use crate::storage::{Files, Store};
 /// the file is no manifest of this version.
 pub fn read(folder: &Path) -> Result<Manifest> {
     read_in(&Files, folder)
+}
+
+/// Reads the manifest of an output folder.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_at(place: &Place) -> Result<Manifest> {
+    read_in(place.store(), place.path())
 }
 
 /// Reads the manifest of a folder of shards in a store.
