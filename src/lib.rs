@@ -19,7 +19,8 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | store | what data sets and shards are read from, by [`storage`]: files on disk, or objects in buckets |
+//! | store | what is read from, and shards are written to, by [`storage`]: files on disk, or objects of buckets |
+//! | place | an output folder: on a disk, or a prefix in a bucket ([`output::place`]) |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
 //! | slot | a sample's place in the data set; it stays empty when the sample is left out, so no other key changes |
@@ -76,7 +77,7 @@
 //! | [`output`] | what describes a folder of shards, and reads it: manifest, journals, parts, indexes | making bytes |
 //! | [`mod@estimate`] | what kinds and codecs would take, from a seeded sample | files on disk |
 //! | [`fs`] | inodes, attributes, handles, status files; three files alone import `fuser` | decoding |
-//! | [`materialize`] | shards to disk: temporary name, fsync, rename, resume | how bytes are made |
+//! | [`materialize`] | shards to disk (temporary name, rename) or bucket (uploads), resume | how bytes are made |
 //! | [`verify`] | whether a folder of shards is what it should be, by code that makes none | the makers' code |
 //! | [`reclaim`] | which source files finished shards make superfluous, and their removal | how bytes are made |
 //! | [`mod@bench`] | readers, interleaved runs, what is best | how shards are made or mounted |
@@ -105,15 +106,15 @@
 //!   compressed members that Python has read [`formats::codec::unpack`]; all else is Python in `python/ctwds/`. The
 //!   core does not know it.
 //! - An index for another reader: [`output::indexes`]; mount and disk show it from there.
-//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples); [`output`] (folder and
-//!   journals, by `part_lock` and `journal::append`); `reclaim`, which alone removes sources; `verify --sources` (its
-//!   list); `init` (`ctwds.toml`); `demo` (its data set); `bench` (a temporary folder); `plan --split-by` (its lists);
-//!   `report` (its page); [`cache::disk`] (its folder, which a file in it marks); `run` (the folders of `--at`); `man`
-//!   (its pages); a mount's log (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards,
-//!   manifests, indexes and lists appear whole, by [`base::durable`]; journals and logs grow by lines; files of both
-//!   caches are renamed into place, without waiting for the disk. Nothing is ever written into a data folder that the
-//!   user did not name for it, or through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and
-//!   `commands/run/namespace.rs`.
+//! - What may write to disk: `materialize` (shards, manifest, indexes, the list of bad samples; by [`output::place`]
+//!   into buckets too); [`output`] (folder and journals, by `part_lock`, `journal::append` and `object_journal`);
+//!   `reclaim`, which alone removes sources; `verify --sources` (its list); `init` (`ctwds.toml`); `demo` (its data
+//!   set); `bench` (a temporary folder); `plan --split-by` (its lists); `report` (its page); [`cache::disk`] (its
+//!   folder, which a file in it marks); `run` (the folders of `--at`); `man` (its pages); a mount's log
+//!   (`commands/log_file.rs`); the user's cache folder ([`base::user_cache`]). Shards, manifests, indexes and lists
+//!   appear whole, by [`base::durable`]; journals and logs grow by lines; files of both caches are renamed into place,
+//!   without waiting for the disk. Nothing is ever written into a data folder that the user did not name for it, or
+//!   through a mount. Kernel settings are in `fs/mount.rs`, `fs/mount_table.rs` and `commands/run/namespace.rs`.
 //!
 //! # Invariants
 //!
@@ -183,6 +184,10 @@
 //!   written; no link in the folder is followed to write. Two runs that could write the same shard never go on at once;
 //!   where locks do not bind, each writes files of its own, and a final name gets the very file that was written. A
 //!   file that a user has changed stays.
+//! - **materialize to a bucket**: an object appears whole. The journal is one object, written over what this run wrote
+//!   last or not at all, so it is the lock as well: the run that begins last has the part, and an earlier one ends at
+//!   its next line. An upload is in the journal before its first part. Manifest and indexes are written over what was
+//!   there while the run was known to have the part.
 //! - **skip**: a shard without a bad sample is, to the byte, that of the plan without it; only content makes a sample
 //!   bad, never storage.
 //! - **reclaim**: an NPZ or NPY is removed only when a durable shard of the recorded SHA-256 was found to hold, to the

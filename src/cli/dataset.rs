@@ -7,9 +7,9 @@ use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use super::dataset_file::NAME;
+use super::dataset_store;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
-use super::place;
 use crate::base::user_folders;
 use crate::dataset::{
     self, Condition, ExtraChoice, FileChoice, FilePattern, MissingLabel, MissingMeta, Names, ScanProgress, Selection,
@@ -323,7 +323,7 @@ impl DatasetArgs {
     /// The errors of [`Self::input_paths`], and of settings of object storage.
     pub fn resolve(&self, storage: Option<&StorageOptions>) -> Result<(dataset::Config, Options)> {
         let paths = self.input_paths()?;
-        let store = place::store(&paths, [&self.exclude, &self.studies], &self.also, storage)?;
+        let store = dataset_store::store(&paths, [&self.exclude, &self.studies], &self.also, storage)?;
         let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
         let flags = [
             (self.text_columns.is_empty(), reports_files.is_empty(), "--text-columns", "--reports-file"),

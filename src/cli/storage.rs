@@ -8,8 +8,8 @@ use clap::{ArgMatches, Args, Command};
 
 use super::dataset::ALL;
 use super::dataset_file::{PathIn, path_in};
+use super::dataset_store::ON_A_DISK;
 use super::headings::INPUT;
-use super::place::ON_A_DISK;
 use crate::storage::{StorageOptions, is_address};
 
 /// The arguments of a data set that may be addresses, for the commands that make shards of it.

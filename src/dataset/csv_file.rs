@@ -37,7 +37,7 @@ pub(super) struct Records<'a> {
 
 impl<'a> CsvFile<'a> {
     /// Reads a file of a store, as text in UTF-8 or UTF-16, packed with gzip or not, with the delimiter of which the
-    /// first record has one of the columns in `keys`. `doing` is the verb phrase of the error, such as "read the table".
+    /// first record has one of the columns in `keys`. `doing` is the verb phrase of the error ("read the table").
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no such text: the message says what the file

@@ -144,7 +144,7 @@ pub(super) type ExtraFinding = std::result::Result<(PathBuf, Finding), String>;
 pub(super) type Objects = HashMap<PathBuf, FileId>;
 
 /// The folder of the volumes, and its objects.
-pub(super) type Place<'a> = (&'a Path, &'a Objects);
+pub(super) type Folder<'a> = (&'a Path, &'a Objects);
 
 /// What was found of all extras of one study.
 pub(super) type Beside<'a> = Vec<(&'a Extra, ExtraFinding)>;
@@ -199,18 +199,18 @@ impl BySample {
 /// read.
 pub(super) fn all(
     config: &Config,
-    place: Place<'_>,
+    folder: Folder<'_>,
     matched: &[Matched],
     volumes: &[Finding],
     inputs: &mut Inputs,
 ) -> Result<Vec<FoundExtra>> {
-    config.extras.iter().map(|choice| one(config, choice, place, matched, volumes, inputs)).collect()
+    config.extras.iter().map(|choice| one(config, choice, folder, matched, volumes, inputs)).collect()
 }
 
 fn one(
     config: &Config,
     choice: &ExtraChoice,
-    (root, objects): Place<'_>,
+    (root, objects): Folder<'_>,
     matched: &[Matched],
     volumes: &[Finding],
     inputs: &mut Inputs,

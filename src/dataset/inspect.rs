@@ -139,11 +139,11 @@ fn found(choice: &ArrayChoice, folder: &Folder<'_>, cache: &ScanCache, relative:
 /// The data folder.
 struct Folder<'a> {
     path: &'a Path,
-    place: Place<'a>,
+    kind: FolderKind<'a>,
 }
 
 /// Where a data folder is.
-enum Place<'a> {
+enum FolderKind<'a> {
     /// On a disk, and open: relative to it the kernel looks up three names for each file, not ten.
     Disk(File),
     /// In a bucket, with the identities in its list.
@@ -153,18 +153,20 @@ enum Place<'a> {
 impl<'a> Folder<'a> {
     fn open(config: &'a Config, look: &Look<'a>) -> Result<Self> {
         let (path, store) = (look.folder, &*config.store);
-        let place = match store.is_remote(path) {
-            true => Place::Bucket(store, look.objects),
-            false => Place::Disk(File::open(path).map_err(|error| Error::io(path, "open the data folder", error))?),
+        let kind = match store.is_remote(path) {
+            true => FolderKind::Bucket(store, look.objects),
+            false => {
+                FolderKind::Disk(File::open(path).map_err(|error| Error::io(path, "open the data folder", error))?)
+            }
         };
-        Ok(Self { path, place })
+        Ok(Self { path, kind })
     }
 
     fn inspect(&self, relative: &Path, array: &ArrayChoice) -> Result<npz::Array> {
         let path = self.path.join(relative);
-        let open = match &self.place {
-            Place::Disk(open) => open,
-            Place::Bucket(store, _) => {
+        let open = match &self.kind {
+            FolderKind::Disk(open) => open,
+            FolderKind::Bucket(store, _) => {
                 let object = store.open(&path).map_err(|error| Error::io(&path, "open the object", error))?;
                 return volume_file::inspect_file(&path, &*object, array).map_err(|error| unsteady(&path, error));
             }
@@ -178,7 +180,7 @@ impl<'a> Folder<'a> {
 
     /// The state of a symbolic link that leads nowhere, and what is wrong with it; `None` for anything else.
     fn broken_link(&self, relative: &Path) -> Option<(FileId, String)> {
-        let Place::Disk(open) = &self.place else { return None };
+        let FolderKind::Disk(open) = &self.kind else { return None };
         let stat = |flags| retry_on_intr(|| statat(open, relative, flags));
         let link = stat(AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let error = io::Error::from(stat(AtFlags::empty()).err()?);
@@ -191,10 +193,10 @@ impl<'a> Folder<'a> {
     }
 
     fn state(&self, relative: &Path) -> Result<FileId> {
-        let open = match &self.place {
-            Place::Disk(open) => open,
+        let open = match &self.kind {
+            FolderKind::Disk(open) => open,
             // What is in no list has the identity of no object.
-            Place::Bucket(_, listed) => return Ok(listed.get(relative).copied().unwrap_or_default()),
+            FolderKind::Bucket(_, listed) => return Ok(listed.get(relative).copied().unwrap_or_default()),
         };
         let stat = retry_on_intr(|| statat(open, relative, AtFlags::empty()));
         let stat = stat.map_err(|error| Error::io(&self.path.join(relative), "stat the file", error.into()))?;

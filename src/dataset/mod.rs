@@ -90,7 +90,7 @@ pub enum MissingLabel {
 /// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The place in which volumes, tables and lists lie: a disk, or buckets.
+    /// The store in which volumes, tables and lists lie: a disk, or buckets.
     pub store: Arc<dyn Store>,
     /// The folder of the volumes.
     pub data_folder: PathBuf,
@@ -326,8 +326,8 @@ impl Dataset {
         let root = absolute(config, &config.data_folder)?;
         let findings = inspect::volumes(config, &root, &joined)?;
         let mut inputs = joined.inputs;
-        let place = (&*root, &joined.objects);
-        let found = extras::all(config, place, &joined.matched, &findings, &mut inputs)?;
+        let folder = (&*root, &joined.objects);
+        let found = extras::all(config, folder, &joined.matched, &findings, &mut inputs)?;
         let mut found = extras::BySample::new(found);
         let mut dataset = Self {
             root,

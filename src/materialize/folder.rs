@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::index_files;
 use super::leftovers::{self, Leftovers};
-use super::new_shard::NewShard;
+use super::new_shard::{NewShard, may_be_given_up};
 use super::request::OnError;
 use crate::base::durable::PartialFile;
 use crate::base::lock::lock;
@@ -115,7 +115,10 @@ impl OutputFolder {
     /// uploads of this one, the storage only says that it does not know them.
     pub(super) fn why(&self, error: Error) -> Error {
         match (&self.journal, &error) {
-            (Journal::Object(journal), Error::Io { .. }) => journal.check().err().unwrap_or(error),
+            (Journal::Object(journal), Error::Io { source, .. }) if may_be_given_up(source) => match journal.check() {
+                Err(lost @ Error::Refused(_)) => lost,
+                _ => error,
+            },
             _ => error,
         }
     }

@@ -105,7 +105,7 @@ impl NewShard {
         match upload.finish() {
             Ok(()) => Ok(()),
             // The answer that it has ended may have been lost: then the object is there.
-            Err(error) if is_unknown(&error) => match place.sha256(&name, len, stop) {
+            Err(error) if may_be_given_up(&error) => match place.sha256(&name, len, stop) {
                 Ok(found) if found == sha256 => Ok(()),
                 _ => Err(failed(error)),
             },
@@ -114,8 +114,8 @@ impl NewShard {
     }
 }
 
-/// Whether a storage may say this of an upload that it does not know. Not all say that it is not there.
-fn is_unknown(error: &io::Error) -> bool {
+/// Whether a storage may say this of an upload that it does not know any more. Not all say that it is not there.
+pub(super) fn may_be_given_up(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 

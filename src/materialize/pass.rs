@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -83,8 +83,13 @@ impl<'a> Pass<'a> {
     pub(super) fn run(&self, shards: &[ShardId], workers: usize) -> Result<PassResult> {
         let queue = ShardQueue { shards, next: AtomicU64::new(0) };
         let pool = Arc::<BlockPool>::default();
-        let writer =
-            ShardWriter { folder: self.folder, target: self.target, pool: pool.clone(), control: self.control };
+        let writer = ShardWriter {
+            folder: self.folder,
+            target: self.target,
+            pool: pool.clone(),
+            control: self.control,
+            has_failed: AtomicBool::new(false),
+        };
         let result: Mutex<PassResult> = Mutex::default();
         let broken: Mutex<Option<Error>> = Mutex::new(None);
         let work = |maker: ShardMaker<'_>| {
@@ -160,6 +165,7 @@ fn make_all<'scope>(
     let mut result = PassResult::default();
     let mut before: Option<(ShardId, ScopedJoinHandle<'scope, Result<Written>>)> = None;
     while !maker.control.is_stopped()
+        && !writer.has_failed.load(Ordering::Relaxed)
         && let Some(id) = queue.take()
     {
         let (sender, receiver) = mpsc::sync_channel(1);

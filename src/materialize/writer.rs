@@ -1,6 +1,7 @@
 //! Writing one shard out: its blocks to a temporary file, the final name, and the line in the journal.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
 use super::bad_samples::ShardFailure;
@@ -23,6 +24,8 @@ pub(super) struct ShardWriter<'a> {
     pub(super) pool: Arc<BlockPool>,
     /// Stops the work, and gets its progress.
     pub(super) control: Control<'a>,
+    /// Whether a shard could not be written: then no other is begun.
+    pub(super) has_failed: AtomicBool,
 }
 
 /// How writing a shard ended.
@@ -42,10 +45,16 @@ impl ShardWriter<'_> {
     /// # Errors
     /// [`Error::Io`] if the output folder cannot be written; [`Error::Refused`] if another run has taken the part over.
     pub(super) fn write(&self, id: ShardId, messages: Receiver<WriterMessage>) -> Result<Written> {
-        self.try_write(id, messages).map_err(|error| self.folder.why(error))
+        self.try_write(id, messages).map_err(|error| {
+            self.has_failed.store(true, Ordering::Relaxed);
+            self.folder.why(error)
+        })
     }
 
     fn try_write(&self, id: ShardId, messages: Receiver<WriterMessage>) -> Result<Written> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Ok(Written::GivenUp);
+        }
         let name = Plan::shard_name(id);
         let mut shard = self.folder.create(&name, self.target.set.len(id).unwrap_or(0))?;
         for message in messages {

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,7 @@ struct Content {
 pub struct ObjectJournal {
     place: Place,
     path: PathBuf,
+    holder: Holder,
     state: Mutex<State>,
     /// What is to be said of uploads that were left.
     remarks: Mutex<Vec<String>>,
@@ -76,6 +77,8 @@ struct State {
     content: Content,
     /// The `ETag` of what was written last.
     tag: String,
+    /// Whether it could not be written: then the run ends, and no other line is tried for as long.
+    is_broken: bool,
 }
 
 impl Content {
@@ -146,8 +149,9 @@ impl ObjectJournal {
         };
         let (text, tag) = found.map_or_else(Default::default, |Tagged { content, tag }| (content, tag));
         let content = Content { holder: Some(holder.clone()), ..Content::parse(&text) };
-        let state = Mutex::new(State { content, tag });
-        let journal = Self { place: place.clone(), path, state, remarks: Mutex::default() };
+        let state = Mutex::new(State { content, tag, is_broken: false });
+        let (place, remarks) = (place.clone(), Mutex::default());
+        let journal = Self { place, path, holder: holder.clone(), state, remarks };
         journal.change(|_| ())?;
         Ok(journal)
     }
@@ -218,22 +222,28 @@ impl ObjectJournal {
     /// Changes the journal, if it is still what this run has written.
     fn change(&self, change: impl FnOnce(&mut Content)) -> Result<()> {
         let state = &mut *lock(&self.state);
+        if state.is_broken {
+            return Err(self.failed(io::Error::other("it could not be written a moment ago")));
+        }
         change(&mut state.content);
         let text = state.content.render().map_err(|error| self.failed(error.into()))?;
-        state.tag = self.write(&text, &state.tag)?;
+        let written = self.write(&text, state.tag.clone());
+        state.is_broken = written.is_err();
+        state.tag = written?;
         Ok(())
     }
 
     /// Writes the journal over what has this `ETag`, and returns the new one. A request whose answer was lost may have
     /// been carried out: what is there then tells.
-    fn write(&self, text: &[u8], tag: &str) -> Result<String> {
-        let (objects, mut attempt) = (objects(&self.place)?, 0);
-        let over = if tag.is_empty() { Over::Nothing } else { Over::Only(tag) };
+    fn write(&self, text: &[u8], mut tag: String) -> Result<String> {
+        let (objects, begun, mut attempt) = (objects(&self.place)?, Instant::now(), 0);
         loop {
+            let over = if tag.is_empty() { Over::Nothing } else { Over::Only(&tag) };
             let error = match objects.put(&self.path, text.to_vec(), over) {
                 Ok(Some(tag)) => return Ok(tag),
                 Ok(None) => io::Error::other("the storage gives it no ETag"),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(self.failed(error)),
+                Err(error) if begun.elapsed() >= objects.timeout() => return Err(self.failed(error)),
                 Err(error) => error,
             };
             let found = match objects.read_tagged(&self.path) {
@@ -244,7 +254,9 @@ impl ObjectJournal {
             attempt += 1;
             match found {
                 Some(found) if found.content == text => return Ok(found.tag),
-                Some(found) if found.tag != tag => return Err(self.lost(&found)),
+                Some(found) if found.tag != tag && !self.is_own(&found) => return Err(self.lost(&found)),
+                // A line of this run, whose request was given up.
+                Some(found) if found.tag != tag => tag = found.tag,
                 None if !tag.is_empty() => {
                     let reason = "somebody has removed it while shards were written; run the same command again";
                     return Err(self.failed(io::Error::other(reason)));
@@ -253,6 +265,10 @@ impl ObjectJournal {
                 _ => thread::sleep(PAUSE * attempt),
             }
         }
+    }
+
+    fn is_own(&self, found: &Tagged) -> bool {
+        Content::parse(&found.content).holder.as_ref() == Some(&self.holder)
     }
 
     /// The error of a journal that another run has written.
@@ -268,9 +284,8 @@ impl ObjectJournal {
 
 impl Guard for ObjectJournal {
     fn check(&self) -> Result<()> {
-        let state = lock(&self.state); // no line is being written
         let found = objects(&self.place)?.read_tagged(&self.path).map_err(|error| self.failed(error))?;
-        if found.tag == state.tag { Ok(()) } else { Err(self.lost(&found)) }
+        if self.is_own(&found) { Ok(()) } else { Err(self.lost(&found)) }
     }
 }
 

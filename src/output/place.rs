@@ -66,7 +66,7 @@ impl Place {
         &self.path
     }
 
-    /// This folder, written to only as long as `guard` allows it.
+    /// A copy through which the folder is written to only as long as `guard` allows it.
     #[must_use]
     pub fn guarded_by(&self, guard: Arc<dyn Guard>) -> Self {
         Self { guard: Some(guard), ..self.clone() }

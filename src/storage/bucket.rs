@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::client::Client;
 use super::object::Object;
@@ -87,6 +88,10 @@ impl Store for Bucket {
 }
 
 impl Objects for Bucket {
+    fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     fn read_tagged(&self, path: &Path) -> io::Result<Tagged> {
         let client = self.here()?;
         let answer = client.get(client.key(path)?, None).wait()??;

@@ -21,11 +21,11 @@ mod local;
 mod network;
 #[cfg(feature = "object-storage")]
 mod object;
-mod places;
 #[cfg(feature = "object-storage")]
 mod reason;
 #[cfg(feature = "object-storage")]
 mod settings;
+mod several;
 #[cfg(feature = "object-storage")]
 mod upload;
 #[cfg(feature = "object-storage")]
@@ -118,6 +118,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
 /// Writing the objects of a bucket. Requests that fail for a reason that passes are made again, as reads are.
 pub trait Objects: Send + Sync {
+    /// How long a request is made again before it counts as failed.
+    fn timeout(&self) -> Duration;
+
     /// Reads a small object, and its `ETag`.
     ///
     /// # Errors
@@ -260,15 +263,15 @@ pub fn local() -> Arc<dyn Store> {
 /// # Errors
 /// Those of [`of`].
 pub fn of_all<'a>(paths: impl IntoIterator<Item = &'a Path>, options: &StorageOptions) -> Result<Arc<dyn Store>> {
-    let mut places = places::Places::default();
+    let mut several = several::Several::default();
     for path in paths.into_iter().filter(|path| is_address(path)) {
-        if !places.has(path) {
+        if !several.has(path) {
             let root = address::root(path);
             let store = of(&root, options)?;
-            places.add(root, store);
+            several.add(root, store);
         }
     }
-    Ok(if places.is_empty() { local() } else { Arc::new(places) })
+    Ok(if several.is_empty() { local() } else { Arc::new(several) })
 }
 
 /// The store in which `root` lies: a folder on disk, or a prefix in object storage. Makes no request.

@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 4;
 /// The first pause.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long it may take to give an upload up: the next run does what this one has not.
-const ABORTING: Duration = Duration::from_secs(5);
+const ABORTING: Duration = Duration::from_secs(2);
 
 /// An upload that goes on.
 pub(super) struct PartsUpload {

@@ -79,7 +79,7 @@ pub enum Filled {
 /// A volume that is made from an NPZ, NPY or NIfTI file: the array, and the steps from it to the voxels.
 #[derive(Clone, Debug)]
 pub struct NpzVolume<'a> {
-    /// The place that the file lies in.
+    /// The store that the file lies in.
     pub store: &'a dyn Store,
     /// The file.
     pub path: PathBuf,

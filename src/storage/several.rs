@@ -9,9 +9,9 @@ use crate::base::file_id::FileId;
 
 /// Files on disk, and the stores of some addresses. Nothing is added while it is read from: a fork finds no lock.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<(PathBuf, Arc<dyn Store>)>);
+pub(super) struct Several(Vec<(PathBuf, Arc<dyn Store>)>);
 
-impl Places {
+impl Several {
     /// Whether an address is that of a store that was added.
     pub(super) fn has(&self, address: &Path) -> bool {
         self.0.iter().any(|(root, _)| address.starts_with(root))
@@ -37,7 +37,7 @@ impl Places {
     }
 }
 
-impl Store for Places {
+impl Store for Several {
     fn open(&self, path: &Path) -> io::Result<Box<dyn Stored>> {
         self.of(path)?.open(path)
     }

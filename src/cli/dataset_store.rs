@@ -1,4 +1,4 @@
-//! The place in which a data set lies, by the paths that name it.
+//! The store in which a data set lies, by the paths that name it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, dat
     materialize, report and bench, finished shards by --shards of plan, mount, run, cat, materialize, report and verify, \
     and shards are written by --output_dir of materialize";
 
-/// The place in which a data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
+/// The store in which a data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
 /// asked. Besides tables and folders there may be `lists` of studies.
 ///
 /// # Errors
