@@ -85,7 +85,7 @@ impl Dataset {
         let others = others.iter().map(|(path, file_id)| (path.as_path(), file_id));
         let all = folders.chain(samples).chain(left_out).chain(extras).chain(others);
         let is_bucket = is_address(&self.root);
-        all.filter(|(path, _)| !is_address(path) && !(is_bucket && path.is_relative())).collect()
+        all.filter(|(path, _)| !(is_address(path) || is_bucket && path.is_relative())).collect()
     }
 }
 
