@@ -19,7 +19,7 @@
 //! | voxel format | the dtype of one volume's voxels, and the window of values that they hold |
 //! | sample | what a reader gets of one study: volume, JSON, text, labels and extras |
 //! | member | one file of a shard: a plan lists those of a sample; an NPZ file, which is a zip, has members too |
-//! | store | what shards are read from and written to, by [`storage`]: files on disk, or objects of a bucket |
+//! | store | what is read from, and shards are written to, by [`storage`]: files on disk, or objects of buckets |
 //! | place | an output folder: on a disk, or a prefix in a bucket ([`output::place`]) |
 //! | key | the name that a sample's members share, by which readers group them (`cache::Key`: the number of a volume) |
 //! | profile | the names and encodings of a sample's members (`--format`; `plan::members::Profile`) |
@@ -154,8 +154,9 @@
 //!   chunk is handed on only when the CRC was right, so whoever reads a whole volume cannot miss that it is damaged; a
 //!   volume whose end was peeked at is checked as a whole before any of it is handed on.
 //! - **storage**: an object is told by its size and `ETag`: every answer has those of the plan, or is an error. A body
-//!   that breaks off is asked for again; no answer is handed on before all of it is there. Credentials come from the
-//!   environment alone, and are printed nowhere.
+//!   that breaks off is asked for again; no answer is handed on before all of it is there. Lists are compared with
+//!   lists, and where they have `ETag`s, with what was read. Credentials come from the environment alone, and are
+//!   printed nowhere.
 //! - **cache**: accounted bytes, fills in flight and what they take beside their volumes included, stay within the
 //!   budget; a volume larger than that is filled when it is alone, and not kept. One fill per key; its bytes or its
 //!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read

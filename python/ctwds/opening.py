@@ -38,8 +38,8 @@ def open(
 
     Args:
         source: a `ctwds.toml`; a folder of shards with its manifest, plain or compressed, or its address in object
-            storage (`s3://bucket/prefix`); or a folder of volumes (NPZ, NPY, NIfTI). By default what the options name,
-            or `ctwds.toml` in the current folder.
+            storage (`s3://bucket/prefix`); or a folder of volumes (NPZ, NPY, NIfTI), whose address is the option
+            `data_folder`. By default what the options name, or `ctwds.toml` in the current folder.
         threads: the number of decoding threads of each process; by default the cores that it may use.
         cache: bytes of memory for volumes of each process; by default one volume more than threads.
         **options: the program's flags for data sets, with underscores: `reports_file="r.csv"`,

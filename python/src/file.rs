@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ctwds_fs::formats::npz::{Array, ArrayChoice, Channel};
 use ctwds_fs::formats::volume_file;
+use ctwds_fs::storage::Files;
 use ctwds_fs::volume::{ArrayFormat, Filled, NpzVolume, Overflow, Recipe, Sink, VoxelFormat};
 use numpy::PyReadwriteArray1;
 use pyo3::prelude::*;
@@ -51,7 +52,7 @@ impl VolumeFile {
             false => ArrayFormat::Own(self.array.header.element),
         };
         let (path, array, recipe) = (self.path.clone(), &self.array, &Recipe::Stored);
-        let volume = NpzVolume { path, array, recipe, format, overflow: Overflow::default() };
+        let volume = NpzVolume { store: &Files, path, array, recipe, format, overflow: Overflow::default() };
         let out = out.as_slice_mut()?;
         if out.len() as u64 != volume.byte_len() {
             return Err(exception(py, "UsageError", "the array has another size than the volume"));

@@ -42,6 +42,11 @@ impl FileId {
         }
     }
 
+    /// What stands for the `ETag` of an object, whose identity has no times; `None` for a file.
+    pub fn tag(&self) -> Option<u64> {
+        (self.mtime_ns == 0 && self.ctime_ns == 0).then_some(self.inode)
+    }
+
     /// The later of modification time and ctime, in nanoseconds since 1970.
     pub fn latest_ns(&self) -> i128 {
         self.mtime_ns.max(self.ctime_ns)

@@ -28,7 +28,7 @@ pub fn run<S: ShardProvider>(
     progress: impl Fn(usize, usize, &str),
 ) -> Result<BenchReport> {
     let no_npz = match workload.volumes.is_empty() {
-        true => Some("no NPZ files were named".into()),
+        true => Some("no NPZ files on a disk were named".into()),
         false if workload.volumes.iter().any(|path| is_nifti(path)) => Some("some are NIfTI files".into()),
         false => readers::check_python(&config.python).err(),
     };

@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use super::dataset::DatasetArgs;
 use super::headings::{OUTPUT, PERFORMANCE, SELECTION};
 use super::mount::PageCache;
+use super::storage::StorageArgs;
 
 /// `bench`.
 #[derive(Debug, Args)]
@@ -54,6 +55,9 @@ pub struct BenchArgs {
     /// Print JSON: an object a line for each step, and the last has the raw measurements
     #[arg(long, help_heading = OUTPUT)]
     pub json: bool,
+    /// Object storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
     /// The data set.
     #[command(flatten)]
     pub dataset: DatasetArgs,

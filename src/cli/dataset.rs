@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::config::{Configured, Split};
 use super::dataset_file::NAME;
+use super::dataset_store;
 use super::input_paths::InputPaths;
 use super::numbers::{Triple, positive, range, whole};
 use crate::base::user_folders;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayChoice, Channel, Orientation};
 use crate::plan::Options;
 use crate::plan::members::Profile;
+use crate::storage::StorageOptions;
 use crate::volume::{
     Axes, Dialect, Kind, KindOptions, OutputDtype, Overflow, Resample, Rescale, SpacingArray, VoxelFormat,
 };
@@ -79,7 +81,8 @@ pub struct DatasetArgs {
     /// table or a configuration]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most)
+    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most), or its
+    /// address (s3://bucket/prefix)
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
@@ -313,12 +316,15 @@ impl DatasetArgs {
         Ok(self.also.clone())
     }
 
-    /// The configuration of the library's data set, and the options of the plan.
+    /// The configuration of the library's data set, and the options of the plan. `storage` says how object storage is
+    /// asked; without it, all must be on a disk.
     ///
     /// # Errors
-    /// The errors of [`Self::input_paths`].
-    pub fn resolve(&self) -> Result<(dataset::Config, Options)> {
-        let InputPaths { data_folder, reports_files, meta_files, labels_files } = self.input_paths()?;
+    /// The errors of [`Self::input_paths`], and of settings of object storage.
+    pub fn resolve(&self, storage: Option<&StorageOptions>) -> Result<(dataset::Config, Options)> {
+        let paths = self.input_paths()?;
+        let store = dataset_store::store(&paths, [&self.exclude, &self.studies], &self.also, storage)?;
+        let InputPaths { data_folder, reports_files, meta_files, labels_files } = paths;
         let flags = [
             (self.text_columns.is_empty(), reports_files.is_empty(), "--text-columns", "--reports-file"),
             (self.meta_columns.is_empty(), meta_files.is_empty(), "--meta-columns", "--meta-file"),
@@ -340,6 +346,7 @@ impl DatasetArgs {
             ));
         }
         let config = dataset::Config {
+            store,
             data_folder,
             reports_files,
             meta_files,

@@ -148,6 +148,7 @@ impl Flag<'_> {
             PathIn::Whole if is_address(Path::new(text)) => text.into(),
             PathIn::Whole => folder.join(text).into_os_string(),
             PathIn::BehindName => match text.split_once('=') {
+                Some((_, path)) if is_address(Path::new(path)) => text.into(),
                 Some((name, path)) if path.contains(['/', '*']) => {
                     let mut value = OsString::from(format!("{name}="));
                     value.push(folder.join(path));

@@ -7,6 +7,7 @@ mod complete;
 mod config;
 mod dataset;
 mod dataset_file;
+mod dataset_store;
 mod demo;
 mod estimate;
 mod headings;
@@ -53,7 +54,7 @@ pub use reclaim::ReclaimArgs;
 pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use shell::{CompletionsArgs, ManArgs};
-pub use storage::ShardsArgs;
+pub use storage::{ShardsArgs, StorageArgs};
 pub use verify::VerifyArgs;
 
 /// CT volumes in NPZ, NPY and NIfTI files as WebDataset shards: mounted and made on demand, or written to disk.
@@ -198,9 +199,17 @@ fn flag_with_dashes(arg: OsString) -> OsString {
 /// The flags of the data set among the arguments of a command, as `--name=value`, for another command. The arguments
 /// whose ids are in `except` are left out.
 pub fn dataset_flags(args: impl IntoIterator<Item = OsString>, except: &[&str]) -> Vec<OsString> {
+    flags_among(args, &DatasetArgs::augment_args(clap::Command::new("data set")), except)
+}
+
+/// The flags of object storage among the arguments of a command, as `--name=value`, for another command.
+pub fn storage_flags(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    flags_among(args, &StorageArgs::augment_args(clap::Command::new("storage")), &[])
+}
+
+fn flags_among(args: impl IntoIterator<Item = OsString>, all: &clap::Command, except: &[&str]) -> Vec<OsString> {
     let matches = command().get_matches_from(normalized(args));
     let Some((_, given)) = matches.subcommand() else { return Vec::new() };
-    let all = DatasetArgs::augment_args(clap::Command::new("data set"));
     let mut flags = Vec::new();
     for arg in all.get_arguments() {
         let id = arg.get_id().as_str();
@@ -285,7 +294,7 @@ mod tests {
         )
         .unwrap();
         let Command::Materialize(args) = cli.command else { panic!("not materialize") };
-        let config = args.dataset.resolve().unwrap().0;
+        let config = args.dataset.resolve(None).unwrap().0;
         assert_eq!(config.data_folder.to_str(), Some("a_b"));
         assert_eq!(config.reports_files, [PathBuf::from("r_1.csv")]);
         assert_eq!((args.num_workers, config.limit), (Some(8), Some(100)));

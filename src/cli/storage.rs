@@ -8,8 +8,12 @@ use clap::{ArgMatches, Args, Command};
 
 use super::dataset::ALL;
 use super::dataset_file::{PathIn, path_in};
+use super::dataset_store::ON_A_DISK;
 use super::headings::INPUT;
 use crate::storage::{StorageOptions, is_address};
+
+/// The arguments of a data set that may be addresses, for the commands that make shards of it.
+const INPUTS: [&str; 7] = ["data_folder", "reports_file", "meta_file", "labels_file", "studies", "exclude", "also"];
 
 /// Finished shards in place of a data set.
 #[derive(Clone, Debug, Args)]
@@ -37,6 +41,13 @@ pub struct StorageArgs {
     pub storage_timeout: u32,
 }
 
+impl ShardsArgs {
+    /// No finished shards: a data set in object storage, or on a disk.
+    pub fn none(storage: &StorageArgs) -> Self {
+        Self { shards: None, storage: storage.clone() }
+    }
+}
+
 impl StorageArgs {
     /// The options.
     pub fn options(&self) -> StorageOptions {
@@ -59,26 +70,23 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
         return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
     }
     let takes_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
+    let takes_sources = takes_addresses && command.get_name() != "verify"; // which has its own code for sources
+    let may_be = |id: &str| takes_addresses && OF_ADDRESSES.contains(&id) || takes_sources && INPUTS.contains(&id);
     let wrong = command.get_arguments().find_map(|arg| {
         let id = arg.get_id().as_str();
         let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
         let path = match path_in(arg) {
-            PathIn::Whole if !(takes_addresses && OF_ADDRESSES.contains(&id)) => {
-                values.find(|value| is_address(value.as_ref()))
-            }
+            _ if may_be(id) => None,
+            PathIn::Whole => values.find(|value| is_address(value.as_ref())),
             PathIn::BehindName => {
                 values.find(|value| value.split_once('=').is_some_and(|(_, at)| is_address(at.as_ref())))
             }
-            PathIn::Whole | PathIn::No => None,
+            PathIn::No => None,
         };
         path.map(|path| (arg.get_long().map_or_else(|| id.to_uppercase(), |long| format!("--{long}")), path.to_owned()))
     });
     wrong.map_or(Ok(()), |(name, address)| {
-        let reason = format!(
-            "{name} {address}: it must be on a disk; object storage holds finished shards only, which --shards of plan, \
-             mount, run, cat, materialize, report and verify reads, and --output_dir of materialize writes"
-        );
-        Err(command.error(ErrorKind::ValueValidation, reason))
+        Err(command.error(ErrorKind::ValueValidation, format!("{name} {address}: {ON_A_DISK}")))
     })
 }
 
@@ -94,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_on_a_disk_but_that_of_shards() {
+    fn every_path_is_on_a_disk_but_those_of_data_sets_and_shards() {
         let (mut refused, mut read) = (0, Vec::new());
         for (names, command) in all(&crate::cli::command(), &[]) {
             for arg in command.get_arguments().filter(|arg| path_in(arg) != PathIn::No) {
@@ -115,6 +123,9 @@ mod tests {
         let of_shards = ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(|name| (name, "shards"));
         let mut expected: Vec<(&str, &str)> = of_shards.to_vec();
         expected.extend([("materialize", "output_dir"), ("manifest", "dir")]);
+        for command in ["bench", "cat", "materialize", "mount", "plan", "report", "run"] {
+            expected.extend(INPUTS.map(|id| (command, id)));
+        }
         let mut found: Vec<(&str, &str)> = read.iter().map(|(command, id)| (&**command, &**id)).collect();
         found.sort_unstable();
         expected.sort_unstable();

@@ -22,7 +22,7 @@ use super::terminal::{print, say};
 use crate::base::parallel::available_cores;
 use crate::base::partial_name::{PartialName, Writer};
 use crate::bench::{self, BenchReport, Config, FileRange, NOTHING_KEPT, ShardProvider, Workload};
-use crate::cli::{self, BenchArgs, DatasetArgs, default_cache_size};
+use crate::cli::{self, BenchArgs, DatasetArgs, ShardsArgs, default_cache_size};
 use crate::dataset::Sample;
 use crate::error::{Error, Result, reason, shown};
 use crate::fs::mount_table;
@@ -53,7 +53,8 @@ pub(super) fn measure(
     args: &BenchArgs,
     given: impl FnOnce(&Plan) -> Result<Option<Vec<FileRange>>>,
 ) -> Result<BenchReport> {
-    let whole = make_plan(&args.dataset, None)?;
+    let source = ShardsArgs::none(&args.storage);
+    let whole = make_plan(&args.dataset, Some(&source))?;
     let threads = args.threads.map_or_else(available_cores, usize::from);
     let part = DatasetArgs {
         limit: Some(args.samples.min(whole.dataset.slots as usize)),
@@ -61,7 +62,7 @@ pub(super) fn measure(
         samples_per_shard: samples_per_shard(args),
         ..args.dataset.clone()
     };
-    let plan = make_plan(&part, None)?;
+    let plan = make_plan(&part, Some(&source))?;
     let workload = workload(&plan, &whole);
     let given = given(&plan)?;
     let stop = stop_on_signals()?; // before there is something to remove
@@ -121,8 +122,9 @@ fn samples_per_shard(args: &BenchArgs) -> u32 {
 /// The samples of `plan`, which is a part of the `whole` data set.
 fn workload(plan: &Plan, whole: &Plan) -> Workload {
     let samples = &plan.dataset.samples;
+    let volumes = samples.iter().map(|sample| plan.dataset.root.join(&sample.path));
     Workload {
-        volumes: samples.iter().map(|sample| plan.dataset.root.join(&sample.path)).collect(),
+        volumes: volumes.filter(|path| !plan.dataset.store.is_remote(path)).collect(), // NumPy reads files alone
         samples: samples.len(),
         samples_in_all: whole.dataset.samples.len(),
         voxels: samples
@@ -233,6 +235,7 @@ impl ShardProvider for OwnShards<'_> {
         let mountpoint = mount_table::resolve_links(&self.folder.path.join("mount"));
         fs::create_dir_all(&mountpoint).map_err(|error| Error::io(&mountpoint, "create the mountpoint", error))?;
         let mut flags = cli::dataset_flags(cli::arguments(), &["limit", "test_mode", "samples_per_shard"]);
+        flags.extend(cli::storage_flags(cli::arguments()));
         let mut set = |flag: &str, value: &dyn std::fmt::Display| flags.push(format!("--{flag}={value}").into());
         set("limit", &self.part.limit.unwrap_or_default());
         set("samples-per-shard", &self.part.samples_per_shard);

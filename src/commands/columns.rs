@@ -15,7 +15,7 @@ pub(super) fn describe(args: &PlanArgs, dataset: &Dataset) -> Result<String> {
     if args.source.shards.is_some() {
         return Ok(String::new());
     }
-    let (config, _) = args.dataset.resolve()?;
+    let (config, _) = args.dataset.resolve(Some(&args.source.storage.options()))?;
     let [slope, intercept, xy, z] = &config.columns.meta;
     let of_meta = match &config.array.spacing {
         None if config.spacing_from == Some(SpacingFrom::Header) => {

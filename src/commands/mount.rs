@@ -209,7 +209,7 @@ pub(super) fn serve(args: &MountArgs, lifetime: Lifetime) -> Result<ExitCode> {
     let read_ahead = args.read_ahead.map_or_else(|| Serving::usual_read_ahead(threads), usize::from);
     let serving = Serving { cache_bytes: cache_size, threads, read_ahead, read_once: page_cache };
     // Stored shards that are plain are files already.
-    let is_plain = stored.is_some() && plan.is_stored_plain() && !plan.dataset.store.is_remote();
+    let is_plain = stored.is_some() && plan.is_stored_plain() && !plan.dataset.store.is_remote(&plan.dataset.root);
     let set = ShardSet::new(plan, serving)?;
     set.check_memory("--cache-size")?;
     if let Some(cache) = &disk_cache {

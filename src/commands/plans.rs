@@ -65,7 +65,7 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, source: Option<&ShardsArgs
 /// # Errors
 /// The errors of [`make_plan`].
 pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
-    let (mut config, options) = args.resolve()?;
+    let (mut config, options) = args.resolve(None)?;
     let display = ScanDisplay::new();
     config.progress = display.progress();
     let dataset = Dataset::scan(&config)?;
@@ -90,7 +90,8 @@ fn unchecked(args: &DatasetArgs, source: Option<&ShardsArgs>, warn: Warn<'_>, pr
         let store = storage::of(folder, &source.storage.options())?;
         return archive::plan(folder, store, SCANNERS, progress);
     }
-    let (mut config, options) = args.resolve()?;
+    let asked = source.map(|source| source.storage.options());
+    let (mut config, options) = args.resolve(asked.as_ref())?;
     config.progress = progress.clone();
     let begun = Instant::now();
     let kind = config.kind;

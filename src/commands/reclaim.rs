@@ -28,7 +28,7 @@ pub(super) fn run(args: &ReclaimArgs) -> Result<ExitCode> {
             "nothing was removed: there is no terminal to ask on; --yes removes without asking".into(),
         ));
     }
-    let (mut config, options) = args.dataset.resolve()?;
+    let (mut config, options) = args.dataset.resolve(None)?;
     let display = ScanDisplay::new();
     config.progress = display.progress();
     let reclaim = Reclaim::open(&args.shards, &config, options, SCANNERS, args.delete)?;

@@ -55,7 +55,7 @@ fn by_column(args: &PlanArgs, groups: &Groups, studies: &[&str], column: &str) -
             "--split-by: shards have no tables, whose columns could say it; give NAME:SHARE,…, or the data set";
         return Err(Error::Refused(reason.into()));
     }
-    let (config, _) = args.dataset.resolve()?;
+    let (config, _) = args.dataset.resolve(Some(&args.source.storage.options()))?;
     let values = dataset::other_column(&config, column, studies)?;
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     split::by_values(groups, studies, column, &values)

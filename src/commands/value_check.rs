@@ -12,6 +12,9 @@ use crate::volume::{KindOptions, Recipe, Values, check_values};
 /// The HU between the lowest and the highest value below which 8 bits hold no CT: a window of soft tissue has 400.
 const LEAST_SPAN: f64 = 300.0;
 
+/// The threads that look at volumes of a bucket: each has up to 8 MiB in flight.
+const LOOKERS: usize = 16;
+
 /// Something that the values show and that the user should know.
 pub(super) struct ValueProblem {
     /// A sentence that says what, and what the user can do.
@@ -26,10 +29,11 @@ pub(super) struct ValueProblem {
 /// [`Error::Io`] if a volume cannot be read, for another reason than its disk.
 pub(super) fn look(dataset: &Dataset, asked: &KindOptions) -> Result<Vec<ValueGroup>> {
     groups(&dataset.samples, asked.rescale, |chosen| {
-        try_map(chosen, available_cores(), |sample| match sample.study() {
+        let is_remote = dataset.store.is_remote(&dataset.root);
+        try_map(chosen, if is_remote { LOOKERS } else { available_cores() }, |sample| match sample.study() {
             Some(study) => {
                 let path = dataset.root.join(&sample.path);
-                match check_values(&path, &study.array, study.dialect, study.meta.geometry()) {
+                match check_values((&*dataset.store, &path), &study.array, study.dialect, study.meta.geometry()) {
                     // As for a damaged volume: whoever reads all of it says which study it is.
                     Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EIO) => Ok(Values::Unclear),
                     values => values,

@@ -129,6 +129,7 @@ fn benchmark(args: &VerifyArgs, dataset: Option<&DatasetArgs>, report: &Report) 
             threads: args.num_workers,
             page_cache: PageCache::Auto,
             json: args.json,
+            storage: args.storage.clone(),
         };
         return bench::measure(&args, |plan| file_ranges(plan, &report.locations).map(Some));
     }

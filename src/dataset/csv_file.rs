@@ -8,6 +8,7 @@ use csv::{Reader, ReaderBuilder, StringRecord};
 use super::encoded::{self, line_ends};
 use crate::base::given;
 use crate::error::{Error, Result};
+use crate::storage::{Files, Store};
 
 /// The bytes that stand between fields: a comma, and what other programs write.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -35,14 +36,18 @@ pub(super) struct Records<'a> {
 }
 
 impl<'a> CsvFile<'a> {
-    /// Reads a file, as text in UTF-8 or UTF-16, packed with gzip or not, with the delimiter of which the first record
-    /// has one of the columns in `keys`. `doing` is the verb phrase of the error, such as "read the table".
+    /// Reads a file of a store, as text in UTF-8 or UTF-16, packed with gzip or not, with the delimiter of which the
+    /// first record has one of the columns in `keys`. `doing` is the verb phrase of the error ("read the table").
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no such text: the message says what the file
     /// is, or the line of the first wrong byte.
-    pub(super) fn read(path: &'a Path, doing: &'static str, keys: &[&str]) -> Result<Self> {
-        Self::of(path, given::read(path, doing)?, keys)
+    pub(super) fn read(store: &dyn Store, path: &'a Path, doing: &'static str, keys: &[&str]) -> Result<Self> {
+        let content = match store.is_remote(path) {
+            true => store.read(path).map_err(|error| Error::io(path, doing, error))?,
+            false => given::read(path, doing)?,
+        };
+        Self::of(path, content, keys)
     }
 
     /// The file of this content; `path` is for messages.
@@ -56,13 +61,13 @@ impl<'a> CsvFile<'a> {
         Ok(file)
     }
 
-    /// Reads a file as [`Self::read`] does, with the delimiter that makes the most fields of the first record: for who
-    /// knows no column yet.
+    /// Reads a file on disk as [`Self::read`] does, with the delimiter that makes the most fields of the first record:
+    /// for who knows no column yet.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub(super) fn sniff(path: &'a Path, doing: &'static str) -> Result<Self> {
-        let mut file = Self::read(path, doing, &[])?;
+        let mut file = Self::read(&Files, path, doing, &[])?;
         let fields = |delimiter: &u8| file.first(*delimiter).map_or(0, |first| first.len());
         // Of several that make as many, the first: `max_by_key` takes the last.
         file.delimiter = DELIMITERS.into_iter().rev().max_by_key(fields).unwrap_or(DELIMITERS[0]);
@@ -186,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         fs::write(&path, text).unwrap();
-        let file = CsvFile::read(&path, "read the table", &[]).map_err(|error| error.to_string())?;
+        let file = CsvFile::read(&Files, &path, "read the table", &[]).map_err(|error| error.to_string())?;
         let (mut records, mut record) = (file.records(), StringRecord::new());
         let mut found = Vec::new();
         while let Some(line) = records.read(&mut record).map_err(|error| error.to_string())? {

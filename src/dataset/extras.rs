@@ -1,5 +1,6 @@
 //! Extras: arrays beside the volumes, such as masks, of which each sample has one as well (`--also`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::files::{FileChoice, FilePattern, Source};
+use super::found::FoundObjects;
 use super::ids::bare;
 use super::inspect::{self, Look, Wanted};
 use super::matched::Matched;
@@ -138,6 +140,12 @@ impl Extra {
 /// none.
 pub(super) type ExtraFinding = std::result::Result<(PathBuf, Finding), String>;
 
+/// The identities of objects in the list of a bucket, by their paths; none of a folder on a disk.
+pub(super) type Objects = HashMap<PathBuf, FileId>;
+
+/// The folder of the volumes, and its objects.
+pub(super) type Folder<'a> = (&'a Path, &'a Objects);
+
 /// What was found of all extras of one study.
 pub(super) type Beside<'a> = Vec<(&'a Extra, ExtraFinding)>;
 
@@ -191,32 +199,33 @@ impl BySample {
 /// read.
 pub(super) fn all(
     config: &Config,
-    root: &Path,
+    folder: Folder<'_>,
     matched: &[Matched],
     volumes: &[Finding],
     inputs: &mut Inputs,
 ) -> Result<Vec<FoundExtra>> {
-    config.extras.iter().map(|choice| one(config, choice, root, matched, volumes, inputs)).collect()
+    config.extras.iter().map(|choice| one(config, choice, folder, matched, volumes, inputs)).collect()
 }
 
 fn one(
     config: &Config,
     choice: &ExtraChoice,
-    root: &Path,
+    (root, objects): Folder<'_>,
     matched: &[Matched],
     volumes: &[Finding],
     inputs: &mut Inputs,
 ) -> Result<FoundExtra> {
     let ExtraChoice { name, place } = choice;
-    let (folder, array, files) = match place {
+    let (folder, array, files, objects) = match place {
         ExtraPlace::Array(array) => {
             let files = matched.iter().map(|matched| Some(matched.path.clone())).collect();
-            (root.to_owned(), Some(array), files)
+            (root.to_owned(), Some(array), files, Cow::Borrowed(objects))
         }
         ExtraPlace::Files { folder, pattern, array } => {
-            let folder = std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?;
-            let mut by_id = files_by_id(config, name, &folder, pattern, inputs)?;
-            (folder, array.as_ref(), matched.iter().map(|matched| by_id.remove(&matched.study_id)).collect::<Vec<_>>())
+            let folder = super::absolute(config, folder)?;
+            let (mut by_id, objects) = files_by_id(config, name, &folder, pattern, inputs)?;
+            let files = matched.iter().map(|matched| by_id.remove(&matched.study_id)).collect::<Vec<_>>();
+            (folder, array.as_ref(), files, Cow::Owned(objects))
         }
     };
     let orientation = config.array.orientation; // turned as the volumes are
@@ -231,7 +240,7 @@ fn one(
             Some(Wanted { path, excluded: None })
         })
         .collect();
-    let look = Look { folder: &folder, root: &folder, choice: &choice, is_part: true };
+    let look = Look { folder: &folder, root: &folder, choice: &choice, objects: &objects, is_part: true };
     let mut found = inspect::all(config, &look, &wanted)?.into_iter();
     drop(wanted);
     let findings = files.into_iter().zip(volumes).map(|(file, volume)| match file {
@@ -250,26 +259,33 @@ fn pattern_of(place: &ExtraPlace) -> String {
     }
 }
 
-/// The files that match a pattern, by the ids of their studies.
+/// The files that match a pattern, by the ids of their studies, and the identities of what a bucket lists.
 fn files_by_id(
     config: &Config,
     name: &str,
     folder: &Path,
     pattern: &FilePattern,
     inputs: &mut Inputs,
-) -> Result<HashMap<String, PathBuf>> {
+) -> Result<(HashMap<String, PathBuf>, Objects)> {
     let refused = |what: String| Error::Refused(format!("--also {name}=…: {what}"));
-    if !folder.is_dir() {
+    if !config.store.is_remote(folder) && !folder.is_dir() {
         let hint = "a relative path starts at the current folder, in ctwds.toml at the folder of that file";
         return Err(refused(format!("{}: no such folder ({hint})", folder.display())));
     }
     let files = FileChoice { source: Source::Auto, patterns: vec![pattern.clone()] };
-    let found = find_volumes(folder, &files, config.threads, &config.progress).map_err(|error| match error {
-        Error::Refused(what) => refused(what.replace("--pattern", "the pattern")),
-        error => error,
-    })?;
+    let found =
+        find_volumes((&*config.store, folder), &files, config.threads, &config.progress).map_err(
+            |error| match error {
+                Error::Refused(what) => refused(what.replace("--pattern", "the pattern")),
+                error => error,
+            },
+        )?;
     inputs.folders.extend(found.folders.into_iter().map(|(path, state)| (folder.join(path), state)));
     inputs.certain &= found.certain;
+    let objects = found.objects.map(|FoundObjects { listing, states }| {
+        inputs.listings.push(listing);
+        states
+    });
     let mut by_id: HashMap<String, PathBuf> = HashMap::with_capacity(found.files.len());
     for path in found.files {
         let Some(id) = id_of(&path, pattern) else { continue };
@@ -280,7 +296,7 @@ fn files_by_id(
             )));
         }
     }
-    Ok(by_id)
+    Ok((by_id, objects.unwrap_or_default()))
 }
 
 /// The study of a file: what the `*` in the last part of the pattern stands for, without a suffix. `None` for a name

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::columns::Columns;
 use super::comma;
+use super::found::{FoundObjects, FoundVolumes};
 use super::ids::{self, study_id};
 use super::json_columns::{Flagged, JsonColumn, JsonColumns};
 use super::matched::{Matched, MetaValues, Row};
 use super::roles::{LABELS, META, REPORTS, Roles};
-use super::scan::{FoundVolumes, find_volumes};
+use super::scan::find_volumes;
 use super::tables::{Fields, Table, Wanted, load_with, present};
 use super::{Config, Inputs, Meta, MissingLabel, MissingMeta, Selected, SpacingFrom, quarantine};
 use crate::base::file_id::FileId;
@@ -31,6 +32,8 @@ enum TableRow {
 pub(super) struct Joined {
     /// The volumes that all tables know and that are selected, in the data set's order.
     pub(super) matched: Vec<Matched>,
+    /// The identities of the volumes in the list of a bucket; empty for a folder on a disk.
+    pub(super) objects: HashMap<PathBuf, FileId>,
     /// The study ids that a table does not know, each with the names of these tables.
     pub(super) unmatched: Vec<(String, String)>,
     /// The counts of the selection, if the user asked for one.
@@ -66,15 +69,20 @@ struct Tables {
 pub(super) fn join(config: &Config) -> Result<Joined> {
     let find = || match &config.volumes {
         Some(files) => Ok(FoundVolumes::of(files)),
-        None => find_volumes(&config.data_folder, &config.files, config.threads, &config.progress),
+        None => find_volumes((&*config.store, &config.data_folder), &config.files, config.threads, &config.progress),
     };
     let (tables, found) = both(|| load_tables(config), find);
     let (tables, found) = (tables?, found?);
     refuse_repeated_studies(&found.files)?;
-    let inputs =
+    let mut inputs =
         Inputs { tables: tables.states.clone(), folders: found.folders, certain: found.certain, ..Inputs::default() };
+    let objects = found.objects.map(|FoundObjects { listing, states }| {
+        inputs.listings.push(listing);
+        states
+    });
     let mut joined = Joined {
         matched: Vec::new(),
+        objects: objects.unwrap_or_default(),
         unmatched: Vec::new(),
         selected: None,
         nearest: None,
@@ -132,14 +140,12 @@ fn excluded(config: &Config) -> Result<HashMap<String, String>> {
         "" => format!("excluded by {}", list.display()),
         reason => format!("excluded by {}: {reason}", list.display()),
     };
-    Ok(quarantine::read(list)?.into_iter().map(|row| (row.study_id.clone(), reason(&row))).collect())
+    Ok(quarantine::read_in(&*config.store, list)?.into_iter().map(|row| (row.study_id.clone(), reason(&row))).collect())
 }
 
 fn load_tables(config: &Config) -> Result<Tables> {
-    let state = |path: &PathBuf| match std::fs::metadata(path) {
-        Ok(metadata) => Ok(FileId::of(&metadata)),
-        Err(error) => Err(Error::io(path, "read the table", error)),
-    };
+    let state =
+        |path: &PathBuf| config.store.identity_of(path).map_err(|error| Error::io(path, "read the table", error));
     let states = config.tables().into_iter().map(state).collect::<Result<_>>()?;
     let Columns { ids, texts, classes, meta: of_meta, extra } = &config.columns;
     let roles = Roles::of(config);
@@ -149,7 +155,9 @@ fn load_tables(config: &Config) -> Result<Tables> {
         let is_first =
             all_files.into_iter().find(|other| *other == files).is_some_and(|first| std::ptr::eq(first, files));
         let extra = if is_first { &extra[..] } else { &[] };
-        (!files.is_empty()).then(|| roles.explain(flag, load_with(files, ids, &wanted, extra))).transpose()
+        (!files.is_empty())
+            .then(|| roles.explain(flag, load_with(&*config.store, files, ids, &wanted, extra)))
+            .transpose()
     };
     let (reports, (meta, labels)) = both(
         || load(REPORTS, &config.reports_files, Wanted::Named(texts)),

@@ -13,6 +13,7 @@ mod csv_file;
 mod encoded;
 mod extras;
 mod files;
+mod found;
 pub mod guess;
 mod header;
 mod header_values;
@@ -22,6 +23,7 @@ mod inspect;
 mod join;
 mod json_columns;
 mod left_out;
+mod listing;
 mod matched;
 mod messages;
 mod other_column;
@@ -34,7 +36,7 @@ mod scan_cache;
 mod select;
 pub(crate) mod tables;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use columns::{Columns, NamedColumns, Names, meta as meta_columns, texts as text_columns};
@@ -88,6 +90,8 @@ pub enum MissingLabel {
 /// The options of a scan: what to read, and how strictly.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The store in which volumes, tables and lists lie: a disk, or buckets.
+    pub store: Arc<dyn Store>,
     /// The folder of the volumes.
     pub data_folder: PathBuf,
     /// The files of the table with `Findings_EN` and `Impressions_EN`; none for empty texts.
@@ -273,9 +277,9 @@ impl Sample {
 /// The ordered data set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dataset {
-    /// The data folder, as an absolute path.
+    /// The data folder, as an absolute path, or its address.
     pub root: PathBuf,
-    /// The store in which finished shards lie; volumes and tables are files on disk.
+    /// The store in which volumes, or finished shards, lie.
     #[serde(skip, default = "storage::local")]
     pub store: Arc<dyn Store>,
     /// The samples, by ascending slot.
@@ -319,15 +323,15 @@ impl Dataset {
     pub fn scan(config: &Config) -> Result<Self> {
         let joined = join::join(config)?;
         // Absolute, because a daemon leaves the folder that it was started in.
-        let root = std::path::absolute(&config.data_folder)
-            .map_err(|error| Error::io(&config.data_folder, "resolve the path", error))?;
-        let findings = inspect::volumes(config, &root, &joined.matched)?;
+        let root = absolute(config, &config.data_folder)?;
+        let findings = inspect::volumes(config, &root, &joined)?;
         let mut inputs = joined.inputs;
-        let found = extras::all(config, &root, &joined.matched, &findings, &mut inputs)?;
+        let folder = (&*root, &joined.objects);
+        let found = extras::all(config, folder, &joined.matched, &findings, &mut inputs)?;
         let mut found = extras::BySample::new(found);
         let mut dataset = Self {
             root,
-            store: storage::local(),
+            store: config.store.clone(),
             samples: Vec::with_capacity(findings.len()),
             slots: u32::try_from(joined.matched.len())
                 .map_err(|_| Error::Refused("more than 4 billion volumes".into()))?,
@@ -378,5 +382,16 @@ impl Dataset {
         let warnings = dataset.about_tables(config);
         dataset.warnings.extend(warnings);
         Ok(dataset)
+    }
+}
+
+/// An absolute path, or the address that it is.
+///
+/// # Errors
+/// [`Error::Io`] if there is no current folder.
+fn absolute(config: &Config, path: &Path) -> Result<PathBuf> {
+    match config.store.is_remote(path) {
+        true => Ok(path.to_owned()),
+        false => std::path::absolute(path).map_err(|error| Error::io(path, "resolve the path", error)),
     }
 }

@@ -7,7 +7,7 @@ use csv::StringRecord;
 
 use super::Config;
 use super::csv_file::CsvFile;
-use super::tables::{Wanted, load, present};
+use super::tables::{Wanted, load_with, present};
 use crate::error::{Error, Result, shown};
 
 /// The values of a column for studies, which are given by their ids; the column is in one of the tables.
@@ -19,7 +19,7 @@ pub fn other_column(config: &Config, column: &str, studies: &[&str]) -> Result<V
     let mut tables = BTreeSet::new();
     for files in [&config.reports_files, &config.meta_files, &config.labels_files] {
         if let Some(first) = files.first()
-            && has(first, &config.columns.ids, column)?
+            && has(config, first, column)?
         {
             tables.insert(files);
         }
@@ -34,7 +34,7 @@ pub fn other_column(config: &Config, column: &str, studies: &[&str]) -> Result<V
             return Err(Error::Refused(reason));
         }
     };
-    let rows = load(files, &config.columns.ids, &Wanted::Named(&[column.to_owned()]))?;
+    let rows = load_with(&*config.store, files, &config.columns.ids, &Wanted::Named(&[column.to_owned()]), &[])?;
     let value = |study: &&str| {
         let row = rows.find(study)?;
         let value = row.and_then(|row| present(row.get(0).trim()));
@@ -45,9 +45,9 @@ pub fn other_column(config: &Config, column: &str, studies: &[&str]) -> Result<V
 }
 
 /// Whether a table has a column.
-fn has(path: &Path, ids: &[String], column: &str) -> Result<bool> {
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let file = CsvFile::read(path, "read the table", &ids)?;
+fn has(config: &Config, path: &Path, column: &str) -> Result<bool> {
+    let ids: Vec<&str> = config.columns.ids.iter().map(String::as_str).collect();
+    let file = CsvFile::read(&*config.store, path, "read the table", &ids)?;
     let mut header = StringRecord::new();
     file.records().read(&mut header)?;
     Ok(header.iter().any(|name| name == column))

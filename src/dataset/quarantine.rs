@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::csv_file::CsvFile;
 use super::tables::check_length;
 use crate::error::{Error, Result};
+use crate::storage::{Files, Store};
 
 /// The list's file name in an output folder.
 pub const NAME: &str = "quarantine.csv";
@@ -66,12 +67,20 @@ fn as_written(field: &str) -> &str {
     field.strip_prefix('\'').filter(|field| is_formula(field)).unwrap_or(field)
 }
 
-/// Reads a quarantine list. Only the column `study_id` must be there.
+/// Reads a quarantine list on disk, as [`read_in`] does.
+///
+/// # Errors
+/// Those of [`read_in`].
+pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
+    read_in(&Files, path)
+}
+
+/// Reads a quarantine list of a store. Only the column `study_id` must be there.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Table`] if it is no table with that column, or is cut off.
-pub fn read(path: &Path) -> Result<Vec<Quarantined>> {
-    rows(path, &CsvFile::read(path, READING, &[COLUMN])?)
+pub fn read_in(store: &dyn Store, path: &Path) -> Result<Vec<Quarantined>> {
+    rows(path, &CsvFile::read(store, path, READING, &[COLUMN])?)
 }
 
 /// Reads a quarantine list that lies in memory; `path` is for messages.

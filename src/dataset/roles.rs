@@ -9,6 +9,7 @@ use super::columns::Columns;
 use super::csv_file::CsvFile;
 use super::tables::Table;
 use crate::error::{Error, Result};
+use crate::storage::Store;
 
 /// The flag of a table of reports.
 pub(super) const REPORTS: &str = "--reports-file";
@@ -30,6 +31,7 @@ pub(super) struct Roles<'a> {
     /// The roles whose columns are known.
     roles: [Role<'a>; 2],
     columns: &'a Columns,
+    store: &'a dyn Store,
 }
 
 impl<'a> Roles<'a> {
@@ -47,7 +49,7 @@ impl<'a> Roles<'a> {
         {
             files.extend(paths.iter().map(|path| (role, &**path)));
         }
-        Self { files, roles: [reports, meta], columns }
+        Self { files, roles: [reports, meta], columns, store: &*config.store }
     }
 
     /// The table that was given by `flag`, or its error with that flag and the file that fits it.
@@ -107,7 +109,7 @@ impl<'a> Roles<'a> {
     fn fits(&self, role: Role<'_>, path: &Path) -> bool {
         let mut header = StringRecord::new();
         let ids: Vec<&str> = self.columns.ids.iter().map(String::as_str).collect();
-        let Ok(file) = CsvFile::read(path, "read the table", &ids) else { return false };
+        let Ok(file) = CsvFile::read(self.store, path, "read the table", &ids) else { return false };
         let Ok(Some(_)) = file.records().read(&mut header) else { return false };
         let has = |name: &str| header.iter().any(|found| found == name);
         let has_all = |names: &[String]| names.iter().all(|name| has(name));

@@ -1,5 +1,6 @@
 //! The volumes of a data folder, in an order that is the same on every machine.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -11,48 +12,20 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, RawDir};
 
 use super::files::{FileChoice, Source};
+use super::found::{DEPTHS, FoundObjects, FoundVolumes, InFolder, MORE_DEPTHS, PATTERN_DEPTHS, is_half};
+use super::listing::Listing;
 use super::progress::ScanProgress;
 use crate::base::file_id::FileId;
 use crate::base::files;
 use crate::base::parallel::try_map;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
+use crate::storage::{ListedObject, Store};
 
-/// The number of folder depths that data sets use: `*.npz`, `*/*.npz`, `*/*/*.npz`.
-const DEPTHS: usize = 3;
-/// The number of folder depths that are looked at where these have no volume.
-const MORE_DEPTHS: usize = 8;
-/// The number of folder depths in which a pattern is looked for: links that lead in circles end somewhere.
-const PATTERN_DEPTHS: usize = 32;
 /// The bytes of names that one system call returns at most.
 const NAMES: usize = 32 << 10;
 
-/// The volumes that were found in a data folder.
-#[derive(Debug)]
-pub(super) struct FoundVolumes {
-    /// The paths of the files relative to the data folder, sorted by their bytes.
-    pub files: Vec<PathBuf>,
-    /// The number of volumes at the depths that were not chosen.
-    pub elsewhere: usize,
-    /// The folders that were listed, relative to the data folder, and their states before.
-    pub folders: Vec<(PathBuf, FileId)>,
-    /// Whether the folders' states show every change: not where a symbolic link leads elsewhere, or to nothing yet.
-    pub certain: bool,
-}
-
-impl FoundVolumes {
-    /// The volumes of a list of files; no folder is listed.
-    pub(super) fn of(files: &[PathBuf]) -> Self {
-        Self { files: sorted(files.to_vec()), elsewhere: 0, folders: Vec::new(), certain: false }
-    }
-}
-
-fn sorted(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
-    files.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-    files
-}
-
 /// The volumes and folders directly in a folder.
-struct Listing {
+struct FolderList {
     state: FileId,
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
@@ -69,28 +42,66 @@ struct Listing {
 /// [`Error::Io`] if a folder cannot be read, [`Error::Refused`] if there is no volume, nothing matches a pattern, or a
 /// cycle of links.
 pub(super) fn find_volumes(
-    root: &Path,
+    (store, root): (&dyn Store, &Path),
     choice: &FileChoice,
     threads: usize,
     progress: &ScanProgress,
 ) -> Result<FoundVolumes> {
+    progress.begin("volumes found", None);
+    if let Some((listing, objects)) = Listing::below(store, root)? {
+        return of_objects(root, choice, progress, (listing, objects));
+    }
     if !fs::metadata(root).map_err(|error| Error::io(root, "open the data folder", error))?.is_dir() {
         return Err(Error::Refused(format!("--data-folder {}: not a folder", root.display())));
     }
     let open = files::open_folder(root).map_err(|error| Error::io(root, "open the data folder", error))?;
     let level = vec![PathBuf::new()];
-    let (by_depth, listed) = (Vec::new(), Vec::new());
-    let (source, half) = (choice.source, None);
-    let walk = Walk { root, open, source, threads, progress, level, by_depth, listed, certain: true, half };
-    progress.begin("volumes found", None);
+    let in_folder = InFolder { root, source: choice.source, half: None };
+    let walk =
+        Walk { in_folder, open, threads, progress, level, by_depth: Vec::new(), listed: Vec::new(), certain: true };
     if choice.patterns.is_empty() { walk.fullest_depth() } else { walk.matching(choice) }
+}
+
+/// The volumes among the objects below a prefix, by the rules for folders.
+fn of_objects(
+    root: &Path,
+    choice: &FileChoice,
+    progress: &ScanProgress,
+    (listing, objects): (Listing, Vec<ListedObject>),
+) -> Result<FoundVolumes> {
+    let mut in_folder = InFolder { root, source: choice.source, half: None };
+    let mut by_depth = vec![Vec::new(); if choice.patterns.is_empty() { MORE_DEPTHS } else { PATTERN_DEPTHS }];
+    let mut states = HashMap::new();
+    for ListedObject { path, identity } in objects {
+        let Some(name) = path.file_name() else { continue };
+        let place = by_depth.get_mut(path.iter().count() - 1);
+        match place {
+            Some(files) if choice.source.is_volume(name) => {
+                files.push(path.clone());
+                states.insert(path, identity);
+            }
+            Some(_) if in_folder.half.is_none() && is_half(name) => in_folder.half = Some(path),
+            _ => {}
+        }
+    }
+    progress.seen(states.len());
+    let files = if choice.patterns.is_empty() {
+        if by_depth[..DEPTHS].iter().any(|files| !files.is_empty()) {
+            by_depth.truncate(DEPTHS);
+        }
+        in_folder.fullest(&mut by_depth)?
+    } else {
+        in_folder.matching(&mut by_depth, choice)?
+    };
+    let elsewhere = by_depth.iter().map(Vec::len).sum();
+    let objects = Some(FoundObjects { listing, states });
+    Ok(FoundVolumes { files, elsewhere, folders: Vec::new(), certain: true, objects })
 }
 
 /// A walk through the folders below the data folder, depth by depth.
 struct Walk<'a> {
-    root: &'a Path,
+    in_folder: InFolder<'a>,
     open: File,
-    source: Source,
     threads: usize,
     progress: &'a ScanProgress,
     /// The folders that are listed next.
@@ -100,16 +111,15 @@ struct Walk<'a> {
     /// The folders that were listed, and their states before.
     listed: Vec<(PathBuf, FileId)>,
     certain: bool,
-    /// One of the files that are half of a NIfTI volume, which is not read.
-    half: Option<PathBuf>,
 }
 
 impl Walk<'_> {
     /// Lists the folders of the next depth; those in them that `enters` wants are listed after.
     fn step(&mut self, enters: impl Fn(&Path) -> bool + Sync) -> Result<()> {
         let here = std::mem::take(&mut self.level);
+        let InFolder { root, source, .. } = self.in_folder;
         let list = |folder: &PathBuf| {
-            let listing = list(self.root, &self.open, folder, self.source, &enters)?;
+            let listing = list(root, &self.open, folder, source, &enters)?;
             self.progress.seen(listing.files.len());
             Ok::<_, Error>(listing)
         };
@@ -120,7 +130,7 @@ impl Walk<'_> {
             self.level.extend(listing.folders);
             self.listed.push((folder, listing.state));
             self.certain &= listing.certain;
-            self.half = self.half.take().or(listing.half);
+            self.in_folder.half = self.in_folder.half.take().or(listing.half);
         }
         self.by_depth.push(files);
         Ok(())
@@ -140,18 +150,7 @@ impl Walk<'_> {
                 self.step(|_| depth < MORE_DEPTHS)?;
             }
         }
-        let chosen = (0..self.by_depth.len()).max_by_key(|depth| self.by_depth[*depth].len()); // the last of equals
-        let files = chosen.map(|depth| sorted(std::mem::take(&mut self.by_depth[depth]))).unwrap_or_default();
-        if files.is_empty() {
-            return Err(Error::Refused(format!(
-                "--data-folder {}: no {} found; looked for *.npz, *.npy, *.nii and *.nii.gz in the folder and in those \
-                 below it, down to {MORE_DEPTHS} levels (without names that begin with a dot). Is this the folder that holds the \
-                 volumes?{}",
-                self.root.display(),
-                self.source.files(),
-                self.about_pairs()
-            )));
-        }
+        let files = self.in_folder.fullest(&mut self.by_depth)?;
         Ok(self.found(files))
     }
 
@@ -159,38 +158,13 @@ impl Walk<'_> {
         while !self.level.is_empty() && self.by_depth.len() < PATTERN_DEPTHS {
             self.step(|folder| choice.enters(folder))?;
         }
-        let mut files: Vec<PathBuf> = std::mem::take(&mut self.by_depth).into_iter().flatten().collect();
-        for pattern in &choice.patterns {
-            if !files.iter().any(|file| pattern.matches(file)) {
-                return Err(Error::Refused(format!(
-                    "--pattern '{}': no {} below {} matches; a pattern is relative to that folder, * stays within a \
-                     name, and ** stands for any folders{}",
-                    shown(&pattern.to_string()),
-                    self.source.files(),
-                    self.root.display(),
-                    self.about_pairs()
-                )));
-            }
-        }
-        files.retain(|file| choice.patterns.iter().any(|pattern| pattern.matches(file)));
-        let files = sorted(files);
+        let files = self.in_folder.matching(&mut self.by_depth, choice)?;
         Ok(self.found(files))
-    }
-
-    /// What a message adds where there are files that are half of a NIfTI volume.
-    fn about_pairs(&self) -> String {
-        self.half.as_deref().map_or_else(String::new, |half| {
-            format!(
-                "\n{}: pairs of .hdr and .img files are not read; make one file of each pair: python3 -c \"import nibabel, \
-                 sys; nibabel.save(nibabel.load(sys.argv[1]), sys.argv[2])\" a.img a.nii.gz",
-                shown(&self.root.join(half))
-            )
-        })
     }
 
     fn found(self, files: Vec<PathBuf>) -> FoundVolumes {
         let elsewhere = self.by_depth.iter().map(Vec::len).sum();
-        FoundVolumes { files, elsewhere, folders: self.listed, certain: self.certain }
+        FoundVolumes { files, elsewhere, folders: self.listed, certain: self.certain, objects: None }
     }
 }
 
@@ -201,7 +175,7 @@ fn list(
     folder: &Path,
     source: Source,
     enters: &impl Fn(&Path) -> bool,
-) -> Result<Listing> {
+) -> Result<FolderList> {
     let here = || root.join(folder);
     let failed = |error: rustix::io::Errno| Error::io(&here(), "list the folder", error.into());
     // By system calls: the standard library looks each folder up and stats it once more, and there are 23,000 of them.
@@ -211,7 +185,7 @@ fn list(
     let open = rustix::fs::openat(open_root, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(failed)?;
     let state = FileId::of_stat(&rustix::fs::fstat(&open).map_err(failed)?);
-    let mut listing = Listing { state, files: Vec::new(), folders: Vec::new(), certain: true, half: None };
+    let mut listing = FolderList { state, files: Vec::new(), folders: Vec::new(), certain: true, half: None };
     let mut names = [MaybeUninit::uninit(); NAMES];
     let mut entries = RawDir::new(open, &mut names);
     while let Some(entry) = entries.next() {
@@ -237,12 +211,7 @@ fn list(
     Ok(listing)
 }
 
-/// Whether a name is that of a file that is half of a NIfTI volume, whose header and voxels are apart.
-fn is_half(name: &OsStr) -> bool {
-    [".hdr", ".img", ".hdr.gz", ".img.gz"].iter().any(|suffix| name.as_bytes().ends_with(suffix.as_bytes()))
-}
-
-impl Listing {
+impl FolderList {
     /// The type of an entry, or of what a symbolic link leads to. A broken link that has the name of a volume counts as
     /// a file, so that the volume keeps its slot until it is there; `None` for any other broken link.
     fn look_at(&mut self, folder: &Path, name: &OsStr, is_volume: bool) -> Result<Option<FileType>> {
@@ -291,6 +260,7 @@ fn refuse_cycle(folder: &Path, link: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Files;
     use std::os::unix::fs::symlink;
 
     fn tree(files: &[&str]) -> tempfile::TempDir {
@@ -304,7 +274,7 @@ mod tests {
     }
 
     fn names(dir: &tempfile::TempDir) -> Vec<String> {
-        let found = find_volumes(dir.path(), &FileChoice::default(), 4, &ScanProgress::default()).unwrap();
+        let found = find_volumes((&Files, dir.path()), &FileChoice::default(), 4, &ScanProgress::default()).unwrap();
         found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect()
     }
 
@@ -331,15 +301,17 @@ mod tests {
         symlink("../nowhere", dir.path().join("real/dangling")).unwrap();
         assert_eq!(names(&dir), ["linked/a.npz", "linked/b.npz", "real/a.npz", "real/b.npz"]);
         symlink("..", dir.path().join("real/up")).unwrap();
-        let error =
-            find_volumes(dir.path(), &FileChoice::default(), 4, &ScanProgress::default()).unwrap_err().to_string();
+        let error = find_volumes((&Files, dir.path()), &FileChoice::default(), 4, &ScanProgress::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("real/up") && error.contains("cycle"), "{error}");
     }
 
     #[test]
     fn pairs_are_named_where_nothing_else_is_found() {
         let said = |files: &[&str], choice: &FileChoice| {
-            find_volumes(tree(files).path(), choice, 2, &ScanProgress::default()).map_err(|error| error.to_string())
+            find_volumes((&Files, tree(files).path()), choice, 2, &ScanProgress::default())
+                .map_err(|error| error.to_string())
         };
         for pair in [["a/v.hdr", "a/v.img"], ["v.hdr.gz", "v.img.gz"]] {
             let refused = said(&pair, &FileChoice::default()).unwrap_err();
@@ -354,8 +326,9 @@ mod tests {
     #[test]
     fn nothing_found_says_where_it_looked() {
         let choice = FileChoice::default();
-        let error =
-            find_volumes(tree(&["x/y/readme"]).path(), &choice, 1, &ScanProgress::default()).unwrap_err().to_string();
+        let error = find_volumes((&Files, tree(&["x/y/readme"]).path()), &choice, 1, &ScanProgress::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no NPZ, NPY or NIfTI file found") && error.contains("8 levels"), "{error}");
     }
 
@@ -367,8 +340,13 @@ mod tests {
             ["a/b/c/1.npy", "a/b/c/2.npz"]
         );
         assert!(
-            find_volumes(tree(&["1/2/3/4/5/6/7/8/a.npz"]).path(), &FileChoice::default(), 1, &ScanProgress::default())
-                .is_err()
+            find_volumes(
+                (&Files, tree(&["1/2/3/4/5/6/7/8/a.npz"]).path()),
+                &FileChoice::default(),
+                1,
+                &ScanProgress::default()
+            )
+            .is_err()
         );
     }
 
@@ -378,7 +356,8 @@ mod tests {
         symlink("..", dir.path().join("masks/up")).unwrap();
         let find = |patterns: &[&str], source| {
             let patterns = patterns.iter().map(|text| text.parse().unwrap()).collect();
-            let found = find_volumes(dir.path(), &FileChoice { source, patterns }, 2, &ScanProgress::default())?;
+            let found =
+                find_volumes((&Files, dir.path()), &FileChoice { source, patterns }, 2, &ScanProgress::default())?;
             Ok::<_, Error>(found.files.iter().map(|p| p.to_str().unwrap().to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(find(&["images/*"], Source::Auto).unwrap(), ["images/a.npz", "images/b.npy"]);

@@ -11,6 +11,7 @@ use super::condition::Condition;
 use super::csv_file::CsvFile;
 use super::matched::Matched;
 use crate::error::{Error, Result, shown};
+use crate::storage::Store;
 
 /// Columns of a table that name studies, in the order of preference.
 const COLUMNS: [&str; 2] = ["study_id", "VolumeName"];
@@ -76,7 +77,7 @@ impl Selection {
         }
         let mut listed = None;
         if let Some(file) = &self.studies {
-            let studies = read_studies(file)?;
+            let studies = read_studies(&*config.store, file)?;
             let known: BTreeSet<&str> = matched.iter().map(|matched| matched.study_id.as_str()).collect();
             let unknown: Vec<&str> = studies.iter().map(String::as_str).filter(|id| !known.contains(id)).collect();
             if !unknown.is_empty() {
@@ -142,8 +143,8 @@ fn without_ending(field: &str) -> &str {
 
 /// Reads a list of studies: one study id a line, or a table with a column of them. Lines that begin with `#` are
 /// comments.
-fn read_studies(file: &Path) -> Result<BTreeSet<String>> {
-    let mut csv = CsvFile::read(file, READ, &COLUMNS)?;
+fn read_studies(store: &dyn Store, file: &Path) -> Result<BTreeSet<String>> {
+    let mut csv = CsvFile::read(store, file, READ, &COLUMNS)?;
     let mut records = csv.list();
     let mut record = StringRecord::new();
     let mut column = None;
@@ -183,12 +184,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::storage::Files;
 
     fn read(text: &str) -> Result<Vec<String>> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("studies.txt");
         fs::write(&file, text).unwrap();
-        Ok(read_studies(&file)?.into_iter().collect())
+        Ok(read_studies(&Files, &file)?.into_iter().collect())
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) use super::header::Wanted;
 use super::header::{ID_FLAG, column, kept, unused_warning};
 use super::ids;
 use crate::error::{Error, Result};
+use crate::storage::{Files, Store};
 
 /// The texts that mean that a value is missing, as pandas' `read_csv` reads them by default.
 const MISSING: [&str; 19] = [
@@ -193,7 +194,7 @@ impl Table {
 /// column is missing, a row has too few or too many fields, two rows of one volume differ, or a volume has rows in two
 /// files.
 pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'_>) -> Result<Table> {
-    load_with(paths, ids, wanted, &[])
+    load_with(&Files, paths, ids, wanted, &[])
 }
 
 /// Reads columns of a table as [`load`] does, and of its other columns those that are named in `extra`, as far as the
@@ -202,13 +203,14 @@ pub(crate) fn load(paths: &[impl AsRef<Path>], ids: &[String], wanted: &Wanted<'
 /// # Errors
 /// As [`load`].
 pub(super) fn load_with(
+    store: &dyn Store,
     paths: &[impl AsRef<Path>],
     ids: &[String],
     wanted: &Wanted<'_>,
     extra: &[NamedColumns],
 ) -> Result<Table> {
     let mut table = Table::default();
-    paths.iter().try_for_each(|path| table.append(path.as_ref(), ids, wanted, extra))?;
+    paths.iter().try_for_each(|path| table.append((store, path.as_ref()), ids, wanted, extra))?;
     Ok(table)
 }
 
@@ -227,9 +229,15 @@ pub(super) fn check_length(path: &Path, header: &StringRecord, record: &StringRe
 
 impl Table {
     /// Reads a file, and adds its rows.
-    fn append(&mut self, path: &Path, ids: &[String], wanted: &Wanted<'_>, extra: &[NamedColumns]) -> Result<()> {
+    fn append(
+        &mut self,
+        (store, path): (&dyn Store, &Path),
+        ids: &[String],
+        wanted: &Wanted<'_>,
+        extra: &[NamedColumns],
+    ) -> Result<()> {
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let file = CsvFile::read(path, "read the table", &names)?;
+        let file = CsvFile::read(store, path, "read the table", &names)?;
         let mut records = file.records();
         let (mut header, mut record) = (StringRecord::new(), StringRecord::new());
         records.read(&mut header)?;

@@ -9,6 +9,7 @@ pub mod gzip;
 pub mod inflate;
 pub mod nifti;
 pub mod npz;
+mod opened;
 pub mod pyjson;
 pub mod sha256;
 pub mod tar;

@@ -1,7 +1,6 @@
 //! Files that hold volumes, of all formats, by the suffixes of their names.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use super::nifti;
 use super::npz::{self, Array, ArrayChoice, NamedArray};
 use crate::base::files;
 use crate::error::{Error, Result};
+use crate::storage::Stored;
 
 /// The format of a file that holds volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +61,11 @@ pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
     inspect_file(path, &file, choice)
 }
 
-/// Finds the volume of an open file; messages call the file `path`.
+/// Finds the volume of an open file or object; messages call the file `path`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
-pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Array> {
+pub fn inspect_file(path: &Path, file: &dyn Stored, choice: &ArrayChoice) -> Result<Array> {
     match format(path) {
         Format::Npz | Format::Npy if choice.orientation.is_some() => Err(Error::malformed(
             path,

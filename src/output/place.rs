@@ -54,7 +54,7 @@ impl Place {
     /// Those of [`storage::of`]; [`Error::Refused`] for an address that can only be read.
     pub fn of(path: &Path, options: &StorageOptions) -> Result<Self> {
         let store = storage::of(path, options)?;
-        if store.is_remote() && store.objects().is_none() {
+        if store.is_remote(path) && store.objects().is_none() {
             let reason = "a web server can only be read; write to s3://BUCKET/PREFIX, or to a folder";
             return Err(Error::Refused(format!("{}: {reason}", path.display())));
         }

@@ -1,6 +1,6 @@
 //! The times of sources without a checksum, of volumes and of extras: NPY files, NIfTI files that are not packed, and
 //! those of several gzip members. No digest of a plan shows that such a file holds other values, so the journal
-//! remembers its times.
+//! remembers its times; of an object, which has none, what stands for its `ETag`.
 
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,8 @@ pub fn of_shard(plan: &Plan, id: ShardId) -> Option<String> {
         });
         for array in arrays.filter(|array| array.member.crc.is_none()) {
             let FileId { mtime_ns, ctime_ns, .. } = array.file_id;
-            times.push_str(&format!("{} {mtime_ns} {ctime_ns}\n", sample.slot));
+            let tag = array.file_id.tag().map_or_else(String::new, |tag| format!(" {tag}"));
+            times.push_str(&format!("{} {mtime_ns} {ctime_ns}{tag}\n", sample.slot));
         }
     }
     (!times.is_empty()).then(|| format!("{:x}", Sha256::digest(times)))

@@ -111,9 +111,10 @@ fn volume<'a>(dataset: &'a Dataset, options: Options, sample: &'a Sample, member
     };
     match &sample.origin {
         Origin::Study(study) => {
-            let overflow = options.overflow;
+            let (store, overflow) = (&*dataset.store, options.overflow);
             Volume::Npz(match extra {
                 None => NpzVolume {
+                    store,
                     path: dataset.root.join(&sample.path),
                     array: &study.array,
                     recipe: &study.recipe,
@@ -123,7 +124,8 @@ fn volume<'a>(dataset: &'a Dataset, options: Options, sample: &'a Sample, member
                 Some(number) => {
                     let ExtraArray { path, array, recipe } = &study.extras[number];
                     let path = dataset.extras[number].root.join(path);
-                    NpzVolume { path, array, recipe, format: ArrayFormat::Own(array.header.element), overflow }
+                    let format = ArrayFormat::Own(array.header.element);
+                    NpzVolume { store, path, array, recipe, format, overflow }
                 }
             })
         }

@@ -15,6 +15,7 @@ use super::{Options, Plan};
 use crate::base::user_cache;
 use crate::dataset::{Config, Dataset, ExtraChoice, ExtraPlace, Selection};
 use crate::error::{Error, Result};
+use crate::storage::is_address;
 use crate::volume::KindOptions;
 
 /// The number of plans that are kept, one for each choice of inputs and options. A plan of 47,149 volumes takes some
@@ -46,9 +47,10 @@ impl Plan {
     ) -> Result<Self> {
         let file = config.scan_cache.as_deref().map(|folder| file(folder, config, options)).transpose()?;
         let cached = file.as_deref().filter(|_| !config.rescan).and_then(user_cache::load::<CachedPlan>);
-        if let Some(cached) = cached
+        if let Some(mut cached) = cached
             && cached.dataset.is_current(config)
         {
+            cached.dataset.store = config.store.clone();
             return Ok(cached.lay_out(options));
         }
         let settled = user_cache::settled_before();
@@ -56,7 +58,7 @@ impl Plan {
         let (measured, digest) = Self::measure(&dataset, options)?;
         let values = look(&dataset)?;
         let made = CachedPlan { dataset, measured, digest, values };
-        if let Some(file) = file.filter(|_| made.dataset.can_be_saved(settled))
+        if let Some(file) = file.filter(|_| made.dataset.can_be_saved(config, settled))
             && user_cache::store(&file, &made)
         {
             remove_old(file.parent().unwrap_or(Path::new(".")));
@@ -115,7 +117,8 @@ fn key(config: &Config, options: Options) -> Result<String> {
                 format,
             },
         exclude,
-        // These change no plan.
+        // These change no plan. What a bucket holds depends on the service as well, and its list tells.
+        store: _,
         scan_cache: _,
         rescan: _,
         threads: _,
@@ -139,8 +142,7 @@ fn key(config: &Config, options: Options) -> Result<String> {
     add_list(&mut fields, limit.map(|limit| (limit as u64).to_le_bytes()).as_slice());
     fields.add(missing_text.as_bytes());
     fields.add(format!("{array:?} {files:?} {columns:?} {dialect:?} {axes:?} {spacing_axes:?} {rescale:?}").as_bytes());
-    fields.add(format!("{spacing_from:?}").as_bytes());
-    fields.add(format.digest_text().as_bytes());
+    fields.add(format!("{spacing_from:?} {}", format.digest_text()).as_bytes());
     fields.add(&[u8::from(*strict), *missing_meta as u8, *missing_label as u8, *kind as u8, *resample as u8]);
     add_extras(&mut fields, extras)?;
     for number in spacing.iter().chain(hu_range).chain([pad_value, extra_pad]) {
@@ -165,6 +167,9 @@ fn add_extras(fields: &mut FieldHasher, extras: &[ExtraChoice]) -> Result<()> {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
+    if is_address(path) {
+        return Ok(path.to_owned());
+    }
     std::path::absolute(path).map_err(|error| Error::io(path, "resolve the path", error))
 }
 
@@ -203,6 +208,7 @@ mod tests {
 
     fn config() -> Config {
         Config {
+            store: crate::storage::local(),
             data_folder: "/data".into(),
             reports_files: vec!["/reports.csv".into()],
             meta_files: vec!["/meta.csv".into()],

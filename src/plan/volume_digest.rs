@@ -60,14 +60,17 @@ fn begin(version: &str) -> FieldHasher {
 
 /// The digest of a volume that is made of an array of a file below `root`.
 fn of_array(volume: &NpzVolume<'_>, root: &Path, here: &Path, version: &str) -> [u8; 32] {
-    let NpzVolume { path, array, recipe, format, overflow } = volume;
+    let NpzVolume { store, path, array, recipe, format, overflow } = volume;
     let (member, id) = (&array.member, &array.file_id);
     let mut fields = begin(version);
-    if member.crc.is_some() {
+    let is_remote = store.is_remote(path);
+    if member.crc.is_some() && !is_remote {
         fields.add(path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes());
         fields.add(format!("mtime {}", id.mtime_ns).as_bytes());
     } else {
-        fields.add(here.join(path).as_os_str().as_bytes());
+        // An address is whole; it only stands where a path stands. Of an object, the state has the `ETag`.
+        let path = if is_remote { path.clone() } else { here.join(path) };
+        fields.add(path.as_os_str().as_bytes());
         fields.add(state(id).as_bytes());
     }
     let packing = match member.compression {
@@ -93,7 +96,7 @@ fn of_shard(volume: &ShardVolume<'_>, here: &Path, version: &str) -> [u8; 32] {
     let member = volume.member;
     let mut fields = begin(version);
     // An address is whole; it only stands where a path stands.
-    let path = if volume.store.is_remote() { volume.path.clone() } else { here.join(&volume.path) };
+    let path = if volume.store.is_remote(&volume.path) { volume.path.clone() } else { here.join(&volume.path) };
     fields.add(path.as_os_str().as_bytes());
     fields.add(state(&member.file_id).as_bytes());
     let storage = match &member.storage {
@@ -150,6 +153,7 @@ mod tests {
 
     fn digest<'a>(array: &'a Array, change: impl Fn(&mut NpzVolume<'a>)) -> [u8; 32] {
         let mut volume = NpzVolume {
+            store: &Files,
             path: PathBuf::from("/data/a/x.npz"),
             array,
             recipe: &Recipe::Stored,

@@ -32,7 +32,7 @@ impl Serving {
     /// The number of filling threads where the user named none: the cores, and at least eight where each volume is
     /// waited for over a network.
     pub fn usual_threads(plan: &Plan) -> usize {
-        if plan.dataset.store.is_remote() { available_cores().max(8) } else { available_cores() }
+        if plan.dataset.store.is_remote(&plan.dataset.root) { available_cores().max(8) } else { available_cores() }
     }
 
     /// The number of volumes to fill ahead where the user named none: one for each filling thread, and one that is

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::client::Client;
 use super::object::Object;
 use super::upload::PartsUpload;
-use super::{Listed, Objects, Over, StorageOptions, Store, Stored, Tagged, Upload};
+use super::{Listed, ListedObject, Objects, Over, StorageOptions, Store, Stored, Tagged, Upload};
+use crate::base::file_id::FileId;
 use crate::base::lock::lock;
 use crate::error::Result;
 
@@ -67,7 +68,17 @@ impl Store for Bucket {
         client.list(client.key(folder)?)
     }
 
-    fn is_remote(&self) -> bool {
+    fn list_below(&self, folder: &Path) -> io::Result<Option<Vec<ListedObject>>> {
+        let client = self.here()?;
+        client.list_below(client.key(folder)?).map(Some)
+    }
+
+    fn identity_of(&self, path: &Path) -> io::Result<FileId> {
+        let client = self.here()?;
+        client.head(client.key(path)?).wait()?
+    }
+
+    fn is_remote(&self, _path: &Path) -> bool {
         true
     }
 

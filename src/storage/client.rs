@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::address::S3;
 use super::network::{Network, Pending};
 use super::settings::{self, Service};
-use super::{Listed, StorageOptions, reason};
+use super::{Listed, ListedObject, StorageOptions, reason};
 use crate::base::file_id::FileId;
 use crate::error::Result;
 
@@ -68,10 +68,7 @@ impl Client {
     /// # Errors
     /// The reason of the storage; [`io::ErrorKind::Unsupported`] for a web server, which has no list that clients know.
     pub(super) fn list(&self, prefix: ObjectKey) -> io::Result<Vec<Listed>> {
-        if !self.service.before_keys.starts_with(S3) {
-            let reason = "a web server does not list its files; mount them, and give the mountpoint";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
-        }
+        self.check_lists()?;
         let service = self.service.objects.clone();
         let listed = self.network.ask(async move { service.list_with_delimiter(Some(&prefix)).await }).wait()?;
         let objects = listed.map_err(|error| reason::of(&error))?.objects;
@@ -80,6 +77,42 @@ impl Client {
             Some(Listed { name, size: Ok(object.size) })
         };
         Ok(objects.iter().filter_map(named).collect())
+    }
+
+    /// All objects below a prefix.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub(super) fn list_below(&self, prefix: ObjectKey) -> io::Result<Vec<ListedObject>> {
+        self.check_lists()?;
+        let (service, before) = (self.service.objects.clone(), prefix.clone());
+        let listing = async move { service.list(Some(&before)).try_collect::<Vec<_>>().await };
+        let listed = self.network.ask(listing).wait()?.map_err(|error| reason::of(&error))?;
+        let below = |object: ObjectMeta| {
+            let path = object.location.as_ref().strip_prefix(prefix.as_ref())?.trim_start_matches('/').into();
+            let time = object.last_modified.timestamp_nanos_opt().unwrap_or(0).into();
+            let mtime_ns = if object.e_tag.is_some() { 0 } else { time };
+            Some(ListedObject { path, identity: FileId { mtime_ns, ..identity(&object) } })
+        };
+        Ok(listed.into_iter().filter_map(below).collect())
+    }
+
+    fn check_lists(&self) -> io::Result<()> {
+        if self.service.before_keys.starts_with(S3) {
+            return Ok(());
+        }
+        let reason = "a web server does not list its files; mount them, and give the mountpoint";
+        Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+    }
+
+    /// Asks for the identity of an object.
+    pub(super) fn head(&self, key: ObjectKey) -> Pending<io::Result<FileId>> {
+        let service = self.service.objects.clone();
+        self.network.ask(async move {
+            let options = GetOptions { head: true, ..GetOptions::default() };
+            let answer = service.get_opts(&key, options).await.map_err(|error| reason::of(&error))?;
+            Ok(identity(&answer.meta))
+        })
     }
 
     /// Asks for the bytes of an object, or for those in a range of it.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{Listed, Store, Stored};
+use super::{Listed, ListedObject, Store, Stored};
 use crate::base::file_id::FileId;
 use crate::base::files;
 
@@ -35,7 +35,15 @@ impl Store for Files {
         listed.collect()
     }
 
-    fn is_remote(&self) -> bool {
+    fn list_below(&self, _folder: &Path) -> io::Result<Option<Vec<ListedObject>>> {
+        Ok(None)
+    }
+
+    fn identity_of(&self, path: &Path) -> io::Result<FileId> {
+        fs::metadata(path).map(|metadata| FileId::of(&metadata))
+    }
+
+    fn is_remote(&self, _path: &Path) -> bool {
         false
     }
 }
@@ -43,6 +51,10 @@ impl Store for Files {
 impl Stored for File {
     fn identity(&self) -> io::Result<Option<FileId>> {
         self.metadata().map(|metadata| Some(FileId::of(&metadata)))
+    }
+
+    fn is_regular(&self) -> io::Result<bool> {
+        self.metadata().map(|metadata| metadata.is_file())
     }
 
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {

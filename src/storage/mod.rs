@@ -1,5 +1,5 @@
-//! Where finished shards are read from and written to: a folder on disk, or a prefix in object storage (`s3://`, and to
-//! read, `https://`).
+//! Where data sets and finished shards are read from, and shards written to: folders on disk, or prefixes in object
+//! storage (`s3://`, and to read, `https://`).
 //!
 //! One small trait, [`Store`], which files on disk implement as well; nothing above this room knows where bytes lie. An
 //! address stands where a path stands, so every message names the object as it would name a file. The client of object
@@ -25,6 +25,7 @@ mod object;
 mod reason;
 #[cfg(feature = "object-storage")]
 mod settings;
+mod several;
 #[cfg(feature = "object-storage")]
 mod upload;
 #[cfg(feature = "object-storage")]
@@ -33,7 +34,7 @@ mod write;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -52,6 +53,12 @@ pub const REQUEST: u64 = 4 << 20;
 
 /// The requests that are in flight for one range that is read in order.
 pub const REQUESTS_AHEAD: u64 = 4;
+
+/// The memory in bytes that reading a range in order takes at most: the requests in flight, and the answer that is
+/// being read.
+pub fn bytes_ahead(range: &Range<u64>) -> u64 {
+    (range.end - range.start).min(REQUEST * (REQUESTS_AHEAD + 1))
+}
 
 /// What a user decides about object storage; files on disk know nothing of it.
 #[derive(Clone, Debug)]
@@ -87,8 +94,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The reason of the operating system or of the storage.
     fn list(&self, folder: &Path) -> io::Result<Vec<Listed>>;
 
-    /// Whether each read is a request over a network, so that many at once are faster than one.
-    fn is_remote(&self) -> bool;
+    /// All objects below a prefix, in no order; `None` where there are real folders, which whoever looks for files
+    /// walks through.
+    ///
+    /// # Errors
+    /// The reason of the storage.
+    fn list_below(&self, folder: &Path) -> io::Result<Option<Vec<ListedObject>>>;
+
+    /// The identity of a file or an object that is not read.
+    ///
+    /// # Errors
+    /// The reason of the operating system or of the storage.
+    fn identity_of(&self, path: &Path) -> io::Result<FileId>;
+
+    /// Whether each read of a path is a request over a network, so that many at once are faster than one.
+    fn is_remote(&self, path: &Path) -> bool;
 
     /// The way to write objects; `None` of files, and of what can only be read.
     fn objects(&self) -> Option<&dyn Objects> {
@@ -181,6 +201,16 @@ pub struct Listed {
     pub size: io::Result<u64>,
 }
 
+/// An object below a prefix.
+#[derive(Clone, Debug)]
+pub struct ListedObject {
+    /// The path, relative to the prefix.
+    pub path: PathBuf,
+    /// The identity, which is that of [`Stored::identity`] where the list has the `ETag`s. Where it has none, the time
+    /// of the last change stands in it, so that two lists can be compared, but no list with what was read.
+    pub identity: FileId,
+}
+
 /// A file or an object that is read at offsets, from any thread.
 pub trait Stored: Send + Sync {
     /// The identity of what is read. `None` for an object of which nothing was read so far: no request is made for it.
@@ -188,6 +218,12 @@ pub trait Stored: Send + Sync {
     /// # Errors
     /// The operating system's reason.
     fn identity(&self) -> io::Result<Option<FileId>>;
+
+    /// Tells a regular file, or an object, from a folder, pipe or device.
+    ///
+    /// # Errors
+    /// The operating system's reason.
+    fn is_regular(&self) -> io::Result<bool>;
 
     /// Reads bytes at `offset`, fewer only at the end of the file, and returns their number.
     ///
@@ -219,6 +255,23 @@ pub trait Stored: Send + Sync {
 /// Files on disk.
 pub fn local() -> Arc<dyn Store> {
     Arc::new(Files)
+}
+
+/// The store of all of these paths: files on disk, and objects of any number of buckets. Makes no request. A web server
+/// counts as the folder of the path.
+///
+/// # Errors
+/// Those of [`of`].
+pub fn of_all<'a>(paths: impl IntoIterator<Item = &'a Path>, options: &StorageOptions) -> Result<Arc<dyn Store>> {
+    let mut several = several::Several::default();
+    for path in paths.into_iter().filter(|path| is_address(path)) {
+        if !several.has(path) {
+            let root = address::root(path);
+            let store = of(&root, options)?;
+            several.add(root, store);
+        }
+    }
+    Ok(if several.is_empty() { local() } else { Arc::new(several) })
 }
 
 /// The store in which `root` lies: a folder on disk, or a prefix in object storage. Makes no request.

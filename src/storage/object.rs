@@ -39,6 +39,19 @@ impl Object {
         Self { client, key, state: Mutex::new(State::default()) }
     }
 
+    /// Reads bytes at `offset`: those that were asked for ahead, or by a request of its own.
+    fn read(&self, state: &mut State, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.turn_to(state, offset)?
+            && let Some((start, answer)) = &state.current
+        {
+            return Ok(copy(answer, *start, offset, out));
+        }
+        let range = offset..offset + out.len() as u64;
+        let answer = self.client.get(self.key.clone(), Some(range.clone())).wait()??;
+        check(state, &answer, &range)?;
+        Ok(copy(&answer, offset, offset, out))
+    }
+
     /// Asks for what comes next, as far as so many requests may be in flight.
     fn ask_ahead(&self, state: &mut State) {
         while !state.to_ask.is_empty() && (state.asked.len() as u64) < REQUESTS_AHEAD {
@@ -73,8 +86,7 @@ impl Object {
 fn check(state: &mut State, answer: &Answer, range: &Range<u64>) -> io::Result<()> {
     let first = *state.identity.get_or_insert(answer.identity);
     if first != answer.identity {
-        let reason = "the object was replaced while it was read";
-        return Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, reason));
+        return Err(replaced());
     }
     let wanted = range.end.min(first.size).saturating_sub(range.start);
     if answer.len() == wanted {
@@ -82,6 +94,10 @@ fn check(state: &mut State, answer: &Answer, range: &Range<u64>) -> io::Result<(
     }
     let reason = format!("the storage sent {} bytes in place of {wanted}", answer.len());
     Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+fn replaced() -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "the object was replaced while it was read")
 }
 
 /// Copies what an answer, which begins at `start`, has from `offset` on, and returns the number of bytes.
@@ -108,20 +124,23 @@ impl Stored for Object {
         Ok(lock(&self.state).identity)
     }
 
+    fn is_regular(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = lock(&self.state);
         if state.identity.is_some_and(|identity| offset >= identity.size) || out.is_empty() {
             return Ok(0); // a range behind the end is an error of the storage, not an empty answer
         }
-        if self.turn_to(&mut state, offset)?
-            && let Some((start, answer)) = &state.current
-        {
-            return Ok(copy(answer, *start, offset, out));
+        match self.read(&mut state, out, offset) {
+            // It is empty, or shorter than whoever asks took it for; that is no error of its own, but it must be told.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let found = self.client.head(self.key.clone()).wait()??;
+                if *state.identity.get_or_insert(found) == found { Ok(0) } else { Err(replaced()) }
+            }
+            read => read,
         }
-        let range = offset..offset + out.len() as u64;
-        let answer = self.client.get(self.key.clone(), Some(range.clone())).wait()??;
-        check(&mut state, &answer, &range)?;
-        Ok(copy(&answer, offset, offset, out))
     }
 
     fn will_read(&self, range: Range<u64>) {

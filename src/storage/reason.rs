@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use object_store::Error;
 
 /// What the codes of S3 ask a user to do.
-const REMEDIES: [(&str, ErrorKind, &str); 12] = [
+const REMEDIES: [(&str, ErrorKind, &str); 13] = [
     ("NoSuchBucket", ErrorKind::InvalidInput, "there is no such bucket; look at its name and at --endpoint-url"),
     ("NoSuchKey", ErrorKind::NotFound, "there is no such object"),
     ("NoSuchUpload", ErrorKind::NotFound, "the storage does not know this upload any more"),
@@ -23,6 +23,7 @@ const REMEDIES: [(&str, ErrorKind, &str); 12] = [
     ("RequestTimeTooSkewed", ErrorKind::PermissionDenied, "the clock of this machine is off; set it"),
     ("AuthorizationHeaderMalformed", ErrorKind::InvalidInput, "the bucket is in another region; set AWS_REGION"),
     ("PermanentRedirect", ErrorKind::InvalidInput, "the bucket is in another region; set AWS_REGION"),
+    ("InvalidRange", ErrorKind::UnexpectedEof, "it is shorter than that"),
     ("SlowDown", ErrorKind::TimedOut, "the storage asks for fewer requests; a larger --storage-timeout waits longer"),
 ];
 

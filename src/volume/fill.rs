@@ -1,7 +1,5 @@
 //! Filling and peeking at a volume from the elements of its array, for voxels of any type.
 
-use std::fs::File;
-
 use super::cast::{Linear, Unfit};
 use super::kind::Recipe;
 use super::planes::{InPlanes, PlaneSteps};
@@ -12,6 +10,7 @@ use super::{FillEnd, NpzVolume, Sink, check_rest};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{self, Compression, Payload};
+use crate::storage::Stored;
 
 impl NpzVolume<'_> {
     /// Makes the volume of the open file in `sink`, of voxels of type `T`; the last bytes are not published, and with
@@ -19,7 +18,7 @@ impl NpzVolume<'_> {
     pub(super) fn fill_as<T: InPlanes>(
         &self,
         scratch: &mut Scratch,
-        file: &File,
+        file: &dyn Stored,
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
@@ -40,7 +39,7 @@ impl NpzVolume<'_> {
     /// Reads `out.len()` bytes of the volume at `offset`, of voxels of type `T`, as [`Self::peek`] does.
     pub(super) fn peek_as<T: Voxel>(
         &self,
-        file: &File,
+        file: &dyn Stored,
         offset: u64,
         out: &mut [u8],
         scratch: &mut Scratch,
@@ -112,7 +111,7 @@ impl NpzVolume<'_> {
     /// All but the last chunk is published as it comes; the last one waits for the checksum.
     fn fill_in_order<T: Voxel>(
         &self,
-        file: &File,
+        file: &dyn Stored,
         mut payload: Payload<'_>,
         chunk: &mut [u8],
         sink: &mut impl Sink,

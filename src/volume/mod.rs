@@ -34,7 +34,6 @@ mod value_check;
 mod voxel;
 mod voxel_format;
 
-use std::fs::File;
 use std::path::PathBuf;
 
 pub use axes::{Axes, SpacingArray};
@@ -51,6 +50,7 @@ pub use voxel_format::{OutputDtype, VoxelFormat};
 use crate::error::{Error, Result};
 use crate::formats::npz::{Array, Compression, Payload};
 use crate::formats::volume_file;
+use crate::storage::{Store, Stored};
 pub use own::ArrayFormat;
 use own::with_voxel_type;
 use planned_file::{FileState, PlannedFile};
@@ -79,6 +79,8 @@ pub enum Filled {
 /// A volume that is made from an NPZ, NPY or NIfTI file: the array, and the steps from it to the voxels.
 #[derive(Clone, Debug)]
 pub struct NpzVolume<'a> {
+    /// The store that the file lies in.
+    pub store: &'a dyn Store,
     /// The file.
     pub path: PathBuf,
     /// The array in the file.
@@ -111,20 +113,21 @@ impl NpzVolume<'_> {
     pub fn fill(&self, sink: &mut impl Sink, verify_first: bool) -> Result<Filled> {
         let (file, state) = self.open()?;
         if state == FileState::CtimeDiffers {
-            self.check_headers(&file)?;
+            self.check_headers(&*file)?;
         }
         let verify_first = verify_first || state == FileState::CtimeDiffers;
+        file.will_read(self.array.member.in_file());
         let filled = Scratch::with(&self.path, |scratch| {
-            let filled = self.fill_with(scratch, &file, sink, verify_first);
+            let filled = self.fill_with(scratch, &*file, sink, verify_first);
             scratch.buffer.give_back();
             filled
         });
         if matches!(filled, Ok(FillEnd::Cancelled)) {
             return Ok(Filled::Cancelled);
         }
-        let is_doubtful = self.is_doubtful(&file)?; // first: a changed file explains every other failure
+        let is_doubtful = self.is_doubtful(&*file)?; // first: a changed file explains every other failure
         let filled = match filled {
-            Err(error @ Error::Malformed { .. }) if is_doubtful => Err(self.explain(&file, error)),
+            Err(error @ Error::Malformed { .. }) if is_doubtful => Err(self.explain(&*file, error)),
             filled => filled,
         };
         if filled? == FillEnd::Withheld {
@@ -138,7 +141,7 @@ impl NpzVolume<'_> {
     fn fill_with(
         &self,
         scratch: &mut Scratch,
-        file: &File,
+        file: &dyn Stored,
         sink: &mut impl Sink,
         verify_first: bool,
     ) -> Result<FillEnd> {
@@ -178,9 +181,9 @@ impl NpzVolume<'_> {
         }
         let result = Scratch::with(
             &self.path,
-            |scratch| with_voxel_type!(self, T => self.peek_as::<T>(&file, offset, out, scratch)),
+            |scratch| with_voxel_type!(self, T => self.peek_as::<T>(&*file, offset, out, scratch)),
         );
-        if self.is_doubtful(&file)? { Ok(false) } else { result.map(|()| true) }
+        if self.is_doubtful(&*file)? { Ok(false) } else { result.map(|()| true) }
     }
 
     fn planned_file(&self) -> PlannedFile<'_> {
@@ -188,8 +191,8 @@ impl NpzVolume<'_> {
         PlannedFile { path, file_id }
     }
 
-    fn open(&self) -> Result<(File, FileState)> {
-        let (file, state) = self.planned_file().open()?;
+    fn open(&self) -> Result<(Box<dyn Stored>, FileState)> {
+        let (file, state) = self.planned_file().open(self.store)?;
         self.check_state(state)?;
         Ok((file, state))
     }
@@ -205,16 +208,17 @@ impl NpzVolume<'_> {
         Ok(())
     }
 
-    /// Whether the file is in the planned state, by its metadata: then so are its bytes.
+    /// Whether the file is in the planned state, by its metadata: then so are its bytes. An object is not asked, as
+    /// [`ShardVolume::is_as_planned`] says.
     pub(super) fn is_as_planned(&self) -> bool {
-        matches!(self.planned_file().open(), Ok((_, FileState::Planned)))
+        matches!(self.planned_file().open(self.store), Ok((_, FileState::Planned)))
     }
 
     /// Whether the open file's ctime differs, so that nothing may be handed on before the checksum was found right.
     ///
     /// # Errors
     /// [`Error::Changed`] if more than that differs or there is no checksum, [`Error::Io`] if `stat` failed.
-    fn is_doubtful(&self, file: &File) -> Result<bool> {
+    fn is_doubtful(&self, file: &dyn Stored) -> Result<bool> {
         let state = self.planned_file().state(file)?;
         self.check_state(state)?;
         Ok(state == FileState::CtimeDiffers)
@@ -224,7 +228,7 @@ impl NpzVolume<'_> {
     ///
     /// # Errors
     /// [`Error::Changed`] if they are not, [`Error::Io`] if reading failed.
-    fn check_headers(&self, file: &File) -> Result<()> {
+    fn check_headers(&self, file: &dyn Stored) -> Result<()> {
         let is_planned = |found: &Array| *found == Array { file_id: found.file_id, ..self.array.clone() };
         match volume_file::inspect_file(&self.path, file, &self.array.choice()) {
             Ok(found) if is_planned(&found) || is_planned(&found.clone().as_stored()) => Ok(()),
@@ -237,7 +241,7 @@ impl NpzVolume<'_> {
 
     /// The error of a fill from a file whose ctime differs: that the file changed, unless its checksum shows that the
     /// content is the planned one, to which `error` then applies.
-    fn explain(&self, file: &File, error: Error) -> Error {
+    fn explain(&self, file: &dyn Stored, error: Error) -> Error {
         let checked = Scratch::with(&self.path, |scratch| {
             let payload = Payload::open(&self.path, file, self.array, &mut scratch.inflater)?;
             check_rest(payload, &mut scratch.chunk)

@@ -17,6 +17,7 @@ use super::{FillEnd, NpzVolume, Sink};
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{ArrayHeader, Payload};
+use crate::storage::Stored;
 
 const HEIGHT: usize = 0;
 const WIDTH: usize = 1;
@@ -126,7 +127,7 @@ impl<T: InPlanes> PlaneSteps<T> {
     pub(super) fn fill(
         &self,
         volume: &NpzVolume<'_>,
-        file: &std::fs::File,
+        file: &dyn Stored,
         payload: Payload<'_>,
         buffer: &mut VoxelBuffer,
         sink: &mut impl Sink,
@@ -148,7 +149,7 @@ impl<T: InPlanes> PlaneSteps<T> {
         &self,
         source: &mut T::Planes<'_>,
         volume: &NpzVolume<'_>,
-        file: &std::fs::File,
+        file: &dyn Stored,
         sink: &mut S,
         mut verify_first: bool,
     ) -> Result<bool> {

@@ -1,12 +1,11 @@
 //! A file that volumes are read from: it must still be in the state that was planned with. Where only its ctime
 //! differs, the content may be the planned one all the same (`chmod`, a snapshot of hard links): only a checksum tells.
 
-use std::fs::File;
 use std::path::Path;
 
 use crate::base::file_id::FileId;
-use crate::base::files;
 use crate::error::{Error, Result};
+use crate::storage::{Store, Stored};
 
 /// The change of a file of which only the ctime differs, and which has no checksum to compare.
 pub(super) const NO_CHECKSUM: &str =
@@ -33,28 +32,30 @@ pub(super) struct PlannedFile<'a> {
 }
 
 impl PlannedFile<'_> {
-    /// Opens the file, and says in which state it is.
+    /// Opens the file, and says in which state it is, as far as that is known: of an object, the first answer tells it.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file is gone, or if more than its ctime differs; [`Error::Io`] if it cannot be opened.
-    pub(super) fn open(&self) -> Result<(File, FileState)> {
-        let file = files::open_now(self.path).map_err(|error| match error.kind() {
+    pub(super) fn open(&self, store: &dyn Store) -> Result<(Box<dyn Stored>, FileState)> {
+        let file = store.open(self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => self.changed(GONE),
-            _ => Error::io(self.path, "open the file", error),
+            // A folder that lies there now is no file that could be opened, and another thing than the planned one.
+            _ => match store.identity_of(self.path).map(|found| self.compare(&found)) {
+                Ok(Err(changed)) => changed,
+                _ => Error::io(self.path, "open the file", error),
+            },
         })?;
-        let state = self.state(&file)?;
-        // Doubles the kernel's read-ahead; advice only, so a file system that has none is fine.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        let state = self.state(&*file)?;
         Ok((file, state))
     }
 
-    /// The state of the open file.
+    /// The state of the open file. An object of which nothing was read counts as the planned one.
     ///
     /// # Errors
     /// [`Error::Changed`] if more than its ctime differs, [`Error::Io`] if `stat` failed.
-    pub(super) fn state(&self, file: &File) -> Result<FileState> {
-        let metadata = file.metadata().map_err(|error| Error::io(self.path, "stat the file", error))?;
-        self.compare(&FileId::of(&metadata))
+    pub(super) fn state(&self, file: &dyn Stored) -> Result<FileState> {
+        let found = file.identity().map_err(|error| Error::io(self.path, "stat the file", error))?;
+        found.map_or(Ok(FileState::Planned), |found| self.compare(&found))
     }
 
     /// The state of a file that was found with this identity.

@@ -18,7 +18,7 @@ use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::codec::{BlockEntry, FOOTER, Filter, RowFilter, SeekTable};
-use crate::storage::{REQUEST, REQUESTS_AHEAD, Store, Stored};
+use crate::storage::{Store, Stored, bytes_ahead};
 
 /// The plain bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -262,7 +262,7 @@ impl ShardVolume<'_> {
     /// Whether the file is in the planned state, by its metadata: then so are its bytes. An object is not asked: what
     /// was kept of it is known by its size and `ETag`, and is right whatever has become of it.
     pub(super) fn is_as_planned(&self) -> bool {
-        self.store.is_remote()
+        self.store.is_remote(&self.path)
             || self.store.open(&self.path).is_ok_and(|file| {
                 let identity = file.identity().ok().flatten();
                 identity.is_some_and(|found| matches!(self.planned_file().compare(&found), Ok(FileState::Planned)))
@@ -286,9 +286,7 @@ impl ShardVolume<'_> {
     /// The memory in bytes that [`Self::fill`] takes beside the volume: what is read ahead of a store over a network.
     /// What a block takes is the same for all volumes.
     pub fn scratch_bytes(&self) -> u64 {
-        let Range { start, end } = self.stored_range();
-        // The requests in flight, and the answer that is being read.
-        if self.store.is_remote() { (end - start).min(REQUEST * (REQUESTS_AHEAD + 1)) } else { 0 }
+        if self.store.is_remote(&self.path) { bytes_ahead(&self.stored_range()) } else { 0 }
     }
 
     /// Checks that checksums tell whether the bytes are the planned ones, if the metadata do not.

@@ -7,6 +7,7 @@ use super::kind::{Preprocess, Recipe};
 use super::own::with_voxel_type;
 use super::planes::{InPlanes, PlaneSteps};
 use super::transpose::BlockSize;
+use crate::storage::bytes_ahead;
 
 impl NpzVolume<'_> {
     /// The steps plane by plane; `None` where every voxel is made of the element at its own place in the array.
@@ -41,10 +42,11 @@ impl NpzVolume<'_> {
         !self.array.header.fortran_order || self.shape().iter().filter(|&&n| n > 1).count() <= 1
     }
 
-    /// The memory in bytes that [`Self::fill`] takes to turn the array, and for planes and their transposition, beside
-    /// the volume.
+    /// The memory in bytes that [`Self::fill`] takes to turn the array, for planes and their transposition, and for
+    /// what is read ahead over a network, beside the volume.
     pub fn scratch_bytes(&self) -> u64 {
-        self.array.bytes_to_turn() + with_voxel_type!(self, T => self.scratch_bytes_of::<T>())
+        let ahead = if self.store.is_remote(&self.path) { bytes_ahead(&self.array.member.in_file()) } else { 0 };
+        ahead + self.array.bytes_to_turn() + with_voxel_type!(self, T => self.scratch_bytes_of::<T>())
     }
 
     fn scratch_bytes_of<T: InPlanes>(&self) -> u64 {

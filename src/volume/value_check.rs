@@ -3,7 +3,7 @@
 //! CT-RATE was published twice: with raw values, and with HU already; both as `data` of f32, and the table's slope and
 //! intercept fit the first only. Applied to the second they shift everything by a thousand HU, and nothing fails.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ use super::cast::widen;
 use super::dialect::Dialect;
 use super::kind::Geometry;
 use super::scratch::Scratch;
-use crate::base::files;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::npz::{Array, Payload};
+use crate::storage::Store;
 
 /// The bytes that are looked at: four rows of a 512 × 512 × 512 volume, or four slices, which hold air around the
 /// patient.
@@ -49,11 +49,16 @@ pub enum Values {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read. A damaged volume is no error here: reading it fails later.
-pub fn check_values(path: &Path, array: &Array, dialect: Option<Dialect>, geometry: Geometry<'_>) -> Result<Values> {
+pub fn check_values(
+    (store, path): (&dyn Store, &Path),
+    array: &Array,
+    dialect: Option<Dialect>,
+    geometry: Geometry<'_>,
+) -> Result<Values> {
     let seen = match dialect {
         Some(Dialect::Hu) => return Ok(Values::Unclear), // there is nothing that would shift them
-        Some(Dialect::Normalized) => normalized(path, array),
-        Some(Dialect::Native) | None => native(path, array, geometry.slope, geometry.intercept),
+        Some(Dialect::Normalized) => normalized((store, path), array),
+        Some(Dialect::Native) | None => native((store, path), array, geometry.slope, geometry.intercept),
     };
     match seen {
         Err(Error::Malformed { .. }) => Ok(Values::Unclear),
@@ -84,9 +89,9 @@ impl Span {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
-pub fn span(path: &Path, array: &Array) -> Result<Option<Span>> {
+pub fn span((store, path): (&dyn Store, &Path), array: &Array) -> Result<Option<Span>> {
     let mut found = Span { low: f32::INFINITY, high: f32::NEG_INFINITY, is_whole: true };
-    let seen = look(path, array, |x| found = found.and(Span { low: x, high: x, is_whole: x.fract() == 0.0 }));
+    let seen = look((store, path), array, |x| found = found.and(Span { low: x, high: x, is_whole: x.fract() == 0.0 }));
     match seen {
         Ok(_) => Ok((found.low <= found.high).then_some(found)),
         Err(Error::Malformed { .. }) => Ok(None),
@@ -94,20 +99,20 @@ pub fn span(path: &Path, array: &Array) -> Result<Option<Span>> {
     }
 }
 
-fn normalized(path: &Path, array: &Array) -> Result<Values> {
+fn normalized((store, path): (&dyn Store, &Path), array: &Array) -> Result<Values> {
     let mut large = 0;
-    let count = look(path, array, |x| large += usize::from(x.abs() > NORMALIZED))?;
+    let count = look((store, path), array, |x| large += usize::from(x.abs() > NORMALIZED))?;
     Ok(if is_share(large, count) { Values::NotNormalized } else { Values::Unclear })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "as the volume's own map is computed")]
-fn native(path: &Path, array: &Array, slope: f64, intercept: f64) -> Result<Values> {
+fn native((store, path): (&dyn Store, &Path), array: &Array, slope: f64, intercept: f64) -> Result<Values> {
     let (slope, intercept) = (slope as f32, intercept as f32);
     if !slope.is_finite() || !intercept.is_finite() {
         return Ok(Values::Unclear);
     }
     let (mut air, mut lost, mut mapped_air, mut mapped_tissue, mut below) = (0, 0, 0, 0, 0);
-    let count = look(path, array, |x| {
+    let count = look((store, path), array, |x| {
         let hu = x * slope + intercept;
         air += usize::from(AIR.contains(&x));
         // Padding of -2000 is below everything once mapped, but it is no air before.
@@ -132,14 +137,17 @@ fn is_share(found: usize, count: usize) -> bool {
 
 /// Calls `see` for each of the first values and returns their number. It reads them in pieces, and so takes no memory
 /// beyond the scratch buffers.
-fn look(path: &Path, array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
+fn look((store, path): (&dyn Store, &Path), array: &Array, mut see: impl FnMut(f32)) -> Result<usize> {
     const PIECE: usize = 16 << 10;
     let array = &array.as_in_file(); // turned, the first values may be the file's last
-    let file = files::open_now(path).map_err(|error| Error::io(path, "open the file", error))?;
+    let file = store.open(path).map_err(|error| Error::io(path, "open the file", error))?;
     let element = array.header.element.size();
     let count = to_usize(array.header.payload_len().unwrap_or(0)).min(LOOK) / element;
+    let Range { start, end } = array.member.in_file();
+    let before = array.header.header_len + array.bytes_before();
+    file.will_read(start..end.min(start + before + LOOK as u64)); // packed bytes are fewer
     Scratch::with(path, |scratch| {
-        let mut payload = Payload::open(path, &file, array, &mut scratch.inflater)?;
+        let mut payload = Payload::open(path, &*file, array, &mut scratch.inflater)?;
         let mut values = [0.0; PIECE];
         let mut left = count;
         while left > 0 {

@@ -82,6 +82,7 @@ impl Example {
 
     pub(crate) fn try_plan(&self) -> Result<Plan> {
         let config = Config {
+            store: ctwds_fs::storage::local(),
             data_folder: self.path("volumes"),
             reports_files: vec![self.path("reports.csv")],
             meta_files: vec![self.path("meta.csv")],

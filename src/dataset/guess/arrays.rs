@@ -9,6 +9,7 @@ use crate::base::parallel::try_map;
 use crate::error::{Error, Result, shown};
 use crate::formats::npz::{Array, ArrayChoice, NamedArray};
 use crate::formats::volume_file;
+use crate::storage::Files;
 use crate::volume::{Dialect, Span, span};
 
 /// The volumes that are looked at.
@@ -132,7 +133,7 @@ impl Looked {
     /// [`Error::Io`] if a volume cannot be read.
     pub(super) fn values(&self, choice: &ArrayChoice) -> Result<Vec<Seen>> {
         let found = try_map(&self.files, LOOKED_AT, |file| match volume_file::inspect(file, choice) {
-            Ok(array) => Ok(span(file, &array)?.map(|span| Seen { file: file.clone(), array, span })),
+            Ok(array) => Ok(span((&Files, file), &array)?.map(|span| Seen { file: file.clone(), array, span })),
             Err(Error::Malformed { .. } | Error::Io { .. }) => Ok(None),
             Err(error) => Err(error),
         })?;

@@ -10,6 +10,7 @@ use crate::dataset::ids::study_id;
 use crate::dataset::tables::{self, Table, Wanted};
 use crate::error::Result;
 use crate::formats::npz::Element;
+use crate::storage::Files;
 use crate::volume::{Dialect, Geometry, Span, Values, check_values};
 
 /// The threads that look at values.
@@ -70,7 +71,7 @@ pub(super) fn rescale(seen: &[Seen], tables: &[Profile], roles: &Roles) -> Resul
         return Ok(None); // loading it says why, when the data set is planned
     };
     let shown = try_map(seen, THREADS, |seen| match geometry(&table, seen) {
-        Some(geometry) => check_values(&seen.file, &seen.array, Dialect::of(&seen.array), geometry),
+        Some(geometry) => check_values((&Files, &seen.file), &seen.array, Dialect::of(&seen.array), geometry),
         None => Ok(Values::Unclear),
     })?;
     let count = |values: Values| shown.iter().filter(|shown| **shown == values).count();

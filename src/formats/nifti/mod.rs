@@ -12,9 +12,7 @@ mod header;
 mod tests;
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 pub(crate) use affine::directions;
@@ -27,8 +25,9 @@ use super::npz::{
     Array, ArrayChoice, ArrayHeader, Compression, Conversion, Element, MAX_DEFLATE_RATIO, MAX_VOXELS, NiftiValues,
     Orientation, Placed, Turn, ZipMember,
 };
-use crate::base::file_id::FileId;
 use crate::error::{Error, Result};
+use crate::formats::opened;
+use crate::storage::Stored;
 
 /// The bytes of a file that are read at once: a packed header takes a few hundred of them.
 const HEAD: usize = 4 << 10;
@@ -37,18 +36,16 @@ const PIECE: usize = 1536;
 /// The name of the array in the NPZ file that people made of a NIfTI file.
 const NAME: &str = "data";
 
-/// Finds the volume of an open NIfTI file, which is packed by gzip or not; messages call the file `path`. Reads the
-/// header only.
+/// Finds the volume of an open NIfTI file or object, which is packed by gzip or not; messages call the file `path`.
+/// Reads the header only.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
-pub fn inspect_file(path: &Path, file: &File, is_packed: bool, choice: &ArrayChoice) -> Result<Array> {
-    let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(path, "not a regular file"));
-    }
-    let file_id = FileId::of(&metadata);
-    let mut head = Head::read(file, file_id.size).map_err(|error| Error::io(path, "read the header", error))?;
+pub fn inspect_file(path: &Path, file: &dyn Stored, is_packed: bool, choice: &ArrayChoice) -> Result<Array> {
+    let state = opened::state(path, file)?;
+    let size = state.map_or(u64::MAX, |state| state.size);
+    let mut head = Head::read(file, size).map_err(|error| Error::io(path, "read the header", error))?;
+    let file_id = state.map_or_else(|| opened::state_when_read(path, file), Ok)?;
     let header = read_header(path, &mut head, is_packed)?;
     let Header { conversion, ref shape, spacing, offset, .. } = header;
     let len = check_len(path, shape, conversion, offset)?;
@@ -188,7 +185,7 @@ fn with_inflater<R>(work: impl FnOnce(&mut Inflater) -> R) -> io::Result<R> {
 /// A file's bytes from its beginning on, wherever its own position is. The first [`HEAD`] are read at once: for most
 /// headers no more is read.
 struct Head<'a> {
-    file: &'a File,
+    file: &'a dyn Stored,
     bytes: [u8; HEAD],
     /// The bytes that were read at once, all of the file's if they are fewer than [`HEAD`].
     len: usize,
@@ -197,8 +194,8 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The head of a file of so many bytes.
-    fn read(file: &'a File, size: u64) -> io::Result<Self> {
+    /// The head of a file of so many bytes, at most.
+    fn read(file: &'a dyn Stored, size: u64) -> io::Result<Self> {
         let (mut bytes, mut len) = ([0; HEAD], 0);
         while len < HEAD && (len as u64) < size {
             match file.read_at(&mut bytes[len..], len as u64) {

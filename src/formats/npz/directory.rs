@@ -1,18 +1,20 @@
 //! The zip directory of an NPZ: which members there are and where their bytes lie.
 //!
 //! Scanning tens of thousands of files is bound by system calls, so every read fetches a window of the file and
-//! later look-ups are served from it: a one-array NPZ costs two `pread`s, one at each end.
+//! later look-ups are served from it: a one-array NPZ costs two `pread`s, one at each end; in a bucket, two requests.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rawzip::{CompressionMethod, ErrorKind, ReaderAt, ZipEntry, ZipFileHeaderRecord, ZipLocator};
 
 use super::{Compression, ZipMember};
+use crate::base::file_id::FileId;
+use crate::base::num::to_usize;
 use crate::error::{Error, Result};
+use crate::formats::opened;
+use crate::storage::Stored;
 
 /// Holds the directory and the first header of an ordinary NPZ (an entry takes about 100 bytes, a header 128).
 const WINDOW: usize = 4096;
@@ -28,23 +30,37 @@ const MAX_MEMBERS: usize = 10_000;
 /// A file that is read through remembered windows. Remembers an I/O error, because the zip reader may drop it while it
 /// tries several places.
 pub(super) struct WindowedFile<'a> {
-    file: &'a File,
+    file: &'a dyn Stored,
     len: u64,
     seen: RefCell<Vec<(u64, Vec<u8>)>>,
     failed: Cell<Option<io::Error>>,
 }
 
 impl<'a> WindowedFile<'a> {
-    /// A file of `len` bytes, of which nothing was read yet.
-    pub(super) fn new(file: &'a File, len: u64) -> Self {
-        Self { file, len, seen: RefCell::new(Vec::new()), failed: Cell::new(None) }
+    /// An open file, and its state before it was read. Of an object the first window is read, as it tells the state.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Malformed`] if it is no regular file.
+    pub(super) fn open(path: &Path, file: &'a dyn Stored) -> Result<(Self, FileId)> {
+        let mut seen = Vec::new();
+        let state = match opened::state(path, file)? {
+            Some(state) => state,
+            None => {
+                let mut head = vec![0; WINDOW];
+                let len = file.read_at(&mut head, 0).map_err(|error| Error::io(path, "read the headers", error))?;
+                head.truncate(len);
+                seen.push((0, head));
+                opened::state_when_read(path, file)?
+            }
+        };
+        Ok((Self { file, len: state.size, seen: RefCell::new(seen), failed: Cell::new(None) }, state))
     }
 
     fn fetch(&self, offset: u64, len: usize) -> io::Result<(u64, Vec<u8>)> {
         let wanted = len.max(WINDOW) as u64;
         // At the end of the file, reach back: the directory lies before the end record.
         let start = if offset + wanted > self.len { offset.min(self.len.saturating_sub(wanted)) } else { offset };
-        let mut bytes = vec![0; crate::base::num::to_usize(wanted.min(self.len - start))];
+        let mut bytes = vec![0; to_usize(wanted.min(self.len - start))];
         self.file.read_exact_at(&mut bytes, start)?;
         Ok((start, bytes))
     }
@@ -56,7 +72,7 @@ impl ReaderAt for WindowedFile<'_> {
             return Ok(0);
         }
         let copy = |(start, bytes): &(u64, Vec<u8>), buf: &mut [u8]| {
-            let from = crate::base::num::to_usize(offset.checked_sub(*start)?);
+            let from = to_usize(offset.checked_sub(*start)?);
             let found = bytes.get(from..).filter(|found| !found.is_empty())?;
             let n = found.len().min(buf.len());
             buf[..n].copy_from_slice(&found[..n]);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::directory::{self, WindowedFile};
 use super::{ArrayHeader, Unread, read_header, whole_file};
+use crate::base::file_id::FileId;
 use crate::base::files;
 use crate::error::{Error, Result};
 
@@ -23,8 +24,7 @@ pub struct NamedArray {
 pub fn arrays(path: &Path) -> Result<Vec<NamedArray>> {
     let failed = |error| Error::io(path, "open the file", error);
     let file = files::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
-    let windows = WindowedFile::new(&file, size);
+    let (windows, FileId { size, .. }) = WindowedFile::open(path, &file)?;
     if path.extension().is_some_and(|suffix| suffix == "npy") {
         let member = whole_file(size);
         let header = read_header(path, &windows, &member).map_err(|unread| unread.of(path, &member))?;

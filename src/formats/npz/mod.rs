@@ -17,8 +17,7 @@ mod payload;
 mod spacing;
 mod turned;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::Path;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -37,6 +36,7 @@ use crate::base::file_id::FileId;
 use crate::base::files;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
+use crate::storage::Stored;
 use directory::WindowedFile;
 use npy::HeaderError;
 
@@ -71,6 +71,11 @@ pub struct ZipMember {
 }
 
 impl ZipMember {
+    /// The member's bytes in the file.
+    pub fn in_file(&self) -> Range<u64> {
+        self.offset..self.offset + self.packed_len
+    }
+
     /// The array in messages: `array 'data'`, or `the array` of an NPY file.
     pub fn shown(&self) -> String {
         if self.crc.is_none() { "the array".into() } else { format!("array '{}'", self.name) }
@@ -209,17 +214,12 @@ pub fn inspect(path: &Path, choice: &ArrayChoice) -> Result<Array> {
     inspect_file(path, &file, choice)
 }
 
-/// Finds the volume of an open NPZ or NPY file as [`inspect`] does; messages call the file `path`.
+/// Finds the volume of an open NPZ or NPY file, or object, as [`inspect`] does; messages call the file `path`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::Malformed`] if it holds no supported volume.
-pub fn inspect_file(path: &Path, file: &File, choice: &ArrayChoice) -> Result<Array> {
-    let metadata = file.metadata().map_err(|error| Error::io(path, "stat the file", error))?;
-    if !metadata.is_file() {
-        return Err(Error::malformed(path, "not a regular file"));
-    }
-    let file_id = FileId::of(&metadata);
-    let windows = WindowedFile::new(file, file_id.size);
+pub fn inspect_file(path: &Path, file: &dyn Stored, choice: &ArrayChoice) -> Result<Array> {
+    let (windows, file_id) = WindowedFile::open(path, file)?;
     let is_npy = path.extension().is_some_and(|suffix| suffix == "npy");
     let listed = if is_npy { Vec::new() } else { directory::members(path, &windows)? };
     let (member, mut header) = if is_npy {
@@ -334,15 +334,19 @@ fn unpacked_head(path: &Path, windows: &WindowedFile<'_>, member: &ZipMember, wa
 ///
 /// # Errors
 /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the file ends too early.
-pub fn read_stored(path: &Path, file: &File, array: &Array, offset: u64, out: &mut [u8]) -> Result<()> {
+pub fn read_stored(path: &Path, file: &dyn Stored, array: &Array, offset: u64, out: &mut [u8]) -> Result<()> {
     debug_assert_eq!(array.member.compression, Compression::Stored);
     let at = array.member.offset + array.header.header_len + array.bytes_before() + offset;
     file.read_exact_at(out, at).map_err(|error| read_error(path, error))
 }
 
 fn read_error(path: &Path, error: std::io::Error) -> Error {
+    let changed = |detail: &str| Error::Changed { path: path.to_owned(), detail: detail.to_owned() };
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => Error::malformed(path, "the file is cut short"),
+        // Of an object, which is looked for with each request.
+        std::io::ErrorKind::NotFound => changed("it is gone"),
+        std::io::ErrorKind::StaleNetworkFileHandle => changed("it was replaced while it was read"),
         _ => Error::io(path, "read the volume", error),
     }
 }

@@ -1,9 +1,7 @@
 //! The payload of an array as a stream: unpacked, counted, hashed against the directory's or the gzip member's CRC, and
 //! converted where the file's elements are no values yet.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crc32fast::Hasher;
@@ -14,6 +12,7 @@ use crate::base::num::to_usize;
 use crate::error::{Error, Result};
 use crate::formats::gzip::{CheckedMember, Gzip, GzipError};
 use crate::formats::inflate::{InflateError, Inflater};
+use crate::storage::Stored;
 
 /// The bytes that are unpacked at a time where channels take turns, and of those that are no part of the volume.
 const PIECE: usize = 64 << 10;
@@ -44,7 +43,7 @@ pub struct Payload<'a> {
 
 /// The packed bytes of a member that were not read yet.
 struct PackedBytes<'a> {
-    file: &'a File,
+    file: &'a dyn Stored,
     at: u64,
     left: u64,
 }
@@ -63,7 +62,7 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     /// [`Error::Io`] if reading failed, [`Error::Malformed`] if the data is damaged or ends within the array's header.
-    pub fn open(path: &'a Path, file: &'a File, array: &'a Array, inflater: &'a mut Inflater) -> Result<Self> {
+    pub fn open(path: &'a Path, file: &'a dyn Stored, array: &'a Array, inflater: &'a mut Inflater) -> Result<Self> {
         inflater.reset();
         let ZipMember { offset, packed_len, .. } = array.member;
         let packed = PackedBytes { file, at: offset, left: packed_len };

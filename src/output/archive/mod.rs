@@ -27,7 +27,7 @@ use walk::{TarMember, WindowReader};
 /// [`Error::Io`] if a file cannot be read.
 pub fn plan(folder: &Path, store: Arc<dyn Store>, threads: usize, progress: &ScanProgress) -> Result<Plan> {
     // Absolute, because a daemon leaves the folder that it was started in.
-    let root = match store.is_remote() {
+    let root = match store.is_remote(folder) {
         true => folder.to_owned(),
         false => std::path::absolute(folder).map_err(|error| Error::io(folder, "resolve the path", error))?,
     };
