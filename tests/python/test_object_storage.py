@@ -330,8 +330,20 @@ def test_a_web_server_with_tls(program: Program, right: Path, bucket: Storage, a
     certificate = tmp_path / "server.pem"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"]
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"]
-    of_server = ["/CN=server", *names, "-CA", trusted, "-CAkey", key, "-keyout", both, "-out", certificate]
-    for rest in (["/CN=tests", "-keyout", key, "-out", trusted], of_server):
+    of_server: list[str | Path] = [
+        "/CN=server",
+        *names,
+        "-CA",
+        trusted,
+        "-CAkey",
+        key,
+        "-keyout",
+        both,
+        "-out",
+        certificate,
+    ]
+    of_authority: list[str | Path] = ["/CN=tests", "-keyout", key, "-out", trusted]
+    for rest in (of_authority, of_server):
         subprocess.run([*request, *rest], check=True, capture_output=True, timeout=60)
     both.write_bytes(both.read_bytes() + certificate.read_bytes())
     nobody = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SSL_"))}
