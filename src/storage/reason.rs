@@ -28,8 +28,8 @@ const REMEDIES: [(&str, ErrorKind, &str); 13] = [
 ];
 
 /// What is missing where nothing gives credentials.
-pub(super) const NO_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles in \
-    ~/.aws are not read), or read a public bucket with --no-sign-request";
+pub(super) const NO_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+    AWS_PROFILE for a profile in ~/.aws, or read a public bucket with --no-sign-request";
 
 /// What an error names where the service for roles on virtual machines of Amazon's has none.
 const OF_METADATA: [&str; 2] = ["/latest/api/token", "/latest/meta-data"];

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from urllib.parse import parse_qs
 
 import object_server
 import pytest
-from harness import wait_until
+from harness import Program, wait_until
 from object_server import MOTO, S3S_FS, free_port, s3s_fs, serving
 
 ACCESS_KEY = "AKIDTESTS"
@@ -267,3 +268,20 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def cat(program: Program, address: str, shard: int, environment: dict[str, str], *flags: object) -> bytes:
+    """A shard, through `cat`."""
+    command = [str(program.path), "cat", "--shards", address, str(shard), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def why_not(program: Program, address: str, environment: dict[str, str], *flags: object) -> str:
+    """The message with which `cat` refuses the first shard."""
+    command = ["cat", "--shards", address, 0, *flags]
+    done = program.run(*command, env=environment, check=False)
+    assert done.returncode == 1 and "panicked" not in done.stderr, done.stderr
+    assert SECRET_KEY not in done.stderr
+    return done.stderr
