@@ -1,4 +1,4 @@
-//! Profiles: the keys, region and service that Amazon's own tools keep in a user's files.
+//! What the environment says, and profiles: keys, region and service that Amazon's own tools keep in a user's files.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use configparser::ini::Ini;
 
-use super::settings::variable;
 use crate::base::files;
 use crate::error::{Error, Result, shown};
 
@@ -17,6 +16,11 @@ const FILES: [(&str, &str); 2] =
 /// What a profile has that gets its keys from elsewhere.
 const ELSEWHERE: [&str; 6] =
     ["credential_process", "credential_source", "login_session", "role_arn", "sso_session", "sso_start_url"];
+
+/// A variable of the environment that is not empty.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// The values of one profile.
 #[derive(Default)]

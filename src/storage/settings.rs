@@ -14,7 +14,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::StorageOptions;
 use super::address::S3;
-use super::profile::Profile;
+use super::profile::{Profile, variable};
 use super::reason::NO_CREDENTIALS;
 use crate::error::{Error, Result};
 
@@ -141,11 +141,6 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<Amazo
         .with_client_options(client_options(options).with_allow_http(is_plain))
         .build();
     built.map(Arc::new).map_err(|error| refused(address, &error))
-}
-
-/// A variable of the environment that is not empty.
-pub(super) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Whether somebody answers who may have credentials, as on a virtual machine of Amazon's.
