@@ -164,24 +164,24 @@ def held(
 
 
 def killed_at(
-    program: Program, output: Output, command: list[object], moment: int, *, is_done: bool
+    program: Program, output: Output, command: list[object], moment: int | str, *, is_done: bool
 ) -> subprocess.CompletedProcess[str] | None:
-    """Run a command and kill it with its request of that number: before the storage has it, or when the storage has
-    done what it asks. The end of the run if it made fewer requests."""
+    """Run a command and kill it with its request of that number, or its first one of that kind: before the storage has
+    it, or when the storage has done what it asks. The end of the run if it makes no such request."""
     started, process = threading.Event(), list[subprocess.Popen[str]]()
+    faults = output.between.faults = Faults()
 
-    def strike(number: int) -> bool:
-        if number != moment:
+    def strike(path: str, number: int) -> bool:
+        if moment not in (number, faults.kind(number)):
             return False
         started.wait(HELD)
         process[0].kill()
         return True
 
-    output.between.faults = (
-        Faults(lost=lambda path, number: strike(number))
-        if is_done
-        else Faults(status=lambda path, number: -1 if strike(number) else 0)
-    )
+    if is_done:
+        faults.lost = strike
+    else:
+        faults.status = lambda path, number: -1 if strike(path, number) else 0
     with program.running(*command, env=output.environment) as run:
         process.append(run)
         started.set()

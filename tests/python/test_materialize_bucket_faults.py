@@ -113,10 +113,10 @@ def test_kills_again_and_again(
 
 @pytest.mark.parametrize("moment", [2, 3, 4, 7, 10, 14])
 def test_killed_while_it_takes_over(
-    program: Program, slivers: Dataset, sliver_files: Path, requests: list[str], out: Output, moment: int
+    program: Program, slivers: Dataset, sliver_files: Path, out: Output, moment: int
 ) -> None:
     """The uploads of the first run are not forgotten by the third."""
-    killed_at(program, out, out.command(slivers), requests.index("complete"), is_done=False)
+    killed_at(program, out, out.command(slivers), "complete", is_done=False)
     orphans = out.recorded("uploading", "upload") & out.open_uploads()
     assert orphans
     assert killed_at(program, out, out.command(slivers), moment, is_done=True) is None
