@@ -44,7 +44,7 @@ impl<T> Pending<T> {
     ///
     /// # Errors
     /// That the task has ended without one: it panicked, or the network is closed; that nobody is to wait any more.
-    pub(super) fn wait(self) -> io::Result<T> {
+    pub(super) fn wait(&self) -> io::Result<T> {
         loop {
             match self.wait_for(LOOK) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.is_stopped() => {}

@@ -27,10 +27,10 @@ const ON_THE_WAY: usize = 4;
 const ATTEMPTS: u32 = 4;
 /// The first pause.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long parts that are on the way may take to arrive before an upload is given up.
+/// How long answers that are on the way may take to arrive before an upload is given up.
 const LAST_PARTS: Duration = Duration::from_secs(1);
 /// How long it may take to give an upload up: the next run does what this one has not.
-const ABORTING: Duration = Duration::from_secs(2);
+const ABORTING: Duration = Duration::from_secs(4);
 
 /// An upload that goes on.
 pub(super) struct PartsUpload {
@@ -52,7 +52,17 @@ impl PartsUpload {
     /// # Errors
     /// The storage's reason.
     pub(super) fn begin(client: Arc<Client>, key: ObjectKey, len: u64) -> io::Result<Self> {
-        let id = client.begin_upload(key.clone())?.wait()??;
+        let begun = client.begin_upload(key.clone())?;
+        let id = match begun.wait() {
+            Ok(answer) => answer?,
+            Err(stopped) => {
+                // What nobody knows the id of, nobody can give up.
+                if let Ok(Ok(id)) = begun.wait_for(LAST_PARTS) {
+                    let _ = client.abort_upload(key, id)?.wait_for(ABORTING);
+                }
+                return Err(stopped);
+            }
+        };
         let part_len = PART.max(len.div_ceil(MOST_PARTS).next_multiple_of(1 << 20));
         let (next, on_the_way, parts) = ((Vec::new(), 0), VecDeque::new(), Vec::new());
         Ok(Self { client, key, id, part_len, next, on_the_way, parts, is_over: false })

@@ -18,7 +18,7 @@ from desk import PARTS, VOLUMES, Desk
 from docpages import Page, manual
 from harness import PREFIX, REPOSITORY, Program, force_unmount, require_fuse, shards
 from make_dataset import Dataset, Options, make_dataset
-from objects import require_s3, storage, variables
+from objects import BUCKET, require_s3, storage, variables
 from small_datasets import write_csv
 
 MANUAL = manual()
@@ -84,6 +84,9 @@ def test_commands_on_buckets(desk: Desk, page: Page, monkeypatch: pytest.MonkeyP
     made = desk.program.materialize(desk.source, desk.root / "data" / "uploaded")
     with storage(desk.root / "bucket") as bucket, storage(bucket.folder, is_public=True) as public:
         bucket.put(made, "ct/shards")
+        bucket.put(desk.source.folder, "ct/volumes")
+        bucket.put(desk.root / "masks", "ct/masks")
+        shutil.copy2(desk.source.reports, bucket.object(f"s3://{BUCKET}/ct"))
         for name, value in variables(bucket.port).items():
             monkeypatch.setenv(name, value)
         desk.lay(page)
