@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bucket_runs import COUNT, FLAGS, Output, changed, held, tree
-from harness import Program
+from harness import Program, wait_until
 from make_dataset import Dataset
 from object_server import free_port
 from objects import variables
@@ -157,8 +157,13 @@ def test_a_prefix_that_is_removed_meanwhile(
     program: Program, slivers: Dataset, sliver_files: Path, out: Output
 ) -> None:
     """The run does not know any more what it has: it ends with a message, and the next one begins anew."""
+
+    def removed() -> bool:
+        shutil.rmtree(out.folder, ignore_errors=True)
+        return not out.folder.exists()
+
     with held(program, out.bucket.port, out.command(slivers, "--num-workers", 1), "part", 2) as (process, gate):
-        shutil.rmtree(out.folder)
+        wait_until(removed, "a request that was on its way has arrived, and nothing is left")
         gate.opened.set()
         _, said = process.communicate(timeout=30)
         assert process.returncode == 1 and out.address in said and "panicked" not in said, said
@@ -203,12 +208,15 @@ def test_objects_of_others_stay(program: Program, slivers: Dataset, sliver_files
     assert all((out.folder / name).read_text() == name for name in names)
 
 
-@pytest.mark.parametrize("noise", [b"\0" * 300, b"\xff\xfe\n", b"{}\n[]\nnull\n", b'{"holder":{}}\n'])
-def test_record_with_rubbish(program: Program, slivers: Dataset, sliver_files: Path, out: Output, noise: bytes) -> None:
+NOISE = {"zeros": b"\0" * 300, "bytes": b"\xff\xfe\n", "values": b"{}\n[]\nnull\n", "holder": b'{"holder":{}}\n'}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_record_with_rubbish(program: Program, slivers: Dataset, sliver_files: Path, out: Output, noise: str) -> None:
     """What is no line of the record is passed over, and what is wholly recorded is kept."""
     out.run(program, slivers)
     journal = out.folder / ".ctwds" / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes() + noise)
+    journal.write_bytes(journal.read_bytes() + NOISE[noise])
     (out.folder / "shard-000003.tar").unlink()
     for written in (1, 0):
         assert f"{COUNT - written} kept" in out.run(program, slivers).stdout
