@@ -120,6 +120,9 @@ fn read(place: &Place, below: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 fn write_one(place: &Place, name: &str, content: &[u8]) -> Result<()> {
+    if place.objects().is_some() {
+        return place.publish(name, content); // which looks first at what is there
+    }
     match place.read(Path::new(name)) {
         Ok(found) if found == content => Ok(()),
         _ => place.publish(name, content),
