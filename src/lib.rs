@@ -156,8 +156,8 @@
 //!   volume whose end was peeked at is checked as a whole before any of it is handed on.
 //! - **storage**: an object is told by its size and `ETag`: every answer has those of the plan, or is an error. A body
 //!   that breaks off is asked for again; no answer is handed on before all of it is there. Lists are compared with
-//!   lists, and where they have `ETag`s, with what was read. Credentials come from the environment alone, and are
-//!   printed nowhere.
+//!   lists, and where they have `ETag`s, with what was read. Credentials come from the environment or a profile, and
+//!   are printed nowhere.
 //! - **cache**: accounted bytes, fills in flight and what they take beside their volumes included, stay within the
 //!   budget; a volume larger than that is filled when it is alone, and not kept. One fill per key; its bytes or its
 //!   error reach every waiter; errors are not kept. A volume that a reader is in the middle of stays until it was read

@@ -6,7 +6,6 @@ each has one shard: real ones hold a hundred samples, so that what happens at th
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 import zlib
@@ -20,7 +19,7 @@ from make_dataset import Dataset
 
 from bench import Failure, crew, disk_cache, in_process, object_storage, streams
 from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
-from bench.mounting import run
+from bench.mounting import command, run
 from bench.nifti import nifti, nifti_of
 from bench.noise import noise, noisy
 
@@ -178,18 +177,6 @@ def rescaled(lab: Lab, compression: str) -> Samples:
             return lab.read("raw", split(mount.shards(), 1), mount)
 
     return lab.interleave({kind: partial(mount, kind) for kind in ("stored", "rescaled")})
-
-
-def command(*words: object) -> Sample:
-    """A whole command, its start included."""
-
-    def cpu() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    used, begin = cpu(), time.monotonic()
-    run(*words)
-    return {"wall": time.monotonic() - begin, "cpu": cpu() - used}
 
 
 def materialize(lab: Lab, compression: str) -> Samples:

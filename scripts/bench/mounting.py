@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -36,6 +37,18 @@ def run(*words: object, deadline: float = COMMAND_DEADLINE) -> str:
     if process.returncode != 0:
         raise Failure(f"exit code {process.returncode}: {' '.join(command)}\n{errors}")
     return output
+
+
+def command(*words: object) -> dict[str, float]:
+    """A whole command, its start included."""
+
+    def cpu() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    used, begin = cpu(), time.monotonic()
+    run(*words)
+    return {"wall": time.monotonic() - begin, "cpu": cpu() - used}
 
 
 def is_mounted(point: Path) -> bool:

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from object_server import S3S_FS, free_port, s3s_fs, serving, upload
 
 from bench import Absent, Failure
-from bench.lab import Lab, Sample, Samples, split
-from bench.mounting import mounted, run
+from bench.lab import Lab, Sample, Samples, digests, remove, split
+from bench.mounting import command, mounted, run
 from bench.row import COST, Row
 
 HERE = Path(__file__).resolve().parent
@@ -50,10 +51,11 @@ def bare_client(lab: Lab) -> Path:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The shards on disk, and the port of the server that has them too."""
+    """The shards on disk, the port of the server that has them too, and the folder of its buckets."""
 
     shards: list[Path]
     port: int
+    folder: Path
 
     def read_bare(self, client: Path) -> Sample:
         """The objects by ranged requests alone."""
@@ -71,6 +73,21 @@ class Bucket:
         with mounted(lab.program, lab.folder, "--shards", f"s3://{BUCKET}/{PREFIX}", *memory) as mount:
             return lab.read("raw", split(mount.shards(), readers), mount)
 
+    def write(self, lab: Lab, address: object) -> Sample:
+        """All shards by a whole command, into a folder or a bucket; they must be the right ones."""
+        data, out = lab.dataset("C", "deflated"), self.folder / BUCKET / "written"
+        local = lab.folder / "written"
+        try:
+            words = [lab.program, "materialize", *data.flags(), *lab.shard_flags(), "--num-workers", 2]
+            sample = command(*words, "--output-dir", address)
+            made = sorted((out if str(address).startswith("s3://") else local).glob("*.tar"))
+            if digests(made) != digests(self.shards):
+                raise Failure(f"wrong shards in {address}")
+            return sample
+        finally:
+            remove(out)
+            remove(local)
+
 
 @contextlib.contextmanager
 def bucket(lab: Lab) -> Iterator[Bucket]:
@@ -84,7 +101,7 @@ def bucket(lab: Lab) -> Iterator[Bucket]:
         with s3s_fs(folder, ("bench", "bench")) as port:
             os.environ.update(VARIABLES, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}")
             upload(os.environ, shards[0].parent, BUCKET, PREFIX)
-            yield Bucket(shards, port)
+            yield Bucket(shards, port, folder)
     finally:
         for name, value in kept.items():
             os.environ.pop(name, None)
@@ -113,9 +130,32 @@ def delayed(lab: Lab) -> Samples:
         return lab.interleave({"near": lambda: read(0), "far": lambda: read(DELAY)})
 
 
+def written(lab: Lab) -> Samples:
+    """Writing into a bucket, over a network of 200 MB/s, and into a folder."""
+    with bucket(lab) as stored, network(stored.port, rate=RATE):
+        places = {"folder": lab.folder / "written", "bucket": f"s3://{BUCKET}/written"}
+        return lab.interleave({name: partial(stored.write, lab, place) for name, place in places.items()})
+
+
+def through_webdataset(lab: Lab) -> Samples:
+    """What one does without the program: a pipe of curl for each shard, over a network of 200 MB/s."""
+    with bucket(lab) as stored, network(stored.port, rate=RATE):
+        curl = "pipe:curl -sf --user bench:bench --aws-sigv4 aws:amz:us-east-1:s3"
+        pipes = [f"{curl} {os.environ['AWS_ENDPOINT_URL']}/{BUCKET}/{PREFIX}/{path.name}" for path in stored.shards]
+
+        def mount() -> Sample:
+            memory = ["--cache-size", lab.settings.cache_bytes(), "--page-cache", "off"]
+            with mounted(lab.program, lab.folder, "--shards", f"s3://{BUCKET}/{PREFIX}", *memory) as mount:
+                return lab.read("webdataset_loader", split(mount.shards(), 1), mount, workers=2)
+
+        return lab.interleave({"curl": lambda: lab.read("webdataset_loader", [pipes], workers=2), "mount": mount})
+
+
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     "object storage, limited": limited,
     "object storage, delayed": delayed,
+    "object storage, written": written,
+    "object storage, webdataset": through_webdataset,
 }
 
 
@@ -134,5 +174,25 @@ def object_storage_rows() -> list[Row]:
             "far",
             "near",
             0.8,
+        ),
+        Row(
+            "object-storage/written",
+            "CPU seconds, materialize to s3://, 200 MB/s",
+            "to a folder",
+            "object storage, written",
+            "bucket",
+            "folder",
+            1.3,
+            COST,
+            "cpu",
+        ),
+        Row(
+            "object-storage/webdataset",
+            "webdataset on a mount of s3://, 2 workers, 200 MB/s",
+            "webdataset with pipes of curl",
+            "object storage, webdataset",
+            "mount",
+            "curl",
+            1.5,
         ),
     ]

@@ -14,7 +14,7 @@ use crate::output::partition::Partition;
 /// `materialize`.
 #[derive(Debug, Args)]
 pub struct MaterializeArgs {
-    /// Folder for the shards, created if missing; or an address (s3://bucket/prefix)
+    /// Folder for the shards, or its address (s3://bucket/prefix)
     #[arg(long, value_name = "DIR")]
     pub output_dir: PathBuf,
     /// Compress the volumes without loss: zstd, or zstd:LEVEL with a level from 1 to 19. `mount --shards` shows such

@@ -27,7 +27,7 @@ pub struct ShardsArgs {
     pub storage: StorageArgs,
 }
 
-/// How object storage is asked; credentials come from the environment alone, because others see a command line.
+/// How object storage is asked; credentials come from the environment or a profile, because others see a command line.
 #[derive(Clone, Debug, Args)]
 pub struct StorageArgs {
     /// Address of the S3 service, such as `https://s3.example.org` [default: AWS_ENDPOINT_URL, or Amazon's]

@@ -77,8 +77,8 @@ struct State {
     content: Content,
     /// The `ETag` of what was written last.
     tag: String,
-    /// Whether it could not be written: then the run ends, and no other line is tried for as long.
-    is_broken: bool,
+    /// Why it could not be written: then the run ends, and no other line is tried for as long.
+    broken: Option<Error>,
 }
 
 impl Content {
@@ -149,7 +149,7 @@ impl ObjectJournal {
         };
         let (text, tag) = found.map_or_else(Default::default, |Tagged { content, tag }| (content, tag));
         let content = Content { holder: Some(holder.clone()), ..Content::parse(&text) };
-        let state = Mutex::new(State { content, tag, is_broken: false });
+        let state = Mutex::new(State { content, tag, broken: None });
         let (place, remarks) = (place.clone(), Mutex::default());
         let journal = Self { place, path, holder: holder.clone(), state, remarks };
         journal.change(|_| ())?;
@@ -222,15 +222,21 @@ impl ObjectJournal {
     /// Changes the journal, if it is still what this run has written.
     fn change(&self, change: impl FnOnce(&mut Content)) -> Result<()> {
         let state = &mut *lock(&self.state);
-        if state.is_broken {
-            return Err(self.failed(io::Error::other("it could not be written a moment ago")));
+        if let Some(error) = &state.broken {
+            return Err(error.clone());
         }
         change(&mut state.content);
         let text = state.content.render().map_err(|error| self.failed(error.into()))?;
-        let written = self.write(&text, state.tag.clone());
-        state.is_broken = written.is_err();
-        state.tag = written?;
-        Ok(())
+        match self.write(&text, state.tag.clone()) {
+            Ok(tag) => {
+                state.tag = tag;
+                Ok(())
+            }
+            Err(error) => {
+                state.broken = Some(error.clone());
+                Err(error)
+            }
+        }
     }
 
     /// Writes the journal over what has this `ETag`, and returns the new one. A request whose answer was lost may have

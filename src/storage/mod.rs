@@ -22,6 +22,8 @@ mod network;
 #[cfg(feature = "object-storage")]
 mod object;
 #[cfg(feature = "object-storage")]
+mod profile;
+#[cfg(feature = "object-storage")]
 mod reason;
 #[cfg(feature = "object-storage")]
 mod settings;

@@ -16,12 +16,7 @@ const REMEDIES: [(&str, ErrorKind, &str); 13] = [
         "the storage does not know this kind of request; materialize needs \
         uploads in parts, and writes with If-Match and If-None-Match",
     ),
-    (
-        "AccessDenied",
-        ErrorKind::PermissionDenied,
-        "these credentials may not do this here (objects are read with s3:GetObject \
-        and s3:ListBucket, and written with s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload as well)",
-    ),
+    ("AccessDenied", ErrorKind::PermissionDenied, "these credentials may not read it"),
     ("InvalidAccessKeyId", ErrorKind::PermissionDenied, "the storage does not know the key in AWS_ACCESS_KEY_ID"),
     ("SignatureDoesNotMatch", ErrorKind::PermissionDenied, "AWS_SECRET_ACCESS_KEY does not belong to the key"),
     ("ExpiredToken", ErrorKind::PermissionDenied, "the credentials have expired; get new ones and start again"),
@@ -33,11 +28,23 @@ const REMEDIES: [(&str, ErrorKind, &str); 13] = [
 ];
 
 /// What is missing where nothing gives credentials.
-pub(super) const NO_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles in \
-    ~/.aws are not read), or read a public bucket with --no-sign-request";
+pub(super) const NO_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+    AWS_PROFILE for a profile in ~/.aws, or read a public bucket with --no-sign-request";
 
 /// What an error names where the service for roles on virtual machines of Amazon's has none.
 const OF_METADATA: [&str; 2] = ["/latest/api/token", "/latest/meta-data"];
+
+/// What is missing where shards may be read and not written.
+const NO_RIGHT: &str = "these credentials may not write here, for which S3 wants s3:PutObject, s3:DeleteObject, \
+    s3:AbortMultipartUpload, and to read: s3:GetObject, s3:ListBucket";
+
+/// The error of a request that writes.
+pub(super) fn of_writing(error: &Error) -> io::Error {
+    if between(&chain(error), "<Code>", "</Code>") == Some("AccessDenied") {
+        return io::Error::new(ErrorKind::PermissionDenied, NO_RIGHT);
+    }
+    of(error)
+}
 
 /// The error of the operating system's kind that a request's error is, with what can be done.
 pub(super) fn of(error: &Error) -> io::Error {

@@ -14,6 +14,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::StorageOptions;
 use super::address::S3;
+use super::profile::{Profile, variable};
 use super::reason::NO_CREDENTIALS;
 use crate::error::{Error, Result};
 
@@ -45,6 +46,16 @@ const CREDENTIALS: [&str; 4] = [
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 ];
+
+/// The keys of a profile, and what the client calls them.
+const KEYS: [(&str, AmazonS3ConfigKey); 3] = [
+    ("aws_access_key_id", AmazonS3ConfigKey::AccessKeyId),
+    ("aws_secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
+    ("aws_session_token", AmazonS3ConfigKey::Token),
+];
+
+/// The variables that name the region.
+const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
 /// Where a virtual machine of Amazon's asks for its role; the same on each.
 const METADATA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
@@ -97,7 +108,10 @@ pub(super) fn service(address: &str, options: &StorageOptions) -> Result<Service
 }
 
 fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<AmazonS3>> {
-    if !options.no_sign_request && !has_credentials() {
+    let is_named = CREDENTIALS.iter().any(|name| variable(name).is_some());
+    let profile = if is_named || options.no_sign_request { Profile::default() } else { Profile::of_user()? };
+    let has_keys = is_named || profile.get(KEYS[0].0).is_some();
+    if !options.no_sign_request && !has_keys && !is_amazons() {
         return Err(Error::Refused(format!("{address}: {NO_CREDENTIALS}")));
     }
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
@@ -107,7 +121,16 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<Amazo
             builder = builder.with_config(key.map_err(|error| refused(address, &error))?, value);
         }
     }
+    for (name, key) in KEYS {
+        if let Some(value) = profile.get(name) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if let Some(region) = profile.get("region").filter(|_| REGIONS.iter().all(|name| variable(name).is_none())) {
+        builder = builder.with_region(region);
+    }
     let endpoint = options.endpoint_url.clone().or_else(|| ENDPOINTS.into_iter().find_map(variable));
+    let endpoint = endpoint.or_else(|| profile.get("endpoint_url").map(str::to_owned));
     let is_plain = endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
@@ -120,16 +143,9 @@ fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<Amazo
     built.map(Arc::new).map_err(|error| refused(address, &error))
 }
 
-/// A variable of the environment that is not empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Whether the environment names credentials, or somebody answers who may have some.
-fn has_credentials() -> bool {
-    CREDENTIALS.iter().any(|name| variable(name).is_some())
-        || variable("AWS_METADATA_ENDPOINT").is_some()
-        || TcpStream::connect_timeout(&METADATA, METADATA_WAIT).is_ok()
+/// Whether somebody answers who may have credentials, as on a virtual machine of Amazon's.
+fn is_amazons() -> bool {
+    variable("AWS_METADATA_ENDPOINT").is_some() || TcpStream::connect_timeout(&METADATA, METADATA_WAIT).is_ok()
 }
 
 fn web(address: &str, options: &StorageOptions) -> Result<Service> {

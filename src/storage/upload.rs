@@ -5,7 +5,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::multipart::PartId;
@@ -27,6 +27,8 @@ const ON_THE_WAY: usize = 4;
 const ATTEMPTS: u32 = 4;
 /// The first pause.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long parts that are on the way may take to arrive before an upload is given up.
+const LAST_PARTS: Duration = Duration::from_secs(1);
 /// How long it may take to give an upload up: the next run does what this one has not.
 const ABORTING: Duration = Duration::from_secs(2);
 
@@ -119,7 +121,11 @@ impl Drop for PartsUpload {
         if self.is_over {
             return;
         }
-        self.on_the_way.clear(); // a part that arrives later would stay, and cost money
+        // A part that arrives after the end would stay, and cost money.
+        let deadline = Instant::now() + LAST_PARTS;
+        for part in self.on_the_way.drain(..) {
+            let _ = part.wait_for(deadline.saturating_duration_since(Instant::now()));
+        }
         // What cannot be given up now, the next run gives up: it knows the id.
         if let Err(error) = self.abort() {
             log::debug!("the upload {} of {} goes on: {error}", self.id, self.key);

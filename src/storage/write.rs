@@ -23,7 +23,7 @@ impl Client {
         let service = self.service.objects.clone();
         self.network.ask(async move {
             let put = service.put_opts(&key, content.into(), mode.into()).await;
-            put.map(|put| put.e_tag).map_err(|error| reason::of(&error))
+            put.map(|put| put.e_tag).map_err(|error| reason::of_writing(&error))
         })
     }
 
@@ -33,7 +33,7 @@ impl Client {
         self.network.ask(async move {
             match service.delete(&key).await {
                 Err(object_store::Error::NotFound { .. }) => Ok(()),
-                ended => ended.map_err(|error| reason::of(&error)),
+                ended => ended.map_err(|error| reason::of_writing(&error)),
             }
         })
     }
@@ -41,7 +41,9 @@ impl Client {
     /// Begins an upload in parts, and answers with its id.
     pub(super) fn begin_upload(&self, key: ObjectKey) -> io::Result<Pending<io::Result<String>>> {
         let service = self.uploads()?;
-        Ok(self.network.ask(async move { service.create_multipart(&key).await.map_err(|error| reason::of(&error)) }))
+        Ok(self
+            .network
+            .ask(async move { service.create_multipart(&key).await.map_err(|error| reason::of_writing(&error)) }))
     }
 
     /// Sends a part of an upload, the number of which counts from 0 on.
@@ -53,9 +55,9 @@ impl Client {
         pieces: Vec<Bytes>,
     ) -> io::Result<Pending<io::Result<PartId>>> {
         let (service, payload) = (self.uploads()?, PutPayload::from_iter(pieces));
-        Ok(self
-            .network
-            .ask(async move { service.put_part(&key, &id, number, payload).await.map_err(|error| reason::of(&error)) }))
+        Ok(self.network.ask(async move {
+            service.put_part(&key, &id, number, payload).await.map_err(|error| reason::of_writing(&error))
+        }))
     }
 
     /// Makes the object of all parts appear.
@@ -67,7 +69,7 @@ impl Client {
     ) -> io::Result<Pending<io::Result<()>>> {
         let service = self.uploads()?;
         Ok(self.network.ask(async move {
-            service.complete_multipart(&key, &id, parts).await.map(drop).map_err(|error| reason::of(&error))
+            service.complete_multipart(&key, &id, parts).await.map(drop).map_err(|error| reason::of_writing(&error))
         }))
     }
 
@@ -76,7 +78,7 @@ impl Client {
         let service = self.uploads()?;
         Ok(self
             .network
-            .ask(async move { service.abort_multipart(&key, &id).await.map_err(|error| reason::of(&error)) }))
+            .ask(async move { service.abort_multipart(&key, &id).await.map_err(|error| reason::of_writing(&error)) }))
     }
 
     fn uploads(&self) -> io::Result<Arc<dyn MultipartStore>> {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import reference
+from bucket_runs import COUNT, FLAGS, Output, output
 from every_command import Place, noisy_dataset
 from harness import (
     PREFIX,
@@ -26,6 +27,7 @@ from harness import (
     snapshot,
 )
 from make_dataset import Dataset, Options, make_dataset
+from objects import require_s3
 from small_datasets import noise_dataset
 
 
@@ -80,6 +82,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their shards as files."""
     return program.materialize(small, tmp_path_factory.mktemp("right"), *SMALL_FLAGS)
+
+
+@pytest.fixture(scope="session")
+def slivers(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A volume of a kilobyte for each of four shards, for tests of runs into a bucket. No test changes it."""
+    return noise_dataset(tmp_path_factory.mktemp("slivers"), COUNT, (8, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def sliver_files(program: Program, slivers: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run makes of them on disk."""
+    return program.materialize(slivers, tmp_path_factory.mktemp("sliver-files"), *FLAGS)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[Output]:
+    """An output in an empty bucket."""
+    require_s3()
+    with output(tmp_path / "storage") as out:
+        yield out
 
 
 @pytest.fixture(scope="session")

@@ -8,20 +8,30 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import object_server
 import pytest
+from harness import Program, wait_until
 from object_server import MOTO, S3S_FS, free_port, s3s_fs, serving
 
 ACCESS_KEY = "AKIDTESTS"
 SECRET_KEY = "a-secret-that-nothing-prints"
 BUCKET = "scans"
 PIECE = 64 << 10
+# What services answer where s3s-fs denies access: to requests about an upload that is over.
+NO_SUCH_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>it is over, or never was</Message></Error>"
+# Requests of an upload, and those with a condition, are passed on one at a time: s3s-fs looks first and writes later,
+# services do both at once.
+ONE_AT_A_TIME: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def require_s3() -> None:
@@ -96,15 +106,38 @@ class Faults:
     # Bytes of the answer's body after which the connection is cut; None for all.
     cut: Callable[[str, int], int | None] = lambda path, number: None
     tag: Callable[[str, int], str | None] = lambda path, number: None
+    # Whether the connection is closed when the server has done what was asked, before the client hears of that.
+    lost: Callable[[str, int], bool] = lambda path, number: False
     body: str = ""
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+    # The numbers of the requests that are to be done only if the object is as the client knows it.
+    conditional: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, method: str, path: str, wanted: str) -> int:
+    def note(self, method: str, path: str, headers: Message) -> int:
         """Remember a request; its number, from 0 on."""
         with self.lock:
-            self.requests.append((method, path, wanted))
-            return len(self.requests) - 1
+            number = len(self.requests)
+            self.requests.append((method, path, headers.get("Range", "")))
+            if headers.get("If-Match") or headers.get("If-None-Match"):
+                self.conditional.add(number)
+            return number
+
+    def kind(self, number: int) -> str:
+        """What a request is for, where a run writes into a bucket."""
+        method, path, _ = self.requests[number]
+        key, _, query = path.partition("?")
+        if "uploadId=" in query:
+            return {"PUT": "part", "POST": "complete", "DELETE": "abort"}.get(method, "read")
+        if method == "POST":
+            return "create" if query.startswith("uploads") else "delete"
+        if method == "PUT":
+            return "journal" if "/.ctwds/" in key else "manifest" if "/manifest" in key else "index"
+        return "delete" if method == "DELETE" else "read"
+
+    def kinds(self) -> list[str]:
+        """The kind of each request."""
+        return [self.kind(number) for number in range(len(self.requests))]
 
 
 @dataclass
@@ -113,6 +146,11 @@ class Proxy:
 
     port: int
     faults: Faults
+    going: set[int] = field(default_factory=set)  # threads that are busy with a request
+
+    def settle(self) -> None:
+        """Wait for the end of the requests of clients that are gone."""
+        wait_until(lambda: not self.going, "the proxy has passed on all requests", 30)
 
 
 @contextlib.contextmanager
@@ -123,32 +161,67 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
         def do_GET(self) -> None:
+            state.going.add(threading.get_ident())
+            try:
+                self.treat()
+            finally:
+                state.going.discard(threading.get_ident())
+
+        def treat(self) -> None:
             faults = state.faults
-            number = faults.note(self.command, self.path, self.headers.get("Range", ""))
+            number = faults.note(self.command, self.path, self.headers)
             status = faults.status(self.path, number)
             if status == -1:
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
+                self.hang_up()
+                return
+            length = int(self.headers.get("Content-Length") or 0)
+            sent = self.rfile.read(length) if length else None
+            if len(sent or b"") < length or self.is_gone():
+                self.hang_up()
                 return
             if status:
                 self.answer(status, [("Content-Type", "application/xml")], faults.body.encode())
                 return
-            length = int(self.headers.get("Content-Length") or 0)
-            sent = self.rfile.read(length) if length else None
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=30)
-            with contextlib.closing(connection):
+            with contextlib.closing(connection), self.turn(number in faults.conditional):
                 connection.request(self.command, self.path, sent, dict(self.headers))
                 answer = connection.getresponse()
+                if faults.lost(self.path, number):
+                    answer.read()
+                    self.hang_up()
+                    return
+                if answer.status == 403 and "uploadId=" in self.path:
+                    self.answer(404, [("Content-Type", "application/xml")], NO_SUCH_UPLOAD)
+                    return
                 headers = [pair for pair in answer.getheaders() if pair[0].lower() not in ("transfer-encoding", "date")]
                 tag = faults.tag(self.path, number)
                 if tag is not None:
                     headers = [pair for pair in headers if pair[0].lower() != "etag"] + [("ETag", tag)]
                 self.pass_on(answer, headers, faults.cut(self.path, number))
+
+        def turn(self, is_conditional: bool) -> contextlib.AbstractContextManager[object]:
+            upload = parse_qs(self.path.partition("?")[2]).get("uploadId")
+            if upload or (is_conditional and self.command == "PUT"):
+                return ONE_AT_A_TIME[upload[0] if upload else ""]
+            return contextlib.nullcontext()
+
+        def is_gone(self) -> bool:
+            """Whether the client has closed the connection, so that its request would not have come."""
+            if certificate:
+                return False
+            with contextlib.suppress(BlockingIOError):
+                return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return False
+
+        def hang_up(self) -> None:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
@@ -165,9 +238,8 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
                 if cut is not None:
                     cut -= len(piece)
                     if cut <= 0:
-                        self.close_connection = True
                         self.wfile.flush()
-                        self.connection.shutdown(socket.SHUT_RDWR)
+                        self.hang_up()
                         return
 
         def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
@@ -196,3 +268,20 @@ def proxy(upstream: int, certificate: Path | None = None) -> Iterator[Proxy]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def cat(program: Program, address: str, shard: int, environment: dict[str, str], *flags: object) -> bytes:
+    """A shard, through `cat`."""
+    command = [str(program.path), "cat", "--shards", address, str(shard), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def why_not(program: Program, address: str, environment: dict[str, str], *flags: object) -> str:
+    """The message with which `cat` refuses the first shard."""
+    command = ["cat", "--shards", address, 0, *flags]
+    done = program.run(*command, env=environment, check=False)
+    assert done.returncode == 1 and "panicked" not in done.stderr, done.stderr
+    assert SECRET_KEY not in done.stderr
+    return done.stderr

@@ -194,7 +194,9 @@ def test_extras_in_files_of_their_own(program: Program, bucket: Storage, tmp_pat
         same_shards(out, right)
 
 
-def test_a_plan_reads_both_ends_of_each_object(program: Program, between: Proxy, bucket: Storage, tmp_path: Path) -> None:
+def test_a_plan_reads_both_ends_of_each_object(
+    program: Program, between: Proxy, bucket: Storage, tmp_path: Path
+) -> None:
     """One list, and two small ranges of each NPZ; further plans look into nothing while the list is the same."""
     dataset = noise_dataset(tmp_path / "data", 40, (16, 16, 16))
     sources = put(bucket, dataset, "many")
@@ -247,7 +249,9 @@ def test_a_volume_of_several_requests(program: Program, bucket: Storage, between
     same_shards(tmp_path / "out", right)
 
 
-def test_an_object_that_was_replaced_is_an_error(program: Program, between: Proxy, bucket: Storage, tmp_path: Path) -> None:
+def test_an_object_that_was_replaced_is_an_error(
+    program: Program, between: Proxy, bucket: Storage, tmp_path: Path
+) -> None:
     """Another object under the name of a volume is ESTALE, never other voxels; so is one that is shorter, or gone."""
     dataset = noise_dataset(tmp_path / "data", 5, (16, 16, 16))
     sources = put(bucket, dataset, "replaced")
@@ -267,7 +271,9 @@ def test_an_object_that_was_replaced_is_an_error(program: Program, between: Prox
             assert caught.value.errno == 116, "ESTALE"
 
 
-def test_answers_of_two_objects_are_never_mixed(program: Program, between: Proxy, bucket: Storage, tmp_path: Path) -> None:
+def test_answers_of_two_objects_are_never_mixed(
+    program: Program, between: Proxy, bucket: Storage, tmp_path: Path
+) -> None:
     """A server may answer the requests for one volume from two objects, while it is planned or read."""
     dataset = noise_dataset(tmp_path / "large", 1, (128, 256, 200))
     sources = put(bucket, dataset, "mixed")
@@ -314,7 +320,11 @@ def test_refusals_have_their_remedies(
     """Of the list, and of the objects; with the address, and without the secret."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
     for which in ("list-type=2", "v1.npz"):
-        between.faults = Faults(status=lambda path, number, which=which: status if which in path else 0, body=body)
+
+        def refuse(path: str, number: int, which: str = which) -> int:
+            return status if which in path else 0
+
+        between.faults = Faults(status=refuse, body=body)
         message = why_not(program, sources, variables(between.port), "--rescan", "--storage-timeout", 3)
         assert remedy in message and f"{sources.address}/volumes" in message, message
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -32,12 +31,14 @@ from objects import (
     Proxy,
     Shards,
     Storage,
+    cat,
     moto,
     proxy,
     require_s3,
     storage,
     upload,
     variables,
+    why_not,
 )
 from small_datasets import noise_dataset
 
@@ -81,23 +82,6 @@ def packed_address(bucket: Storage, packed: Path) -> str:
     return bucket.put(packed, "packed")
 
 
-def cat(program: Program, address: str, shard: int, environment: dict[str, str], *flags: object) -> bytes:
-    """A shard, through `cat`."""
-    command = [str(program.path), "cat", "--shards", address, str(shard), *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
-
-
-def why_not(program: Program, address: str, environment: dict[str, str], *flags: object) -> str:
-    """The message with which `cat` refuses the first shard."""
-    command = ["cat", "--shards", address, 0, *flags]
-    done = program.run(*command, env=environment, check=False)
-    assert done.returncode == 1 and "panicked" not in done.stderr, done.stderr
-    assert SECRET_KEY not in done.stderr
-    return done.stderr
-
-
 @pytest.mark.parametrize("which", ["address", "packed_address"])
 def test_shards_are_read_from_a_bucket(
     program: Program, right: Path, between: Proxy, which: str, request: pytest.FixtureRequest
@@ -132,21 +116,6 @@ def test_a_volume_of_several_requests(
         command = ["sha256sum", str(shards(point)[0])]
         readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         assert [reader.communicate(timeout=120)[0].split()[0] for reader in readers] == [digest(right)] * 2
-
-
-def test_an_endpoint_on_the_command_line_wins(program: Program, right: Path, bucket: Storage, address: str) -> None:
-    """The flag wins over both variables that name a service."""
-    environment = variables(free_port(), AWS_ENDPOINT_URL_S3="http://127.0.0.1:1")
-    flags = ["--endpoint-url", f"http://127.0.0.1:{bucket.port}/"]
-    assert cat(program, address, 0, environment, *flags) == shards(right)[0].read_bytes()
-
-
-def test_variables_of_other_clients_are_left_alone(
-    program: Program, right: Path, bucket: Storage, address: str
-) -> None:
-    """Values that other clients of S3 take are no reason to refuse: seconds without a unit, empty texts, profiles."""
-    environment = variables(bucket.port, AWS_TIMEOUT="30", AWS_ALLOW_HTTP="", AWS_REGION="", AWS_PROFILE="none")
-    assert cat(program, address, 0, environment) == shards(right)[0].read_bytes()
 
 
 @pytest.mark.parametrize("which", ["address", "packed_address"])
@@ -198,7 +167,7 @@ def test_a_network_that_is_gone_ends_in_an_error_in_time(program: Program, addre
 
 
 CODES = {
-    "AccessDenied": (403, "may not"),
+    "AccessDenied": (403, "may not read"),
     "InvalidAccessKeyId": (403, "AWS_ACCESS_KEY_ID"),
     "SignatureDoesNotMatch": (403, "AWS_SECRET_ACCESS_KEY"),
     "RequestTimeTooSkewed": (403, "clock"),
@@ -229,15 +198,6 @@ def test_what_is_not_there(program: Program, bucket: Storage, address: str) -> N
     assert "bucket" in why_not(program, "s3://nobucket/plain", environment)
     assert "no bucket" in why_not(program, "s3://", environment)
     assert "AWS_SECRET_ACCESS_KEY" in why_not(program, address, variables(bucket.port, AWS_SECRET_ACCESS_KEY="wrong"))
-
-
-def test_without_credentials_nothing_is_waited_for(program: Program, bucket: Storage, address: str) -> None:
-    """Off Amazon's machines nobody answers for them."""
-    environment = {name: value for name, value in variables(bucket.port).items() if "KEY" not in name}
-    begun = time.monotonic()
-    message = why_not(program, address, environment)
-    assert "AWS_ACCESS_KEY_ID" in message and "--no-sign-request" in message
-    assert time.monotonic() - begun < 10
 
 
 def test_an_object_that_was_replaced_is_an_error(
@@ -301,19 +261,6 @@ def test_an_unmount_does_not_wait_for_the_network(program: Program, between: Pro
     assert time.monotonic() - begun < 15
 
 
-def test_public_shards_need_no_credentials(program: Program, right: Path, bucket: Storage, address: str) -> None:
-    """By S3 without a signature, and by plain HTTP."""
-    nobody = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    with storage(bucket.folder, is_public=True) as public:
-        web = f"http://127.0.0.1:{public.port}"
-        for place, flags in ((address, ["--no-sign-request", "--endpoint-url", web]), (f"{web}/{BUCKET}/plain/", [])):
-            assert cat(program, place, 0, nobody, *flags) == shards(right)[0].read_bytes()
-        done = program.run("verify", "--shards", f"{web}/{BUCKET}/plain", env=nobody, check=False)
-        assert done.returncode == 1 and "does not list its files; mount them" in done.stderr
-    web = f"http://127.0.0.1:{bucket.port}/{BUCKET}/plain"
-    assert "credentials may not" in why_not(program, web, nobody), "this server asks for credentials"
-
-
 def test_another_server_with_what_amazons_client_uploaded(program: Program, right: Path, packed: Path) -> None:
     """Keys with blanks and letters of other languages are taken as they are."""
     with moto(packed, "a b/ü+é") as port:  # keys are taken as they are
@@ -322,30 +269,6 @@ def test_another_server_with_what_amazons_client_uploaded(program: Program, righ
             path.read_bytes() for path in shards(right)
         ]
         program.run("verify", "--shards", address, "--integrity", env=environment)
-
-
-def test_a_web_server_with_tls(program: Program, right: Path, bucket: Storage, address: str, tmp_path: Path) -> None:
-    """The certificate must be one that this machine trusts."""
-    trusted, both, name = tmp_path / "trusted.pem", tmp_path / "both.pem", "subjectAltName=IP:127.0.0.1"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-addext", name]
-    subprocess.run([*request, "-keyout", both, "-out", trusted], check=True, capture_output=True, timeout=60)
-    both.write_bytes(both.read_bytes() + trusted.read_bytes())
-    nobody = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SSL_"))}
-    with storage(bucket.folder, is_public=True) as public, proxy(public.port, both) as between:
-        web = f"https://127.0.0.1:{between.port}/{BUCKET}/plain"
-        trusting = nobody | {"SSL_CERT_FILE": str(trusted)}
-        assert cat(program, web, 1, trusting) == shards(right)[1].read_bytes()
-        assert "certificate" in why_not(program, web, nobody, "--storage-timeout", 1)
-
-
-def test_paths_that_must_be_on_a_disk(program: Program, small: Dataset, tmp_path: Path) -> None:
-    """An address there is refused before anything is made, on the command line and in the data set's file."""
-    done = program.run("mount", *small.flags(), "s3://b/shards", cwd=tmp_path, check=False)
-    assert done.returncode == 2 and "MOUNTPOINT s3://b/shards: it must be on a disk" in done.stderr
-    (tmp_path / "ctwds.toml").write_text('data_folder = "s3://b/ct"\n')
-    done = program.run("verify", "--webdataset_dir", tmp_path, cwd=tmp_path, check=False)
-    assert done.returncode == 2 and "--data-folder s3://b/ct: it must be on a disk" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["ctwds.toml"]
 
 
 def test_a_web_server_without_ranges_is_named(program: Program, right: Path, tmp_path: Path) -> None:

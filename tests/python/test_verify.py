@@ -318,7 +318,9 @@ def test_benchmark(program: Program, sound: Callable[..., Path], data: Dataset) 
     assert report["verdict"] == "fine" and report["benchmark"]["data"]["samples"] == 4
     done = program.run("verify", "--webdataset_dir", sound("npy"), *wanted)
     assert "Best of the shards that are there: the given shards" in done.stdout
-    assert "NPZ by np.load was not measured (no NPZ files on a disk were named)" in done.stdout and "FINE" in done.stdout
+    assert (
+        "NPZ by np.load was not measured (no NPZ files on a disk were named)" in done.stdout and "FINE" in done.stdout
+    )
     text = program.run("verify", "--webdataset_dir", sound("npy"), *named, *wanted).stdout
     assert "times as fast as the best of NPZ" in text and "mount --read-ahead 0" in text
 
