@@ -81,7 +81,7 @@ pub struct DatasetArgs {
     /// table or a configuration]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes, or s3://bucket/prefix (*.npz, *.npy, *.nii.gz or *.nii at the depth that has the most)
+    /// Folder of the volumes, or s3://bucket/prefix: *.npz, *.npy, *.nii.gz, *.nii at the fullest depth
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
