@@ -139,7 +139,8 @@
 //! - **inflate**: a stream is unpacked to the bytes that zlib-ng makes of it, or refused where zlib-ng refuses it; no
 //!   damage reaches beyond the stream's own memory, and none is found by a panic. Tests and a fuzz target compare.
 //! - **user cache**: a saved plan or finding counts only while size, modification time, ctime and inode of all that it
-//!   was made from are the same, and only for the program that wrote it. `verify` and `reclaim` use no saved plan.
+//!   was made from are the same, or the list of its bucket is, and only for the program that wrote it. `verify` and
+//!   `reclaim` use no saved plan.
 //! - **plan**: its digest covers relative paths, file sizes, array CRCs (of NPZ and packed NIfTI files) and headers,
 //!   the channel, the table values used, and every option that changes bytes; never times, inodes, absolute paths or
 //!   thread counts.

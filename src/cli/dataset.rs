@@ -81,8 +81,7 @@ pub struct DatasetArgs {
     /// table or a configuration]
     #[arg(long, value_name = "TOML")]
     pub dataset: Option<PathBuf>,
-    /// Folder of the volumes (*.npz, *.npy, *.nii.gz or *.nii at one depth of folders: that which has the most), or its
-    /// address (s3://bucket/prefix)
+    /// Folder of the volumes, or s3://bucket/prefix: *.npz, *.npy, *.nii.gz, *.nii at the fullest depth
     #[arg(long, value_name = "DIR")]
     pub data_folder: Option<PathBuf>,
     /// Format of the files that are volumes
