@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from object_server import S3S_FS, free_port, s3s_fs, serving, upload
+from object_server import S3S_FS, free_port, s3s_fs, serving, signed, upload
 
 from bench import Absent, Failure
 from bench.lab import Lab, Sample, Samples, digests, remove, split
@@ -140,8 +140,8 @@ def written(lab: Lab) -> Samples:
 def through_webdataset(lab: Lab) -> Samples:
     """What one does without the program: a pipe of curl for each shard, over a network of 200 MB/s."""
     with bucket(lab) as stored, network(stored.port, rate=RATE):
-        curl = "pipe:curl -sf --user bench:bench --aws-sigv4 aws:amz:us-east-1:s3"
-        pipes = [f"{curl} {os.environ['AWS_ENDPOINT_URL']}/{BUCKET}/{PREFIX}/{path.name}" for path in stored.shards]
+        keys = [f"{PREFIX}/{path.name}" for path in stored.shards]
+        pipes = [f"pipe:curl -sf '{address}'" for address in signed(os.environ, BUCKET, keys)]
 
         def mount() -> Sample:
             memory = ["--cache-size", lab.settings.cache_bytes(), "--page-cache", "off"]
