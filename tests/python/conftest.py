@@ -27,7 +27,7 @@ from harness import (
     snapshot,
 )
 from make_dataset import Dataset, Options, make_dataset
-from objects import require_s3
+from objects import Proxy, Storage, proxy, require_s3, storage
 from small_datasets import noise_dataset
 
 
@@ -82,6 +82,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def right(program: Program, small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Their shards as files."""
     return program.materialize(small, tmp_path_factory.mktemp("right"), *SMALL_FLAGS)
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+    """A bucket that is empty at first."""
+    require_s3()
+    with storage(tmp_path_factory.mktemp("storage")) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def between(bucket: Storage) -> Iterator[Proxy]:
+    """A proxy before the bucket, which at first only passes on."""
+    with proxy(bucket.port) as between:
+        yield between
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from harness import REPOSITORY, Program, require_fuse, shards
 from make_dataset import Dataset, dataset_at
 from niftis import write, written
 from npzfiles import write_npz
-from objects import BUCKET, SECRET_KEY, Faults, Proxy, Storage, moto, proxy, require_s3, storage, variables
+from objects import BUCKET, SECRET_KEY, Faults, Proxy, Storage, moto, proxy, variables
 from small_datasets import noise_dataset, write_plain_tables
 
 FLAGS = ("--samples-per-shard", "3")
@@ -37,27 +36,6 @@ class Sources:
             *("--data-folder", f"{self.address}/volumes"),
             *("--reports-file", reports, "--meta-file", meta, "--labels-file", labels),
         ]
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A bucket that is empty at first."""
-    require_s3()
-    with storage(tmp_path_factory.mktemp("storage")) as bucket:
-        yield bucket
-
-
-@pytest.fixture(scope="module")
-def between(bucket: Storage) -> Iterator[Proxy]:
-    """A proxy before the bucket."""
-    with proxy(bucket.port) as between:
-        yield between
-
-
-@pytest.fixture(autouse=True)
-def no_faults(between: Proxy) -> None:
-    """Each test begins with a proxy that only passes on."""
-    between.faults = Faults()
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import Program, shards
 from make_dataset import Dataset
 from object_server import free_port
-from objects import ACCESS_KEY, BUCKET, SECRET_KEY, Storage, cat, proxy, require_s3, storage, variables, why_not
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A bucket that is empty at first."""
-    require_s3()
-    with storage(tmp_path_factory.mktemp("storage")) as bucket:
-        yield bucket
+from objects import ACCESS_KEY, BUCKET, SECRET_KEY, Storage, cat, proxy, storage, variables, why_not
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,35 +32,11 @@ from objects import (
     Storage,
     cat,
     moto,
-    proxy,
-    require_s3,
-    storage,
     upload,
     variables,
     why_not,
 )
 from small_datasets import noise_dataset
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A bucket that is empty at first."""
-    require_s3()
-    with storage(tmp_path_factory.mktemp("storage")) as bucket:
-        yield bucket
-
-
-@pytest.fixture(scope="module")
-def between(bucket: Storage) -> Iterator[Proxy]:
-    """A proxy before the bucket."""
-    with proxy(bucket.port) as between:
-        yield between
-
-
-@pytest.fixture(autouse=True)
-def no_faults(between: Proxy) -> None:
-    """Each test begins with a proxy that only passes on."""
-    between.faults = Faults()
 
 
 @pytest.fixture(scope="module")
