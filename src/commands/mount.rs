@@ -156,7 +156,7 @@ pub(super) fn end(mountpoint: &Path, daemon: &mut Child, patience: Duration) -> 
     };
     if ended.is_none() {
         daemon.kill()?;
-        daemon.wait()?;
+        daemon::wait(daemon, patience)?; // one that waits for a dead file server ends when that answers
         // A helper ends an ordinary user's mount. Under `ulimit -u` there may be room for it without the daemon.
         clear(mountpoint, pid);
     }
