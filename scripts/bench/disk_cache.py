@@ -16,6 +16,8 @@ from bench.row import Row
 KEPT_WITHIN = 60  # seconds that the disk may take for what is still to be written
 FIRST = {1: 0.9, 2: 0.75}  # by readers: what the first epoch may lose
 SECOND = 3.0
+PACKED = 1.8  # the second epoch, from compressed volumes, for two readers
+COMPRESS = "--disk-cache-compress"
 
 
 def wait_until_kept(mount: Mount, volumes: int) -> None:
@@ -30,7 +32,7 @@ def wait_until_kept(mount: Mount, volumes: int) -> None:
         time.sleep(0.01)
 
 
-def disk_cache(lab: Lab, readers: int) -> Samples:
+def disk_cache(lab: Lab, readers: int, *how: str) -> Samples:
     """Fresh mounts of deflated NPZ files: without a disk cache; with an empty one, in which everything is kept; with
     that one, filled. Its files are in the page cache then, as the sources are: what is compared is software."""
     data, folder = lab.dataset("C", "deflated"), lab.folder / "disk-cache"
@@ -46,7 +48,7 @@ def disk_cache(lab: Lab, readers: int) -> Samples:
 
     def first() -> Sample:
         remove(folder)
-        return read("--disk-cache", folder, decoded=lab.settings.volumes, kept=folder)
+        return read("--disk-cache", folder, *how, decoded=lab.settings.volumes, kept=folder)
 
     try:
         return lab.interleave(
@@ -61,18 +63,21 @@ def disk_cache(lab: Lab, readers: int) -> Samples:
 
 
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
-    f"disk cache {readers}": partial(disk_cache, readers=readers) for readers in FIRST
+    **{f"disk cache {readers}": partial(disk_cache, readers=readers) for readers in FIRST},
+    "disk cache, packed": lambda lab: disk_cache(lab, 2, COMPRESS),
 }
 
 
 def disk_cache_rows() -> list[Row]:
     """Both epochs against one without the cache."""
-    rows = []
+    rows, against = [], "the first epoch without the cache"
     for readers, target in FIRST.items():
-        who, against = f"{readers} reader{'s' * (readers > 1)}", "the first epoch without the cache"
+        who = f"{readers} reader{'s' * (readers > 1)}"
         name = f"disk cache {readers}"
         path = f"first epoch, everything kept on the disk, deflated, {who}"
         rows.append(Row(f"disk-cache/first-{readers}", path, against, name, "first", "without", target))
         path, target_again = f"second epoch, from the disk cache, {who}", SECOND if readers > 1 else None
         rows.append(Row(f"disk-cache/second-{readers}", path, against, name, "second", "without", target_again))
+    path = "second epoch, from the compressed disk cache, 2 readers"
+    rows.append(Row("disk-cache/packed", path, against, "disk cache, packed", "second", "without", PACKED))
     return rows

@@ -50,9 +50,9 @@ impl KeptVolumes {
     }
 
     /// Hands over a volume that was made, to be kept.
-    pub(super) fn keep(&self, key: Key, bytes: Bytes) {
+    pub(super) fn keep(&self, volume: &Volume<'_>, key: Key, bytes: Bytes) {
         if let Some((cache, digest)) = self.of(key) {
-            cache.keep(*digest, bytes);
+            cache.keep(*digest, bytes, volume.filter());
         }
     }
 

@@ -150,7 +150,7 @@ impl cache::VolumeSource for Volumes {
         if let Ok(true) = is_complete
             && let Some(bytes) = writer.whole()
         {
-            self.kept.keep(key, bytes);
+            self.kept.keep(&volume, key, bytes);
         }
         is_complete.inspect_err(|error| self.log_once(key, error))
     }

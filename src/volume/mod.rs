@@ -48,6 +48,7 @@ pub use value_check::{Span, Values, check_values, span};
 pub use voxel_format::{OutputDtype, VoxelFormat};
 
 use crate::error::{Error, Result};
+use crate::formats::codec::{Filter, Method, RowFilter};
 use crate::formats::npz::{Array, Compression, Payload};
 use crate::formats::volume_file;
 use crate::storage::{Store, Stored};
@@ -102,6 +103,12 @@ impl NpzVolume<'_> {
     /// The length of the volume in bytes, known without reading a voxel.
     pub fn byte_len(&self) -> u64 {
         self.shape().iter().product::<u64>() * self.format.voxel_len() as u64
+    }
+
+    /// The filter by which blocks of the volume get smaller when they are packed.
+    pub fn filter(&self) -> RowFilter {
+        let filter = Filter::new(Method::Predict, self.format.voxel_len(), self.format.is_float());
+        RowFilter::new(filter, self.shape()[2])
     }
 
     /// Writes all voxels to `sink`: as they are made, the last ones when the checksum was found right; or, with

@@ -23,6 +23,14 @@ pub enum ArrayFormat {
 }
 
 impl ArrayFormat {
+    /// Whether the voxels, or elements, are no whole numbers.
+    pub fn is_float(self) -> bool {
+        match self {
+            Self::Voxels(format) => !format.is_integer(),
+            Self::Own(element) => element.is_float(),
+        }
+    }
+
     /// The bytes of a voxel, or of an element.
     pub fn voxel_len(self) -> usize {
         match self {

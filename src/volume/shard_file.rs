@@ -17,7 +17,7 @@ use crate::base::file_id::FileId;
 use crate::base::memory;
 use crate::base::num::to_usize;
 use crate::error::{Error, Result};
-use crate::formats::codec::{BlockEntry, FOOTER, Filter, RowFilter, SeekTable};
+use crate::formats::codec::{BlockEntry, FOOTER, Filter, Method, RowFilter, SeekTable};
 use crate::storage::{Store, Stored, bytes_ahead};
 
 /// The plain bytes that are read at a time.
@@ -85,6 +85,18 @@ impl ShardVolume<'_> {
     /// The length of the member in plain bytes.
     pub fn byte_len(&self) -> u64 {
         self.member.len
+    }
+
+    /// The filter by which blocks of the member get smaller when they are packed: that of the shard, or, where it has
+    /// plain bytes, one for values of two bytes, as most volumes have.
+    pub fn filter(&self) -> RowFilter {
+        match &self.member.storage {
+            Storage::Blocks { filter, .. } => *filter,
+            Storage::Plain => {
+                let width = if self.member.len.is_multiple_of(2) { 2 } else { 1 };
+                RowFilter::new(Filter::new(Method::Shuffle, width, false), 1)
+            }
+        }
     }
 
     /// Writes all plain bytes of the member to `sink`, block by block.

@@ -2,6 +2,7 @@
 
 use super::{Filled, NpzVolume, ShardVolume, Sink};
 use crate::error::Result;
+use crate::formats::codec::RowFilter;
 
 /// A volume, by the source of its bytes.
 #[derive(Clone, Debug)]
@@ -26,6 +27,14 @@ impl Volume<'_> {
         match self {
             Self::Npz(volume) => volume.scratch_bytes(),
             Self::Shard(volume) => volume.scratch_bytes(),
+        }
+    }
+
+    /// The filter by which blocks of the volume's bytes get smaller when they are packed.
+    pub fn filter(&self) -> RowFilter {
+        match self {
+            Self::Npz(volume) => volume.filter(),
+            Self::Shard(volume) => volume.filter(),
         }
     }
 

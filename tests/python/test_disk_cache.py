@@ -143,20 +143,47 @@ def test_other_options_make_other_volumes(
     assert read_once(program, dataset, cache, *flags)["volumes_decoded"] == 0
 
 
-@pytest.mark.parametrize("at", [0, 20, 60, 4095, 4096, 4096 + 300_000, FILE - 1])
+@pytest.mark.parametrize("packed", [(), ("--disk-cache-compress",)], ids=["plain", "packed"])
+@pytest.mark.parametrize("place", [0.0, 2e-5, 0.003, 0.006, 0.4, 1.0])
 def test_damage_costs_time_only(
-    program: Program, dataset: Dataset, cache: Path, right: dict[str, str], at: int
+    program: Program, dataset: Dataset, cache: Path, right: dict[str, str], place: float, packed: tuple[str, ...]
 ) -> None:
     """A flipped byte anywhere: right bytes, the one volume made anew, the file mended."""
-    read_once(program, dataset, cache)
+    read_once(program, dataset, cache, *packed)
     damaged = files(cache)[2]
     content = damaged.read_bytes()
+    at = int(place * (len(content) - 1))
     damaged.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    found = read_once(program, dataset, cache)
+    found = read_once(program, dataset, cache, *packed)
     assert found["digests"] == plain(right)
     assert found["volumes_decoded"] == 1 and found["disk_cache"]["errors"] == 1
     assert damaged.read_bytes() == content
     assert read_once(program, dataset, cache)["volumes_decoded"] == 0
+
+
+def test_packed_volumes(program: Program, dataset: Dataset, cache: Path, right: dict[str, str], tmp_path: Path) -> None:
+    """They take less room, and come back as the same bytes, in any order; plain ones beside them are used on."""
+    first = read_once(program, dataset, cache, "--disk-cache-compress")
+    assert first["digests"] == plain(right) and first["volumes_decoded"] == SAMPLES
+    sizes = [path.stat().st_size for path in files(cache)]
+    assert len(sizes) == SAMPLES and sum(sizes) == first["disk_cache"]["bytes"] < 0.7 * SAMPLES * FILE, sizes
+    with program.mounted(dataset, *FLAGS, "--disk-cache", cache, "--shuffle-seed", 3) as point:
+        assert digests(point) == right
+        assert stats(program, point)["volumes_decoded"] == 0
+    both = tmp_path / "both"
+    read_once(program, dataset, both, "--limit", 3)
+    mixed = read_once(program, dataset, both, "--disk-cache-compress")
+    assert mixed["digests"] == plain(right) and mixed["volumes_decoded"] == SAMPLES - 3
+    assert len([path for path in files(both) if path.stat().st_size == FILE]) == 3
+    for how in (
+        ("--volume", "rescaled", "--rescale", "none", "--output-dtype", "int16"),
+        ("--output-dtype", "float32"),
+    ):
+        with program.mounted(dataset, *FLAGS, *how) as point:
+            wanted = digests(point)
+        for decoded in (SAMPLES, 0):
+            found = read_once(program, dataset, cache, "--disk-cache-compress", *how)
+            assert (found["digests"], found["volumes_decoded"]) == (wanted, decoded)
 
 
 def test_foreign_files_are_no_volumes(program: Program, dataset: Dataset, cache: Path, right: dict[str, str]) -> None:

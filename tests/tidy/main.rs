@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dataset", &["base", "error", "formats", "storage", "volume"]),
     ("plan", &["base", "dataset", "error", "formats", "storage", "volume"]),
     ("output", &["base", "dataset", "error", "formats", "plan", "storage", "volume"]),
-    ("cache", &["base", "error", "volume"]),
+    ("cache", &["base", "error", "formats", "volume"]),
     ("shard", &["base", "cache", "error", "plan", "storage", "volume"]),
     ("fs", &["base", "error", "output", "plan", "shard"]),
     ("materialize", &["base", "dataset", "error", "formats", "output", "plan", "shard", "storage"]),

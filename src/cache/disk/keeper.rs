@@ -18,6 +18,7 @@ use super::write::write;
 use super::{DiskCacheStats, VolumeDigest, list};
 use crate::base::lock::lock;
 use crate::error::{self, Error, Result};
+use crate::formats::codec::Codec;
 
 /// The time of a file's last use is written at most this often.
 const USE_NOTED: Duration = Duration::from_secs(60);
@@ -41,6 +42,8 @@ pub(super) struct Keeper {
     pub(super) place: Place,
     /// The bytes that all files together may take.
     pub(super) limit: u64,
+    /// How volumes are packed; `None` if they are kept as they are.
+    codec: Option<Codec>,
     pub(super) queue: Queue,
     pub(super) counters: Counters,
     index: Mutex<Index>,
@@ -54,7 +57,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::Io`] if the folder, or the room on its disk, cannot be read.
-    pub(super) fn new(place: Place, limit: Option<u64>, waiting: usize) -> Result<Self> {
+    pub(super) fn new(place: Place, limit: Option<u64>, waiting: usize, codec: Option<Codec>) -> Result<Self> {
         let listing = list(&place)?;
         for name in &listing.left {
             let _ = place.folder.remove(name); // or the next start does it
@@ -64,6 +67,7 @@ impl Keeper {
         Ok(Self {
             place,
             limit,
+            codec,
             queue: Queue::new(waiting),
             counters: Counters::default(),
             index: Mutex::new(Index::new(listing)),
@@ -157,8 +161,9 @@ impl Keeper {
     }
 
     /// Writes a volume, if there is room for it.
-    fn write_one(&self, Job { digest, volume }: &Job) {
-        let bytes = file_len(volume.len() as u64);
+    fn write_one(&self, job: &Job) {
+        let digest = &job.digest;
+        let bytes = file_len(job.volume.len() as u64); // packed ones take less
         if self.has(digest) {
             return;
         }
@@ -166,7 +171,7 @@ impl Keeper {
             self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let write = || write(&self.place.folder, digest, volume, || self.queue.is_over());
+        let write = || write(&self.place.folder, job, self.codec, || self.queue.is_over());
         let written = match write() {
             // Others have taken the room: this cache holds less then.
             Err(error) if is_no_room(&error) && self.give_way(bytes) => write(),

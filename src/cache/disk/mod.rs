@@ -41,6 +41,7 @@ use crate::base::limits::not_started;
 use crate::base::num::to_usize;
 use crate::base::parallel;
 use crate::error::{Error, Result};
+use crate::formats::codec::{Codec, RowFilter};
 use crate::volume::{Filled, Sink};
 use index::{Listing, name_of};
 use keeper::Keeper;
@@ -62,6 +63,8 @@ pub struct Request<'a> {
     pub limit: Option<u64>,
     /// The bytes of memory that volumes may hold while they wait to be written.
     pub waiting: u64,
+    /// How volumes are packed; `None` to keep them as they are. Those that are in the folder are read in both ways.
+    pub codec: Option<Codec>,
     /// Folders in which the cache must not lie.
     pub forbidden: &'a [Forbidden<'a>],
 }
@@ -108,7 +111,7 @@ impl DiskCache {
     /// read; [`Error::System`] if there is no thread.
     pub fn open(request: Request<'_>) -> Result<Self> {
         let place = Place::prepare(request.folder, request.forbidden)?;
-        let keeper = Arc::new(Keeper::new(place, request.limit, to_usize(request.waiting))?);
+        let keeper = Arc::new(Keeper::new(place, request.limit, to_usize(request.waiting), request.codec)?);
         let writing = keeper.clone();
         let writer = parallel::spawn("disk-cache", move || writing.write_all());
         let writer = writer.map_err(|error| not_started("start the thread of the disk cache", error))?;
@@ -163,12 +166,13 @@ impl DiskCache {
         self.keeper.with_volume(digest, len, |volume| volume.read_part(offset, out))
     }
 
-    /// Takes a volume that was made, to write it behind the reader. It may not be kept, which only costs time.
-    pub fn keep(&self, digest: VolumeDigest, volume: Bytes) {
+    /// Takes a volume that was made, to write it behind the reader. It may not be kept, which only costs time. `filter`
+    /// is what makes its blocks smaller, where volumes are packed; they hold whole values of it.
+    pub fn keep(&self, digest: VolumeDigest, volume: Bytes, filter: RowFilter) {
         if volume.is_empty() || self.has(&digest) {
             return;
         }
-        if !self.keeper.queue.push(Job { digest, volume }) {
+        if !self.keeper.queue.push(Job { digest, volume, filter }) {
             self.keeper.counters.skipped.fetch_add(1, Ordering::Relaxed);
         }
     }

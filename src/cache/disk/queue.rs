@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::VolumeDigest;
 use crate::base::lock::{self, lock};
+use crate::formats::codec::RowFilter;
 
 /// How long the thread goes on writing what waits when the mount has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ pub(super) struct Job {
     pub(super) digest: VolumeDigest,
     /// All of its bytes.
     pub(super) volume: Bytes,
+    /// What is done to its blocks before they are packed, where volumes are packed.
+    pub(super) filter: RowFilter,
 }
 
 /// The volumes that wait to be written.
@@ -117,11 +120,13 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::codec::{Filter, Method};
 
     #[test]
     fn what_waits_is_bounded_and_written_in_order() {
         let queue = Queue::new(100);
-        let job = |number: u8, len| Job { digest: [number; 32], volume: vec![0; len].into() };
+        let filter = RowFilter::new(Filter::new(Method::Shuffle, 1, false), 1);
+        let job = |number: u8, len| Job { digest: [number; 32], volume: vec![0; len].into(), filter };
         assert!(queue.push(job(1, 500)), "one of any size");
         assert!(!queue.push(job(2, 1)));
         assert_eq!(queue.pop().unwrap().digest, [1; 32]);

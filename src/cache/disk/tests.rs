@@ -5,8 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::format::{BLOCK, file_len, header_len};
+use super::format::{BLOCK, PAGE, file_len, header_len};
 use super::*;
+use crate::formats::codec::{Filter, Method};
+
+/// How packed volumes are packed here.
+const CODEC: Codec = Codec { level: 1, method: Method::Predict };
 
 /// The memory of a volume, as the memory cache gives it.
 struct Memory {
@@ -31,11 +35,17 @@ impl Sink for Memory {
 
 struct Folder {
     temporary: tempfile::TempDir,
+    codec: Option<Codec>,
 }
 
 impl Folder {
     fn new() -> Self {
-        Self { temporary: tempfile::tempdir().unwrap() }
+        Self { temporary: tempfile::tempdir().unwrap(), codec: None }
+    }
+
+    /// A folder without a codec, and one with.
+    fn both() -> [Self; 2] {
+        [Self::new(), Self { codec: Some(CODEC), ..Self::new() }]
     }
 
     fn path(&self) -> PathBuf {
@@ -43,7 +53,7 @@ impl Folder {
     }
 
     fn cache(&self, limit: Option<u64>) -> DiskCache {
-        let request = Request { folder: &self.path(), limit, waiting: 1 << 30, forbidden: &[] };
+        let request = Request { folder: &self.path(), limit, waiting: 1 << 30, codec: self.codec, forbidden: &[] };
         DiskCache::open(request).unwrap()
     }
 
@@ -68,10 +78,15 @@ fn volume(number: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from((at * 31 + at / 251 + usize::from(number)) % 256).unwrap()).collect()
 }
 
+/// What packs volumes of single bytes.
+fn filter() -> RowFilter {
+    RowFilter::new(Filter::new(Method::Predict, 1, false), 100)
+}
+
 /// Keeps a volume, and waits until it is written or given up.
 fn keep(cache: &DiskCache, number: u8, len: usize) {
     let before = cache.stats();
-    cache.keep(digest(number), volume(number, len).into());
+    cache.keep(digest(number), volume(number, len).into(), filter());
     let until = Instant::now() + Duration::from_secs(20);
     let done = |stats: &DiskCacheStats| stats.kept + stats.skipped + stats.errors;
     while done(&cache.stats()) == done(&before) || cache.stats().waiting_bytes > 0 {
@@ -103,7 +118,10 @@ fn set_used(file: &std::path::Path, ago: u64) {
 
 #[test]
 fn a_volume_comes_back_in_this_process_and_the_next() {
-    let folder = Folder::new();
+    Folder::both().iter().for_each(comes_back);
+}
+
+fn comes_back(folder: &Folder) {
     for (number, len) in [(1, 1), (2, BLOCK), (3, 3 * BLOCK + 77)] {
         let cache = folder.cache(None);
         assert!(filled(&cache, number, len).is_none());
@@ -127,22 +145,40 @@ fn a_volume_comes_back_in_this_process_and_the_next() {
 
 #[test]
 fn damage_anywhere_is_noticed_and_mended() {
-    let folder = Folder::new();
     let len = BLOCK + 5000;
+    let header = header_len(len as u64);
+    let places = (0..header).step_by(61).chain([header, header + 1, header + BLOCK - 1, header + BLOCK]);
+    is_noticed_and_mended(&Folder::new(), len, places, [0, 1, header - 1, header, header + BLOCK]);
+}
+
+#[test]
+fn damage_anywhere_of_a_packed_volume_is_noticed_and_mended() {
+    let [_, folder] = Folder::both();
+    let len = 3000; // few enough bytes to damage each behind the header
+    keep(&folder.cache(None), 9, len);
+    let size = usize::try_from(fs::metadata(folder.file(9)).unwrap().len()).unwrap();
+    assert!(size < PAGE + len && size > PAGE + 100, "{size}");
+    let places = (0..PAGE).step_by(61).chain(PAGE..size);
+    is_noticed_and_mended(&folder, len, places, [0, 1, PAGE - 1, PAGE, PAGE + 20, size - 9]);
+}
+
+/// Damages the file of a volume at each of these places, and cuts it to these lengths.
+fn is_noticed_and_mended(
+    folder: &Folder,
+    len: usize,
+    places: impl Iterator<Item = usize>,
+    cuts: impl IntoIterator<Item = usize>,
+) {
     let cache = folder.cache(None);
     keep(&cache, 1, len);
     let right = fs::read(folder.file(1)).unwrap();
-    let header = header_len(len as u64);
-    let places =
-        (0..header).step_by(61).chain([header, header + 1, header + BLOCK - 1, header + BLOCK, right.len() - 1]);
-    let mut damages: Vec<(String, Vec<u8>)> = places
-        .map(|at| {
-            let mut wrong = right.clone();
-            wrong[at] ^= 1;
-            (format!("byte {at}"), wrong)
-        })
-        .collect();
-    for cut in [0, 1, header - 1, header, header + BLOCK, right.len() - 1] {
+    let damaged = |at: usize| {
+        let mut wrong = right.clone();
+        wrong[at] ^= 1;
+        (format!("byte {at}"), wrong)
+    };
+    let mut damages: Vec<(String, Vec<u8>)> = places.chain([right.len() - 1]).map(damaged).collect();
+    for cut in cuts.into_iter().chain([right.len() - 1]) {
         damages.push((format!("cut at {cut}"), right[..cut].to_vec()));
     }
     damages.push(("longer".into(), [&right[..], b"x"].concat()));
@@ -155,6 +191,23 @@ fn damage_anywhere_is_noticed_and_mended() {
         keep(&cache, 1, len);
         assert_eq!(filled(&cache, 1, len), Some(volume(1, len)), "{what}");
         assert_eq!(fs::read(folder.file(1)).unwrap(), right, "{what}");
+    }
+}
+
+#[test]
+fn both_forms_stand_side_by_side() {
+    let [plain, _] = Folder::both();
+    let len = 2 * BLOCK + 10;
+    keep(&plain.cache(None), 1, len);
+    let packed = Folder { codec: Some(CODEC), ..plain };
+    let cache = packed.cache(None);
+    keep(&cache, 2, len);
+    let size = |number| fs::metadata(packed.file(number)).unwrap().len();
+    assert_eq!(size(1), file_len(len as u64));
+    assert!(size(2) < size(1) / 2 && cache.stats().bytes == size(1) + size(2));
+    let packed = Folder { codec: None, ..packed };
+    for cache in [cache, packed.cache(None)] {
+        assert_eq!([1, 2].map(|number| filled(&cache, number, len)), [1, 2].map(|number| Some(volume(number, len))));
     }
 }
 
@@ -263,9 +316,9 @@ fn a_fill_that_nobody_wants_ends() {
 fn what_waits_is_written_when_the_cache_is_closed() {
     let folder = Folder::new();
     let cache = folder.cache(None);
-    (1..=10).for_each(|number| cache.keep(digest(number), volume(number, 100_000).into()));
+    (1..=10).for_each(|number| cache.keep(digest(number), volume(number, 100_000).into(), filter()));
     cache.close();
     assert_eq!((folder.names().len(), cache.stats().kept), (10, 10));
-    cache.keep(digest(11), volume(11, 10).into());
+    cache.keep(digest(11), volume(11, 10).into(), filter());
     assert_eq!(cache.stats().skipped, 1);
 }

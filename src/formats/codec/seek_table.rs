@@ -137,11 +137,20 @@ impl SeekTable {
         self.blocks.iter().map(|block| block.plain.end - block.plain.start).max().unwrap_or(0)
     }
 
+    /// The entry of a block; a first frame without content is none.
+    pub fn block(&self, number: usize) -> Option<&BlockEntry> {
+        self.blocks.get(number + self.heads())
+    }
+
+    fn heads(&self) -> usize {
+        usize::from(self.first().is_some_and(|first| first.plain.is_empty()))
+    }
+
     /// The entries of the blocks that hold the plain bytes `range`, each with the block's number. A first frame without
     /// content is no block.
     pub fn covering(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, &BlockEntry)> + use<'_> {
         let first = self.blocks.partition_point(|block| block.plain.end <= range.start);
-        let (end, heads) = (range.end, usize::from(self.first().is_some_and(|first| first.plain.is_empty())));
+        let (end, heads) = (range.end, self.heads());
         let numbered = self.blocks.iter().enumerate().map(move |(at, block)| (at.saturating_sub(heads), block));
         numbered.skip(first).take_while(move |(_, block)| block.plain.start < end)
     }
