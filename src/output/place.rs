@@ -39,8 +39,9 @@ impl fmt::Debug for Place {
     }
 }
 
-/// The files of a folder: the size of each, or why it is not known.
-pub type Sizes = BTreeMap<String, io::Result<u64>>;
+/// The files of a folder by their names: in a bucket with their sizes; on a disk, each is asked for its own only when
+/// that is wanted, which takes its time where the disk is far away.
+pub type Sizes = BTreeMap<String, Option<u64>>;
 
 impl Place {
     /// A folder on a disk.
@@ -116,8 +117,11 @@ impl Place {
     /// # Errors
     /// [`Error::Io`] if it cannot be listed.
     pub fn sizes(&self) -> Result<Sizes> {
+        if self.objects().is_none() {
+            return Ok(files::list(&self.path)?.iter().map(|path| (files::file_name(path), None)).collect());
+        }
         let listed = self.store.list(&self.path).map_err(|error| Error::io(&self.path, "list the folder", error))?;
-        Ok(listed.into_iter().map(|listed| (listed.name, listed.size)).collect())
+        Ok(listed.into_iter().map(|listed| (listed.name, listed.size.ok())).collect())
     }
 
     /// The size of a file of [`Self::sizes`]; `None` if it is not there.
@@ -127,10 +131,8 @@ impl Place {
     pub fn size(&self, sizes: &Sizes, name: &str) -> Result<Option<u64>> {
         match sizes.get(name) {
             None => Ok(None),
-            Some(Ok(size)) => Ok(Some(*size)),
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            // An error of the operating system has no copy; its kind says enough.
-            Some(Err(error)) => Err(Error::io(&self.path.join(name), "look at the file", error.kind().into())),
+            Some(None) => files::size(&self.path.join(name)),
+            Some(size) => Ok(*size),
         }
     }
 
@@ -158,7 +160,7 @@ impl Place {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(failed(error)),
             };
-            self.guard.as_ref().map_or(Ok(()), |guard| guard.check())?;
+            self.check()?;
             let over = found.as_deref().map_or(Over::Nothing, Over::Only);
             match objects.put(path, content.to_vec(), over) {
                 // Another run's, or this one's, of which the answer was lost.
@@ -169,15 +171,23 @@ impl Place {
         }
     }
 
+    /// Looks whether this run may still write.
+    fn check(&self) -> Result<()> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.check())
+    }
+
     /// Removes a file at a path below, if it is there. `doing` says in the error what was tried.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file is there and cannot be removed.
+    /// [`Error::Io`] if the file is there and cannot be removed; [`Error::Refused`] as [`Guard::check`].
     pub fn remove(&self, below: &Path, doing: &'static str) -> Result<()> {
         let path = self.path.join(below);
         match self.objects() {
             None => files::remove(&path, doing),
-            Some(objects) => objects.remove(&path).map_err(|error| Error::io(&path, doing, error)),
+            Some(objects) => {
+                self.check()?;
+                objects.remove(&path).map_err(|error| Error::io(&path, doing, error))
+            }
         }
     }
 

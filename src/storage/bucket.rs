@@ -75,7 +75,7 @@ impl Store for Bucket {
 
     fn identity_of(&self, path: &Path) -> io::Result<FileId> {
         let client = self.here()?;
-        client.head(client.key(path)?).wait()?
+        Ok(client.head(client.key(path)?).wait()??.0)
     }
 
     fn is_remote(&self, _path: &Path) -> bool {
@@ -97,6 +97,11 @@ impl Objects for Bucket {
         let answer = client.get(client.key(path)?, None).wait()??;
         let tag = answer.tag.ok_or_else(|| io::Error::other("the storage gives it no ETag"))?;
         Ok(Tagged { content: answer.pieces.concat(), tag })
+    }
+
+    fn has_tag(&self, path: &Path, tag: &str) -> io::Result<bool> {
+        let client = self.here()?;
+        Ok(client.head(client.key(path)?).wait()??.1.as_deref() == Some(tag))
     }
 
     fn put(&self, path: &Path, content: Vec<u8>, over: Over<'_>) -> io::Result<Option<String>> {

@@ -105,13 +105,13 @@ impl Client {
         Err(io::Error::new(io::ErrorKind::Unsupported, reason))
     }
 
-    /// Asks for the identity of an object.
-    pub(super) fn head(&self, key: ObjectKey) -> Pending<io::Result<FileId>> {
+    /// Asks for the identity of an object, and for its `ETag`.
+    pub(super) fn head(&self, key: ObjectKey) -> Pending<io::Result<(FileId, Option<String>)>> {
         let service = self.service.objects.clone();
         self.network.ask(async move {
             let options = GetOptions { head: true, ..GetOptions::default() };
             let answer = service.get_opts(&key, options).await.map_err(|error| reason::of(&error))?;
-            Ok(identity(&answer.meta))
+            Ok((identity(&answer.meta), answer.meta.e_tag.clone()))
         })
     }
 

@@ -129,6 +129,12 @@ pub trait Objects: Send + Sync {
     /// Those of [`Store::read`].
     fn read_tagged(&self, path: &Path) -> io::Result<Tagged>;
 
+    /// Whether an object has this `ETag`. Sends none of its bytes.
+    ///
+    /// # Errors
+    /// Those of [`Store::read`].
+    fn has_tag(&self, path: &Path, tag: &str) -> io::Result<bool>;
+
     /// Writes a small object, which appears whole. Its `ETag`, if the storage says it.
     ///
     /// # Errors
@@ -167,8 +173,6 @@ pub struct Tagged {
 /// What may be there when an object is written.
 #[derive(Clone, Copy, Debug)]
 pub enum Over<'a> {
-    /// Whatever it is.
-    Anything,
     /// Nothing.
     Nothing,
     /// The object with this `ETag`.

@@ -136,7 +136,7 @@ impl Stored for Object {
         match self.read(&mut state, out, offset) {
             // It is empty, or shorter than whoever asks took it for; that is no error of its own, but it must be told.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let found = self.client.head(self.key.clone()).wait()??;
+                let (found, _) = self.client.head(self.key.clone()).wait()??;
                 if *state.identity.get_or_insert(found) == found { Ok(0) } else { Err(replaced()) }
             }
             read => read,

@@ -16,7 +16,6 @@ impl Client {
     /// Writes an object whole, and answers with its `ETag`.
     pub(super) fn put(&self, key: ObjectKey, content: Vec<u8>, over: Over<'_>) -> Pending<io::Result<Option<String>>> {
         let mode = match over {
-            Over::Anything => PutMode::Overwrite,
             Over::Nothing => PutMode::Create,
             Over::Only(tag) => PutMode::Update(UpdateVersion { e_tag: Some(tag.to_owned()), version: None }),
         };
