@@ -40,8 +40,10 @@ pub const TARGETS: [(&str, Check); 8] = [
 /// its block, and that an accepted seek table accounts for all bytes before it. The first five bytes choose filter and
 /// row.
 pub fn codec(bytes: &[u8]) {
-    const NAMES: [&str; 9] =
-        ["shuffle", "shuffle1", "shuffle4", "shuffle8", "predict", "predict1", "predict2", "predict4", "predict8"];
+    const NAMES: [&str; 11] = [
+        "shuffle", "shuffle1", "shuffle4", "shuffle8", "predict", "predict1", "predict2", "predict4", "predict8",
+        "split", "split2",
+    ];
     let Some(([kind, row @ ..], block)) = bytes.split_first_chunk::<5>() else { return };
     let filter = Filter::of_extension(&format!("{}.zst", NAMES[usize::from(*kind) % NAMES.len()])).expect("a filter");
     let block = &block[..block.len() / filter.width() * filter.width()];
@@ -58,7 +60,9 @@ pub fn codec(bytes: &[u8]) {
     }
     let Some(footer) = bytes.last_chunk::<FOOTER>() else { return };
     let Ok(len) = SeekTable::len_in(footer, bytes.len() as u64) else { return };
-    let Ok(table) = SeekTable::parse(&bytes[bytes.len() - len..], bytes.len() as u64) else { return };
+    let Ok(table) = SeekTable::parse(&bytes[bytes.len() - len..], bytes.len() as u64, filter.filter.mark_len()) else {
+        return;
+    };
     let _ = RowFilter::of_member(filter.filter, &table, |head| {
         *head = *bytes.first_chunk().ok_or_else(|| "it is short".to_owned())?;
         Ok(())

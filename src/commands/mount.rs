@@ -270,7 +270,7 @@ fn log_to(log: File, is_daemon: bool, lifetime: Lifetime) -> Result<()> {
 fn open_disk_cache(args: &MountArgs, forbidden: &[Forbidden<'_>], cache_size: u64) -> Result<Option<Arc<DiskCache>>> {
     let limit = cli::disk_cache_size(args.disk_cache_size)?;
     let Some(folder) = &args.disk_cache else { return Ok(None) };
-    let codec = args.disk_cache_compress.then_some(Codec { level: 1, method: Method::Predict });
+    let codec = args.disk_cache_compress.then_some(Codec { level: 1, method: Method::Split });
     let cache = DiskCache::open(Request { folder, limit, waiting: cache_size / 2, codec, forbidden })?;
     if let Some(lack) = cache.lack_of_room() {
         say(format_args!("ctwds-fs: warning: {lack}"));

@@ -341,6 +341,9 @@ mod tests {
             ("<i2", Method::Predict, "predict2"),
             ("<f2", Method::Predict, "predict"),
             ("<f8", Method::Predict, "shuffle8"),
+            ("|u1", Method::Split, "predict1"),
+            ("<i2", Method::Split, "split2"),
+            ("<f2", Method::Split, "split"),
             ("<i2", Method::Shuffle, "shuffle"),
         ] {
             let found = extra_filter(method, &npy_header(descr, &[1, 2, 3])).unwrap();

@@ -107,7 +107,7 @@ impl NpzVolume<'_> {
 
     /// The filter by which blocks of the volume get smaller when they are packed.
     pub fn filter(&self) -> RowFilter {
-        let filter = Filter::new(Method::Predict, self.format.voxel_len(), self.format.is_float());
+        let filter = Filter::new(Method::Split, self.format.voxel_len(), self.format.is_float());
         RowFilter::new(filter, self.shape()[2])
     }
 

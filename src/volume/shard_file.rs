@@ -111,7 +111,7 @@ impl ShardVolume<'_> {
         let filled = match self.member.storage {
             Storage::Plain => self.fill_plain(file, sink),
             Storage::Blocks { packed_len, table_crc, filter, .. } => {
-                let table = self.table(file, packed_len, table_crc);
+                let table = self.table(file, packed_len, table_crc, filter);
                 table.and_then(|table| self.fill_blocks(file, &table, filter, sink))
             }
         };
@@ -175,7 +175,7 @@ impl ShardVolume<'_> {
         let result = match self.member.storage {
             Storage::Plain => self.read(file, offset, out),
             Storage::Blocks { packed_len, table_crc, filter, .. } => {
-                self.peek_blocks(file, &self.table(file, packed_len, table_crc)?, filter, offset, out)
+                self.peek_blocks(file, &self.table(file, packed_len, table_crc, filter)?, filter, offset, out)
             }
         };
         self.check_unchanged(file)?;
@@ -249,9 +249,15 @@ impl ShardVolume<'_> {
         decoder.decode(block, frame, filter, out).map_err(|reason| self.damaged(&format!("block {number}: {reason}")))
     }
 
-    fn table(&self, file: &dyn Stored, packed_len: u64, table_crc: Option<u32>) -> Result<SeekTable> {
+    fn table(
+        &self,
+        file: &dyn Stored,
+        packed_len: u64,
+        table_crc: Option<u32>,
+        filter: RowFilter,
+    ) -> Result<SeekTable> {
         let read = |out: &mut [u8], at| file.read_exact_at(out, at).map_err(|error| read_error(&self.path, error));
-        let table = read_table(&self.path, (self.member.offset, packed_len), read)?;
+        let table = read_table(&self.path, (self.member.offset, packed_len), filter.filter, read)?;
         if table.plain_len() != self.member.len || table.crc() != table_crc {
             return Err(self.planned_file().changed("a seek table in it differs: it holds other data"));
         }
@@ -325,14 +331,15 @@ impl ShardVolume<'_> {
     }
 }
 
-/// Reads the seek table of a compressed member that takes `packed_len` bytes at `offset` of the shard file, by `read`,
-/// which reads as many bytes as it is given room for.
+/// Reads the seek table of a compressed member that takes `packed_len` bytes at `offset` of the shard file and was
+/// filtered so, by `read`, which reads as many bytes as it is given room for.
 ///
 /// # Errors
 /// [`Error::Malformed`] if the member has no sound seek table, and the errors of `read`.
 pub fn read_table(
     path: &Path,
     (offset, packed_len): (u64, u64),
+    filter: Filter,
     mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
 ) -> Result<SeekTable> {
     let wrong = |reason: String| damaged(path, offset, &reason);
@@ -345,13 +352,14 @@ pub fn read_table(
         return Err(wrong("it is too short for a seek table".into()));
     };
     let len = SeekTable::len_in(footer, packed_len).map_err(wrong)?;
+    let mark = filter.mark_len();
     if let Some(before) = end.len().checked_sub(len) {
-        return SeekTable::parse(&end[before..], packed_len).map_err(wrong);
+        return SeekTable::parse(&end[before..], packed_len, mark).map_err(wrong);
     }
     let table = memory::zeros(len);
     let mut table = table.map_err(|error| Error::io(path, "get memory for the seek table", error))?;
     read(&mut table)?;
-    SeekTable::parse(&table, packed_len).map_err(wrong)
+    SeekTable::parse(&table, packed_len, mark).map_err(wrong)
 }
 
 /// Reads what the first bytes of a compressed member at `offset` of the shard file say about its filter, by `read`.

@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_packed_header_comes_back_and_every_changed_byte_of_it_is_noticed() {
-        let all = [(Method::Predict, 1, false), (Method::Predict, 2, true), (Method::Shuffle, 8, false)];
+        let all = [(Method::Predict, 1, false), (Method::Split, 2, true), (Method::Shuffle, 8, false)];
         for filter in all.map(|(method, width, is_float)| Filter::new(method, width, is_float)) {
             let right = PackedHeader { digest: DIGEST, len: 1 << 40, packed_len: 77, filter };
             let bytes: [u8; PAGE] = right.to_bytes().try_into().unwrap();

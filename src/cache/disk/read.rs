@@ -141,7 +141,7 @@ fn packed(file: &File, header: &PackedHeader) -> Result<Body, Unread> {
     let table_len = SeekTable::len_in(&footer, len).map_err(Unread::Damaged)?;
     let mut bytes = memory::zeros(table_len)?;
     file.read_exact_at(&mut bytes, at(table_len)?)?;
-    let table = SeekTable::parse(&bytes, len).map_err(Unread::Damaged)?;
+    let table = SeekTable::parse(&bytes, len, header.filter.mark_len()).map_err(Unread::Damaged)?;
     let is_right = |number: usize| table.block(number).is_some_and(|block| block.plain == range_of(number, header.len));
     if table.plain_len() != header.len || !(0..block_count(header.len)).all(is_right) {
         return Err("its blocks are not those of the volume".into());

@@ -10,7 +10,7 @@ use super::*;
 use crate::formats::codec::{Filter, Method};
 
 /// How packed volumes are packed here.
-const CODEC: Codec = Codec { level: 1, method: Method::Predict };
+const CODEC: Codec = Codec { level: 1, method: Method::Split };
 
 /// The memory of a volume, as the memory cache gives it.
 struct Memory {

@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::predict;
 use super::running_sum::Order;
 use super::seek_table::{BlockEntry, SeekTable};
 use super::shuffle::{shuffle, unshuffle};
+use super::split::{self, Groups};
+use super::{predict, whole};
 
 /// The steps that a folder of compressed shards was begun with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Method {
     Shuffle,
     /// Values are predicted by their neighbours where that pays, then shuffled.
     Predict,
+    /// Values of two bytes are predicted and split, others as [`Self::Predict`] has them.
+    Split,
 }
 
 /// What is done to the values of a block before zstd packs them.
@@ -23,8 +26,11 @@ pub enum Method {
 /// in the order of the member's bytes, the one before it and the one a row before it are subtracted, and the one a row
 /// and a value before it is added; in the place of values before the block's first one stands 0. A difference `d`
 /// becomes 2·d, or -2·d - 1 where its highest bit is set, so that small differences of both signs are small numbers;
-/// these are shuffled. The row's length stands in the member's first frame ([`RowFilter`]); a row does not begin anew
-/// at a block's or an NPY header's end, and any length gives the values back.
+/// these are shuffled, or *split* as [`super::split`] has it. The row's length stands in the member's first frame
+/// ([`RowFilter`]); a row does not begin anew at a block's or an NPY header's end, and any length gives the values back.
+///
+/// A frame of split values holds one byte more than its block, and so the seek table says: the last one, which says how
+/// this block was made ([`Way`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Filter {
     /// Values of so many bytes are shuffled: the lowest bytes of all values, then the next higher ones.
@@ -34,10 +40,42 @@ pub enum Filter {
     /// The bits of float16 are predicted, in the order of the numbers: all bits of the negative ones are inverted, of
     /// the others the sign alone.
     PredictHalf,
+    /// Whole numbers of two bytes are predicted, and the differences split ([`super::split`]).
+    Split,
+    /// Float16 are predicted, and the differences split.
+    SplitHalf,
+}
+
+/// How a block of [`Filter::Split`] or [`Filter::SplitHalf`] was made: the last byte of its frame's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// All values are shuffled: the split would take more room.
+    Shuffled,
+    /// The values are predicted as they are, or float16 by the order of their bits; differences are split.
+    Split,
+    /// Float16 that are whole numbers were predicted as these numbers.
+    Whole,
+}
+
+impl Way {
+    /// The byte.
+    pub(super) fn byte(self) -> u8 {
+        match self {
+            Self::Shuffled => 0,
+            Self::Split => 1,
+            Self::Whole => 2,
+        }
+    }
+
+    /// The way with this byte.
+    pub(super) fn of(byte: u8) -> Result<Self, String> {
+        let known = [Self::Shuffled, Self::Split, Self::Whole].into_iter().find(|way| way.byte() == byte);
+        known.ok_or_else(|| format!("it was made in a way that this version does not know: {byte}"))
+    }
 }
 
 /// All filters. Each has a name of its own, so that no reader takes one for another.
-const ALL: [(Filter, &str); 9] = [
+const ALL: [(Filter, &str); 11] = [
     (Filter::Shuffle(2), "shuffle"), // the only one once
     (Filter::Shuffle(1), "shuffle1"),
     (Filter::Shuffle(4), "shuffle4"),
@@ -47,6 +85,8 @@ const ALL: [(Filter, &str); 9] = [
     (Filter::Predict(2), "predict2"),
     (Filter::Predict(4), "predict4"),
     (Filter::Predict(8), "predict8"),
+    (Filter::SplitHalf, "split"),
+    (Filter::Split, "split2"),
 ];
 /// What stands behind a filter's name in an extension.
 const PACKED: &str = ".zst";
@@ -57,7 +97,9 @@ impl Filter {
     /// as float32 became 20 % larger).
     pub fn new(method: Method, width: usize, is_float: bool) -> Self {
         match (method, is_float, width) {
-            (Method::Predict, false, _) => Self::Predict(width),
+            (Method::Split, false, 2) => Self::Split,
+            (Method::Split, true, 2) => Self::SplitHalf,
+            (Method::Predict | Method::Split, false, _) => Self::Predict(width),
             (Method::Predict, true, 2) => Self::PredictHalf,
             _ => Self::Shuffle(width),
         }
@@ -95,8 +137,13 @@ impl Filter {
     pub fn width(self) -> usize {
         match self {
             Self::Shuffle(width) | Self::Predict(width) => width,
-            Self::PredictHalf => 2,
+            Self::PredictHalf | Self::Split | Self::SplitHalf => 2,
         }
+    }
+
+    /// The bytes of a frame's content behind those of its block: [`Way`].
+    pub fn mark_len(self) -> usize {
+        usize::from(matches!(self, Self::Split | Self::SplitHalf))
     }
 
     /// Whether values are predicted by their neighbours.
@@ -133,11 +180,12 @@ impl RowFilter {
         Self { filter, row: if filter.predicts() { row } else { 0 } }
     }
 
-    /// Begins a member: returns its first frame, which may be empty, and puts it into the seek table.
+    /// Begins a member: returns its first frame, which may be empty, and puts it into the seek table, which is empty.
     pub fn begin(self, table: &mut SeekTable) -> Vec<u8> {
         if !self.filter.predicts() {
             return Vec::new();
         }
+        *table = SeekTable::with_mark(self.filter.mark_len());
         let row = self.row.to_le_bytes();
         let crc = crc32fast::hash(&row).to_le_bytes();
         table.begin(Self::HEAD as u64, Self::NO_CONTENT);
@@ -171,36 +219,90 @@ impl RowFilter {
         Ok(Self { filter, row: number })
     }
 
-    /// Filters a block of whole values into `out`, which is as long; `scratch` is memory of that length too.
-    pub(super) fn apply(self, block: &[u8], scratch: &mut [u8], out: &mut [u8]) {
+    /// Filters a block of whole values into `out`, the content of a frame; `scratch` is twice as long as the block.
+    /// Returns the borders of parts that zstd is to pack apart.
+    pub(super) fn apply(self, block: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Option<[usize; 2]> {
         let row = self.row as usize;
+        let scratch = &mut scratch[..2 * block.len()];
+        let left = &mut scratch[..block.len()];
         match self.filter {
             Filter::Shuffle(1) => out.copy_from_slice(block),
             Filter::Shuffle(2) => shuffle::<2>(block, out),
             Filter::Shuffle(4) => shuffle::<4>(block, out),
             Filter::Shuffle(_) => shuffle::<8>(block, out),
-            Filter::PredictHalf => predict::apply::<u16, 2>(block, row, Order::Half, scratch, out),
-            Filter::Predict(1) => predict::apply::<u8, 1>(block, row, Order::Integer, scratch, out),
-            Filter::Predict(2) => predict::apply::<u16, 2>(block, row, Order::Integer, scratch, out),
-            Filter::Predict(4) => predict::apply::<u32, 4>(block, row, Order::Integer, scratch, out),
-            Filter::Predict(_) => predict::apply::<u64, 8>(block, row, Order::Integer, scratch, out),
+            Filter::PredictHalf => predict::apply::<u16, 2>(block, row, Order::Half, left, out),
+            Filter::Predict(1) => predict::apply::<u8, 1>(block, row, Order::Integer, left, out),
+            Filter::Predict(2) => predict::apply::<u16, 2>(block, row, Order::Integer, left, out),
+            Filter::Predict(4) => predict::apply::<u32, 4>(block, row, Order::Integer, left, out),
+            Filter::Predict(_) => predict::apply::<u64, 8>(block, row, Order::Integer, left, out),
+            Filter::Split | Filter::SplitHalf => return self.split(block, scratch, out),
         }
+        None
     }
 
-    /// Writes the values into `out` that a block was made of, which is as long and holds whole values.
-    pub(super) fn undo(self, filtered: &[u8], out: &mut [u8]) {
+    fn split(self, block: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Option<[usize; 2]> {
+        let row = self.row as usize;
+        let (content, mark) = out.split_at_mut(block.len());
+        let (integers, left) = scratch.split_at_mut(block.len());
+        let is_half = self.filter == Filter::SplitHalf;
+        let is_whole = is_half && whole::to_integers(block, integers);
+        let order = if is_half && !is_whole { Order::Half } else { Order::Integer };
+        predict::subtract_above_pairs(if is_whole { integers } else { block }, row, order, left);
+        let folded = integers;
+        predict::subtract_left(left, folded);
+        let borders = split::apply(folded.as_chunks().0, content).filter(|_| split::pays(content, block));
+        let way = match (borders, is_whole) {
+            (None, _) => Way::Shuffled,
+            (Some(_), true) => Way::Whole,
+            (Some(_), false) => Way::Split,
+        };
+        if way == Way::Shuffled {
+            shuffle::<2>(block, content);
+        }
+        mark.fill(way.byte());
+        borders
+    }
+
+    /// Writes the values into `out` that a frame's content was made of; `out` holds whole values, and `scratch` is as
+    /// long.
+    ///
+    /// # Errors
+    /// The damage as a phrase for a message.
+    pub(super) fn undo(self, content: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Result<(), String> {
         let row = self.row as usize;
         match self.filter {
-            Filter::Shuffle(1) => out.copy_from_slice(filtered),
-            Filter::Shuffle(2) => unshuffle::<2>(filtered, out),
-            Filter::Shuffle(4) => unshuffle::<4>(filtered, out),
-            Filter::Shuffle(_) => unshuffle::<8>(filtered, out),
-            Filter::PredictHalf => predict::undo::<u16, 2>(filtered, row, Order::Half, out),
-            Filter::Predict(1) => predict::undo::<u8, 1>(filtered, row, Order::Integer, out),
-            Filter::Predict(2) => predict::undo::<u16, 2>(filtered, row, Order::Integer, out),
-            Filter::Predict(4) => predict::undo::<u32, 4>(filtered, row, Order::Integer, out),
-            Filter::Predict(_) => predict::undo::<u64, 8>(filtered, row, Order::Integer, out),
+            Filter::Shuffle(1) => out.copy_from_slice(content),
+            Filter::Shuffle(2) => unshuffle::<2>(content, out),
+            Filter::Shuffle(4) => unshuffle::<4>(content, out),
+            Filter::Shuffle(_) => unshuffle::<8>(content, out),
+            Filter::PredictHalf => predict::undo::<u16, 2>(content, row, Order::Half, out),
+            Filter::Predict(1) => predict::undo::<u8, 1>(content, row, Order::Integer, out),
+            Filter::Predict(2) => predict::undo::<u16, 2>(content, row, Order::Integer, out),
+            Filter::Predict(4) => predict::undo::<u32, 4>(content, row, Order::Integer, out),
+            Filter::Predict(_) => predict::undo::<u64, 8>(content, row, Order::Integer, out),
+            Filter::Split | Filter::SplitHalf => return self.join(content, scratch, out),
         }
+        Ok(())
+    }
+
+    fn join(self, content: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Result<(), String> {
+        let row = self.row as usize;
+        let (content, mark) = content.split_at(out.len());
+        let way = Way::of(mark[0])?;
+        let order = match (way, self.filter) {
+            (Way::Shuffled, _) => {
+                unshuffle::<2>(content, out);
+                return Ok(());
+            }
+            (Way::Split, Filter::SplitHalf) => Order::Half,
+            (Way::Whole, Filter::Split) => return Err("it says that integers were floats".into()),
+            _ => Order::Integer,
+        };
+        predict::undo_split(Groups::new(content, out.len() / 2)?, row, order, scratch, out);
+        if way == Way::Whole {
+            whole::to_halves(out);
+        }
+        Ok(())
     }
 
     /// Whether the filter leaves the bytes as they are.

@@ -12,7 +12,7 @@ pub fn unpack(decoder: &mut Decoder, member: &[u8], filter: Filter, out: &mut [u
     let footer: &[u8; FOOTER] = member.last_chunk().ok_or("it is cut off")?;
     let table_len = SeekTable::len_in(footer, len)?;
     let (frames, table) = member.split_at(member.len() - table_len);
-    let table = SeekTable::parse(table, len)?;
+    let table = SeekTable::parse(table, len, filter.mark_len())?;
     if table.plain_len() != out.len() as u64 {
         return Err(format!("it holds {} bytes, {} were expected", table.plain_len(), out.len()));
     }
@@ -36,8 +36,8 @@ mod tests {
     #[test]
     fn a_member_comes_back_and_what_is_cut_or_longer_does_not() {
         let plain: Vec<u8> = (0..5000u32).flat_map(|n| (n * n % 991).to_le_bytes()).collect();
-        for method in [Method::Shuffle, Method::Predict] {
-            let (filter, mut table) = (RowFilter::new(Filter::new(method, 4, false), 70), SeekTable::default());
+        for (method, width) in [(Method::Shuffle, 4), (Method::Predict, 4), (Method::Split, 2)] {
+            let (filter, mut table) = (RowFilter::new(Filter::new(method, width, false), 70), SeekTable::default());
             let mut member = filter.begin(&mut table);
             let mut encoder = Encoder::new("zstd".parse().unwrap()).unwrap();
             for block in plain.chunks(1200) {

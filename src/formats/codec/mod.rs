@@ -1,11 +1,11 @@
 //! Voxels stored smaller, without loss: independent blocks in the zstd seekable format, each filtered before it is
 //! packed.
 //!
-//! A block is 256 KiB of the voxels' bytes. [`Filter`] says what is done to it: each value is *predicted* by its
-//! neighbours, and of what is left, the lowest bytes of all values stand first, then the next higher ones, the highest
-//! last (*shuffled*): the low bytes are noise, the high ones repeat, and zstd finds repetitions faster where they are
-//! not mixed with noise (`scripts/codec_table.py` measures what each step saves). Each block is one zstd frame that
-//! ends with its checksum, so every implementation of zstd reads it. Knows no files.
+//! A block is 256 KiB of the voxels' bytes. [`Filter`] says what is done to it. Each value is *predicted* by its
+//! neighbours. Of what is left, values of two bytes are *split*: their lower bits are noise, which nothing packs, and
+//! stand apart from the upper ones. Of other values, the lowest bytes of all stand first, then the next higher ones,
+//! the highest last (*shuffled*). `scripts/codec_table.py` measures what each step saves. Each block is one zstd frame
+//! that ends with its checksum, so every implementation of zstd reads it. Knows no files.
 
 mod filter;
 mod member;
@@ -13,6 +13,8 @@ mod predict;
 mod running_sum;
 mod seek_table;
 mod shuffle;
+mod split;
+mod whole;
 
 use std::fmt;
 use std::io;
@@ -20,7 +22,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::{self, CParameter, ParamSwitch, Strategy};
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective as Directive;
+use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, ParamSwitch, ResetDirective, Strategy};
 
 use crate::base::memory;
 
@@ -52,6 +55,8 @@ pub struct Codec {
 
 /// What a journal has before the codec where values are predicted.
 const PREDICTED: &str = "predict+";
+/// What it has where values are predicted and split.
+const SPLIT: &str = "split+";
 
 impl FromStr for Codec {
     type Err = String;
@@ -64,7 +69,7 @@ impl FromStr for Codec {
             _ => None,
         };
         level
-            .map(|level| Self { level, method: Method::Predict })
+            .map(|level| Self { level, method: Method::Split })
             .ok_or_else(|| "expected zstd, or zstd:LEVEL with a level from 1 to 19".into())
     }
 }
@@ -80,6 +85,7 @@ impl From<Codec> for String {
         match codec.method {
             Method::Shuffle => codec.to_string(),
             Method::Predict => format!("{PREDICTED}{codec}"),
+            Method::Split => format!("{SPLIT}{codec}"),
         }
     }
 }
@@ -88,10 +94,10 @@ impl TryFrom<String> for Codec {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match text.strip_prefix(PREDICTED) {
-            Some(codec) => codec.parse(),
-            None => text.parse().map(|codec| Self { method: Method::Shuffle, ..codec }),
-        }
+        let begun = [(PREDICTED, Method::Predict), (SPLIT, Method::Split), ("", Method::Shuffle)];
+        let mut with = begun.into_iter().filter_map(|(prefix, method)| Some((text.strip_prefix(prefix)?, method)));
+        let (codec, method) = with.next().unwrap_or((&text, Method::Shuffle));
+        codec.parse().map(|codec| Self { method, ..codec })
     }
 }
 
@@ -120,20 +126,22 @@ impl Encoder {
     /// The error of zstd if there is no memory.
     pub fn encode(&mut self, block: &[u8], filter: RowFilter) -> io::Result<Vec<u8>> {
         let Self { level, context, scratch, filtered } = self;
-        let filtered = if filter.is_identity() {
-            block
+        let (content, borders) = if filter.is_identity() {
+            (block, None)
         } else {
-            memory::resize(scratch, block.len())?;
-            memory::resize(filtered, block.len())?;
-            filter.apply(block, scratch, filtered);
-            filtered
+            memory::resize(scratch, 2 * block.len())?;
+            memory::resize(filtered, block.len() + filter.filter.mark_len())?;
+            let borders = filter.apply(block, scratch, filtered);
+            (&**filtered, borders)
         };
-        let search = if filter.filter.predicts() { Search::Sparse } else { Search::Everywhere(6) };
-        let frame = search.pack(*level, context, filtered)?;
+        // A split filter that has no parts found that its block is better shuffled.
+        let is_shuffled = !filter.filter.predicts() || (filter.filter.mark_len() > 0 && borders.is_none());
+        let search = if is_shuffled { Search::Everywhere(6) } else { Search::Sparse };
+        let frame = search.pack(*level, context, content, borders)?;
         if *level > 1 || search != Search::Sparse || frame.len() > block.len() / REGULAR {
             return Ok(frame);
         }
-        let other = Search::Everywhere(7).pack(*level, context, filtered)?;
+        let other = Search::Everywhere(7).pack(*level, context, content, borders)?;
         Ok(if other.len() < frame.len() { other } else { frame })
     }
 }
@@ -156,7 +164,13 @@ enum Search {
 
 impl Search {
     /// Compresses filtered bytes to a frame.
-    fn pack(self, level: i32, context: &mut Compressor<'static>, filtered: &[u8]) -> io::Result<Vec<u8>> {
+    fn pack(
+        self,
+        level: i32,
+        context: &mut Compressor<'static>,
+        content: &[u8],
+        borders: Option<[usize; 2]>,
+    ) -> io::Result<Vec<u8>> {
         if level == 1 {
             let (strategy, min_match, table, step) = match self {
                 Self::Everywhere(min_match) => (Strategy::ZSTD_dfast, min_match, 0, 0), // 0: what the level has
@@ -169,14 +183,37 @@ impl Search {
             // Where a search makes steps, zstd would not pack what is between the matches.
             context.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable))?;
         }
-        context.compress(filtered)
+        match borders {
+            None => context.compress(content),
+            Some(borders) => pack_parts(context.context_mut(), content, borders),
+        }
     }
+}
+
+/// Compresses a content whose parts have little in common: each has blocks, and so codes, of its own in the frame.
+fn pack_parts(context: &mut CCtx<'_>, content: &[u8], [first, second]: [usize; 2]) -> io::Result<Vec<u8>> {
+    let failed = |code| io::Error::other(zstd_safe::get_error_name(code));
+    let mut frame = Vec::new();
+    frame.try_reserve_exact(zstd_safe::compress_bound(content.len()) + 64).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    context.reset(ResetDirective::SessionOnly).map_err(failed)?;
+    context.set_pledged_src_size(Some(content.len() as u64)).map_err(failed)?;
+    let parts = [(0..first, Directive::ZSTD_e_flush), (first..second, Directive::ZSTD_e_flush)];
+    for (part, directive) in parts.into_iter().chain([(second..content.len(), Directive::ZSTD_e_end)]) {
+        let (mut from, mut left) = (InBuffer::around(&content[part]), 1);
+        while left > 0 {
+            let at = frame.len();
+            let mut to = OutBuffer::around_pos(&mut frame, at);
+            left = context.compress_stream2(&mut to, &mut from, directive).map_err(failed)?;
+        }
+    }
+    Ok(frame)
 }
 
 /// A decompressor of blocks; each thread has one of its own.
 pub struct Decoder {
     context: Decompressor<'static>,
     filtered: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Decoder {
@@ -185,7 +222,7 @@ impl Decoder {
     /// # Errors
     /// The error of zstd if there is no memory.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { context: Decompressor::new()?, filtered: Vec::new() })
+        Ok(Self { context: Decompressor::new()?, filtered: Vec::new(), scratch: Vec::new() })
     }
 
     /// Decompresses the frame that `block` describes into `out`, which has the length that the seek table gives, and
@@ -212,16 +249,18 @@ impl Decoder {
         if block.checksum.is_some() && block.checksum != checksum {
             return Err("its checksum is not that of the seek table".into());
         }
-        self.filtered.resize(self.filtered.len().max(out.len()), 0);
-        let filtered = if filter.is_identity() { &mut *out } else { &mut self.filtered[..out.len()] };
-        let len = self.context.decompress_to_buffer(frame, filtered).map_err(|error| error.to_string())?;
-        if len != out.len() {
-            return Err(format!("it holds {len} bytes, the seek table says {}", out.len()));
+        let wanted = out.len() + filter.filter.mark_len();
+        self.filtered.resize(self.filtered.len().max(wanted), 0);
+        let content = if filter.is_identity() { &mut *out } else { &mut self.filtered[..wanted] };
+        let len = self.context.decompress_to_buffer(frame, content).map_err(|error| error.to_string())?;
+        if len != wanted {
+            return Err(format!("it holds {len} bytes, {wanted} were expected"));
         }
-        if !filter.is_identity() {
-            filter.undo(&self.filtered[..len], out);
+        if filter.is_identity() {
+            return Ok(());
         }
-        Ok(())
+        self.scratch.resize(self.scratch.len().max(out.len()), 0);
+        filter.undo(&self.filtered[..wanted], &mut self.scratch[..out.len()], out)
     }
 }
 
@@ -231,14 +270,14 @@ mod tests {
 
     /// All filters, each with rows of this length.
     fn filters(row: u64) -> Vec<RowFilter> {
-        let names =
-            ["", "1", "2", "4", "8"].map(|width| ["shuffle", "predict"].map(|name| format!("{name}{width}.zst")));
+        let names = ["", "1", "2", "4", "8"]
+            .map(|width| ["shuffle", "predict", "split"].map(|name| format!("{name}{width}.zst")));
         let known = names.iter().flatten().filter_map(|name| Filter::of_extension(name));
         known.map(|filter| RowFilter::new(filter, row)).collect()
     }
 
     fn codec() -> Codec {
-        Codec { level: 1, method: Method::Predict }
+        Codec { level: 1, method: Method::Split }
     }
 
     fn packed(plain: &[u8], filter: RowFilter) -> (BlockEntry, Vec<u8>) {
@@ -285,11 +324,13 @@ mod tests {
                 let mut out = vec![0xaa; plain.len()];
                 decoder.decode(block, &frame, filter, &mut out).unwrap();
                 assert!(out == plain, "{values} values, {filter:?}");
-                let others =
-                    filters(row).into_iter().filter(|other| *other != filter && values % 8 == 0 && values > 60);
+                // Where the two that split find a block better shuffled, both mean the same.
+                let splits = |filter: RowFilter| filter.filter.mark_len() > 0;
+                let differs = |other: &RowFilter| *other != filter && !(splits(*other) && splits(filter));
+                let others = filters(row).into_iter().filter(|other| differs(other) && values % 8 == 0 && values > 60);
                 for other in others {
-                    decoder.decode(block, &frame, other, &mut out).unwrap();
-                    assert!(out != plain, "{values} values of {filter:?} look like those of {other:?}");
+                    let taken = decoder.decode(block, &frame, other, &mut out);
+                    assert!(taken.is_err() || out != plain, "{filter:?} looks like {other:?}, {values} values");
                 }
             }
         }
@@ -309,14 +350,18 @@ mod tests {
     fn codecs_by_name() {
         assert_eq!("zstd".parse(), Ok(codec()));
         assert_eq!("zstd:7".parse::<Codec>().unwrap().to_string(), "zstd:7");
-        for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x", "predict+zstd:1"] {
+        for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x", "split+zstd:1"] {
             assert!(wrong.parse::<Codec>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn journals_tell_the_filters_apart_and_old_ones_are_read() {
-        for (codec, text) in [(codec(), "predict+zstd:1"), (Codec { level: 3, method: Method::Shuffle }, "zstd:3")] {
+        for (codec, text) in [
+            (codec(), "split+zstd:1"),
+            (Codec { level: 1, method: Method::Predict }, "predict+zstd:1"),
+            (Codec { level: 3, method: Method::Shuffle }, "zstd:3"),
+        ] {
             assert_eq!(String::from(codec), text);
             assert_eq!(Codec::try_from(text.to_owned()), Ok(codec));
         }

@@ -1,6 +1,7 @@
 //! The prediction of values by their neighbours, and its inverse: two running sums. [`super::Filter`] defines it. Pure.
 
-use super::running_sum::{Order, Word};
+use super::running_sum::{Differences, Order, Word, has_undo_pairs, undo_pairs};
+use super::split::Groups;
 
 /// The shortest row that is added to the next one as a row; of shorter ones, value by value is faster.
 const SHORT_ROW: usize = 24;
@@ -50,6 +51,34 @@ pub(super) fn undo<W: Word<N>, const N: usize>(shuffled: &[u8], row: usize, orde
     }
 }
 
+/// Subtracts from each value of two bytes the one a row before it; `out` is as long as the block.
+pub(super) fn subtract_above_pairs(block: &[u8], row: usize, order: Order, out: &mut [u8]) {
+    let (values, out) = (block.as_chunks::<2>().0, out.as_chunks_mut::<2>().0);
+    match order {
+        Order::Integer => subtract_above(values, row, |value: u16| value, out),
+        Order::Half => subtract_above(values, row, <u16 as Word<2>>::ordered, out),
+    }
+}
+
+/// Subtracts from each value of two bytes the one before it, and folds what is left into `out`, which is as long.
+pub(super) fn subtract_left(left: &[u8], out: &mut [u8]) {
+    let (left, out) = (left.as_chunks::<2>().0, out.as_chunks_mut::<2>().0);
+    let (Some(begin), Some((first, others))) = (left.first(), out.split_first_mut()) else { return };
+    *first = u16::of(*begin).folded().bytes();
+    for (folded, (value, before)) in others.iter_mut().zip(left[1..].iter().zip(left)) {
+        *folded = u16::of(*value).minus(u16::of(*before)).folded().bytes();
+    }
+}
+
+/// Writes the values into `out` that were predicted, by what is left of them, split; `scratch` is as long.
+pub(super) fn undo_split(groups: Groups<'_>, row: usize, order: Order, scratch: &mut [u8], out: &mut [u8]) {
+    if has_undo_pairs(row) {
+        return undo_pairs(Differences::Split(groups), row, order, out.as_chunks_mut().0);
+    }
+    groups.shuffle(scratch);
+    undo_in_two::<u16, 2>(scratch, row, order, out.as_chunks_mut().0);
+}
+
 /// Undoes a prediction by a running sum and the sum with the values above it, one after the other.
 fn undo_in_two<W: Word<N>, const N: usize>(shuffled: &[u8], row: usize, order: Order, values: &mut [[u8; N]]) {
     W::running_sum(shuffled, values);
@@ -88,6 +117,7 @@ fn add_above<W: Word<N>, const N: usize>(values: &mut [[u8; N]], row: usize, fin
 #[cfg(test)]
 mod tests {
     use super::super::running_sum::portable_sum;
+    use super::super::split;
     use super::*;
 
     /// The definition, value by value, in numbers that are large enough for all widths.
@@ -131,6 +161,24 @@ mod tests {
         assert!(back == portable, "the processor's instructions: {about}");
     }
 
+    /// The same values by split differences, by the processor's instructions and without them.
+    fn check_split(block: &[u8], row: usize, order: Order) {
+        let [mut left, mut folded, mut content, mut scratch, mut back] = [(); 5].map(|()| vec![0xaa; block.len()]);
+        subtract_above_pairs(block, row, order, &mut left);
+        subtract_left(&left, &mut folded);
+        if split::apply(folded.as_chunks().0, &mut content).is_none() {
+            return;
+        }
+        let about = format!("{} values in rows of {row}", block.len() / 2);
+        let groups = || Groups::new(&content, block.len() / 2).unwrap();
+        undo_split(groups(), row, order, &mut scratch, &mut back);
+        assert!(back == block, "{about}");
+        back.fill(0xaa);
+        groups().shuffle(&mut scratch);
+        undo_in_two::<u16, 2>(&scratch, row, order, back.as_chunks_mut().0);
+        assert!(back == block, "in two passes: {about}");
+    }
+
     /// Smooth values with noise and jumps, of which every byte changes.
     fn example(len: usize) -> Vec<u8> {
         let mut state = 1u32;
@@ -149,6 +197,13 @@ mod tests {
                 check::<u8, 1>(&example(len), row, Order::Integer);
                 check::<u16, 2>(&example(2 * len), row, Order::Integer);
                 check::<u16, 2>(&example(2 * len), row, Order::Half);
+                for order in [Order::Integer, Order::Half] {
+                    // Of differences that are small, larger, and as large as they can be.
+                    for most in [3, 0x1f, 0xff] {
+                        let values = example(len).into_iter().map(|byte| [byte, byte & most]);
+                        check_split(values.collect::<Vec<_>>().as_flattened(), row, order);
+                    }
+                }
                 check::<u32, 4>(&example(4 * len), row, Order::Integer);
                 check::<u64, 8>(&example(8 * len), row, Order::Integer);
             }
@@ -168,6 +223,7 @@ mod tests {
         for row in [1, 13, 256, 65_535, 65_536] {
             for block in [&all, &backwards, &mixed] {
                 check::<u16, 2>(block, row, Order::Half);
+                check_split(block, row, Order::Half);
             }
         }
     }

@@ -6,13 +6,43 @@
 //! portable definition.
 
 use super::shuffle::unshuffle;
+use super::split::Groups;
 
 /// The bytes of a piece of a block that is summed up at a time.
 #[cfg(target_arch = "x86_64")]
 const PIECE: usize = 16;
 /// The values of two bytes of such a piece.
 #[cfg(target_arch = "x86_64")]
-const PAIRS: usize = 32;
+const PAIRS: usize = super::split::GROUP;
+
+/// The folded differences of two bytes of a block.
+pub(super) enum Differences<'a> {
+    /// The low bytes of all, and the high ones.
+    Shuffled([&'a [u8]; 2]),
+    /// What is left of their groups.
+    Split(Groups<'a>),
+}
+
+impl<'a> Differences<'a> {
+    /// Those of a shuffled block.
+    pub(super) fn shuffled(shuffled: &'a [u8]) -> Self {
+        let (low, high) = shuffled.split_at(shuffled.len() / 2);
+        Self::Shuffled([low, high])
+    }
+
+    /// Those from value `at` on, where all before it were taken; fewer than [`PAIRS`].
+    fn rest(&mut self, at: usize) -> [u16; PAIRS] {
+        match self {
+            Self::Split(groups) => groups.next().map_or([0; PAIRS], |group| group.values()),
+            Self::Shuffled([low, high]) => {
+                let mut rest = [0; PAIRS];
+                let bytes = low[at..].iter().zip(&high[at..]);
+                rest.iter_mut().zip(bytes).for_each(|(number, (low, high))| *number = u16::of([*low, *high]));
+                rest
+            }
+        }
+    }
+}
 
 /// The order of a value's bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +115,13 @@ macro_rules! word {
 }
 
 word!(u8, 1, bytes_sum, |_, _, _, _| false);
-word!(u16, 2, portable_sum::<Self, 2>, undo_pairs);
+word!(u16, 2, portable_sum::<Self, 2>, |shuffled, row, order, out| {
+    let is_there = has_undo_pairs(row);
+    if is_there {
+        undo_pairs(Differences::shuffled(shuffled), row, order, out);
+    }
+    is_there
+});
 word!(u32, 4, portable_sum::<Self, 4>, |_, _, _, _| false);
 word!(u64, 8, portable_sum::<Self, 8>, |_, _, _, _| false);
 
@@ -100,23 +136,27 @@ pub(super) fn portable_sum<W: Word<N>, const N: usize>(shuffled: &[u8], out: &mu
     }
 }
 
-/// Undoes the prediction of values of two bytes; false where the processor has no AVX2, or rows are shorter than a
-/// piece, whose values would then be needed before they are there.
-fn undo_pairs(shuffled: &[u8], row: usize, order: Order, out: &mut [[u8; 2]]) -> bool {
+/// Whether [`undo_pairs`] is there: the processor has AVX2, and rows are as long as a piece at least; the values of
+/// shorter ones would be needed before they are there.
+pub(super) fn has_undo_pairs(row: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return row >= PAIRS && is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// Undoes the prediction of values of two bytes, where [`has_undo_pairs`].
+pub(super) fn undo_pairs(differences: Differences<'_>, row: usize, order: Order, out: &mut [[u8; 2]]) {
+    assert!(has_undo_pairs(row), "this processor or row needs another way");
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    if row >= PAIRS && is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the feature.
-        unsafe {
-            match order {
-                Order::Integer => x86::undo_pairs::<false>(shuffled, row, out),
-                Order::Half => x86::undo_pairs::<true>(shuffled, row, out),
-            }
+    // SAFETY: the processor has the feature.
+    unsafe {
+        match order {
+            Order::Integer => x86::undo_pairs::<false>(differences, row, out),
+            Order::Half => x86::undo_pairs::<true>(differences, row, out),
         }
-        return true;
     }
-    let _ = (shuffled, row, order, out); // for other processors
-    false
 }
 
 /// The running sum of bytes.
@@ -138,52 +178,97 @@ mod x86 {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_add_epi8, _mm_and_si128, _mm_set1_epi8, _mm_setzero_si128, _mm_slli_si128,
         _mm_srli_epi16, _mm_sub_epi8, _mm_xor_si128, _mm256_add_epi16, _mm256_and_si256, _mm256_castsi256_si128,
-        _mm256_extracti128_si256, _mm256_permute2x128_si256, _mm256_set_epi64x, _mm256_set_m128i, _mm256_set1_epi16,
-        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_srai_epi16, _mm256_srli_epi16,
-        _mm256_sub_epi16, _mm256_unpackhi_epi8, _mm256_unpacklo_epi8, _mm256_xor_si256,
+        _mm256_extracti128_si256, _mm256_or_si256, _mm256_permute2x128_si256, _mm256_set_epi64x, _mm256_set_m128i,
+        _mm256_set1_epi16, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi64,
+        _mm256_srai_epi16, _mm256_srli_epi16, _mm256_sub_epi16, _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
+        _mm256_xor_si256,
     };
 
     use bytemuck::must_cast;
 
-    use super::{PAIRS, PIECE, Word};
+    use super::{Differences, PAIRS, PIECE, Word};
 
-    /// Undoes the prediction of shuffled values of two bytes, float16 or integers; rows have at least [`PAIRS`] values.
+    /// Undoes the prediction of differences of two bytes, of float16 or integers; rows have at least [`PAIRS`] values.
     /// Each value is written once.
     #[target_feature(enable = "avx2")]
-    pub(super) fn undo_pairs<const HALF: bool>(shuffled: &[u8], row: usize, out: &mut [[u8; 2]]) {
-        let (low, high) = shuffled.split_at(out.len());
-        let begin = if HALF { i16::MIN } else { 0 }; // stands above the first row, see `signed`
-        let (mut at, mut sum) = (0, 0u16);
-        for end in [row.min(out.len()), out.len()] {
-            let mut sums = _mm256_set1_epi16(sum.cast_signed()); // the last sum, in every place
-            while let (Some(low), Some(high)) = (low[at..end].first_chunk(), high[at..end].first_chunk()) {
-                let above = at.checked_sub(row).and_then(|above| out[above..].first_chunk());
-                let above = above.map_or([_mm256_set1_epi16(begin); 2], |above| {
-                    let [first, second] = parted(above);
-                    [signed::<HALF>(first), signed::<HALF>(second)]
-                });
-                let [first, second] = pairs(low, high);
-                let (first, second) = (sums_of_halves(first), sums_of_halves(second));
-                let (ends, other_ends) = (last_of_halves(first), last_of_halves(second));
-                let both = _mm256_add_epi16(ends, other_ends); // of values 0 to 15 in its first half, of 16 to 31
-                let before = _mm256_add_epi16(sums, _mm256_permute2x128_si256(both, both, 0x08));
-                let first = _mm256_add_epi16(_mm256_add_epi16(first, above[0]), before);
-                let second = _mm256_add_epi16(_mm256_add_epi16(second, above[1]), _mm256_add_epi16(before, ends));
-                out[at..][..PAIRS].copy_from_slice(&joined(signed::<HALF>(first), signed::<HALF>(second)));
-                let all = _mm256_add_epi16(both, _mm256_permute2x128_si256(both, both, 0x01));
-                sums = _mm256_add_epi16(sums, all);
-                at += PAIRS;
-            }
-            sum = must_cast::<_, [u16; 16]>(sums)[0];
-            for at in std::mem::replace(&mut at, end)..end {
-                sum = sum.plus(u16::of([low[at], high[at]]).unfolded());
-                let above = at.checked_sub(row).map(|above| u16::of(out[above]));
-                out[at] = match (HALF, above) {
-                    (true, above) => sum.plus(above.map_or(0, u16::ordered)).unordered().bytes(),
-                    (false, above) => sum.plus(above.unwrap_or(0)).bytes(),
-                };
-            }
+    pub(super) fn undo_pairs<const HALF: bool>(mut differences: Differences<'_>, row: usize, out: &mut [[u8; 2]]) {
+        let mut sums = _mm256_setzero_si256(); // the last sum, in every place
+        let whole = out.len() / PAIRS * PAIRS;
+        for at in (0..whole).step_by(PAIRS) {
+            let above = above::<HALF>(out, at, row);
+            let [first, second] = piece(&mut differences, at);
+            let (first, second) = (sums_of_halves(first), sums_of_halves(second));
+            let (ends, other_ends) = (last_of_halves(first), last_of_halves(second));
+            let both = _mm256_add_epi16(ends, other_ends); // of values 0 to 15 in its first half, of 16 to 31
+            let before = _mm256_add_epi16(sums, _mm256_permute2x128_si256(both, both, 0x08));
+            let first = _mm256_add_epi16(_mm256_add_epi16(first, above[0]), before);
+            let second = _mm256_add_epi16(_mm256_add_epi16(second, above[1]), _mm256_add_epi16(before, ends));
+            out[at..][..PAIRS].copy_from_slice(&joined(signed::<HALF>(first), signed::<HALF>(second)));
+            let all = _mm256_add_epi16(both, _mm256_permute2x128_si256(both, both, 0x01));
+            sums = _mm256_add_epi16(sums, all);
         }
+        let mut sum = must_cast::<_, [u16; 16]>(sums)[0];
+        let rest = differences.rest(whole);
+        for (at, difference) in (whole..out.len()).zip(rest) {
+            sum = sum.plus(difference.unfolded());
+            let above = at.checked_sub(row).map(|above| u16::of(out[above]));
+            out[at] = match (HALF, above) {
+                (true, above) => sum.plus(above.map_or(0, u16::ordered)).unordered().bytes(),
+                (false, above) => sum.plus(above.unwrap_or(0)).bytes(),
+            };
+        }
+    }
+
+    /// The values a row above a piece, [`signed`] and [`parted`]; above the first row stands the smallest one.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn above<const HALF: bool>(out: &[[u8; 2]], at: usize, row: usize) -> [__m256i; 2] {
+        let none: [u8; 2] = if HALF { [0xff; 2] } else { [0; 2] }; // is signed as the smallest
+        let mut some = [none; PAIRS];
+        let above = match at.checked_sub(row) {
+            Some(above) => out[above..].first_chunk().unwrap_or(&some),
+            None if at + PAIRS <= row => &some,
+            None => {
+                let missing = row - at;
+                some[missing..].copy_from_slice(&out[..PAIRS - missing]);
+                &some
+            }
+        };
+        parted(above).map(|above| signed::<HALF>(above))
+    }
+
+    /// The next piece of folded differences, [`parted`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn piece(differences: &mut Differences<'_>, at: usize) -> [__m256i; 2] {
+        match differences {
+            Differences::Shuffled([low, high]) => match (low[at..].first_chunk(), high[at..].first_chunk()) {
+                (Some(low), Some(high)) => pairs(low, high),
+                _ => [_mm256_setzero_si256(); 2],
+            },
+            Differences::Split(groups) => match groups.next().map(|group| (group.upper.first_chunk(), group.lower)) {
+                Some((Some(upper), lower)) => group(upper, lower),
+                _ => [_mm256_setzero_si256(); 2],
+            },
+        }
+    }
+
+    /// The differences of a group, [`parted`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn group(upper: &[u8; PAIRS], lower: &[u8]) -> [__m256i; 2] {
+        let zero = _mm256_setzero_si256();
+        let upper: __m256i = must_cast(*upper);
+        let halves = [_mm256_unpacklo_epi8(upper, zero), _mm256_unpackhi_epi8(upper, zero)];
+        if let Some(lower) = lower.first_chunk::<PAIRS>() {
+            return pairs(lower, &must_cast(upper));
+        }
+        let Some(lower) = lower.first_chunk::<16>() else { return halves };
+        let lower: __m128i = must_cast(*lower);
+        let four = _mm_set1_epi8(15);
+        let both = _mm256_set_m128i(_mm_and_si128(_mm_srli_epi16(lower, 4), four), _mm_and_si128(lower, four));
+        let lower = [_mm256_unpacklo_epi8(both, zero), _mm256_unpackhi_epi8(both, zero)];
+        std::array::from_fn(|at| _mm256_or_si256(_mm256_slli_epi16(halves[at], 4), lower[at]))
     }
 
     /// The values of two bytes whose lower and higher ones these are, [`parted`].

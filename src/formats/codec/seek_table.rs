@@ -32,9 +32,16 @@ pub struct BlockEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeekTable {
     blocks: Vec<BlockEntry>,
+    /// The bytes of each frame's content behind those of its block, which the table counts with them.
+    mark: usize,
 }
 
 impl SeekTable {
+    /// A table of frames whose contents have so many bytes behind those of their blocks.
+    pub(super) fn with_mark(mark: usize) -> Self {
+        Self { blocks: Vec::new(), mark }
+    }
+
     /// Adds the entry of `frame`, which ends with its checksum and holds `plain` bytes.
     pub fn push(&mut self, frame: &[u8], plain: usize) {
         let (at, from) = self.blocks.last().map_or((0, 0), |last| (last.packed.end, last.plain.end));
@@ -65,7 +72,8 @@ impl SeekTable {
         bytes.extend(word((self.blocks.len() * 12 + FOOTER) as u64));
         for BlockEntry { packed, plain, checksum } in &self.blocks {
             bytes.extend(word(packed.end - packed.start));
-            bytes.extend(word(plain.end - plain.start));
+            let mark = if plain.is_empty() { 0 } else { self.mark as u64 };
+            bytes.extend(word(plain.end - plain.start + mark));
             bytes.extend(checksum.unwrap_or(0).to_le_bytes());
         }
         bytes.extend(word(self.blocks.len() as u64));
@@ -94,21 +102,26 @@ impl SeekTable {
         Ok(to_usize(len))
     }
 
-    /// Reads a table of the length that [`Self::len_in`] gives. Frames and table together have `packed_len` bytes.
+    /// Reads a table of the length that [`Self::len_in`] gives, of frames with `mark` bytes behind each block. Frames and
+    /// table together have `packed_len` bytes.
     ///
     /// # Errors
     /// The damage as a phrase for a message.
-    pub fn parse(table: &[u8], packed_len: u64) -> Result<Self, String> {
+    pub fn parse(table: &[u8], packed_len: u64, mark: usize) -> Result<Self, String> {
         let word = |at: usize| table.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         if word(0) != SKIPPABLE_MAGIC || u64::from(word(4)) != (table.len() - HEAD) as u64 {
             return Err("its seek table is damaged".into());
         }
         let descriptor = table[table.len() - 5];
-        let mut parsed = Self::default();
+        let mut parsed = Self::with_mark(mark);
         let (mut at, mut from) = (0u64, 0u64);
         for entry in table[HEAD..table.len() - FOOTER].chunks_exact(entry_len(descriptor)) {
             let word = |n: usize| u32::from_le_bytes([entry[n], entry[n + 1], entry[n + 2], entry[n + 3]]);
-            let (packed, plain) = (u64::from(word(0)), u64::from(word(4)));
+            let (packed, content) = (u64::from(word(0)), u64::from(word(4)));
+            let plain = content.saturating_sub(mark as u64);
+            if content > 0 && plain == 0 {
+                return Err("a frame in it holds no block".into());
+            }
             if plain > MAX_BLOCK as u64 {
                 return Err(format!("a block holds {plain} bytes; at most {MAX_BLOCK} are supported"));
             }
@@ -179,7 +192,7 @@ mod tests {
         let bytes = table.render();
         let footer = bytes.last_chunk().unwrap();
         assert_eq!(SeekTable::len_in(footer, packed_len), Ok(bytes.len()));
-        assert_eq!(SeekTable::parse(&bytes, packed_len), Ok(table.clone()));
+        assert_eq!(SeekTable::parse(&bytes, packed_len, 0), Ok(table.clone()));
         assert_eq!((table.plain_len(), table.largest()), (602, 256));
         let numbers = |range| table.covering(&range).map(|(n, _)| n).collect::<Vec<_>>();
         assert_eq!(numbers(0..1), [0]);
@@ -198,10 +211,10 @@ mod tests {
                 wrong[at] ^= 1 << bit;
                 let len = SeekTable::len_in(wrong.last_chunk().unwrap(), packed_len);
                 if len == Ok(right.len()) {
-                    assert_ne!(SeekTable::parse(&wrong, packed_len), Ok(table.clone()), "byte {at}, bit {bit}");
+                    assert_ne!(SeekTable::parse(&wrong, packed_len, 0), Ok(table.clone()), "byte {at}, bit {bit}");
                 }
             }
         }
-        assert!(SeekTable::parse(&right, packed_len - 1).is_err());
+        assert!(SeekTable::parse(&right, packed_len - 1, 0).is_err());
     }
 }

@@ -204,7 +204,7 @@ impl OpenShard<'_> {
         if filter.is_none() && !rest.is_empty() {
             return Err(other(format!("member {} stands where {name} belongs", found.name)));
         }
-        let known = [Method::Shuffle, Method::Predict].map(|method| volume_filter(method, self.voxels));
+        let known = [Method::Shuffle, Method::Predict, Method::Split].map(|method| volume_filter(method, self.voxels));
         if member == Member::Volume && filter.is_some_and(|filter| !known.contains(&filter)) {
             let dtype = self.voxels.name();
             return Err(other(format!("{name}: its volume is not filtered as voxels of {dtype} are")));
@@ -215,7 +215,7 @@ impl OpenShard<'_> {
             return Ok(VolumeMember { file, file_id, offset, len: found.len, storage: Storage::Plain });
         };
         let mut read = |out: &mut [u8], at| self.reader.read(at, out.len()).map(|bytes| out.copy_from_slice(bytes));
-        let table = read_table(path, (offset, found.len), &mut read)?;
+        let table = read_table(path, (offset, found.len), filter, &mut read)?;
         let filter = read_filter(path, (offset, filter), &table, &mut read)?;
         let (packed_len, largest, table_crc) = (found.len, table.largest(), table.crc());
         let storage = Storage::Blocks { packed_len, largest, filter, table_crc };

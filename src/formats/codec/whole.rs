@@ -1,0 +1,65 @@
+//! Float16 that are whole numbers, as integers of two bytes. Pure.
+//!
+//! The bits of whole numbers as float16 end with as many zeros as the number is small. Differences of such bits carry
+//! from one number of zeros into another, and take more room than those of the numbers: stored values of a phantom
+//! with noise of 12 HU took 1.6 times as much.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// The values that are converted at a time: they stay in the processor's first cache.
+const PIECE: usize = 512;
+
+/// Writes the values of a block of float16 as integers into `out`, which is as long. False if a value is none: no whole
+/// number, the negative zero, or beyond the range of 16 bits with sign.
+pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
+    let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0f32; PIECE]);
+    for (values, out) in block.as_chunks::<2>().0.chunks(PIECE).zip(out.as_chunks_mut::<2>().0.chunks_mut(PIECE)) {
+        let halves = &mut halves[..values.len()];
+        halves.iter_mut().zip(values).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+        let floats = &mut floats[..values.len()];
+        halves.convert_to_f32_slice(floats);
+        let mut is_whole = true;
+        for ((out, float), half) in out.iter_mut().zip(&*floats).zip(&*halves) {
+            let number = *float as i32; // NaN becomes 0, which it is not
+            is_whole &= number as f32 == *float && i16::try_from(number).is_ok() && half.to_bits() != 0x8000;
+            *out = (number as i16).to_le_bytes();
+        }
+        if !is_whole {
+            return false;
+        }
+    }
+    true
+}
+
+/// Writes the float16 in place of the integers that [`to_integers`] made of them.
+pub(super) fn to_halves(values: &mut [u8]) {
+    let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0f32; PIECE]);
+    for values in values.as_chunks_mut::<2>().0.chunks_mut(PIECE) {
+        let (halves, floats) = (&mut halves[..values.len()], &mut floats[..values.len()]);
+        floats.iter_mut().zip(&*values).for_each(|(float, bytes)| *float = f32::from(i16::from_le_bytes(*bytes)));
+        halves.convert_from_f32_slice(floats);
+        values.iter_mut().zip(&*halves).for_each(|(bytes, half)| *bytes = half.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_come_back_and_all_others_are_told_apart() {
+        for bits in 0..=u16::MAX {
+            let value = f16::from_bits(bits);
+            let number = f64::from(value);
+            let is_whole = number.fract() == 0.0 && (-32768.0..32768.0).contains(&number) && bits != 0x8000;
+            let mut out = [0; 2];
+            assert_eq!(to_integers(&bits.to_le_bytes(), &mut out), is_whole, "{value}");
+            if is_whole {
+                assert_eq!(f64::from(i16::from_le_bytes(out)), number);
+                to_halves(&mut out);
+                assert_eq!(u16::from_le_bytes(out), bits);
+            }
+        }
+    }
+}
