@@ -33,22 +33,24 @@ fn apply_by(lower_bits: impl Fn(&[u16; GROUP]) -> u8, folded: &[[u8; 2]], out: &
     for ((values, upper), number) in folded.chunks(GROUP).zip(upper.chunks_mut(GROUP)).zip(numbers) {
         let mut group = [0; GROUP];
         group.iter_mut().zip(values).for_each(|(value, bytes)| *value = u16::from_le_bytes(*bytes));
-        *number = lower_bits(&group);
-        let bits = *number;
-        upper.iter_mut().zip(group).for_each(|(upper, value)| *upper = (value >> bits).to_le_bytes()[0]);
+        let bits = lower_bits(&group);
+        *number = bits;
         let (own, others) = std::mem::take(&mut lower).split_at_mut_checked(lower_len(bits))?;
-        let (first, second) = group.split_at(GROUP / 2);
-        match bits {
-            0 => {}
-            4 => own.iter_mut().zip(first.iter().zip(second)).for_each(|(byte, (first, second))| {
-                *byte = (first & 15 | (second & 15) << 4).to_le_bytes()[0];
-            }),
-            _ => own.iter_mut().zip(group).for_each(|(byte, value)| *byte = value.to_le_bytes()[0]),
+        upper.copy_from_slice(&group.map(|value| (value >> bits).to_le_bytes()[0])[..upper.len()]);
+        let bytes = group.map(|value| value.to_le_bytes()[0]);
+        match own.first_chunk_mut::<GROUP>() {
+            Some(own) => *own = bytes,
+            None => own.copy_from_slice(&nibbles(&bytes)[..own.len()]),
         }
         lower = others;
     }
     lower.fill(0);
     Some(borders)
+}
+
+/// The lower four bits of two values in a byte.
+fn nibbles(bytes: &[u8; GROUP]) -> [u8; GROUP / 2] {
+    std::array::from_fn(|at| bytes[at] & 15 | bytes[at + GROUP / 2] << 4)
 }
 
 /// The number of lower bits of a group: the upper ones must fit a byte, and should be few where the values are large.
@@ -68,7 +70,7 @@ fn lower_bits(group: &[u16; GROUP], mean_bits: u32) -> u8 {
 /// Whether a split content gets smaller than the block's bytes, shuffled: by the entropy of single bytes, in one of so
 /// many groups. It does not where values are whole multiples of something that float16 do not have exactly.
 pub(super) fn pays(content: &[u8], block: &[u8]) -> bool {
-    const SAMPLE: usize = 8;
+    const SAMPLE: usize = 32;
     let values = block.len() / 2;
     let lower: usize = content[values..][..values.div_ceil(GROUP)].iter().map(|bits| lower_len(*bits)).sum();
     let upper = bits_of(content[..values].chunks(GROUP).step_by(SAMPLE).flatten().copied());

@@ -10,6 +10,10 @@ use half::slice::HalfFloatSliceExt;
 /// The values that are converted at a time: they stay in the processor's first cache.
 const PIECE: usize = 512;
 
+/// Added to a float, this leaves its whole number in the lowest bits: the compiler makes fewer instructions of it than
+/// of a conversion, which cares for numbers that are none.
+const TO_THE_END: f32 = (3 << 22) as f32;
+
 /// Writes the values of a block of float16 as integers into `out`, which is as long. False if a value is none: no whole
 /// number, the negative zero, or beyond the range of 16 bits with sign.
 pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
@@ -19,13 +23,13 @@ pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
         halves.iter_mut().zip(values).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
         let floats = &mut floats[..values.len()];
         halves.convert_to_f32_slice(floats);
-        let mut is_whole = true;
-        for ((out, float), half) in out.iter_mut().zip(&*floats).zip(&*halves) {
-            let number = *float as i32; // NaN becomes 0, which it is not
-            is_whole &= number as f32 == *float && i16::try_from(number).is_ok() && half.to_bits() != 0x8000;
-            *out = (number as i16).to_le_bytes();
+        let mut wrong = 0; // bits that differ, in any value: so the compiler takes several values at a time
+        for (out, float) in out.iter_mut().zip(&*floats) {
+            let integer = (*float + TO_THE_END).to_bits() as i16;
+            wrong |= f32::from(integer).to_bits() ^ float.to_bits();
+            *out = integer.to_le_bytes();
         }
-        if !is_whole {
+        if wrong != 0 {
             return false;
         }
     }
