@@ -6,8 +6,11 @@
 //! |---|---|
 //! | n | the upper bits of each: the difference, shifted right by 0, 4 or 8 bits |
 //! | n / 32, rounded up | this number of lower bits, for each group |
-//! | 0, 16 or 32 for each group | the lower bits. If they are 4: byte `i` has those of value `i` of the group, and 16 times those of value `16 + i`; if 8: byte `i` has those of value `i` |
+//! | 0, 16 or 32 for each group | the lower bits |
 //! | the rest of 2·n | zeros |
+//!
+//! Of 4 lower bits, byte `i` of the group's 16 has those of value `i`, and 16 times those of value `16 + i`; of 8, byte
+//! `i` of 32 has those of value `i`.
 //!
 //! Of noise, the lower bits are as good as random: they are left as they are, and zstd packs the upper ones, in one
 //! byte a value. The number of bits follows the noise, of which the body and the air around it have different
@@ -167,14 +170,15 @@ mod tests {
 
     /// A content by the definition, value by value.
     fn defined(folded: &[u16], numbers: &[u8]) -> Vec<u8> {
+        let byte = |number: u16| u8::try_from(number).unwrap();
         let bits_of = |at: usize| u32::from(numbers[at / GROUP]);
-        let mut content: Vec<u8> = folded.iter().enumerate().map(|(at, d)| (d >> bits_of(at)) as u8).collect();
+        let mut content: Vec<u8> = folded.iter().enumerate().map(|(at, d)| byte(d >> bits_of(at))).collect();
         content.extend(numbers);
         for (group, bits) in folded.chunks(GROUP).zip(numbers) {
             let value = |at: usize| group.get(at).copied().unwrap_or(0);
             match bits {
-                4 => content.extend((0..16).map(|at| (value(at) % 16 + 16 * (value(16 + at) % 16)) as u8)),
-                8 => content.extend((0..32).map(|at| (value(at) % 256) as u8)),
+                4 => content.extend((0..16).map(|at| byte(value(at) % 16 + 16 * (value(16 + at) % 16)))),
+                8 => content.extend((0..32).map(|at| byte(value(at) % 256))),
                 _ => {}
             }
         }
@@ -215,7 +219,7 @@ mod tests {
 
     #[test]
     fn random_values_have_no_room_and_damage_is_told() {
-        let random: Vec<u16> = (0..4000u32).map(|n| (n * 40_503 % 65_521) as u16).collect();
+        let random: Vec<u16> = (0..4000u32).map(|n| u16::try_from(n * 40_503 % 65_521).unwrap()).collect();
         assert_eq!(apply(bytes(&random).as_chunks().0, &mut vec![0; 8000]), None);
         let mut content = vec![0; 128];
         apply(bytes(&[7; 64]).as_chunks().0, &mut content).unwrap();

@@ -25,7 +25,8 @@ pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
         halves.convert_to_f32_slice(floats);
         let mut wrong = 0; // bits that differ, in any value: so the compiler takes several values at a time
         for (out, float) in out.iter_mut().zip(&*floats) {
-            let integer = (*float + TO_THE_END).to_bits() as i16;
+            let [low, high, ..] = (*float + TO_THE_END).to_bits().to_le_bytes();
+            let integer = i16::from_le_bytes([low, high]);
             wrong |= f32::from(integer).to_bits() ^ float.to_bits();
             *out = integer.to_le_bytes();
         }
