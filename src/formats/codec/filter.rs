@@ -54,7 +54,7 @@ pub(super) enum Way {
     Shuffled,
     /// The values are predicted as they are, or float16 by the order of their bits; differences are split.
     Split,
-    /// Float16 that are whole numbers were predicted as these numbers.
+    /// Float16 that are whole numbers were predicted as these numbers ([`super::whole`]).
     Whole,
 }
 

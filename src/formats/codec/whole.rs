@@ -3,32 +3,36 @@
 //! The bits of whole numbers as float16 end with as many zeros as the number is small. Differences of such bits carry
 //! from one number of zeros into another, and take more room than those of the numbers: stored values of a phantom
 //! with noise of 12 HU took 1.6 times as much.
+//!
+//! The integer of a number is its magnitude, which is below 32,768; of a negative one, the negative zero too, all bits
+//! are inverted. So integers have the order of the numbers.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 /// The values that are converted at a time: they stay in the processor's first cache.
 const PIECE: usize = 512;
-
 /// Added to a float, this leaves its whole number in the lowest bits: the compiler makes fewer instructions of it than
 /// of a conversion, which cares for numbers that are none.
 const TO_THE_END: f32 = (3 << 22) as f32;
+const SIGN: u16 = 0x8000;
 
-/// Writes the values of a block of float16 as integers into `out`, which is as long. False if a value is none: no whole
-/// number, the negative zero, or beyond the range of 16 bits with sign.
+/// Writes the values of a block of float16 as integers into `out`, which is as long. False if one has none.
 pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
     let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0f32; PIECE]);
     for (values, out) in block.as_chunks::<2>().0.chunks(PIECE).zip(out.as_chunks_mut::<2>().0.chunks_mut(PIECE)) {
-        let halves = &mut halves[..values.len()];
-        halves.iter_mut().zip(values).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
-        let floats = &mut floats[..values.len()];
+        let (halves, floats) = (&mut halves[..values.len()], &mut floats[..values.len()]);
+        for (half, bytes) in halves.iter_mut().zip(values) {
+            *half = f16::from_bits(u16::from_le_bytes(*bytes) & !SIGN);
+        }
         halves.convert_to_f32_slice(floats);
         let mut wrong = 0; // bits that differ, in any value: so the compiler takes several values at a time
-        for (out, float) in out.iter_mut().zip(&*floats) {
+        for ((out, float), bytes) in out.iter_mut().zip(&*floats).zip(values) {
             let [low, high, ..] = (*float + TO_THE_END).to_bits().to_le_bytes();
-            let integer = i16::from_le_bytes([low, high]);
-            wrong |= f32::from(integer).to_bits() ^ float.to_bits();
-            *out = integer.to_le_bytes();
+            let magnitude = i16::from_le_bytes([low, high]);
+            wrong |= f32::from(magnitude).to_bits() ^ float.to_bits();
+            let is_negative = i16::from_le_bytes(*bytes) >> 15; // all bits, or none
+            *out = (magnitude ^ is_negative).to_le_bytes();
         }
         if wrong != 0 {
             return false;
@@ -42,9 +46,14 @@ pub(super) fn to_halves(values: &mut [u8]) {
     let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0f32; PIECE]);
     for values in values.as_chunks_mut::<2>().0.chunks_mut(PIECE) {
         let (halves, floats) = (&mut halves[..values.len()], &mut floats[..values.len()]);
-        floats.iter_mut().zip(&*values).for_each(|(float, bytes)| *float = f32::from(i16::from_le_bytes(*bytes)));
+        for (float, bytes) in floats.iter_mut().zip(&*values) {
+            let integer = i16::from_le_bytes(*bytes);
+            *float = f32::from(integer ^ (integer >> 15));
+        }
         halves.convert_from_f32_slice(floats);
-        values.iter_mut().zip(&*halves).for_each(|(bytes, half)| *bytes = half.to_le_bytes());
+        for (bytes, half) in values.iter_mut().zip(&*halves) {
+            *bytes = (half.to_bits() | u16::from_le_bytes(*bytes) & SIGN).to_le_bytes();
+        }
     }
 }
 
@@ -57,11 +66,13 @@ mod tests {
         for bits in 0..=u16::MAX {
             let value = f16::from_bits(bits);
             let number = f64::from(value);
-            let is_whole = number.fract() == 0.0 && (-32768.0..32768.0).contains(&number) && bits != 0x8000;
+            let is_whole = number.fract() == 0.0 && number.abs() < 32768.0;
             let mut out = [0; 2];
             assert_eq!(to_integers(&bits.to_le_bytes(), &mut out), is_whole, "{value}");
             if is_whole {
-                assert_eq!(f64::from(i16::from_le_bytes(out)), number);
+                let integer = i16::from_le_bytes(out);
+                let magnitude = if value.is_sign_negative() { !integer } else { integer };
+                assert!(f64::from(magnitude) == number.abs(), "{value} became {integer}");
                 to_halves(&mut out);
                 assert_eq!(u16::from_le_bytes(out), bits);
             }
