@@ -43,17 +43,47 @@ pub(super) fn to_integers(block: &[u8], out: &mut [u8]) -> bool {
 
 /// Writes the float16 in place of the integers that [`to_integers`] made of them.
 pub(super) fn to_halves(values: &mut [u8]) {
-    let (mut halves, mut floats) = ([f16::ZERO; PIECE], [0f32; PIECE]);
-    for values in values.as_chunks_mut::<2>().0.chunks_mut(PIECE) {
-        let (halves, floats) = (&mut halves[..values.len()], &mut floats[..values.len()]);
-        for (float, bytes) in floats.iter_mut().zip(&*values) {
-            let integer = i16::from_le_bytes(*bytes);
-            *float = f32::from(integer ^ (integer >> 15));
+    let values = values.as_chunks_mut::<2>().0;
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+        // SAFETY: the processor has the features.
+        let rest = unsafe { x86::to_halves(values) };
+        return to_halves_portably(rest);
+    }
+    to_halves_portably(values);
+}
+
+/// [`to_halves`] on every processor.
+fn to_halves_portably(values: &mut [[u8; 2]]) {
+    for bytes in values {
+        let integer = i16::from_le_bytes(*bytes);
+        let half = f16::from_f32(f32::from(integer ^ (integer >> 15))).to_bits();
+        *bytes = (half | integer.cast_unsigned() & SIGN).to_le_bytes();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m128i, _mm_and_si128, _mm_or_si128, _mm_set1_epi16, _mm_srai_epi16, _mm_xor_si128, _mm256_cvtepi16_epi32,
+        _mm256_cvtepi32_ps, _mm256_cvtps_ph,
+    };
+
+    use bytemuck::must_cast;
+
+    /// Eight values at a time; returns the rest. Of the crate `half`, which calls a function for each eight, this took
+    /// more than twice the time.
+    #[target_feature(enable = "avx2,f16c")]
+    pub(super) fn to_halves(values: &mut [[u8; 2]]) -> &mut [[u8; 2]] {
+        let (pieces, rest) = values.as_chunks_mut::<8>();
+        for piece in pieces {
+            let integers: __m128i = must_cast(*piece);
+            let magnitudes = _mm_xor_si128(integers, _mm_srai_epi16(integers, 15));
+            let halves = _mm256_cvtps_ph(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(magnitudes)), 0);
+            *piece = must_cast(_mm_or_si128(halves, _mm_and_si128(integers, _mm_set1_epi16(i16::MIN))));
         }
-        halves.convert_from_f32_slice(floats);
-        for (bytes, half) in values.iter_mut().zip(&*halves) {
-            *bytes = (half.to_bits() | u16::from_le_bytes(*bytes) & SIGN).to_le_bytes();
-        }
+        rest
     }
 }
 
@@ -73,8 +103,10 @@ mod tests {
                 let integer = i16::from_le_bytes(out);
                 let magnitude = if value.is_sign_negative() { !integer } else { integer };
                 assert!(f64::from(magnitude) == number.abs(), "{value} became {integer}");
-                to_halves(&mut out);
-                assert_eq!(u16::from_le_bytes(out), bits);
+                // In place of each of eight, and of one alone.
+                let mut many = [out; 9];
+                to_halves(many.as_flattened_mut());
+                assert_eq!(many, [bits.to_le_bytes(); 9]);
             }
         }
     }
