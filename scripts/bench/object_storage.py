@@ -22,6 +22,7 @@ from bench.row import COST, Row
 
 HERE = Path(__file__).resolve().parent
 BUCKET, PREFIX = "bench", "shards"
+MIB = 1 << 20
 RATE = 200e6  # bytes in a second
 DELAY = 0.02  # seconds for each request
 VARIABLES = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_REGION": "us-east-1"}
@@ -151,11 +152,30 @@ def through_webdataset(lab: Lab) -> Samples:
         return lab.interleave({"curl": lambda: lab.read("webdataset_loader", [pipes], workers=2), "mount": mount})
 
 
+def memory(lab: Lab) -> Samples:
+    """The daemon's peak with a reader for each shard, eight decoders, and a cache of four volumes: against
+    the bound of files on a disk and what the requests in flight may hold."""
+    budget = 4 * lab.settings.voxel_bytes()
+    threads, requests = 8, 8 * 4  # four for each volume that is filled
+    limit = budget + threads * 32 * MIB + 64 * MIB + requests * 8 * MIB
+
+    def peak(readers: int) -> Sample:
+        flags = ["--cache-size", budget, "--page-cache", "off", "--threads", threads]
+        with mounted(lab.program, lab.folder, "--shards", f"s3://{BUCKET}/{PREFIX}", *flags) as mount:
+            sample = lab.read("raw", split(mount.shards(), readers), mount)
+            return {"bytes": mount.peak_rss(), "read": sample}
+
+    with bucket(lab) as stored:
+        readers = len(stored.shards)
+        return lab.interleave({"daemon": lambda: peak(readers), "limit": lambda: {"bytes": limit}})
+
+
 EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     "object storage, limited": limited,
     "object storage, delayed": delayed,
     "object storage, written": written,
     "object storage, webdataset": through_webdataset,
+    "object storage, memory": memory,
 }
 
 
@@ -194,5 +214,16 @@ def object_storage_rows() -> list[Row]:
             "mount",
             "curl",
             1.5,
+        ),
+        Row(
+            "object-storage/memory",
+            "daemon's peak memory, mount of s3://, 8 decoders, a cache of 4 volumes",
+            "the bound of files + 8 MiB for each request in flight",
+            "object storage, memory",
+            "daemon",
+            "limit",
+            1.0,
+            COST,
+            "bytes",
         ),
     ]
