@@ -17,7 +17,7 @@ from typing import Any
 
 from make_dataset import Dataset
 
-from bench import Failure, crew, disk_cache, in_process, object_storage, streams
+from bench import Failure, accelerator, crew, disk_cache, in_process, object_storage, streams
 from bench.lab import Lab, Sample, Samples, Stored, digests, remove, say, split, summary, warm
 from bench.mounting import command, run
 from bench.nifti import nifti, nifti_of
@@ -362,7 +362,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Samples]] = {
     **{f"webdataset {n}": partial(webdataset, workers=n) for n in (1, 2)},
     **{f"loader {n}": partial(loader, workers=n) for n in (1, 2)},
     **in_process.EXPERIMENTS | {"loader samples": partial(loader_samples, workers=2), "streams": streams.streams},
-    **disk_cache.EXPERIMENTS | object_storage.EXPERIMENTS,
+    **accelerator.EXPERIMENTS | disk_cache.EXPERIMENTS | object_storage.EXPERIMENTS,
     **{f"fortran {how}": partial(fortran, compression=how) for how in COMPRESSIONS},
     "reread raw": partial(reread, kind="raw"),
     "reread python": partial(reread, kind="python", block=SMALL),

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from bench.accelerator import accelerator_rows
 from bench.disk_cache import disk_cache_rows
 from bench.in_process_rows import in_process_rows
 from bench.object_storage import object_storage_rows
@@ -361,6 +362,7 @@ ROWS = [
     *fortran_rows(),
     *kind_rows(),
     *compressed_rows(),
+    *accelerator_rows(),
     *disk_cache_rows(),
     *object_storage_rows(),
     *other_rows(),
