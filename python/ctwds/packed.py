@@ -36,8 +36,8 @@ def zstd_module() -> Any:
 
 
 def seek_table(member: memoryview) -> NDArray[Any]:
-    """Packed size, plain size and checksum of every block of a compressed member (the zstd seekable format): a row
-    each."""
+    """Packed size, size of the content and its checksum of every frame of a compressed member (the zstd seekable
+    format): a row each."""
     if len(member) < 17:
         raise ValueError("it is cut off")
     count, descriptor, magic = struct.unpack("<IBI", member[-9:])
@@ -57,9 +57,15 @@ class Filter(NamedTuple):
     """Bytes of a value."""
     predicts: str = ""
     """What is predicted by its neighbours: "halves" (float16), "integers" of the width, or nothing."""
+    splits: bool = False
+    """Whether lower bits stand apart from upper ones; the last byte of each frame's content says how it was made."""
 
+
+GROUP = 32  # the values of a split block whose number of lower bits is one
 
 FILTERS = {
+    "split": Filter(2, "halves", splits=True),
+    "split2": Filter(2, "integers", splits=True),
     "predict": Filter(2, "halves"),
     "predict1": Filter(1, "integers"),
     "predict2": Filter(2, "integers"),
@@ -87,6 +93,12 @@ def filter_of(name: str) -> Filter:
             "version of ctwds, or show plain shards with that version of `ctwds-fs mount --shards FOLDER MOUNTPOINT`"
         )
     return FILTERS[name]
+
+
+def plain_length(table: NDArray[Any], name: str) -> int:
+    """How many bytes a member has when it is plain, by its seek table and the name of its filter."""
+    contents = table[:, 1]
+    return int(contents.sum() - (np.count_nonzero(contents) if filter_of(name).splits else 0))
 
 
 def row_length(member: memoryview, table: NDArray[Any]) -> int:
@@ -129,33 +141,77 @@ def unpack(member: memoryview, table: NDArray[Any], name: str, out: memoryview) 
 
 
 def unpack_by_numpy(member: memoryview, table: NDArray[Any], filter_: Filter, out: memoryview) -> None:
-    """The same by NumPy: each block has first the lowest bytes of all its values, or of what was left of them, then the
-    next higher ones."""
-    zstd, width, row = zstd_module(), filter_.width, 0
-    if (table[:, 1] % width).any():
-        raise ValueError("a block of it does not hold whole values")
-    bytes_of = np.frombuffer(out, np.uint8).reshape(-1, width)
+    """The same by NumPy, block by block."""
+    zstd, width, row, added = zstd_module(), filter_.width, 0, int(filter_.splits)
     at = done = 0
     if filter_.predicts:
         row = row_length(member, table)
         at, table = int(table[0, 0]), table[1:]
-    for number, (packed, plain, checksum) in enumerate(table.tolist()):
-        frame, block = member[at : at + packed], bytes_of[done : done + plain // width]
+    plain = table[:, 1] - added
+    if (plain % width).any() or (plain < added).any():
+        raise ValueError("a block of it does not hold whole values")
+    all_values = np.frombuffer(out, f"<u{width}")
+    for number, (packed, size, checksum) in enumerate(table.tolist()):
+        frame, values = member[at : at + packed], all_values[done : done + size // width]
         if not frame[4] & 4 or int.from_bytes(frame[-4:], "little") != checksum:
             raise ValueError(f"block {number}: it has not the checksum that the seek table says")
         try:
-            planes = np.frombuffer(zstd.decompress(frame), np.uint8)
-        except zstd.ZstdError as error:
+            content = np.frombuffer(zstd.decompress(frame), np.uint8)
+            if len(content) != size:
+                raise ValueError(f"it holds {len(content)} bytes, the seek table says {size}")
+            undo(content, filter_, row, values)
+        except (zstd.ZstdError, ValueError) as error:
             raise ValueError(f"block {number}: {error}") from error
-        if len(planes) != plain:
-            raise ValueError(f"block {number}: it holds {len(planes)} bytes, the seek table says {plain}")
-        values = block.view(f"<u{width}")[:, 0]
-        if width == 2:  # five times as fast as byte by byte
-            values[:] = planes[plain // 2 :]
-            values <<= 8
-            values |= planes[: plain // 2]
-        else:
-            block[:] = planes.reshape(width, -1).T
-        if row:
-            unpredict(values, row, filter_.predicts)
-        at, done = at + packed, done + plain // width
+        at, done = at + packed, done + len(values)
+
+
+def undo(content: NDArray[Any], filter_: Filter, row: int, values: NDArray[Any]) -> None:
+    """Fill `values`, those of a block, by the content of its frame."""
+    predicts = filter_.predicts
+    if not filter_.splits:
+        unshuffle(content, values)
+        if predicts:
+            unpredict(values, row, predicts)
+        return
+    content, way = content[:-1], int(content[-1])
+    if way > (2 if predicts == "halves" else 1):
+        raise ValueError(f"it was made in a way that this version does not know: {way}")
+    if way == 0:  # a split would have taken more room
+        unshuffle(content, values)
+        return
+    join(content, values)
+    unpredict(values, row, "integers" if way == 2 else predicts)
+    if way == 2:  # float16 that are whole numbers, which were predicted as such
+        values.view("<f2")[:] = values.view("<i2")
+
+
+def unshuffle(content: NDArray[Any], values: NDArray[Any]) -> None:
+    """Fill `values` by the lowest bytes of all, then the next higher ones."""
+    count, width = len(values), values.itemsize
+    if width == 2:  # five times as fast as byte by byte
+        values[:] = content[count:]
+        values <<= 8
+        values |= content[:count]
+    else:
+        values.view(np.uint8).reshape(-1, width)[:] = content.reshape(width, -1).T
+
+
+def join(content: NDArray[Any], values: NDArray[Any]) -> None:
+    """Fill `values` by the upper bits of all, the number of lower bits of each group, and these bits: of 4, those of
+    the values 0 and 16, 1 and 17, … share a byte."""
+    count, half = len(values), GROUP // 2
+    groups = -(-count // GROUP)
+    upper, numbers, lower = content[:count], content[count : count + groups], content[count + groups :]
+    pieces = (numbers >> 2).astype(np.intp)  # of 16 bytes each
+    ends = pieces.cumsum()
+    if (numbers & 0xF3).any() or (pieces > 2).any() or ends[-1] * half > len(lower):
+        raise ValueError("its groups have other numbers of lower bits than there are")
+    lower = lower[: ends[-1] * half].reshape(-1, half)
+    joined = np.zeros((groups, 2, half), "<u2")
+    joined.reshape(-1)[:count] = upper
+    joined <<= numbers[:, None, None]
+    of_four, of_eight = (pieces == 1).nonzero()[0], (pieces == 2).nonzero()[0]
+    nibbles = lower[ends[of_four] - 1]
+    joined[of_four] |= np.stack([nibbles & 15, nibbles >> 4], axis=1)
+    joined[of_eight] |= lower[ends[of_eight][:, None] - [2, 1]]
+    values[:] = joined.reshape(-1)[:count]
