@@ -24,6 +24,9 @@ except ImportError:
 
 SUFFIX = ".split.zst"
 SEEKABLE_MAGIC = 0x8F92EAB1
+HALVES = (
+    np.arange(1 << 16, dtype="<u2").view("<i2").astype("<f2").view("<u2")
+)  # of each int16, in the place of its bits
 
 
 def seek_table(member: bytes | bytearray | memoryview) -> NDArray[Any]:
@@ -60,16 +63,18 @@ def join(content: NDArray[Any], values: NDArray[Any]) -> None:
     groups = -(-values.size // 32)
     upper, numbers, lower = np.split(content, [values.size, values.size + groups])
     ends = numbers.cumsum(dtype=np.int64) // 4  # in pieces of 16 bytes
-    if not np.isin(numbers, (0, 4, 8)).all() or ends[-1] * 16 > lower.size:
+    count = int(ends[-1])
+    if (numbers & 0xF3).any() or (numbers == 12).any() or count * 16 > lower.size:
         raise ValueError("a frame has other numbers of lower bits than there are")
-    pieces = lower[: ends[-1] * 16].reshape(-1, 16)
+    pieces = lower[: count * 16].reshape(-1, 16)
+    table = np.concatenate((pieces, pieces & 15, pieces >> 4, np.zeros((1, 16), np.uint8)))
+    none, is_four, is_eight = 3 * count, numbers == 4, numbers == 8
+    first = np.where(is_eight, ends - 2, np.where(is_four, count + ends - 1, none))
+    second = np.where(is_eight, ends - 1, np.where(is_four, 2 * count + ends - 1, none))
     joined = np.zeros((groups, 32), "<u2")
     joined.reshape(-1)[: values.size] = upper
-    joined <<= numbers[:, None]
-    four, eight = np.flatnonzero(numbers == 4), np.flatnonzero(numbers == 8)
-    nibbles = pieces[ends[four] - 1]
-    joined[four] |= np.hstack((nibbles & 15, nibbles >> 4))
-    joined[eight] |= np.hstack((pieces[ends[eight] - 2], pieces[ends[eight] - 1]))
+    joined *= np.left_shift(1, numbers, dtype="<u2")[:, None]
+    joined |= table.take(np.stack((first, second), axis=1), axis=0).reshape(-1, 32)
     values[:] = joined.reshape(-1)[: values.size]
 
 
@@ -92,7 +97,7 @@ def undo(content: NDArray[Any], filter_: str, row: int, values: NDArray[Any]) ->
     if way:
         unpredict(values, row)
     if way == 2:
-        values.view("<f2")[:] = values.view("<i2")
+        values[:] = HALVES.take(values)
     elif way and filter_ in ("split", "predict"):  # in order: negative numbers have all bits inverted, others the sign
         values ^= ((values >> 15) - 1) | 0x8000
 

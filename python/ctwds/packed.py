@@ -62,6 +62,7 @@ class Filter(NamedTuple):
 
 
 GROUP = 32  # the values of a split block whose number of lower bits is one
+HALVES = np.arange(1 << 16, dtype="<u2").view("<i2").astype("<f2").view("<u2")  # of each int16; its place is the bits
 
 FILTERS = {
     "split": Filter(2, "halves", splits=True),
@@ -182,7 +183,7 @@ def undo(content: NDArray[Any], filter_: Filter, row: int, values: NDArray[Any])
     join(content, values)
     unpredict(values, row, "integers" if way == 2 else predicts)
     if way == 2:  # float16 that are whole numbers, which were predicted as such
-        values.view("<f2")[:] = values.view("<i2")
+        values[:] = HALVES.take(values)
 
 
 def unshuffle(content: NDArray[Any], values: NDArray[Any]) -> None:
@@ -202,16 +203,18 @@ def join(content: NDArray[Any], values: NDArray[Any]) -> None:
     count, half = len(values), GROUP // 2
     groups = -(-count // GROUP)
     upper, numbers, lower = content[:count], content[count : count + groups], content[count + groups :]
-    pieces = (numbers >> 2).astype(np.intp)  # of 16 bytes each
-    ends = pieces.cumsum()
-    if (numbers & 0xF3).any() or (pieces > 2).any() or ends[-1] * half > len(lower):
+    ends = (numbers >> 2).cumsum(dtype=np.intp)  # in pieces of 16 bytes
+    pieces = int(ends[-1])
+    if (numbers & 0xF3).any() or (numbers == 12).any() or pieces * half > len(lower):
         raise ValueError("its groups have other numbers of lower bits than there are")
-    lower = lower[: ends[-1] * half].reshape(-1, half)
-    joined = np.zeros((groups, 2, half), "<u2")
+    bytes_, is_four, is_eight = lower[: pieces * half].reshape(-1, half), numbers == 4, numbers == 8
+    # All that half a group can have, in one table: bytes, the lower and the upper half of them, and zeros.
+    table = np.concatenate([bytes_, bytes_ & 15, bytes_ >> 4, np.zeros((1, half), np.uint8)])
+    none = 3 * pieces
+    first = np.where(is_eight, ends - 2, np.where(is_four, pieces + ends - 1, none))
+    second = np.where(is_eight, ends - 1, np.where(is_four, 2 * pieces + ends - 1, none))
+    joined = np.zeros((groups, GROUP), "<u2")
     joined.reshape(-1)[:count] = upper
-    joined <<= numbers[:, None, None]
-    of_four, of_eight = (pieces == 1).nonzero()[0], (pieces == 2).nonzero()[0]
-    nibbles = lower[ends[of_four] - 1]
-    joined[of_four] |= np.stack([nibbles & 15, nibbles >> 4], axis=1)
-    joined[of_eight] |= lower[ends[of_eight][:, None] - [2, 1]]
+    joined *= np.left_shift(1, numbers, dtype="<u2")[:, None]  # in a sixth of the time of a shift
+    joined |= table.take(np.stack([first, second], axis=1), axis=0).reshape(-1, GROUP)
     values[:] = joined.reshape(-1)[:count]
