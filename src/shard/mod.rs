@@ -121,6 +121,7 @@ impl ShardSet {
     /// # Errors
     /// [`Error::System`] if the current folder, from which relative paths of the data set start, is not known.
     pub fn use_disk_cache(&self, cache: Arc<DiskCache>) -> Result<()> {
+        cache.expect(self.state.volumes().total_len());
         self.state.volumes().kept.set(self.plan(), cache)
     }
 

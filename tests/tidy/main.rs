@@ -124,6 +124,7 @@ const UNSAFE: &[&str] = &[
     "src/cache/region.rs",
     "src/commands/daemon.rs",
     "src/formats/codec/running_sum.rs",
+    "src/formats/codec/whole.rs",
     "src/formats/inflate/symbols.rs",
     "src/formats/sha256.rs",
     "src/volume/narrow.rs",

@@ -11,6 +11,7 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens, statvfs};
 
 use super::format::file_len;
 use super::index::{Index, name_of};
+use super::packing::Packing;
 use super::place::Place;
 use super::queue::{Job, Queue};
 use super::read::{KeptVolume, Unread};
@@ -42,8 +43,7 @@ pub(super) struct Keeper {
     pub(super) place: Place,
     /// The bytes that all files together may take.
     pub(super) limit: u64,
-    /// How volumes are packed; `None` if they are kept as they are.
-    codec: Option<Codec>,
+    pub(super) packing: Packing,
     pub(super) queue: Queue,
     pub(super) counters: Counters,
     index: Mutex<Index>,
@@ -67,7 +67,7 @@ impl Keeper {
         Ok(Self {
             place,
             limit,
-            codec,
+            packing: Packing::new(codec),
             queue: Queue::new(waiting),
             counters: Counters::default(),
             index: Mutex::new(Index::new(listing)),
@@ -171,7 +171,7 @@ impl Keeper {
             self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let write = || write(&self.place.folder, job, self.codec, || self.queue.is_over());
+        let write = || self.packing.with_codec(|codec| write(&self.place.folder, job, codec, || self.queue.is_over()));
         let written = match write() {
             // Others have taken the room: this cache holds less then.
             Err(error) if is_no_room(&error) && self.give_way(bytes) => write(),

@@ -12,6 +12,7 @@
 //! | `index` | knows what is in the folder, and what was used least recently |
 //! | `queue` | holds what waits to be written |
 //! | `keeper` | makes room and writes |
+//! | `packing` | says which volumes are packed |
 //! | `place` | checks the folder |
 //!
 //! Several daemons may share a folder: files appear whole, by a rename, and any may remove any.
@@ -19,6 +20,7 @@
 mod format;
 mod index;
 mod keeper;
+mod packing;
 mod place;
 mod queue;
 mod read;
@@ -63,7 +65,8 @@ pub struct Request<'a> {
     pub limit: Option<u64>,
     /// The bytes of memory that volumes may hold while they wait to be written.
     pub waiting: u64,
-    /// How volumes are packed; `None` to keep them as they are. Those that are in the folder are read in both ways.
+    /// How all volumes are packed; `None` to pack them only as [`DiskCache::expect`] says. Those that are in the folder
+    /// are read in both ways.
     pub codec: Option<Codec>,
     /// Folders in which the cache must not lie.
     pub forbidden: &'a [Forbidden<'a>],
@@ -131,6 +134,12 @@ impl DiskCache {
     /// What the user should know if the disk has less room than the cache may take, with the remedy.
     pub fn lack_of_room(&self) -> Option<String> {
         self.keeper.lack_of_room()
+    }
+
+    /// Says how many bytes the volumes have together that readers may ask for. If the cache may not take them all, they
+    /// are packed as long as processors idle, so that more of them have room.
+    pub fn expect(&self, bytes: u64) {
+        self.keeper.packing.set_lacks_room(bytes > self.keeper.limit);
     }
 
     /// Whether a volume is in the folder, as far as is known. Never waits for the disk.

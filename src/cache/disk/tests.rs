@@ -322,3 +322,26 @@ fn what_waits_is_written_when_the_cache_is_closed() {
     cache.keep(digest(11), volume(11, 10).into(), filter());
     assert_eq!(cache.stats().skipped, 1);
 }
+
+#[test]
+fn what_has_no_room_as_it_is_is_packed_while_processors_idle() {
+    let (folder, len) = (Folder::new(), 3 * BLOCK);
+    let plain = file_len(len as u64);
+    let cache = folder.cache(Some(3 * plain));
+    let kept_len = || {
+        let _ = fs::remove_file(folder.file(1));
+        assert_eq!(filled(&cache, 1, len), None); // which notes that the file is gone
+        keep(&cache, 1, len);
+        fs::metadata(folder.file(1)).unwrap().len()
+    };
+    assert_eq!(kept_len(), plain);
+    cache.expect(4 * plain);
+    // Beside other tests, the thread may have to wait for a processor: then some are kept as they are.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while kept_len() == plain {
+        assert!(Instant::now() < deadline, "there was no time when processors idled");
+    }
+    assert_eq!(filled(&cache, 1, len), Some(volume(1, len)));
+    cache.expect(3 * plain);
+    assert_eq!(kept_len(), plain);
+}

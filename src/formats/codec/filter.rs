@@ -27,7 +27,8 @@ pub enum Method {
 /// and a value before it is added; in the place of values before the block's first one stands 0. A difference `d`
 /// becomes 2·d, or -2·d - 1 where its highest bit is set, so that small differences of both signs are small numbers;
 /// these are shuffled, or *split* as [`super::split`] has it. The row's length stands in the member's first frame
-/// ([`RowFilter`]); a row does not begin anew at a block's or an NPY header's end, and any length gives the values back.
+/// ([`RowFilter`]); a row does not begin anew at a block's or an NPY header's end, and any length gives the values
+/// back.
 ///
 /// A frame of split values holds one byte more than its block, and so the seek table says: the last one, which says how
 /// this block was made ([`Way`]).
@@ -53,7 +54,7 @@ pub(super) enum Way {
     Shuffled,
     /// The values are predicted as they are, or float16 by the order of their bits; differences are split.
     Split,
-    /// Float16 that are whole numbers were predicted as these numbers.
+    /// Float16 that are whole numbers were predicted as these numbers ([`super::whole`]).
     Whole,
 }
 

@@ -24,13 +24,13 @@ pub(super) enum Differences<'a> {
 }
 
 impl<'a> Differences<'a> {
-    /// Those of a shuffled block.
+    /// What a shuffled block holds.
     pub(super) fn shuffled(shuffled: &'a [u8]) -> Self {
         let (low, high) = shuffled.split_at(shuffled.len() / 2);
         Self::Shuffled([low, high])
     }
 
-    /// Those from value `at` on, where all before it were taken; fewer than [`PAIRS`].
+    /// What there is from value `at` on, where all before it were taken; fewer than [`PAIRS`].
     fn rest(&mut self, at: usize) -> [u16; PAIRS] {
         match self {
             Self::Split(groups) => groups.next().map_or([0; PAIRS], |group| group.values()),
@@ -157,6 +157,8 @@ pub(super) fn undo_pairs(differences: Differences<'_>, row: usize, order: Order,
             Order::Half => x86::undo_pairs::<true>(differences, row, out),
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (differences, order, out);
 }
 
 /// The running sum of bytes.

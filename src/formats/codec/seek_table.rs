@@ -102,8 +102,8 @@ impl SeekTable {
         Ok(to_usize(len))
     }
 
-    /// Reads a table of the length that [`Self::len_in`] gives, of frames with `mark` bytes behind each block. Frames and
-    /// table together have `packed_len` bytes.
+    /// Reads a table of the length that [`Self::len_in`] gives, of frames with `mark` bytes behind each block. Frames
+    /// and table together have `packed_len` bytes.
     ///
     /// # Errors
     /// The damage as a phrase for a message.

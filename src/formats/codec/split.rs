@@ -6,8 +6,11 @@
 //! |---|---|
 //! | n | the upper bits of each: the difference, shifted right by 0, 4 or 8 bits |
 //! | n / 32, rounded up | this number of lower bits, for each group |
-//! | 0, 16 or 32 for each group | the lower bits. If they are 4: byte `i` has those of value `i` of the group, and 16 times those of value `16 + i`; if 8: byte `i` has those of value `i` |
+//! | 0, 16 or 32 for each group | the lower bits |
 //! | the rest of 2·n | zeros |
+//!
+//! Of 4 lower bits, byte `i` of the group's 16 has those of value `i`, and 16 times those of value `16 + i`; of 8, byte
+//! `i` of 32 has those of value `i`.
 //!
 //! Of noise, the lower bits are as good as random: they are left as they are, and zstd packs the upper ones, in one
 //! byte a value. The number of bits follows the noise, of which the body and the air around it have different
@@ -33,22 +36,24 @@ fn apply_by(lower_bits: impl Fn(&[u16; GROUP]) -> u8, folded: &[[u8; 2]], out: &
     for ((values, upper), number) in folded.chunks(GROUP).zip(upper.chunks_mut(GROUP)).zip(numbers) {
         let mut group = [0; GROUP];
         group.iter_mut().zip(values).for_each(|(value, bytes)| *value = u16::from_le_bytes(*bytes));
-        *number = lower_bits(&group);
-        let bits = *number;
-        upper.iter_mut().zip(group).for_each(|(upper, value)| *upper = (value >> bits).to_le_bytes()[0]);
+        let bits = lower_bits(&group);
+        *number = bits;
         let (own, others) = std::mem::take(&mut lower).split_at_mut_checked(lower_len(bits))?;
-        let (first, second) = group.split_at(GROUP / 2);
-        match bits {
-            0 => {}
-            4 => own.iter_mut().zip(first.iter().zip(second)).for_each(|(byte, (first, second))| {
-                *byte = (first & 15 | (second & 15) << 4).to_le_bytes()[0];
-            }),
-            _ => own.iter_mut().zip(group).for_each(|(byte, value)| *byte = value.to_le_bytes()[0]),
+        upper.copy_from_slice(&group.map(|value| (value >> bits).to_le_bytes()[0])[..upper.len()]);
+        let bytes = group.map(|value| value.to_le_bytes()[0]);
+        match own.first_chunk_mut::<GROUP>() {
+            Some(own) => *own = bytes,
+            None => own.copy_from_slice(&nibbles(&bytes)[..own.len()]),
         }
         lower = others;
     }
     lower.fill(0);
     Some(borders)
+}
+
+/// The lower four bits of two values in a byte.
+fn nibbles(bytes: &[u8; GROUP]) -> [u8; GROUP / 2] {
+    std::array::from_fn(|at| bytes[at] & 15 | bytes[at + GROUP / 2] << 4)
 }
 
 /// The number of lower bits of a group: the upper ones must fit a byte, and should be few where the values are large.
@@ -68,7 +73,7 @@ fn lower_bits(group: &[u16; GROUP], mean_bits: u32) -> u8 {
 /// Whether a split content gets smaller than the block's bytes, shuffled: by the entropy of single bytes, in one of so
 /// many groups. It does not where values are whole multiples of something that float16 do not have exactly.
 pub(super) fn pays(content: &[u8], block: &[u8]) -> bool {
-    const SAMPLE: usize = 8;
+    const SAMPLE: usize = 32;
     let values = block.len() / 2;
     let lower: usize = content[values..][..values.div_ceil(GROUP)].iter().map(|bits| lower_len(*bits)).sum();
     let upper = bits_of(content[..values].chunks(GROUP).step_by(SAMPLE).flatten().copied());
@@ -165,14 +170,15 @@ mod tests {
 
     /// A content by the definition, value by value.
     fn defined(folded: &[u16], numbers: &[u8]) -> Vec<u8> {
+        let byte = |number: u16| u8::try_from(number).unwrap();
         let bits_of = |at: usize| u32::from(numbers[at / GROUP]);
-        let mut content: Vec<u8> = folded.iter().enumerate().map(|(at, d)| (d >> bits_of(at)) as u8).collect();
+        let mut content: Vec<u8> = folded.iter().enumerate().map(|(at, d)| byte(d >> bits_of(at))).collect();
         content.extend(numbers);
         for (group, bits) in folded.chunks(GROUP).zip(numbers) {
             let value = |at: usize| group.get(at).copied().unwrap_or(0);
             match bits {
-                4 => content.extend((0..16).map(|at| (value(at) % 16 + 16 * (value(16 + at) % 16)) as u8)),
-                8 => content.extend((0..32).map(|at| (value(at) % 256) as u8)),
+                4 => content.extend((0..16).map(|at| byte(value(at) % 16 + 16 * (value(16 + at) % 16)))),
+                8 => content.extend((0..32).map(|at| byte(value(at) % 256))),
                 _ => {}
             }
         }
@@ -213,7 +219,7 @@ mod tests {
 
     #[test]
     fn random_values_have_no_room_and_damage_is_told() {
-        let random: Vec<u16> = (0..4000u32).map(|n| (n * 40_503 % 65_521) as u16).collect();
+        let random: Vec<u16> = (0..4000u32).map(|n| u16::try_from(n * 40_503 % 65_521).unwrap()).collect();
         assert_eq!(apply(bytes(&random).as_chunks().0, &mut vec![0; 8000]), None);
         let mut content = vec![0; 128];
         apply(bytes(&[7; 64]).as_chunks().0, &mut content).unwrap();

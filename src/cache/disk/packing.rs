@@ -1,0 +1,114 @@
+//! When volumes are packed: all, where the user wants it; else where they have no room as they are, and processors
+//! idle.
+//!
+//! The thread that writes is one of those that want a processor. As long as it gets one whenever it wants one, packing
+//! takes no time from readers. So it is measured while it packs: if it had to wait, the next volumes are kept as they
+//! are, then it is tried again.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::formats::codec::{Codec, Method};
+
+/// The volumes that are kept as they are after one that had to wait for a processor.
+const PLAIN: u32 = 8;
+/// What volumes are packed by, where the user says nothing of it.
+const USUAL: Codec = Codec { level: 1, method: Method::Split };
+
+/// When volumes are packed.
+#[derive(Debug)]
+pub(super) struct Packing {
+    /// The codec of all volumes, if the user wants them to be packed.
+    always: Option<Codec>,
+    /// Whether they have no room as they are.
+    lacks_room: AtomicBool,
+    /// The volumes that are kept as they are before one is packed again.
+    plain: AtomicU32,
+}
+
+/// What the kernel counts of a thread, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    worked: u64,
+    waited: u64,
+}
+
+impl Packing {
+    /// All volumes are packed by a codec; or, as long as nothing else is known, none.
+    pub(super) fn new(always: Option<Codec>) -> Self {
+        Self { always, lacks_room: AtomicBool::new(false), plain: AtomicU32::new(0) }
+    }
+
+    /// Says whether the volumes that readers may ask for have no room together as they are.
+    pub(super) fn set_lacks_room(&self, lacks_room: bool) {
+        self.lacks_room.store(lacks_room, Ordering::Relaxed);
+    }
+
+    /// Keeps the next volume by `keep`, which is given its codec, if it is to be packed.
+    pub(super) fn with_codec<T>(&self, keep: impl FnOnce(Option<Codec>) -> T) -> T {
+        if self.always.is_some() || !self.lacks_room.load(Ordering::Relaxed) {
+            return keep(self.always);
+        }
+        let plain = self.plain.load(Ordering::Relaxed);
+        let before = Times::of_this_thread().filter(|_| plain == 0);
+        self.plain.store(plain.saturating_sub(1), Ordering::Relaxed);
+        let Some(before) = before else { return keep(None) };
+        let kept = keep(Some(USUAL));
+        if Times::of_this_thread().is_none_or(|now| now.is_busy_since(before)) {
+            self.plain.store(PLAIN, Ordering::Relaxed);
+        }
+        kept
+    }
+}
+
+impl Times {
+    /// The times so far; `None` where the kernel counts none.
+    fn of_this_thread() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
+        let (worked, waited) = (fields.next()??, fields.next()??);
+        Some(Self { worked, waited })
+    }
+
+    /// Whether the thread had to wait for a processor, for more than a fifth of the time it wanted one.
+    fn is_busy_since(self, before: Self) -> bool {
+        4 * self.waited.saturating_sub(before.waited) > self.worked.saturating_sub(before.worked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_that_have_room_are_not_packed_and_the_users_word_holds() {
+        assert_eq!(Packing::new(None).with_codec(|codec| codec), None);
+        let always = Packing::new(Some(USUAL));
+        always.set_lacks_room(true);
+        always.plain.store(3, Ordering::Relaxed);
+        assert_eq!(always.with_codec(|codec| codec), Some(USUAL));
+        assert_eq!(always.plain.load(Ordering::Relaxed), 3, "nothing is measured");
+    }
+
+    #[test]
+    fn after_a_wait_some_are_kept_as_they_are() {
+        let packing = Packing::new(None);
+        packing.set_lacks_room(true);
+        packing.plain.store(2, Ordering::Relaxed);
+        let packed = [(); 3].map(|()| packing.with_codec(|codec| codec.is_some()));
+        assert_eq!(packed, [false, false, true]);
+    }
+
+    #[test]
+    fn the_kernels_numbers_say_who_waited() {
+        let times = |worked, waited| Times { worked, waited };
+        assert!(!times(200, 30).is_busy_since(times(100, 10)));
+        assert!(times(200, 36).is_busy_since(times(100, 10)));
+        assert!(Times::parse("812 7 3\n").is_some_and(|found| (found.worked, found.waited) == (812, 7)));
+        assert!(["", "812", "812 -", "x 7"].iter().all(|line| Times::parse(line).is_none()));
+        assert!(Times::of_this_thread().is_some());
+    }
+}
