@@ -24,9 +24,9 @@ except ImportError:
 
 SUFFIX = ".split.zst"
 SEEKABLE_MAGIC = 0x8F92EAB1
-HALVES = (
-    np.arange(1 << 16, dtype="<u2").view("<i2").astype("<f2").view("<u2")
-)  # of each int16, in the place of its bits
+INTEGERS = np.arange(1 << 16, dtype="<u2").view("<i2")
+# The float16 of each of them: its magnitude; one with a minus, such as -0.0, has all bits of its magnitude inverted.
+HALVES = (INTEGERS ^ (INTEGERS >> 15)).astype("<f2").view("<u2") | INTEGERS.view("<u2") & 0x8000
 
 
 def seek_table(member: bytes | bytearray | memoryview) -> NDArray[Any]:
@@ -81,7 +81,7 @@ def join(content: NDArray[Any], values: NDArray[Any]) -> None:
 def undo(content: NDArray[Any], filter_: str, row: int, values: NDArray[Any]) -> None:
     """Fills `values`, those of a frame, by its content."""
     way = 1 if row else 0
-    if filter_.startswith("split"):  # 0: the values shuffled; 1: what was left, split; 2: of whole numbers as int16
+    if filter_.startswith("split"):  # 0: the values shuffled; 1: what was left, split; 2: of whole numbers
         content, way = content[:-1], int(content[-1])
         if way > (2 if filter_ == "split" else 1):
             raise ValueError(f"a frame was made in a way that this version does not know: {way}")

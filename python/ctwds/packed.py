@@ -62,7 +62,10 @@ class Filter(NamedTuple):
 
 
 GROUP = 32  # the values of a split block whose number of lower bits is one
-HALVES = np.arange(1 << 16, dtype="<u2").view("<i2").astype("<f2").view("<u2")  # of each int16; its place is the bits
+
+INTEGERS = np.arange(1 << 16, dtype="<u2").view("<i2")
+# The float16 of each of them: its magnitude; one with a minus, such as -0.0, has all bits of its magnitude inverted.
+HALVES = (INTEGERS ^ (INTEGERS >> 15)).astype("<f2").view("<u2") | INTEGERS.view("<u2") & 0x8000
 
 FILTERS = {
     "split": Filter(2, "halves", splits=True),

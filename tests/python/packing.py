@@ -69,12 +69,13 @@ def differences(values: NDArray[Any], row: int, *, is_half: bool) -> NDArray[Any
 
 
 def whole_numbers(plain: bytes) -> NDArray[Any] | None:
-    """Float16 as integers, if all are such, and none is -0.0."""
+    """Float16 as integers, if all are whole and of less than 16 bits: magnitudes, of which all bits are inverted where
+    the number has a minus."""
     numbers = np.frombuffer(plain, "<f2").astype(np.float64)
-    if not ((numbers >= -(1 << 15)) & (numbers < 1 << 15)).all():  # NaN is neither
+    magnitudes = np.abs(numbers)
+    if not (magnitudes < 1 << 15).all() or (np.floor(magnitudes) != magnitudes).any():  # NaN is not below it
         return None
-    is_whole = (np.floor(numbers) == numbers) & ~(np.signbit(numbers) & (numbers == 0))
-    return numbers.astype("<i2").view("<u2") if is_whole.all() else None
+    return np.where(np.signbit(numbers), 0xFFFF - magnitudes, magnitudes).astype("<u2")
 
 
 def numbers_of(folded: NDArray[Any]) -> list[bytes]:

@@ -196,10 +196,15 @@ fn unpredicted(mut block: Vec<u8>, filter: Filter, row_len: usize) -> Vec<u8> {
     block
 }
 
-/// Float16 of integers with sign.
+/// Float16 of integers: each is a magnitude, with all bits inverted if the number has a minus, as -0.0 has.
 fn as_halves(mut block: Vec<u8>) -> Vec<u8> {
     for bytes in block.as_chunks_mut::<2>().0 {
-        *bytes = f16::from_f32(f32::from(i16::from_le_bytes(*bytes))).to_le_bytes();
+        let integer = i16::from_le_bytes(*bytes);
+        let half = match integer {
+            0.. => f16::from_f32(f32::from(integer)),
+            _ => -f16::from_f32(f32::from(!integer)),
+        };
+        *bytes = half.to_le_bytes();
     }
     block
 }
@@ -245,6 +250,13 @@ mod tests {
         content[35] = 8;
         assert!(joined(&content).unwrap_err().reason.contains("before the lower bits of group 1"));
         assert_eq!(joined(&[1, 0]), Ok(vec![1, 0]));
+    }
+
+    #[test]
+    fn whole_numbers_with_and_without_a_minus() {
+        let integers = [0i16, 1, 2048, -1, -2, -2049].map(i16::to_le_bytes).as_flattened().to_vec();
+        let right = [0.0f32, 1.0, 2048.0, -0.0, -1.0, -2048.0].map(|value| f16::from_f32(value).to_le_bytes());
+        assert_eq!(as_halves(integers), right.as_flattened());
     }
 
     #[test]
