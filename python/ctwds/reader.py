@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .basics import BLOCK, CHUNK
 from .errors import LoaderError, PackageMissing
 from .members import OTHERS, REMEDIES, VOXELS, Buffer, Member, complain, npy_voxels, parse_header
-from .packed import plain_suffix, seek_table, unpack
+from .packed import plain_length, plain_suffix, seek_table, unpack
 from .samples import RawSample
 
 END = 22 * BLOCK  # bytes of zeros that a tar has at most: two blocks, and what makes its length one of 20 blocks
@@ -202,7 +202,7 @@ class ShardReader:
                 payload = member.payload
                 if filter_:
                     table = seek_table(payload)
-                    payload = memoryview(bytearray(int(table[:, 1].sum())))
+                    payload = memoryview(bytearray(plain_length(table, filter_)))
                     unpack(member.payload, table, filter_, payload)
                 return npy_voxels(payload, {})
         raise ValueError(f"no {name}.npy among its members {[m.suffix for m in members]}; also names those that it has")
@@ -210,8 +210,9 @@ class ShardReader:
     def _unpack(self, packed: memoryview, filter_: str) -> tuple[memoryview, Buffer]:
         """The plain voxels, and the buffer of the pool that they are in."""
         table = seek_table(packed)
+        length = plain_length(table, filter_)
         buffer = self._pool.pop() if self._pool else Buffer()
-        view = buffer.view(int(table[:, 1].sum()))
+        view = buffer.view(length)
         try:
             unpack(packed, table, filter_, view)
         except ValueError:

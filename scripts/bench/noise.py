@@ -71,7 +71,7 @@ def packed_bytes(lab: Lab, voxels: NDArray[Any], name: str) -> int:
     out = lab.folder / f"{name}-packed"
     run(lab.program, "materialize", *paths.flags(), "--output-dir", out, "--compress", "zstd")
     with tarfile.open(out / "shard-000000.tar") as shard:
-        return next(member.size for member in shard if member.name.endswith(".bin.predict.zst"))
+        return next(member.size for member in shard if member.name.endswith(".bin.split.zst"))
 
 
 def noise(lab: Lab, sigma: int) -> Samples:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import packed_volume
 from damages import FIRST, Member, members_of, write_shard
-from packing import member_of
+from packing import member_of, shuffled
 from pyzstd import CParameter, compress, decompress
 
 FOOTER = 9
@@ -37,7 +36,7 @@ def frames(change: Callable[[list[Frame]], list[Frame]]) -> Callable[[bytes], by
 
 
 def heads(member: bytes) -> int:
-    """How many frames stand before the first block: one if it is predicted, with the length of its rows."""
+    """How many frames stand before the first block: one if values are predicted, with the length of their rows."""
     return sum(not plain for _, plain in frames_of(member))
 
 
@@ -52,7 +51,7 @@ def bit(at: Callable[[bytes], int]) -> Callable[[bytes], bytes]:
 
 
 def row(block: int, field: int) -> Callable[[bytes], int]:
-    """Where a field of the seek table is: 0 the packed size, 1 the plain one, 2 the checksum."""
+    """Where a field of the seek table is: 0 the packed size, 1 that of the content, 2 the checksum."""
 
     def at(member: bytes) -> int:
         rows = len(packed_volume.seek_table(member))
@@ -89,19 +88,42 @@ def without_checksum(all_frames: list[Frame]) -> list[Frame]:
     return [(compress(plain, {CParameter.checksumFlag: 0}), len(plain)), *all_frames[1:]]
 
 
-def shorter(all_frames: list[Frame]) -> list[Frame]:
-    """The last block is sound, but has not its last value of two bytes."""
-    low, high = (half[:-1] for half in np.frombuffer(decompress(all_frames[-1][0]), np.uint8).reshape(2, -1))
-    plain = low.tobytes() + high.tobytes()
-    return [*all_frames[:-1], (compress(plain, {CParameter.checksumFlag: 1}), len(plain))]
+def frame_of(content: bytes) -> Frame:
+    """A sound frame, whatever it holds."""
+    return compress(content, {CParameter.checksumFlag: 1}), len(content)
+
+
+def shorter(member: bytes) -> bytes:
+    """The last block of a member of split float16 is sound, but has not its last value."""
+    head, *others, last = frames_of(member)
+    plain = packed_volume.unpack(member_of([head, last])).tobytes()
+    return member_of([head, *others, frame_of(shuffled(plain[:-2], 2) + b"\0")])
+
+
+def way(number: int) -> Callable[[bytes], bytes]:
+    """The first block says that it was made in this way."""
+    return frames(lambda all_: [frame_of(decompress(all_[0][0])[:-1] + bytes([number])), *all_[1:]])
+
+
+def lower_bits(*numbers: int) -> Callable[[bytes], bytes]:
+    """The first block's groups say in turn that they have so many lower bits."""
+
+    def change(all_frames: list[Frame]) -> list[Frame]:
+        values = all_frames[0][1] // 2
+        groups = -(-values // 32)
+        content = bytes(values) + bytes(numbers[n % len(numbers)] for n in range(groups))
+        return [frame_of(content.ljust(2 * values, b"\0") + b"\1"), *all_frames[1:]]
+
+    return frames(change)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to the member, and what verify must say."""
+    """What is done to the member, what verify must say, and whether only split values can have it."""
 
     do: Callable[[bytes], bytes]
     says: str
+    of_split: bool = False
 
 
 DAMAGES = {
@@ -135,6 +157,9 @@ DAMAGES = {
     "checksum of the rows' length": Damage(bit(lambda member: 15), "rows"),
     "rows' length missing": Damage(lambda member: member_of(frames_of(member)[1:]), "rows"),
     "entry of the rows' length": Damage(bit(row(-1, 2)), "rows"),
+    "way of a later version": Damage(way(3), "block 0: it was made in a way", of_split=True),
+    "number of lower bits": Damage(lower_bits(0, 4, 5), "block 0: it says that values of group 2", of_split=True),
+    "too many lower bits": Damage(lower_bits(8), "block 0: it ends before the lower bits", of_split=True),
     "empty": Damage(lambda member: b"", "not at its end"),
 }
 

@@ -1,10 +1,11 @@
 """Compressed members of volumes, made by NumPy and pyzstd from the description of the format: today's, and those of
-folders that were begun when values were shuffled alone."""
+folders that were begun when values were shuffled alone, or predicted and shuffled."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import tarfile
 import zlib
@@ -28,29 +29,81 @@ def width_of(name: str) -> int:
     return int(name[-1]) if name[-1].isdigit() else 2
 
 
-def filtered(plain: bytes, name: str, row: int) -> bytes:
-    """A block as it is before zstd packs it, value by value as the format's description has it."""
-    width = width_of(name)
+def filtered(plain: bytes, name: str, row: int, like: bytes = b"") -> bytes:
+    """A block as it is before zstd packs it, value by value as the format's description has it. What that leaves open
+    of a split one is as in the content `like`, if that is given."""
     if name.startswith("shuffle"):
-        return np.frombuffer(plain, np.uint8).reshape(-1, width).T.tobytes()
+        return shuffled(plain, width_of(name))
+    if not name.startswith("split"):
+        folded = differences(np.frombuffer(plain, f"<u{width_of(name)}"), row, is_half=name == "predict")
+        return shuffled(folded.tobytes(), width_of(name))
+    values, integers = np.frombuffer(plain, "<u2"), whole_numbers(plain) if name == "split" else None
+    way = like[-1] if like else 1 if integers is None else 2
+    if way > 0:
+        folded = differences(
+            values if way == 1 or integers is None else integers, row, is_half=name == "split" and way == 1
+        )
+        numbers = [like[len(values) : -(-len(values) // 32 * 33)]] if like else numbers_of(folded)
+        for each in numbers:
+            if (content := split(folded, each)) is not None:
+                return content + bytes([way])
+    return shuffled(plain, 2) + b"\0"
+
+
+def shuffled(plain: bytes, width: int) -> bytes:
+    """The lowest bytes of all values, then the next higher ones."""
+    return np.frombuffer(plain, np.uint8).reshape(-1, width).T.tobytes()
+
+
+def differences(values: NDArray[Any], row: int, *, is_half: bool) -> NDArray[Any]:
+    """What is left of values after each is predicted by its neighbours, folded."""
+    width = values.itemsize
     number: Any = np.int64 if width < 8 else object  # large enough for sums of four values
-    values = np.frombuffer(plain, f"<u{width}").astype(number)
-    count, modulus = len(values), 256**width
+    values, count, modulus = values.astype(number), len(values), 256**width
     row = min(row, count)  # nothing is that far before a value
-    if name == "predict":
+    if is_half:
         values = np.where(values >= 0x8000, 0xFFFF - values, values + 0x8000)
     before = np.concatenate([np.zeros(row + 1, number), values])  # values before the block's first one are 0
     left = (values - before[row : row + count] - before[1 : count + 1] + before[:count]) % modulus
-    folded = np.where(left >= modulus // 2, 2 * (modulus - left) - 1, 2 * left)
-    return folded.astype(f"<u{width}").view(np.uint8).reshape(-1, width).T.tobytes()
+    return np.where(left >= modulus // 2, 2 * (modulus - left) - 1, 2 * left).astype(f"<u{width}")
+
+
+def whole_numbers(plain: bytes) -> NDArray[Any] | None:
+    """Float16 as integers, if all are whole and of less than 16 bits: magnitudes, of which all bits are inverted where
+    the number has a minus."""
+    numbers = np.frombuffer(plain, "<f2").astype(np.float64)
+    magnitudes = np.abs(numbers)
+    if not (magnitudes < 1 << 15).all() or (np.floor(magnitudes) != magnitudes).any():  # NaN is not below it
+        return None
+    return np.where(np.signbit(numbers), 0xFFFF - magnitudes, magnitudes).astype("<u2")
+
+
+def numbers_of(folded: NDArray[Any]) -> list[bytes]:
+    """How many lower bits groups of 32 may have: of every kind, and as few as there can be."""
+    groups = [int(folded[at : at + 32].max()) for at in range(0, len(folded), 32)]
+    fewest = [0 if largest < 256 else 4 if largest < 4096 else 8 for largest in groups]
+    return [bytes(max(needed, (0, 4, 8)[n % 3]) for n, needed in enumerate(fewest)), bytes(fewest)]
+
+
+def split(folded: NDArray[Any], numbers: bytes) -> bytes | None:
+    """Differences whose groups have so many lower bits; None if that takes more room than the values."""
+    upper, lower = bytearray(), bytearray()
+    for at, bits in zip(range(0, len(folded), 32), numbers, strict=True):
+        group = folded[at : at + 32].tolist()
+        upper += bytes(value >> bits for value in group)
+        group += [0] * (32 - len(group))
+        if bits == 4:
+            lower += bytes(group[n] % 16 + 16 * (group[16 + n] % 16) for n in range(16))
+        elif bits == 8:
+            lower += bytes(value % 256 for value in group)
+    content = bytes(upper) + numbers + bytes(lower)
+    return content.ljust(2 * len(folded), b"\0") if len(content) <= 2 * len(folded) else None
 
 
 def member_of(blocks: list[tuple[bytes, int]]) -> bytes:
-    """A member whose seek table is that of its frames, each with the bytes that it holds."""
-    sums = [frame[-4:] if plain else struct.pack("<I", NO_CONTENT) for frame, plain in blocks]
-    rows = b"".join(
-        struct.pack("<II", len(frame), plain) + end for (frame, plain), end in zip(blocks, sums, strict=True)
-    )
+    """A member whose seek table is that of its frames, each with how many bytes it holds."""
+    sums = [frame[-4:] if size else struct.pack("<I", NO_CONTENT) for frame, size in blocks]
+    rows = b"".join(struct.pack("<II", len(frame), size) + end for (frame, size), end in zip(blocks, sums, strict=True))
     head = struct.pack("<II", 0x184D2A5E, len(rows) + 9)
     footer = struct.pack("<IBI", len(blocks), 0x80, packed_volume.SEEKABLE_MAGIC)
     return b"".join(frame for frame, _ in blocks) + head + rows + footer
@@ -59,9 +112,9 @@ def member_of(blocks: list[tuple[bytes, int]]) -> bytes:
 def packed(plain: bytes, name: str, row: int, block: int = BLOCK) -> bytes:
     """A whole member."""
     options: dict[Any, int] = {pyzstd.CParameter.compressionLevel: 3, pyzstd.CParameter.checksumFlag: 1}
-    pieces = [plain[at : at + block] for at in range(0, len(plain), block)]
-    blocks = [(pyzstd.compress(filtered(piece, name, row), options), len(piece)) for piece in pieces]
-    if name.startswith("predict"):
+    filled = [filtered(plain[at : at + block], name, row) for at in range(0, len(plain), block)]
+    blocks = [(pyzstd.compress(content, options), len(content)) for content in filled]
+    if not name.startswith("shuffle"):
         length = struct.pack("<I", row)
         blocks.insert(0, (struct.pack("<II", 0x184D2A50, 8) + length + struct.pack("<I", zlib.crc32(length)), 0))
     return member_of(blocks)
@@ -100,25 +153,34 @@ def rewrite(folder: Path, change: Change) -> None:
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def make_old(folder: Path, block: int = BLOCK) -> None:
-    """Turn a folder of compressed shards into one of the versions that shuffled all values."""
+def old_name(name: str, method: str) -> str:
+    """The filter that versions had which shuffled all values ("shuffle"), or which split none ("predict")."""
+    if method == "predict":
+        return name.replace("split", "predict")
+    return "shuffle" if width_of(name) == 2 else f"shuffle{width_of(name)}"
+
+
+def make_old(folder: Path, method: str, block: int = BLOCK) -> None:
+    """Turn a folder of compressed shards into one of the versions that shuffled all values, or split none."""
 
     def change(name: str, content: bytes) -> tuple[str, bytes]:
         if name.endswith(".zst"):
             stem, filter_, _ = name.rsplit(".", 2)
-            width = width_of(filter_)
-            old = "shuffle" if width == 2 else f"shuffle{width}"
-            return f"{stem}.{old}.zst", packed(packed_volume.unpack(content, filter_).tobytes(), old, 0, block)
-        return name, content.replace(b'"volume_filter": "predict', b'"volume_filter": "shuffle') if name.endswith(
-            "json"
-        ) else content
+            old, row = old_name(filter_, method), int.from_bytes(content[8:12], "little")
+            return f"{stem}.{old}.zst", packed(packed_volume.unpack(content, filter_).tobytes(), old, row, block)
+        if name.endswith("json"):
+            return name, re.sub(
+                rb'(?<="volume_filter": ")\w+', lambda found: old_name(found[0].decode(), method).encode(), content
+            )
+        return name, content
 
     rewrite(folder, change)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["compression"]["filter"] = manifest["compression"]["filter"].replace("predict", "shuffle")
+    manifest["compression"]["filter"] = old_name(manifest["compression"]["filter"], method)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     journal = folder / ".ctwds" / "journal.jsonl"
-    journal.write_text(journal.read_text().replace("predict+zstd", "zstd"))
+    assert "split+zstd" in journal.read_text()
+    journal.write_text(journal.read_text().replace("split+zstd", "predict+zstd" if method == "predict" else "zstd"))
 
 
 def example(rng: np.random.Generator, count: int, width: int) -> NDArray[Any]:

@@ -26,20 +26,28 @@ import pyzstd
 from ctwds.reader import ShardReader
 from harness import Program, Stored, digest, mount_folder, payload, require_fuse, shards
 from make_dataset import Dataset
+from npzfiles import write_npz
 from numpy.typing import NDArray
-from small_datasets import noise_dataset, write_dataset
+from small_datasets import noise_dataset, on_slopes, write_dataset
 
 COUNT, PER_SHARD = 6, 3
 FLAGS = ("--samples-per-shard", PER_SHARD)
 BLOCK = 256 << 10
 STEPS = ["--shape", "40,30,20", "--spacing", "1.2,1.2,2"]
-CODEC_FIELDS = ', "volume_codec": "zstd", "volume_filter": "predict"}'
+CODEC_FIELDS = ', "volume_codec": "zstd", "volume_filter": "split"}'
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Volumes of three blocks each, in two shards."""
-    return noise_dataset(tmp_path_factory.mktemp("data"), COUNT)
+    """Volumes of three blocks each, in two shards: random integers, whose blocks are not split, then whole numbers that
+    are, then others."""
+    dataset = noise_dataset(tmp_path_factory.mktemp("data"), COUNT)
+    for number, path in enumerate(dataset.volumes()):
+        with np.load(path) as arrays:
+            noise = arrays["data"]
+        volume = (noise, on_slopes(noise), on_slopes(noise) / 1000)[number % 3]
+        write_npz(path, {"data": volume.astype(np.float32)}, writer="numpy")
+    return dataset
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,8 @@ def test_a_killed_run_continues(program: Program, data: Dataset, packed: Path, t
 
 
 def test_python_seeks_in_ours(plain: Path, packed: Path) -> None:
-    """The container's own reader finds any part of it; what it gives are the filtered blocks."""
+    """The container's own reader finds any part of it; what it gives are the filtered blocks, of all three ways."""
+    ways = []
     for shard in shards(packed):
         right = members(plain / shard.name)
         for name, member in members(shard).items():
@@ -138,13 +147,19 @@ def test_python_seeks_in_ours(plain: Path, packed: Path) -> None:
             voxels = np.frombuffer(right[name.removesuffix(packed_volume.SUFFIX)], np.uint8)
             blocks = [voxels[at : at + BLOCK] for at in range(0, voxels.size, BLOCK)]
             row = json.loads(right[name.partition(".")[0] + ".json"])["volume_shape"][-1]
-            filtered = b"".join(packing.filtered(block.tobytes(), "predict", row) for block in blocks)
+            found = [pyzstd.decompress(frame) for frame, size in packed_damages.frames_of(member) if size]
+            ways += [content[-1] for content in found]
+            contents = [
+                packing.filtered(block.tobytes(), "split", row, like) for block, like in zip(blocks, found, strict=True)
+            ]
+            filtered = b"".join(contents)
             with pyzstd.SeekableZstdFile(io.BytesIO(member)) as file:
                 assert len(packed_volume.seek_table(member)) == 1 + len(blocks)
-                for at in (0, BLOCK - 3, BLOCK * 2 + 17, len(filtered) - 5, 9):
+                for at in (0, BLOCK - 3, BLOCK + 1, BLOCK * 2 + 17, len(filtered) - 5, 9):
                     file.seek(at)
                     assert file.read(11) == filtered[at : at + 11]
             assert pyzstd.decompress(member) == filtered  # the frame of the rows' length is passed over
+    assert ways == [0, 0, 0, 2, 2, 2, 1, 1, 1] * 2
 
 
 @pytest.mark.parametrize("block", [10_000, BLOCK, 1 << 20])
@@ -156,7 +171,7 @@ def test_python_writes_what_is_read(program: Program, plain: Path, packed: Path,
     def change(name: str, content: bytes) -> tuple[str, bytes]:
         is_volume = name.endswith(packed_volume.SUFFIX)
         return name, packing.packed(
-            packed_volume.unpack(content).tobytes(), "predict", next(rows), block
+            packed_volume.unpack(content).tobytes(), "split", next(rows), block
         ) if is_volume else content
 
     packing.rewrite(changed, change)
@@ -164,20 +179,31 @@ def test_python_writes_what_is_read(program: Program, plain: Path, packed: Path,
     assert files_in(tmp_path / "back") == files_in(plain)
 
 
+@pytest.mark.parametrize("method", ["shuffle", "predict"])
 @pytest.mark.parametrize("block", [10_000, BLOCK])
-def test_folders_that_were_shuffled_alone_are_read(
-    program: Program, plain: Path, packed: Path, tmp_path: Path, block: int
+def test_folders_of_earlier_filters_are_read(
+    program: Program,
+    plain: Path,
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+    method: str,
 ) -> None:
     """By a mount, `verify`, the way back to plain shards, and the loader."""
     old = Path(shutil.copytree(packed, tmp_path / "old"))
-    packing.make_old(old, block)
-    assert [name for shard in shards(old) for name in members(shard) if name.endswith(".bin.shuffle.zst")]
+    packing.make_old(old, method, block)
+    names = [name for shard in shards(old) for name in members(shard) if name.endswith(".zst")]
+    assert len(names) == COUNT and all(name.endswith(f".bin.{method}.zst") for name in names)
     program.run("materialize", *Stored(old).flags(), "--output-dir", tmp_path / "back")
     assert files_in(tmp_path / "back") == files_in(plain)
     assert "compressed with zstd" in program.run("verify", "--webdataset_dir", old).stdout
     with program.mounted(Stored(old)) as point:
         assert [digest(path) for path in shards(point)] == [digest(path) for path in shards(plain)]
     assert voxels(old) == voxels(packed) == voxels(plain)
+    with monkeypatch.context() as patch:
+        patch.setattr("ctwds.packed.native_unpack", lambda: None)
+        assert voxels(old) == voxels(packed) == voxels(plain)
 
 
 def voxels(folder: Path) -> list[bytes]:
@@ -185,23 +211,25 @@ def voxels(folder: Path) -> list[bytes]:
     return [raw.voxels.tobytes() for shard in shards(folder) for raw in ShardReader(str(shard), [])]
 
 
-def test_a_folder_that_was_begun_shuffled_goes_on_so(
-    program: Program, data: Dataset, packed: Path, tmp_path: Path
+@pytest.mark.parametrize(("method", "codec"), [("shuffle", "zstd:1"), ("predict", "predict+zstd:1")])
+def test_a_folder_that_was_begun_with_an_earlier_filter_goes_on_so(
+    program: Program, data: Dataset, packed: Path, tmp_path: Path, method: str, codec: str
 ) -> None:
     """One folder, one filter: a run that finds a shard missing makes it as the others are; an empty folder gets the
     filter of today."""
     old = Path(shutil.copytree(packed, tmp_path / "old"))
-    packing.make_old(old)
+    packing.make_old(old, method)
     kept = digest(shards(old)[1])
     shards(old)[0].unlink()
     program.run("materialize", *data.flags(), *FLAGS, "--compress", "zstd", "--output-dir", old)
     names = [name for shard in shards(old) for name in members(shard) if name.endswith(".zst")]
-    assert len(names) == COUNT and all(name.endswith(".bin.shuffle.zst") for name in names)
-    assert json.loads((old / "manifest.json").read_text())["compression"]["filter"] == "shuffle"
+    assert len(names) == COUNT and all(name.endswith(f".bin.{method}.zst") for name in names)
+    assert json.loads((old / "manifest.json").read_text())["compression"]["filter"] == method
+    assert voxels(old) == voxels(packed)
     assert digest(shards(old)[1]) == kept
     program.run("verify", "--webdataset_dir", old, *data.flags(), *FLAGS)
     for line in (old / ".ctwds" / "journal.jsonl").read_text().splitlines():
-        assert json.loads(line).get("run", {"codec": "zstd:1"})["codec"] == "zstd:1"
+        assert json.loads(line).get("run", {"codec": codec})["codec"] == codec
 
 
 def test_blocks_without_checksums_are_refused(program: Program, packed: Path, tmp_path: Path) -> None:

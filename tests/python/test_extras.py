@@ -171,7 +171,7 @@ def test_compressed_shards_have_them_too(program: Program, tmp_path: Path, profi
     packed = program.materialize(dataset, tmp_path / "packed", *asked, "--compress", "zstd")
     with tarfile.open(shards(packed)[0]) as tar:
         suffixes = {info.name.split(".npy.")[1] for info in tar if ".gts.npy." in info.name}
-    assert suffixes == {"predict1.zst", "predict2.zst"}, suffixes
+    assert suffixes == {"predict1.zst", "split2.zst"}, suffixes
     code, said = verify(program, packed, *dataset.flags(), *asked)
     assert code == 0, said
     for folder in (plain, packed):

@@ -75,7 +75,7 @@ def expected_members(
     for n, study in enumerate(STUDIES):
         row = f"{study}.nii.gz"
         key = f"000000_{n:06d}."
-        expected[key + names[0] + (".predict.zst" if packed else "")] = None
+        expected[key + names[0] + (".split.zst" if packed else "")] = None
         slope, intercept = (float("nan"), float("nan")) if kind == "stored" else (1.0, 0.0)
         xy, z = "nan", float("nan")
         if "meta" in roles:
@@ -90,7 +90,7 @@ def expected_members(
             fields |= {"original_shape": shape}
         fields |= {"volume_shape": shape, "volume_dtype": "float16"}
         fields |= {} if kind == "stored" else {"volume_kind": kind}
-        fields |= {"volume_codec": "zstd", "volume_filter": "predict"} if packed else {}
+        fields |= {"volume_codec": "zstd", "volume_filter": "split"} if packed else {}
         expected[key + names[1]] = json.dumps(fields).encode()
         text = ""
         if "reports" in roles:

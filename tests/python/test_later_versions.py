@@ -18,7 +18,7 @@ from make_dataset import Dataset
 from small_datasets import noise_dataset
 
 FLAGS = ("--samples-per-shard", 2)
-LATER = "predict3"
+LATER = "split3"
 SAYS = ("later version", "install that version")
 
 
@@ -47,13 +47,13 @@ def packed(program: Program, data: Dataset, tmp_path_factory: pytest.TempPathFac
 def of_later_version(packed: Path, out: Path, *, suffix: str, manifest: bool) -> Path:
     """The shards as a version would make them that has another filter for members with this suffix."""
     shutil.copytree(packed, out)
-    old = "predict1" if suffix.startswith("mask") else "predict"
+    old = "predict1" if suffix.startswith("mask") else "split"
 
     def change(name: str, content: bytes) -> tuple[str, bytes]:
         if name.endswith(f".{suffix}.{old}.zst"):
             return name.replace(f".{old}.zst", f".{LATER}.zst"), content
-        if name.endswith(".json") and old == "predict":
-            return name, content.replace(b'"volume_filter": "predict"', f'"volume_filter": "{LATER}"'.encode())
+        if name.endswith(".json") and old == "split":
+            return name, content.replace(b'"volume_filter": "split"', f'"volume_filter": "{LATER}"'.encode())
         return name, content
 
     packing.rewrite(out, change)
@@ -102,8 +102,8 @@ def test_a_run_of_a_later_version_is_not_continued(
     """Nor is it taken for one of plain shards, by a run or by a mount."""
     later = of_later_version(packed, tmp_path / "later", suffix="bin", manifest=True)
     journal = later / ".ctwds" / "journal.jsonl"
-    assert "predict+zstd:1" in journal.read_text()
-    journal.write_text(journal.read_text().replace("predict+zstd:1", f"{LATER}+zstd:1"))
+    assert "split+zstd:1" in journal.read_text()
+    journal.write_text(journal.read_text().replace("split+zstd:1", f"{LATER}+zstd:1"))
     shards(later)[0].unlink()
     before = {path: digest(path) for path in sorted(later.rglob("*")) if path.is_file()}
     said = program.refuses("materialize", *flags(data)[:-2], *compress, "--output-dir", later)

@@ -318,7 +318,7 @@ def test_compressed_shards_of_every_dtype(program: Program, tmp_path: Path, dtyp
     """They are filtered as their dtype wants it, say so in name, JSON and manifest, and come back to the byte."""
     dataset, _ = data_set(tmp_path)
     asked = [*flags(dtype, "rescaled"), "--format", format_]
-    name = {"uint8": "predict1", "int16": "predict2", "float16": "predict", "float32": "shuffle4"}[dtype]
+    name = {"uint8": "predict1", "int16": "split2", "float16": "split", "float32": "shuffle4"}[dtype]
     plain = program.materialize(dataset, tmp_path / "plain", *asked)
     packed = program.materialize(dataset, tmp_path / "packed", *asked, "--compress", "zstd")
     assert json.loads((packed / "manifest.json").read_text())["compression"]["filter"] == name

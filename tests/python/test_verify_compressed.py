@@ -17,7 +17,7 @@ from harness import Program, mount_folder, report_of
 from make_dataset import Dataset
 from npzfiles import write_npz
 from packed_damages import DAMAGES, apply, frames, shorter
-from small_datasets import noise_dataset
+from small_datasets import noise_dataset, on_slopes
 
 FLAGS = ("--samples-per-shard", 2)
 STEPS = ("--shape", "40,30,20", "--spacing", "1.2,1.2,2")
@@ -26,11 +26,11 @@ PROFILES = ("ctclip", "npy")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Volumes of three blocks, of the values of a raw scan."""
+    """Volumes of three blocks, of the values of a raw scan, which are split."""
     dataset = noise_dataset(tmp_path_factory.mktemp("data"), 3)
     for path in dataset.volumes():
         with np.load(path) as arrays:
-            write_npz(path, {"data": arrays["data"] + 1024}, writer="numpy")
+            write_npz(path, {"data": (on_slopes(arrays["data"]) + 1024).astype(np.float32)}, writer="numpy")
     return dataset
 
 
@@ -108,7 +108,7 @@ def test_a_last_block_without_its_last_value(program: Program, copy: Path) -> No
     """Nothing but the shape tells, if digests agree: `verify` says so, and a mount shows a member that is too short for
     its shape, which no reader takes for the volume."""
     right = packed_volume.unpack(members_of(copy / FIRST)[0][1])
-    apply(copy, frames(shorter))
+    apply(copy, shorter)
     assert verify(program, copy)[0] == DAMAGED
     recompute(copy)
     code, text = verify(program, copy)
@@ -126,7 +126,7 @@ def test_a_last_block_without_its_last_value(program: Program, copy: Path) -> No
 def test_the_json_names_codec_and_filter(program: Program, copy: Path, name: str) -> None:
     """Otherwise a reader does not know what it has."""
     if name == "neither":
-        end = b', "volume_codec": "zstd", "volume_filter": "predict"'
+        end = b', "volume_codec": "zstd", "volume_filter": "split"'
         with_payload(JSON, lambda payload: payload.replace(end, b""))(copy)
     elif name == "not at the end":
         with_json("comment", "")(copy)

@@ -2,53 +2,16 @@
 //! description (zstd's `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0) and that of the
 //! filters in `docs/architecture.md`, and shares nothing with the code that compresses but the `zstd` crate.
 
+mod filter;
+
 use std::io::{self, BufRead, Cursor, Read};
 
 use super::unread::Unread;
 use crate::base::num::to_usize;
 
-/// A filter: by its name a member's name ends, and the JSON names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Filter {
-    name: &'static str,
-    /// Bytes of a value.
-    pub(super) width: usize,
-    /// Whether values are predicted by their neighbours before they are shuffled.
-    predicts: Predicts,
-}
+use filter::FILTERS;
+pub(super) use filter::{Filter, Packing, split_suffix};
 
-/// What the end of a member's name says of its values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing<'a> {
-    /// Plain values.
-    Plain,
-    /// Filtered and compressed values.
-    Known(Filter),
-    /// Values of a filter of this name, which this version does not know.
-    Later(&'a str),
-}
-
-/// What is predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Predicts {
-    Nothing,
-    Integers,
-    /// Numbers in the order of float16.
-    Halves,
-}
-
-/// All filters.
-const FILTERS: [Filter; 9] = [
-    Filter { name: "shuffle1", width: 1, predicts: Predicts::Nothing },
-    Filter { name: "shuffle", width: 2, predicts: Predicts::Nothing },
-    Filter { name: "shuffle4", width: 4, predicts: Predicts::Nothing },
-    Filter { name: "shuffle8", width: 8, predicts: Predicts::Nothing },
-    Filter { name: "predict1", width: 1, predicts: Predicts::Integers },
-    Filter { name: "predict", width: 2, predicts: Predicts::Halves },
-    Filter { name: "predict2", width: 2, predicts: Predicts::Integers },
-    Filter { name: "predict4", width: 4, predicts: Predicts::Integers },
-    Filter { name: "predict8", width: 8, predicts: Predicts::Integers },
-];
 /// Value of `volume_codec` in the JSON of a sample whose volume is compressed.
 pub(super) const CODEC: &str = "zstd";
 
@@ -72,34 +35,10 @@ const TABLE_HAS_CHECKSUMS: u8 = 0x80;
 struct SeekTableRow {
     /// Bytes of the frame.
     packed: u32,
-    /// Bytes of the block when unpacked.
-    plain: u32,
-    /// Checksum of the block when unpacked; none where the seek table has no checksums.
+    /// Bytes of the frame's content: those of the block, and what its filter adds.
+    content: u32,
+    /// Checksum of that content; none where the seek table has no checksums.
     checksum: Option<u32>,
-}
-
-impl Filter {
-    /// The filter that has this name; none if there is no such one.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        FILTERS.into_iter().find(|filter| filter.name == name)
-    }
-
-    /// Whether values of `width` bytes are filtered so; only float16 has a filter of its own.
-    pub(super) fn fits(self, width: usize, is_float: bool) -> bool {
-        let of_type = match self.predicts {
-            Predicts::Nothing => true,
-            Predicts::Integers => !is_float,
-            Predicts::Halves => is_float,
-        };
-        of_type && self.width == width
-    }
-}
-
-/// Splits what compression adds off the end of a member's name or extension, and says what it is.
-pub(super) fn split_suffix(name: &str) -> (&str, Packing<'_>) {
-    let split = name.strip_suffix(".zst").and_then(|name| name.rsplit_once('.'));
-    let Some((plain, filter)) = split.filter(|(_, filter)| !filter.is_empty()) else { return (name, Packing::Plain) };
-    (plain, Filter::named(filter).map_or(Packing::Later(filter), Packing::Known))
 }
 
 /// End of the JSON of a sample whose volume is compressed; a plain shard has a brace in its place.
@@ -119,19 +58,18 @@ pub(super) fn is_at_end(json: &[u8]) -> bool {
 /// The seek table is damaged, or blocks are: then one message for each damaged block; the sound blocks were passed on.
 pub(super) fn unpack(member: &[u8], filter: Filter, mut each: impl FnMut(&[u8])) -> Result<u64, Vec<Unread>> {
     let rows = seek_table(member).map_err(|what| vec![what.into()])?;
-    let is_predicted = filter.predicts != Predicts::Nothing;
-    let row_len = if is_predicted { row_len(member, &rows).map_err(|what| vec![what.into()])? } else { 0 };
+    let row_len = if filter.has_rows() { row_len(member, &rows).map_err(|what| vec![what.into()])? } else { 0 };
     let (mut at, mut len, mut wrong) = (0, 0, Vec::new());
-    let (head, rows) = rows.split_at(usize::from(is_predicted));
+    let (head, rows) = rows.split_at(usize::from(filter.has_rows()));
     at += head.iter().map(|row| to_usize(u64::from(row.packed))).sum::<usize>();
     for (number, row) in rows.iter().enumerate() {
         let end = at + to_usize(u64::from(row.packed));
-        match block(&member[at..end], row, filter.width).map(|plain| unpredicted(plain, filter, row_len)) {
+        match content(&member[at..end], row, filter).and_then(|content| filter.undone(&content, row_len)) {
             Ok(plain) => each(&plain),
             Err(what) => wrong.push(what.behind(format_args!("block {number}"))),
         }
         at = end;
-        len += u64::from(row.plain);
+        len += u64::from(row.content.saturating_sub(filter.added()));
     }
     if wrong.is_empty() { Ok(len) } else { Err(wrong) }
 }
@@ -142,7 +80,7 @@ pub(super) fn unpack(member: &[u8], filter: Filter, mut each: impl FnMut(&[u8]))
 /// There is no memory, or the member is damaged.
 pub(super) fn unpack_to(plain: &mut Vec<u8>, member: &[u8], filter: Filter) -> Result<(), Unread> {
     let rows = seek_table(member)?;
-    let len: u64 = rows.iter().map(|row| u64::from(row.plain)).sum();
+    let len: u64 = rows.iter().map(|row| u64::from(row.content.saturating_sub(filter.added()))).sum();
     plain.try_reserve_exact(to_usize(len)).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     unpack(member, filter, |block| plain.extend(block)).map_err(|wrong| Unread::all(&wrong))?;
     Ok(())
@@ -181,7 +119,7 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
         .chunks_exact(width)
         .map(|row| SeekTableRow {
             packed: word(row, 0),
-            plain: word(row, 4),
+            content: word(row, 4),
             checksum: has_checksums.then(|| word(row, 8)),
         })
         .collect();
@@ -195,7 +133,7 @@ fn seek_table(member: &[u8]) -> Result<Vec<SeekTableRow>, String> {
 /// Values of a row of a predicted member, by its first frame.
 fn row_len(member: &[u8], rows: &[SeekTableRow]) -> Result<usize, String> {
     let (len, checksum) = ROW_FRAME;
-    if rows.first().is_none_or(|row| (row.packed, row.plain, row.checksum) != (len, 0, Some(checksum))) {
+    if rows.first().is_none_or(|row| (row.packed, row.content, row.checksum) != (len, 0, Some(checksum))) {
         return Err("its seek table does not begin with the frame that has the length of its rows".into());
     }
     let row = word(member, 8);
@@ -213,39 +151,14 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// The values of a block, of which each is what the block holds in its place, and the values before it and above it,
-/// less that before the one above it.
-fn unpredicted(mut block: Vec<u8>, filter: Filter, row_len: usize) -> Vec<u8> {
-    let Filter { width, predicts, .. } = filter;
-    if predicts == Predicts::Nothing {
-        return block;
-    }
-    let bits = 8 * width;
-    let mask = u64::MAX >> (64 - bits);
-    let mut values: Vec<u64> = Vec::with_capacity(block.len() / width);
-    for bytes in block.chunks_exact_mut(width) {
-        let folded = bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-        let difference = if folded & 1 == 1 { !(folded >> 1) } else { folded >> 1 };
-        let at = values.len();
-        let neighbour = |back: usize| at.checked_sub(back).map_or(0, |at| values[at]);
-        let (before, above, above_before) = (neighbour(1), neighbour(row_len), neighbour(row_len.saturating_add(1)));
-        let value = difference.wrapping_add(before).wrapping_add(above).wrapping_sub(above_before) & mask;
-        values.push(value);
-        let value = match predicts {
-            Predicts::Halves if value < 0x8000 => 0xffff - value,
-            Predicts::Halves => value - 0x8000,
-            _ => value,
-        };
-        bytes.copy_from_slice(&value.to_le_bytes()[..width]);
-    }
-    block
-}
-
-/// Unpacks one block, and puts the bytes of each value together again.
-fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, Unread> {
-    let SeekTableRow { plain, checksum, .. } = *row;
-    if plain > MAX_BLOCK || !to_usize(u64::from(plain)).is_multiple_of(width) {
-        return Err(format!("the seek table says that it holds {plain} bytes, which no reader takes").into());
+/// The content of one block's frame.
+fn content(frame: &[u8], row: &SeekTableRow, filter: Filter) -> Result<Vec<u8>, Unread> {
+    let SeekTableRow { content: len, checksum, .. } = *row;
+    let plain = len
+        .checked_sub(filter.added())
+        .filter(|plain| *plain <= MAX_BLOCK && to_usize(u64::from(*plain)).is_multiple_of(filter.width));
+    if plain.is_none() {
+        return Err(format!("the seek table says that it holds {len} bytes, which no reader takes").into());
     }
     if word(frame, 0) != FRAME_MAGIC {
         return Err("it is no zstd frame".into());
@@ -258,25 +171,22 @@ fn block(frame: &[u8], row: &SeekTableRow, width: usize) -> Result<Vec<u8>, Unre
     }
     // zstd computes the checksum of what it has unpacked, and compares.
     let mut rest = Cursor::new(frame);
+    let mut content = Vec::new();
     let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
-    let (mut shuffled, mut values) = (Vec::new(), Vec::new());
-    shuffled.try_reserve_exact(to_usize(u64::from(plain))).map_err(no_memory)?;
-    values.try_reserve_exact(to_usize(u64::from(plain))).map_err(no_memory)?;
+    content.try_reserve_exact(to_usize(u64::from(len))).map_err(no_memory)?;
     let failed = |error: io::Error| match error.to_string() {
         lacking if lacking.contains(NO_MEMORY) => Unread::from(io::Error::from(io::ErrorKind::OutOfMemory)),
         _ => Unread::from(error).behind("it cannot be unpacked"),
     };
     let decoder = zstd::stream::read::Decoder::with_buffer(&mut rest).map_err(failed)?;
-    let mut decoder = decoder.single_frame().take(u64::from(plain) + 1);
-    decoder.read_to_end(&mut shuffled).map_err(failed)?;
-    if shuffled.len() as u64 != u64::from(plain) {
-        return Err(format!("it does not hold the {plain} bytes that the seek table says").into());
+    let mut decoder = decoder.single_frame().take(u64::from(len) + 1);
+    decoder.read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 != u64::from(len) {
+        return Err(format!("it does not hold the {len} bytes that the seek table says").into());
     }
     drop(decoder);
     if rest.fill_buf().is_ok_and(|behind| !behind.is_empty()) {
         return Err("there is something behind its frame".into());
     }
-    let count = shuffled.len() / width;
-    values.extend((0..shuffled.len()).map(|at| shuffled[at % width * count + at / width]));
-    Ok(values)
+    Ok(content)
 }
