@@ -36,11 +36,11 @@ const RUNS: usize = 3;
 /// # Errors
 /// The folder or the data set cannot be used, or this process lacks memory or descriptors and nothing worse was found.
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
-    super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let dataset = args.dataset()?;
     let Some(folder) = &args.shards else {
         return sources::run(args).map(exit_code);
     };
+    super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let storage = args.storage.options();
     let plan = dataset.map(|dataset| make_new_plan(dataset, Some(&storage))).transpose()?;
     let usual = || plan.as_ref().map_or_else(available_cores, Serving::usual_threads);

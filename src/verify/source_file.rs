@@ -38,8 +38,8 @@ struct State {
     ahead: Range<u64>,
     /// The end of what is wanted of bytes that follow each other; none where that is the end of the file.
     end: Option<u64>,
-    /// How often it was read elsewhere than behind the last piece.
-    jumps: u32,
+    /// How often in a row it was read just before the last piece.
+    steps_back: u32,
     failure: Option<Arc<io::Error>>,
 }
 
@@ -91,9 +91,12 @@ impl SourceFile {
         let (position, (start, piece)) = (state.position, &state.piece);
         if position != start + piece.len() as u64 && position != self.head.1.len() as u64 {
             // Whoever looks for something, backwards and in small steps, gets there by ever larger ones.
-            let wanted = (JUMP << state.jumps.min(6)).min(REQUEST);
-            let start = (position / wanted * wanted).min(self.len.saturating_sub(wanted));
-            (state.jumps, state.ahead) = (state.jumps + 1, 0..0);
+            let end = position.saturating_add(out.len() as u64);
+            let is_step_back = position < *start && end >= *start;
+            let wanted = if is_step_back { (JUMP << state.steps_back.min(6)).min(REQUEST) } else { JUMP };
+            let first = if is_step_back { end.saturating_sub(wanted) } else { position };
+            let start = first.min(position).min(self.len.saturating_sub(wanted));
+            (state.steps_back, state.ahead) = (if is_step_back { state.steps_back + 1 } else { 0 }, 0..0);
             state.piece = (start, read_piece(&*self.file, start, wanted)?);
             return Ok(copy(&state.piece, position, out).unwrap_or(0)); // 0 of a file that has become shorter
         }
@@ -186,5 +189,144 @@ impl Seek for &SourceFile {
         };
         state.position = position.ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
         Ok(state.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::base::file_id::FileId;
+    use crate::storage::{Listed, ListedObject};
+
+    /// An object of so many bytes, which are their offsets modulo 251; it tells the requests for it, and fails from a
+    /// number of them on.
+    #[derive(Clone, Debug)]
+    struct Fake {
+        len: u64,
+        requests: Arc<Mutex<Vec<Range<u64>>>>,
+        fails_at: usize,
+    }
+
+    impl Fake {
+        fn new(len: u64) -> Self {
+            Self { len, requests: Arc::default(), fails_at: usize::MAX }
+        }
+
+        fn asked(&self) -> Vec<Range<u64>> {
+            std::mem::take(&mut self.requests.lock().unwrap())
+        }
+    }
+
+    impl Store for Fake {
+        fn open(&self, _: &Path) -> io::Result<Box<dyn Stored>> {
+            Ok(Box::new(self.clone()))
+        }
+
+        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+            unreachable!("sources are opened")
+        }
+
+        fn list(&self, _: &Path) -> io::Result<Vec<Listed>> {
+            unreachable!("sources are opened")
+        }
+
+        fn list_below(&self, _: &Path) -> io::Result<Option<Vec<ListedObject>>> {
+            unreachable!("sources are opened")
+        }
+
+        fn identity_of(&self, _: &Path) -> io::Result<FileId> {
+            unreachable!("sources are opened")
+        }
+
+        fn is_remote(&self, _: &Path) -> bool {
+            true
+        }
+    }
+
+    impl Stored for Fake {
+        fn identity(&self) -> io::Result<Option<FileId>> {
+            Ok(Some(FileId { size: self.len, ..FileId::default() }))
+        }
+
+        fn is_regular(&self) -> io::Result<bool> {
+            Ok(true)
+        }
+
+        fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+            let mut requests = self.requests.lock().unwrap();
+            if requests.len() >= self.fails_at {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            // Half of what is wanted, as an answer may end anywhere.
+            let count = (out.len() as u64).div_ceil(2).min(self.len.saturating_sub(offset));
+            requests.push(offset..offset + count);
+            (offset..).zip(&mut out[..to_usize(count)]).for_each(|(at, byte)| *byte = byte_at(at));
+            Ok(to_usize(count))
+        }
+
+        fn will_read(&self, range: Range<u64>) {
+            assert!(range.start < range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        }
+    }
+
+    fn byte_at(at: u64) -> u8 {
+        u8::try_from(at % 251).unwrap()
+    }
+
+    fn read(mut file: &SourceFile, at: u64, count: u64) -> io::Result<()> {
+        file.seek(SeekFrom::Start(at))?;
+        let mut bytes = vec![0; to_usize(count)];
+        file.read_exact(&mut bytes)?;
+        assert!((at..).zip(&bytes).all(|(at, byte)| *byte == byte_at(at)), "{count} bytes at {at}");
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_at_any_place_in_any_order() {
+        for len in [0, 1, JUMP - 1, JUMP, JUMP + 1, 5 * PIECE + 77] {
+            let file = SourceFile::open(&Fake::new(len), Path::new("s3://b/x")).unwrap();
+            let places = [0, 1, JUMP, PIECE, len.saturating_sub(22), len / 2, len / 3, 0, len];
+            for (at, count) in places.into_iter().flat_map(|at| [1, 30, JUMP, 2 * PIECE].map(|count| (at, count))) {
+                let is_there = at + count <= len;
+                assert_eq!(read(&file, at, count).is_ok(), is_there, "{count} bytes at {at} of {len}");
+            }
+            assert_eq!(io::copy(&mut &file, &mut io::sink()).unwrap(), 0, "behind the end");
+            file.check(Path::new("x")).unwrap();
+        }
+    }
+
+    #[test]
+    fn whoever_looks_backwards_asks_for_ever_more() {
+        let fake = Fake::new(200 << 20);
+        let file = SourceFile::open(&fake, Path::new("s3://b/x")).unwrap();
+        for at in (0..fake.len - 2048).rev().step_by(2000) {
+            read(&file, at, 2048).unwrap();
+        }
+        let (asked, halves) = (fake.asked(), 24); // of each range the half, the half of the rest, and so on
+        assert!(asked.len() < 70 * halves, "{}", asked.len());
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_what_ends_there() {
+        let fake = Fake::new(9 * PIECE);
+        let file = SourceFile::open(&fake, Path::new("s3://b/x")).unwrap();
+        file.ends_at(3 * PIECE);
+        read(&file, 0, 3 * PIECE).unwrap();
+        assert_eq!(fake.asked().iter().map(|range| range.end).max(), Some(3 * PIECE));
+        read(&file, 3 * PIECE, PIECE).unwrap();
+    }
+
+    #[test]
+    fn the_first_failure_is_kept() {
+        let fake = Fake { fails_at: 40, ..Fake::new(9 * PIECE) };
+        let file = SourceFile::open(&fake, Path::new("s3://b/x")).unwrap();
+        let unread = || file.failure_or("invalid".into());
+        assert_eq!(unread().reason, "invalid");
+        let error = io::copy(&mut &file, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(unread().is_late && unread().reason.contains("verify again when the storage answers"));
+        assert!(matches!(file.check(Path::new("x")), Err(Error::Io { .. })));
     }
 }

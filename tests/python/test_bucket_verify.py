@@ -239,9 +239,7 @@ PLANTED: dict[str, tuple[Callable[[Path], None], int, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_what_is_wrong_is_found(
-    program: Program, on_disk: Dataset, bucket: Storage, tmp_path: Path, name: str
-) -> None:
+def test_what_is_wrong_is_found(program: Program, on_disk: Dataset, bucket: Storage, tmp_path: Path, name: str) -> None:
     """The same findings, and the same exit code, as with the same files on a disk."""
     plant, code, said = PLANTED[name]
     out = program.materialize(on_disk, tmp_path / "out", *FLAGS, *also(on_disk.folder.parent))

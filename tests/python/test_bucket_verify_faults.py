@@ -85,7 +85,7 @@ def test_a_network_that_ends(program: Program, compared: Compared, between: Prox
     faults = between.faults = Faults()
     faults.status = lambda path, number: -1 if planned(faults) else 0
     begun = time.monotonic()
-    code, lines = compared.run(program, between, "--storage-timeout", 1, "--num-workers", 1)
+    code, lines = compared.run(program, between, "--storage-timeout", 3, "--num-workers", 1)
     assert code == UNCHECKED and time.monotonic() - begun < 60
     for number, line in enumerate(lines[:4]):
         assert f"v{number:02d}: it cannot be compared with its source: {compared.address(number)}: " in line, line
@@ -93,7 +93,7 @@ def test_a_network_that_ends(program: Program, compared: Compared, between: Prox
     assert len(lines) == 5 and "2 further samples were not compared, because the storage had stopped" in lines[4]
     assert compared.sources.address in lines[4]
     text = program.run(
-        *("verify", "--shards", compared.shards, *compared.sources.flags(), *PLAIN, "--storage-timeout", 1),
+        *("verify", "--shards", compared.shards, *compared.sources.flags(), *PLAIN, "--storage-timeout", 3),
         env=variables(between.port),
         check=False,
     )
@@ -104,7 +104,7 @@ def test_one_object_that_does_not_come(program: Program, compared: Compared, bet
     """The others are compared all the same."""
     faults = between.faults = Faults(body=NO.format("SlowDown"))
     faults.status = lambda path, number: 503 if planned(faults) and "v02" in path else 0
-    code, lines = compared.run(program, between, "--storage-timeout", 2)
+    code, lines = compared.run(program, between, "--storage-timeout", 4)
     assert code == UNCHECKED and len(lines) == 1 and compared.address(2) in lines[0], lines
     assert "--storage-timeout" in lines[0]
 
@@ -202,9 +202,7 @@ def test_an_object_that_is_replaced_between_plan_and_comparison(
     assert said in lines[-1] and (expected == DAMAGED or compared.address(3) in lines[-1]), lines
 
 
-def test_masks_and_headers_that_do_not_come(
-    program: Program, bucket: Storage, between: Proxy, tmp_path: Path
-) -> None:
+def test_masks_and_headers_that_do_not_come(program: Program, bucket: Storage, between: Proxy, tmp_path: Path) -> None:
     """What stands beside the volumes is asked for later: a mask in a file of its own, the matrix of a NIfTI file."""
     dataset = noise_dataset(tmp_path / "data", 2, (16, 16, 16))
     for path in dataset.volumes():
