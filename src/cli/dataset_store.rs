@@ -10,8 +10,8 @@ use crate::storage::{self, StorageOptions, Store, is_address};
 
 /// The end of a message about an address where a disk is wanted.
 pub(super) const ON_A_DISK: &str = "it must be on a disk; of object storage, data sets are read by plan, mount, run, cat, \
-    materialize, report and bench, finished shards by --shards of plan, mount, run, cat, materialize, report and verify, \
-    and shards are written by --output_dir of materialize";
+    materialize, report, verify and bench, finished shards by --shards of plan, mount, run, cat, materialize, report and \
+    verify, and shards are written by --output_dir of materialize";
 
 /// The store in which a data set lies: a disk, or the buckets that its paths name, if `storage` says how these are
 /// asked. Besides tables and folders there may be `lists` of studies.

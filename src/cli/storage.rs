@@ -12,7 +12,7 @@ use super::dataset_store::ON_A_DISK;
 use super::headings::INPUT;
 use crate::storage::{StorageOptions, is_address};
 
-/// The arguments of a data set that may be addresses, for the commands that make shards of it.
+/// The arguments of a data set that may be addresses, for the commands that read it from buckets.
 const INPUTS: [&str; 7] = ["data_folder", "reports_file", "meta_file", "labels_file", "studies", "exclude", "also"];
 
 /// Finished shards in place of a data set.
@@ -70,8 +70,7 @@ pub(super) fn check_addresses(command: &mut Command, matches: &ArgMatches) -> Re
         return command.find_subcommand_mut(name).map_or(Ok(()), |command| check_addresses(command, deeper));
     }
     let takes_addresses = command.get_arguments().any(|arg| arg.get_id() == "endpoint_url");
-    let takes_sources = takes_addresses && command.get_name() != "verify"; // which has its own code for sources
-    let may_be = |id: &str| takes_addresses && OF_ADDRESSES.contains(&id) || takes_sources && INPUTS.contains(&id);
+    let may_be = |id: &str| takes_addresses && (OF_ADDRESSES.contains(&id) || INPUTS.contains(&id));
     let wrong = command.get_arguments().find_map(|arg| {
         let id = arg.get_id().as_str();
         let mut values = matches.get_raw(id).into_iter().flatten().filter_map(|value| value.to_str());
@@ -123,7 +122,7 @@ mod tests {
         let of_shards = ["cat", "materialize", "mount", "plan", "report", "run", "verify"].map(|name| (name, "shards"));
         let mut expected: Vec<(&str, &str)> = of_shards.to_vec();
         expected.extend([("materialize", "output_dir"), ("manifest", "dir")]);
-        for command in ["bench", "cat", "materialize", "mount", "plan", "report", "run"] {
+        for command in ["bench", "cat", "materialize", "mount", "plan", "report", "run", "verify"] {
             expected.extend(INPUTS.map(|id| (command, id)));
         }
         let mut found: Vec<(&str, &str)> = read.iter().map(|(command, id)| (&**command, &**id)).collect();

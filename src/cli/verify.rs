@@ -64,7 +64,7 @@ pub struct VerifyArgs {
     /// The list that --sources writes, for --exclude [default: quarantine.csv]
     #[arg(long, value_name = "CSV", requires = "sources", conflicts_with = "shards", help_heading = OUTPUT)]
     pub quarantine: Option<PathBuf>,
-    /// Threads [default: the cores that the process may use]
+    /// Threads [default: the cores that the process may use; for sources in object storage at least 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = PERFORMANCE)]
     pub num_workers: Option<u16>,
     /// Print JSON: an object a line while it works, and the last is the report

@@ -12,7 +12,7 @@ use crate::dataset::{Dataset, ScanProgress};
 use crate::error::{Error, Result, shown};
 use crate::output::archive;
 use crate::plan::Plan;
-use crate::storage;
+use crate::storage::{self, StorageOptions};
 
 /// The number of threads that look into shards: opening a file on a network waits for the server.
 pub(super) const SCANNERS: usize = 32;
@@ -60,12 +60,13 @@ pub(super) fn make_plan_unchecked(args: &DatasetArgs, source: Option<&ShardsArgs
 }
 
 /// Plans a data set as [`make_plan`] does, and uses no saved plan: for commands that judge what was made. A table that
-/// changed although no metadata show it must not make them call old values right.
+/// changed although no metadata show it must not make them call old values right. `storage` says how object storage is
+/// asked; without it, all must be on a disk.
 ///
 /// # Errors
 /// The errors of [`make_plan`].
-pub(super) fn make_new_plan(args: &DatasetArgs) -> Result<Plan> {
-    let (mut config, options) = args.resolve(None)?;
+pub(super) fn make_new_plan(args: &DatasetArgs, storage: Option<&StorageOptions>) -> Result<Plan> {
+    let (mut config, options) = args.resolve(storage)?;
     let display = ScanDisplay::new();
     config.progress = display.progress();
     let dataset = Dataset::scan(&config)?;

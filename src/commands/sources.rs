@@ -13,7 +13,7 @@ use super::plans::make_new_plan;
 use super::progress::Bar;
 use super::terminal::print;
 use crate::base::durable::publish_private;
-use crate::base::files::{self, file_name};
+use crate::base::files::file_name;
 use crate::base::memory;
 use crate::base::num::counted;
 use crate::base::num::to_usize;
@@ -27,7 +27,8 @@ use crate::formats::volume_file;
 use crate::plan::layout::Content;
 use crate::plan::{Plan, ShardId};
 use crate::shard::{Serving, ShardSet};
-use crate::verify::{SourceVolume, Verdict, readable};
+use crate::storage::Store;
+use crate::verify::{Silence, SourceVolume, Verdict, readable};
 
 /// Bytes of a volume that are read at a time.
 const READ: u64 = 4 << 20;
@@ -51,10 +52,12 @@ struct SourcesReport {
 /// # Errors
 /// The data set cannot be planned, the list cannot be written, or this process lacks memory or descriptors and no
 /// volume is damaged.
-pub(super) fn run(args: &VerifyArgs, workers: usize) -> Result<Verdict> {
+pub(super) fn run(args: &VerifyArgs) -> Result<Verdict> {
     super::daemon::log_to_terminal(log::LevelFilter::Off); // each volume is listed once, at the end
-    let plan = make_new_plan(&args.dataset)?;
-    let excluded = args.dataset.exclude.as_deref().map(quarantine::read).transpose()?.unwrap_or_default();
+    let plan = make_new_plan(&args.dataset, Some(&args.storage.options()))?;
+    let workers = args.num_workers.map_or_else(|| Serving::usual_threads(&plan), usize::from);
+    let excluded = args.dataset.exclude.as_deref().map(|list| quarantine::read_in(&*plan.dataset.store, list));
+    let excluded = excluded.transpose()?.unwrap_or_default();
     let name = args.quarantine.clone().unwrap_or_else(|| quarantine::NAME.into());
     let mut checked = check_left_out(&plan.dataset, &args.dataset.array_choice(), &excluded, workers)?;
     let volumes = plan.dataset.samples.len() + checked.len();
@@ -121,13 +124,29 @@ fn read_all(plan: Plan, workers: usize, has_events: bool) -> Result<Vec<VolumeCh
         }
     }
     bar.begin("volumes", volumes.iter().map(|volume| volume.range.end - volume.range.start).sum());
+    let silence = Silence::new(workers);
     let checked = try_map(&volumes, workers, |volume| {
         let sample = &plan.dataset.samples[volume.sample];
         let path = sample.path.to_string_lossy().into_owned();
-        Ok(VolumeCheck { study_id: sample.study_id.clone(), path, error: read(&set, volume, &bar).err() })
+        let error = unless_silent(&silence, || read(&set, volume, &bar)).err();
+        Ok(VolumeCheck { study_id: sample.study_id.clone(), path, error })
     });
     bar.clear();
     checked
+}
+
+/// Reads a volume, unless the storage has stopped to answer.
+///
+/// # Errors
+/// [`Error::Refused`] if it has, and those of reading.
+fn unless_silent(silence: &Silence, read: impl FnOnce() -> Result<()>) -> Result<()> {
+    if silence.is_long() {
+        let reason = "it was not read, because the storage had stopped to answer: verify again when it does";
+        return Err(Error::Refused(reason.into()));
+    }
+    let read = read();
+    silence.count(matches!(&read, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::TimedOut));
+    read
 }
 
 /// Reads one volume to the end.
@@ -156,28 +175,31 @@ fn check_left_out(
 ) -> Result<Vec<VolumeCheck>> {
     let is_excluded = |left_out: &&LeftOut| excluded.iter().any(|row| row.study_id == left_out.study_id);
     let left_out: Vec<&LeftOut> = dataset.left_out.iter().filter(|left_out| !is_excluded(left_out)).collect();
+    let silence = Silence::new(workers);
     try_map(&left_out, workers, |left_out| {
         let path = dataset.root.join(&left_out.path);
-        let result = volume_file::inspect(&path, array).and_then(|array| read_whole(&path, &array));
+        let error = unless_silent(&silence, || read_whole(&*dataset.store, &path, array)).err();
         let (study_id, path) = (left_out.study_id.clone(), left_out.path.clone());
-        Ok(VolumeCheck { study_id, path, error: result.err() })
+        Ok(VolumeCheck { study_id, path, error })
     })
 }
 
-/// Reads an array to its end by other code than that of the shards. Its content is at fault only where neither memory
-/// nor the file's bytes are hard to get.
+/// Reads the array of a file to its end by other code than that of the shards. Its content is at fault only where
+/// neither memory nor the file's bytes are hard to get.
 ///
 /// # Errors
 /// [`Error::Malformed`] if the array is damaged, [`Error::Io`] if it could not be looked at.
-fn read_whole(path: &Path, array: &Array) -> Result<()> {
+fn read_whole(store: &dyn Store, path: &Path, choice: &ArrayChoice) -> Result<()> {
+    let array = match store.is_remote(path) {
+        true => {
+            let object = store.open(path).map_err(|error| Error::io(path, "open the object", error))?;
+            volume_file::inspect_file(path, &*object, choice)?
+        }
+        false => volume_file::inspect(path, choice)?,
+    };
     let no_memory = |error| Error::io(path, "get memory to read the volume", error);
     memory::zeros::<u8>(to_usize(array.member.len)).map_err(no_memory)?;
-    readable(path, &source_volume(array)).map_err(|reason| {
-        match files::open(path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
-            Ok(_) => Error::malformed(path, reason),
-            Err(error) => Error::io(path, "read the volume", error),
-        }
-    })
+    readable(store, path, &source_volume(&array))
 }
 
 /// The volume of an array, for other code than that of the shards.

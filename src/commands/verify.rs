@@ -19,6 +19,7 @@ use crate::bench::{BenchReport, Config as BenchConfig, FileRange, ShardProvider,
 use crate::cli::{BenchArgs, DatasetArgs, PageCache, VerifyArgs};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::shard::Serving;
 use crate::storage;
 use crate::verify::{self, Config, Report, SampleLocation, Verdict};
 use crate::volume::VoxelFormat;
@@ -35,14 +36,16 @@ const RUNS: usize = 3;
 /// # Errors
 /// The folder or the data set cannot be used, or this process lacks memory or descriptors and nothing worse was found.
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
-    super::daemon::log_to_terminal(log::LevelFilter::Warn);
     let dataset = args.dataset()?;
-    let workers = args.num_workers.map_or_else(available_cores, usize::from);
     let Some(folder) = &args.shards else {
-        return sources::run(args, workers).map(exit_code);
+        return sources::run(args).map(exit_code);
     };
-    let plan = dataset.map(make_new_plan).transpose()?;
-    let store = storage::of(folder, &args.storage.options())?;
+    super::daemon::log_to_terminal(log::LevelFilter::Warn);
+    let storage = args.storage.options();
+    let plan = dataset.map(|dataset| make_new_plan(dataset, Some(&storage))).transpose()?;
+    let usual = || plan.as_ref().map_or_else(available_cores, Serving::usual_threads);
+    let workers = args.num_workers.map_or_else(usual, usize::from);
+    let store = storage::of(folder, &storage)?;
     let config =
         Config { store: &*store, folder, plan: plan.as_ref(), count: args.num_samples, seed: args.seed, workers };
     if let Some(plan) = plan.as_ref().filter(|_| args.num_samples.is_none() && !args.check_precision && !args.json) {

@@ -11,6 +11,7 @@ use super::nifti::{self, Place};
 use super::unread::Unread;
 use crate::base::num::to_usize;
 use crate::dataset::Study;
+use crate::storage::Store;
 use crate::volume::Recipe;
 
 /// The largest distance between two places that are one, in mm.
@@ -23,7 +24,12 @@ const LEADS: f64 = 0.1;
 ///
 /// # Errors
 /// Why the header cannot be read.
-pub(super) fn check(json: &Value, path: &Path, study: &Study, shape: [usize; 3]) -> Result<Option<String>, Unread> {
+pub(super) fn check(
+    json: &Value,
+    (store, path): (&dyn Store, &Path),
+    study: &Study,
+    shape: [usize; 3],
+) -> Result<Option<String>, Unread> {
     if study.array.placed().is_none() {
         let is_there = json.get("affine").is_some_and(|_| study.fields.iter().all(|field| field.name != "affine"));
         return Ok(is_there.then(|| "its JSON has an affine, and the flags do not ask for one (--orientation)".into()));
@@ -34,7 +40,7 @@ pub(super) fn check(json: &Value, path: &Path, study: &Study, shape: [usize; 3])
     if found[3] != [0.0, 0.0, 0.0, 1.0] {
         return Ok(Some(format!("the last row of its affine is {:?}", found[3])));
     }
-    let place = nifti::place(path)?;
+    let place = nifti::place(store, path)?;
     let turn = study.array.turned_axes().unwrap_or(([0, 1, 2], [false; 3]));
     for (at, (direction, is_against)) in study.array.asked_directions().into_iter().flatten().enumerate() {
         let along = column(&place, turn.0[at]).map(|part| if turn.1[at] { -part } else { part });

@@ -48,6 +48,8 @@ pub(super) struct Compared {
     pub difference: Option<Difference>,
     /// Findings about the sample, or the reason why it could not be compared.
     pub findings: Vec<Finding>,
+    /// Whether something did not come in time.
+    pub is_late: bool,
 }
 
 /// Counts and sums over the voxels of one sample. Errors are distances between a voxel of the shard and the value
@@ -123,10 +125,11 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     let place = format!("{} {}", sample.key, sample.study_id);
     let unchecked = |unread: Unread| Compared {
         difference: None,
+        is_late: unread.is_late,
         findings: vec![Finding::unread(&place, "it cannot be compared with its source", unread)],
     };
-    let path = plan.dataset.root.join(npz);
-    let array = match SourceArray::read(&path, &source_volume(study)) {
+    let (path, sources) = (plan.dataset.root.join(npz), &*plan.dataset.store);
+    let array = match SourceArray::read(sources, &path, &source_volume(study)) {
         Ok(array) => array,
         Err(reason) => return unchecked(reason),
     };
@@ -138,7 +141,7 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
     let expected =
         Expected::new(&array, &study.recipe, Rounding { format: study.format, overflow: plan.options.overflow });
     if let Some(json) = json {
-        match affine::check(&json, &path, study, expected.shape()) {
+        match affine::check(&json, (sources, &path), study, expected.shape()) {
             Ok(found) => wrong.extend(found),
             Err(unread) => return unchecked(unread),
         }
@@ -164,14 +167,18 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         }
     }
     let mut findings: Vec<Finding> = wrong.into_iter().map(|what| Finding::damaged(&place, what)).collect();
+    let mut is_late = false;
     for ((extra, array), found) in plan.dataset.extras.iter().zip(&study.extras).zip(&sample.members.extras) {
         let place = format!("{place} '{}'", extra.name);
-        findings.extend(match extras::compare(&*file, found, &extra.root, array) {
+        findings.extend(match extras::compare(&*file, found, (sources, &extra.root), array) {
             Ok(wrong) => wrong.map(|what| Finding::damaged(&place, what)),
-            Err(reason) => Some(Finding::unread(&place, "it cannot be compared with its source", reason)),
+            Err(reason) => {
+                is_late |= reason.is_late;
+                Some(Finding::unread(&place, "it cannot be compared with its source", reason))
+            }
         });
     }
-    Compared { difference, findings }
+    Compared { difference, findings, is_late }
 }
 
 /// What to add to the name of a dtype for its window.
@@ -223,6 +230,9 @@ fn voxels(
         ..Difference::default()
     };
     let unpacked = sample.members.packed.map(|packed| unpack(file, packed)).transpose()?;
+    if unpacked.is_none() {
+        file.will_read(start..start + len);
+    }
     let mut buffer = vec![0; READ];
     let mut place = [0, 0, 0];
     let mut at = 0;

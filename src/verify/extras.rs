@@ -11,7 +11,7 @@ use super::unread::Unread;
 use super::walked::WalkedExtra;
 use crate::base::num::to_usize;
 use crate::dataset::ExtraArray;
-use crate::storage::Stored;
+use crate::storage::{Store, Stored};
 use crate::volume::{Overflow, Preprocess, Recipe, VoxelFormat};
 
 /// Largest error of a float that is resampled, as a part of the largest number of its array: the steps are done in f32.
@@ -64,7 +64,7 @@ pub(super) fn check(bytes: &[u8], len: u64, filter: Option<Filter>) -> Result<u6
 pub(super) fn compare(
     file: &dyn Stored,
     found: &WalkedExtra,
-    root: &Path,
+    (store, root): (&dyn Store, &Path),
     extra: &ExtraArray,
 ) -> Result<Option<String>, Unread> {
     let volume = SourceVolume {
@@ -73,7 +73,7 @@ pub(super) fn compare(
         turn: extra.array.turned_axes(),
         is_extra: true,
     };
-    let source = SourceArray::read(&root.join(&extra.path), &volume)?;
+    let source = SourceArray::read(store, &root.join(&extra.path), &volume)?;
     let mut bytes = found.span.read(file)?;
     if let Some(filter) = found.packed {
         let mut plain = Vec::new();

@@ -42,7 +42,7 @@ impl Finding {
 
     /// A finding of the verdict [`Verdict::Unchecked`] about `place`; `doing` says what could not be done.
     pub(super) fn unread(place: impl Display, doing: &str, unread: impl Into<Unread>) -> Self {
-        let Unread { reason, is_limit } = unread.into();
+        let Unread { reason, is_limit, .. } = unread.into();
         Self { is_limit, ..Self::new(Verdict::Unchecked, place, format!("{doing}: {reason}")) }
     }
 

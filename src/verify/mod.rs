@@ -6,9 +6,8 @@
 //! each volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six
 //! numbers and no digest.
 //!
-//! Imports go one way: `unread`, `finding` and `progress` are below everything, the readers of formats (`dtype`,
-//! `payload`,
-//! `packed`, `npy_header`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
+//! Imports go one way: `unread`, `silence`, `finding` and `progress` are below everything, the readers of formats (`dtype`,
+//! `payload`, `packed`, `npy_header`, `source_file`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
 //! `affine`, `compare`), and `report` is above all of them.
 
 mod affine;
@@ -28,7 +27,9 @@ mod payload;
 mod pending;
 mod progress;
 mod report;
+mod silence;
 mod source;
+mod source_file;
 mod unread;
 mod values;
 mod walk;
@@ -42,14 +43,16 @@ use sha2::{Digest, Sha256};
 pub use finding::{Finding, Verdict};
 pub use progress::Progress;
 pub use report::{Information, Integrity, Precision, Report, SampleLocation, SourceCheck, WorstSample};
+pub use silence::Silence;
 pub use source::{SourceVolume, readable};
 
+use crate::base::memory;
 use crate::base::num::counted;
 use crate::base::parallel::try_map;
 use crate::dataset::{self, Study};
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::storage::Store;
+use crate::storage::{Store, bytes_ahead};
 use crate::volume::Kind;
 use compare::{Compared, Comparison};
 use walked::{SampleRules, WalkedSample, WalkedShard};
@@ -260,10 +263,23 @@ fn compare_all(
     }
     let voxels = comparisons.iter().map(|comparison| comparison.sample.voxels()).sum();
     progress.begin("voxels against their sources", voxels);
-    let workers = workers_that_fit(config.workers, comparisons.iter().map(|comparison| comparison.study));
-    let mut compared =
-        try_map(&comparisons, workers, |comparison| Ok::<_, Error>(compare::compare(plan, comparison, progress)))?;
+    let workers = workers_that_fit(config, plan, comparisons.iter().map(|comparison| comparison.study));
+    let silence = Silence::new(workers);
+    let compared: Vec<Option<Compared>> = try_map(&comparisons, workers, |comparison| {
+        let compared = (!silence.is_long()).then(|| compare::compare(plan, comparison, progress));
+        compared.iter().for_each(|compared| silence.count(compared.is_late));
+        Ok::<_, Error>(compared)
+    })?;
+    let skipped = compared.iter().filter(|compared| compared.is_none()).count();
+    let mut compared: Vec<Compared> = compared.into_iter().flatten().collect();
     compared.iter_mut().for_each(|compared| findings.append(&mut compared.findings));
+    if skipped > 0 {
+        let what = format!(
+            "{} not compared, because the storage had stopped to answer: verify again when it does",
+            counted(skipped, "further sample was", "further samples were")
+        );
+        findings.push(Finding::new(Verdict::Unchecked, plan.dataset.root.display(), what));
+    }
     let differences = compared.iter().filter_map(|Compared { difference, .. }| difference.as_ref());
     Ok(SourceCheck::new(count, plan.voxel_format().name(), differences, WORST))
 }
@@ -284,9 +300,12 @@ fn choose<'a>(
 }
 
 /// Lowers the number of threads so that as many of the largest sources fit half of the available memory: each thread
-/// has a whole source in memory.
-fn workers_that_fit<'a>(workers: usize, sources: impl Iterator<Item = &'a Study>) -> usize {
+/// has a whole source in memory, and of a source or shard in a bucket what is asked for ahead.
+fn workers_that_fit<'a>(config: &Config<'_>, plan: &Plan, sources: impl Iterator<Item = &'a Study>) -> usize {
     let bytes = |study: &Study| study.array.header.payload_len().unwrap_or(u64::MAX);
-    let largest = sources.map(bytes).max().unwrap_or(1).max(1);
-    workers.min(usize::try_from(crate::base::memory::available() / 2 / largest).unwrap_or(workers)).max(1)
+    let is_remote = plan.dataset.store.is_remote(&plan.dataset.root) || config.store.is_remote(config.folder);
+    let ahead = if is_remote { bytes_ahead(&(0..u64::MAX)) } else { 0 };
+    let largest = sources.map(bytes).max().unwrap_or(1).max(1).saturating_add(ahead);
+    let fitting = usize::try_from(memory::available() / 2 / largest).unwrap_or(config.workers);
+    config.workers.min(fitting).max(1)
 }

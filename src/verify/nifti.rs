@@ -6,13 +6,16 @@ use std::path::Path;
 use flate2::bufread::GzDecoder;
 
 use super::npy_header::{ElementType, SourceHeader};
+use super::source_file::SourceFile;
 use super::unread::Unread;
-use crate::base::files;
+use crate::storage::Store;
 
 /// Bytes of a NIfTI-1 header.
 const HEADER_1: usize = 348;
 /// Bytes of a NIfTI-2 header.
 const HEADER_2: usize = 540;
+/// Bytes of a gzip file that are unpacked at a time.
+const READ: usize = 64 << 10;
 /// First bytes of a gzip member.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -166,8 +169,10 @@ pub(super) fn read(file: &mut dyn Read) -> Result<NiftiHeader, String> {
 ///
 /// # Errors
 /// The reason why the file's header is not read.
-pub(super) fn place(path: &Path) -> Result<Place, Unread> {
-    let fields = fields(&mut *open(path)?).map_err(|reason| Unread::from(reason).behind(path.display()))?;
+pub(super) fn place(store: &dyn Store, path: &Path) -> Result<Place, Unread> {
+    let failed = |reason: Unread| reason.behind(path.display());
+    let file = SourceFile::open(store, path).map_err(|error| failed(error.into()))?;
+    let fields = fields(&mut *content(&file, path)).map_err(|reason| failed(file.failure_or(reason.into())))?;
     let shape = [1, 2, 3].map(|axis| usize::try_from(fields.dim(axis)).unwrap_or(0).max(1));
     let affine = if fields.has_form(254, 348) {
         let entry = |row: usize, at: usize| fields.float(280 + 16 * row + 4 * at, 400 + 32 * row + 8 * at);
@@ -227,13 +232,14 @@ pub(super) fn is_named_so(path: &Path) -> bool {
     name.ends_with(b".nii") || name.ends_with(b".nii.gz")
 }
 
-/// Opens a NIfTI file; what a gzip file holds is unpacked as it is read.
-pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
-    let file = BufReader::with_capacity(1 << 20, files::open(path)?);
+/// The content of a NIfTI file, of which `path` tells whether it is packed: what a gzip file holds is unpacked as it is
+/// read.
+pub(super) fn content<'a>(file: &'a SourceFile, path: &Path) -> Box<dyn Read + 'a> {
     if path.extension().is_some_and(|suffix| suffix == "gz") {
-        return Ok(Box::new(Unpacked { member: Some(GzDecoder::new(file)) }));
+        let packed = BufReader::with_capacity(READ, file);
+        return Box::new(Unpacked { member: Some(GzDecoder::new(packed)) });
     }
-    Ok(Box::new(file))
+    Box::new(file)
 }
 
 /// The content of the members of a gzip file. At the end of each, `flate2` compares its CRC-32 and its length.

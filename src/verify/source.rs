@@ -7,7 +7,7 @@
 //! directories, NPY headers and the deflated voxels are read by different code.
 
 use std::fmt::Display;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use bytemuck::Pod;
@@ -16,8 +16,10 @@ use zip::ZipArchive;
 
 use super::nifti;
 use super::npy_header::{self, ElementType, SourceHeader};
+use super::source_file::SourceFile;
 use super::unread::Unread;
-use crate::base::files;
+use crate::error::Error;
+use crate::storage::Store;
 
 /// Numbers of a NIfTI file that are read at a time.
 const READ: usize = 1 << 18;
@@ -72,29 +74,37 @@ impl SourceArray {
     ///
     /// # Errors
     /// A reason that names the file: it cannot be read, is damaged, or the array is none that is compared.
-    pub(super) fn read(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
-        Self::read_any(path, volume).map_err(|reason| reason.behind(path.display()))
+    pub(super) fn read(store: &dyn Store, path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
+        let opened = SourceFile::open(store, path).map_err(Unread::from);
+        let read = opened.and_then(|file| Self::of_file(&file, path, volume));
+        read.map_err(|reason| reason.behind(path.display()))
     }
 
-    fn read_any(path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
+    /// The array of an open file, of which `path` tells the format.
+    fn of_file(file: &SourceFile, path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
+        // A library may drop the reason why bytes could not be read, or take it for damage.
+        Self::of_any(file, path, volume).map_err(|reason| file.failure_or(reason))
+    }
+
+    fn of_any(file: &SourceFile, path: &Path, volume: &SourceVolume<'_>) -> Result<Self, Unread> {
         let &SourceVolume { array, channel, .. } = volume;
         let failed = |error: &dyn Display| Unread::from(error.to_string());
         if nifti::is_named_so(path) {
-            let found = Self::of_nifti(&mut *nifti::open(path)?, volume)?;
+            let found = Self::of_nifti(&mut *nifti::content(file, path), volume)?;
             return Ok(match volume.turn {
                 Some((axes, backwards)) => found.turned(axes, backwards),
                 None => found,
             });
         }
-        let file = files::open(path)?;
         if path.extension().is_some_and(|suffix| suffix == "npy") {
-            return Self::to_end(&mut BufReader::new(file), channel);
+            return Self::to_end(&mut &*file, channel);
         }
-        let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| failed(&error))?;
+        let mut archive = ZipArchive::new(file).map_err(|error| failed(&error))?;
         // NumPy ends the names of arrays with `.npy`, and reads others too.
         let with_suffix = format!("{array}.npy");
         let name = if archive.index_for_name(&with_suffix).is_some() { &*with_suffix } else { array };
         let mut member = archive.by_name(name).map_err(|error| failed(&error))?;
+        file.ends_at(member.data_start().saturating_add(member.compressed_size()));
         Self::to_end(&mut member, channel)
     }
 
@@ -293,10 +303,15 @@ fn reserved<T>(count: usize) -> Result<Vec<T>, Unread> {
     Ok(elements)
 }
 
-/// Checks that an array of an NPZ file can be read, and that its CRC is right.
+/// Checks that an array can be read, and that its CRC is right. The content is at fault only where all bytes of the file
+/// can be read.
 ///
 /// # Errors
-/// A message that names the file: it cannot be read, is damaged, or the array is none that is compared.
-pub fn readable(path: &Path, volume: &SourceVolume<'_>) -> Result<(), String> {
-    SourceArray::read(path, volume).map(|_| ()).map_err(|unread| unread.reason)
+/// [`Error::Malformed`] if the array is damaged, or none that is compared; [`Error::Io`] if it could not be looked at.
+pub fn readable(store: &dyn Store, path: &Path, volume: &SourceVolume<'_>) -> crate::error::Result<()> {
+    let file = SourceFile::open(store, path).map_err(|error| Error::io(path, "open the file", error))?;
+    SourceArray::of_file(&file, path, volume).map(|_| ()).or_else(|unread| {
+        file.check(path)?;
+        Err(Error::malformed(path, unread.behind(path.display()).reason))
+    })
 }

@@ -12,6 +12,8 @@ pub(super) struct Unread {
     pub reason: String,
     /// Whether this process lacks memory or descriptors, so that nothing is known about what was to be read.
     pub is_limit: bool,
+    /// Whether it did not come in time.
+    pub is_late: bool,
 }
 
 impl Unread {
@@ -22,8 +24,10 @@ impl Unread {
 
     /// Several reasons as one.
     pub(super) fn all(reasons: &[Self]) -> Self {
-        let is_limit = reasons.iter().any(|reason| reason.is_limit);
-        Self { reason: reasons.iter().map(|one| &*one.reason).collect::<Vec<_>>().join("; "), is_limit }
+        let reason = reasons.iter().map(|one| &*one.reason).collect::<Vec<_>>().join("; ");
+        let [is_limit, is_late] =
+            [|one: &Self| one.is_limit, |one: &Self| one.is_late].map(|is| reasons.iter().any(is));
+        Self { reason, is_limit, is_late }
     }
 }
 
@@ -33,15 +37,21 @@ impl Display for Unread {
     }
 }
 
+impl From<&io::Error> for Unread {
+    fn from(error: &io::Error) -> Self {
+        Self { reason: reason(error), is_limit: is_limit(error), is_late: error.kind() == io::ErrorKind::TimedOut }
+    }
+}
+
 impl From<io::Error> for Unread {
     fn from(error: io::Error) -> Self {
-        Self { reason: reason(&error), is_limit: is_limit(&error) }
+        Self::from(&error)
     }
 }
 
 impl From<String> for Unread {
     fn from(reason: String) -> Self {
-        Self { reason, is_limit: false }
+        Self { reason, is_limit: false, is_late: false }
     }
 }
 

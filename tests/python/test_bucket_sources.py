@@ -358,9 +358,9 @@ def test_a_disk_cache_knows_objects_by_their_etags(
 
 
 def test_commands_that_need_a_disk_say_so(program: Program, sources: Sources, tmp_path: Path) -> None:
-    """`verify` and `reclaim` have code of their own for sources, and look at no bucket."""
-    for command in (["verify", "--webdataset_dir", tmp_path], ["reclaim", "--shards", tmp_path]):
-        done = program.run(*command, *sources.flags(), check=False)
+    """`reclaim` removes files, and `init` looks into a folder."""
+    for command in (["reclaim", "--shards", tmp_path, *sources.flags()], ["init", sources.address]):
+        done = program.run(*command, check=False)
         assert done.returncode == 2 and "it must be on a disk" in done.stderr, done.stderr
 
 
