@@ -7,7 +7,7 @@ The volumes: a phantom (air, a body, bones) with spatially correlated noise of 1
 resampled and divided by 1000 as `--volume preprocessed` does. zstd and the filters are called through Python (pyzstd,
 NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1, of predicted
 values with a search at every 17th byte, of shuffled ones with the search of level 3 and matches of six bytes at least
-(`src/formats/codec/mod.rs`).
+(`src/formats/codec/mod.rs`); predicted values are split (`src/formats/codec/split.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
 
@@ -93,21 +93,69 @@ def unshuffle(block: bytes) -> NDArray[Any]:
     return values.view(np.uint8)
 
 
-def predict(block: bytes, row: int) -> bytes:
+def differences(block: bytes, row: int) -> NDArray[Any]:
     """What is left when each value, as a number in the order of float16, was predicted by the values before it and a
-    row above it (or, with a row of 0, by the value before it alone); folded and shuffled."""
+    row above it (or, with a row of 0, by the value before it alone); folded."""
     bits = np.frombuffer(block, "<u2")
     values = bits ^ (np.where(bits >> 15, 0xFFFF, 0x8000).astype("<u2"))
     left = values.copy()
     if row:
         left[row:] -= values[:-row]
     left[1:] = left[1:] - left[:-1]
-    return shuffle(((left << 1) ^ (0 - (left >> 15))).astype("<u2").tobytes())
+    return ((left << 1) ^ (0 - (left >> 15))).astype("<u2")
+
+
+def predict(block: bytes, row: int) -> bytes:
+    """The differences, shuffled."""
+    return shuffle(differences(block, row).tobytes())
+
+
+GROUP = 32  # values that are split alike
+
+
+def split(block: bytes, row: int) -> list[bytes]:
+    """The differences, split: the upper bits of each, how many lower ones each group has, and these."""
+    values = differences(block, row)
+    groups = np.zeros(-(-len(values) // GROUP) * GROUP, "<u2")
+    groups[: len(values)] = values
+    groups = groups.reshape(-1, GROUP)
+    needed = np.ceil(np.log2(np.bitwise_or.reduce(groups, 1) + 1.0)) - 8
+    noise = np.floor(np.log2(np.maximum(groups.sum(1, dtype=np.uint32) // GROUP, 0.5))) + 1 - 2
+    bits = np.where((needed > 4) | (noise >= 8), 8, np.where((needed > 0) | (noise >= 4), 4, 0)).astype(np.uint8)
+    lower = []
+    for group, count in zip(groups.astype(np.uint8), bits, strict=True):
+        low, high = group[: GROUP // 2], group[GROUP // 2 :]
+        lower.append([b"", (low & 15 | high << 4).tobytes(), group.tobytes()][count // 4])
+    upper = (groups >> bits[:, None]).astype(np.uint8).ravel()[: len(values)]
+    rest = b"".join(lower)
+    return [upper.tobytes(), bits.tobytes(), rest.ljust(len(values) - len(bits), b"\0") + b"\1"]
+
+
+def unsplit(content: bytes, row: int) -> NDArray[Any]:
+    """Back."""
+    count = len(content) // 2
+    bytes_ = np.frombuffer(content, np.uint8)
+    groups = -(-count // GROUP)
+    bits = bytes_[count : count + groups].astype(np.intp)
+    starts = count + groups + np.cumsum(bits * (GROUP // 8)) - bits * (GROUP // 8)
+    values = np.zeros((groups, GROUP), "<u2")
+    values.ravel()[:count] = bytes_[:count]
+    values <<= bits.astype("<u2")[:, None]
+    four, eight = np.flatnonzero(bits == 4), np.flatnonzero(bits == 8)
+    pairs = bytes_[starts[four, None] + np.arange(GROUP // 2)]
+    values[four, : GROUP // 2] |= pairs & 15
+    values[four, GROUP // 2 :] |= pairs >> 4
+    values[eight] |= bytes_[starts[eight, None] + np.arange(GROUP)]
+    return sums(values.ravel()[:count], row)
 
 
 def unpredict(block: bytes, row: int) -> NDArray[Any]:
-    """Back, by two running sums."""
-    values = unshuffle(block).view("<u2")
+    """Back."""
+    return sums(unshuffle(block).view("<u2"), row)
+
+
+def sums(values: NDArray[Any], row: int) -> NDArray[Any]:
+    """The values of folded differences, by two running sums."""
     sign = values & 1
     values >>= 1
     values ^= -sign
@@ -141,6 +189,15 @@ def codecs(row: int) -> list[Codec]:
     def unpredicted(row: int, frame: bytes) -> NDArray[Any]:
         return unpredict(pyzstd.decompress(frame), row)
 
+    def in_parts(block: bytes) -> bytes:
+        compressor, frame = pyzstd.ZstdCompressor({**sparse, pyzstd.CParameter.checksumFlag: 1}), b""
+        parts = split(block, row)
+        compressor._set_pledged_input_size(sum(map(len, parts)))
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            frame += compressor.compress(part, compressor.FLUSH_FRAME if last else compressor.FLUSH_BLOCK)
+        return frame
+
     found += [Codec(f"zstd {level}", zstd(level), pyzstd.decompress) for level in (1, 3)]
     longer, longest = (
         {pyzstd.CParameter.strategy: pyzstd.Strategy.dfast, pyzstd.CParameter.minMatch: length} for length in (6, 7)
@@ -166,7 +223,7 @@ def codecs(row: int) -> list[Codec]:
     for name, length, pack in (
         ("left value alone + shuffle + zstd 1, sparse search", 0, zstd(1, sparse)),
         ("prediction + shuffle + zstd 1, longer matches", row, zstd(1, longest)),
-        ("prediction + shuffle + zstd 1, sparse search", row, zstd(1, sparse)),  # what the program makes of level 1
+        ("prediction + shuffle + zstd 1, sparse search", row, zstd(1, sparse)),
         ("prediction + shuffle + zstd 9", row, zstd(9)),
     ):
         found.append(
@@ -176,6 +233,13 @@ def codecs(row: int) -> list[Codec]:
                 partial(unpredicted, length),
             )
         )
+    found.append(
+        Codec(
+            "prediction + split + zstd 1, sparse search",  # what the program makes of level 1
+            in_parts,
+            lambda frame: unsplit(pyzstd.decompress(frame), row),
+        )
+    )
     blosc2.set_nthreads(1)
     for codec, level in ((blosc2.Codec.LZ4, 5), (blosc2.Codec.ZSTD, 1), (blosc2.Codec.ZSTD, 5)):
         for filter_ in (blosc2.Filter.SHUFFLE, blosc2.Filter.BITSHUFFLE):
