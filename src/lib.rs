@@ -196,9 +196,9 @@
 //!   doubt, is a link, or is in memory alone.
 //! - **verify**: shares no code with what makes a shard's bytes, so that a fault in one is seen by the other. What is
 //!   to be made (table values, texts, the recipe of each volume) it takes from the plan; a fault in reading a table is
-//!   seen by tests against pandas and Python's `csv` alone. Bytes of sources come to it by [`storage`], as to all; it reads
-//!   them whole, each for itself. What could not be looked at is said, and never counts as fine: a source that did not
-//!   come is no damaged one.
+//!   seen by tests against pandas and Python's `csv` alone. Bytes of sources come to it by [`storage`], as to all; it
+//!   reads them whole, each for itself. What could not be looked at is said, and never counts as fine: a source that
+//!   did not come is no damaged one.
 //! - **run**: its mount ends with the command, and is never seen outside. Where `run` or the mount is killed, all
 //!   processes of the namespace end; never one outside of it.
 //! - **signals**: the first one ends a command, with 128 and its number and with what is kept; a second one ends it at

@@ -6,9 +6,9 @@
 //! each volume) is taken from the plan. The folder may also come from the original converter, whose manifest has six
 //! numbers and no digest.
 //!
-//! Imports go one way: `unread`, `silence`, `finding` and `progress` are below everything, the readers of formats (`dtype`,
-//! `payload`, `packed`, `npy_header`, `source_file`, `nifti`, `source`, `manifest`, `listing`) are below the checks (`walk`, `folder`, `values`,
-//! `affine`, `compare`), and `report` is above all of them.
+//! Imports go one way: `unread`, `silence`, `finding` and `progress` are below everything, the readers of formats
+//! (`dtype`, `payload`, `packed`, `npy_header`, `source_file`, `nifti`, `source`, `manifest`, `listing`) are below the
+//! checks (`walk`, `folder`, `values`, `affine`, `compare`), and `report` is above all of them.
 
 mod affine;
 mod compare;

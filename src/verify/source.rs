@@ -303,8 +303,8 @@ fn reserved<T>(count: usize) -> Result<Vec<T>, Unread> {
     Ok(elements)
 }
 
-/// Checks that an array can be read, and that its CRC is right. The content is at fault only where all bytes of the file
-/// can be read.
+/// Checks that an array can be read, and that its CRC is right. The content is at fault only where all bytes of the
+/// file can be read.
 ///
 /// # Errors
 /// [`Error::Malformed`] if the array is damaged, or none that is compared; [`Error::Io`] if it could not be looked at.

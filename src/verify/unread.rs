@@ -12,7 +12,7 @@ pub(super) struct Unread {
     pub reason: String,
     /// Whether this process lacks memory or descriptors, so that nothing is known about what was to be read.
     pub is_limit: bool,
-    /// Whether it did not come in time.
+    /// Whether the time to wait for it was over before it came.
     pub is_late: bool,
 }
 
