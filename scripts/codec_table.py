@@ -6,7 +6,7 @@ the random access of one block, all on one core.
 The volumes: a phantom (air, a body, bones) with spatially correlated noise of 10 and 20 HU, as a reconstruction has it,
 resampled and divided by 1000 as `--volume preprocessed` does. zstd and the filters are called through Python (pyzstd,
 NumPy), one call a block: their speeds are not the program's own, their sizes are. The default is level 1, of predicted
-values with a search at every 17th byte, of shuffled ones with the search of level 3 and matches of six bytes at least
+values with a search at every 33rd byte, of shuffled ones with the search of level 3 and matches of six bytes at least
 (`src/formats/codec/mod.rs`); predicted values are split (`src/formats/codec/split.rs`).
 Times are the processor's, of this thread: what else runs changes them less than it changes the clock's.
 """
@@ -206,7 +206,7 @@ def codecs(row: int) -> list[Codec]:
         pyzstd.CParameter.strategy: pyzstd.Strategy.fast,
         pyzstd.CParameter.minMatch: 7,
         pyzstd.CParameter.hashLog: 6,
-        pyzstd.CParameter.targetLength: 16,
+        pyzstd.CParameter.targetLength: 32,
         1002: 1,  # ZSTD_c_literalCompressionMode, which pyzstd has no name for: what is between the matches is packed
     }
     for name, pack in (

@@ -92,7 +92,7 @@ def test_paths_that_must_be_on_a_disk(program: Program, small: Dataset, tmp_path
     done = program.run("mount", *small.flags(), "s3://b/shards", cwd=tmp_path, check=False)
     assert done.returncode == 2 and "MOUNTPOINT s3://b/shards: it must be on a disk" in done.stderr
     (tmp_path / "ctwds.toml").write_text('data_folder = "s3://b/ct"\n')
-    done = program.run("verify", "--webdataset_dir", tmp_path, cwd=tmp_path, check=False)
+    done = program.run("reclaim", "--dataset", "ctwds.toml", "--shards", tmp_path, cwd=tmp_path, check=False)
     assert done.returncode == 2 and "--data-folder s3://b/ct: it must be on a disk" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["ctwds.toml"]
 

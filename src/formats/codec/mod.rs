@@ -41,8 +41,8 @@ pub const CODEC: &str = "zstd";
 
 /// The codec of compressed volumes: `zstd` or `zstd:LEVEL`, and the filters before it.
 ///
-/// Journals have it as a text: `predict+zstd:LEVEL`, or `zstd:LEVEL` of folders that were begun when all values were
-/// shuffled.
+/// Journals have it as a text: `split+zstd:LEVEL`; of folders that were begun with earlier filters `predict+zstd:LEVEL`,
+/// or `zstd:LEVEL` where all values were shuffled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Codec {
@@ -156,7 +156,7 @@ enum Search {
     /// ones than with the search of level 1. Shuffled noise gets 0.8 % smaller by six bytes, and is unpacked 16 %
     /// faster, in 5 % more time to pack.
     Everywhere(u32),
-    /// At every 17th byte, among the last 64 such places. What is left of predicted values matches by chance: a match
+    /// At every 33rd byte, among the last 64 such places. What is left of predicted values matches by chance: a match
     /// of seven bytes takes as many bits as these bytes by themselves, and longer to unpack. There are a third as many
     /// matches, in as many bytes, packed in half of the time.
     Sparse,
@@ -174,7 +174,7 @@ impl Search {
         if level == 1 {
             let (strategy, min_match, table, step) = match self {
                 Self::Everywhere(min_match) => (Strategy::ZSTD_dfast, min_match, 0, 0), // 0: what the level has
-                Self::Sparse => (Strategy::ZSTD_fast, 7, 6, 16),
+                Self::Sparse => (Strategy::ZSTD_fast, 7, 6, 32),
             };
             context.set_parameter(CParameter::Strategy(strategy))?;
             context.set_parameter(CParameter::MinMatch(min_match))?;
@@ -197,9 +197,11 @@ fn pack_parts(context: &mut CCtx<'_>, content: &[u8], [first, second]: [usize; 2
     frame.try_reserve_exact(zstd_safe::compress_bound(content.len()) + 64).map_err(|_| io::ErrorKind::OutOfMemory)?;
     context.reset(ResetDirective::SessionOnly).map_err(failed)?;
     context.set_pledged_src_size(Some(content.len() as u64)).map_err(failed)?;
-    let parts = [(0..first, Directive::ZSTD_e_flush), (first..second, Directive::ZSTD_e_flush)];
-    for (part, directive) in parts.into_iter().chain([(second..content.len(), Directive::ZSTD_e_end)]) {
-        let (mut from, mut left) = (InBuffer::around(&content[part]), 1);
+    let [flush, end] = [Directive::ZSTD_e_flush, Directive::ZSTD_e_end];
+    let mut at = 0;
+    for (upto, directive) in [(first, flush), (second, flush), (content.len(), end)] {
+        let (mut from, mut left) = (InBuffer { src: &content[..upto], pos: at }, 1);
+        at = upto;
         while left > 0 {
             let at = frame.len();
             let mut to = OutBuffer::around_pos(&mut frame, at);
