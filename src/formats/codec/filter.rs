@@ -26,12 +26,12 @@ pub enum Method {
 /// in the order of the member's bytes, the one before it and the one a row before it are subtracted, and the one a row
 /// and a value before it is added; in the place of values before the block's first one stands 0. A difference `d`
 /// becomes 2·d, or -2·d - 1 where its highest bit is set, so that small differences of both signs are small numbers;
-/// these are shuffled, or *split* as [`super::split`] has it. The row's length stands in the member's first frame
+/// these are shuffled, or *split* as `codec/split.rs` has it. The row's length stands in the member's first frame
 /// ([`RowFilter`]); a row does not begin anew at a block's or an NPY header's end, and any length gives the values
 /// back.
 ///
 /// A frame of split values holds one byte more than its block, and so the seek table says: the last one, which says how
-/// this block was made ([`Way`]).
+/// this block was made (`Way`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Filter {
     /// Values of so many bytes are shuffled: the lowest bytes of all values, then the next higher ones.
@@ -41,7 +41,7 @@ pub enum Filter {
     /// The bits of float16 are predicted, in the order of the numbers: all bits of the negative ones are inverted, of
     /// the others the sign alone.
     PredictHalf,
-    /// Whole numbers of two bytes are predicted, and the differences split ([`super::split`]).
+    /// Whole numbers of two bytes are predicted, and the differences split (`codec/split.rs`).
     Split,
     /// Float16 are predicted, and the differences split.
     SplitHalf,
@@ -54,7 +54,7 @@ pub(super) enum Way {
     Shuffled,
     /// The values are predicted as they are, or float16 by the order of their bits; differences are split.
     Split,
-    /// Float16 that are whole numbers were predicted as these numbers ([`super::whole`]).
+    /// Float16 that are whole numbers were predicted as these numbers.
     Whole,
 }
 
@@ -142,7 +142,7 @@ impl Filter {
         }
     }
 
-    /// The bytes of a frame's content behind those of its block: [`Way`].
+    /// The bytes of a frame's content behind those of its block: they say in which way it was made.
     pub fn mark_len(self) -> usize {
         usize::from(matches!(self, Self::Split | Self::SplitHalf))
     }

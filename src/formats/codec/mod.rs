@@ -41,8 +41,8 @@ pub const CODEC: &str = "zstd";
 
 /// The codec of compressed volumes: `zstd` or `zstd:LEVEL`, and the filters before it.
 ///
-/// Journals have it as a text: `split+zstd:LEVEL`; of folders that were begun with earlier filters `predict+zstd:LEVEL`,
-/// or `zstd:LEVEL` where all values were shuffled.
+/// Journals have it as a text: `split+zstd:LEVEL`; of folders that were begun with earlier filters
+/// `predict+zstd:LEVEL`, or `zstd:LEVEL` where all values were shuffled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Codec {
