@@ -9,7 +9,8 @@
 # Guess: the step makes the search coarser, and so a frame a little larger; literals are coded as with every level.
 #
 # Who meets it: the differences of neighbouring voxels have few values and hardly a match, so that the search is wasted
-#   and a step in it seems right. Whoever tunes zstd for such blocks sees it lose all that it had saved.
+#   and a step in it seems right. Whoever tunes zstd for such blocks sees it lose all that it had saved. This project
+#   searches with a step, and asks for coded literals beside it.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

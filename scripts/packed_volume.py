@@ -24,6 +24,8 @@ except ImportError:
 
 SUFFIX = ".split.zst"
 SEEKABLE_MAGIC = 0x8F92EAB1
+FILTERS = {"split", "split2", "predict", "shuffle", "predict2"}
+FILTERS |= {f"{how}{width}" for how in ("predict", "shuffle") for width in (1, 4, 8)}
 INTEGERS = np.arange(1 << 16, dtype="<u2").view("<i2")
 # The float16 of each of them: its magnitude; one with a minus, such as -0.0, has all bits of its magnitude inverted.
 HALVES = (INTEGERS ^ (INTEGERS >> 15)).astype("<f2").view("<u2") | INTEGERS.view("<u2") & 0x8000
@@ -106,6 +108,8 @@ def unpack(member: bytes | memoryview, filter_: str = "split", out: NDArray[Any]
     """The plain member as `uint8`, in `out` if that is given: for `.bin`, `.view(volume_dtype).reshape(volume_shape)`
     are the voxels. `filter_` is what the member's name has before `.zst`, and the JSON as `volume_filter`. Raises
     ValueError or zstd.ZstdError if any frame is damaged."""
+    if filter_ not in FILTERS:
+        raise ValueError(f"the filter {filter_} is of a later version, or none")
     member, table, row, packed_end = memoryview(member), seek_table(member), 0, 0
     width, added = int(filter_[-1]) if filter_[-1].isdigit() else 2, int(filter_.startswith("split"))
     if not filter_.startswith("shuffle"):

@@ -215,9 +215,9 @@
 //!   knows an end for a pipe that says nothing; all others by [`base::files`], which opens regular files alone.
 //! - **unsafe**: in `cache/growing.rs` and `cache/region.rs` (the buffer that grows while it is read, with its proof
 //!   and a model test), `volume/narrow.rs`, `volume/transpose.rs`, `formats/codec/running_sum.rs`,
-//!   `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor instructions, each beside a portable definition
-//!   that the tests compare with), one system call in `commands/daemon.rs`, and one parameter of the C library's
-//!   allocator in `base/limits.rs`.
+//!   `formats/codec/whole.rs`, `formats/inflate/symbols.rs` and `formats/sha256.rs` (processor instructions, each
+//!   beside a portable definition that the tests compare with), one system call in `commands/daemon.rs`, and one
+//!   parameter of the C library's allocator in `base/limits.rs`.
 //!
 //! There is no async outside [`storage`], no global state besides each decoder thread's scratch memory and what
 //! concerns the whole process (arguments, program file, loudness, bars, the signal that came), and no second place that

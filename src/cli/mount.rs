@@ -27,7 +27,8 @@ pub struct MountArgs {
     /// Room for --disk-cache, such as 500GiB [default: four fifths of what its disk has]
     #[arg(long, value_name = "BYTES", requires = "disk_cache", help_heading = PERFORMANCE)]
     pub disk_cache_size: Option<ByteSize>,
-    /// Compress what --disk-cache keeps, without loss: more volumes in the same room, but they must be unpacked
+    /// Compress all that --disk-cache keeps, without loss [default: only while volumes have no room as they are, and
+    /// processors idle]
     #[arg(long, requires = "disk_cache", help_heading = PERFORMANCE)]
     pub disk_cache_compress: bool,
     /// Decoder threads [default: the cores that the process may use; for object storage at least 8]

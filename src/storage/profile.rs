@@ -33,19 +33,22 @@ impl Profile {
     /// [`Error::Refused`] if a profile that was asked for is missing, or gets its keys in a way that is not known here;
     /// [`Error::Io`] if a file is there and cannot be read.
     pub(super) fn of_user() -> Result<Self> {
-        let home = std::env::home_dir().unwrap_or_default();
-        let path = |(name, usual): (&str, &str)| variable(name).map_or_else(|| home.join(usual), PathBuf::from);
-        Self::read(&FILES.map(path), variable("AWS_PROFILE").as_deref())
+        Self::read(&user_files(), variable("AWS_PROFILE").as_deref())
+    }
+
+    /// What the user's profile says beside keys, where these come from elsewhere; nothing if it cannot be read, since
+    /// nothing asked for it.
+    pub(super) fn without_keys() -> Self {
+        let name = variable("AWS_PROFILE");
+        let mut found = found(&user_files(), name.as_deref().unwrap_or("default")).unwrap_or_default();
+        found.retain(|name, _| !name.starts_with("aws_"));
+        Self(found)
     }
 
     /// A profile in these files, of keys and of all else.
-    fn read([keys, other]: &[PathBuf; 2], asked: Option<&str>) -> Result<Self> {
-        let name = asked.unwrap_or("default");
-        let section = if name == "default" { name.to_owned() } else { format!("profile {name}") };
-        let mut found = HashMap::new();
-        for (path, section) in [(other, &*section), (keys, name)] {
-            found.extend(values(path, section)?.into_iter().flatten());
-        }
+    fn read(files: &[PathBuf; 2], asked: Option<&str>) -> Result<Self> {
+        let ([keys, other], name) = (files, asked.unwrap_or("default"));
+        let found = found(files, name)?;
         if found.is_empty() && asked.is_some() {
             let (name, files) = (shown(name), format!("{} and {}", keys.display(), other.display()));
             return Err(Error::Refused(format!("AWS_PROFILE: there is no profile {name} in {files}")));
@@ -66,6 +69,22 @@ impl Profile {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
+}
+
+/// The files of the user's profiles.
+fn user_files() -> [PathBuf; 2] {
+    let home = std::env::home_dir().unwrap_or_default();
+    FILES.map(|(name, usual)| variable(name).map_or_else(|| home.join(usual), PathBuf::from))
+}
+
+/// What the files of keys and of all else say of a profile.
+fn found([keys, other]: &[PathBuf; 2], name: &str) -> Result<HashMap<String, String>> {
+    let section = if name == "default" { name.to_owned() } else { format!("profile {name}") };
+    let mut found = HashMap::new();
+    for (path, section) in [(other, &*section), (keys, name)] {
+        found.extend(values(path, section)?.into_iter().flatten());
+    }
+    Ok(found)
 }
 
 /// The values of a section; `None` if there is no such file or section.

@@ -109,7 +109,7 @@ pub(super) fn service(address: &str, options: &StorageOptions) -> Result<Service
 
 fn s3(address: &str, bucket: &str, options: &StorageOptions) -> Result<Arc<AmazonS3>> {
     let is_named = CREDENTIALS.iter().any(|name| variable(name).is_some());
-    let profile = if is_named || options.no_sign_request { Profile::default() } else { Profile::of_user()? };
+    let profile = if is_named || options.no_sign_request { Profile::without_keys() } else { Profile::of_user()? };
     let has_keys = is_named || profile.get(KEYS[0].0).is_some();
     if !options.no_sign_request && !has_keys && !is_amazons() {
         return Err(Error::Refused(format!("{address}: {NO_CREDENTIALS}")));

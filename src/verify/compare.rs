@@ -1,6 +1,6 @@
 //! Compares a sample of a shard with its NPZ file and its rows of the tables.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::Value;
@@ -137,7 +137,10 @@ pub(super) fn compare(plan: &Plan, comparison: &Comparison<'_>, progress: &dyn P
         Ok(file) => file,
         Err(error) => return unchecked(Unread::from(error).behind(shard.display())),
     };
-    let (mut wrong, json) = small_members(&*file, plan, comparison, &array);
+    let (mut wrong, json) = match small_members(&*file, plan, comparison, &array) {
+        Ok(found) => found,
+        Err(error) => return unchecked(Unread::from(error).behind(shard.display())),
+    };
     let expected =
         Expected::new(&array, &study.recipe, Rounding { format: study.format, overflow: plan.options.overflow });
     if let Some(json) = json {
@@ -267,16 +270,18 @@ fn unpack(file: &dyn Stored, (span, filter): (Span, Filter)) -> Result<Vec<u8>, 
 }
 
 /// Compares text, labels and JSON with the tables, and returns what is wrong, and the JSON if it is one.
+///
+/// # Errors
+/// The shard cannot be read, or there is no memory.
 fn small_members(
     file: &dyn Stored,
     plan: &Plan,
     comparison: &Comparison<'_>,
     array: &SourceArray,
-) -> (Vec<String>, Option<Value>) {
+) -> io::Result<(Vec<String>, Option<Value>)> {
     let Comparison { sample, study, .. } = *comparison;
-    let member = |span: Span| span.read(file).map_err(|error| error.to_string());
     let mut wrong = Vec::new();
-    let json = member(sample.members.json).and_then(|bytes| payload::json(&bytes));
+    let json = payload::json(&sample.members.json.read(file)?);
     match &json {
         Ok(json) => {
             fields(json, study, array, &mut wrong);
@@ -284,12 +289,11 @@ fn small_members(
         }
         Err(reason) => wrong.push(reason.clone()),
     }
-    match member(sample.members.text) {
-        Ok(bytes) if bytes != study.text.as_bytes() => wrong.push("its text is not that of the reports table".into()),
-        Ok(_) => {}
-        Err(reason) => wrong.push(reason),
+    if sample.members.text.read(file)? != study.text.as_bytes() {
+        wrong.push("its text is not that of the reports table".into());
     }
-    let labels = sample.members.labels.map(|span| payload::labels(sample.profile, &member(span)?)).transpose();
+    let labels = sample.members.labels.map(|span| span.read(file)).transpose()?;
+    let labels = labels.map(|bytes| payload::labels(sample.profile, &bytes)).transpose();
     let are_same = |(found, right): (&f32, &f32)| found == right || found.is_nan() && right.is_nan();
     match labels.map(Option::unwrap_or_default) {
         Ok(labels) if labels.len() != study.labels.len() || !labels.iter().zip(&study.labels).all(are_same) => {
@@ -301,7 +305,7 @@ fn small_members(
         Ok(_) => {}
         Err(reason) => wrong.push(reason),
     }
-    (wrong, json.ok())
+    Ok((wrong, json.ok()))
 }
 
 /// Compares the value of a further column with the table's, and returns what is wrong.

@@ -117,6 +117,8 @@ def test_profiles(program: Program, right: Path, bucket: Storage, address: str, 
     assert cat(program, address, 0, home | {"AWS_PROFILE": "lab"}) == wanted
     assert "no credentials" in why_not(program, address, home | {"AWS_METADATA_ENDPOINT": "http://127.0.0.1:1"})
     assert "no profile other" in why_not(program, address, home | {"AWS_PROFILE": "other"})
+    given = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    assert cat(program, address, 0, home | given | {"AWS_PROFILE": "lab"}) == wanted, "service and region of a profile"
     service = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{bucket.port}"}
     home = at_home(tmp_path, "credentials", "default", **keys) | service
     assert cat(program, address, 0, home) == wanted
@@ -124,10 +126,13 @@ def test_profiles(program: Program, right: Path, bucket: Storage, address: str, 
     assert "these credentials" in why_not(program, address, home | wrong)
 
 
-def test_a_profile_without_keys(program: Program, address: str, tmp_path: Path) -> None:
+def test_a_profile_without_keys(program: Program, right: Path, bucket: Storage, address: str, tmp_path: Path) -> None:
     """Ways to get keys that are not known are named."""
     home = at_home(tmp_path, "config", "default", sso_session="lab")
     message = why_not(program, address, home)
     assert "gets its keys by sso_session" in message and "AWS_SESSION_TOKEN" in message
     (tmp_path / ".aws" / "config").write_text(f"[default\naws_secret_access_key = {SECRET_KEY}\n")
     assert "no file of profiles" in why_not(program, address, home)
+    given = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    service = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{bucket.port}"}
+    assert cat(program, address, 0, home | given | service) == shards(right)[0].read_bytes(), "nothing asked for it"

@@ -171,7 +171,10 @@ impl Keeper {
             self.counters.skipped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let write = || self.packing.with_codec(|codec| write(&self.place.folder, job, codec, || self.queue.is_over()));
+        let write = || {
+            let is_behind = self.queue.is_behind();
+            self.packing.with_codec(is_behind, |codec| write(&self.place.folder, job, codec, || self.queue.is_over()))
+        };
         let written = match write() {
             // Others have taken the room: this cache holds less then.
             Err(error) if is_no_room(&error) && self.give_way(bytes) => write(),

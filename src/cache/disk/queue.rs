@@ -81,6 +81,12 @@ impl Queue {
         }
     }
 
+    /// Whether more than half of the room is taken, by more than the volume that is being written.
+    pub(super) fn is_behind(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        !waiting.jobs.is_empty() && waiting.bytes > self.limit / 2
+    }
+
     /// Notes that a volume of so many bytes was written, or given up, and its memory is free.
     pub(super) fn done(&self, bytes: usize) {
         lock(&self.waiting).bytes -= bytes;

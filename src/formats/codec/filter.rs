@@ -264,12 +264,12 @@ impl RowFilter {
         borders
     }
 
-    /// Writes the values into `out` that a frame's content was made of; `out` holds whole values, and `scratch` is as
-    /// long.
+    /// Writes the values into `out` that a frame's content was made of; `out` holds whole values. `scratch` grows to
+    /// what few processors, and few rows, need.
     ///
     /// # Errors
     /// The damage as a phrase for a message.
-    pub(super) fn undo(self, content: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Result<(), String> {
+    pub(super) fn undo(self, content: &[u8], scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
         let row = self.row as usize;
         match self.filter {
             Filter::Shuffle(1) => out.copy_from_slice(content),
@@ -286,7 +286,7 @@ impl RowFilter {
         Ok(())
     }
 
-    fn join(self, content: &[u8], scratch: &mut [u8], out: &mut [u8]) -> Result<(), String> {
+    fn join(self, content: &[u8], scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<(), String> {
         let row = self.row as usize;
         let (content, mark) = content.split_at(out.len());
         let way = Way::of(mark[0])?;

@@ -185,14 +185,20 @@ impl Search {
         }
         match borders {
             None => context.compress(content),
-            Some(borders) => pack_parts(context.context_mut(), content, borders),
+            Some(borders) => pack_parts(context.context_mut(), content, borders).inspect_err(|_| {
+                // Or the parameters of the next frame would be refused.
+                let _ = context.context_mut().reset(ResetDirective::SessionOnly);
+            }),
         }
     }
 }
 
 /// Compresses a content whose parts have little in common: each has blocks, and so codes, of its own in the frame.
 fn pack_parts(context: &mut CCtx<'_>, content: &[u8], [first, second]: [usize; 2]) -> io::Result<Vec<u8>> {
-    let failed = |code| io::Error::other(zstd_safe::get_error_name(code));
+    let failed = |code| match zstd_safe::get_error_name(code) {
+        lacking if lacking.contains("not enough memory") => io::ErrorKind::OutOfMemory.into(),
+        other => io::Error::other(other),
+    };
     let mut frame = Vec::new();
     frame.try_reserve_exact(zstd_safe::compress_bound(content.len()) + 64).map_err(|_| io::ErrorKind::OutOfMemory)?;
     context.reset(ResetDirective::SessionOnly).map_err(failed)?;
@@ -204,6 +210,9 @@ fn pack_parts(context: &mut CCtx<'_>, content: &[u8], [first, second]: [usize; 2
         at = upto;
         while left > 0 {
             let at = frame.len();
+            if at == frame.capacity() {
+                return Err(io::Error::other("the frame is longer than zstd says that it can be"));
+            }
             let mut to = OutBuffer::around_pos(&mut frame, at);
             left = context.compress_stream2(&mut to, &mut from, directive).map_err(failed)?;
         }
@@ -261,8 +270,7 @@ impl Decoder {
         if filter.is_identity() {
             return Ok(());
         }
-        self.scratch.resize(self.scratch.len().max(out.len()), 0);
-        filter.undo(&self.filtered[..wanted], &mut self.scratch[..out.len()], out)
+        filter.undo(&self.filtered[..wanted], &mut self.scratch, out)
     }
 }
 

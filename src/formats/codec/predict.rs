@@ -70,13 +70,16 @@ pub(super) fn subtract_left(left: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Writes the values into `out` that were predicted, by what is left of them, split; `scratch` is as long.
-pub(super) fn undo_split(groups: Groups<'_>, row: usize, order: Order, scratch: &mut [u8], out: &mut [u8]) {
+/// Writes the values into `out` that were predicted, by what is left of them, split. `scratch` grows to the length of
+/// `out` where the processor, or the row, wants two passes.
+pub(super) fn undo_split(groups: Groups<'_>, row: usize, order: Order, scratch: &mut Vec<u8>, out: &mut [u8]) {
     if has_undo_pairs(row) {
         return undo_pairs(Differences::Split(groups), row, order, out.as_chunks_mut().0);
     }
-    groups.shuffle(scratch);
-    undo_in_two::<u16, 2>(scratch, row, order, out.as_chunks_mut().0);
+    scratch.resize(scratch.len().max(out.len()), 0);
+    let shuffled = &mut scratch[..out.len()];
+    groups.shuffle(shuffled);
+    undo_in_two::<u16, 2>(shuffled, row, order, out.as_chunks_mut().0);
 }
 
 /// Undoes a prediction by a running sum and the sum with the values above it, one after the other.
@@ -171,7 +174,7 @@ mod tests {
         }
         let about = format!("{} values in rows of {row}", block.len() / 2);
         let groups = || Groups::new(&content, block.len() / 2).unwrap();
-        undo_split(groups(), row, order, &mut scratch, &mut back);
+        undo_split(groups(), row, order, &mut Vec::new(), &mut back);
         assert!(back == block, "{about}");
         back.fill(0xaa);
         groups().shuffle(&mut scratch);

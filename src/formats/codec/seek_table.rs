@@ -119,7 +119,8 @@ impl SeekTable {
             let word = |n: usize| u32::from_le_bytes([entry[n], entry[n + 1], entry[n + 2], entry[n + 3]]);
             let (packed, content) = (u64::from(word(0)), u64::from(word(4)));
             let plain = content.saturating_sub(mark as u64);
-            if content > 0 && plain == 0 {
+            let is_head = content == 0 && parsed.blocks.is_empty();
+            if mark > 0 && plain == 0 && !is_head {
                 return Err("a frame in it holds no block".into());
             }
             if plain > MAX_BLOCK as u64 {
@@ -199,6 +200,21 @@ mod tests {
         assert_eq!(numbers(255..257), [0, 1]);
         assert_eq!(numbers(256..602), [1, 2]);
         assert_eq!(numbers(602..700), [0usize; 0]);
+    }
+
+    #[test]
+    fn a_frame_of_a_mark_alone_is_no_block() {
+        let parse = |contents: &[usize], mark| {
+            let mut table = SeekTable::default();
+            contents.iter().for_each(|content| table.push(&[7; 10], *content));
+            let bytes = table.render();
+            SeekTable::parse(&bytes, (10 * contents.len() + bytes.len()) as u64, mark)
+        };
+        assert_eq!(parse(&[0, 257, 91], 1).unwrap().plain_len(), 346);
+        for contents in [&[1][..], &[0, 1], &[0, 0], &[0, 257, 0], &[257, 0], &[257, 1, 257]] {
+            assert!(parse(contents, 1).is_err(), "{contents:?}");
+        }
+        assert_eq!(parse(&[1, 256], 0).unwrap().plain_len(), 257);
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //!
 //! The integer of a number is its magnitude, which is below 32,768; of a negative one, the negative zero too, all bits
 //! are inverted. So integers have the order of the numbers.
+//!
+//! `unsafe` is the promise that the processor has the instructions, made after a look at the processor; the functions
+//! read and write slices alone. The test compares every float16 with the definition, in each place of a register.
 
 use half::f16;
 

@@ -156,7 +156,8 @@ fn content(frame: &[u8], row: &SeekTableRow, filter: Filter) -> Result<Vec<u8>, 
     let SeekTableRow { content: len, checksum, .. } = *row;
     let plain = len
         .checked_sub(filter.added())
-        .filter(|plain| *plain <= MAX_BLOCK && to_usize(u64::from(*plain)).is_multiple_of(filter.width));
+        .filter(|plain| *plain <= MAX_BLOCK && to_usize(u64::from(*plain)).is_multiple_of(filter.width))
+        .filter(|plain| *plain > 0 || filter.added() == 0);
     if plain.is_none() {
         return Err(format!("the seek table says that it holds {len} bytes, which no reader takes").into());
     }
