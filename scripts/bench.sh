@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures the program against what one would do without it, in one command: installs what is missing, builds, writes a
 # data set into a temporary folder, measures, and prints the table of targets. Arguments go to scripts/bench, e.g.
-#   scripts/bench.sh                      everything, under 15 minutes on two cores
+#   scripts/bench.sh                      everything, about 20 minutes on two cores
 #   scripts/bench.sh --quick              one run on small data, to see that everything works
 #   scripts/bench.sh --rows 'cold/*'      some rows (see --list)
 #   scripts/bench.sh --render FILE.json   the table and the plot again from the raw samples
-# The data set needs up to 10 GB below ${TMPDIR:-/tmp}, and memory to hold it; --keep leaves it there.
+# The data set needs up to 12 GB below ${TMPDIR:-/tmp}, and memory to hold it; --keep leaves it there.
 # CTWDS_FS=PATH measures another binary and builds none.
 set -euo pipefail
 here=$PWD # what relative arguments refer to

@@ -24,6 +24,7 @@ from typing import Any
 
 import blosc2
 import numpy as np
+import packed_volume
 import pyzstd
 from numpy.typing import NDArray
 
@@ -133,29 +134,14 @@ def split(block: bytes, row: int) -> list[bytes]:
 
 def unsplit(content: bytes, row: int) -> NDArray[Any]:
     """Back."""
-    count = len(content) // 2
-    bytes_ = np.frombuffer(content, np.uint8)
-    groups = -(-count // GROUP)
-    bits = bytes_[count : count + groups].astype(np.intp)
-    starts = count + groups + np.cumsum(bits * (GROUP // 8)) - bits * (GROUP // 8)
-    values = np.zeros((groups, GROUP), "<u2")
-    values.ravel()[:count] = bytes_[:count]
-    values <<= bits.astype("<u2")[:, None]
-    four, eight = np.flatnonzero(bits == 4), np.flatnonzero(bits == 8)
-    pairs = bytes_[starts[four, None] + np.arange(GROUP // 2)]
-    values[four, : GROUP // 2] |= pairs & 15
-    values[four, GROUP // 2 :] |= pairs >> 4
-    values[eight] |= bytes_[starts[eight, None] + np.arange(GROUP)]
-    return sums(values.ravel()[:count], row)
+    values = np.empty(len(content) // 2, "<u2")
+    packed_volume.undo(np.frombuffer(content, np.uint8), "split", row, values)
+    return values.view(np.uint8)
 
 
 def unpredict(block: bytes, row: int) -> NDArray[Any]:
-    """Back."""
-    return sums(unshuffle(block).view("<u2"), row)
-
-
-def sums(values: NDArray[Any], row: int) -> NDArray[Any]:
-    """The values of folded differences, by two running sums."""
+    """Back, by two running sums."""
+    values = unshuffle(block).view("<u2")
     sign = values & 1
     values >>= 1
     values ^= -sign

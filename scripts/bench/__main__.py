@@ -25,6 +25,7 @@ QUICK = {
     "volumes": 16,
     "size": (160, 160, 48),
     "whole_size": (160, 160, 48),
+    "sample_size": (160, 160, 48),
     "studies": 2000,
 }
 DATA = "bench.json"

@@ -9,6 +9,7 @@ fed?"""
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import subprocess
@@ -20,12 +21,11 @@ from pathlib import Path
 from make_dataset import Dataset, Options, make_dataset
 
 from bench import Failure, crew
-from bench.lab import Lab, Sample, Samples, Stored, say, split, warm
+from bench.lab import BATCH, Lab, Sample, Samples, Stored, say, split, warm
 from bench.mounting import mounted, run
 from bench.row import Row
 
-SIZE = (512, 512, 139)  # 145.8 MB of float32, with which the benchmark's samples are 146.6 MB on average
-BATCH, STEPS = 7, 4
+STEPS = 4
 LOADERS = 2
 FED = 0.9  # of the time
 HALVINGS = 4  # of the range in which the shortest step is looked for
@@ -37,9 +37,16 @@ def big_samples(lab: Lab) -> Dataset:
     """A step's samples, stored in NPZ files without compression, as the benchmark has them; in the page cache."""
 
     def make() -> Dataset:
-        say(f"making {BATCH} volumes of 146 MB")
+        say(f"making {BATCH} volumes for a step")
         options = Options(
-            lab.folder / "accelerator", BATCH, SIZE, True, "C", "stored", strays=False, workers=lab.settings.cores
+            lab.folder / "accelerator",
+            BATCH,
+            lab.settings.sample_size,
+            True,
+            "C",
+            "stored",
+            strays=False,
+            workers=lab.settings.cores,
         )
         return make_dataset(options)
 
@@ -125,8 +132,8 @@ def by_np_load(lab: Lab, compute: float) -> tuple[float, float]:
 
 def by_mount(lab: Lab, source: Callable[[Lab], Dataset | Stored], compute: float) -> tuple[float, float]:
     """A fresh mount. It keeps four of the seven volumes, so that each is made for each step."""
-    data, (height, width, depth) = source(lab), SIZE
-    memory = ["--cache-size", 4 * height * width * depth * 2, "--page-cache", "off"]
+    data = source(lab)
+    memory = ["--cache-size", 4 * math.prod(lab.settings.sample_size) * 2, "--page-cache", "off"]
     layout = ["--samples-per-shard", 1] if isinstance(data, Dataset) else []
     with (
         mounted(lab.program, lab.folder, *data.flags(), *layout, *memory) as mount,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from make_dataset import Dataset, Options, make_dataset
 from bench import Failure, crew
 from bench.mounting import Mount, mounted, run
 
+BATCH = 7  # samples of an accelerator's step
 SHARDS = 4  # as many as the most readers of a row
 REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "python" / "reference.py"
 
@@ -36,6 +38,7 @@ class Settings:
     size: tuple[int, int, int] = (512, 512, 64)
     whole: int = 2  # volumes of a scan's whole length, for what is resampled
     whole_size: tuple[int, int, int] = (512, 512, 260)
+    sample_size: tuple[int, int, int] = (512, 512, 139)  # of an accelerator's samples: 145.8 MB of float32
     studies: int = 40_000
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
@@ -50,10 +53,12 @@ class Settings:
 
     def disk_bytes(self) -> int:
         """What the data sets take at most: float32 twice, deflated twice to at most half, float16 six times,
-        compressed three times, int16 in gzip once; the whole ones in float32, deflated and in gzip."""
+        compressed three times, int16 in gzip once; the whole ones in float32, deflated and in gzip; the samples of a
+        step in float32 and float16."""
         height, width, depth = self.whole_size
         whole = height * width * depth * self.whole * 8
-        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 6 + 3 + 1)) + whole + self.studies * 24_000
+        step = math.prod(self.sample_size) * BATCH * 6
+        return int(self.voxel_bytes() * self.volumes * (4 + 2 + 6 + 3 + 1)) + whole + step + self.studies * 24_000
 
 
 def say(text: str) -> None:

@@ -23,7 +23,6 @@ use crate::base::num::counted;
 use crate::cache::disk::{DiskCache, Forbidden, Request};
 use crate::cli::{self, MountArgs};
 use crate::error::{Error, Result, shown};
-use crate::formats::codec::{Codec, Method};
 use crate::fs::mount;
 use crate::fs::mount_table::{self, Unmount};
 use crate::fs::processes;
@@ -270,8 +269,8 @@ fn log_to(log: File, is_daemon: bool, lifetime: Lifetime) -> Result<()> {
 fn open_disk_cache(args: &MountArgs, forbidden: &[Forbidden<'_>], cache_size: u64) -> Result<Option<Arc<DiskCache>>> {
     let limit = cli::disk_cache_size(args.disk_cache_size)?;
     let Some(folder) = &args.disk_cache else { return Ok(None) };
-    let codec = args.disk_cache_compress.then_some(Codec { level: 1, method: Method::Split });
-    let cache = DiskCache::open(Request { folder, limit, waiting: cache_size / 2, codec, forbidden })?;
+    let is_packed = args.disk_cache_compress;
+    let cache = DiskCache::open(Request { folder, limit, waiting: cache_size / 2, is_packed, forbidden })?;
     if let Some(lack) = cache.lack_of_room() {
         say(format_args!("ctwds-fs: warning: {lack}"));
     }

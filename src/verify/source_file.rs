@@ -52,7 +52,7 @@ impl SourceFile {
         let is_remote = store.is_remote(path);
         let opened = || -> io::Result<Self> {
             let file = store.open(path)?;
-            let head = (0, read_piece(&*file, 0, JUMP)?);
+            let head = (0, read_piece(&*file, 0, JUMP, Vec::new())?);
             let identity = file.identity()?.ok_or_else(|| io::Error::other("the storage did not say what it sent"))?;
             Ok(Self { file, len: identity.size, head, is_remote, state: RefCell::default() })
         };
@@ -97,7 +97,7 @@ impl SourceFile {
             let first = if is_step_back { end.saturating_sub(wanted) } else { position };
             let start = first.min(position).min(self.len.saturating_sub(wanted));
             (state.steps_back, state.ahead) = (if is_step_back { state.steps_back + 1 } else { 0 }, 0..0);
-            state.piece = (start, read_piece(&*self.file, start, wanted)?);
+            self.read_piece(state, start, wanted)?;
             return Ok(copy(&state.piece, position, out).unwrap_or(0)); // 0 of a file that has become shorter
         }
         if state.ahead.start != position || state.ahead.is_empty() {
@@ -114,15 +114,23 @@ impl SourceFile {
             state.ahead.start = position + count as u64;
             return Ok(count);
         }
-        state.piece = (position, read_piece(&*self.file, position, left.min(PIECE))?);
+        self.read_piece(state, position, left.min(PIECE))?;
         state.ahead.start = position + state.piece.1.len() as u64;
         Ok(copy(&state.piece, position, out).unwrap_or(0))
     }
+
+    /// Reads a piece into the memory of the last one.
+    fn read_piece(&self, state: &mut State, start: u64, len: u64) -> io::Result<()> {
+        let memory = std::mem::take(&mut state.piece.1);
+        state.piece = (start, read_piece(&*self.file, start, len, memory)?);
+        Ok(())
+    }
 }
 
-/// Reads bytes at `start`, fewer only at the end of the file.
-fn read_piece(file: &dyn Stored, start: u64, len: u64) -> io::Result<Vec<u8>> {
-    let (mut piece, mut done) = (vec![0; to_usize(len)], 0);
+/// Reads bytes at `start` into memory that was used before, fewer only at the end of the file.
+fn read_piece(file: &dyn Stored, start: u64, len: u64, mut piece: Vec<u8>) -> io::Result<Vec<u8>> {
+    piece.resize(to_usize(len), 0);
+    let mut done = 0;
     while done < piece.len() {
         match file.read_at(&mut piece[done..], start + done as u64) {
             Ok(0) => break,

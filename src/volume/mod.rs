@@ -48,7 +48,7 @@ pub use value_check::{Span, Values, check_values, span};
 pub use voxel_format::{OutputDtype, VoxelFormat};
 
 use crate::error::{Error, Result};
-use crate::formats::codec::{Filter, Method, RowFilter};
+use crate::formats::codec::{Codec, Filter, RowFilter};
 use crate::formats::npz::{Array, Compression, Payload};
 use crate::formats::volume_file;
 use crate::storage::{Store, Stored};
@@ -107,7 +107,7 @@ impl NpzVolume<'_> {
 
     /// The filter by which blocks of the volume get smaller when they are packed.
     pub fn filter(&self) -> RowFilter {
-        let filter = Filter::new(Method::Split, self.format.voxel_len(), self.format.is_float());
+        let filter = Filter::new(Codec::NEW.method, self.format.voxel_len(), self.format.is_float());
         RowFilter::new(filter, self.shape()[2])
     }
 

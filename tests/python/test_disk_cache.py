@@ -223,11 +223,12 @@ def test_a_source_that_changed_is_an_error_all_the_same(program: Program, tmp_pa
 
 
 def test_the_limit_is_kept(program: Program, dataset: Dataset, cache: Path, right: dict[str, str]) -> None:
-    """Room for three of seven: no more are there, and those that were used least recently go."""
+    """Room for three of seven: no more are there, and those that were used least recently go. Some may be packed, as
+    they have no room and processors may idle; their noise packs little."""
     found = read_once(program, dataset, cache, "--disk-cache-size", 3 * FILE)
     assert found["digests"] == plain(right)
-    assert sum(path.stat().st_size for path in files(cache)) == 3 * FILE
     before = files(cache)
+    assert len(before) == 3 and 2 * FILE < sum(path.stat().st_size for path in before) <= 3 * FILE
     for age, path in enumerate(before):
         os.utime(path, (1_700_000_000 - age,) * 2)
     with (

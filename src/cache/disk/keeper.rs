@@ -19,7 +19,6 @@ use super::write::write;
 use super::{DiskCacheStats, VolumeDigest, list};
 use crate::base::lock::lock;
 use crate::error::{self, Error, Result};
-use crate::formats::codec::Codec;
 
 /// The time of a file's last use is written at most this often.
 const USE_NOTED: Duration = Duration::from_secs(60);
@@ -57,7 +56,7 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Error::Io`] if the folder, or the room on its disk, cannot be read.
-    pub(super) fn new(place: Place, limit: Option<u64>, waiting: usize, codec: Option<Codec>) -> Result<Self> {
+    pub(super) fn new(place: Place, limit: Option<u64>, waiting: usize, is_packed: bool) -> Result<Self> {
         let listing = list(&place)?;
         for name in &listing.left {
             let _ = place.folder.remove(name); // or the next start does it
@@ -67,7 +66,7 @@ impl Keeper {
         Ok(Self {
             place,
             limit,
-            packing: Packing::new(codec),
+            packing: Packing::new(is_packed),
             queue: Queue::new(waiting),
             counters: Counters::default(),
             index: Mutex::new(Index::new(listing)),

@@ -43,7 +43,7 @@ use crate::base::limits::not_started;
 use crate::base::num::to_usize;
 use crate::base::parallel;
 use crate::error::{Error, Result};
-use crate::formats::codec::{Codec, RowFilter};
+use crate::formats::codec::RowFilter;
 use crate::volume::{Filled, Sink};
 use index::{Listing, name_of};
 use keeper::Keeper;
@@ -65,9 +65,9 @@ pub struct Request<'a> {
     pub limit: Option<u64>,
     /// The bytes of memory that volumes may hold while they wait to be written.
     pub waiting: u64,
-    /// How all volumes are packed; `None` to pack them only as [`DiskCache::expect`] says. Those that are in the folder
-    /// are read in both ways.
-    pub codec: Option<Codec>,
+    /// Whether all volumes are packed, and not only as [`DiskCache::expect`] says. Those that are in the folder are
+    /// read in both ways.
+    pub is_packed: bool,
     /// Folders in which the cache must not lie.
     pub forbidden: &'a [Forbidden<'a>],
 }
@@ -114,7 +114,7 @@ impl DiskCache {
     /// read; [`Error::System`] if there is no thread.
     pub fn open(request: Request<'_>) -> Result<Self> {
         let place = Place::prepare(request.folder, request.forbidden)?;
-        let keeper = Arc::new(Keeper::new(place, request.limit, to_usize(request.waiting), request.codec)?);
+        let keeper = Arc::new(Keeper::new(place, request.limit, to_usize(request.waiting), request.is_packed)?);
         let writing = keeper.clone();
         let writer = parallel::spawn("disk-cache", move || writing.write_all());
         let writer = writer.map_err(|error| not_started("start the thread of the disk cache", error))?;

@@ -8,18 +8,16 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::formats::codec::{Codec, Method};
+use crate::formats::codec::Codec;
 
 /// The volumes that are kept as they are after one that had to wait for a processor.
 const PLAIN: u32 = 8;
-/// What volumes are packed by, where the user says nothing of it.
-const USUAL: Codec = Codec { level: 1, method: Method::Split };
 
 /// When volumes are packed.
 #[derive(Debug)]
 pub(super) struct Packing {
-    /// The codec of all volumes, if the user wants them to be packed.
-    always: Option<Codec>,
+    /// Whether the user wants all volumes to be packed.
+    always: bool,
     /// Whether they have no room as they are.
     lacks_room: AtomicBool,
     /// The volumes that are kept as they are before one is packed again.
@@ -34,8 +32,8 @@ pub(super) struct Times {
 }
 
 impl Packing {
-    /// All volumes are packed by a codec; or, as long as nothing else is known, none.
-    pub(super) fn new(always: Option<Codec>) -> Self {
+    /// All volumes are packed; or, as long as nothing else is known, none.
+    pub(super) fn new(always: bool) -> Self {
         Self { always, lacks_room: AtomicBool::new(false), plain: AtomicU32::new(0) }
     }
 
@@ -44,17 +42,17 @@ impl Packing {
         self.lacks_room.store(lacks_room, Ordering::Relaxed);
     }
 
-    /// Keeps the next volume by `keep`, which is given its codec, if it is to be packed.
-    /// `is_behind` says that many volumes wait: then there is no time to pack one.
+    /// Keeps the next volume by `keep`, which is given its codec, if it is to be packed. `is_behind` says that many
+    /// volumes wait: then there is no time to pack one.
     pub(super) fn with_codec<T>(&self, is_behind: bool, keep: impl FnOnce(Option<Codec>) -> T) -> T {
-        if self.always.is_some() || is_behind || !self.lacks_room.load(Ordering::Relaxed) {
-            return keep(self.always);
+        if self.always || is_behind || !self.lacks_room.load(Ordering::Relaxed) {
+            return keep(self.always.then_some(Codec::NEW));
         }
         let plain = self.plain.load(Ordering::Relaxed);
         let before = Times::of_this_thread().filter(|_| plain == 0);
         self.plain.store(plain.saturating_sub(1), Ordering::Relaxed);
         let Some(before) = before else { return keep(None) };
-        let kept = keep(Some(USUAL));
+        let kept = keep(Some(Codec::NEW));
         if Times::of_this_thread().is_none_or(|now| now.is_busy_since(before)) {
             self.plain.store(PLAIN, Ordering::Relaxed);
         }
@@ -87,17 +85,17 @@ mod tests {
 
     #[test]
     fn volumes_that_have_room_are_not_packed_and_the_users_word_holds() {
-        assert_eq!(Packing::new(None).with_codec(false, |codec| codec), None);
-        let always = Packing::new(Some(USUAL));
+        assert_eq!(Packing::new(false).with_codec(false, |codec| codec), None);
+        let always = Packing::new(true);
         always.set_lacks_room(true);
         always.plain.store(3, Ordering::Relaxed);
-        assert_eq!(always.with_codec(true, |codec| codec), Some(USUAL));
+        assert_eq!(always.with_codec(true, |codec| codec), Some(Codec::NEW));
         assert_eq!(always.plain.load(Ordering::Relaxed), 3, "nothing is measured");
     }
 
     #[test]
     fn after_a_wait_some_are_kept_as_they_are() {
-        let packing = Packing::new(None);
+        let packing = Packing::new(false);
         packing.set_lacks_room(true);
         packing.plain.store(2, Ordering::Relaxed);
         let mut is_packed = |is_behind| packing.with_codec(is_behind, |codec| codec.is_some());

@@ -9,9 +9,6 @@ use super::format::{BLOCK, PAGE, file_len, header_len};
 use super::*;
 use crate::formats::codec::{Filter, Method};
 
-/// How packed volumes are packed here.
-const CODEC: Codec = Codec { level: 1, method: Method::Split };
-
 /// The memory of a volume, as the memory cache gives it.
 struct Memory {
     bytes: Vec<u8>,
@@ -35,17 +32,17 @@ impl Sink for Memory {
 
 struct Folder {
     temporary: tempfile::TempDir,
-    codec: Option<Codec>,
+    is_packed: bool,
 }
 
 impl Folder {
     fn new() -> Self {
-        Self { temporary: tempfile::tempdir().unwrap(), codec: None }
+        Self { temporary: tempfile::tempdir().unwrap(), is_packed: false }
     }
 
-    /// A folder without a codec, and one with.
+    /// A folder of plain volumes, and one of packed ones.
     fn both() -> [Self; 2] {
-        [Self::new(), Self { codec: Some(CODEC), ..Self::new() }]
+        [Self::new(), Self { is_packed: true, ..Self::new() }]
     }
 
     fn path(&self) -> PathBuf {
@@ -53,7 +50,8 @@ impl Folder {
     }
 
     fn cache(&self, limit: Option<u64>) -> DiskCache {
-        let request = Request { folder: &self.path(), limit, waiting: 1 << 30, codec: self.codec, forbidden: &[] };
+        let request =
+            Request { folder: &self.path(), limit, waiting: 1 << 30, is_packed: self.is_packed, forbidden: &[] };
         DiskCache::open(request).unwrap()
     }
 
@@ -199,13 +197,13 @@ fn both_forms_stand_side_by_side() {
     let [plain, _] = Folder::both();
     let len = 2 * BLOCK + 10;
     keep(&plain.cache(None), 1, len);
-    let packed = Folder { codec: Some(CODEC), ..plain };
+    let packed = Folder { is_packed: true, ..plain };
     let cache = packed.cache(None);
     keep(&cache, 2, len);
     let size = |number| fs::metadata(packed.file(number)).unwrap().len();
     assert_eq!(size(1), file_len(len as u64));
     assert!(size(2) < size(1) / 2 && cache.stats().bytes == size(1) + size(2));
-    let packed = Folder { codec: None, ..packed };
+    let packed = Folder { is_packed: false, ..packed };
     for cache in [cache, packed.cache(None)] {
         assert_eq!([1, 2].map(|number| filled(&cache, number, len)), [1, 2].map(|number| Some(volume(number, len))));
     }

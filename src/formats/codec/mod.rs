@@ -53,6 +53,11 @@ pub struct Codec {
     pub method: Method,
 }
 
+impl Codec {
+    /// The codec of what is begun now, of level 1.
+    pub const NEW: Self = Self { level: 1, method: Method::Split };
+}
+
 /// What a journal has before the codec where values are predicted.
 const PREDICTED: &str = "predict+";
 /// What it has where values are predicted and split.
@@ -69,7 +74,7 @@ impl FromStr for Codec {
             _ => None,
         };
         level
-            .map(|level| Self { level, method: Method::Split })
+            .map(|level| Self { level, ..Self::NEW })
             .ok_or_else(|| "expected zstd, or zstd:LEVEL with a level from 1 to 19".into())
     }
 }
@@ -157,8 +162,9 @@ enum Search {
     /// faster, in 5 % more time to pack.
     Everywhere(u32),
     /// At every 33rd byte, among the last 64 such places. What is left of predicted values matches by chance: a match
-    /// of seven bytes takes as many bits as these bytes by themselves, and longer to unpack. There are a third as many
-    /// matches, in as many bytes, packed in half of the time.
+    /// of seven bytes takes as many bits as these bytes by themselves, and longer to unpack. At every 17th, there were
+    /// a third as many matches, in as many bytes, packed in half of the time; at every 33rd, split values are packed
+    /// 6 % faster than that, in 0.1 % more bytes.
     Sparse,
 }
 
@@ -204,10 +210,8 @@ fn pack_parts(context: &mut CCtx<'_>, content: &[u8], [first, second]: [usize; 2
     context.reset(ResetDirective::SessionOnly).map_err(failed)?;
     context.set_pledged_src_size(Some(content.len() as u64)).map_err(failed)?;
     let [flush, end] = [Directive::ZSTD_e_flush, Directive::ZSTD_e_end];
-    let mut at = 0;
-    for (upto, directive) in [(first, flush), (second, flush), (content.len(), end)] {
-        let (mut from, mut left) = (InBuffer { src: &content[..upto], pos: at }, 1);
-        at = upto;
+    for (part, directive) in [(0..first, flush), (first..second, flush), (second..content.len(), end)] {
+        let (mut from, mut left) = (InBuffer::around(&content[part]), 1);
         while left > 0 {
             let at = frame.len();
             if at == frame.capacity() {
@@ -286,12 +290,8 @@ mod tests {
         known.map(|filter| RowFilter::new(filter, row)).collect()
     }
 
-    fn codec() -> Codec {
-        Codec { level: 1, method: Method::Split }
-    }
-
     fn packed(plain: &[u8], filter: RowFilter) -> (BlockEntry, Vec<u8>) {
-        let frame = Encoder::new(codec()).unwrap().encode(plain, filter).unwrap();
+        let frame = Encoder::new(Codec::NEW).unwrap().encode(plain, filter).unwrap();
         let mut table = SeekTable::default();
         filter.begin(&mut table);
         table.push(&frame, plain.len());
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_block_of_any_length_comes_back() {
-        let (mut encoder, mut decoder) = (Encoder::new(codec()).unwrap(), Decoder::new().unwrap());
+        let (mut encoder, mut decoder) = (Encoder::new(Codec::NEW).unwrap(), Decoder::new().unwrap());
         for (row, filter) in [1, 7, 53, 500].into_iter().flat_map(|row| filters(row).into_iter().map(move |f| (row, f)))
         {
             let width = filter.filter.width();
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn codecs_by_name() {
-        assert_eq!("zstd".parse(), Ok(codec()));
+        assert_eq!("zstd".parse(), Ok(Codec::NEW));
         assert_eq!("zstd:7".parse::<Codec>().unwrap().to_string(), "zstd:7");
         for wrong in ["", "zstd:", "zstd:0", "zstd:20", "lz4", "zstd:x", "split+zstd:1"] {
             assert!(wrong.parse::<Codec>().is_err(), "{wrong}");
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn journals_tell_the_filters_apart_and_old_ones_are_read() {
         for (codec, text) in [
-            (codec(), "split+zstd:1"),
+            (Codec::NEW, "split+zstd:1"),
             (Codec { level: 1, method: Method::Predict }, "predict+zstd:1"),
             (Codec { level: 3, method: Method::Shuffle }, "zstd:3"),
         ] {
